@@ -1,0 +1,150 @@
+"""The two row formats of a client repo, and what makes a row valid.
+
+`sft`:        client_id, row_id, language, messages
+`preference`: client_id, row_id, language, prompt, chosen, rejected, chosen_model, rejected_model
+
+A message is `{role, content}`. Both formats go into TRL's `SFTTrainer` and `DPOTrainer` as they are: extra columns
+are ignored there, and no nested field is ever null. Imports pyarrow only.
+"""
+
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import Any, Literal
+
+import pyarrow as pa
+
+__all__ = [
+    "MAX_CLIENT_ID_BYTES",
+    "PUBLIC_CLIENT",
+    "ROLES",
+    "SCHEMAS",
+    "SPLITS",
+    "UNDETERMINED",
+    "Task",
+    "make_row_id",
+    "row_problem",
+]
+
+Task = Literal["sft", "preference"]
+
+ROLES = ("system", "user", "assistant")
+SPLITS = ("train", "test", "unseen", "public")
+"""`public` rows belong to no client: what a server may use before round 0 (a base model, a codebook)."""
+PUBLIC_CLIENT = "public"
+UNDETERMINED = "und"
+"""ISO 639-2 code for a language nobody determined."""
+MAX_CLIENT_ID_BYTES = 256
+
+_MESSAGES = pa.list_(
+    pa.struct([pa.field("role", pa.string(), nullable=False), pa.field("content", pa.string(), nullable=False)])
+)
+_COMMON = [
+    pa.field("client_id", pa.string(), nullable=False),
+    pa.field("row_id", pa.string(), nullable=False),
+    pa.field("language", pa.string(), nullable=False),
+]
+
+SCHEMAS: dict[Task, pa.Schema] = {
+    "sft": pa.schema([*_COMMON, pa.field("messages", _MESSAGES, nullable=False)]),
+    "preference": pa.schema(
+        [
+            *_COMMON,
+            pa.field("prompt", _MESSAGES, nullable=False),
+            pa.field("chosen", _MESSAGES, nullable=False),
+            pa.field("rejected", _MESSAGES, nullable=False),
+            pa.field("chosen_model", pa.string()),
+            pa.field("rejected_model", pa.string()),
+        ]
+    ),
+}
+
+
+def make_row_id(source: str, *upstream_ids: str) -> str:
+    """Return a row id that stays the same across rebuilds, whatever other rows there are.
+
+    Args:
+        source: name of the corpus.
+        upstream_ids: what identifies the row upstream (message ids, or the row's text where upstream has no id).
+
+    >>> make_row_id("fed-oasst", "m1", "m2") == make_row_id("fed-oasst", "m1", "m2")
+    True
+    >>> make_row_id("fed-oasst", "m1", "m2") == make_row_id("fed-oasst", "m1m2")
+    False
+    """
+    digest = blake2b(digest_size=12)
+    for part in (source, *upstream_ids):
+        encoded = part.encode()
+        digest.update(len(encoded).to_bytes(8, "big") + encoded)
+    return digest.hexdigest()
+
+
+def row_problem(row: Mapping[str, Any], task: Task) -> str | None:
+    """Return why a row cannot be used for a task, in words for `rejected.jsonl`, or None if it can.
+
+    A row must name its client; its messages must alternate user and assistant after an optional system message and
+    hold text; `messages` ends with the assistant; `prompt` ends with the user; `chosen` and `rejected` are one
+    assistant turn each and differ.
+
+    >>> turn = {"role": "user", "content": "Hi"}
+    >>> row_problem({"client_id": "a", "messages": [turn]}, "sft")
+    'messages: must end with an assistant message, ends with user'
+    """
+    problem = _client_id_problem(row.get("client_id"))
+    if problem:
+        return problem
+    if task == "sft":
+        return _messages_problem("messages", row.get("messages"), first="user", last="assistant")
+    problem = _messages_problem("prompt", row.get("prompt"), first="user", last="user")
+    for column in ("chosen", "rejected"):
+        problem = problem or _messages_problem(column, row.get(column), first="assistant", last="assistant")
+    if problem is None and row["chosen"] == row["rejected"]:
+        return "chosen and rejected: are the same text"
+    return problem
+
+
+def _client_id_problem(client_id: object) -> str | None:
+    if client_id is None or client_id == "":
+        return "client_id: is missing or empty"
+    if not isinstance(client_id, str):
+        return f"client_id: must be a string, got {type(client_id).__name__}"
+    num_bytes = len(client_id.encode(errors="surrogatepass"))
+    if num_bytes > MAX_CLIENT_ID_BYTES:
+        return f"client_id: is {num_bytes} bytes long, at most {MAX_CLIENT_ID_BYTES} are allowed"
+    if any(ord(char) < 32 or ord(char) == 127 for char in client_id):
+        return "client_id: contains a control character"
+    return _encoding_problem("client_id", client_id)
+
+
+def _messages_problem(column: str, messages: object, *, first: str, last: str) -> str | None:
+    if not isinstance(messages, list | tuple) or not messages:
+        return f"{column}: is missing or empty"
+    for index, message in enumerate(messages):
+        if not isinstance(message, Mapping) or set(message) != {"role", "content"}:
+            return f"{column}[{index}]: must be a mapping with role and content"
+        role, content = message["role"], message["content"]
+        if role not in ROLES:
+            return f"{column}[{index}]: role {str(role)[:40]!r} is none of {', '.join(ROLES)}"
+        if not isinstance(content, str):
+            return f"{column}[{index}]: content must be text, got {type(content).__name__}"
+        if not content.strip():
+            return f"{column}[{index}]: content is empty"
+        problem = _encoding_problem(f"{column}[{index}]", content)
+        if problem:
+            return problem
+    roles = [message["role"] for message in messages]
+    turns = roles[1:] if roles[0] == "system" else roles
+    if not turns or turns[0] != first:
+        return f"{column}: must begin with a {first} message, begins with {turns[0] if turns else 'nothing'}"
+    if any(a == b or b == "system" for a, b in zip(turns, turns[1:], strict=False)):
+        return f"{column}: roles must alternate, got {' '.join(turns)}"
+    if turns[-1] != last:
+        return f"{column}: must end with {'an' if last[0] in 'aeiou' else 'a'} {last} message, ends with {turns[-1]}"
+    return None
+
+
+def _encoding_problem(column: str, text: str) -> str | None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"{column}: is not valid Unicode at character {error.start}"
+    return "contains a NUL character" if "\0" in text else None
