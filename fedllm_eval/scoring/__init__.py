@@ -1,0 +1,1 @@
+"""Scores as pure functions of arrays: numpy and SciPy only, no model, no file."""
