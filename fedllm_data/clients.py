@@ -1,0 +1,282 @@
+"""Read a client repo, from a folder or the Hub: all clients of a split, or one client by range requests.
+
+`ClientDataset` maps each client id to a zero-copy slice of one memory-mapped table. Rows of a client repo lie sorted
+by client, so the slices are found in one pass over the `client_id` column.
+"""
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fedllm_data.client_table import client_table
+from fedllm_data.errors import ClientNotFoundError, SchemaError
+from fedllm_data.repo import ClientRepo, open_repo
+from fedllm_data.schema import PUBLIC_CLIENT, SCHEMAS, UNDETERMINED, Task, make_row_id
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = ["ClientDataset", "load_client", "load_clients", "task_of_columns"]
+
+
+class ClientDataset(Mapping[str, "Dataset"]):
+    """The clients of one split: a read-only mapping from client id to the client's rows.
+
+    Iteration runs in sorted order of the client ids. `clients[client_id]` copies nothing.
+
+    >>> from datasets import Dataset
+    >>> turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    >>> rows = Dataset.from_list([{"client_id": c, "messages": turns} for c in ("bob", "ann", "bob")])
+    >>> clients = ClientDataset.from_dataset(rows)
+    >>> clients.sizes
+    {'ann': 1, 'bob': 2}
+    >>> clients["bob"].num_rows, clients.task
+    (2, 'sft')
+    """
+
+    def __init__(
+        self,
+        rows: "Dataset",
+        *,
+        task: Task,
+        split: str,
+        name: str,
+        repo: ClientRepo | None = None,
+        _spans: dict[str, tuple[int, int]] | None = None,
+    ) -> None:
+        """Wrap rows that lie sorted by client; use `load_clients` or `from_dataset` instead of calling this."""
+        self.rows = rows
+        self.task: Task = task
+        self.split = split
+        self.name = name
+        self._repo = repo
+        self._spans = _spans if _spans is not None else _find_spans(rows, name)
+
+    @classmethod
+    def from_dataset(cls, rows: "Dataset", *, name: str = "memory", split: str = "train") -> "ClientDataset":
+        """Make clients of rows held in memory, sorting them by client where they are not sorted yet.
+
+        Args:
+            rows: at least `client_id` and the columns of one row format; `row_id` and `language` are filled in where
+                they are missing; other columns are dropped.
+            name: what results call this dataset.
+            split: the split the rows stand for.
+
+        Raises:
+            SchemaError: if there are no rows, or the columns are those of neither row format.
+        """
+        from datasets import Dataset
+
+        task = task_of_columns(rows.column_names, name)
+        if rows.num_rows == 0:
+            raise SchemaError(f"{name} holds no rows; give at least one row")
+        table = _complete(rows.with_format("arrow")[:], task, name)
+        ids = table["client_id"].combine_chunks()
+        if len(ids) > 1 and pc.any(pc.greater(ids[:-1], ids[1:])).as_py():
+            table = table.take(pc.sort_indices(ids))  # stable: a client's rows keep their order
+        return cls(Dataset(table), task=task, split=split, name=name)
+
+    def __getitem__(self, client_id: str) -> "Dataset":
+        """Return the rows of a client.
+
+        Raises:
+            ClientNotFoundError: if no client of the split has this id; the message offers similar ids.
+        """
+        if client_id not in self._spans:
+            raise self._not_found(client_id)
+        start, stop = self._spans[client_id]
+        return self.rows.select(range(start, stop))
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the client ids in sorted order."""
+        return iter(self._spans)
+
+    def __len__(self) -> int:
+        """Return the number of clients."""
+        return len(self._spans)
+
+    def __contains__(self, client_id: object) -> bool:
+        """Return whether a client has this id, without slicing its rows."""
+        return client_id in self._spans
+
+    def __repr__(self) -> str:
+        """Return name, split and counts."""
+        return (
+            f"ClientDataset({self.name!r}, {self.split!r}, {len(self)} clients, {self.rows.num_rows} {self.task} rows)"
+        )
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The number of rows of each client."""
+        return {client_id: stop - start for client_id, (start, stop) in self._spans.items()}
+
+    @cached_property
+    def revision(self) -> str | None:
+        """The commit on the Hub, the digest of a folder's Parquet files, or None for rows held in memory."""
+        return self._repo.revision if self._repo else None
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """The `clients` config, restricted to the clients of this split: one row per client, sorted."""
+        if self._repo is not None and self.split != PUBLIC_CLIENT:
+            table = self._repo.client_table()
+            return table.filter(pc.is_in(table["client_id"], value_set=pa.array(list(self._spans), pa.string())))
+        return client_table(self.rows.with_format("arrow")[:], self.task, self.split)
+
+    def select(self, client_ids: Iterable[str]) -> "ClientDataset":
+        """Return the dataset restricted to some clients, still without a copy of any row's text.
+
+        Args:
+            client_ids: ids of the split, in any order.
+
+        Raises:
+            ClientNotFoundError: if one of them is not a client of the split.
+        """
+        wanted = sorted(set(client_ids))
+        missing = [client_id for client_id in wanted if client_id not in self._spans]
+        if missing:
+            raise self._not_found(missing[0])
+        positions: list[int] = []
+        spans: dict[str, tuple[int, int]] = {}
+        for client_id in wanted:
+            start, stop = self._spans[client_id]
+            spans[client_id] = (len(positions), len(positions) + stop - start)
+            positions.extend(range(start, stop))
+        rows = self.rows.select(positions)
+        return ClientDataset(rows, task=self.task, split=self.split, name=self.name, repo=self._repo, _spans=spans)
+
+    def _not_found(self, client_id: object) -> ClientNotFoundError:
+        return client_not_found(client_id, self._spans, f"{self.name}, split {self.split}")
+
+
+def load_clients(repo_or_dir: str | Path, split: str = "train", revision: str | None = None) -> ClientDataset:
+    """Load the clients of one split; rows stay on disk, memory-mapped.
+
+    Args:
+        repo_or_dir: a client repo: a folder, or `org/name` on the Hub.
+        split: train, test, unseen or public.
+        revision: branch, tag or commit on the Hub; a folder takes none.
+
+    Raises:
+        SchemaError: if this is no client repo, or has no such split.
+        HubError: if there is neither a folder nor a Hub dataset of this name.
+
+    >>> load_clients("no/such/folder")
+    Traceback (most recent call last):
+    fedllm_data.errors.HubError: no folder no/such/folder here, and it cannot be a Hub id, which is org/name; check ...
+    """
+    repo = open_repo(repo_or_dir, revision)
+    rows = repo.load(split)
+    task = task_of_columns(rows.column_names, repo.name)
+    rows = rows.select_columns([column for column in SCHEMAS[task].names if column in rows.column_names])
+    return ClientDataset(rows, task=task, split=split, name=repo.name, repo=repo)
+
+
+def load_client(
+    repo_or_dir: str | Path, client_id: str, split: str = "train", revision: str | None = None
+) -> "Dataset":
+    """Load one client's rows and read little else: the files' footers and the row groups that hold the client.
+
+    Args:
+        repo_or_dir: a client repo: a folder, or `org/name` on the Hub.
+        client_id: the client.
+        split: train, test, unseen or public.
+        revision: branch, tag or commit on the Hub; a folder takes none.
+
+    Raises:
+        SchemaError: if this is no client repo, or has no such split.
+        ClientNotFoundError: if the split has no such client.
+        HubError: if there is neither a folder nor a Hub dataset of this name.
+
+    >>> load_client("no/such/folder", "ann")
+    Traceback (most recent call last):
+    fedllm_data.errors.HubError: no folder no/such/folder here, and it cannot be a Hub id, which is org/name; check ...
+    """
+    from datasets import Dataset
+
+    repo = open_repo(repo_or_dir, revision)
+    table = repo.read_client(client_id, split)
+    if table is None:
+        known = repo.client_table()["client_id"].to_pylist()
+        raise client_not_found(client_id, known, f"{repo.name}, split {split}")
+    return Dataset(table.replace_schema_metadata(None))
+
+
+def task_of_columns(columns: Iterable[str], name: str) -> Task:
+    """Return which of the two row formats some columns are.
+
+    Args:
+        columns: column names.
+        name: what to call the dataset in the error.
+
+    Raises:
+        SchemaError: if they are neither.
+
+    >>> task_of_columns(["client_id", "prompt", "chosen", "rejected"], "memory")
+    'preference'
+    """
+    present = set(columns)
+    if {"client_id", "messages"} <= present:
+        return "sft"
+    if {"client_id", "prompt", "chosen", "rejected"} <= present:
+        return "preference"
+    raise SchemaError(
+        f"{name} has the columns {', '.join(sorted(present))[:200]}; a client dataset needs client_id and messages, "
+        "or client_id, prompt, chosen and rejected: `fedllm-data import` makes one"
+    )
+
+
+def client_not_found(client_id: object, known: Iterable[str], where: str) -> ClientNotFoundError:
+    """Return the error for an id that names no client, with up to three similar ids.
+
+    >>> print(client_not_found("anne", ["ann", "bob"], "memory, split train"))
+    no client 'anne' in memory, split train; did you mean 'ann'?
+    """
+    ids = list(known)
+    near = difflib.get_close_matches(str(client_id)[:100], ids[:20_000], n=3)
+    if near:
+        remedy = f"did you mean {', '.join(map(repr, near))}?"
+    else:
+        remedy = f"its ids are like {', '.join(map(repr, ids[:3])) or 'none'}"
+    return ClientNotFoundError(f"no client {str(client_id)[:100]!r} in {where}; {remedy}")
+
+
+def _find_spans(rows: "Dataset", name: str) -> dict[str, tuple[int, int]]:
+    """Return (start, stop) of every client's rows, in sorted order of the clients."""
+    spans: dict[str, tuple[int, int]] = {}
+    position, previous = 0, None
+    for chunk in rows.data.column("client_id").chunks:
+        runs = pc.run_end_encode(chunk)
+        begin = position
+        for value, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
+            stop = begin + end
+            if value == previous:
+                spans[value] = (spans[value][0], stop)
+            elif value is None or (previous is not None and value < previous):
+                raise SchemaError(
+                    f"{name}: rows are not sorted by client_id at row {position}; `fedllm-data check` lists what is "
+                    "wrong, rebuild the folder or use ClientDataset.from_dataset"
+                )
+            else:
+                spans[value] = (position, stop)
+            position, previous = stop, value
+    return spans
+
+
+def _complete(table: pa.Table, task: Task, name: str) -> pa.Table:
+    """Fill in `row_id` and `language`, and bring the columns into the order of the schema."""
+    columns: dict[str, Any] = {column: table[column] for column in table.column_names}
+    if "row_id" not in columns:
+        texts = table.to_pylist()
+        ids = [make_row_id(name, str(index), repr(row)) for index, row in enumerate(texts)]
+        columns["row_id"] = pa.array(ids, pa.string())
+    if "language" not in columns:
+        columns["language"] = pa.array([UNDETERMINED] * table.num_rows, pa.string())
+    schema = SCHEMAS[task]
+    columns = {field.name: columns[field.name] for field in schema if field.name in columns}
+    return cast(pa.Table, pa.table(columns))

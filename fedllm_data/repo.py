@@ -1,0 +1,259 @@
+"""Where a client repo lies, a folder or the Hub, and how its files are read from there.
+
+Layout: `data/<split>-00000-of-0000N.parquet`, sorted by client in small row groups, and
+`clients/clients-00000-of-00001.parquet`. A repo on the Hub is pinned to one commit when it is opened, so that every
+later read of the same `ClientRepo` sees the same files.
+"""
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
+
+import pyarrow as pa
+
+from fedllm_data.errors import HubError, SchemaError
+from fedllm_data.schema import SPLITS
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = ["CLIENTS_FILE", "ClientRepo", "FolderRepo", "HubRepo", "open_repo", "split_of_file"]
+
+CLIENTS_FILE = "clients/clients-00000-of-00001.parquet"
+_DATA_FILE = re.compile(r"data/([a-z]+)-\d{5}-of-\d{5}\.parquet")
+_HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
+
+
+class ClientRepo(Protocol):
+    """What can be read from a client repo, wherever it lies."""
+
+    @property
+    def name(self) -> str:
+        """The folder as given, or the Hub id."""
+
+    @property
+    def revision(self) -> str | None:
+        """What identifies the content."""
+
+    def files(self) -> list[str]:
+        """Paths of the Parquet files inside the repo, sorted."""
+
+    def open(self, path: str) -> BinaryIO:
+        """Open one file for random access."""
+
+    def load(self, split: str) -> "Dataset":
+        """Load a split, memory-mapped."""
+
+    def client_table(self) -> pa.Table:
+        """Read the `clients` config."""
+
+    def read_client(self, client_id: str, split: str) -> pa.Table | None:
+        """Read one client's rows, or return None if the split has no such client."""
+
+
+class _Repo:
+    """What both kinds of repo share: it needs `name`, `files` and `open` alone."""
+
+    name: str
+
+    def files(self) -> list[str]:
+        raise NotImplementedError
+
+    def open(self, path: str) -> BinaryIO:
+        raise NotImplementedError
+
+    def split_files(self, split: str) -> list[str]:
+        """Paths of a split's files.
+
+        Raises:
+            SchemaError: if there are none.
+        """
+        found = [path for path in self.files() if split_of_file(path) == split]
+        if not found:
+            splits = sorted({name for path in self.files() if (name := split_of_file(path))}, key=SPLITS.index)
+            if not splits:
+                raise SchemaError(
+                    f"{self.name} is no client repo: it has no data/<split>-00000-of-0000N.parquet; "
+                    "make one with `fedllm-data build` or `fedllm-data import`"
+                )
+            raise SchemaError(f"{self.name} has no split {split!r}; choose one of {', '.join(splits)}")
+        return found
+
+    def client_table(self) -> pa.Table:
+        """Read the `clients` config."""
+        import pyarrow.parquet as pq
+
+        if CLIENTS_FILE not in self.files():
+            raise SchemaError(f"{self.name} has no {CLIENTS_FILE}; build or publish the repo again")
+        with self.open(CLIENTS_FILE) as file:
+            return pq.ParquetFile(file).read()
+
+    def read_client(self, client_id: str, split: str) -> pa.Table | None:
+        """Read the row groups whose statistics admit the client, in file order, stopping after the last."""
+        import pyarrow.compute as pc
+        import pyarrow.parquet as pq
+
+        parts: list[pa.Table] = []
+        for path in self.split_files(split):
+            with self.open(path) as file:
+                # pre_buffer joins the column chunks of a row group into few reads: one request each on the Hub.
+                parquet = pq.ParquetFile(file, pre_buffer=True)
+                bounds = client_bounds(parquet.metadata)
+                groups = [index for index, (low, high) in enumerate(bounds) if low <= client_id <= high]
+                if groups:
+                    table = parquet.read_row_groups(groups, use_threads=False)
+                    parts.append(table.filter(pc.equal(table["client_id"], client_id)))
+                if bounds and bounds[-1][1] > client_id:
+                    break
+        table = pa.concat_tables(parts) if parts else None
+        return table if table is not None and table.num_rows else None
+
+
+@dataclass(frozen=True)
+class FolderRepo(_Repo):
+    """A client repo in a folder."""
+
+    name: str
+    folder: Path
+
+    @cached_property
+    def revision(self) -> str:
+        """SHA-256 over the names and bytes of all Parquet files: equal folders have equal revisions."""
+        digest = hashlib.sha256()
+        for path in self.files():
+            with self.open(path) as file:
+                digest.update(f"{path}\0{hashlib.file_digest(cast(Any, file), 'sha256').hexdigest()}\n".encode())
+        return digest.hexdigest()
+
+    def files(self) -> list[str]:
+        """Paths of the Parquet files inside the folder, sorted."""
+        found = [*self.folder.glob("data/*.parquet"), *self.folder.glob("clients/*.parquet")]
+        return sorted(path.relative_to(self.folder).as_posix() for path in found)
+
+    def open(self, path: str) -> BinaryIO:
+        """Open one file."""
+        return (self.folder / path).open("rb")
+
+    def load(self, split: str) -> "Dataset":
+        """Load a split, memory-mapped, from the files alone: the README need not be intact."""
+        from datasets import load_dataset
+
+        paths = [os.fspath(self.folder / path) for path in self.split_files(split)]
+        return load_dataset("parquet", data_files={split: paths}, split=split)
+
+
+@dataclass(frozen=True)
+class HubRepo(_Repo):
+    """A client repo on the Hub, at one commit."""
+
+    name: str
+    revision: str
+
+    @cached_property
+    def _filesystem(self) -> Any:
+        from huggingface_hub import HfFileSystem
+
+        return HfFileSystem()
+
+    @cached_property
+    def _files(self) -> list[str]:
+        from huggingface_hub import HfApi
+
+        names = HfApi().list_repo_files(self.name, repo_type="dataset", revision=self.revision)
+        return sorted(name for name in names if name.endswith(".parquet"))
+
+    def files(self) -> list[str]:
+        """Paths of the Parquet files in the commit, sorted."""
+        return self._files
+
+    def open(self, path: str) -> BinaryIO:
+        """Open one file for reads by range request, without read-ahead: pyarrow knows what it needs."""
+        address = f"datasets/{self.name}@{self.revision}/{path}"
+        return cast(BinaryIO, self._filesystem.open(address, "rb", cache_type="none"))
+
+    def load(self, split: str) -> "Dataset":
+        """Load a split through the Hub cache, memory-mapped."""
+        from datasets import load_dataset
+
+        self.split_files(split)
+        return load_dataset(self.name, split=split, revision=self.revision)
+
+
+def open_repo(repo_or_dir: str | Path, revision: str | None = None) -> ClientRepo:
+    """Return the client repo of this name: the folder if there is one, else the Hub dataset.
+
+    Args:
+        repo_or_dir: a folder, or `org/name` on the Hub.
+        revision: branch, tag or commit on the Hub; a folder takes none.
+
+    Raises:
+        SchemaError: if a revision is asked of a folder, or the path is a file.
+        HubError: if there is neither a folder nor a Hub dataset of this name.
+
+    >>> open_repo("no/such/folder")
+    Traceback (most recent call last):
+    fedllm_data.errors.HubError: no folder no/such/folder here, and it cannot be a Hub id, which is org/name; check ...
+    """
+    name, folder = os.fspath(repo_or_dir), Path(repo_or_dir)
+    if folder.is_dir():
+        if revision is not None:
+            raise SchemaError(f"{name} is a folder and has no revision {revision!r}; leave the revision out")
+        return FolderRepo(name, folder)
+    if folder.exists():
+        raise SchemaError(f"{name} is a file; a client repo is a folder, `fedllm-data import` makes one of a file")
+    if isinstance(repo_or_dir, Path) or not _HUB_ID.fullmatch(name):
+        raise HubError(f"no folder {name} here, and it cannot be a Hub id, which is org/name; check the spelling")
+    return HubRepo(name, _commit(name, revision))
+
+
+def split_of_file(path: str) -> str | None:
+    """Return the split that a file of a repo belongs to, or None.
+
+    >>> split_of_file("data/train-00000-of-00002.parquet"), split_of_file("README.md")
+    ('train', None)
+    """
+    match = _DATA_FILE.fullmatch(path)
+    return match[1] if match and match[1] in SPLITS else None
+
+
+def client_bounds(metadata: Any) -> list[tuple[str, str]]:
+    """Return the first and last client id of every row group, from the file's footer.
+
+    Args:
+        metadata: a `pyarrow.parquet.FileMetaData` of a data file.
+
+    Raises:
+        SchemaError: if the footer holds no statistics of `client_id`.
+    """
+    columns = [metadata.schema.column(index).path for index in range(metadata.num_columns)]
+    if "client_id" not in columns:
+        raise SchemaError("a data file has no column client_id; build or publish the repo again")
+    position = columns.index("client_id")
+    bounds = []
+    for index in range(metadata.num_row_groups):
+        statistics = metadata.row_group(index).column(position).statistics
+        if statistics is None or not statistics.has_min_max:
+            raise SchemaError("a data file has no statistics of client_id; build or publish the repo again")
+        bounds.append((statistics.min, statistics.max))
+    return bounds
+
+
+def _commit(name: str, revision: str | None) -> str:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        sha = HfApi().dataset_info(name, revision=revision).sha
+    except RevisionNotFoundError as error:
+        raise HubError(f"{name} has no revision {revision!r} on the Hub; choose a branch, tag or commit") from error
+    except RepositoryNotFoundError as error:
+        raise HubError(
+            f"no folder {name} here and no dataset {name} on the Hub; check the name, or log in where it is private"
+        ) from error
+    except (HfHubHTTPError, OSError) as error:
+        raise HubError(f"the Hub did not answer for dataset {name}: {str(error)[:200]}; try again later") from error
+    return cast(str, sha)
