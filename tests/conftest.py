@@ -1,0 +1,40 @@
+"""Before a test module is imported: no test reaches the real Hub, or reads this user's Hub cache and token.
+
+huggingface_hub and datasets read these variables when they are imported, so they are set here, at the root, once
+for every process that runs tests (also each worker of xdist). Any client that asks for the Hub talks to an empty
+Hub on loopback; `tests/hub` fills it.
+"""
+
+import atexit
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests.hub.server import LoopbackHub
+
+_HUB = LoopbackHub().__enter__()
+_HOME = tempfile.mkdtemp(prefix="fedllm-tests-")
+atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
+
+os.environ |= {
+    "HF_ENDPOINT": _HUB.url,
+    "HF_HOME": _HOME,
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+    "HF_HUB_DISABLE_XET": "1",
+}
+_PERSONAL = ("HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
+for _name in _PERSONAL:
+    os.environ.pop(_name, None)
+
+
+@pytest.fixture(scope="session")
+def loopback_hub() -> LoopbackHub:
+    """The Hub of this test process; `tests/hub/conftest.py` hands it out empty."""
+    return _HUB
