@@ -1,0 +1,318 @@
+"""Publish a folder on the Hub in one commit, and turn what the Hub refuses into one line with a remedy.
+
+A push compares the folder with the head of `main`, sends what differs as ONE commit that names that head as its
+parent, then tags it. So a push that dies leaves the repo's files as they were, a commit made by somebody else in the
+meantime is refused instead of overwritten, and a folder that the repo already holds makes no commit.
+`HfApi.upload_folder` is not used: with Xet on, huggingface_hub 2.4 splits large folders over several commits.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Literal
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoFile, get_token
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.errors import HTTPError as TransportError  # type: ignore[attr-defined]  # of its HTTP library
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
+
+from fedllm_data.errors import FedLLMError, HubError, SchemaError
+
+__all__ = ["IGNORED", "PushResult", "RepoType", "hub_errors", "publish", "push_folder", "resolve_revision"]
+
+RepoType = Literal["dataset", "model", "space"]
+
+IGNORED = (".git/*", ".cache/*", "__pycache__/*", "*/__pycache__/*", ".DS_Store", "*/.DS_Store", "*.tmp")
+"""Paths that are neither uploaded nor removed from a repo, as `fnmatch` patterns (`*` also matches a slash)."""
+KEPT = (".gitattributes",)
+"""Paths that the Hub itself puts into a repo: a push never removes them."""
+LOCAL_ONLY = ("rejected.jsonl",)
+"""What a client repo's folder holds for its builder alone: places in files on the builder's machine."""
+
+_LOGIN = "run `hf auth login` or set HF_TOKEN to a token with write access"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushResult:
+    """What a push left on the Hub."""
+
+    repo_id: str
+    revision: str
+    """Sha of the commit that holds the folder: a new one, or the head if nothing had changed."""
+    url: str
+    is_unchanged: bool
+    """The repo held exactly these files, and no commit was made."""
+
+
+def publish(
+    folder: Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    tag: str | None = None,
+    message: str | None = None,
+    token: str | None = None,
+) -> PushResult:
+    """Publish a client repo as a dataset on the Hub, after checking it.
+
+    Args:
+        folder: a client repo, as `build` or `import` wrote it.
+        repo_id: `namespace/name`; the repo is made if it does not exist.
+        private: make the repo private; an existing public repo is refused.
+        tag: name for this version, as in `load_clients(repo_id, revision="v1.0")`.
+        message: title of the commit.
+        token: access token; by default the one of `hf auth login` or HF_TOKEN.
+
+    Returns:
+        Where the folder is now; publishing the same folder again makes no commit.
+
+    Raises:
+        SchemaError: if the folder is not a sound client repo or has no card.
+        HubError: if the Hub cannot be reached or refuses.
+
+    >>> publish(Path("no-such-folder"), "org/fed-oasst")
+    Traceback (most recent call last):
+    fedllm_data.errors.SchemaError: no-such-folder is not a folder; give the folder of a client repo
+    """
+    if not folder.is_dir():
+        raise SchemaError(f"{folder} is not a folder; give the folder of a client repo")
+    from fedllm_data.check import check_repo
+
+    problems = check_repo(folder)
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise SchemaError(f"{folder} cannot be published: {problems[0]}{more}; see `fedllm-data check {folder}`")
+    card = folder / "README.md"
+    if not card.is_file() or not card.read_text(encoding="utf-8").startswith("---\n"):
+        raise SchemaError(f"{folder} has no card; write README.md with `fedllm-data report {folder} --out {folder}`")
+    return push_folder(
+        folder, repo_id, private=private, tag=tag, message=message, token=token, ignore=(*IGNORED, *LOCAL_ONLY)
+    )
+
+
+def push_folder(
+    folder: Path,
+    repo_id: str,
+    *,
+    repo_type: RepoType = "dataset",
+    private: bool = False,
+    tag: str | None = None,
+    message: str | None = None,
+    token: str | None = None,
+    ignore: Sequence[str] = IGNORED,
+) -> PushResult:
+    """Make the head of a Hub repo hold exactly the files of a folder, in one commit.
+
+    Files that the repo has and the folder has not are removed in the same commit, except what `ignore` matches.
+    A repo that did not exist is made first and stays, empty, if the commit fails.
+
+    Args:
+        folder: what to push; links are refused, because they may lead out of the folder.
+        repo_id: `namespace/name`.
+        repo_type: kind of repo.
+        private: make the repo private; an existing public repo is refused.
+        tag: tag for the commit. It may exist only if it already names this very version.
+        message: title of the commit.
+        token: access token; by default the one of `hf auth login` or HF_TOKEN.
+        ignore: patterns of paths that are neither uploaded nor removed.
+
+    Returns:
+        The repo, its revision and its address.
+
+    Raises:
+        HubError: if the Hub cannot be reached or refuses, the tag is taken, somebody else committed meanwhile, or
+            the folder is empty.
+
+    >>> push_folder(Path("."), "no namespace")
+    Traceback (most recent call last):
+    fedllm_data.errors.HubError: 'no namespace' is not a Hub repo id; write it as namespace/name, such as org/fed-oasst
+    """
+    _check_repo_id(repo_id)
+    paths = _local_files(folder, ignore)
+    if token is None and get_token() is None:
+        raise HubError(f"not logged in to the Hub, so {repo_id} cannot be written; {_LOGIN}")
+    api = HfApi(token=token)
+    with hub_errors(repo_id, "write"):
+        url = str(api.create_repo(repo_id, repo_type=repo_type, private=private or None, exist_ok=True))
+        info = api.repo_info(repo_id, repo_type=repo_type)
+        head = str(info.sha)
+        if private and not info.private:
+            raise HubError(
+                f"{repo_id} exists and is public; make it private in its settings, or push without --private"
+            )
+        operations = _changes(api, repo_id, repo_type, head, paths, ignore)
+        is_tagged = tag is not None and _check_tag(api, repo_id, repo_type, tag, head, is_changed=bool(operations))
+        revision = head
+        if operations:
+            commit = api.create_commit(
+                repo_id,
+                operations,
+                commit_message=message or f"Publish {folder.resolve().name}",
+                repo_type=repo_type,
+                parent_commit=head,
+            )
+            revision = commit.oid
+        if tag is not None and not is_tagged:
+            api.create_tag(repo_id, tag=tag, revision=revision, repo_type=repo_type)
+    return PushResult(repo_id=repo_id, revision=revision, url=url, is_unchanged=not operations)
+
+
+def resolve_revision(repo_id: str, revision: str | None = None, repo_type: RepoType = "dataset") -> str:
+    """Return the commit that a branch, a tag or nothing (the head of main) names, so that a run can pin it.
+
+    Args:
+        repo_id: `namespace/name`.
+        revision: branch, tag or commit sha.
+        repo_type: kind of repo.
+
+    Returns:
+        A commit sha of 40 hexadecimal digits.
+
+    Raises:
+        HubError: if there is no such repo or revision, or the Hub cannot be reached.
+
+    >>> resolve_revision("../etc")
+    Traceback (most recent call last):
+    fedllm_data.errors.HubError: '../etc' is not a Hub repo id; write it as namespace/name, such as org/fed-oasst
+    """
+    _check_repo_id(repo_id)
+    with hub_errors(repo_id, "read", revision):
+        return str(HfApi().repo_info(repo_id, revision=revision, repo_type=repo_type).sha)
+
+
+@contextmanager
+def hub_errors(repo_id: str, verb: Literal["read", "write"], revision: str | None = None) -> Iterator[None]:
+    """Turn whatever the Hub's clients raise inside the block into a `HubError` of one line.
+
+    Args:
+        repo_id: the repo that the block reads or writes.
+        verb: what the block does with it.
+        revision: the revision asked for, to be named if it does not exist.
+
+    Raises:
+        HubError: for an answer other than success, no answer, or no permission to ask (offline mode).
+
+    >>> with hub_errors("org/fed-oasst", "read"):
+    ...     raise OfflineModeIsEnabled
+    Traceback (most recent call last):
+    fedllm_data.errors.HubError: cannot read org/fed-oasst: HF_HUB_OFFLINE is set; unset it to use the Hub
+    """
+    try:
+        yield
+    except FedLLMError:
+        raise
+    except (TransportError, HFValidationError, ConnectionError, RuntimeError) as error:
+        raise HubError(f"cannot {verb} {repo_id}: {_reason(_cause(error), verb, revision)}") from error
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The answer behind a failed upload, which huggingface_hub raises as a bare RuntimeError."""
+    while type(error) is RuntimeError and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def _reason(error: BaseException, verb: str, revision: str | None) -> str:
+    """What went wrong and what to do about it, for the end of one line."""
+    if isinstance(error, OfflineModeIsEnabled):
+        return "HF_HUB_OFFLINE is set; unset it to use the Hub"
+    if isinstance(error, RevisionNotFoundError):
+        return f"it has no revision {revision!r}; list what it has with `hf repos tag list NAME --type dataset`"
+    if isinstance(error, GatedRepoError):
+        return "it is gated; ask for access on its page, then log in with `hf auth login`"
+    if not isinstance(error, HfHubHTTPError) or error.response is None:
+        return f"the Hub cannot be reached ({_first_line(error)}); check the network and HF_ENDPOINT, then run again"
+    status = error.response.status_code
+    if status == 401:
+        return f"the Hub does not accept the token, or the repo is private; {_LOGIN}"
+    if isinstance(error, RepositoryNotFoundError):
+        return "no such repo, or it is private and this token may not see it; check the name and `hf auth whoami`"
+    if status == 403:
+        return f"the token may not {verb} it (403); check `hf auth whoami` and the token's permissions"
+    if status == 412:
+        return "somebody committed to it meanwhile, and nothing was changed; look at that commit, then run again"
+    if status >= 500 or status == 429:
+        return f"the Hub answered {status}; run again later"
+    return f"the Hub answered {status} ({_first_line(error)})"
+
+
+def _first_line(error: BaseException) -> str:
+    message = getattr(error, "server_message", None) or str(error) or type(error).__name__
+    return str(message).strip().splitlines()[0]
+
+
+def _check_repo_id(repo_id: str) -> None:
+    try:
+        validate_repo_id(repo_id)
+        is_valid = repo_id.count("/") == 1
+    except HFValidationError:
+        is_valid = False
+    if not is_valid:
+        raise HubError(f"{repo_id!r} is not a Hub repo id; write it as namespace/name, such as org/fed-oasst")
+
+
+def _is_ignored(path: str, ignore: Sequence[str]) -> bool:
+    return any(fnmatch(path, pattern) for pattern in ignore)
+
+
+def _local_files(folder: Path, ignore: Sequence[str]) -> dict[str, Path]:
+    """The folder's files by their path in the repo, in sorted order."""
+    if not folder.is_dir():
+        raise HubError(f"{folder} is not a folder, so it cannot be pushed; give the folder to publish")
+    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if not path.is_dir()}
+    paths = {name: path for name, path in paths.items() if not _is_ignored(name, ignore)}
+    links = [name for name, path in paths.items() if path.is_symlink()]
+    if links:
+        raise HubError(f"{folder / links[0]} is a link; replace it by the file it points to before pushing {folder}")
+    if not paths:
+        raise HubError(f"{folder} holds no files to push; build it first")
+    return paths
+
+
+def _changes(
+    api: HfApi, repo_id: str, repo_type: RepoType, head: str, paths: dict[str, Path], ignore: Sequence[str]
+) -> list[CommitOperationAdd | CommitOperationDelete]:
+    """What turns the files at `head` into the local ones."""
+    tree = api.list_repo_tree(repo_id, recursive=True, revision=head, repo_type=repo_type)
+    remote = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
+    removed = [path for path in remote if path not in paths and path not in KEPT and not _is_ignored(path, ignore)]
+    added = [path for path in paths if path not in remote or not _is_same(paths[path], remote[path])]
+    return [
+        *(CommitOperationDelete(path_in_repo=path, is_folder=False) for path in removed),
+        *(CommitOperationAdd(path_in_repo=path, path_or_fileobj=paths[path]) for path in added),
+    ]
+
+
+def _is_same(path: Path, remote: RepoFile) -> bool:
+    """Compare by digest: the SHA-256 of a large file, git's blob id of another."""
+    num_bytes = path.stat().st_size
+    if num_bytes != remote.size:
+        return False
+    digest = hashlib.sha256() if remote.lfs else hashlib.sha1(b"blob %d\0" % num_bytes, usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest() == (remote.lfs.sha256 if remote.lfs else remote.blob_id)
+
+
+def _check_tag(api: HfApi, repo_id: str, repo_type: RepoType, tag: str, head: str, *, is_changed: bool) -> bool:
+    """Return whether the tag already names this version; raise before the commit if it names another."""
+    targets = {ref.name: ref.target_commit for ref in api.list_repo_refs(repo_id, repo_type=repo_type).tags}
+    if tag not in targets:
+        return False
+    if is_changed or targets[tag] != head:
+        raise HubError(
+            f"{repo_id} has a tag {tag!r} at {targets[tag][:7]}, which is another version; nothing was committed: "
+            f"choose another tag, or delete it with `hf repos tag delete {repo_id} {tag} --type {repo_type}`"
+        )
+    return True
