@@ -1,0 +1,63 @@
+"""The shape of an axis: what a client counts, what the counts measure, and what chance would show.
+
+An axis is one file that defines one `Axis`, listed in `axes.py`. Its functions see arrays of counts only.
+numpy only.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from numpy.random import Generator
+
+from fedllm_data.heterogeneity.profile import ClientProfile, Counts, Stack
+
+__all__ = ["Axis", "Columns", "Facts", "Measure", "Values"]
+
+Columns = Mapping[str, Any]
+"""Features of one client's rows: column name -> one entry a row (see `fedllm_data.features`)."""
+Values = dict[str, float]
+"""Name of a measure -> its value; NaN where the counts do not determine it."""
+Facts = dict[str, Any]
+"""Plain descriptions of the pool (means, medians, shares): numbers and words that need no null."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """How one number of an axis is to be read."""
+
+    title: str
+    unit: str
+    meaning: str
+    """One sentence that says what both extremes mean."""
+    undefined: str = "the rows do not determine it"
+    """Why it has no value where the counts give none."""
+    unequal: Literal["high", "low"] = "high"
+    """Which direction means that clients differ more; the p-value is one-sided in that direction."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """One way in which clients may differ."""
+
+    name: str
+    question: str
+    headline: str
+    """The measure that stands for the axis: the one whose p-value is corrected for the number of axes."""
+    null: str
+    """What the clients would be if they did not differ, in words."""
+    tables: tuple[str, ...]
+    """Statistics that are measured; a client needs `min_rows` rows in the first of them to take part."""
+    min_rows: int
+    measures: dict[str, Measure]
+    count: Callable[[Columns], dict[str, Counts]]
+    """Features of one client's rows -> its tables."""
+    measure: Callable[[Stack], Values]
+    null_sampler: Callable[[Stack], Callable[[Generator], Stack]]
+    """The observed clients -> a function that draws clients of these sizes as chance would make them."""
+    describe: Callable[[Stack, ClientProfile], Facts]
+    """The observed clients and the merged profile of all clients -> facts."""
+    per_client: Callable[[Stack], dict[str, list[Any]]]
+    """The observed clients -> columns with one entry a client."""
+    sentence: Callable[[Values, Facts], str]
+    """The finding in words, with no claim about chance: that one is added from the null."""

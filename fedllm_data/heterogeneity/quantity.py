@@ -1,0 +1,177 @@
+"""Axis `quantity`: how unequally the rows are spread over the clients.
+
+The null gives the same number of rows to the same number of clients, every row to a client drawn at random with equal
+probability (a multinomial with p = 1/K): what equally active clients would show.
+Symbols: K clients; `sizes_K` their row counts. numpy only.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from fedllm_data.heterogeneity.axis import Axis, Columns, Facts, Measure, Values
+from fedllm_data.heterogeneity.profile import ClientProfile, Counts, CountTable, Stack
+
+__all__ = ["QUANTITY", "gini", "lorenz_curve", "quantity_values"]
+
+FloatArray = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+
+
+def gini(sizes_K: IntArray) -> float:
+    """Return the Gini coefficient of the client sizes.
+
+    Returns:
+        A fraction in [0, (K - 1) / K]: 0 when all clients are equally large, the upper end when one holds all rows.
+
+    >>> gini(np.array([1, 1, 4]))
+    0.3333333333333333
+    """
+    num_clients, ordered_K = len(sizes_K), np.sort(sizes_K)
+    rank_K = np.arange(1, num_clients + 1)
+    return float(((2 * rank_K - num_clients - 1) * ordered_K).sum() / (num_clients * ordered_K.sum()))
+
+
+def lorenz_curve(sizes_K: IntArray) -> FloatArray:
+    """Return the share of rows that the smallest 0, 1, ..., K clients hold, a (K + 1) array from 0 to 1.
+
+    >>> lorenz_curve(np.array([3, 1])).tolist()
+    [0.0, 0.25, 1.0]
+    """
+    return np.concatenate([[0.0], np.cumsum(np.sort(sizes_K)) / sizes_K.sum()])
+
+
+def quantity_values(sizes_K: IntArray) -> Values:
+    """Return all measures of the axis for clients of these sizes; a size may be 0.
+
+    >>> round(quantity_values(np.array([5, 5]))["effective_clients_simpson"], 6)
+    2.0
+    """
+    num_clients = len(sizes_K)
+    p_K = np.sort(sizes_K)[::-1] / sizes_K.sum()
+    entropy_nats = float(np.abs(-(p_K * np.log(np.where(p_K > 0, p_K, 1.0))).sum()))
+    squares = float((p_K**2).sum())
+    return {
+        "gini": gini(sizes_K),
+        "coefficient_of_variation": float(sizes_K.std() / sizes_K.mean()),
+        "normalised_entropy": entropy_nats / np.log(num_clients) if num_clients > 1 else float("nan"),
+        "effective_clients_simpson": 1 / squares,
+        "effective_clients_entropy": float(np.exp(entropy_nats)),
+        "jain": 1 / (num_clients * squares),
+        "largest_fraction": float(p_K[0]),
+        "top_tenth_fraction": float(p_K[: _tenth(num_clients)].sum()),
+    }
+
+
+def _tenth(num_clients: int) -> int:
+    return -(-num_clients // 10)
+
+
+def _count(columns: Columns) -> dict[str, Counts]:
+    return {"rows": {"all": len(columns["language"])}}
+
+
+def _sizes(stack: Stack) -> IntArray:
+    return stack.tables["rows"].sizes_K
+
+
+def _null_sampler(stack: Stack) -> Callable[[Generator], Stack]:
+    num_rows, num_clients = int(_sizes(stack).sum()), stack.num_clients
+
+    def draw(rng: Generator) -> Stack:
+        sizes_K = rng.multinomial(num_rows, np.full(num_clients, 1 / num_clients))
+        return Stack(stack.client_ids, {"rows": CountTable(("all",), sizes_K[:, None])}, stack.origin_K)
+
+    return draw
+
+
+def _describe(stack: Stack, pool: ClientProfile) -> Facts:
+    sizes_K = _sizes(stack)
+    low, median, high = np.quantile(sizes_K, [0.0, 0.5, 1.0])
+    return {
+        "num_rows": int(sizes_K.sum()),
+        "mean_rows": float(sizes_K.mean()),
+        "std_rows": float(sizes_K.std()),
+        "min_rows": int(low),
+        "median_rows": float(median),
+        "max_rows": int(high),
+        "num_clients_in_top_tenth": _tenth(stack.num_clients),
+    }
+
+
+def _sentence(values: Values, facts: Facts) -> str:
+    num_top = facts["num_clients_in_top_tenth"]
+    who = "client alone holds" if num_top == 1 else f"{num_top} clients hold"
+    return (
+        f"The largest {who} {values['top_tenth_fraction']:.0%} of the rows; in weight, this is like"
+        f" {values['effective_clients_simpson']:.1f} equally large clients."
+    )
+
+
+def _per_client(stack: Stack) -> dict[str, list[Any]]:
+    return {"num_rows": _sizes(stack).tolist()}
+
+
+QUANTITY = Axis(
+    name="quantity",
+    question="Do some clients hold far more rows than others?",
+    headline="gini",
+    null="the same rows given at random to equally active clients (multinomial, p = 1/K)",
+    tables=("rows",),
+    min_rows=1,
+    measures={
+        "gini": Measure(
+            title="Gini coefficient",
+            unit="fraction",
+            meaning="0: all clients hold equally many rows; (K - 1) / K: one client holds them all.",
+        ),
+        "coefficient_of_variation": Measure(
+            title="Coefficient of variation",
+            unit="ratio",
+            meaning="Population standard deviation of the client sizes over their mean; 0: all are equal.",
+        ),
+        "normalised_entropy": Measure(
+            title="Normalised entropy",
+            unit="fraction",
+            meaning="Entropy of the client shares over log K; 1: all clients are equally large, 0: one holds all rows.",
+            unequal="low",
+        ),
+        "effective_clients_simpson": Measure(
+            title="Effective clients (inverse Simpson)",
+            unit="clients",
+            meaning="1 / sum of squared shares: how many equally large clients would be as concentrated; at most K.",
+            unequal="low",
+        ),
+        "effective_clients_entropy": Measure(
+            title="Effective clients (exponential of entropy)",
+            unit="clients",
+            meaning="The same with the entropy of the shares, which gives small clients more say; at most K.",
+            unequal="low",
+        ),
+        "jain": Measure(
+            title="Jain's fairness index",
+            unit="fraction",
+            meaning="1 / (1 + squared coefficient of variation); 1: all are equal, 1 / K: one client holds all rows.",
+            unequal="low",
+        ),
+        "largest_fraction": Measure(
+            title="Share of the largest client",
+            unit="fraction",
+            meaning="1 / K: all are equal; 1: one client holds all rows.",
+        ),
+        "top_tenth_fraction": Measure(
+            title="Share of the largest tenth of clients",
+            unit="fraction",
+            meaning="Rows held by the largest K / 10 clients (rounded up); 1: they hold all rows.",
+        ),
+    },
+    count=_count,
+    measure=lambda stack: quantity_values(_sizes(stack)),
+    null_sampler=_null_sampler,
+    describe=_describe,
+    per_client=_per_client,
+    sentence=_sentence,
+)
