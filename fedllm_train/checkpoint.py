@@ -1,0 +1,93 @@
+"""What a run must remember to go on after being killed at any moment, and how it is written.
+
+A checkpoint is a folder `checkpoints/round-000007/` with `adapter.safetensors` (the global adapter after that round)
+and `state.json` (the ledger and the round's record). It is written beside its place and renamed, so it is there whole
+or not at all; `rounds.jsonl` is appended after it and mended from it on resume.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fedllm_data.errors import ResumeError
+from fedllm_train.adapter import Adapter, load_adapter, save_adapter
+from fedllm_train.files import write_bytes, write_folder, write_json
+from fedllm_train.ledger import Ledger
+
+__all__ = ["RunState", "append_record", "load_latest", "mend_records", "save_checkpoint"]
+
+_NAME = re.compile(r"round-(\d{6})")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunState:
+    """The server's state between two rounds."""
+
+    next_round: int
+    adapter: Adapter
+    ledger: Ledger
+
+
+def save_checkpoint(run: Path, state: RunState, record: Mapping[str, Any], *, keep: int) -> None:
+    """Write the state after a round, then remove all but the newest `keep` checkpoints."""
+
+    def fill(folder: Path) -> None:
+        save_adapter(state.adapter, folder / "adapter.safetensors")
+        content = {"next_round": state.next_round, "ledger": asdict(state.ledger), "record": dict(record)}
+        write_json(folder / "state.json", content)
+
+    write_folder(run / "checkpoints" / f"round-{state.next_round - 1:06d}", fill)
+    for old in _checkpoints(run)[:-keep]:
+        shutil.rmtree(old)
+
+
+def load_latest(run: Path) -> tuple[RunState, dict[str, Any]] | None:
+    """Return the newest state and its round's record, or None where there is no checkpoint.
+
+    Raises:
+        ResumeError: if the checkpoint cannot be read.
+    """
+    folders = _checkpoints(run)
+    if not folders:
+        return None
+    newest = folders[-1]
+    try:
+        content = json.loads((newest / "state.json").read_text())
+        adapter = load_adapter(newest / "adapter.safetensors")
+        ledger = Ledger(**content["ledger"])
+        return RunState(next_round=content["next_round"], adapter=adapter, ledger=ledger), content["record"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ResumeError(
+            f"checkpoint {newest} cannot be read ({error}); delete that folder to resume from the one before"
+        ) from error
+
+
+def append_record(run: Path, record: Mapping[str, Any]) -> None:
+    """Append one round to `rounds.jsonl`."""
+    with (run / "rounds.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+
+def mend_records(run: Path, record: Mapping[str, Any]) -> None:
+    """Make `rounds.jsonl` end with the record of the newest checkpoint: drop what came after or was cut short."""
+    path = run / "rounds.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    kept = []
+    for line in lines:
+        try:
+            earlier = json.loads(line)
+        except ValueError:  # the line that was being written when the process died
+            continue
+        if earlier["round_index"] < record["round_index"]:
+            kept.append(line)
+    kept.append(json.dumps(record, ensure_ascii=False))
+    write_bytes(path, ("\n".join(kept) + "\n").encode())
+
+
+def _checkpoints(run: Path) -> list[Path]:
+    folder = run / "checkpoints"
+    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name)) if folder.is_dir() else []

@@ -1,0 +1,130 @@
+"""The federated loop, from top to bottom: sample a cohort, send, train, collect, average, remember.
+
+Reads like the algorithm it is (McMahan et al. 2017, Algorithm 1); everything that could vary is a name imported from
+beside it: who takes part (`cohort.py`), what travels (`codec.py`), where clients run (`engine.py`), how updates become
+the next adapter (`strategies/`), what it cost (`ledger.py`), how a killed run goes on (`checkpoint.py`).
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedllm_train import codec
+from fedllm_train.adapter import RunningSum, adapter_sha256, distance
+from fedllm_train.checkpoint import RunState, append_record, save_checkpoint
+from fedllm_train.cohort import sample_cohort
+from fedllm_train.config import FederatedConfig
+from fedllm_train.engine import ClientTask, ClientUpdate, Engine, LeftOut, in_client_order
+from fedllm_train.schedule import cosine_learning_rate
+from fedllm_train.seeds import stream_seed
+from fedllm_train.strategies import Strategy
+
+__all__ = ["Record", "RunPlan", "run_round", "run_rounds"]
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlan:
+    """What stays the same over all rounds."""
+
+    config: FederatedConfig
+    client_ids: Sequence[str]
+    """Clients that may take part."""
+    cohort_size: int
+    strategy: Strategy
+    engine: Engine
+    learning_rate: float
+    """Of the first round; the cosine starts here."""
+    min_learning_rate: float
+    run: Path
+    """The run folder."""
+    spool: Path
+    """An existing folder for updates that come early."""
+
+
+def run_rounds(plan: RunPlan, state: RunState, on_round: Callable[[Record], None]) -> RunState:
+    """Run the rounds that are left, with a checkpoint after each.
+
+    Args:
+        plan: what stays the same.
+        state: where to begin; a fresh run begins at round 0.
+        on_round: called with each round's record, once it is on disk.
+
+    Returns:
+        The state after the last round.
+    """
+    for _ in range(state.next_round, plan.config.num_rounds):
+        state, record = run_round(plan, state)
+        save_checkpoint(plan.run, state, record, keep=plan.config.keep_checkpoints)
+        append_record(plan.run, record)
+        on_round(record)
+    return state
+
+
+def run_round(plan: RunPlan, state: RunState) -> tuple[RunState, Record]:
+    """Run one round: the server step from one global adapter to the next."""
+    config, strategy, round_index = plan.config, plan.strategy, state.next_round
+    started = time.perf_counter()
+
+    cohort = sample_cohort(plan.client_ids, plan.cohort_size, seed=config.seed, round_index=round_index)
+    learning_rate = cosine_learning_rate(
+        round_index, config.num_rounds, maximum=plan.learning_rate, minimum=plan.min_learning_rate
+    )
+    broadcast = codec.encode(state.adapter)
+    tasks = [
+        ClientTask(
+            round_index=round_index,
+            client_id=client_id,
+            message=broadcast,
+            learning_rate=learning_rate,
+            seed=stream_seed(config.seed, "client", round_index=round_index, client_id=client_id),
+        )
+        for client_id in cohort
+    ]
+
+    ledger = state.ledger.charge(download_bytes=len(broadcast) * len(cohort) if strategy.travels else 0)
+    total, visits, left_out = RunningSum(), [], []
+    for result in in_client_order(plan.engine.run(tasks), cohort, plan.spool):
+        if isinstance(result, LeftOut):
+            left_out.append({"client_id": result.client_id, "reason": result.reason})
+            continue
+        strategy.fold(total, codec.decode(result.message), result.num_rows)
+        ledger = ledger.charge(
+            upload_bytes=len(result.message) if strategy.travels else 0,
+            num_local_steps=result.num_steps,
+            client_seconds=result.seconds,
+        )
+        visits.append(_visit_record(result))
+
+    adapter = strategy.server_step(state.adapter, total) if visits else state.adapter
+    record = {
+        "round_index": round_index,
+        "learning_rate": learning_rate,
+        "train_loss": _weighted_mean(visits, "train_loss"),
+        "update_norm": distance(adapter, state.adapter),
+        "adapter_sha256": adapter_sha256(adapter),
+        "clients": visits,
+        "left_out": left_out,
+        "ledger": ledger.as_record(),
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+    return RunState(next_round=round_index + 1, adapter=adapter, ledger=ledger), record
+
+
+def _visit_record(update: ClientUpdate) -> Record:
+    return {
+        "client_id": update.client_id,
+        "num_rows": update.num_rows,
+        "num_dropped_rows": update.num_dropped_rows,
+        "num_steps": update.num_steps,
+        "seconds": round(update.seconds, 3),
+        **update.metrics,
+    }
+
+
+def _weighted_mean(visits: Sequence[Record], name: str) -> float | None:
+    num_rows = sum(visit["num_rows"] for visit in visits)
+    return sum(visit["num_rows"] * visit[name] for visit in visits) / num_rows if visits else None

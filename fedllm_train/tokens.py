@@ -1,0 +1,108 @@
+"""A client's rows as token ids, made at the client's first visit and read back from disk at every later one.
+
+The files lie in the run's workspace, one Arrow file a client, named by a hash of the client id (an id never becomes a
+path) and memory-mapped: neither time nor memory is spent again. Only the assistant's tokens carry labels
+(`fedllm_eval.chat`); truncation and the rows dropped by it follow TRL 1.16's `_prepare_dataset`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from datasets import Dataset
+from trl import DPOConfig, SFTConfig
+from trl.data_utils import pack_dataset
+
+from fedllm_data.clients import ClientDataset
+from fedllm_eval.chat import encode_messages, encode_pair
+
+__all__ = ["ClientTokens", "TokenCache", "encoder_for"]
+
+Encoder = Callable[[dict[str, Any]], dict[str, list[int]] | None]
+
+
+@dataclass(frozen=True)
+class ClientTokens:
+    """What a trainer gets for one client."""
+
+    rows: Dataset
+    """`input_ids, labels` for SFT; `prompt_ids, chosen_ids, rejected_ids` for DPO."""
+    num_rows: int
+    """The client's rows that are trained on: the client's weight in the average."""
+    num_dropped_rows: int
+    """Rows that hold no trained token within `max_length`."""
+
+
+def encoder_for(args: SFTConfig | DPOConfig, tokenizer: Any, *, loss_on: str = "assistant") -> Encoder:
+    """Return the function from a row to its token ids, or to None for a row that truncation leaves without labels."""
+    keep_start = args.truncation_mode == "keep_start"
+
+    def encode_sft(row: dict[str, Any]) -> dict[str, list[int]] | None:
+        encoded = encode_messages(tokenizer, row["messages"])
+        ids = encoded["input_ids"]
+        mask = encoded["assistant_masks"] if loss_on == "assistant" else [1] * len(ids)
+        labels = [token if kept else -100 for token, kept in zip(ids, mask, strict=True)]
+        if args.max_length is not None and not args.packing:
+            window = slice(None, args.max_length) if keep_start else slice(-args.max_length, None)
+            ids, labels = ids[window], labels[window]
+        return {"input_ids": ids, "labels": labels} if any(label != -100 for label in labels) else None
+
+    def encode_preference(row: dict[str, Any]) -> dict[str, list[int]] | None:
+        encoded = encode_pair(tokenizer, row["prompt"], row["chosen"], row["rejected"])
+        # The collator truncates prompt + completion; a prompt that fills max_length alone leaves nothing to compare.
+        too_long = args.max_length is not None and keep_start and len(encoded["prompt_ids"]) >= args.max_length
+        return None if too_long else encoded
+
+    return encode_sft if isinstance(args, SFTConfig) else encode_preference
+
+
+class TokenCache:
+    """Token ids of clients, by client id."""
+
+    def __init__(
+        self, clients: ClientDataset, args: SFTConfig | DPOConfig, tokenizer: Any, folder: Path, *, loss_on: str
+    ) -> None:
+        """Prepare an empty cache in `folder`, which belongs to one run with one tokenizer and one set of arguments."""
+        self._clients = clients
+        self._args = args
+        self._encode = encoder_for(args, tokenizer, loss_on=loss_on)
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def __getitem__(self, client_id: str) -> ClientTokens:
+        """Return a client's token ids, encoding the rows at the first call for that client."""
+        path = self._folder / f"{sha256(client_id.encode()).hexdigest()[:32]}.arrow"
+        if not path.exists():
+            self._write(client_id, path)
+        with pa.memory_map(str(path)) as file:
+            facts = pa.ipc.open_stream(file).schema.metadata  # `datasets` does not keep what it does not know
+        rows = Dataset.from_file(str(path))
+        return ClientTokens(rows, int(facts[b"num_rows"]), int(facts[b"num_dropped_rows"]))
+
+    def example(self) -> Dataset:
+        """Return one encoded row: a trainer wants to see its data when it is built.
+
+        Clients are tried in order until one has a row to train on.
+        """
+        for client_id in self._clients:
+            rows = self[client_id].rows
+            if rows.num_rows:
+                return rows.select([0])
+        return Dataset.from_dict({})
+
+    def _write(self, client_id: str, path: Path) -> None:
+        encoded = [self._encode(row) for row in self._clients[client_id]]
+        kept = [row for row in encoded if row is not None]
+        columns = list(kept[0]) if kept else []
+        table = pa.table({name: pa.array([row[name] for row in kept], pa.list_(pa.int32())) for name in columns})
+        if kept and isinstance(self._args, SFTConfig) and self._args.packing:
+            packed = pack_dataset(Dataset(table), self._args.max_length, self._args.packing_strategy)
+            table = packed.data.table.combine_chunks()
+        facts = {"num_rows": str(len(kept)), "num_dropped_rows": str(len(encoded) - len(kept))}
+        temporary = path.with_suffix(".partial")
+        with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_stream(file, table.schema.with_metadata(facts)) as out:
+            out.write_table(table.replace_schema_metadata(facts))
+        temporary.replace(path)

@@ -1,0 +1,249 @@
+"""`FederatedTrainer`: federated SFT and DPO with the face of a TRL trainer.
+
+Puts the parts together once (policy, resident trainer, engine, strategy, run folder) and then runs `rounds.py`. The
+task follows from the settings: `SFTConfig` trains on an `sft` dataset, `DPOConfig` on a `preference` dataset.
+"""
+
+import json
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peft import PeftConfig
+from transformers import PreTrainedModel
+from trl import DPOConfig, SFTConfig
+
+from fedllm_data.clients import ClientDataset
+from fedllm_data.errors import ConfigError
+from fedllm_train.adapter import adapter_sha256
+from fedllm_train.checkpoint import RunState, load_latest, mend_records
+from fedllm_train.client import ResidentTrainer
+from fedllm_train.config import FederatedConfig, default_client_args, resident_args
+from fedllm_train.engine import InProcessEngine
+from fedllm_train.files import write_folder
+from fedllm_train.ledger import Ledger
+from fedllm_train.policy import load_starting_policy
+from fedllm_train.rounds import Record, RunPlan, run_rounds
+from fedllm_train.run_folder import open_run_folder, package_versions
+from fedllm_train.strategies import STRATEGIES
+from fedllm_train.tokens import TokenCache
+
+if TYPE_CHECKING:
+    from fedllm_eval.results import Results
+
+__all__ = ["FederatedTrainer"]
+
+logger = logging.getLogger(__name__)
+
+
+class FederatedTrainer:
+    """Trains one adapter on the clients of a dataset without pooling their rows."""
+
+    def __init__(
+        self,
+        model: str | PreTrainedModel,
+        args: FederatedConfig,
+        clients: ClientDataset,
+        client_args: SFTConfig | DPOConfig | None = None,
+        peft_config: PeftConfig | None = None,
+        *,
+        adapter: str | None = None,
+        tokenizer: Any = None,
+        revision: str | None = None,
+        trust_remote_code: bool = False,
+        callbacks: Sequence[Callable[[Record], None]] = (),
+    ) -> None:
+        """Check every setting, load the model and build the resident trainer; nothing is trained or written yet.
+
+        Args:
+            model: folder, Hub id or loaded model.
+            args: settings of the federation.
+            clients: the training clients, from `load_clients`.
+            client_args: TRL's settings for a client's training; TRL's defaults for the dataset's task if not given.
+            peft_config: the adapter's settings; LoRA of rank 8 on all linear layers if not given.
+            adapter: run folder, PEFT folder or Hub id of an adapter to start from; DPO's reference is then the base
+                with this adapter.
+            tokenizer: by default the one beside the model.
+            revision: of the base model on the Hub.
+            trust_remote_code: run code that comes with the model.
+            callbacks: functions called with each round's record once it is on disk.
+
+        Raises:
+            ConfigError: for a setting that cannot be honoured.
+        """
+        client_args = client_args or default_client_args(clients.task)
+        task = "dpo" if isinstance(client_args, DPOConfig) else "sft"
+        if clients.task != {"sft": "sft", "dpo": "preference"}[task]:
+            raise ConfigError(
+                f"dataset {clients.name!r} holds {clients.task} rows, which {task} cannot train on; use "
+                f"{'a preference dataset' if task == 'dpo' else 'DPOConfig, or an sft dataset'}"
+            )
+        if args.strategy not in STRATEGIES:
+            raise ConfigError(f"strategy {args.strategy!r} is unknown; choose from {', '.join(STRATEGIES)}")
+        self.args = args
+        self.clients = clients
+        self.task = task
+        self.run = Path(args.output_dir)
+        self._callbacks = callbacks
+        self._strategy = STRATEGIES[args.strategy](args)
+        self._participants = self._strategy.participants(list(clients))
+        self._cohort_size = 1 if args.strategy == "local" else args.cohort_size
+        if self._cohort_size > len(self._participants):
+            raise ConfigError(
+                f"cohort_size is {self._cohort_size} but {clients.name!r} has {len(self._participants)} clients; "
+                f"choose at most {len(self._participants)}"
+            )
+        trl_args = resident_args(client_args, local_steps=args.local_steps, workspace=str(self.run / ".work"))
+        self._learning_rate = client_args.learning_rate
+        self._min_learning_rate = (
+            args.min_learning_rate if args.min_learning_rate is not None else client_args.learning_rate / 20
+        )
+        self._policy = load_starting_policy(
+            model,
+            tokenizer=tokenizer,
+            peft_config=peft_config,
+            adapter=adapter,
+            revision=revision,
+            trust_remote_code=trust_remote_code,
+            seed=args.seed,
+        )
+        self._trl_args = trl_args
+        self._client_args = client_args
+        self._resident: ResidentTrainer | None = None
+        self.state: RunState | None = None
+
+    @property
+    def model(self) -> Any:
+        """The resident model, with the newest global adapter once training is done."""
+        return self._policy.model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return self._policy.tokenizer
+
+    def train(self, *, resume: bool = False) -> RunState:
+        """Run all rounds, or those that are left, and write the finished adapter.
+
+        Args:
+            resume: go on from the newest checkpoint in the run folder; start afresh where there is none.
+
+        Returns:
+            The state after the last round: the global adapter and the ledger.
+
+        Raises:
+            ConfigError: if the run folder holds another run and `resume` is off.
+            ResumeError: if the run in the folder was begun with other settings or cannot be read.
+        """
+        open_run_folder(self.run, self.config_record(), resume=resume)
+        start = self._resident_trainer().live_adapter.read()
+        if self._policy.has_adapter and not (self.run / "start_adapter").exists():
+            write_folder(self.run / "start_adapter", self._save_adapter)
+        state = RunState(next_round=0, adapter=start, ledger=Ledger())
+        if latest := load_latest(self.run):
+            state, record = latest
+            mend_records(self.run, record)
+            logger.info("resuming %s at round %d", self.run, state.next_round)
+        else:
+            (self.run / "rounds.jsonl").unlink(missing_ok=True)
+        spool = self.run / ".work" / "spool"
+        shutil.rmtree(spool, ignore_errors=True)
+        spool.mkdir(parents=True)
+        plan = RunPlan(
+            config=self.args,
+            client_ids=self._participants,
+            cohort_size=self._cohort_size,
+            strategy=self._strategy,
+            engine=InProcessEngine(self._resident_trainer().train_client),
+            learning_rate=self._learning_rate,
+            min_learning_rate=self._min_learning_rate,
+            run=self.run,
+            spool=spool,
+        )
+        self.state = run_rounds(plan, state, self._on_round)
+        self._finish(self.state)
+        return self.state
+
+    def evaluate(self, *, splits: Sequence[str] = ("test", "unseen"), **options: Any) -> "Results":
+        """Score the policy per client on held-out splits of the training dataset, against what the run started from.
+
+        Args:
+            splits: splits of the client repo.
+            options: of `fedllm_eval.evaluate.evaluate_run`.
+
+        Returns:
+            The results; `results.json` and the per-client table are in the run folder.
+        """
+        from fedllm_eval.evaluate import evaluate_run
+
+        return evaluate_run(self.run, self.clients.name, splits=splits, out=self.run, **options)
+
+    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
+        """Publish the finished adapter with its card, config, rounds and results as a model repo, in one commit.
+
+        Returns:
+            The commit's URL.
+        """
+        from fedllm_train.publish import publish_run
+
+        return publish_run(self.run, repo_id, private=private, token=token)
+
+    def config_record(self) -> dict[str, Any]:
+        """Return the resolved settings as they stand in `config.yaml`."""
+        policy = self._policy
+        federated = {**self.args.__dict__, "min_learning_rate": self._min_learning_rate}
+        federated.pop("output_dir")
+        client = json.loads(self._client_args.to_json_string())
+        for name in ("output_dir", "run_name", "logging_dir", "hub_token"):
+            client.pop(name, None)
+        peft = {
+            name: sorted(value) if isinstance(value, set) else value
+            for name, value in policy.model.peft_config["default"].to_dict().items()
+            if isinstance(value, set | list | str | int | float | bool | dict | None)
+        }
+        peft.pop("inference_mode", None)
+        return {
+            "task": self.task,
+            "model": {"name": policy.base_name, "revision": policy.base_revision},
+            "start_adapter": adapter_sha256(self._start_adapter()) if policy.has_adapter else None,
+            "data": {"name": self.clients.name, "revision": self.clients.revision, "split": self.clients.split},
+            "federated": federated,
+            "client": client,
+            "peft": json.loads(json.dumps(peft, default=str)),
+            "versions": package_versions(),
+        }
+
+    def _start_adapter(self) -> dict[str, Any]:
+        from peft import get_peft_model_state_dict
+
+        return get_peft_model_state_dict(self._policy.model, adapter_name="default")
+
+    def _resident_trainer(self) -> ResidentTrainer:
+        if self._resident is None:
+            folder = self.run / ".work" / "tokens"
+            tokens = TokenCache(
+                self.clients, self._trl_args, self._policy.tokenizer, folder, loss_on=self.args.loss_on
+            )
+            self._resident = ResidentTrainer(
+                self._policy.model, self._policy.tokenizer, self._trl_args, tokens,
+                has_adapter=self._policy.has_adapter,
+            )
+        return self._resident
+
+    def _on_round(self, record: Record) -> None:
+        for callback in self._callbacks:
+            callback(record)
+
+    def _save_adapter(self, folder: Path) -> None:
+        self._policy.model.save_pretrained(folder, selected_adapters=["default"])
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty card; the run folder has its own
+
+    def _finish(self, state: RunState) -> None:
+        from fedllm_train.card import write_run_card
+
+        self._resident_trainer().live_adapter.load(state.adapter)
+        write_folder(self.run / "adapter", self._save_adapter)
+        write_run_card(self.run)
+        shutil.rmtree(self.run / ".work")

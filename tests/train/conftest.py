@@ -1,0 +1,129 @@
+"""A language model of a few thousand random weights, its tokenizer, and clients with a few rows each."""
+
+import pytest
+import torch
+from datasets import Dataset
+from peft import LoraConfig
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from trl import DPOConfig, SFTConfig
+
+from fedllm_data.clients import ClientDataset
+
+PLAIN_TEMPLATE = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+MARKED_TEMPLATE = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] }}"
+    "<|end|>{% endgeneration %}\n{% else %}{{ m['content'] }}<|end|>\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+WORDS = ["red", "blue", "green", "one", "two", "three", "cat", "dog", "sun", "rain"]
+
+
+def make_tokenizer(template: str = PLAIN_TEMPLATE) -> PreTrainedTokenizerFast:
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    core.decoder = decoders.ByteLevel()
+    specials = ["<|end|>", "<|user|>", "<|assistant|>", "<|system|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=specials, initial_alphabet=alphabet, show_progress=False
+    )
+    core.train_from_iterator([" ".join(WORDS)] * 4, trainer)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|end|>", pad_token="<|end|>")
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def make_model() -> LlamaForCausalLM:
+    torch.manual_seed(7)
+    config = LlamaConfig(
+        vocab_size=300,
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=128,
+        eos_token_id=0,
+        pad_token_id=0,
+        bos_token_id=None,
+    )
+    return LlamaForCausalLM(config)
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def assistant(text: str) -> dict[str, str]:
+    return {"role": "assistant", "content": text}
+
+
+def sft_rows(client_id: str, num_rows: int, shift: int = 0) -> list[dict]:
+    return [
+        {
+            "client_id": client_id,
+            "row_id": f"{client_id}-{i}",
+            "language": "en",
+            "messages": [
+                user(f"say {WORDS[(i + shift) % 10]}"),
+                assistant(" ".join(WORDS[(i + shift + j) % 10] for j in range(1 + i % 4))),
+            ],
+        }
+        for i in range(num_rows)
+    ]
+
+
+def preference_rows(client_id: str, num_rows: int, shift: int = 0) -> list[dict]:
+    return [
+        {
+            "client_id": client_id,
+            "row_id": f"{client_id}-{i}",
+            "language": "en",
+            "prompt": [user(f"say {WORDS[(i + shift) % 10]}")],
+            "chosen": [assistant(WORDS[(i + shift) % 10])],
+            "rejected": [assistant(" ".join(WORDS[(i + shift + j) % 10] for j in range(2 + i % 3)))],
+            "chosen_model": None,
+            "rejected_model": None,
+        }
+        for i in range(num_rows)
+    ]
+
+
+SIZES = {"ann": 7, "bob": 3, "cyd": 12, "dan": 5, "eve": 9}
+
+
+def make_clients(task: str = "sft", sizes: dict[str, int] = SIZES) -> ClientDataset:
+    make = sft_rows if task == "sft" else preference_rows
+    rows = [
+        row for position, (client_id, n) in enumerate(sizes.items()) for row in make(client_id, n, shift=2 * position)
+    ]
+    return ClientDataset.from_dataset(Dataset.from_list(rows))
+
+
+def trl_args(task: str, **changes):
+    settings = {
+        "bf16": False,
+        "use_cpu": True,
+        "activation_checkpointing": False,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 1e-2,
+        "max_length": 64,
+    }
+    return (SFTConfig if task == "sft" else DPOConfig)(**{**settings, **changes})
+
+
+def lora(**changes) -> LoraConfig:
+    settings = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
+    return LoraConfig(**{**settings, **changes})
+
+
+@pytest.fixture
+def kit():
+    """The makers above, as attributes."""
+    import sys
+
+    return sys.modules[__name__]
