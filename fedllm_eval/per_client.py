@@ -1,0 +1,232 @@
+"""Score a policy on every client of a split: a table with one row per client.
+
+A client's loss is the mean over its answer tokens, its accuracy the mean over its pairs. Clients and rows may be
+sampled to save time; which ones depends on the seed and their ids alone, so two policies scored with the same settings
+are scored on the same rows. `SCORES` in `scores.py` lists what is measured.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from fedllm_data.clients import ClientDataset
+from fedllm_data.errors import ConfigError
+from fedllm_eval.scores import ClientScores, warnings_about
+from fedllm_eval.scoring.implicit_reward import margins, reward_loss
+
+if TYPE_CHECKING:
+    from fedllm_eval.models import Policy
+
+__all__ = ["evaluate_policy", "sample_positions"]
+
+Array = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
+Sums = dict[str, tuple[npt.ArrayLike, npt.ArrayLike]]
+"""Score -> (numerator, denominator) of every row, NaN where a row was not scored."""
+Progress = Callable[[str, int, int], None]
+"""Told (what is being scored, sequences done, sequences in all)."""
+
+
+def evaluate_policy(
+    policy: "Policy",
+    clients: ClientDataset,
+    *,
+    reference: "Policy | None" = None,
+    beta: float = 0.1,
+    batch_size: int = 8,
+    max_length: int | None = None,
+    max_clients: int | None = None,
+    max_rows_per_client: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> ClientScores:
+    """Score a policy on each client of a split.
+
+    Args:
+        policy: what is scored.
+        clients: the clients of one split; their task settles the scores.
+        reference: the policy that implicit rewards are measured against; without one they are left out, and a note
+            says so. Rows of the `sft` format take none.
+        beta: DPO's beta; scales margins and losses, not accuracies.
+        batch_size: sequences a batch holds at most.
+        max_length: tokens a sequence keeps; by default 1,024 or as many as the model holds.
+        max_clients: score at most so many clients.
+        max_rows_per_client: score at most so many rows of each client.
+        seed: of both samples.
+        progress: told after every batch.
+
+    Returns:
+        The per-client table with everything needed to say what it means.
+
+    Raises:
+        ConfigError: if a limit is not positive, or policy and reference read with different tokenizers.
+        MetricError: if the model gives values that are not finite.
+    """
+    from fedllm_eval.models import message_losses, pair_logps, usable_length
+
+    notes: list[str] = []
+    if clients.task == "sft":
+        reference = None
+    elif reference is None:
+        notes.append("no reference was given: implicit rewards are left out")
+    elif reference.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
+        raise ConfigError(
+            f"reference {reference.name!r} has another vocabulary than policy {policy.name!r}; implicit rewards need "
+            "one tokenizer, name a reference on the same base model"
+        )
+    length = usable_length(policy.model, max_length)
+    if reference is not None:
+        length = usable_length(reference.model, max_length or min(length, usable_length(reference.model)))
+
+    known_ids = list(clients)
+    client_ids = [known_ids[position] for position in sample_positions(known_ids, max_clients, seed, "clients")]
+    if len(client_ids) < len(clients):
+        notes.append(f"{len(client_ids)} of {len(clients)} clients were sampled (seed {seed})")
+    sampled = clients.select(client_ids) if len(client_ids) < len(clients) else clients
+    rows, client_N = _sample_rows(sampled, max_rows_per_client, seed)
+    if rows.num_rows < sampled.rows.num_rows:
+        notes.append(
+            f"{rows.num_rows} of {sampled.rows.num_rows} rows were sampled, at most {max_rows_per_client} a client "
+            f"(seed {seed})"
+        )
+    options = {"batch_size": batch_size, "max_length": length}
+    if clients.task == "sft":
+        with policy.active() as model:
+            losses = message_losses(model, policy.tokenizer, rows, **options, progress=_told(progress, "policy"))
+        tokens_N, truncated_N = losses.num_tokens_N, losses.truncated_N
+        sums: Sums = {"heldout_loss": (losses.nll_sum_N, tokens_N)}
+    else:
+        with policy.active() as model:
+            own = pair_logps(model, policy.tokenizer, rows, **options, progress=_told(progress, "policy"))
+        tokens_N, truncated_N = own.chosen_tokens_N, own.truncated_N
+        sums = _ranking_sums(own.chosen_N, own.rejected_N, own.chosen_tokens_N, own.rejected_tokens_N)
+        if reference is not None:
+            with reference.active() as model:
+                ref = pair_logps(model, policy.tokenizer, rows, **options, progress=_told(progress, "reference"))
+            sums = _reward_sums(own.chosen_N, own.rejected_N, ref.chosen_N, ref.rejected_N, beta) | sums
+    table = _client_table(client_ids, clients.split, client_N, tokens_N, truncated_N, sums)
+    settings: dict[str, Any] = {
+        "max_length": length,
+        "max_clients": max_clients,
+        "max_rows_per_client": max_rows_per_client,
+        "seed": seed,
+    }
+    if reference is not None:
+        settings["beta"] = beta
+    return ClientScores(
+        task=clients.task,
+        split=clients.split,
+        table=table,
+        policy=policy.describe(),
+        reference=None if reference is None else reference.describe(),
+        dataset={
+            "name": clients.name,
+            "revision": clients.revision,
+            "num_clients": len(clients),
+            "num_rows": clients.rows.num_rows,
+        },
+        settings=settings,
+        notes=(*notes, *warnings_about(table)),
+    )
+
+
+def sample_positions(ids: Sequence[str], limit: int | None, seed: int, purpose: str) -> list[int]:
+    """Return the positions of at most `limit` ids, in order, chosen by a hash of seed, purpose and id.
+
+    One more id in the list changes the sample by at most one member.
+
+    Raises:
+        ConfigError: if the limit is not positive.
+
+    >>> sample_positions(["ann", "bob"], None, 0, "clients")
+    [0, 1]
+    >>> len(sample_positions(["ann", "bob", "eve"], 2, 0, "clients"))
+    2
+    """
+    if limit is not None and limit < 1:
+        raise ConfigError(f"a sample of {limit} {purpose} holds nothing; ask for at least 1 or leave the limit out")
+    ranked = sorted(range(len(ids)), key=lambda i: (blake2b(f"{seed}|{purpose}|{ids[i]}".encode()).digest(), i))
+    return sorted(ranked[:limit])
+
+
+def _told(progress: Progress | None, what: str) -> Callable[[int, int], None] | None:
+    return None if progress is None else partial(progress, what)
+
+
+def _sample_rows(clients: ClientDataset, limit: int | None, seed: int) -> tuple[Any, Counts]:
+    """Rows of all clients in order, and the position of each row's client."""
+    sizes = list(clients.sizes.values())
+    if limit is None or 0 < max(sizes) <= limit:
+        return clients.rows, np.repeat(np.arange(len(sizes)), sizes)
+    row_ids = clients.rows["row_id"][:]
+    kept: list[int] = []
+    counts = []
+    begin = 0
+    for size in sizes:
+        positions = sample_positions(row_ids[begin : begin + size], limit, seed, "rows")
+        kept.extend(begin + position for position in positions)
+        counts.append(len(positions))
+        begin += size
+    return clients.rows.select(kept), np.repeat(np.arange(len(sizes)), counts)
+
+
+def _ranking_sums(chosen: Array, rejected: Array, chosen_tokens: Counts, rejected_tokens: Counts) -> Sums:
+    scored = np.isfinite(chosen)
+    one = scored.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        per_token = chosen / np.maximum(chosen_tokens, 1) > rejected / np.maximum(rejected_tokens, 1)
+        likelier = chosen > rejected
+    return {
+        "ranking_accuracy": (np.where(scored, likelier, np.nan), one),
+        "ranking_accuracy_per_token": (np.where(scored, per_token, np.nan), one),
+        "chosen_loss": (-chosen, chosen_tokens),
+    }
+
+
+def _reward_sums(chosen: Array, rejected: Array, ref_chosen: Array, ref_rejected: Array, beta: float) -> Sums:
+    scored = np.isfinite(chosen)
+    margin_N = np.full(chosen.shape, np.nan)
+    if scored.any():
+        margin_N[scored] = margins(chosen[scored], rejected[scored], ref_chosen[scored], ref_rejected[scored], beta)
+    one = scored.astype(np.float64)
+    return {
+        "implicit_reward_accuracy": (np.where(scored, margin_N > 0, np.nan), one),
+        "implicit_reward_margin": (margin_N, one),
+        "implicit_reward_loss": (reward_loss(margin_N), one),
+    }
+
+
+def _client_table(
+    client_ids: list[str],
+    split: str,
+    client_N: Counts,
+    tokens_N: Counts,
+    truncated_N: npt.NDArray[np.bool_],
+    sums: Sums,
+) -> pa.Table:
+    """Fold rows into clients: each score is a client's numerators over its denominators."""
+    num_clients = len(client_ids)
+    scored_N = tokens_N > 0
+
+    def per_client(values_N: npt.ArrayLike) -> Array:
+        weights = np.asarray(values_N, dtype=np.float64)[scored_N]
+        return np.bincount(client_N[scored_N], weights, num_clients).astype(np.float64)
+
+    num_rows_K = per_client(np.ones_like(tokens_N)).astype(np.int64)
+    columns: dict[str, Any] = {
+        "client_id": pa.array(client_ids, pa.string()),
+        "split": pa.array([split] * num_clients, pa.string()),
+        "num_rows": num_rows_K,
+        "num_tokens": per_client(tokens_N).astype(np.int64),
+        "num_skipped": np.bincount(client_N[~scored_N], minlength=num_clients),
+        "num_truncated": np.bincount(client_N[truncated_N & scored_N], minlength=num_clients),
+    }
+    for name, (numerator_N, denominator_N) in sums.items():
+        score_K = per_client(numerator_N) / np.maximum(per_client(denominator_N), 1)
+        columns[name] = pa.array(score_K, pa.float64(), mask=num_rows_K == 0)
+    return pa.table(columns)
