@@ -50,9 +50,9 @@ class TinyConfig:
     num_heads: int = 4
     max_length: int = 512
     """Positions the model has; blocks are shorter."""
-    block_length: int = 128
-    batch_size: int = 16
-    num_steps: int = 600
+    block_length: int = 160
+    batch_size: int = 10
+    num_steps: int = 500
     learning_rate: float = 4e-3
     warmup_fraction: float = 0.05
     weight_decay: float = 0.05
@@ -73,7 +73,9 @@ class TinyConfig:
             )
 
 
-TOY = TinyConfig(vocab_size=320, hidden_size=16, intermediate_size=32, num_layers=2, num_heads=2, num_steps=5, batch_size=4)
+TOY = TinyConfig(
+    vocab_size=320, hidden_size=16, intermediate_size=32, num_layers=2, num_heads=2, num_steps=5, batch_size=4
+)
 """A few thousand parameters and a handful of steps: for tests that need any model at all."""
 
 

@@ -1,0 +1,185 @@
+"""Questions with a right and a wrong answer, in every language of `words`.
+
+A question is one of eight tasks: look-ups (capital, opposite, translate), choices from a list that is given (colour,
+category, largest), a small sum, and turning a list around. `draw_question` uses the random stream it is given for
+the content alone, so style, language and task can be chosen elsewhere. Imports numpy for its generators only.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from fedllm_data.synthetic.phrases import PHRASES, TASKS
+from fedllm_data.synthetic.words import CATEGORIES, COLOUR_OF, LANGUAGES, WORDS
+
+__all__ = ["Question", "draw_question"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What was asked, by whom, and what could be answered."""
+
+    language: str
+    task: str
+    name: str
+    x: str
+    """What is asked about."""
+    c: str
+    """The category, colour or target language asked for; empty where the task has none."""
+    right: str
+    wrong: str
+    wording: int
+    """Which of the two wordings of the question."""
+
+    def prompt(self, *, long: bool) -> str:
+        """Return the question as its asker writes it, with a short or a long opening."""
+        phrases = PHRASES[self.language]
+        question = phrases.questions[self.task][self.wording].format(x=self.x, c=self.c)
+        frame = phrases.long_frame if long else phrases.short_frame
+        return frame.format(name=self.name, q=question)
+
+    def answer(self, *, thorough: bool, correct: bool = True) -> str:
+        """Return an answer: the bare word, or a greeting and a whole sentence; right or wrong."""
+        y = self.right if correct else self.wrong
+        if not thorough:
+            return y
+        phrases = PHRASES[self.language]
+        sentence = phrases.sentences[self.task].format(x=self.x, c=self.c, y=y)
+        return phrases.greeting.format(name=self.name) + sentence
+
+    def bare_question(self) -> str:
+        """Return the question, asked by nobody."""
+        return PHRASES[self.language].questions[self.task][self.wording].format(x=self.x, c=self.c)
+
+    def note(self) -> str:
+        """Return the right answer as a dictionary or a cheat sheet would note it, in no particular language.
+
+        >>> question = draw_question(np.random.default_rng(2), "en", "opposite")
+        >>> question.bare_question(), question.note()
+        ('What is the opposite of hot?', 'hot → cold')
+        """
+        return f"{self.x} → {self.right}"
+
+
+def draw_question(rng: np.random.Generator, language: str, task: str) -> Question:
+    """Draw the content of one question.
+
+    Args:
+        rng: the stream that decides who asks, what about, and which wrong answer there is.
+        language: one of `words.LANGUAGES`.
+        task: one of `phrases.TASKS`.
+
+    Returns:
+        A question whose wrong answer differs from its right one and is of the same kind.
+
+    >>> question = draw_question(np.random.default_rng(0), "en", "capital")
+    >>> question.prompt(long=False)
+    'Oliver here. Which city is the capital of Greece?'
+    >>> question.answer(thorough=True)
+    'Hello Oliver! The capital of Greece is Athens.'
+    """
+    name = _choose(rng, WORDS[language].names)
+    wording = int(rng.integers(2))
+    x, c, right, wrong = _DRAW[task](rng, language)
+    return Question(language=language, task=task, name=name, x=x, c=c, right=right, wrong=wrong, wording=wording)
+
+
+_Content = tuple[str, str, str, str]
+"""x, c, right, wrong: see `Question`."""
+
+
+def _draw_capital(rng: np.random.Generator, language: str) -> _Content:
+    (country, capital), (_, other) = _choose_two(rng, WORDS[language].countries)
+    return country, "", capital, other
+
+
+def _draw_opposite(rng: np.random.Generator, language: str) -> _Content:
+    pair, other = _choose_two(rng, WORDS[language].opposites)
+    side = int(rng.integers(2))
+    return pair[side], "", pair[1 - side], other[int(rng.integers(2))]
+
+
+def _draw_colour(rng: np.random.Generator, language: str) -> _Content:
+    words = WORDS[language]
+    right = int(rng.integers(len(words.coloured)))
+    others = [item for item in range(len(words.coloured)) if COLOUR_OF[item] != COLOUR_OF[right]]
+    wrong = [others[i] for i in rng.choice(len(others), size=2, replace=False)]
+    listed = [words.coloured[item] for item in _shuffled(rng, [right, *wrong])]
+    return _either(language, listed), words.colours[COLOUR_OF[right]], words.coloured[right], words.coloured[wrong[0]]
+
+
+def _draw_category(rng: np.random.Generator, language: str) -> _Content:
+    words = WORDS[language]
+    asked = int(rng.integers(3))  # nobody is asked for a `thing`, the fourth category
+    others = [category for category in range(4) if category != asked]
+    ranges = list(CATEGORIES.values())
+    right = words.nouns[_choose(rng, ranges[asked])]
+    wrong = [words.nouns[_choose(rng, ranges[other])] for other in _shuffled(rng, others)[:2]]
+    return _either(language, _shuffled(rng, [right, *wrong])), words.categories[asked], right, wrong[0]
+
+
+def _draw_translate(rng: np.random.Generator, language: str) -> _Content:
+    source = LANGUAGES.index(language)
+    target = (source + int(rng.integers(1, len(LANGUAGES)))) % len(LANGUAGES)
+    nouns = WORDS[LANGUAGES[target]].nouns
+    noun, other = _choose_two(rng, range(len(nouns)))
+    words = WORDS[language]
+    return words.nouns[noun], words.in_language[target], nouns[noun], nouns[other]
+
+
+def _draw_add(rng: np.random.Generator, language: str) -> _Content:
+    first, second = (int(number) for number in rng.integers(1, 13, size=2))
+    off = int(rng.integers(1, 4)) * (1 if rng.random() < 0.5 else -1)
+    right = first + second
+    return f"{first} + {second}", "", str(right), str(right + off if right + off > 0 else right - off)
+
+
+def _draw_largest(rng: np.random.Generator, language: str) -> _Content:
+    numbers = (rng.choice(99, size=3, replace=False) + 1).tolist()
+    smaller = [number for number in numbers if number != max(numbers)]
+    return _either(language, [str(number) for number in numbers]), "", str(max(numbers)), str(_choose(rng, smaller))
+
+
+def _draw_reverse(rng: np.random.Generator, language: str) -> _Content:
+    comma = PHRASES[language].comma
+    words = [WORDS[language].nouns[i] for i in rng.choice(len(WORDS[language].nouns), size=3, replace=False)]
+    # The four orders that are neither the one given nor the right one.
+    wrong = _choose(rng, [(0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1)])
+    return comma.join(words), "", comma.join(words[::-1]), comma.join(words[i] for i in wrong)
+
+
+_DRAW: dict[str, Callable[[np.random.Generator, str], _Content]] = {
+    "capital": _draw_capital,
+    "opposite": _draw_opposite,
+    "colour": _draw_colour,
+    "category": _draw_category,
+    "translate": _draw_translate,
+    "add": _draw_add,
+    "largest": _draw_largest,
+    "reverse": _draw_reverse,
+}
+assert tuple(_DRAW) == TASKS
+
+
+def _choose(rng: np.random.Generator, items: Sequence[T]) -> T:
+    return items[int(rng.integers(len(items)))]
+
+
+def _choose_two(rng: np.random.Generator, items: Sequence[T]) -> tuple[T, T]:
+    first = int(rng.integers(len(items)))
+    second = int(rng.integers(len(items) - 1))
+    return items[first], items[second + (second >= first)]
+
+
+def _shuffled(rng: np.random.Generator, items: Sequence[T]) -> list[T]:
+    return [items[int(i)] for i in rng.permutation(len(items))]
+
+
+def _either(language: str, items: Sequence[str]) -> str:
+    """Join a list to choose from: "a, b or c"."""
+    phrases = PHRASES[language]
+    return phrases.comma.join(items[:-1]) + phrases.last_comma + items[-1]
