@@ -29,7 +29,9 @@ class LiveAdapter:
         Raises:
             ConfigError: if PEFT does not hand out the tensors themselves for this kind of adapter.
         """
-        self._tensors = get_peft_model_state_dict(model, adapter_name=adapter_name)
+        # "auto" would ask the Hub whether the base's vocabulary was changed; trained embeddings belong in LoRA's
+        # modules_to_save, which is always included.
+        self._tensors = get_peft_model_state_dict(model, adapter_name=adapter_name, save_embedding_layers=False)
         storages = {parameter.data_ptr() for parameter in model.parameters()}
         copies = [name for name, tensor in self._tensors.items() if tensor.data_ptr() not in storages]
         if copies or not self._tensors:

@@ -26,7 +26,7 @@ from fedllm_train.tokens import TokenCache
 __all__ = ["ResidentTrainer"]
 
 # Means that TRL logs at the end of a visit, beside what only matters inside one run of a trainer.
-_NOT_METRICS = {"total_flos", "epoch", "step", "num_tokens"}
+_NOT_METRICS = {"total_flos", "epoch", "step", "num_tokens", "train_runtime"}
 
 
 class ResidentTrainer:

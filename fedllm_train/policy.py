@@ -25,7 +25,8 @@ class StartingPolicy:
 
     model: PeftModel
     tokenizer: Any
-    base_name: str
+    base_name: str | None
+    """Folder or Hub id; None for a model made in memory."""
     base_revision: str | None
     """Commit on the Hub, or a digest of the folder's weights."""
     has_adapter: bool
@@ -59,8 +60,10 @@ def load_starting_policy(
     if adapter is not None and peft_config is not None:
         raise ConfigError(f"adapter {adapter!r} brings its own LoRA settings; give either adapter or peft_config")
     base = model if not isinstance(model, str) else _load_base(model, revision, trust_remote_code)
-    base_name = model if isinstance(model, str) else (base.config._name_or_path or "in-memory")
+    base_name = model if isinstance(model, str) else (base.config._name_or_path or None)
     if tokenizer is None:
+        if base_name is None:
+            raise ConfigError("the model was made in memory, so there is no tokenizer beside it; pass tokenizer=")
         tokenizer = _load_tokenizer(base_name, revision, trust_remote_code)
     if adapter is None:
         config = peft_config or LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
@@ -125,11 +128,11 @@ def _load_adapter(base: PreTrainedModel, adapter: str) -> PeftModel:
     return model
 
 
-def _folder_digest(name: str) -> str | None:
+def _folder_digest(name: str | None) -> str | None:
     """Digest of a local model's weights, so that a run does not resume on another model of the same name."""
-    folder = Path(name)
-    if not folder.is_dir():
+    if name is None or not Path(name).is_dir():
         return None
+    folder = Path(name)
     digest = sha256()
     for path in sorted([*folder.glob("*.safetensors"), folder / "config.json"]):
         with path.open("rb") as file:

@@ -17,7 +17,7 @@ from trl import DPOConfig, SFTConfig
 
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
-from fedllm_train.adapter import adapter_sha256
+from fedllm_train.adapter import LiveAdapter, adapter_sha256
 from fedllm_train.checkpoint import RunState, load_latest, mend_records
 from fedllm_train.client import ResidentTrainer
 from fedllm_train.config import FederatedConfig, default_client_args, resident_args
@@ -109,6 +109,7 @@ class FederatedTrainer:
             trust_remote_code=trust_remote_code,
             seed=args.seed,
         )
+        self.start_adapter = LiveAdapter(self._policy.model).read()
         self._trl_args = trl_args
         self._client_args = client_args
         self._resident: ResidentTrainer | None = None
@@ -138,10 +139,10 @@ class FederatedTrainer:
             ResumeError: if the run in the folder was begun with other settings or cannot be read.
         """
         open_run_folder(self.run, self.config_record(), resume=resume)
-        start = self._resident_trainer().live_adapter.read()
+        resident = self._resident_trainer()
         if self._policy.has_adapter and not (self.run / "start_adapter").exists():
             write_folder(self.run / "start_adapter", self._save_adapter)
-        state = RunState(next_round=0, adapter=start, ledger=Ledger())
+        state = RunState(next_round=0, adapter=self.start_adapter, ledger=Ledger())
         if latest := load_latest(self.run):
             state, record = latest
             mend_records(self.run, record)
@@ -156,7 +157,7 @@ class FederatedTrainer:
             client_ids=self._participants,
             cohort_size=self._cohort_size,
             strategy=self._strategy,
-            engine=InProcessEngine(self._resident_trainer().train_client),
+            engine=InProcessEngine(resident.train_client),
             learning_rate=self._learning_rate,
             min_learning_rate=self._min_learning_rate,
             run=self.run,
@@ -207,18 +208,13 @@ class FederatedTrainer:
         return {
             "task": self.task,
             "model": {"name": policy.base_name, "revision": policy.base_revision},
-            "start_adapter": adapter_sha256(self._start_adapter()) if policy.has_adapter else None,
+            "start_adapter": adapter_sha256(self.start_adapter) if policy.has_adapter else None,
             "data": {"name": self.clients.name, "revision": self.clients.revision, "split": self.clients.split},
             "federated": federated,
             "client": client,
             "peft": json.loads(json.dumps(peft, default=str)),
             "versions": package_versions(),
         }
-
-    def _start_adapter(self) -> dict[str, Any]:
-        from peft import get_peft_model_state_dict
-
-        return get_peft_model_state_dict(self._policy.model, adapter_name="default")
 
     def _resident_trainer(self) -> ResidentTrainer:
         if self._resident is None:
@@ -237,7 +233,7 @@ class FederatedTrainer:
             callback(record)
 
     def _save_adapter(self, folder: Path) -> None:
-        self._policy.model.save_pretrained(folder, selected_adapters=["default"])
+        self._policy.model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty card; the run folder has its own
 
     def _finish(self, state: RunState) -> None:

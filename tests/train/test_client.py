@@ -1,0 +1,113 @@
+"""One client and one round of FedAvg equal plain TRL on that client's rows, to the bit."""
+
+import pytest
+import torch
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from peft import get_peft_model
+from transformers import PrinterCallback
+from trl import DPOTrainer, SFTTrainer
+
+from fedllm_data.errors import ConfigError
+from fedllm_train.adapter import load_adapter
+from fedllm_train.config import FederatedConfig
+from fedllm_train.seeds import stream_seed
+from fedllm_train.trainer import FederatedTrainer
+
+
+def federated(kit, tmp_path, task, *, template, peft_config, num_rounds=1, sizes=None, cohort_size=1, **changes):
+    clients = kit.make_clients("sft" if task == "sft" else "preference", sizes or {"ann": 7})
+    config = FederatedConfig(
+        output_dir=str(tmp_path / "run"), num_rounds=num_rounds, cohort_size=cohort_size, local_steps=5, seed=3
+    )
+    return FederatedTrainer(
+        kit.make_model(), config, clients, kit.trl_args(task, **changes), peft_config,
+        tokenizer=kit.make_tokenizer(template),
+    )
+
+
+def plain_trl(kit, tmp_path, task, start, *, template, peft_config, learning_rate=1e-2, **changes):
+    """Train as a TRL user would: a new trainer, the client's rows as they are."""
+    model = get_peft_model(kit.make_model(), peft_config)
+    set_peft_model_state_dict(model, start)
+    seed = stream_seed(3, "client", round_index=0, client_id="ann")
+    args = kit.trl_args(
+        task, seed=seed, max_steps=5, lr_scheduler_type="constant", save_strategy="no", logging_strategy="no",
+        disable_tqdm=True, output_dir=str(tmp_path / "plain"), **changes,
+    )
+    args.learning_rate = learning_rate
+    rows = kit.make_clients("sft" if task == "sft" else "preference", {"ann": 7})["ann"]
+    trainer = (SFTTrainer if task == "sft" else DPOTrainer)(
+        model=model, args=args, train_dataset=rows, processing_class=kit.make_tokenizer(template)
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    return {name: tensor.detach().clone() for name, tensor in get_peft_model_state_dict(model).items()}
+
+
+def assert_bit_equal(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_one_client_one_round_sft_equals_plain_trl_to_the_bit(kit, tmp_path, dropout):
+    peft_config = kit.lora(lora_dropout=dropout)
+    trainer = federated(kit, tmp_path, "sft", template=kit.MARKED_TEMPLATE, peft_config=peft_config)
+    start = trainer.start_adapter
+    result = trainer.train().adapter
+    expected = plain_trl(
+        kit, tmp_path, "sft", start, template=kit.MARKED_TEMPLATE, peft_config=peft_config, assistant_only_loss=True
+    )
+    assert_bit_equal(result, expected)
+    assert_bit_equal(load_adapter(tmp_path / "run" / "adapter" / "adapter_model.safetensors"), {
+        name: tensor for name, tensor in expected.items()
+    })
+    assert any(not torch.equal(start[name], expected[name]) for name in start)
+
+
+def test_one_client_one_round_dpo_equals_plain_trl_to_the_bit(kit, tmp_path):
+    peft_config = kit.lora()
+    trainer = federated(kit, tmp_path, "dpo", template=kit.PLAIN_TEMPLATE, peft_config=peft_config)
+    start = trainer.start_adapter
+    result = trainer.train().adapter
+    expected = plain_trl(kit, tmp_path, "dpo", start, template=kit.PLAIN_TEMPLATE, peft_config=peft_config)
+    assert_bit_equal(result, expected)
+    assert any(not torch.equal(start[name], expected[name]) for name in start)
+
+
+def test_a_later_visit_to_a_used_trainer_equals_plain_trl_too(kit, tmp_path):
+    """Three clients go before; nothing of their optimizers, gradients or random numbers may linger."""
+    peft_config = kit.lora(lora_dropout=0.2)
+    trainer = federated(
+        kit, tmp_path, "sft", template=kit.MARKED_TEMPLATE, peft_config=peft_config,
+        sizes={"ann": 7, "bob": 3, "cyd": 12, "dan": 5}, cohort_size=4,
+    )
+    resident = trainer._resident_trainer()
+    start = trainer.start_adapter
+    from fedllm_train import codec
+    from fedllm_train.engine import ClientTask
+
+    for client_id in ("dan", "cyd", "bob", "ann"):
+        seed = stream_seed(3, "client", round_index=0, client_id=client_id)
+        update = resident.train_client(
+            ClientTask(round_index=0, client_id=client_id, message=codec.encode(start), learning_rate=1e-2, seed=seed)
+        )
+    expected = plain_trl(
+        kit, tmp_path, "sft", start, template=kit.MARKED_TEMPLATE, peft_config=peft_config, assistant_only_loss=True
+    )
+    assert_bit_equal(codec.decode(update.message), expected)
+
+
+def test_a_template_without_marks_gives_the_same_training_as_one_with_marks(kit, tmp_path):
+    adapters = []
+    for name, template in (("plain", kit.PLAIN_TEMPLATE), ("marked", kit.MARKED_TEMPLATE)):
+        trainer = federated(kit, tmp_path / name, "sft", template=template, peft_config=kit.lora())
+        adapters.append(trainer.train().adapter)
+    assert_bit_equal(*adapters)
+
+
+def test_no_client_with_a_trained_token_is_refused_before_the_first_round(kit, tmp_path):
+    trainer = federated(kit, tmp_path, "sft", template=kit.PLAIN_TEMPLATE, peft_config=kit.lora(), max_length=1)
+    with pytest.raises(ConfigError, match="raise max_length"):
+        trainer.train()
