@@ -138,7 +138,7 @@ def _measure_axis(
         estimates = {name: _no_estimate(stack, too_few) for name in axis.measures}
         sentence = too_few
     else:
-        values = axis.measure(stack)
+        values = {name: float(value) for name, value in axis.measure(stack).items()}
         null_sampler = axis.null_sampler(stack)
         null_rng = _stream(seed, "null", axis.name)
         null = _collect(axis, [axis.measure(null_sampler(null_rng)) for _ in range(num_null)])

@@ -27,7 +27,7 @@ def entropy_bits(p: FloatArray) -> FloatArray:
     >>> entropy_bits(np.array([[0.5, 0.5], [1.0, 0.0]])).tolist()
     [1.0, 0.0]
     """
-    return np.abs(-(p * np.log2(np.where(p > 0, p, 1.0))).sum(axis=-1))
+    return np.asarray(np.abs(-(p * np.log2(np.where(p > 0, p, 1.0))).sum(axis=-1)))
 
 
 def label_fractions(counts_KL: IntArray) -> tuple[FloatArray, FloatArray]:

@@ -94,8 +94,8 @@ def one_sided_p(value: float, null_R: FloatArray, *, unequal: str) -> float:
 def percentile_interval(values_R: FloatArray, confidence: float = 0.95) -> tuple[float, float]:
     """Return the middle part of bootstrap values as (low, high).
 
-    >>> percentile_interval(np.arange(101.0), 0.9)
-    (5.0, 95.0)
+    >>> percentile_interval(np.arange(101.0), 0.5)
+    (25.0, 75.0)
     """
     tail = (1 - confidence) / 2
     low, high = np.quantile(values_R, [tail, 1 - tail])

@@ -9,6 +9,7 @@ Symbols: K clients, L labels; `counts_KL` is a (K, L) array of row counts. numpy
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -156,7 +157,7 @@ def stack_profiles(profiles: Sequence[ClientProfile], tables: Sequence[str], min
     (('en',), [[2]])
     """
     ordered = sorted(profiles, key=lambda profile: profile.client_id)
-    for one, two in zip(ordered, ordered[1:], strict=False):
+    for one, two in pairwise(ordered):
         if one.client_id == two.client_id:
             raise ReportError(f"client {one.client_id!r} has two profiles: merge_profiles() makes one of them")
     used = [profile for profile in ordered if sum(profile.counts.get(tables[0], {}).values()) >= min_rows]

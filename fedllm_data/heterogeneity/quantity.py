@@ -136,7 +136,7 @@ QUANTITY = Axis(
         "normalised_entropy": Measure(
             title="Normalised entropy",
             unit="fraction",
-            meaning="Entropy of the client shares over log K; 1: all clients are equally large, 0: one holds all rows.",
+            meaning="Entropy of the client shares over log K; 1: all clients are equal, 0: one holds all rows.",
             unequal="low",
         ),
         "effective_clients_simpson": Measure(
