@@ -1,0 +1,326 @@
+"""From a source to a client repo: read, validate, de-duplicate, limit sizes, split, write, put in place.
+
+Rows stream in batches into a DuckDB file inside the folder being made; sorting, counting and de-duplicating are
+DuckDB's, which spills to disk, so memory does not grow with the corpus. What is removed is counted in `build.json`,
+and every row that could not be used is a line of `rejected.jsonl` with file, line and reason.
+"""
+
+import hashlib
+import json
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from fedllm_data.errors import ConfigError, SourceError
+from fedllm_data.load import load_rows
+from fedllm_data.schema import SCHEMAS, SPLITS
+from fedllm_data.source import Source
+from fedllm_data.split import SPLIT_RULE, TEST_FRACTION, UNSEEN_FRACTION, assign_splits
+from fedllm_data.staging import staged_folder
+from fedllm_data.write import readme_text, write_clients, write_notice, write_split
+
+__all__ = ["BUILD_FILE", "BuildResult", "build"]
+
+BUILD_FILE = "build.json"
+UNFILTERED_OPTION = "unfiltered"
+"""A source that filters on its own lists this option; `build(unfiltered=True)` sets it to "true"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildResult:
+    """Where a client repo was written, and the facts of `build.json`."""
+
+    folder: Path
+    facts: dict[str, Any]
+
+    @property
+    def num_rows(self) -> dict[str, int]:
+        """Rows of each split that is not empty."""
+        return {split: counts["num_rows"] for split, counts in self.facts["splits"].items()}
+
+    @property
+    def num_rejected(self) -> int:
+        """Rows listed in `rejected.jsonl`."""
+        return int(self.facts["counts"]["num_rejected"])
+
+
+def build(
+    source: Source,
+    out: Path,
+    *,
+    source_path: Path | None = None,
+    seed: int = 0,
+    min_rows: int | None = None,
+    max_rows: int | None = None,
+    unfiltered: bool = False,
+    options: dict[str, str] | None = None,
+    memory_limit: str = "512MB",
+    progress: Callable[[str, int], None] = lambda step, count: None,
+) -> BuildResult:
+    """Build a client repo; equal arguments and versions give a byte-identical folder.
+
+    Args:
+        source: the corpus.
+        out: the folder to make. An earlier folder made here is replaced when the new one is complete.
+        source_path: a local copy of the corpus, for sources that can read one.
+        seed: decides the splits, and what generated sources generate.
+        min_rows: leave out clients with fewer rows; None takes the source's preset.
+        max_rows: keep at most this many rows of a client, chosen by row id; None keeps all.
+        unfiltered: keep every client and every valid row, exact duplicates and pairs of equal texts included.
+        options: the source's own options.
+        memory_limit: what DuckDB may hold before it spills to disk.
+        progress: called with the step and a count of rows while the build goes on.
+
+    Returns:
+        The folder and the facts of its `build.json`.
+
+    Raises:
+        ConfigError: if an option is unknown, settings contradict one another, or `out` cannot be written or replaced.
+        SourceError: if the source cannot be read, or no rows are left.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from fedllm_data.source import SourceRow
+    >>> turns = lambda i: [{"role": "user", "content": f"{i}?"}, {"role": "assistant", "content": f"{i}!"}]
+    >>> rows = [SourceRow({"client_id": "ann", "row_id": str(i), "messages": turns(i)}, "memory", i) for i in range(8)]
+    >>> source = Source(name="tiny", task="sft", summary="", client="a name", licence="cc0-1.0", licence_url="",
+    ...     attribution="", upstream="generated", revision="", citation="", read=lambda *_: iter(rows), options={})
+    >>> with TemporaryDirectory() as place:
+    ...     build(source, Path(place, "repo")).num_rows
+    {'train': 6, 'test': 2}
+    """
+    options = dict(options or {})
+    min_rows = _check_settings(source, options, min_rows, max_rows, unfiltered)
+    upstream, revision = _upstream_of(source, source_path, options)
+    with staged_folder(out, BUILD_FILE) as folder, duckdb.connect(str(folder / "work.duckdb")) as connection:
+        connection.execute(f"SET memory_limit = '{memory_limit}'")
+        connection.execute("SET threads = 2")
+        connection.execute("SET preserve_insertion_order = false")
+        connection.execute(f"SET temp_directory = '{str(folder / 'work.tmp').replace(chr(39), chr(39) * 2)}'")
+
+        items = source.read(source_path, seed, options)
+        reasons = load_rows(connection, source, items, seed, folder / "rejected.jsonl", progress)
+        counts = {"num_rejected": sum(reasons.values()), "num_valid": _count(connection, "facts")}
+        _check_any_left(source, folder, counts, "could be used; look at the source, its format and its options")
+
+        counts |= _remove_ties(connection, unfiltered)
+        counts |= _remove_duplicates(connection, unfiltered)
+        progress("removed duplicates", _count(connection, "distinct_rows"))
+        counts |= _limit_sizes(connection, min_rows, max_rows)
+        counts["num_kept"] = _count(connection, "kept")
+        _check_any_left(
+            source,
+            folder,
+            counts,
+            f"are left of clients with at least {min_rows}; lower --min-rows or use --unfiltered",
+        )
+        split_counts = assign_splits(connection, "kept", "assigned")
+        progress("split", counts["num_kept"])
+
+        splits, files = _write_rows(connection, source, folder, progress)
+        files.append(write_clients(connection, _WRITTEN_ROWS, folder, source.task))
+        clients = _describe_clients(connection)
+        facts = {
+            "made_by": "fedllm-data",
+            "name": source.name,
+            "task": source.task,
+            "summary": source.summary,
+            "client": source.client,
+            "licence": source.licence,
+            "licence_url": source.licence_url,
+            "attribution": source.attribution,
+            "citation": source.citation,
+            "upstream": upstream,
+            "revision": revision,
+            "source_files": _describe_source(source_path),
+            "seed": seed,
+            "options": options,
+            "filters": {"unfiltered": unfiltered, "min_rows": min_rows, "max_rows": max_rows},
+            "counts": counts,
+            "rejected_reasons": dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
+            "split_rule": SPLIT_RULE,
+            "split_fractions": {"unseen_clients": UNSEEN_FRACTION, "test_conversations": TEST_FRACTION},
+            "split_counts": split_counts,
+            "splits": splits,
+            "clients": clients,
+            "files": {name: _describe_file(folder / name) for name in files},
+            "versions": {
+                "fedllm-commons": version("fedllm-commons"),
+                "python": platform.python_version(),
+                "duckdb": duckdb.__version__,
+                "pyarrow": version("pyarrow"),
+            },
+        }
+        connection.close()
+        for left in folder.glob("work.*"):
+            left.unlink() if left.is_file() else left.rmdir()
+        write_notice(source, folder, upstream, revision)
+        (folder / "README.md").write_text(readme_text(source, list(splits)), encoding="utf-8")
+        (folder / BUILD_FILE).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return BuildResult(folder=out, facts=facts)
+
+
+_WRITTEN_ROWS = """(SELECT rows.*, assigned.split FROM rows JOIN assigned USING (ordinal)
+                    WHERE assigned.split IS NOT NULL AND assigned.split != 'public')"""
+
+
+def _check_settings(
+    source: Source, options: dict[str, str], min_rows: int | None, max_rows: int | None, unfiltered: bool
+) -> int:
+    unknown = sorted(set(options) - set(source.options))
+    if unknown:
+        known = ", ".join(source.options) or "none"
+        raise ConfigError(f"{source.name} has no option {unknown[0]!r}; its options are: {known}")
+    if unfiltered and (min_rows is not None or max_rows is not None):
+        raise ConfigError("unfiltered keeps every client and every row: leave out min_rows and max_rows")
+    for name, value in (("min_rows", min_rows), ("max_rows", max_rows)):
+        if value is not None and value < 1:
+            raise ConfigError(f"{name} is {value}, but must be at least 1")
+    if unfiltered:
+        if UNFILTERED_OPTION in source.options:
+            options.setdefault(UNFILTERED_OPTION, "true")
+        return 1
+    return source.min_rows if min_rows is None else min_rows
+
+
+def _upstream_of(source: Source, source_path: Path | None, options: dict[str, str]) -> tuple[str, str]:
+    """Where the rows come from, for the record: a local copy is known by its digest, not by the pinned commit."""
+    upstream = options.get("hub_id", source.upstream)
+    if "revision" in options or source_path is not None:
+        return upstream, options.get("revision", "local copy, see source_files in build.json")
+    if upstream != source.upstream:
+        raise ConfigError(f"{upstream} is not pinned to a commit; add --set revision=COMMIT")
+    return upstream, source.revision
+
+
+def _check_any_left(source: Source, folder: Path, counts: dict[str, int], remedy: str) -> None:
+    if counts.get("num_kept", counts["num_valid"]):
+        return
+    first = ""
+    with (folder / "rejected.jsonl").open(encoding="utf-8") as file:
+        if line := file.readline():
+            place = json.loads(line)
+            first = f" (the first at {place['file']}:{place['line']}: {place['reason']})"
+    raise SourceError(
+        f"{source.name}: of {counts['num_valid'] + counts['num_rejected']} rows read, {counts['num_rejected']} were "
+        f"rejected{first} and none {remedy}"
+    )
+
+
+def _remove_ties(connection: duckdb.DuckDBPyConnection, unfiltered: bool) -> dict[str, int]:
+    """Leave out pairs whose chosen and rejected text are the same: nothing can be learned from them."""
+    num_ties = _count(connection, "facts WHERE is_tie")
+    if unfiltered:
+        return {"num_same_text_pairs_kept": num_ties} if num_ties else {}
+    connection.execute("DELETE FROM facts WHERE is_tie")
+    return {"num_same_text_pairs": num_ties}
+
+
+def _remove_duplicates(connection: duckdb.DuckDBPyConnection, unfiltered: bool) -> dict[str, int]:
+    """Keep the first row (by row id) of rows with the same words: first within a client, then across clients."""
+    connection.execute("""
+        CREATE TABLE marked AS
+        SELECT *, row_number() OVER (PARTITION BY client_id, content ORDER BY row_id, ordinal) AS rank_in_client
+        FROM facts
+    """)
+    within = _count(connection, "marked WHERE rank_in_client > 1")
+    connection.execute("""
+        CREATE TABLE distinct_rows AS
+        SELECT *, row_number() OVER (PARTITION BY content ORDER BY is_public, row_id, ordinal) AS rank_overall
+        FROM marked WHERE rank_in_client = 1
+    """)
+    across = _count(connection, "distinct_rows WHERE rank_overall > 1")
+    if unfiltered:
+        connection.execute("CREATE OR REPLACE TABLE distinct_rows AS SELECT * FROM marked")
+        counts = {"num_duplicates_in_client_kept": within, "num_duplicates_across_clients_kept": across}
+    else:
+        connection.execute("DELETE FROM distinct_rows WHERE rank_overall > 1")
+        counts = {"num_duplicates_in_client": within, "num_duplicates_across_clients": across}
+    connection.execute("DROP TABLE marked")
+    return counts
+
+
+def _limit_sizes(connection: duckdb.DuckDBPyConnection, min_rows: int, max_rows: int | None) -> dict[str, int]:
+    """Make the table `kept`: clients with enough rows, at most `max_rows` of each."""
+    connection.execute(f"""
+        CREATE TABLE kept AS
+        SELECT * FROM (
+            SELECT *, count(*) OVER (PARTITION BY client_id) AS client_rows,
+                   row_number() OVER (PARTITION BY client_id ORDER BY row_id, ordinal) AS client_rank
+            FROM distinct_rows
+        ) WHERE is_public OR (client_rows >= {min_rows} AND client_rank <= {max_rows or "client_rows"})
+    """)
+    small = f"""(SELECT count(*) AS num_rows FROM distinct_rows WHERE NOT is_public
+                 GROUP BY client_id HAVING count(*) < {min_rows})"""
+    num_small, rows_of_small = connection.execute(
+        f"SELECT count(*), coalesce(sum(num_rows), 0) FROM {small}"
+    ).fetchall()[0]
+    removed = _count(connection, "distinct_rows") - _count(connection, "kept")
+    connection.execute("DROP TABLE distinct_rows")
+    return {
+        "num_small_clients": int(num_small),
+        "num_rows_of_small_clients": int(rows_of_small),
+        "num_rows_over_max": removed - int(rows_of_small),
+    }
+
+
+def _write_rows(
+    connection: duckdb.DuckDBPyConnection, source: Source, folder: Path, progress: Callable[[str, int], None]
+) -> tuple[dict[str, Any], list[str]]:
+    """Write every split, sorted by client and row id; rows that share an id upstream are numbered apart."""
+    splits: dict[str, Any] = {}
+    files: list[str] = []
+    columns = ", ".join(name for name in SCHEMAS[source.task].names if name not in ("client_id", "row_id"))
+    connection.execute("""
+        CREATE TABLE placed AS
+        SELECT ordinal, split, num_bytes, client_id,
+               row_id || if(copy > 1, '-' || copy, '') AS row_id
+        FROM (SELECT kept.*, assigned.split, row_number() OVER (PARTITION BY row_id ORDER BY kept.ordinal) AS copy
+              FROM kept JOIN assigned USING (ordinal) WHERE assigned.split IS NOT NULL)
+    """)
+    for split in SPLITS:
+        where = f"placed WHERE split = '{split}'"
+        num_rows, num_bytes, num_clients = connection.execute(
+            f"SELECT count(*), coalesce(sum(num_bytes), 0), count(DISTINCT client_id) FROM {where}"
+        ).fetchall()[0]
+        if num_rows == 0:
+            continue
+        query = f"""SELECT placed.client_id, placed.row_id, {columns} FROM placed JOIN rows USING (ordinal)
+                    WHERE split = '{split}' ORDER BY placed.client_id, placed.row_id"""
+        files += write_split(connection, query, folder, split, source.task, num_rows, int(num_bytes))
+        splits[split] = {"num_rows": num_rows, "num_clients": num_clients, "num_text_bytes": int(num_bytes)}
+        progress(f"wrote {split}", num_rows)
+    return splits, files
+
+
+def _describe_clients(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
+    languages = connection.execute(f"""
+        SELECT language, count(*) AS num_rows FROM {_WRITTEN_ROWS} GROUP BY language ORDER BY num_rows DESC, language
+    """).fetchall()
+    sizes = connection.execute(f"""
+        SELECT count(*), min(num_rows), median(num_rows), max(num_rows)
+        FROM (SELECT count(*) AS num_rows FROM {_WRITTEN_ROWS} GROUP BY client_id)
+    """).fetchall()[0]
+    names = ("num_clients", "min_rows", "median_rows", "max_rows")
+    return {**dict(zip(names, sizes, strict=True)), "num_rows_by_language": dict(languages)}
+
+
+def _describe_source(path: Path | None) -> list[dict[str, Any]]:
+    """Name, size and digest of the local files read: never their folder, which says something about the machine."""
+    if path is None or not path.exists():
+        return []
+    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    return [{"name": file.name, **_describe_file(file)} for file in files]
+
+
+def _describe_file(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return {"num_bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _count(connection: duckdb.DuckDBPyConnection, relation: str) -> int:
+    return int(connection.execute(f"SELECT count(*) FROM {relation}").fetchall()[0][0])

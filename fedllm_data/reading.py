@@ -1,0 +1,181 @@
+"""Read raw records from JSON lines, JSON, CSV, TSV and Parquet files, plain or gzipped, one at a time.
+
+A record that cannot be read becomes a `Rejected` with file, line and reason, and reading goes on with the next line.
+What makes the file as a whole unreadable (a folder in its place, no UTF-8, a broken archive) is a `SourceError`.
+"""
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from fedllm_data.errors import SourceError
+from fedllm_data.source import Rejected
+
+__all__ = ["Record", "data_files", "read_records"]
+
+_MAX_FIELD_CHARS = 1 << 28
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One raw row and its place: the line in a text file, the row (from 1) in a Parquet or JSON file."""
+
+    fields: dict[str, Any]
+    file: str
+    line: int
+
+
+def data_files(path: Path) -> list[Path]:
+    """Return the file itself, or the readable files under a folder, sorted.
+
+    Raises:
+        SourceError: if there is nothing of the kind.
+
+    >>> data_files(Path("no/such/file.csv"))
+    Traceback (most recent call last):
+    fedllm_data.errors.SourceError: no/such/file.csv does not exist; check the path
+    """
+    if not path.exists():
+        raise SourceError(f"{path} does not exist; check the path")
+    if path.is_file():
+        _reader_of(path)
+        return [path]
+    found = sorted(file for file in path.rglob("*") if file.is_file() and _suffix(file) in _READERS)
+    if not found:
+        raise SourceError(f"{path} is a folder without {', '.join(_READERS)} files; name the files")
+    return found
+
+
+def read_records(path: Path) -> Iterator[Record | Rejected]:
+    """Yield the records of one file, in order.
+
+    Args:
+        path: a .jsonl, .json, .csv, .tsv or .parquet file; all but Parquet may end in .gz.
+
+    Raises:
+        SourceError: if the file is a folder, has another format, is not UTF-8 or is damaged as a whole.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as place:
+    ...     path = Path(place, "rows.jsonl")
+    ...     _ = path.write_text('{"a": 1}' + chr(10) + '{"a": ')
+    ...     [type(item).__name__ for item in read_records(path)]
+    ['Record', 'Rejected']
+    """
+    reader = _reader_of(path)
+    if path.is_dir():
+        raise SourceError(f"{path} is a folder, not a file; name the files in it")
+    try:
+        with path.open("rb") as file:
+            stream = cast(BinaryIO, gzip.open(file)) if path.name.lower().endswith(".gz") else file
+            yield from reader(stream, path.name)
+    except (OSError, EOFError, zlib.error) as error:
+        raise SourceError(f"{path} cannot be read: {str(error)[:200]}; check the file, or fetch it again") from error
+
+
+def _suffix(path: Path) -> str:
+    return Path(path.name.lower().removesuffix(".gz")).suffix
+
+
+def _reader_of(path: Path) -> Callable[[BinaryIO, str], Iterator[Record | Rejected]]:
+    suffix = _suffix(path)
+    if path.is_dir() or suffix in _READERS:
+        return _READERS.get(suffix, _read_json_lines)
+    raise SourceError(f"{path} ends in {suffix or 'nothing'!r}; readable are {', '.join(_READERS)}, and .gz of these")
+
+
+def _read_json_lines(stream: BinaryIO, name: str) -> Iterator[Record | Rejected]:
+    for number, line in enumerate(stream, start=1):
+        if line.strip():
+            yield _record_of(line, name, number)
+
+
+def _record_of(line: bytes, name: str, number: int) -> Record | Rejected:
+    try:
+        fields = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+    except UnicodeDecodeError as error:
+        return Rejected(name, number, f"is not UTF-8 at byte {error.start} of the line")
+    except ValueError as error:
+        return Rejected(name, number, f"is not JSON: {str(error)[:100]}")
+    except RecursionError:
+        return Rejected(name, number, "is not JSON: nested too deeply")
+    if not isinstance(fields, dict):
+        return Rejected(name, number, f"is a JSON {type(fields).__name__}, not an object")
+    return Record(fields, name, number)
+
+
+def _read_json(stream: BinaryIO, name: str) -> Iterator[Record | Rejected]:
+    """A JSON list of objects; a file that holds JSON lines under this name is read as such, line by line."""
+    head = stream.read(4096).lstrip(b"\xef\xbb\xbf \t\r\n")
+    stream.seek(0)
+    if not head.startswith(b"["):
+        yield from _read_json_lines(stream, name)
+        return
+    try:
+        rows = json.loads(stream.read().decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{name} is not a JSON list: {str(error)[:150]}; correct it, or give JSON lines") from error
+    for number, fields in enumerate(rows, start=1):
+        if isinstance(fields, dict):
+            yield Record(fields, name, number)
+        else:
+            yield Rejected(name, number, f"is a JSON {type(fields).__name__}, not an object")
+
+
+def _read_csv(stream: BinaryIO, name: str, delimiter: str = ",") -> Iterator[Record | Rejected]:
+    csv.field_size_limit(_MAX_FIELD_CHARS)
+    # Undecodable bytes become lone surrogates, which row validation rejects by line: the other rows stay usable.
+    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    try:
+        header = next(reader, None)
+        if header is None or any("\0" in column for column in header):
+            raise SourceError(f"{name} has no header line; give the names of the columns in its first line")
+        if len(set(header)) < len(header):
+            twice = next(column for column in header if header.count(column) > 1)
+            raise SourceError(f"{name} names the column {twice[:60]!r} twice in its header; rename one")
+        line = reader.line_num + 1
+        for values in reader:
+            if not values:
+                pass
+            elif len(values) != len(header):
+                yield Rejected(name, line, f"has {len(values)} fields, the header has {len(header)}")
+            else:
+                yield Record(dict(zip(header, values, strict=True)), name, line)
+            line = reader.line_num + 1
+    except csv.Error as error:
+        # Where a quote never closes, what follows cannot be told apart into rows any more.
+        yield Rejected(name, reader.line_num, f"is not CSV from here on: {error}")
+
+
+def _read_tsv(stream: BinaryIO, name: str) -> Iterator[Record | Rejected]:
+    yield from _read_csv(stream, name, delimiter="\t")
+
+
+def _read_parquet(stream: BinaryIO, name: str) -> Iterator[Record | Rejected]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        number = 0
+        for batch in pq.ParquetFile(stream).iter_batches(batch_size=1000):
+            for fields in batch.to_pylist():
+                number += 1
+                yield Record(fields, name, number)
+    except (pa.ArrowException, ValueError) as error:
+        raise SourceError(f"{name} is not a readable Parquet file: {str(error)[:150]}; fetch it again") from error
+
+
+_READERS: dict[str, Callable[[BinaryIO, str], Iterator[Record | Rejected]]] = {
+    ".jsonl": _read_json_lines,
+    ".json": _read_json,
+    ".csv": _read_csv,
+    ".tsv": _read_tsv,
+    ".parquet": _read_parquet,
+}
