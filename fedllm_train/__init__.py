@@ -3,7 +3,20 @@
 `FederatedTrainer` is the Python face, `fedllm-train` the command; the algorithm is `rounds.py`, read top to bottom.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from fedllm_train.config import FederatedConfig
-from fedllm_train.trainer import FederatedTrainer
+
+if TYPE_CHECKING:
+    from fedllm_train.trainer import FederatedTrainer
 
 __all__ = ["FederatedConfig", "FederatedTrainer"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the trainer when it is asked for: it brings torch and TRL, and `fedllm-train --help` must not wait."""
+    if name == "FederatedTrainer":
+        from fedllm_train.trainer import FederatedTrainer
+
+        return FederatedTrainer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,25 +1,15 @@
-"""The settings of a federated run, and which of TRL's settings the federation takes over.
+"""The settings of a federation: what TRL has no word for.
 
-`FederatedConfig` holds what TRL has no word for. Everything about a client's own training stays in TRL's `SFTConfig`
-or `DPOConfig` and everything about the adapter in PEFT's `LoraConfig`; `resident_args` sets the few fields that a
-resident trainer must own, and refuses a value it would have to ignore.
+Everything about a client's own training stays in TRL's `SFTConfig` or `DPOConfig`, everything about the adapter in
+PEFT's `LoraConfig`. Imports no torch: the command's `--help` is made from this file.
 """
 
-import copy
-import logging
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal
-
-import torch
-from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
-from trl import DPOConfig, SFTConfig
+from dataclasses import dataclass, field
+from typing import Literal
 
 from fedllm_data.errors import ConfigError
-from fedllm_data.schema import Task
 
-__all__ = ["FederatedConfig", "default_client_args", "resident_args"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["FederatedConfig", "RunInput"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +37,8 @@ class FederatedConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense, before anything is loaded."""
+        if not self.output_dir:
+            raise ConfigError("output_dir is not given; name the run folder")
         for name in ("num_rounds", "cohort_size", "local_steps", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}; it must be at least 1")
@@ -62,71 +54,20 @@ class FederatedConfig:
             )
 
 
-# Settings a resident trainer owns: what the user would have to use instead. A value that differs from TRL's default
-# was meant, and could not be honoured.
-_OWNED = {
-    "max_steps": "local_steps",
-    "num_train_epochs": "local_steps",
-    "warmup_steps": "nothing: the learning rate is constant inside a round",
-    "warmup_ratio": "nothing: the learning rate is constant inside a round",
-    "lr_scheduler_kwargs": "min_learning_rate, the floor of the cosine over rounds",
-    "eval_strategy": "fedllm-eval after the run",
-    "load_best_model_at_end": "fedllm-eval after the run",
-    "resume_from_checkpoint": "--resume, for the whole run",
-    "push_to_hub": "push_to_hub() of the federated trainer",
-    "shuffle_dataset": "nothing: a client's rows are shuffled in every round",
-    "data_seed": "seed, from which every stream derives",
-    "precompute_ref_log_probs": "nothing yet: the reference is computed in each step",
-    "sync_ref_model": "nothing: the reference is fixed for the run",
-    "deepspeed": "a single device",
-    "fsdp": "a single device",
-    "auto_find_batch_size": "per_device_train_batch_size",
-}
+@dataclass(frozen=True, kw_only=True)
+class RunInput:
+    """What a run of the command starts from."""
 
-
-def resident_args(client_args: SFTConfig | DPOConfig, *, local_steps: int, workspace: str) -> SFTConfig | DPOConfig:
-    """Return a copy of the client's TRL settings for a trainer that is kept for the whole run.
-
-    Raises:
-        ConfigError: for a setting that a federated run cannot honour.
-    """
-    defaults = {each.name: each.default for each in fields(client_args)}
-    for name, instead in _OWNED.items():
-        if name in defaults and _differs(getattr(client_args, name), defaults[name]):
-            raise ConfigError(
-                f"{name}={getattr(client_args, name)!r} cannot be honoured in a federated run; use {instead}"
-            )
-    scheduler = SchedulerType(client_args.lr_scheduler_type)
-    if scheduler not in (SchedulerType(defaults["lr_scheduler_type"]), SchedulerType.CONSTANT):
-        raise ConfigError(
-            f"lr_scheduler_type={scheduler.value!r} cannot be honoured: the learning rate follows a cosine over rounds "
-            "and is constant inside a round; leave it out"
-        )
-    args = copy.copy(client_args)
-    args.output_dir = workspace
-    args.max_steps = local_steps
-    args.lr_scheduler_type = SchedulerType.CONSTANT
-    args.save_strategy = SaveStrategy.NO
-    args.logging_strategy = IntervalStrategy.NO
-    args.report_to = []
-    args.disable_tqdm = True
-    # The trainer would look for generation marks in the chat template; the rows come with their mask (`tokens.py`).
-    if isinstance(args, SFTConfig):
-        args.assistant_only_loss = False
-    if args.bf16 and args.device.type == "cpu":
-        # TRL's default, meant for GPUs. SmolLM2-135M: over 100 s a step against 3 s in float32, on two cores.
-        logger.warning("bf16 is on and training runs on a CPU, where it can be thirty times slower; pass bf16=False")
-    return args
-
-
-def default_client_args(task: Task) -> SFTConfig | DPOConfig:
-    """Return TRL's own defaults for a task; on a machine without an accelerator, in float32."""
-    precision = {} if torch.cuda.is_available() else {"bf16": False}
-    return (SFTConfig if task == "sft" else DPOConfig)(**precision)
-
-
-def _differs(value: Any, default: Any) -> bool:
-    if not value and not default:  # TRL fills some defaults of None in with False, [] or {}
-        return False
-    return bool(getattr(value, "value", value) != default)
-
+    data: str = field(metadata={"help": "Client repo: a folder or a Hub dataset id."})
+    model: str = field(metadata={"help": "Base model: a folder or a Hub model id."})
+    data_revision: str | None = field(default=None, metadata={"help": "Commit or tag of the dataset on the Hub."})
+    adapter: str | None = field(
+        default=None,
+        metadata={
+            "help": "Start from this adapter (run folder, PEFT folder or Hub id); DPO's reference is then the base "
+            "with it."
+        },
+    )
+    resume: bool = field(
+        default=False, metadata={"help": "Go on where a checkpoint is; start afresh where there is none."}
+    )

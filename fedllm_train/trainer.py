@@ -20,11 +20,12 @@ from fedllm_data.errors import ConfigError
 from fedllm_train.adapter import LiveAdapter, adapter_sha256
 from fedllm_train.checkpoint import RunState, load_latest, mend_records
 from fedllm_train.client import ResidentTrainer
-from fedllm_train.config import FederatedConfig, default_client_args, resident_args
+from fedllm_train.config import FederatedConfig
 from fedllm_train.engine import InProcessEngine
 from fedllm_train.files import write_folder
 from fedllm_train.ledger import Ledger
 from fedllm_train.policy import load_starting_policy
+from fedllm_train.resident_args import default_client_args, resident_args
 from fedllm_train.rounds import Record, RunPlan, run_rounds
 from fedllm_train.run_folder import open_run_folder, package_versions
 from fedllm_train.strategies import STRATEGIES

@@ -1,0 +1,114 @@
+"""From a command line to settings: our flags beside every flag of TRL's configs, parsed by TRL's own parser.
+
+`--config FILE.yaml` works as in `trl sft`: the file gives defaults that flags override. Imports TRL, so it is imported
+only once a command really runs; `HELP` fields are in `config.py`, which does not.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import torch
+from peft import LoraConfig
+from trl import DPOConfig, ModelConfig, SFTConfig, TrlParser, get_peft_config
+
+from fedllm_data.errors import ConfigError
+from fedllm_train.config import FederatedConfig, RunInput
+
+__all__ = ["RunArguments", "parse_run_arguments", "print_all_flags"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunArguments:
+    """Everything one `fedllm-train sft` or `dpo` was told."""
+
+    given: RunInput
+    federated: FederatedConfig
+    client: SFTConfig | DPOConfig
+    peft: LoraConfig | None
+    """None when the run starts from an adapter, which brings its own settings."""
+    revision: str | None
+
+
+class _SharedNamespace(argparse.Namespace):
+    """Lets two dataclasses name one flag: the first takes the value, the second keeps its default."""
+
+    def __delattr__(self, name: str) -> None:
+        self.__dict__.pop(name, None)
+
+
+class _Parser(TrlParser):
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        return super().parse_known_args(args, namespace or _SharedNamespace())
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; --help-all lists all flags")
+
+
+def parse_run_arguments(task: str, argv: Sequence[str]) -> RunArguments:
+    """Return the settings of a run.
+
+    Args:
+        task: "sft" or "dpo".
+        argv: the flags after the subcommand.
+
+    Raises:
+        ConfigError: for a flag or value that cannot be used.
+    """
+    argv = [*argv]
+    if not torch.cuda.is_available() and not any(flag.split("=")[0] in ("--bf16", "--fp16") for flag in argv):
+        argv += ["--bf16", "False"]  # TRL's default of True needs a GPU
+    try:
+        federated, given, client, model = _parser(task).parse_args_and_config(argv)
+    except (ValueError, TypeError, OSError) as error:
+        if isinstance(error, ConfigError):
+            raise
+        reason = str(error).splitlines()[0].replace("by the HfArgumentParser", f"by fedllm-train {task}")
+        raise ConfigError(f"{reason}; --help-all lists all flags") from error
+    model.use_peft = True
+    if model.lora_target_modules is None:
+        model.lora_target_modules = ["all-linear"]
+    if given.adapter is not None and (changed := _lora_flags(argv)):
+        raise ConfigError(f"{changed[0]} is given, but adapter {given.adapter!r} brings its own LoRA settings; drop it")
+    if model.model_name_or_path is not None:
+        raise ConfigError("--model_name_or_path is called --model here; use that")
+    if model.load_in_4bit or model.load_in_8bit:
+        raise ConfigError("--load_in_4bit and --load_in_8bit are not supported yet; leave them out")
+    return RunArguments(
+        given=given,
+        federated=federated,
+        client=client,
+        peft=None if given.adapter is not None else _lora_config(model),
+        revision=None if model.model_revision == "main" else model.model_revision,
+    )
+
+
+def print_all_flags(task: str) -> None:
+    """Print the help of every flag, TRL's and PEFT's included."""
+    _parser(task).print_help(sys.stdout)
+
+
+def _parser(task: str) -> _Parser:
+    client = SFTConfig if task == "sft" else DPOConfig
+    # output_dir and seed stand in both FederatedConfig and TRL's config: the run's are meant. "resolve" lets the flag
+    # be declared twice, and the first dataclass takes its value.
+    parser = _Parser(
+        [FederatedConfig, RunInput, client, ModelConfig],
+        prog=f"fedllm-train {task}",
+        conflict_handler="resolve",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(seed=0, output_dir=None)
+    return parser
+
+
+def _lora_config(model: ModelConfig) -> Any:
+    if model.lora_target_modules == ["all-linear"]:
+        model.lora_target_modules = "all-linear"
+    return get_peft_config(model)
+
+
+def _lora_flags(argv: Sequence[str]) -> list[str]:
+    return [flag for flag in argv if flag.startswith(("--lora_", "--lora-", "--use_dora", "--use_rslora"))]

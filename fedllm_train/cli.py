@@ -1,0 +1,139 @@
+"""`fedllm-train`: federated SFT and DPO, and what goes with them, from the command line.
+
+Only the standard library is imported until a command runs, so that `--help` answers at once.
+"""
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+from fedllm_data.errors import FedLLMError
+from fedllm_train.config import FederatedConfig, RunInput
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return 0 when the work was done and 2 for bad input, with one line on stderr."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if argv[:1] in (["sft"], ["dpo"]):
+            return _run(argv[0], argv[1:])
+        arguments = _parser().parse_args(argv)
+        return int(arguments.command(arguments))
+    except FedLLMError as error:
+        print(f"fedllm-train: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("fedllm-train: stopped; go on with --resume", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fedllm-train", description="Federated SFT and DPO with TRL and PEFT.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for task in ("sft", "dpo"):
+        commands.add_parser(task, help=f"federated {task.upper()}; see fedllm-train {task} --help", add_help=False)
+    tiny = commands.add_parser("tiny", help="train a small base model on a corpus's public split, without a hub")
+    tiny.add_argument("--data", required=True, help="client repo with a public split: a folder or a Hub dataset id")
+    tiny.add_argument("--out", required=True, type=Path, help="folder for the model and its tokenizer")
+    tiny.add_argument("--steps", type=int, default=None, help="optimizer steps (default: about a minute's worth)")
+    tiny.add_argument("--seed", type=int, default=0)
+    tiny.set_defaults(command=_tiny)
+    methods = commands.add_parser("methods", help="list the federated algorithms")
+    methods.add_argument("--json", action="store_true", help="machine-readable")
+    methods.set_defaults(command=_methods)
+    return parser
+
+
+def _run(task: str, argv: list[str]) -> int:
+    if "-h" in argv or "--help" in argv:
+        _help_parser(task).print_help()
+        return 0
+    # Third parties announce renamed settings; nothing a user of this command can do about it.
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    from fedllm_train.arguments import parse_run_arguments, print_all_flags
+
+    if "--help-all" in argv:
+        print_all_flags(task)
+        return 0
+    arguments = parse_run_arguments(task, argv)
+
+    from fedllm_data.clients import load_clients
+    from fedllm_train.progress import RoundProgress
+    from fedllm_train.trainer import FederatedTrainer
+
+    clients = load_clients(arguments.given.data, split="train", revision=arguments.given.data_revision)
+    with RoundProgress(arguments.federated.num_rounds) as progress:
+        trainer = FederatedTrainer(
+            arguments.given.model,
+            arguments.federated,
+            clients,
+            arguments.client,
+            arguments.peft,
+            adapter=arguments.given.adapter,
+            revision=arguments.revision,
+            trust_remote_code=arguments.client.trust_remote_code,
+            callbacks=[progress.advance],
+        )
+        state = trainer.train(resume=arguments.given.resume)
+    ledger = state.ledger
+    print(
+        f"{trainer.run}: {arguments.federated.num_rounds} rounds, {ledger.num_local_steps} local steps, "
+        f"{ledger.download_bytes:,} bytes down, {ledger.upload_bytes:,} bytes up; adapter in {trainer.run / 'adapter'}"
+    )
+    return 0
+
+
+def _help_parser(task: str) -> argparse.ArgumentParser:
+    """Return a parser that only prints help: our own flags, and where the others are."""
+    parser = argparse.ArgumentParser(
+        prog=f"fedllm-train {task}",
+        description=f"Federated {task.upper()} of one adapter on the clients of a dataset.",
+        epilog=f"Every flag of TRL's {task.upper()}Config and ModelConfig works too (--learning_rate, "
+        "--per_device_train_batch_size, --max_length, --lora_r, --lora_alpha, ..., --config FILE.yaml): --help-all "
+        "lists them.",
+        add_help=False,
+    )
+    for dataclass_type in (RunInput, FederatedConfig):
+        for each in fields(dataclass_type):
+            required = each.default is MISSING
+            shown = "" if required or each.default in (None, False) else f" (default: {each.default})"
+            parser.add_argument(
+                f"--{each.name}",
+                required=required,
+                metavar=each.name.upper(),
+                help=each.metadata["help"] + shown,
+            )
+    parser.add_argument("--help-all", action="store_true", help="every flag, TRL's and PEFT's included")
+    return parser
+
+
+def _tiny(arguments: argparse.Namespace) -> int:
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    from fedllm_train.tiny import train_tiny_on
+
+    options: dict[str, Any] = {} if arguments.steps is None else {"num_steps": arguments.steps}
+    result = train_tiny_on(arguments.data, arguments.out, seed=arguments.seed, **options)
+    print(f"{arguments.out}: {result.num_parameters:,} parameters, loss {result.loss:.3f}, {result.seconds:.0f} s")
+    return 0
+
+
+def _methods(arguments: argparse.Namespace) -> int:
+    from fedllm_train.strategies import STRATEGIES
+
+    records = [
+        {"name": name, "summary": (strategy.__doc__ or "").splitlines()[0], "adapters_travel": strategy.travels}
+        for name, strategy in STRATEGIES.items()
+    ]
+    if arguments.json:
+        print(json.dumps(records, indent=2))
+    else:
+        for record in records:
+            print(f"{record['name']:12} {record['summary']}")
+    return 0
