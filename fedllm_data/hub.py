@@ -86,8 +86,10 @@ def publish(
     """
     if not folder.is_dir():
         raise SchemaError(f"{folder} is not a folder; give the folder of a client repo")
+    from fedllm_data.card import set_repo_id
     from fedllm_data.check import check_repo
 
+    _check_repo_id(repo_id)
     problems = check_repo(folder)
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
@@ -95,6 +97,10 @@ def publish(
     card = folder / "README.md"
     if not card.is_file() or not card.read_text(encoding="utf-8").startswith("---\n"):
         raise SchemaError(f"{folder} has no card; write README.md with `fedllm-data report {folder} --out {folder}`")
+    # The card's loading example names the repo; the folder keeps that line, so that it equals what is on the Hub.
+    text = card.read_text(encoding="utf-8")
+    if set_repo_id(text, repo_id) != text:
+        card.write_text(set_repo_id(text, repo_id), encoding="utf-8")
     return push_folder(
         folder, repo_id, private=private, tag=tag, message=message, token=token, ignore=(*IGNORED, *LOCAL_ONLY)
     )

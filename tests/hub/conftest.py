@@ -1,9 +1,17 @@
 """The loopback Hub, empty and with a logged-in caller, for one test; see `tests/conftest.py` for the environment."""
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from fedllm_data.build import build
+from fedllm_data.card import write_card
+from fedllm_data.report import write_report
+from fedllm_data.schema import Task
+from fedllm_data.source import Rejected, Source, SourceRow
 from tests.hub.server import LoopbackHub
 
 TOKEN = "hf_of_the_tests"
@@ -26,3 +34,68 @@ def hub(loopback_hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     monkeypatch.setattr(datasets.config, "USE_PARQUET_EXPORT", False)
     yield loopback_hub
     loopback_hub.clear()
+
+
+HOSTILE_IDS = (
+    "<script>alert(1)</script>",
+    "a|b|c",
+    "`code` **bold** [link](http://x.invalid)",
+    "../../etc/passwd",
+    "{{ 7 * 7 }}{% raw %}",
+    "--- # yaml: [",
+    "Zoë ‮ 名前",
+)
+
+
+def make_source(task: Task, num_clients: int = 24) -> Source:
+    """A corpus whose clients, file names and words try to break what shows them."""
+    ids = [*HOSTILE_IDS, *(f"client-{index:02d}" for index in range(num_clients - len(HOSTILE_IDS)))]
+
+    def turn(role: str, content: str) -> dict[str, str]:
+        return {"role": role, "content": content}
+
+    def read(path: Path | None, seed: int, options: dict[str, str]) -> Iterator[SourceRow | Rejected]:
+        for line, (client_id, index) in enumerate((client_id, i) for client_id in ids for i in range(8)):
+            question = turn("user", f"Question {index} of {client_id}?")
+            answers = [turn("assistant", f"{word} {index} for {client_id}") for word in ("Good", "Bad")]
+            row: dict[str, Any] = {"client_id": client_id, "row_id": f"r{line}", "language": ("en", "de")[line % 2]}
+            if task == "sft":
+                row["messages"] = [question, answers[0]]
+            else:
+                row |= {"prompt": [question], "chosen": answers[:1], "rejected": answers[1:]}
+                row |= {"chosen_model": None, "rejected_model": "m"}
+            yield SourceRow(row, "rows.jsonl", line)
+        yield Rejected("rows.jsonl", 999, "<img src=x onerror=alert(2)> | is no row")
+
+    return Source(
+        name=f"fed-tiny-{task}",
+        task=task,
+        summary="# Not a heading, and <b>not</b> bold.",
+        client="whoever | asks",
+        licence="cc-by-4.0",
+        licence_url="https://creativecommons.org/licenses/by/4.0/",
+        attribution="The *authors* of <nothing>",
+        upstream="org/upstream_corpus",
+        revision="0123abc",
+        citation="@misc{x, title={``` <b>}}",
+        read=read,
+        options={},
+    )
+
+
+@pytest.fixture(scope="session")
+def built_repos(tmp_path_factory: pytest.TempPathFactory) -> dict[Task, Path]:
+    """A client repo with report and card for each task; tests that write take a copy (`client_repo`)."""
+    place = tmp_path_factory.mktemp("built")
+    tasks: tuple[Task, ...] = ("sft", "preference")
+    for task in tasks:
+        build(make_source(task), place / task)
+        write_report(place / task, place / task, seed=0)
+        write_card(place / task)
+    return {task: place / task for task in tasks}
+
+
+@pytest.fixture(params=["sft", "preference"])
+def client_repo(request: pytest.FixtureRequest, built_repos: dict[Task, Path], tmp_path: Path) -> Path:
+    """A copy of a small client repo, once for each task."""
+    return Path(shutil.copytree(built_repos[request.param], tmp_path / request.param))

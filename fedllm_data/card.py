@@ -1,0 +1,299 @@
+"""Write the card (README.md) of a client repo from what its folder holds.
+
+Reads build.json, the Parquet files, clients/ and, where it is there, heterogeneity.json with figures/*.svg; the words
+are in `cards/dataset.md.jinja`. Whatever comes from the corpus or the user is escaped by default: a client id, a file
+name or a rejection reason can neither open a tag nor break a table. Writing a card again gives the same bytes.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from fedllm_data.card_text import (
+    COLUMN_MEANINGS,
+    COUNT_LABELS,
+    OBLIGATIONS,
+    SPLIT_PURPOSES,
+    Markdown,
+    arrow_type_words,
+    escape_markdown,
+    link,
+)
+from fedllm_data.errors import SchemaError
+from fedllm_data.report import format_number
+from fedllm_data.schema import SCHEMAS, SPLITS, UNDETERMINED
+
+__all__ = ["set_repo_id", "write_card"]
+
+_NUM_LANGUAGES = 12
+_NUM_REASONS = 12
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_EXAMPLE_ID = re.compile(r'^(repo = "|fedllm-(?:train|eval) .*?--data )[^"\s]+', flags=re.MULTILINE)
+
+
+def write_card(folder: Path, report: dict[str, Any] | None = None) -> Path:
+    """Write README.md into a client repo, and return its path.
+
+    Args:
+        folder: a client repo, as `build` or `import` wrote it.
+        report: the content of heterogeneity.json; by default it is read from the folder, and where there is none the
+            card says so.
+
+    Raises:
+        SchemaError: if the folder is no client repo, or its build.json or heterogeneity.json is broken.
+
+    >>> write_card(Path("no-such-folder"))
+    Traceback (most recent call last):
+    fedllm_data.errors.SchemaError: no-such-folder/build.json is missing; make the folder with `fedllm-data build` ...
+    """
+    facts = _read_json(folder / "build.json")
+    if facts is None:
+        raise SchemaError(
+            f"{folder / 'build.json'} is missing; make the folder with `fedllm-data build` or `fedllm-data import`"
+        )
+    if report is None:
+        report = _read_json(folder / "heterogeneity.json")
+    try:
+        text = _render(folder, facts, report)
+    except (KeyError, TypeError) as error:
+        raise SchemaError(f"{folder / 'build.json'} lacks {error} for the card; build the folder again") from error
+    card, written = folder / "README.md", folder / "README.md.tmp"
+    written.write_text(text, encoding="utf-8")
+    written.replace(card)
+    return card
+
+
+def set_repo_id(card: str, repo_id: str) -> str:
+    """Return the card with its examples made out for a repo id; nothing else changes.
+
+    >>> set_repo_id('repo = "org/NAME"  # the id on the Hub', "me/mine")
+    'repo = "me/mine"  # the id on the Hub'
+    """
+    return _EXAMPLE_ID.sub(rf"\g<1>{repo_id}", card)
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SchemaError(f"{path} is not JSON ({error}); write it again with `fedllm-data`") from error
+    if not isinstance(content, dict):
+        raise SchemaError(f"{path} must hold a JSON object; write it again with `fedllm-data`")
+    return content
+
+
+def _render(folder: Path, facts: dict[str, Any], report: dict[str, Any] | None) -> str:
+    environment = Environment(
+        loader=PackageLoader("fedllm_data", "cards"),
+        undefined=StrictUndefined,
+        finalize=escape_markdown,
+        keep_trailing_newline=False,
+    )
+    text = environment.get_template("dataset.md.jinja").render(
+        facts=facts,
+        front_matter=Markdown(_front_matter(folder, facts)),
+        is_preference=facts["task"] == "preference",
+        num_clients=facts["clients"]["num_clients"],
+        repo_id=Markdown(f"org/{re.sub(r'[^A-Za-z0-9._-]+', '-', facts['name'])}"),
+        splits=[
+            {**facts["splits"][name], "name": name, "purpose": SPLIT_PURPOSES[name]}
+            | ({"num_clients": "–"} if name == "public" else {})
+            for name in _splits(facts)
+        ],
+        columns=[
+            {
+                "name": Markdown(field.name),
+                "type": arrow_type_words(field),
+                "meaning": Markdown(COLUMN_MEANINGS[field.name]),
+            }
+            for field in SCHEMAS[facts["task"]]
+        ],
+        counts=_counts(facts),
+        reasons=[
+            {"text": text, "num_rows": num_rows}
+            for text, num_rows in [*facts["rejected_reasons"].items()][:_NUM_REASONS]
+        ],
+        split_rule=facts["split_rule"][:1].upper() + facts["split_rule"][1:] + ".",
+        limits=_limits(facts),
+        citation=Markdown(facts["citation"].replace("```", "'''").strip()),
+        **_languages(facts),
+        **_provenance(facts),
+        axes=_axes(folder, report),
+        confidence=f"{(report or {}).get('config', {}).get('confidence', 0.95):.0%}",
+    )
+    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
+
+
+def _splits(facts: Mapping[str, Any]) -> list[str]:
+    return [split for split in SPLITS if split in facts["splits"]]
+
+
+def _front_matter(folder: Path, facts: dict[str, Any]) -> str:
+    """The YAML that the Hub and `datasets` read."""
+    from datasets import DatasetInfo, Features, SplitDict, SplitInfo
+    from datasets.info import DatasetInfosDict
+    from huggingface_hub import DatasetCardData
+
+    upstream, num_rows = facts["upstream"], sum(split["num_rows"] for split in facts["splits"].values())
+    languages = {re.split("[-_]", code)[0].lower() for code in facts["clients"]["num_rows_by_language"]}
+    data_files = {split: f"data/{split}-*.parquet" for split in _splits(facts)}
+    configs = {"default": data_files, "clients": {"train": "clients/clients-*.parquet"}}
+    task_tags = ["preference", "dpo"] if facts["task"] == "preference" else ["instruction-tuning", "sft"]
+    card_data = DatasetCardData(
+        language=sorted(code for code in languages - {UNDETERMINED} if re.fullmatch("[a-z]{2,3}", code)) or None,
+        license=facts["licence"] or "unknown",
+        size_categories=[_size_category(num_rows)],
+        source_datasets=[_source_dataset(upstream)],
+        task_categories=["text-generation"],
+        pretty_name=facts["name"],
+        tags=["federated-learning", *task_tags, *(["synthetic"] if upstream == "generated" else [])],
+        configs=[
+            {
+                "config_name": name,
+                **({"default": True} if name == "default" else {}),
+                "data_files": [{"split": split, "path": path} for split, path in files.items()],
+            }
+            for name, files in configs.items()
+        ],
+    )
+    infos = DatasetInfosDict()
+    for name, files in configs.items():
+        paths = {split: sorted(folder.glob(pattern)) for split, pattern in files.items()}
+        metadata = {split: [pq.read_metadata(path) for path in found] for split, found in paths.items()}
+        schema = pq.read_schema(next(path for found in paths.values() for path in found))
+        splits = SplitDict()
+        for split, parts in metadata.items():
+            num_bytes = sum(part.row_group(i).total_byte_size for part in parts for i in range(part.num_row_groups))
+            splits.add(SplitInfo(split, num_bytes, sum(part.num_rows for part in parts)))
+        infos[name] = DatasetInfo(
+            features=Features.from_arrow_schema(schema.remove_metadata()),
+            splits=splits,
+            download_size=sum(path.stat().st_size for found in paths.values() for path in found),
+            dataset_size=sum(split.num_bytes for split in splits.values()),
+            config_name=name,
+        )
+    infos.to_dataset_card_data(card_data)
+    return str(card_data.to_yaml()).strip()
+
+
+def _source_dataset(upstream: str) -> str:
+    if upstream == "generated":
+        return "original"
+    return f"extended|{upstream}" if _HUB_ID.fullmatch(upstream) else "extended"
+
+
+def _size_category(num_rows: int) -> str:
+    """The Hub's name for the order of magnitude."""
+    names = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B")
+    return next((name for power, name in enumerate(names) if num_rows < 1000 * 10**power), "n>1T")
+
+
+def _languages(facts: Mapping[str, Any]) -> dict[str, Any]:
+    by_rows = list(facts["clients"]["num_rows_by_language"].items())
+    shown = [{"name": name, "num_rows": num_rows} for name, num_rows in by_rows[:_NUM_LANGUAGES]]
+    return {
+        "languages": shown,
+        "num_more_languages": len(by_rows) - len(shown),
+        "has_undetermined": UNDETERMINED in dict(by_rows),
+    }
+
+
+def _provenance(facts: Mapping[str, Any]) -> dict[str, Any]:
+    upstream, licence = facts["upstream"], facts["licence"]
+    page = f"https://huggingface.co/datasets/{upstream}" if _HUB_ID.fullmatch(upstream) else upstream
+    options = "".join(f" --set {key}={value}" for key, value in facts["options"].items() if key != "unfiltered")
+    filters = facts["filters"]
+    options += " --unfiltered" if filters["unfiltered"] else f" --min-rows {filters['min_rows']}"
+    command = f"fedllm-data build {facts['name']} --seed {facts['seed']}{options} --out DIR"
+    is_named = not facts["source_files"] and re.fullmatch(r"[\w ./=,:-]+", command)
+    return {
+        "source": link(upstream, page),
+        "licence": link(licence or "not stated", facts["licence_url"]),
+        "obligation": next(
+            (words for prefix, words in OBLIGATIONS.items() if licence.startswith(prefix)),
+            "read the licence before you use the rows",
+        ),
+        "rebuild": Markdown(command) if is_named and upstream == "generated" else None,
+    }
+
+
+def _counts(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    counts = {**facts["counts"], **facts["split_counts"]}
+    return [
+        {"label": COUNT_LABELS.get(name, name.removeprefix("num_").replace("_", " ")), "number": number}
+        for name, number in counts.items()
+    ]
+
+
+def _limits(facts: Mapping[str, Any]) -> list[str]:
+    clients, by_language = facts["clients"], facts["clients"]["num_rows_by_language"]
+    num_rows = sum(by_language.values())
+    limits = []
+    if facts["upstream"] == "generated":
+        limits.append("The rows are generated: they show what a method does, not what people are like.")
+    else:
+        limits.append(
+            "A client id is what the source published, or a hash of it. It hides a name and does not make anybody "
+            "anonymous: do not try to find out who a client is."
+        )
+        limits.append("What people wrote was not searched for personal data, insults or false statements.")
+    if clients["num_clients"] and clients["median_rows"] < 10:
+        limits.append(
+            f"Half of the clients hold {clients['median_rows']:g} rows or fewer over all splits: figures of a single "
+            "client are noisy."
+        )
+    undetermined = by_language.get(UNDETERMINED, 0)
+    if undetermined:
+        limits.append(f"The language of {undetermined:,} of {num_rows:,} rows is not determined.")
+    if by_language and max(by_language.values()) > 0.8 * num_rows:
+        main = max(by_language, key=by_language.__getitem__)
+        limits.append(f"One language, {main}, makes up more than four fifths of the rows.")
+    limits.append(
+        "The clients are those who left rows in the source: they are no sample of any population, and nothing here "
+        "says how often they would take part in training."
+    )
+    return limits
+
+
+def _axes(folder: Path, report: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """What the heterogeneity section says of each axis: its finding, its figure and its measures, headline first."""
+    try:
+        return [
+            {
+                "name": name,
+                "question": axis["question"],
+                "verdict": axis["verdict"],
+                "finding": f"{axis['sentence']} {axis['chance']}".strip(),
+                "figure": Markdown(f"figures/{name}.svg") if (folder / "figures" / f"{name}.svg").is_file() else None,
+                "headline": _measure(axis["measures"][axis["headline"]], axis["p_holm"]),
+                "measures": [_measure(measure, measure["p"]) for measure in axis["measures"].values()],
+            }
+            for name, axis in (report or {"axes": {}})["axes"].items()
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise SchemaError(
+            f"{folder / 'heterogeneity.json'} lacks {error} for the card; run `fedllm-data report {folder} "
+            f"--out {folder}` again"
+        ) from error
+
+
+def _measure(measure: Mapping[str, Any], p: float | None) -> dict[str, Any]:
+    """The cells of one line of the table; p is the one to show."""
+    low, high, chance = measure["low"], measure["high"], measure["null_mean"]
+    value = format_number(measure["value"]) if measure["reason"] is None else "not enough data"
+    interval = "–" if low is None else f"{format_number(low)} to {format_number(high)}"
+    return {
+        "title": f"{measure['title']} ({measure['unit']})",
+        "value": value,
+        "interval": interval,
+        "chance": "–" if chance is None else f"{format_number(chance)} ± {format_number(measure['null_std'])}",
+        "p": format_number(p),
+        "num_clients": measure["num_clients"],
+    }
