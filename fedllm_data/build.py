@@ -8,7 +8,7 @@ and every row that could not be used is a line of `rejected.jsonl` with file, li
 import hashlib
 import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +18,7 @@ import duckdb
 
 from fedllm_data.errors import ConfigError, SourceError
 from fedllm_data.load import load_rows
+from fedllm_data.reading import data_files
 from fedllm_data.schema import SCHEMAS, SPLITS
 from fedllm_data.source import Source
 from fedllm_data.split import SPLIT_RULE, TEST_FRACTION, UNSEEN_FRACTION, assign_splits
@@ -54,6 +55,7 @@ def build(
     out: Path,
     *,
     source_path: Path | None = None,
+    source_files: Sequence[Path] = (),
     seed: int = 0,
     min_rows: int | None = None,
     max_rows: int | None = None,
@@ -68,6 +70,7 @@ def build(
         source: the corpus.
         out: the folder to make. An earlier folder made here is replaced when the new one is complete.
         source_path: a local copy of the corpus, for sources that can read one.
+        source_files: files that the source reads on its own account, for the record.
         seed: decides the splits, and what generated sources generate.
         min_rows: leave out clients with fewer rows; None takes the source's preset.
         max_rows: keep at most this many rows of a client, chosen by row id; None keeps all.
@@ -136,7 +139,7 @@ def build(
             "citation": source.citation,
             "upstream": upstream,
             "revision": revision,
-            "source_files": _describe_source(source_path),
+            "source_files": _describe_source([*([source_path] if source_path else []), *source_files]),
             "seed": seed,
             "options": options,
             "filters": {"unfiltered": unfiltered, "min_rows": min_rows, "max_rows": max_rows},
@@ -309,11 +312,9 @@ def _describe_clients(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
     return {**dict(zip(names, sizes, strict=True)), "num_rows_by_language": dict(languages)}
 
 
-def _describe_source(path: Path | None) -> list[dict[str, Any]]:
+def _describe_source(paths: Sequence[Path]) -> list[dict[str, Any]]:
     """Name, size and digest of the local files read: never their folder, which says something about the machine."""
-    if path is None or not path.exists():
-        return []
-    files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
+    files = [file for path in paths if path.exists() for file in data_files(path)]
     return [{"name": file.name, **_describe_file(file)} for file in files]
 
 

@@ -164,6 +164,10 @@ def _other_problem(row: dict[str, Any], is_public: bool) -> str | None:
     for column in ("row_id", "chosen_model", "rejected_model"):
         if not isinstance(row.get(column), str | None):
             return f"{column}: must be text, got {type(row[column]).__name__}"
+        try:
+            (row.get(column) or "").encode()
+        except UnicodeEncodeError as error:
+            return f"{column}: is not valid Unicode at character {error.start}"
     return None
 
 

@@ -4,6 +4,7 @@ A record that cannot be read becomes a `Rejected` with file, line and reason, an
 What makes the file as a whole unreadable (a folder in its place, no UTF-8, a broken archive) is a `SourceError`.
 """
 
+import codecs
 import csv
 import gzip
 import io
@@ -74,6 +75,8 @@ def read_records(path: Path) -> Iterator[Record | Rejected]:
     try:
         with path.open("rb") as file:
             stream = cast(BinaryIO, gzip.open(file)) if path.name.lower().endswith(".gz") else file
+            if reader is not _read_parquet:
+                _check_text(stream, path)
             yield from reader(stream, path.name)
     except (OSError, EOFError, zlib.error) as error:
         raise SourceError(f"{path} cannot be read: {str(error)[:200]}; check the file, or fetch it again") from error
@@ -88,6 +91,13 @@ def _reader_of(path: Path) -> Callable[[BinaryIO, str], Iterator[Record | Reject
     if path.is_dir() or suffix in _READERS:
         return _READERS.get(suffix, _read_json_lines)
     raise SourceError(f"{path} ends in {suffix or 'nothing'!r}; readable are {', '.join(_READERS)}, and .gz of these")
+
+
+def _check_text(stream: BinaryIO, path: Path) -> None:
+    head = stream.read(4096)
+    stream.seek(0)
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in head:
+        raise SourceError(f"{path} is not UTF-8 text (it looks like UTF-16 or binary); convert it to UTF-8")
 
 
 def _read_json_lines(stream: BinaryIO, name: str) -> Iterator[Record | Rejected]:
@@ -135,7 +145,7 @@ def _read_csv(stream: BinaryIO, name: str, delimiter: str = ",") -> Iterator[Rec
     reader = csv.reader(text, delimiter=delimiter, strict=True)
     try:
         header = next(reader, None)
-        if header is None or any("\0" in column for column in header):
+        if header is None:
             raise SourceError(f"{name} has no header line; give the names of the columns in its first line")
         if len(set(header)) < len(header):
             twice = next(column for column in header if header.count(column) > 1)
@@ -152,6 +162,8 @@ def _read_csv(stream: BinaryIO, name: str, delimiter: str = ",") -> Iterator[Rec
     except csv.Error as error:
         # Where a quote never closes, what follows cannot be told apart into rows any more.
         yield Rejected(name, reader.line_num, f"is not CSV from here on: {error}")
+    finally:
+        text.detach()  # the stream is the caller's to close
 
 
 def _read_tsv(stream: BinaryIO, name: str) -> Iterator[Record | Rejected]:

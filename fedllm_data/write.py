@@ -5,6 +5,8 @@ A row group holds about half a megabyte of text, so that a client can be read by
 depends on the time or the machine: building again gives the same bytes.
 """
 
+import html
+import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -100,13 +102,13 @@ def readme_text(source: Source, splits: list[str]) -> str:
     files = "".join(f"  - split: {split}\n    path: data/{split}-*.parquet\n" for split in SPLITS if split in splits)
     return (
         "---\n"
-        f"license: {source.licence}\n"
+        f"license: {json.dumps(source.licence or 'unknown')}\n"
         "tags:\n- federated-learning\n"
         "configs:\n"
         f"- config_name: default\n  default: true\n  data_files:\n{files}"
         "- config_name: clients\n  data_files:\n  - split: train\n    path: clients/clients-*.parquet\n"
         "---\n\n"
-        f"# {source.name}\n\n{source.summary}\n"
+        f"# {html.escape(source.name)}\n\n{html.escape(source.summary)}\n"
     )
 
 

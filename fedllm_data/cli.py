@@ -1,0 +1,293 @@
+"""The command `fedllm-data`: build, import, check, report on and publish client repos."""
+
+import argparse
+import json
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedllm_data.errors import ConfigError, FedLLMError
+
+if TYPE_CHECKING:
+    from fedllm_data.build import BuildResult
+
+__all__ = ["main"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a subcommand and return the exit code: 0 when the work was done, 2 on bad input.
+
+    >>> main(["check", "no/such/folder"])
+    2
+    """
+    arguments = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], None] = arguments.command
+    try:
+        command(arguments)
+    except FedLLMError as error:
+        print(f"fedllm-data: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        place = f" {error.filename}" if error.filename else ""
+        print(f"fedllm-data: error: {error.strerror or error}{place}; check path, space and rights", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("fedllm-data: interrupted; an earlier output is as it was", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fedllm-data", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    listing = commands.add_parser("list", help="show the corpora that can be built")
+    listing.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    listing.set_defaults(command=_list)
+
+    build = commands.add_parser("build", help="build the client repo of a corpus")
+    build.add_argument("name", metavar="NAME", help="a corpus of `fedllm-data list`")
+    build.add_argument("--source", metavar="FILE_OR_DIR_OR_ID", help="a local copy, or the Hub dataset to stream")
+    build.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="an option of the corpus; may be repeated"
+    )
+    _add_output_options(build)
+    build.set_defaults(command=_build)
+
+    importing = commands.add_parser("import", help="make a client repo of your own files")
+    importing.add_argument("files", nargs="+", type=Path, metavar="FILE", help="CSV, TSV, JSON lines, JSON or Parquet")
+    importing.add_argument("--task", required=True, choices=("sft", "preference"), help="what the rows are for")
+    importing.add_argument("--client-column", required=True, metavar="COL", help="the column that names the client")
+    importing.add_argument(
+        "--columns",
+        action="append",
+        default=[],
+        metavar="TARGET=COL,...",
+        help="what your columns are called, such as instruction=question,response=answer",
+    )
+    importing.add_argument("--name", help="name of the corpus; by default that of the output folder")
+    importing.add_argument("--language", metavar="CODE", help="ISO 639 code of rows without a language column")
+    importing.add_argument("--licence", default="", metavar="ID", help="such as cc-by-4.0, for the card")
+    importing.add_argument("--attribution", default="", metavar="TEXT", help="whom to credit, for the card")
+    _add_output_options(importing)
+    importing.set_defaults(command=_import)
+
+    check = commands.add_parser("check", help="say what is wrong with a client repo")
+    check.add_argument("repo", metavar="DIR_OR_ID", help="a folder, or org/name on the Hub")
+    check.add_argument("--revision", help="branch, tag or commit on the Hub")
+    check.add_argument("--json", action="store_true", help="print JSON instead of lines")
+    check.set_defaults(command=_check)
+
+    report = commands.add_parser("report", help="measure how different the clients are")
+    report.add_argument("repo", metavar="DIR_OR_ID", help="a folder, or org/name on the Hub")
+    report.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the report")
+    report.add_argument("--split", metavar="S", help="one split; by default all rows of all clients")
+    report.add_argument("--seed", type=int, default=0, metavar="N", help="of the null and the bootstrap (0)")
+    report.add_argument("--revision", help="branch, tag or commit on the Hub")
+    report.add_argument("--json", action="store_true", help="print heterogeneity.json as well")
+    report.set_defaults(command=_report)
+
+    publish = commands.add_parser("publish", help="publish a client repo on the Hub, in one commit")
+    publish.add_argument("folder", type=Path, metavar="DIR", help="a client repo")
+    publish.add_argument("--repo", required=True, metavar="ORG/NAME", help="the dataset on the Hub")
+    publish.add_argument("--private", action="store_true", help="make a new repo private")
+    publish.add_argument("--tag", help="name this version, such as v1.0")
+    publish.add_argument("--message", help="title of the commit")
+    publish.add_argument("--json", action="store_true", help="print JSON instead of a line")
+    publish.set_defaults(command=_publish)
+    return parser
+
+
+def _add_output_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the client repo to make")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the splits and of generated rows (0)")
+    parser.add_argument("--min-rows", type=int, metavar="N", help="leave out clients with fewer rows")
+    parser.add_argument("--max-rows", type=int, metavar="N", help="keep at most N rows of a client")
+    parser.add_argument("--unfiltered", action="store_true", help="keep every client and every valid row")
+    parser.add_argument(
+        "--no-report", action="store_true", help="leave out the heterogeneity report and the full card"
+    )
+    parser.add_argument("--json", action="store_true", help="print build.json instead of a summary")
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    from fedllm_data.sources import SOURCES
+
+    if arguments.json:
+        keys = ("name", "task", "client", "licence", "upstream", "revision", "min_rows", "options", "summary")
+        print(json.dumps([{key: getattr(source, key) for key in keys} for source in SOURCES.values()], indent=2))
+        return
+    for source in SOURCES.values():
+        print(f"{source.name}  ({source.task}, {source.licence}, {source.upstream})")
+        print(f"    {source.summary}")
+        for name, meaning in source.options.items():
+            print(f"    --set {name}=...  {meaning}")
+
+
+def _build(arguments: argparse.Namespace) -> None:
+    from fedllm_data.build import build
+    from fedllm_data.sources import SOURCES
+
+    if arguments.name not in SOURCES:
+        raise ConfigError(f"there is no corpus {arguments.name[:60]!r}; choose one of {', '.join(SOURCES)}")
+    source = SOURCES[arguments.name]
+    options = _pairs(arguments.set, "--set")
+    path = None
+    if arguments.source is not None:
+        path = Path(arguments.source)
+        if source.upstream == "generated":
+            raise ConfigError(f"{source.name} is generated and reads no source; leave --source out")
+        if not path.exists():
+            if not re.fullmatch(r"[\w][\w.-]*/[\w][\w.-]*", arguments.source) or "hub_id" not in source.options:
+                raise ConfigError(f"--source {arguments.source} does not exist; check the path, or give org/name")
+            options["hub_id"], path = arguments.source, None
+    with _progress() as progress:
+        result = build(
+            source,
+            arguments.out,
+            source_path=path,
+            seed=arguments.seed,
+            min_rows=arguments.min_rows,
+            max_rows=arguments.max_rows,
+            unfiltered=arguments.unfiltered,
+            options=options,
+            progress=progress,
+        )
+    _finish(arguments, result)
+
+
+def _import(arguments: argparse.Namespace) -> None:
+    from fedllm_data.importer import import_files
+
+    columns = _pairs([pair for text in arguments.columns for pair in text.split(",")], "--columns")
+    with _progress() as progress:
+        result = import_files(
+            arguments.files,
+            arguments.out,
+            task=arguments.task,
+            client_column=arguments.client_column,
+            columns=columns,
+            name=arguments.name,
+            language=arguments.language,
+            licence=arguments.licence,
+            attribution=arguments.attribution,
+            seed=arguments.seed,
+            min_rows=arguments.min_rows,
+            max_rows=arguments.max_rows,
+            unfiltered=arguments.unfiltered,
+            progress=progress,
+        )
+    _finish(arguments, result)
+
+
+def _finish(arguments: argparse.Namespace, result: "BuildResult") -> None:
+    """Add report and card to a new client repo, and say what was made."""
+    if not arguments.no_report:
+        from fedllm_data.card import write_card
+        from fedllm_data.report import write_report
+
+        with _progress() as progress:
+            progress("measuring heterogeneity", sum(result.num_rows.values()))
+            report = write_report(result.folder, result.folder, seed=arguments.seed, name=result.facts["name"])
+            write_card(result.folder, report)
+    if arguments.json:
+        print(json.dumps(result.facts, indent=2, ensure_ascii=False))
+        return
+    facts = result.facts
+    print(f"{facts['name']}: {facts['clients']['num_clients']:,} clients, {sum(result.num_rows.values()):,} rows")
+    for split, counts in facts["splits"].items():
+        clients = "" if split == "public" else f" of {counts['num_clients']:,} clients"
+        print(f"  {split:<7}{counts['num_rows']:>10,} rows{clients}")
+    removed = {
+        name: count for name, count in facts["counts"].items() if count and name not in ("num_valid", "num_kept")
+    }
+    for name, count in removed.items():
+        print(f"  {name.removeprefix('num_').replace('_', ' ')}: {count:,}")
+    for reason, count in list(facts["rejected_reasons"].items())[:5]:
+        print(f"    {count:>8,}  {reason}")
+    if result.num_rejected:
+        print(f"  every rejected row: {result.folder / 'rejected.jsonl'}")
+    print(f"  folder: {result.folder}" if arguments.no_report else f"  report: {result.folder / 'report.html'}")
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    from fedllm_data.check import check_repo
+
+    problems = check_repo(arguments.repo, arguments.revision)
+    if arguments.json:
+        print(json.dumps({"repo": arguments.repo, "problems": problems}, indent=2, ensure_ascii=False))
+    else:
+        for problem in problems:
+            print(problem)
+    if problems:
+        raise ConfigError(f"{arguments.repo} has {len(problems)} problems, listed on standard output; build it again")
+    if not arguments.json:
+        print(f"{arguments.repo} is a sound client repo")
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from fedllm_data.report import write_report
+
+    with _progress() as progress:
+        report = write_report(
+            arguments.repo,
+            arguments.out,
+            split=arguments.split,
+            seed=arguments.seed,
+            revision=arguments.revision,
+            progress=lambda count: progress("read", count),
+        )
+    if arguments.json:
+        print(json.dumps(report, indent=2, ensure_ascii=False))
+    else:
+        print(f"report: {arguments.out / 'report.html'}")
+
+
+def _publish(arguments: argparse.Namespace) -> None:
+    from fedllm_data.hub import publish
+
+    result = publish(
+        arguments.folder, arguments.repo, private=arguments.private, tag=arguments.tag, message=arguments.message
+    )
+    if arguments.json:
+        print(json.dumps({"repo_id": result.repo_id, "revision": result.revision, "url": result.url}, indent=2))
+    else:
+        print(f"{result.url} is at {result.revision}")
+
+
+def _pairs(texts: list[str], flag: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in texts:
+        name, separator, value = text.partition("=")
+        if not separator or not name.strip():
+            raise ConfigError(f"{flag} {text[:60]!r} is not of the form NAME=VALUE; correct it")
+        if name.strip() in pairs:
+            raise ConfigError(f"{flag} names {name.strip()[:60]!r} twice; leave one out")
+        pairs[name.strip()] = value.strip()
+    return pairs
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int], None]]:
+    """A line that counts on a terminal, otherwise one line a step; on standard error, at most every two seconds."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        columns: tuple[Any, ...] = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("starting", total=None)
+            yield lambda step, count: bar.update(task, description=f"{step}: {count:,} rows")
+        return
+    last: dict[str, float] = {}
+
+    def show(step: str, count: int) -> None:
+        if time.monotonic() - last.get(step, float("-inf")) >= 2:
+            last[step] = time.monotonic()
+            print(f"{step}: {count:,} rows", file=sys.stderr)
+
+    yield show

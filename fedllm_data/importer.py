@@ -1,0 +1,310 @@
+"""Make a client repo of anybody's files: CSV, TSV, JSON lines, JSON or Parquet with a client column.
+
+Three shapes are taken as they are: `instruction` and `response` (with an optional `system`), `messages`, and `prompt`,
+`chosen` and `rejected`; `columns` names the columns of others. Message lists may be JSON text or, as pandas writes
+them into CSV files, the Python literal of a list; nothing is ever evaluated beyond literals.
+"""
+
+import ast
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedllm_data.build import BuildResult, build
+from fedllm_data.errors import ConfigError
+from fedllm_data.reading import Record, data_files, read_records
+from fedllm_data.schema import UNDETERMINED, Task
+from fedllm_data.source import Rejected, Source, SourceRow
+
+__all__ = ["TARGETS", "import_files", "row_of"]
+
+TARGETS: dict[Task, tuple[str, ...]] = {
+    "sft": ("instruction", "response", "system", "messages", "language", "row_id"),
+    "preference": (
+        "prompt",
+        "chosen",
+        "rejected",
+        "system",
+        "chosen_model",
+        "rejected_model",
+        "language",
+        "row_id",
+    ),
+}
+"""What `columns` can name for each task."""
+
+_BY_MAPPING_ONLY = ("row_id",)
+"""Columns of these names are used only where `columns` says so: foreign ids are seldom unique."""
+_SHARE_GPT_ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
+
+
+class _Unusable(Exception):
+    """A record that cannot become a row, with the reason."""
+
+
+def import_files(
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    task: Task,
+    client_column: str,
+    columns: Mapping[str, str] | None = None,
+    name: str | None = None,
+    language: str | None = None,
+    licence: str = "",
+    attribution: str = "",
+    seed: int = 0,
+    min_rows: int | None = None,
+    max_rows: int | None = None,
+    unfiltered: bool = False,
+    progress: Callable[[str, int], None] = lambda step, count: None,
+) -> BuildResult:
+    """Build a client repo from files.
+
+    Args:
+        paths: .csv, .tsv, .jsonl, .json or .parquet files; text may be gzipped.
+        out: the folder to make.
+        task: sft or preference.
+        client_column: the column that tells whose row it is.
+        columns: what the columns are called, where they are not called as in `TARGETS`: target to column; an empty
+            name leaves a target out.
+        name: name of the corpus; None takes the name of `out`.
+        language: ISO 639 code of all rows, where no column tells it.
+        licence: identifier as on the Hub (cc-by-4.0, ...); empty where unknown.
+        attribution: whom to credit.
+        seed: decides the splits.
+        min_rows: leave out clients with fewer rows.
+        max_rows: keep at most this many rows of a client.
+        unfiltered: keep every client and every valid row.
+        progress: called with the step and a count of rows.
+
+    Raises:
+        ConfigError: if `columns` names an unknown target, or the output cannot be written.
+        SourceError: if a file cannot be read, or no rows are left.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as place:
+    ...     path = Path(place, "rows.csv")
+    ...     _ = path.write_text("who,instruction,response" + chr(10) + "ann,Hi,Hello" + chr(10) + "ann,Bye,See you")
+    ...     import_files([path], Path(place, "repo"), task="sft", client_column="who").num_rows
+    {'train': 1, 'test': 1}
+    """
+    columns = dict(columns or {})
+    unknown = sorted(set(columns) - set(TARGETS[task]))
+    if unknown:
+        raise ConfigError(
+            f"--columns cannot name {unknown[0]!r} for {task} rows; it can name {', '.join(TARGETS[task])}"
+        )
+    for path in paths:
+        if path.is_dir():
+            raise ConfigError(f"{path} is a folder, not a file; name the files in it")
+        data_files(path)
+    if not paths:
+        raise ConfigError("there is no file to import; name at least one")
+
+    def read(path: Path | None, seed: int, options: dict[str, str]) -> Iterator[SourceRow | Rejected]:
+        for file in paths:
+            for item in read_records(file):
+                yield _convert(item, task, client_column, columns, language) if isinstance(item, Record) else item
+
+    names = ", ".join(path.name for path in paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
+    source = Source(
+        name=name or Path(out).resolve().name,
+        task=task,
+        summary=f"Rows imported from {names}; a client is a value of the column {client_column!r}.",
+        client=f"a value of the column {client_column!r}",
+        licence=licence,
+        licence_url="",
+        attribution=attribution,
+        upstream=names,
+        revision="",
+        citation="",
+        read=read,
+        options={},
+    )
+    return build(
+        source,
+        out,
+        source_files=paths,
+        seed=seed,
+        min_rows=min_rows,
+        max_rows=max_rows,
+        unfiltered=unfiltered,
+        progress=progress,
+    )
+
+
+def row_of(
+    fields: Mapping[str, Any],
+    task: Task,
+    client_column: str,
+    columns: Mapping[str, str] | None = None,
+    language: str | None = None,
+) -> dict[str, Any] | str:
+    """Return a raw record as a schema row, or the reason why it cannot be one.
+
+    What the row then holds is judged by `schema.row_problem`.
+
+    >>> row_of({"who": 7, "q": "Hi", "response": "Hello"}, "sft", "who", {"instruction": "q"})["client_id"]
+    '7'
+    >>> row_of({"who": 7, "response": "Hello"}, "sft", "who")
+    "column 'instruction' is missing; the columns are 'who', 'response'"
+    """
+    columns = columns or {}
+    try:
+        row = {
+            "client_id": _identifier(_get(fields, client_column)),
+            "language": _language(_optional(fields, columns, "language"), language),
+        }
+        row_id = _optional(fields, columns, "row_id")
+        if row_id is not None:
+            row["row_id"] = _identifier(row_id)
+        return row | (_sft_columns(fields, columns) if task == "sft" else _preference_columns(fields, columns))
+    except _Unusable as reason:
+        return str(reason)
+
+
+def _convert(
+    record: Record, task: Task, client_column: str, columns: Mapping[str, str], language: str | None
+) -> SourceRow | Rejected:
+    row = row_of(record.fields, task, client_column, columns, language)
+    if isinstance(row, str):
+        return Rejected(record.file, record.line, row)
+    return SourceRow(row, record.file, record.line)
+
+
+def _sft_columns(fields: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    has_messages = columns.get("messages", "messages") in fields or "messages" in columns
+    if has_messages and "instruction" not in columns and "response" not in columns:
+        messages = _messages("messages", _get(fields, columns.get("messages", "messages")))
+    else:
+        messages = [
+            {"role": "user", "content": _text(fields, columns, "instruction")},
+            {"role": "assistant", "content": _text(fields, columns, "response")},
+        ]
+    return {"messages": _with_system(fields, columns, messages)}
+
+
+def _preference_columns(fields: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
+    chosen, rejected = (_answer(name, _get(fields, columns.get(name, name))) for name in ("chosen", "rejected"))
+    if len(chosen) > 1 or len(rejected) > 1:
+        # Whole conversations: what they share before the last turn is the prompt.
+        if chosen[:-1] != rejected[:-1]:
+            raise _Unusable("chosen and rejected: are conversations that differ before their last message")
+        prompt, chosen, rejected = chosen[:-1], chosen[-1:], rejected[-1:]
+    else:
+        value = _get(fields, columns.get("prompt", "prompt"))
+        prompt = _conversation("prompt", value) or [{"role": "user", "content": _as_text("prompt", value)}]
+    row: dict[str, Any] = {
+        "prompt": _with_system(fields, columns, prompt),
+        "chosen": chosen,
+        "rejected": rejected,
+    }
+    for name in ("chosen_model", "rejected_model"):
+        value = _optional(fields, columns, name)
+        row[name] = None if value is None else _as_text(name, value)
+    return row
+
+
+def _answer(name: str, value: object) -> list[dict[str, Any]]:
+    return _conversation(name, value) or [{"role": "assistant", "content": _as_text(name, value)}]
+
+
+def _conversation(name: str, value: object) -> list[dict[str, Any]] | None:
+    """A message list, given as such or as the text of one; None where the value is ordinary text."""
+    if isinstance(value, list):
+        return _messages(name, value)
+    if isinstance(value, str) and value.lstrip().startswith("[{"):
+        try:
+            return _messages(name, value)
+        except _Unusable:
+            return None
+    return None
+
+
+def _messages(name: str, value: object) -> list[dict[str, Any]]:
+    if isinstance(value, str):
+        value = _parsed(name, value)
+    if not isinstance(value, list):
+        raise _Unusable(f"{name}: must be a list of messages, got {_type_name(value)}")
+    return [_message(name, index, message) for index, message in enumerate(value)]
+
+
+def _parsed(name: str, text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+        raise _Unusable(f"{name}: is neither JSON nor a Python literal") from None
+
+
+def _message(name: str, index: int, message: object) -> dict[str, Any]:
+    """Role and content alone: what else a message carries (names, null tool calls) has no place in the schema."""
+    if isinstance(message, Mapping) and {"role", "content"} <= set(message):
+        return {"role": message["role"], "content": message["content"]}
+    if isinstance(message, Mapping) and {"from", "value"} <= set(message):
+        role = message["from"]
+        return {"role": _SHARE_GPT_ROLES.get(str(role), role), "content": message["value"]}
+    raise _Unusable(f"{name}[{index}]: must have role and content")
+
+
+def _with_system(
+    fields: Mapping[str, Any], columns: Mapping[str, str], messages: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    system = _optional(fields, columns, "system")
+    if system is None or system == "" or (messages and messages[0]["role"] == "system"):
+        return messages
+    return [{"role": "system", "content": _as_text("system", system)}, *messages]
+
+
+def _text(fields: Mapping[str, Any], columns: Mapping[str, str], target: str) -> str:
+    column = columns.get(target, target)
+    return _as_text(target if column == target else f"{target} ({column})", _get(fields, column))
+
+
+def _as_text(name: str, value: object) -> str:
+    if value is None:
+        raise _Unusable(f"{name}: is null")
+    if not isinstance(value, str):
+        raise _Unusable(f"{name}: must be text, got {_type_name(value)}")
+    if not value.strip():
+        raise _Unusable(f"{name}: is empty")
+    return value
+
+
+def _get(fields: Mapping[str, Any], column: str) -> Any:
+    if column not in fields:
+        present = ", ".join(repr(str(name)[:40]) for name in list(fields)[:12])
+        raise _Unusable(f"column {column[:60]!r} is missing; the columns are {present}")
+    return fields[column]
+
+
+def _optional(fields: Mapping[str, Any], columns: Mapping[str, str], target: str) -> Any:
+    """An optional column: one that `columns` names must be there, one of the target's own name may be."""
+    if target in columns:
+        return _get(fields, columns[target]) if columns[target] else None
+    return None if target in _BY_MAPPING_ONLY else fields.get(target)
+
+
+def _identifier(value: object) -> Any:
+    """An id as text; whole numbers become their digits, anything else is left for the row check to judge."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return value
+
+
+def _language(value: object, preset: str | None) -> Any:
+    """The primary part of a language tag: pt of pt-BR."""
+    if value is None or value == "":
+        return preset or UNDETERMINED
+    return value.replace("_", "-").partition("-")[0].lower() if isinstance(value, str) else value
+
+
+def _type_name(value: object) -> str:
+    return "null" if value is None else type(value).__name__
