@@ -1,7 +1,7 @@
 """The loopback Hub, empty and with a logged-in caller, for one test; see `tests/conftest.py` for the environment."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,13 @@ HOSTILE_IDS = (
 )
 
 
-def make_source(task: Task, num_clients: int = 24) -> Source:
+@pytest.fixture(scope="session", name="make_source")
+def make_source_fixture() -> Callable[[Task], Source]:
+    """`hostile_source`, for tests that change something about it."""
+    return hostile_source
+
+
+def hostile_source(task: Task, num_clients: int = 24) -> Source:
     """A corpus whose clients, file names and words try to break what shows them."""
     ids = [*HOSTILE_IDS, *(f"client-{index:02d}" for index in range(num_clients - len(HOSTILE_IDS)))]
 
@@ -89,7 +95,7 @@ def built_repos(tmp_path_factory: pytest.TempPathFactory) -> dict[Task, Path]:
     place = tmp_path_factory.mktemp("built")
     tasks: tuple[Task, ...] = ("sft", "preference")
     for task in tasks:
-        build(make_source(task), place / task)
+        build(hostile_source(task), place / task)
         write_report(place / task, place / task, seed=0)
         write_card(place / task)
     return {task: place / task for task in tasks}

@@ -1,7 +1,11 @@
 """From a folder to the Hub and back, through the real clients: publish, load, read one client, train."""
 
 import json
+import random
+import re
 import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,16 +13,37 @@ import pytest
 from datasets import Dataset, load_dataset
 
 from fedllm_data import load_client, load_clients
+from fedllm_data.build import build
+from fedllm_data.card import write_card
 from fedllm_data.errors import ClientNotFoundError, HubError, SchemaError
 from fedllm_data.hub import publish
 from fedllm_data.schema import SCHEMAS
+from fedllm_data.source import Source, SourceRow
 from tests.hub.server import LoopbackHub
 
 
 @pytest.fixture
-def repo_id(client_repo: Path, tmp_path: Path) -> str:
+def repo_id(tmp_path: Path) -> str:
     """A name of its own for every test: the clients' caches know repos by name."""
-    return f"org/{client_repo.name}-{tmp_path.name.replace('_', '-').strip('-')}"[:90]
+    return f"org/{re.sub('[^A-Za-z0-9]+', '-', tmp_path.name).strip('-')}"
+
+
+@pytest.fixture
+def large_repo(tmp_path: Path, make_source: Callable[..., Source]) -> Path:
+    """Clients whose rows fill more row groups than pyarrow reads ahead: random letters, which do not compress."""
+    source = make_source("sft")
+    letters = random.Random(0)
+
+    def read(*_: object) -> Iterator[SourceRow]:
+        for index in range(3200):
+            text = letters.randbytes(1200).hex()
+            messages = [{"role": "user", "content": text[:400]}, {"role": "assistant", "content": text[400:]}]
+            row = {"client_id": f"client-{index // 20:03d}", "row_id": str(index), "messages": messages}
+            yield SourceRow(row, "memory", index)
+
+    build(replace(source, read=read), tmp_path / "large")
+    write_card(tmp_path / "large")
+    return tmp_path / "large"
 
 
 def test_publish_sends_all_but_the_rejected_rows_in_one_commit(
@@ -101,6 +126,23 @@ def test_a_folder_that_is_not_sound_is_not_published(hub: LoopbackHub, client_re
     with pytest.raises(HubError, match="is not a Hub repo id"):
         publish(client_repo, "no-namespace")
     assert hub.requests == []
+
+
+def test_one_client_is_read_by_ranges_and_the_token_stays_with_the_hub(
+    hub: LoopbackHub, tmp_path: Path, repo_id: str, large_repo: Path
+) -> None:
+    publish(large_repo, repo_id)
+    [path] = large_repo.glob("data/train-*.parquet")
+    client_id = load_clients(large_repo).table["client_id"][0].as_py()
+    hub.requests.clear()
+    rows = load_client(repo_id, client_id)
+    assert rows.to_list() == load_client(large_repo, client_id).to_list()
+    from_storage = [request for request in hub.requests if request.host == "localhost" and request.num_bytes]
+    assert {request.status for request in from_storage} == {206}
+    # A row group holds about 0.5 MB; the file has more than ten, and the client lies in one or two of them.
+    assert 0 < sum(request.num_bytes for request in from_storage) < path.stat().st_size / 4
+    assert not any(request.has_token for request in from_storage)
+    assert any(request.has_token for request in hub.requests)
 
 
 def has_null(value: Any) -> bool:
