@@ -306,7 +306,7 @@ def format_chance(mean: float | None, std: float | None) -> str:
     if std <= 1e-12 * max(1.0, abs(mean)):
         return f"{format_number(mean)} ± 0"
     decimals = max(0, 1 - math.floor(math.log10(std)))
-    return f"{mean:,.{decimals}f} ± {std:,.{decimals}f}"
+    return f"{round(mean, decimals) + 0.0:,.{decimals}f} ± {std:,.{decimals}f}"
 
 
 def _splits(repo_or_dir: str | Path, revision: str | None) -> list[str]:
@@ -336,8 +336,8 @@ def _chance_sentence(title: str, result: AxisResult, headline: str) -> str:
         return ""
     return (
         f"{title} {format_number(estimate.value)}; chance alone would give"
-        f" {format_chance(estimate.null_mean, estimate.null_std)} (p = {format_number(result.p_holm)} after correction for the number"
-        " of axes)."
+        f" {format_chance(estimate.null_mean, estimate.null_std)} (p = {format_number(result.p_holm)} after"
+        " correction for the number of axes)."
     )
 
 

@@ -112,7 +112,7 @@ def measure_axes(
     present = [profile for profile in profiles if profile.num_rows > 0]
     if not present:
         raise ReportError(
-            f"no rows to report on: {len(profiles)} clients with 0 rows in all; choose another split or folder"
+            f"no rows to report on: {len(profiles)} client(s) with 0 rows in all; choose another split or folder"
         )
     pool = merge_profiles(present, client_id="pool")
     results = {

@@ -1,0 +1,136 @@
+import ast
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedllm_data import heterogeneity
+from fedllm_data.errors import ReportError
+from fedllm_data.heterogeneity import AXES, measure_axes
+from fedllm_data.heterogeneity.profile import ClientProfile
+
+FEW = {"num_null": 199, "num_bootstrap": 99}
+
+
+def test_clients_of_one_pool_lie_inside_the_null(make_profiles, mixed_clients):
+    results = measure_axes(make_profiles(mixed_clients), **FEW)
+    for axis in ("language", "length"):
+        assert results[axis].verdict == "no more than chance"
+        assert all(abs(estimate.z) < 3 for estimate in results[axis].estimates.values())
+
+
+def test_identical_clients_differ_less_than_chance(make_profiles):
+    rows = {"language": ["en", "fr"] * 10, "response_tokens": [5, 50] * 10}
+    results = measure_axes(make_profiles({f"c{index}": rows for index in range(12)}), **FEW)
+    for axis in AXES.values():
+        assert results[axis.name].verdict != "more than chance"
+    assert results["language"].estimates["divergence_bits"].value == pytest.approx(0, abs=1e-12)
+    assert results["quantity"].estimates["gini"].value == 0
+
+
+def test_disjoint_clients_reach_the_maximum_of_every_axis(make_profiles):
+    clients = {
+        f"c{index}": {"language": [f"l{index}"] * 30, "response_tokens": [10 * 2**index] * 30} for index in range(6)
+    }
+    results = measure_axes(make_profiles(clients), **FEW)
+    assert results["language"].estimates["divergence_fraction"].value == 1.0
+    assert results["language"].estimates["divergence_bits"].value == pytest.approx(np.log2(6))
+    assert results["length"].estimates["response_icc"].value == pytest.approx(1.0)
+    for axis in ("language", "length"):
+        assert results[axis].p_holm == pytest.approx(results[axis].estimates[AXES[axis].headline].p * 2, abs=0.006)
+        assert results[axis].verdict == "more than chance"
+
+
+def test_shuffled_client_ids_lie_inside_the_null_in_most_seeds(make_profiles):
+    rng = np.random.default_rng(1)
+    num_rows, extreme = 600, dict.fromkeys(("language", "length"), 0)
+    owner = np.sort(rng.integers(0, 20, num_rows))
+    language = np.array(["de", "en", "fr"])[owner % 3]
+    tokens = np.exp(rng.normal(4 + owner / 10, 0.5)).astype(int) + 1
+    for seed in range(20):
+        shuffle = rng.permutation(num_rows)
+        clients = {
+            f"c{index:02d}": {
+                "language": language[shuffle][owner == index].tolist(),
+                "response_tokens": tokens[shuffle][owner == index],
+            }
+            for index in range(20)
+        }
+        results = measure_axes(make_profiles(clients), seed=seed, num_null=99, num_bootstrap=9)
+        for axis in extreme:
+            extreme[axis] += results[axis].estimates[AXES[axis].headline].p <= 0.05
+    assert max(extreme.values()) <= 4  # 1 in 20 is expected; 5 or more has probability 0.003
+
+
+def test_permuting_the_clients_changes_nothing(make_profiles, mixed_clients):
+    profiles = make_profiles(mixed_clients)
+    assert measure_axes(profiles[::-1], **FEW) == measure_axes(profiles, **FEW)
+
+
+def test_the_seed_decides_and_axes_have_streams_of_their_own(make_profiles, mixed_clients):
+    profiles = make_profiles(mixed_clients)
+    all_axes = measure_axes(profiles, seed=3, **FEW)
+    alone = measure_axes(profiles, seed=3, axes={"length": AXES["length"]}, **FEW)
+    assert alone["length"].estimates == all_axes["length"].estimates
+    other = measure_axes(profiles, seed=4, **FEW)
+    assert other["length"].estimates["response_icc"].null_mean != alone["length"].estimates["response_icc"].null_mean
+
+
+def test_profiles_that_travelled_as_json_give_the_same_report(make_profiles, mixed_clients):
+    profiles = make_profiles(mixed_clients)
+    travelled = [ClientProfile.from_json(profile.to_json()) for profile in profiles]
+    assert measure_axes(travelled, **FEW) == measure_axes(profiles, **FEW)
+
+
+def test_one_client_is_not_enough_data(make_profiles):
+    results = measure_axes(make_profiles({"a": {"language": ["en", "fr"] * 5}}), **FEW)
+    for result in results.values():
+        assert result.verdict == "not enough data"
+        assert result.p_holm is None
+        assert result.sentence.startswith("Not enough data: 1 client")
+        assert all(estimate.value is None and estimate.reason for estimate in result.estimates.values())
+
+
+def test_few_clients_have_no_interval(make_profiles, mixed_clients):
+    few = dict(list(mixed_clients.items())[:4])
+    estimate = measure_axes(make_profiles(few), **FEW)["quantity"].estimates["gini"]
+    assert estimate.value is not None
+    assert (estimate.low, estimate.high) == (None, None)
+
+
+def test_the_interval_holds_the_value_of_the_headlines(make_profiles, mixed_clients):
+    for name, result in measure_axes(make_profiles(mixed_clients), **FEW).items():
+        estimate = result.estimates[AXES[name].headline]
+        assert estimate.low <= estimate.value <= estimate.high
+
+
+def test_no_rows_are_refused():
+    with pytest.raises(ReportError, match=r"no rows to report on: 1 client\(s\) with 0 rows in all"):
+        measure_axes([ClientProfile("a", "words", 0, {})])
+
+
+def test_every_axis_names_a_headline_that_it_measures(make_profiles, mixed_clients):
+    results = measure_axes(make_profiles(mixed_clients), num_null=2, num_bootstrap=2)
+    for name, axis in AXES.items():
+        assert axis.name == name
+        assert axis.headline in axis.measures
+        assert set(results[name].estimates) == set(axis.measures)
+        assert all(len(column) == len(results[name].client_ids) for column in results[name].per_client.values())
+
+
+def test_an_axis_can_be_added_as_one_object(make_profiles, mixed_clients):
+    longer = replace(AXES["language"], name="tongue", min_rows=30)
+    result = measure_axes(make_profiles(mixed_clients), axes={"tongue": longer}, **FEW)["tongue"]
+    assert all(len(mixed_clients[client_id]["language"]) >= 30 for client_id in result.client_ids)
+
+
+def test_the_package_imports_numpy_and_scipy_only():
+    allowed = {"numpy", "scipy", "collections", "dataclasses", "typing", "hashlib", "itertools"}
+    for path in sorted(Path(heterogeneity.__file__).parent.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else []
+            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            for name in names:
+                inside = name.startswith("fedllm_data.heterogeneity") or name == "fedllm_data.errors"
+                assert inside or name.split(".")[0] in allowed, f"{path.name} imports {name}"

@@ -1,0 +1,202 @@
+import json
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import datasets
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from fedllm_data.clients import ClientDataset
+from fedllm_data.errors import FedLLMError, ReportError
+from fedllm_data.heterogeneity import AXES
+from fedllm_data.report import dump_json, heterogeneity_report, write_report
+
+HOSTILE = "<script>alert('x')</script>/../../{{ 7 * 7 }}"
+FEW = {"num_null": 99, "num_bootstrap": 49}
+
+
+def _rows(ids: list[str], seed: int = 0) -> list[dict]:
+    rng = np.random.default_rng(seed)
+    rows = []
+    for index, client_id in enumerate(ids):
+        for _ in range(int(rng.integers(2, 30))):
+            messages = [
+                {"role": "user", "content": "word " * int(rng.integers(1, 20))},
+                {"role": "assistant", "content": "word " * int(rng.integers(1, 30 * (1 + index)))},
+            ]
+            language = str(rng.choice(["en", "fr", "de"])) if index else "en"
+            rows.append({"client_id": client_id, "language": language, "messages": messages})
+    return rows
+
+
+def _clients(ids: list[str], split: str = "train", seed: int = 0) -> ClientDataset:
+    return ClientDataset.from_dataset(datasets.Dataset.from_list(_rows(ids, seed)), name="fed-test", split=split)
+
+
+@pytest.fixture
+def client_repo(tmp_path):
+    """A folder with the files that a report reads: train and unseen rows, and public ones that it must not."""
+    folder = tmp_path / "fed-test"
+    (folder / "data").mkdir(parents=True)
+    for seed, (split, ids) in enumerate(
+        {"train": [HOSTILE, "b", "c", "d", "e"], "unseen": ["x", "y"], "public": ["public"]}.items()
+    ):
+        table = _clients(ids, split, seed).rows.data.table
+        pq.write_table(table, folder / f"data/{split}-00000-of-00001.parquet")
+    return folder
+
+
+def test_report_covers_the_rows_of_all_clients_and_no_public_row(client_repo, tmp_path):
+    document = write_report(client_repo, tmp_path / "out")
+    assert document["splits"] == ["train", "unseen"]
+    assert document["num_clients"] == 7
+    assert "public" not in document["clients"]["client_id"]
+    assert document["name"] == "fed-test"
+    assert write_report(client_repo, tmp_path / "unseen", split="unseen")["clients"]["client_id"] == ["x", "y"]
+
+
+def test_files_are_those_of_the_axes_and_no_client_id_names_one(client_repo, tmp_path):
+    write_report(client_repo, tmp_path / "out")
+    found = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*"))
+    assert found == [
+        "figures",
+        "figures/language.svg",
+        "figures/length.svg",
+        "figures/quantity.svg",
+        "heterogeneity.json",
+        "report.html",
+    ]
+    for path in (tmp_path / "out/figures").glob("*.svg"):
+        assert ElementTree.parse(path).getroot().tag.endswith("svg")
+
+
+def test_the_same_seed_writes_the_same_bytes(client_repo, tmp_path):
+    for out in ("one", "two"):
+        write_report(client_repo, tmp_path / out, seed=3)
+    for path in (tmp_path / "one").rglob("*.*"):
+        assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
+
+
+def test_json_file_is_the_returned_document_and_names_no_place_on_this_machine(client_repo, tmp_path):
+    document = write_report(client_repo, tmp_path / "out")
+    text = (tmp_path / "out/heterogeneity.json").read_text()
+    assert json.loads(text) == document
+    assert str(tmp_path) not in text + (tmp_path / "out/report.html").read_text()
+
+
+class _Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [
+            value for name, value in attrs if name in ("src", "href", "xlink:href") and not value.startswith("#")
+        ]
+
+
+def test_page_escapes_client_ids_and_loads_nothing(client_repo, tmp_path):
+    write_report(client_repo, tmp_path / "out")
+    page = (tmp_path / "out/report.html").read_text()
+    tags = _Tags()
+    tags.feed(page)
+    assert "script" not in tags.tags
+    assert tags.addresses == []
+    assert "&lt;script&gt;" in page
+    assert "{{ 7 * 7 }}" in page  # shown as it is, not evaluated
+    assert tags.tags.count("figure") == 3
+
+
+def test_an_earlier_report_is_replaced_and_figures_without_data_go(client_repo, tmp_path):
+    out = tmp_path / "out"
+    (out / "figures").mkdir(parents=True)
+    (out / "figures/quantity.svg").write_text("old")
+    (out / "notes.txt").write_text("mine")
+    one_client = tmp_path / "one-client"
+    (one_client / "data").mkdir(parents=True)
+    pq.write_table(_clients(["a"]).rows.data.table, one_client / "data/train-00000-of-00001.parquet")
+
+    document = write_report(one_client, out)
+
+    assert list((out / "figures").iterdir()) == []
+    assert (out / "notes.txt").read_text() == "mine"
+    assert document["summary"] == "One client alone: not enough data on quantity, language and length."
+    assert "not enough data: 1 client, at least 2 are needed" in (out / "report.html").read_text()
+
+
+def test_report_is_the_same_for_clients_in_another_order():
+    rows = _rows(list("abcdef"))
+    one, two = (
+        heterogeneity_report(ClientDataset.from_dataset(datasets.Dataset.from_list(some)), **FEW)
+        for some in (rows, rows[::-1])
+    )
+    assert one.to_json()["axes"] == two.to_json()["axes"]
+
+
+def test_table_has_a_line_an_axis_or_a_line_a_measure():
+    report = heterogeneity_report(_clients(list("abcdef")), **FEW)
+    assert len(report.table().splitlines()) == 2 + len(AXES)
+    assert len(report.table(all_measures=True).splitlines()) == 2 + sum(len(axis.measures) for axis in AXES.values())
+    assert "| quantity | Gini coefficient (fraction) |" in report.table()
+
+
+def test_summary_says_in_which_axes_clients_differ():
+    rows = [
+        {"client_id": client_id, "language": client_id, "messages": [{"role": "user", "content": "hi"}, turn]}
+        for client_id in ("en", "fr", "de")
+        for turn in [{"role": "assistant", "content": "one two"}, {"role": "assistant", "content": "three"}] * 10
+    ]
+    report = heterogeneity_report(ClientDataset.from_dataset(datasets.Dataset.from_list(rows)), **FEW)
+    assert report.summary() == (
+        "The 3 clients differ in language more than chance explains; they do not differ in quantity and length more"
+        " than chance explains."
+    )
+
+
+def test_measures_carry_everything_needed_to_read_them():
+    document = heterogeneity_report(_clients(list("abcdef")), **FEW).to_json()
+    for axis in document["axes"].values():
+        assert axis["headline"] in axis["measures"]
+        for measure in axis["measures"].values():
+            assert measure["unit"]
+            assert measure["meaning"]
+            assert (measure["value"] is None) == (measure["reason"] is not None)
+    assert document["config"]["tokenizer"] == "unicode-words"
+    assert {len(column) for column in document["clients"].values()} == {6}
+
+
+def test_json_text_keeps_what_it_is_given():
+    value = {"a": {}, "b": [1, None, "é"], "c": {"d": [], "e": 0.1}}
+    assert json.loads(dump_json(value)) == value
+
+
+def test_splits_of_two_formats_are_refused():
+    turn = [{"role": "user", "content": "hi"}]
+    answers = {"chosen": [{"role": "assistant", "content": "a"}], "rejected": [{"role": "assistant", "content": "b"}]}
+    pairs = ClientDataset.from_dataset(datasets.Dataset.from_list([{"client_id": "a", "prompt": turn, **answers}]))
+    with pytest.raises(ReportError, match="fed-test mixes preference and sft rows"):
+        heterogeneity_report([_clients(["a"]), pairs])
+
+
+def test_no_split_and_impossible_settings_are_refused():
+    with pytest.raises(ReportError, match="no split to report on"):
+        heterogeneity_report([])
+    with pytest.raises(ReportError, match="num_null=0"):
+        heterogeneity_report(_clients(["a"]), num_null=0)
+
+
+def test_a_file_in_place_of_the_output_folder_is_refused(client_repo, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(ReportError, match="out is a file: give a folder for the report"):
+        write_report(client_repo, tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_folder_that_is_no_client_repo_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FedLLMError, match="is no client repo"):
+        write_report(tmp_path / "empty", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
