@@ -1,0 +1,198 @@
+"""The command `fedllm-eval`: score a policy per client, compare what was scored, list what is measured."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fedllm_data.errors import FedLLMError
+
+__all__ = ["main"]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a subcommand and return the exit code: 0 when the work was done, 2 on bad input."""
+    arguments = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], None] = arguments.command
+    try:
+        command(arguments)
+    except FedLLMError as error:
+        print(f"fedllm-eval: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        place = f" {error.filename}" if error.filename else ""
+        print(f"fedllm-eval: error: {error.strerror or error}{place}; check path and permissions", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("fedllm-eval: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fedllm-eval", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="score a run, an adapter or a model on the clients of a dataset")
+    run.add_argument("policy", metavar="RUN_OR_MODEL", help="run folder, adapter or model; folder or Hub id")
+    run.add_argument("--data", required=True, metavar="DIR_OR_ID", help="client repo: folder or Hub id")
+    run.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for results.json and the tables")
+    run.add_argument(
+        "--reference",
+        metavar="RUN_OR_MODEL",
+        help="what implicit rewards are measured against; by default what the run started from",
+    )
+    run.add_argument("--splits", nargs="+", metavar="SPLIT", help="by default those of test and unseen there are")
+    run.add_argument("--beta", type=float, help="DPO's beta; by default the run's own, else 0.1")
+    run.add_argument("--max-clients", type=int, metavar="N", help="score at most N clients of each split")
+    run.add_argument("--max-rows", type=int, metavar="N", help="score at most N rows of each client")
+    run.add_argument("--batch-size", type=int, default=8, metavar="N", help="sequences in a batch (8)")
+    run.add_argument(
+        "--max-length", type=int, metavar="N", help="tokens a sequence keeps (1024, or what the model holds)"
+    )
+    run.add_argument("--seed", type=int, default=0, help="of the samples and the bootstrap (0)")
+    run.add_argument("--revision", help="of RUN_OR_MODEL on the Hub")
+    run.add_argument("--data-revision", help="of --data on the Hub")
+    run.add_argument("--json", action="store_true", help="print results.json instead of the table")
+    run.set_defaults(command=_run)
+
+    compare = commands.add_parser("compare", help="compare results folders with the first, client by client")
+    compare.add_argument("folders", nargs="+", type=Path, metavar="DIR", help="two or more folders made by `run`")
+    compare.add_argument("--out", type=Path, metavar="DIR", help="folder for comparison.json and comparison.md")
+    compare.add_argument("--seed", type=int, default=0, help="of the bootstrap (0)")
+    compare.add_argument("--json", action="store_true", help="print the comparison as JSON")
+    compare.set_defaults(command=_compare)
+
+    listing = commands.add_parser("list", help="what is measured, in which unit, and the evaluate modules")
+    listing.add_argument("--json", action="store_true", help="print the list as JSON")
+    listing.set_defaults(command=_list)
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from fedllm_eval.run import score_run
+
+    with _Progress() as progress:
+        results = score_run(
+            arguments.policy,
+            arguments.data,
+            arguments.out,
+            reference=arguments.reference,
+            splits=arguments.splits,
+            beta=arguments.beta,
+            max_clients=arguments.max_clients,
+            max_rows_per_client=arguments.max_rows,
+            batch_size=arguments.batch_size,
+            max_length=arguments.max_length,
+            seed=arguments.seed,
+            revision=arguments.revision,
+            data_revision=arguments.data_revision,
+            progress=progress,
+        )
+    if arguments.json:
+        _print_json(results.summary)
+        return
+    _print_table(results.table())
+    for split, part in results.summary["splits"].items():
+        for note in part["notes"]:
+            print(f"{split}: {note}")
+    print(f"results in {arguments.out}")
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from fedllm_eval.compare import compare_results, comparison_table, write_comparison
+
+    comparison = compare_results(arguments.folders, seed=arguments.seed)
+    if arguments.out is not None:
+        write_comparison(comparison, arguments.out)
+    if arguments.json:
+        _print_json(comparison)
+        return
+    _print_table(comparison_table(comparison))
+    for item in comparison["comparisons"]:
+        print(item["verdict"])
+    for note in comparison["notes"]:
+        print(f"not compared: {note}")
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    from fedllm_eval.metrics import METRIC_FOLDERS
+    from fedllm_eval.scores import SCORES
+
+    if arguments.json:
+        _print_json(
+            {
+                "scores": {
+                    name: {
+                        "task": score.task,
+                        "unit": score.unit,
+                        "higher_is_better": score.higher_is_better,
+                        "needs_reference": score.needs_reference,
+                        "summary": score.summary,
+                    }
+                    for name, score in SCORES.items()
+                },
+                "evaluate_modules": {name: str(folder) for name, folder in METRIC_FOLDERS.items()},
+            }
+        )
+        return
+    from rich.table import Table
+
+    table = Table(title="scores of `fedllm-eval run`, for each client and over clients")
+    for header in ("score", "data", "unit", "better", "what it is"):
+        table.add_column(header)
+    for name, score in SCORES.items():
+        better = "higher" if score.higher_is_better else "lower"
+        table.add_row(name, score.task, score.unit, better, score.summary)
+    _print_table(table)
+    print("modules for evaluate.load(path):")
+    for name, folder in METRIC_FOLDERS.items():
+        print(f"  {name}  {folder}")
+
+
+def _print_json(content: Any) -> None:
+    import json
+
+    print(json.dumps(content, indent=2, ensure_ascii=False))
+
+
+def _print_table(table: Any) -> None:
+    from rich.console import Console
+
+    console = Console()
+    # In a pipe or a log a table is not wrapped to 80 columns: its numbers must stay whole.
+    console = console if console.is_terminal else Console(width=200)
+    console.print(table)
+
+
+class _Progress:
+    """A bar per scored split on a terminal, one line a quarter of the way otherwise; on stderr."""
+
+    def __enter__(self) -> "_Progress":
+        from rich.console import Console
+        from rich.progress import Progress, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        self.bars = Progress(*Progress.get_default_columns()[:-1], TimeRemainingColumn(), console=console)
+        self.on_terminal = console.is_terminal
+        self.tasks: dict[str, Any] = {}
+        self.quarters: dict[str, int] = {}
+        if self.on_terminal:
+            self.bars.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.on_terminal:
+            self.bars.stop()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if self.on_terminal:
+            if what not in self.tasks:
+                self.tasks[what] = self.bars.add_task(what, total=total)
+            self.bars.update(self.tasks[what], completed=done)
+            return
+        quarter = 4 * done // total
+        if quarter > self.quarters.get(what, 0):
+            self.quarters[what] = quarter
+            print(f"{what}: {done} of {total} sequences", file=sys.stderr)

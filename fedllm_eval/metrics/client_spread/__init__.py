@@ -1,0 +1,1 @@
+"""The `client_spread` metric as an `evaluate` module and a Space."""

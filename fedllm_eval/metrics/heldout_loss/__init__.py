@@ -1,0 +1,1 @@
+"""The `heldout_loss` metric as an `evaluate` module and a Space."""

@@ -1,0 +1,261 @@
+"""What a scoring leaves behind: a folder with `results.json`, `per_client.parquet` and `results.md`, and a table.
+
+`results.json` says what was scored, against what, on which data and with which settings; every score stands with its
+interval and the number of clients and items behind it, split by split. The folder appears whole or not at all.
+"""
+
+import importlib.metadata
+import json
+import math
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fedllm_data.errors import ConfigError, MetricError
+from fedllm_eval.scores import ClientScores
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = [
+    "FORMAT",
+    "Results",
+    "check_out",
+    "make_results",
+    "read_results",
+    "replace_folder",
+    "without_nan",
+    "write_results",
+]
+
+FORMAT = "fedllm-eval/1"
+FILES = ("results.json", "per_client.parquet", "results.md")
+PACKAGES = ("fedllm-commons", "torch", "transformers", "peft", "datasets", "numpy", "scipy")
+
+
+@dataclass(frozen=True)
+class Results:
+    """The content of a results folder."""
+
+    summary: Mapping[str, Any]
+    """What `results.json` holds; undefined numbers are None."""
+    per_client: pa.Table
+    """One row per split and client."""
+
+    def markdown(self) -> str:
+        """Return the scores as a Markdown document."""
+        policy, reference = self.summary["policy"]["name"], self.summary["reference"]
+        lines = [f"# Scores of {policy}", ""]
+        if reference is not None:
+            lines += [f"Implicit rewards against {reference['name']}, beta {self.summary['settings']['beta']:g}.", ""]
+        header = _cells(self.summary)[0]
+        lines += ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+        lines += ["| " + " | ".join(cells) + " |" for cells in _cells(self.summary)[1:]]
+        lines += ["", LEGEND, ""]
+        lines += [f"- {split}: {note}." for split, part in self.summary["splits"].items() for note in part["notes"]]
+        return "\n".join(lines).rstrip() + "\n"
+
+    def table(self) -> "Table":
+        """Return the scores as a table for the terminal."""
+        from rich.table import Table
+
+        header, *rows = _cells(self.summary)
+        table = Table(title=f"{self.summary['policy']['name']} on {self.summary['dataset']['name']}", caption=LEGEND)
+        for position, name in enumerate(header):
+            table.add_column(name, justify="left" if position < 2 else "right")
+        for cells in rows:
+            table.add_row(*cells)
+        return table
+
+
+LEGEND = (
+    "Mean over clients with its 95 % interval (clients resampled); pooled is the mean over all rows or tokens; worst "
+    "decile is the mean of the tenth of the clients served worst."
+)
+
+
+def make_results(scores: Sequence[ClientScores], *, seed: int = 0) -> Results:
+    """Gather the scores of one policy on several splits.
+
+    Args:
+        scores: one item a split; same policy, reference, dataset revision and settings.
+        seed: of the bootstrap.
+
+    Raises:
+        MetricError: if there are no scores, a split comes twice, or the items differ in what was scored or how.
+    """
+    if not scores:
+        raise MetricError("no split was scored; name at least one split that the dataset has")
+    first = scores[0]
+    for other in scores[1:]:
+        for what in ("task", "policy", "reference", "settings"):
+            if getattr(other, what) != getattr(first, what):
+                raise MetricError(f"splits {first.split} and {other.split} differ in {what}; score them alike")
+    if len({item.split for item in scores}) < len(scores):
+        raise MetricError("a split was scored twice; name each split once")
+    summary = {
+        "format": FORMAT,
+        "task": first.task,
+        "policy": dict(first.policy),
+        "reference": None if first.reference is None else dict(first.reference),
+        "dataset": {"name": first.dataset["name"], "revision": first.dataset["revision"]},
+        "settings": dict(first.settings),
+        "interval": {"confidence": 0.95, "method": "bca", "unit": "client", "num_resamples": 2000, "seed": seed},
+        "splits": {
+            item.split: {
+                "num_clients": item.table.num_rows,
+                "num_clients_in_split": item.dataset["num_clients"],
+                "num_rows_in_split": item.dataset["num_rows"],
+                **{
+                    column: int(sum(item.table[column].to_pylist()))
+                    for column in ("num_rows", "num_tokens", "num_skipped", "num_truncated")
+                },
+                "scores": item.summary(seed=seed),
+                "notes": list(item.notes),
+            }
+            for item in scores
+        },
+        "versions": _versions(),
+    }
+    return Results(without_nan(summary), pa.concat_tables([item.table for item in scores]))
+
+
+def write_results(results: Results, out: Path) -> None:
+    """Write a results folder; an earlier results folder of that name is replaced in one step.
+
+    Raises:
+        ConfigError: if `out` is a file, or a folder that holds anything but earlier results.
+    """
+
+    def fill(folder: Path) -> None:
+        pq.write_table(results.per_client, folder / "per_client.parquet")
+        (folder / "results.md").write_text(results.markdown(), encoding="utf-8")
+        text = json.dumps(results.summary, indent=2, ensure_ascii=False, allow_nan=False)
+        (folder / "results.json").write_text(text + "\n", encoding="utf-8")
+
+    replace_folder(out, fill, FILES)
+
+
+def read_results(folder: Path) -> Results:
+    """Read what `write_results` wrote.
+
+    Raises:
+        ConfigError: if the folder holds no results, or those of another format version.
+    """
+    path = Path(folder) / "results.json"
+    if not path.is_file() or not path.with_name("per_client.parquet").is_file():
+        raise ConfigError(f"{folder} holds no results; make them by `fedllm-eval run ... --out {folder}`")
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        table = pq.read_table(path.with_name("per_client.parquet"))
+    except (json.JSONDecodeError, UnicodeDecodeError, pa.ArrowInvalid) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"{folder} cannot be read: {reason}; score the policy again") from error
+    version = summary.get("format") if isinstance(summary, dict) else None
+    if version != FORMAT:
+        raise ConfigError(f"{path} has format {version!r}, this version reads {FORMAT!r}; score the policy again")
+    return Results(summary, table)
+
+
+def check_out(out: Path, files: Sequence[str]) -> None:
+    """Check that a folder may be written: before the work, not after it.
+
+    Args:
+        out: the folder to appear.
+        files: the names it may hold already.
+
+    Raises:
+        ConfigError: if `out` is a file, or a folder that holds other files.
+
+    >>> check_out(Path("fresh"), ["results.json"])
+    """
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"--out {out} is a file; name a folder")
+    foreign = sorted(path.name for path in out.iterdir() if path.name not in files) if out.exists() else []
+    if foreign:
+        raise ConfigError(f"--out {out} holds other files ({', '.join(foreign[:3])}); name a new folder")
+
+
+def replace_folder(out: Path, fill: Callable[[Path], None], files: Sequence[str]) -> None:
+    """Fill a temporary sibling folder and put it in the place of `out`.
+
+    Args:
+        out: the folder to appear.
+        fill: called with the temporary folder.
+        files: the names `out` may hold already; anything else in it stops the write before it starts.
+
+    Raises:
+        ConfigError: if `out` is a file, or a folder that holds other files.
+    """
+    out = Path(out)
+    check_out(out, files)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        (fresh := temporary / "new").mkdir()
+        fill(fresh)
+        if out.exists():
+            os.rename(out, temporary / "old")
+        os.rename(fresh, out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _cells(summary: Mapping[str, Any]) -> list[list[str]]:
+    """Header and rows of the printed table."""
+    rows = [["split", "score", "mean [95 %]", "pooled [95 %]", "worst decile", "std", "clients", "items", "unit"]]
+    for split, part in summary["splits"].items():
+        for name, score in part["scores"].items():
+            rows.append(
+                [
+                    split,
+                    f"{name} {'↑' if score['higher_is_better'] else '↓'}",
+                    _with_interval(score["mean"], score["ci_low"], score["ci_high"]),
+                    _with_interval(score["weighted_mean"], score["weighted_ci_low"], score["weighted_ci_high"]),
+                    _number(score["worst_decile"]),
+                    _number(score["std"]),
+                    f"{score['num_clients']:,}",
+                    f"{score['num_items']:,} {'tokens' if score['weighted_by'] == 'tokens' else 'rows'}",
+                    score["unit"],
+                ]
+            )
+    return rows
+
+
+def _with_interval(mean: float | None, low: float | None, high: float | None) -> str:
+    return f"{_number(mean)} [{_number(low)}, {_number(high)}]"
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.4f}" if abs(value) < 100 else f"{value:.1f}"
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def without_nan(value: Any) -> Any:
+    """Return the value as JSON can hold it: what is undefined (NaN) becomes null.
+
+    >>> without_nan({"ci_low": float("nan"), "notes": ("a",)})
+    {'ci_low': None, 'notes': ['a']}
+    """
+    if isinstance(value, Mapping):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
