@@ -1,0 +1,141 @@
+"""Intervals and paired tests: by hand, against SciPy, and their coverage on simulated clients."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from fedllm_data.errors import MetricError
+from fedllm_eval.scoring import intervals
+from fedllm_eval.scoring.intervals import mean_interval, paired_difference
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("bca", "BCa"), ("percentile", "percentile")])
+def test_bounds_agree_with_scipy_up_to_the_noise_of_resampling(ours, theirs):
+    x = np.random.default_rng(0).gamma(1.0, size=60)
+    interval = mean_interval(x, method=ours, num_resamples=40_000)
+    expected = stats.bootstrap(
+        (x,), np.mean, n_resamples=40_000, method=theirs, rng=np.random.default_rng(1)
+    ).confidence_interval
+    width = expected.high - expected.low
+    assert interval.low == pytest.approx(expected.low, abs=0.02 * width)
+    assert interval.high == pytest.approx(expected.high, abs=0.02 * width)
+
+
+def test_a_weighted_mean_is_a_ratio_of_sums_and_its_bounds_agree_with_scipy():
+    rng = np.random.default_rng(2)
+    x, w = rng.normal(size=50), rng.integers(1, 30, size=50).astype(float)
+    interval = mean_interval(x, w, num_resamples=40_000)
+    assert interval.mean == pytest.approx((x * w).sum() / w.sum())
+
+    def ratio(x, w, axis=-1):
+        return (x * w).sum(axis=axis) / w.sum(axis=axis)
+
+    expected = stats.bootstrap(
+        (x, w), ratio, paired=True, n_resamples=40_000, method="BCa", rng=np.random.default_rng(1)
+    ).confidence_interval
+    width = expected.high - expected.low
+    assert interval.low == pytest.approx(expected.low, abs=0.03 * width)
+    assert interval.high == pytest.approx(expected.high, abs=0.03 * width)
+
+
+def test_equal_weights_are_no_weights():
+    x = np.random.default_rng(3).normal(size=20)
+    a, b = mean_interval(x, np.full(20, 4.0)), mean_interval(x)
+    assert (a.mean, a.low, a.high) == pytest.approx((b.mean, b.low, b.high))
+
+
+def test_bounds_do_not_depend_on_how_resamples_are_chunked(monkeypatch):
+    x = np.random.default_rng(4).normal(size=30)
+    whole = mean_interval(x)
+    monkeypatch.setattr(intervals, "CHUNK", 100)
+    assert mean_interval(x) == whole
+
+
+def test_the_95_percent_interval_covers_the_mean_about_19_times_in_20():
+    rng = np.random.default_rng(5)
+    draws = rng.beta(2.0, 5.0, size=(300, 40))
+    intervals_ = [mean_interval(x, num_resamples=500, seed=i) for i, x in enumerate(draws)]
+    covered = np.mean([i.low <= 2 / 7 <= i.high for i in intervals_])
+    # Binomial noise at 300 draws: standard deviation .0126; BCa at K = 40 covers a little less than nominal.
+    assert 0.90 <= covered <= 0.99
+
+
+def test_equal_scores_have_an_interval_of_width_zero():
+    interval = mean_interval([2.0, 2.0, 2.0])
+    assert (interval.mean, interval.low, interval.high) == (2.0, 2.0, 2.0)
+
+
+def test_a_single_client_has_no_interval():
+    interval = mean_interval([2.0])
+    assert interval.mean == 2.0
+    assert np.isnan([interval.low, interval.high]).all()
+
+
+def test_a_seed_fixes_the_bounds():
+    x = np.random.default_rng(6).normal(size=25)
+    assert mean_interval(x, seed=1) == mean_interval(x, seed=1)
+    assert mean_interval(x, seed=1) != mean_interval(x, seed=2)
+
+
+def test_paired_difference_by_hand():
+    paired = paired_difference([1.0, 2.0, 3.0, 4.0], [2.0, 2.0, 2.0, 7.0])
+    # Differences 1, 0, -1, 3: mean .75; two clients higher, one lower.
+    assert paired.difference == 0.75
+    assert (paired.higher_fraction, paired.lower_fraction) == (0.5, 0.25)
+    # The sum is 3. Of the sign patterns of 1, 1, 3 (the zero doubles each), 3+1+1, 3+1-1, 3-1+1 and their mirrors
+    # reach 3 in size, 3-1-1 and its mirror do not: 6 of 8.
+    assert paired.p_value == 0.75
+
+
+@pytest.mark.parametrize("num_clients", [5, 9, 12])
+def test_the_exact_sign_flip_test_equals_scipys_permutation_test(num_clients):
+    rng = np.random.default_rng(num_clients)
+    a, b = rng.normal(size=num_clients), rng.normal(0.4, size=num_clients)
+    expected = stats.permutation_test(
+        (b - a,), lambda d, axis=-1: d.mean(axis=axis), permutation_type="samples", n_resamples=np.inf, vectorized=True
+    ).pvalue
+    assert paired_difference(a, b).p_value == pytest.approx(expected)
+
+
+def test_random_sign_flips_agree_with_the_exact_test(monkeypatch):
+    rng = np.random.default_rng(7)
+    a, b = rng.normal(size=13), rng.normal(0.5, size=13)
+    exact = paired_difference(a, b).p_value
+    monkeypatch.setattr(intervals, "MAX_EXACT_CLIENTS", 0)
+    assert paired_difference(a, b).p_value == pytest.approx(exact, abs=0.02)
+
+
+def test_many_clients_give_nearly_the_p_value_of_the_t_test():
+    rng = np.random.default_rng(8)
+    a, b = rng.normal(size=200), rng.normal(0.15, size=200)
+    assert paired_difference(a, b).p_value == pytest.approx(stats.ttest_rel(a, b).pvalue, abs=0.02)
+
+
+def test_no_difference_gives_p_one():
+    paired = paired_difference([1.0, 2.0, 3.0], [1.0, 2.0, 3.0])
+    assert (paired.difference, paired.low, paired.high, paired.p_value) == (0.0, 0.0, 0.0, 1.0)
+
+
+def test_swapping_the_sides_mirrors_the_result():
+    rng = np.random.default_rng(9)
+    a, b = rng.normal(size=(2, 30))
+    there, back = paired_difference(a, b), paired_difference(b, a)
+    assert there.difference == pytest.approx(-back.difference)
+    assert there.p_value == back.p_value
+    assert there.low == pytest.approx(-back.high)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: mean_interval([]), "at least one client"),
+        (lambda: mean_interval([1.0, float("nan")]), "client at position 1"),
+        (lambda: mean_interval([1.0, 2.0], [1.0]), "positive weights"),
+        (lambda: mean_interval([1.0, 2.0], [1.0, 0.0]), "positive weights"),
+        (lambda: mean_interval([1.0, 2.0], method="studentised"), "unknown"),
+        (lambda: paired_difference([1.0, 2.0], [1.0]), "2 clients against 1"),
+    ],
+)
+def test_what_makes_no_sense_is_an_error(call, message):
+    with pytest.raises(MetricError, match=message):
+        call()
