@@ -71,7 +71,9 @@ def parse_run_arguments(task: str, argv: Sequence[str]) -> RunArguments:
     if model.lora_target_modules is None:
         model.lora_target_modules = ["all-linear"]
     if given.adapter is not None and (changed := _lora_flags(argv)):
-        raise ConfigError(f"{changed[0]} is given, but adapter {given.adapter!r} brings its own LoRA settings; drop it")
+        raise ConfigError(
+            f"{changed[0]} is given, but adapter {given.adapter!r} brings its own LoRA settings; drop it"
+        )
     if model.model_name_or_path is not None:
         raise ConfigError("--model_name_or_path is called --model here; use that")
     if model.load_in_4bit or model.load_in_8bit:

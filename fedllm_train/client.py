@@ -101,9 +101,7 @@ class ResidentTrainer:
             seconds=time.perf_counter() - started,
         )
 
-    def _visit(
-        self, adapter: Adapter, rows: Any, learning_rate: float, seed: int
-    ) -> tuple[Adapter, dict[str, float]]:
+    def _visit(self, adapter: Adapter, rows: Any, learning_rate: float, seed: int) -> tuple[Adapter, dict[str, float]]:
         trainer = self._trainer
         self.live_adapter.load(adapter)
         trainer.train_dataset = rows

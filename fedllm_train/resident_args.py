@@ -57,8 +57,8 @@ def resident_args(client_args: SFTConfig | DPOConfig, *, local_steps: int, works
     scheduler = SchedulerType(client_args.lr_scheduler_type)
     if scheduler not in (SchedulerType(defaults["lr_scheduler_type"]), SchedulerType.CONSTANT):
         raise ConfigError(
-            f"lr_scheduler_type={scheduler.value!r} cannot be honoured: the learning rate follows a cosine over rounds "
-            "and is constant inside a round; leave it out"
+            f"lr_scheduler_type={scheduler.value!r} cannot be honoured: the learning rate follows a cosine over "
+            "rounds and is constant inside a round; leave it out"
         )
     args = copy.copy(client_args)
     args.output_dir = workspace
@@ -87,4 +87,3 @@ def _differs(value: Any, default: Any) -> bool:
     if not value and not default:  # TRL fills some defaults of None in with False, [] or {}
         return False
     return bool(getattr(value, "value", value) != default)
-

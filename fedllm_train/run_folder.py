@@ -1,12 +1,12 @@
 """The run folder: what lies where, and when a run may begin in it.
 
-    config.yaml      resolved settings, package versions, revisions of data and base model
-    rounds.jsonl     one line a round
-    checkpoints/     the newest rounds' states
-    adapter/         the finished adapter, as PEFT writes it
-    start_adapter/   the adapter the run started from, if any: with the base, DPO's reference
-    README.md        model card
-    .work/           token ids and updates in transit while the run is on; removed when it is done
+config.yaml      resolved settings, package versions, revisions of data and base model
+rounds.jsonl     one line a round
+checkpoints/     the newest rounds' states
+adapter/         the finished adapter, as PEFT writes it
+start_adapter/   the adapter the run started from, if any: with the base, DPO's reference
+README.md        model card
+.work/           token ids and updates in transit while the run is on; removed when it is done
 """
 
 import json

@@ -103,6 +103,9 @@ class TokenCache:
             table = packed.data.table.combine_chunks()
         facts = {"num_rows": str(len(kept)), "num_dropped_rows": str(len(encoded) - len(kept))}
         temporary = path.with_suffix(".partial")
-        with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_stream(file, table.schema.with_metadata(facts)) as out:
+        with (
+            pa.OSFile(str(temporary), "wb") as file,
+            pa.ipc.new_stream(file, table.schema.with_metadata(facts)) as out,
+        ):
             out.write_table(table.replace_schema_metadata(facts))
         temporary.replace(path)

@@ -18,6 +18,7 @@ from trl import DPOConfig, SFTConfig
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapter import LiveAdapter, adapter_sha256
+from fedllm_train.card import write_run_card
 from fedllm_train.checkpoint import RunState, load_latest, mend_records
 from fedllm_train.client import ResidentTrainer
 from fedllm_train.config import FederatedConfig
@@ -32,6 +33,7 @@ from fedllm_train.strategies import STRATEGIES
 from fedllm_train.tokens import TokenCache
 
 if TYPE_CHECKING:
+    from fedllm_data.hub import PushResult
     from fedllm_eval.results import Results
 
 __all__ = ["FederatedTrainer"]
@@ -168,26 +170,23 @@ class FederatedTrainer:
         self._finish(self.state)
         return self.state
 
-    def evaluate(self, *, splits: Sequence[str] = ("test", "unseen"), **options: Any) -> "Results":
-        """Score the policy per client on held-out splits of the training dataset, against what the run started from.
+    def evaluate(self, **options: Any) -> "Results":
+        """Score the finished run per client on the held-out splits of the dataset it was trained on.
 
         Args:
-            splits: splits of the client repo.
-            options: of `fedllm_eval.evaluate.evaluate_run`.
+            options: of `fedllm_eval.run.score_run`, such as `splits` or `max_clients`.
 
         Returns:
-            The results; `results.json` and the per-client table are in the run folder.
+            The results; they are also in the run folder's `scores/`, and its card shows them.
         """
-        from fedllm_eval.evaluate import evaluate_run
+        from fedllm_eval.run import score_run
 
-        return evaluate_run(self.run, self.clients.name, splits=splits, out=self.run, **options)
+        results = score_run(self.run, self.clients.name, self.run / "scores", **options)
+        write_run_card(self.run)
+        return results
 
-    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> str:
-        """Publish the finished adapter with its card, config, rounds and results as a model repo, in one commit.
-
-        Returns:
-            The commit's URL.
-        """
+    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> "PushResult":
+        """Publish the finished run as a model repo, in one commit: adapter, card, config, rounds and scores."""
         from fedllm_train.publish import publish_run
 
         return publish_run(self.run, repo_id, private=private, token=token)
@@ -210,7 +209,12 @@ class FederatedTrainer:
             "task": self.task,
             "model": {"name": policy.base_name, "revision": policy.base_revision},
             "start_adapter": adapter_sha256(self.start_adapter) if policy.has_adapter else None,
-            "data": {"name": self.clients.name, "revision": self.clients.revision, "split": self.clients.split},
+            "data": {
+                "name": self.clients.name,
+                "revision": self.clients.revision,
+                "split": self.clients.split,
+                "num_clients": len(self.clients),
+            },
             "federated": federated,
             "client": client,
             "peft": json.loads(json.dumps(peft, default=str)),
@@ -224,7 +228,10 @@ class FederatedTrainer:
                 self.clients, self._trl_args, self._policy.tokenizer, folder, loss_on=self.args.loss_on
             )
             self._resident = ResidentTrainer(
-                self._policy.model, self._policy.tokenizer, self._trl_args, tokens,
+                self._policy.model,
+                self._policy.tokenizer,
+                self._trl_args,
+                tokens,
                 has_adapter=self._policy.has_adapter,
             )
         return self._resident
@@ -238,8 +245,6 @@ class FederatedTrainer:
         (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty card; the run folder has its own
 
     def _finish(self, state: RunState) -> None:
-        from fedllm_train.card import write_run_card
-
         self._resident_trainer().live_adapter.load(state.adapter)
         write_folder(self.run / "adapter", self._save_adapter)
         write_run_card(self.run)

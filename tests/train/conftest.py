@@ -10,6 +10,9 @@ from trl import DPOConfig, SFTConfig
 
 from fedllm_data.clients import ClientDataset
 
+# Models this small gain nothing from a second thread, and lose much where other processes want the cores.
+torch.set_num_threads(1)
+
 PLAIN_TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"

@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from peft import get_peft_model_state_dict, set_peft_model_state_dict
-from peft import get_peft_model
+from peft import get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import PrinterCallback
 from trl import DPOTrainer, SFTTrainer
 
@@ -20,7 +19,11 @@ def federated(kit, tmp_path, task, *, template, peft_config, num_rounds=1, sizes
         output_dir=str(tmp_path / "run"), num_rounds=num_rounds, cohort_size=cohort_size, local_steps=5, seed=3
     )
     return FederatedTrainer(
-        kit.make_model(), config, clients, kit.trl_args(task, **changes), peft_config,
+        kit.make_model(),
+        config,
+        clients,
+        kit.trl_args(task, **changes),
+        peft_config,
         tokenizer=kit.make_tokenizer(template),
     )
 
@@ -31,8 +34,15 @@ def plain_trl(kit, tmp_path, task, start, *, template, peft_config, learning_rat
     set_peft_model_state_dict(model, start)
     seed = stream_seed(3, "client", round_index=0, client_id="ann")
     args = kit.trl_args(
-        task, seed=seed, max_steps=5, lr_scheduler_type="constant", save_strategy="no", logging_strategy="no",
-        disable_tqdm=True, output_dir=str(tmp_path / "plain"), **changes,
+        task,
+        seed=seed,
+        max_steps=5,
+        lr_scheduler_type="constant",
+        save_strategy="no",
+        logging_strategy="no",
+        disable_tqdm=True,
+        output_dir=str(tmp_path / "plain"),
+        **changes,
     )
     args.learning_rate = learning_rate
     rows = kit.make_clients("sft" if task == "sft" else "preference", {"ann": 7})["ann"]
@@ -60,9 +70,10 @@ def test_one_client_one_round_sft_equals_plain_trl_to_the_bit(kit, tmp_path, dro
         kit, tmp_path, "sft", start, template=kit.MARKED_TEMPLATE, peft_config=peft_config, assistant_only_loss=True
     )
     assert_bit_equal(result, expected)
-    assert_bit_equal(load_adapter(tmp_path / "run" / "adapter" / "adapter_model.safetensors"), {
-        name: tensor for name, tensor in expected.items()
-    })
+    assert_bit_equal(
+        load_adapter(tmp_path / "run" / "adapter" / "adapter_model.safetensors"),
+        {name: tensor for name, tensor in expected.items()},
+    )
     assert any(not torch.equal(start[name], expected[name]) for name in start)
 
 
@@ -80,8 +91,13 @@ def test_a_later_visit_to_a_used_trainer_equals_plain_trl_too(kit, tmp_path):
     """Three clients go before; nothing of their optimizers, gradients or random numbers may linger."""
     peft_config = kit.lora(lora_dropout=0.2)
     trainer = federated(
-        kit, tmp_path, "sft", template=kit.MARKED_TEMPLATE, peft_config=peft_config,
-        sizes={"ann": 7, "bob": 3, "cyd": 12, "dan": 5}, cohort_size=4,
+        kit,
+        tmp_path,
+        "sft",
+        template=kit.MARKED_TEMPLATE,
+        peft_config=peft_config,
+        sizes={"ann": 7, "bob": 3, "cyd": 12, "dan": 5},
+        cohort_size=4,
     )
     resident = trainer._resident_trainer()
     start = trainer.start_adapter

@@ -1,0 +1,342 @@
+"""The loop: order of arrival, reference policy, resume, ledger, who is left out."""
+
+import json
+
+import pytest
+import torch
+from peft import PeftModel
+from trl.trainer.utils import selective_log_softmax
+
+from fedllm_data.errors import ConfigError, ResumeError
+from fedllm_eval.chat import encode_pair
+from fedllm_train import codec
+from fedllm_train.adapter import adapter_sha256
+from fedllm_train.client import ResidentTrainer
+from fedllm_train.config import FederatedConfig
+from fedllm_train.engine import ClientUpdate, InProcessEngine, LeftOut, in_client_order
+from fedllm_train.ledger import Ledger
+from fedllm_train.rounds import RunPlan, RunState, run_round
+from fedllm_train.schedule import cosine_learning_rate
+from fedllm_train.seeds import stream_seed
+from fedllm_train.strategies import STRATEGIES
+from fedllm_train.trainer import FederatedTrainer
+
+
+def make_trainer(kit, run, task="sft", *, callbacks=(), adapter=None, strategy="fedavg", clients=None, **changes):
+    settings = {"num_rounds": 4, "cohort_size": 3, "local_steps": 2, "seed": 5, **changes}
+    return FederatedTrainer(
+        kit.make_model(),
+        FederatedConfig(output_dir=str(run), strategy=strategy, **settings),
+        clients or kit.make_clients("sft" if task == "sft" else "preference"),
+        kit.trl_args(task),
+        None if adapter else kit.lora(),
+        adapter=adapter,
+        tokenizer=kit.make_tokenizer(),
+        callbacks=callbacks,
+    )
+
+
+def records_of(run):
+    return [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+
+
+def shape_of(records):
+    """Records without what a clock decided."""
+    text = json.dumps([{k: v for k, v in r.items() if k not in ("seconds", "ledger", "clients")} for r in records])
+    visits = [[{k: v for k, v in c.items() if k != "seconds"} for c in r["clients"]] for r in records]
+    return text, visits
+
+
+# -- sums and order -----------------------------------------------------------------------------------------------
+
+
+class BackwardsEngine(InProcessEngine):
+    """Finishes the last client first, as processes may."""
+
+    def run(self, tasks):
+        yield from reversed(list(super().run(tasks)))
+
+
+def one_round(trainer, tmp_path, engine_class, client_ids):
+    resident = trainer._resident_trainer()
+    plan = RunPlan(
+        config=trainer.args,
+        client_ids=client_ids,
+        cohort_size=3,
+        strategy=STRATEGIES["fedavg"](trainer.args),
+        engine=engine_class(resident.train_client),
+        learning_rate=1e-2,
+        min_learning_rate=0.0,
+        run=tmp_path,
+        spool=tmp_path,
+    )
+    return run_round(plan, RunState(next_round=0, adapter=trainer.start_adapter, ledger=Ledger()))
+
+
+def test_permuting_the_clients_and_their_arrival_changes_nothing(kit, tmp_path):
+    trainer = make_trainer(kit, tmp_path / "run")
+    ids = list(trainer.clients)
+    expected, _ = one_round(trainer, tmp_path, InProcessEngine, ids)
+    for engine_class, order in ((BackwardsEngine, ids), (InProcessEngine, ids[::-1]), (BackwardsEngine, ids[::-1])):
+        state, _ = one_round(trainer, tmp_path, engine_class, order)
+        assert adapter_sha256(state.adapter) == adapter_sha256(expected.adapter)
+        assert state.ledger.upload_bytes == expected.ledger.upload_bytes
+
+
+def update(client_id, message=b"m"):
+    return ClientUpdate(
+        client_id=client_id, message=message, num_rows=1, num_dropped_rows=0, num_steps=1, metrics={}, seconds=0.0
+    )
+
+
+def test_early_updates_wait_on_disk_and_come_out_in_client_order(tmp_path):
+    arrivals = [update("c", b"3"), LeftOut(client_id="b", reason="why"), update("d", b"4"), update("a", b"1")]
+    ordered, waiting_messages = [], []
+    for result in in_client_order(iter(arrivals), ["a", "b", "c", "d"], tmp_path):
+        waiting_messages.append(len(list(tmp_path.iterdir())))
+        ordered.append(result)
+    assert [result.client_id for result in ordered] == ["a", "b", "c", "d"]
+    assert [result.message for result in ordered if isinstance(result, ClientUpdate)] == [b"1", b"3", b"4"]
+    assert waiting_messages[0] == 2  # c and d lie on disk while a is folded
+    assert not list(tmp_path.iterdir())
+
+
+def test_fedavg_is_the_row_weighted_mean():
+    config = FederatedConfig(output_dir="unused")
+    strategy = STRATEGIES["fedavg"](config)
+    from fedllm_train.adapter import RunningSum
+
+    total = RunningSum()
+    strategy.fold(total, {"w": torch.tensor([1.0, 0.0])}, 1)
+    strategy.fold(total, {"w": torch.tensor([5.0, 8.0])}, 3)
+    # (1*1 + 3*5) / 4 = 4 and (1*0 + 3*8) / 4 = 6
+    assert strategy.server_step({}, total)["w"].tolist() == [4.0, 6.0]
+
+
+def test_learning_rate_follows_the_published_cosine():
+    # FedLLM-Bench, T=200, 2e-5 -> 1e-6: rounds 0, 50, 100 and 199.
+    rates = [cosine_learning_rate(t, 200, maximum=2e-5, minimum=1e-6) for t in (0, 50, 100, 199)]
+    assert rates == pytest.approx([2e-5, 1.72175e-5, 1.05e-5, 1.0012e-6], rel=1e-4)
+
+
+def test_the_ledger_counts_the_bytes_of_the_messages(kit, tmp_path):
+    trainer = make_trainer(kit, tmp_path / "run")
+    state = trainer.train()
+    message = len(codec.encode(state.adapter))
+    # 4 rounds of 3 clients; names, shapes and precisions never change, so every message is equally long.
+    assert state.ledger.download_bytes == state.ledger.upload_bytes == 4 * 3 * message
+    assert state.ledger.num_local_steps == 4 * 3 * 2
+
+
+def test_adding_a_client_changes_no_other_clients_stream():
+    assert stream_seed(0, "client", round_index=1, client_id="a") == stream_seed(
+        0, "client", round_index=1, client_id="a"
+    )
+    seeds = {stream_seed(s, p, round_index=r, client_id=c) for s in (0, 1) for p in "xy" for r in (0, 1) for c in "ab"}
+    assert len(seeds) == 16
+
+
+# -- DPO's reference ----------------------------------------------------------------------------------------------
+
+
+def pair_logps(model, tokenizer, row):
+    """Sum of log-probabilities of chosen and rejected, one sequence at a time, by plain torch."""
+    ids = encode_pair(tokenizer, row["prompt"], row["chosen"], row["rejected"])
+    sums = []
+    for completion in (ids["chosen_ids"], ids["rejected_ids"]):
+        tokens = torch.tensor([ids["prompt_ids"] + completion])
+        with torch.no_grad():
+            logits = model(input_ids=tokens).logits[:, :-1]
+        logps = selective_log_softmax(logits, tokens[:, 1:])
+        sums.append(logps[0, -len(completion) :].sum())
+    return torch.stack(sums)
+
+
+@pytest.mark.parametrize("with_sft_adapter", [False, True])
+def test_the_dpo_reference_is_the_starting_policy_in_round_3(kit, tmp_path, with_sft_adapter):
+    adapter = None
+    if with_sft_adapter:
+        make_trainer(kit, tmp_path / "sft").train()
+        adapter = str(tmp_path / "sft")
+    seen = []
+
+    def look(record):
+        if record["round_index"] != 3:
+            return
+        inner = trainer._resident.trainer
+        row = trainer.clients["ann"][0]
+        batch = inner.data_collator([encode_pair(trainer.tokenizer, row["prompt"], row["chosen"], row["rejected"])])
+        seen.append(torch.stack(inner.compute_ref_log_probs(inner.model, batch))[:, 0])
+        seen.append(pair_logps(inner.model, trainer.tokenizer, row))
+
+    trainer = make_trainer(kit, tmp_path / "dpo", "dpo", adapter=adapter, callbacks=[look])
+    trainer.train()
+
+    start = kit.make_model()
+    if with_sft_adapter:
+        start = PeftModel.from_pretrained(start, tmp_path / "sft" / "adapter")
+        assert (tmp_path / "dpo" / "start_adapter" / "adapter_model.safetensors").read_bytes() == (
+            tmp_path / "sft" / "adapter" / "adapter_model.safetensors"
+        ).read_bytes()
+    expected = pair_logps(start.eval(), kit.make_tokenizer(), trainer.clients["ann"][0])
+    reference, policy = seen
+    torch.testing.assert_close(reference, expected, rtol=1e-5, atol=1e-5)
+    # The policy itself has moved away by then, so the check could fail.
+    assert (policy - expected).abs().max() > 1e-2
+
+
+# -- resume -------------------------------------------------------------------------------------------------------
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_after(round_index):
+    def callback(record):
+        if record["round_index"] == round_index:
+            raise Stop
+
+    return callback
+
+
+@pytest.mark.parametrize("task", ["sft", "dpo"])
+def test_a_resumed_run_equals_the_uninterrupted_one_to_the_bit(kit, tmp_path, task):
+    whole = make_trainer(kit, tmp_path / "whole", task).train()
+    with pytest.raises(Stop):
+        make_trainer(kit, tmp_path / "cut", task, callbacks=[stop_after(1)]).train()
+    resumed = make_trainer(kit, tmp_path / "cut", task).train(resume=True)
+    assert adapter_sha256(resumed.adapter) == adapter_sha256(whole.adapter)
+    assert shape_of(records_of(tmp_path / "cut")) == shape_of(records_of(tmp_path / "whole"))
+    finished = [tmp_path / name / "adapter" / "adapter_model.safetensors" for name in ("whole", "cut")]
+    assert finished[0].read_bytes() == finished[1].read_bytes()
+
+
+def test_records_cut_short_or_ahead_of_the_checkpoint_are_mended(kit, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(Stop):
+        make_trainer(kit, run, callbacks=[stop_after(2)]).train()
+    lines = (run / "rounds.jsonl").read_text().splitlines()
+    # Killed while round 2's line was being written: half of it is there.
+    (run / "rounds.jsonl").write_text("\n".join([*lines[:2], lines[2][:40]]))
+    make_trainer(kit, run).train(resume=True)
+    assert [record["round_index"] for record in records_of(run)] == [0, 1, 2, 3]
+
+
+def test_resume_starts_afresh_where_no_checkpoint_is(kit, tmp_path):
+    whole = make_trainer(kit, tmp_path / "a").train()
+    fresh = make_trainer(kit, tmp_path / "b").train(resume=True)
+    assert adapter_sha256(fresh.adapter) == adapter_sha256(whole.adapter)
+
+
+def test_a_run_folder_is_not_overwritten_without_resume(kit, tmp_path):
+    make_trainer(kit, tmp_path / "run").train()
+    before = (tmp_path / "run" / "rounds.jsonl").read_bytes()
+    with pytest.raises(ConfigError, match="already holds a run"):
+        make_trainer(kit, tmp_path / "run").train()
+    assert (tmp_path / "run" / "rounds.jsonl").read_bytes() == before
+
+
+def test_resuming_with_other_settings_is_refused_and_names_them(kit, tmp_path):
+    make_trainer(kit, tmp_path / "run").train()
+    with pytest.raises(ResumeError, match=r"federated\.local_steps: 2 -> 3"):
+        make_trainer(kit, tmp_path / "run", local_steps=3).train(resume=True)
+
+
+def test_only_the_newest_checkpoints_are_kept(kit, tmp_path):
+    make_trainer(kit, tmp_path / "run", keep_checkpoints=2).train()
+    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == [
+        "round-000002",
+        "round-000003",
+    ]
+    assert not (tmp_path / "run" / ".work").exists()
+
+
+# -- who takes part -----------------------------------------------------------------------------------------------
+
+
+def test_local_trains_the_named_client_alone_and_nothing_travels(kit, tmp_path):
+    trainer = make_trainer(kit, tmp_path / "local", strategy="local", local_client="cyd")
+    state = trainer.train()
+    assert {c["client_id"] for r in records_of(tmp_path / "local") for c in r["clients"]} == {"cyd"}
+    assert state.ledger.upload_bytes == state.ledger.download_bytes == 0
+    # FedAvg over that client alone does the same steps.
+    alone = make_trainer(kit, tmp_path / "fedavg", cohort_size=1, clients=kit.make_clients().select(["cyd"])).train()
+    assert adapter_sha256(alone.adapter) == adapter_sha256(state.adapter)
+
+
+def test_a_client_with_an_infinite_update_is_left_out_and_named(kit, tmp_path, monkeypatch):
+    trainer = make_trainer(kit, tmp_path / "run", cohort_size=5, num_rounds=1)
+    train_client = ResidentTrainer.train_client
+
+    def spoil(resident, task):
+        result = train_client(resident, task)
+        if task.client_id != "bob":
+            return result
+        return LeftOut(client_id="bob", reason="its update is not finite; lower the learning rate")
+
+    monkeypatch.setattr(ResidentTrainer, "train_client", spoil)
+    trainer.train()
+    record = records_of(tmp_path / "run")[0]
+    assert [each["client_id"] for each in record["left_out"]] == ["bob"]
+    assert [each["client_id"] for each in record["clients"]] == ["ann", "cyd", "dan", "eve"]
+
+
+def test_an_update_that_is_not_finite_is_noticed(kit, tmp_path):
+    trainer = make_trainer(kit, tmp_path / "run")
+    resident = trainer._resident_trainer()
+    from fedllm_train.engine import ClientTask
+
+    broken = {name: torch.full_like(tensor, float("nan")) for name, tensor in trainer.start_adapter.items()}
+    task = ClientTask(round_index=0, client_id="ann", message=codec.encode(broken), learning_rate=1e-2, seed=0)
+    result = resident.train_client(task)
+    assert isinstance(result, LeftOut)
+    assert "not finite" in result.reason
+
+
+# -- settings that cannot be honoured -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cohort_size": 9}, "has 5 clients"),
+        ({"strategy": "fedmagic"}, "choose from fedavg, local"),
+        ({"strategy": "local"}, "name one with local_client"),
+        ({"strategy": "local", "local_client": "zoe"}, "not among the 5 clients"),
+        ({"num_rounds": 0}, "at least 1"),
+    ],
+)
+def test_settings_that_cannot_be_honoured_are_refused(kit, tmp_path, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        make_trainer(kit, tmp_path / "run", **changes)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "instead"),
+    [
+        ({"max_steps": 7}, "local_steps"),
+        ({"num_train_epochs": 1.0}, "local_steps"),
+        ({"lr_scheduler_type": "cosine"}, "cosine over rounds"),
+        ({"eval_strategy": "steps"}, "fedllm-eval"),
+        ({"shuffle_dataset": True}, "every round"),
+    ],
+)
+def test_trl_settings_a_federation_owns_are_refused(kit, tmp_path, changes, instead):
+    config = FederatedConfig(output_dir=str(tmp_path / "run"), cohort_size=2)
+    with pytest.raises(ConfigError, match=instead):
+        FederatedTrainer(
+            kit.make_model(),
+            config,
+            kit.make_clients(),
+            kit.trl_args("sft", **changes),
+            kit.lora(),
+            tokenizer=kit.make_tokenizer(),
+        )
+
+
+def test_rows_of_the_other_task_are_refused(kit, tmp_path):
+    config = FederatedConfig(output_dir=str(tmp_path / "run"), cohort_size=2)
+    with pytest.raises(ConfigError, match="holds sft rows, which dpo cannot train on"):
+        FederatedTrainer(kit.make_model(), config, kit.make_clients("sft"), kit.trl_args("dpo"))
