@@ -134,7 +134,8 @@ def read_in_several_ways(hub: Any, place: Path, num_rows: int) -> dict[str, Any]
         return sum(1 for _ in rows)
 
     def downloaded(repo_id: str, client_id: str) -> int:
-        file = hf_hub_download(repo_id, f"data/{path.name}", repo_type="dataset")
+        cache = place / "download"  # apart from the cache of load_clients
+        file = hf_hub_download(repo_id, f"data/{path.name}", repo_type="dataset", cache_dir=cache)
         return pq.read_table(file, filters=[("client_id", "==", client_id)]).num_rows
 
     def each(read: Callable[[str], int]) -> dict[str, float]:
