@@ -25,7 +25,7 @@ from fedllm_data.clients import ClientDataset, load_clients
 from fedllm_data.errors import ReportError
 from fedllm_data.features import UNICODE_WORDS, Tokenizer, client_profiles
 from fedllm_data.heterogeneity import AXES, AxisResult, ClientProfile, Estimate, measure_axes
-from fedllm_data.repo import open_repo, split_of_file
+from fedllm_data.repo import ClientRepo, open_repo, split_of_file
 
 __all__ = ["REPORT_SPLITS", "HeterogeneityReport", "heterogeneity_report", "write_report"]
 
@@ -148,6 +148,7 @@ def heterogeneity_report(
     num_null: int = 999,
     num_bootstrap: int = 999,
     confidence: float = 0.95,
+    min_client_rows: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> HeterogeneityReport:
     """Measure how different clients are, on all axes, over all their rows.
@@ -159,6 +160,7 @@ def heterogeneity_report(
         num_null: draws of the null; the smallest possible p is 1 / (num_null + 1).
         num_bootstrap: resamples of the clients behind each interval.
         confidence: of the intervals, in (0, 1).
+        min_client_rows: clients with fewer rows were left out when the dataset was made.
         progress: called with the number of rows read after every batch.
 
     Raises:
@@ -183,7 +185,14 @@ def heterogeneity_report(
             "give at least 1 draw, 1 resample and a confidence inside (0, 1)"
         )
     profiles = client_profiles(datasets, tokenizer, progress)
-    axes = measure_axes(profiles, seed=seed, num_null=num_null, num_bootstrap=num_bootstrap, confidence=confidence)
+    axes = measure_axes(
+        profiles,
+        seed=seed,
+        num_null=num_null,
+        num_bootstrap=num_bootstrap,
+        confidence=confidence,
+        min_client_rows=min_client_rows,
+    )
     return HeterogeneityReport(
         name=datasets[0].name,
         revision=datasets[0].revision,
@@ -197,6 +206,7 @@ def heterogeneity_report(
             "num_bootstrap": num_bootstrap,
             "confidence": confidence,
             "tokenizer": tokenizer.name,
+            "min_client_rows": min_client_rows,
             "correction": "holm",
         },
     )
@@ -229,7 +239,7 @@ def write_report(
         The content of `heterogeneity.json`.
 
     Raises:
-        ReportError: if there is no row to report on, or `out` is a file.
+        ReportError: if there is no row to report on, `out` is a file, or the repo's build.json is broken.
         SchemaError: if this is no client repo, or it lacks the split.
         HubError: if there is neither a folder nor a Hub dataset of this name.
 
@@ -245,7 +255,9 @@ def write_report(
     splits = [split] if split else _splits(repo_or_dir, revision)
     datasets = [load_clients(repo_or_dir, name, revision) for name in splits]
     _LOG.info("reporting on %d rows of %s", sum(dataset.rows.num_rows for dataset in datasets), repo_or_dir)
-    report = heterogeneity_report(datasets, seed=seed, progress=progress)
+    # A split holds a part of a client's rows, so the filter on all of them bounds no split.
+    min_client_rows = 1 if split else _filter_of_build(open_repo(repo_or_dir, revision))
+    report = heterogeneity_report(datasets, seed=seed, min_client_rows=min_client_rows, progress=progress)
     title = name or (Path(repo_or_dir).resolve().name if Path(repo_or_dir).is_dir() else report.name)
     document = report.to_json() | {"name": title}
     figures = draw_figures(report.profiles, report.axes)
@@ -313,6 +325,17 @@ def _splits(repo_or_dir: str | Path, revision: str | None) -> list[str]:
     found = {split_of_file(path) for path in open_repo(repo_or_dir, revision).files()}
     # A repo without any of them is no client repo: loading its train split says so and what to do.
     return [split for split in REPORT_SPLITS if split in found] or ["train"]
+
+
+def _filter_of_build(repo: ClientRepo) -> int:
+    """Return the least number of rows a client needed to get into the repo, 1 where there is no build.json."""
+    try:
+        with repo.open("build.json") as file:
+            return int(json.load(file)["filters"]["min_rows"])
+    except FileNotFoundError:
+        return 1
+    except (KeyError, TypeError, ValueError) as error:
+        raise ReportError(f"build.json of {repo.name} names no filters.min_rows: build the repo again") from error
 
 
 def _replace(target: Path, text: str) -> None:

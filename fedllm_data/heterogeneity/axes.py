@@ -4,7 +4,7 @@ To add an axis: one file like `language.py` that defines an `Axis`, and one line
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -89,6 +89,7 @@ def measure_axes(
     num_null: int = 999,
     num_bootstrap: int = 999,
     confidence: float = 0.95,
+    min_client_rows: int = 1,
     axes: Mapping[str, Axis] = AXES,
 ) -> dict[str, AxisResult]:
     """Return what the profiles say about every axis; the order in which they come changes nothing.
@@ -99,6 +100,7 @@ def measure_axes(
         num_null: draws of the null; the smallest possible p is 1 / (num_null + 1).
         num_bootstrap: resamples of the clients behind each interval.
         confidence: of the intervals, in (0, 1).
+        min_client_rows: clients with fewer rows were left out when the dataset was made; the null of `quantity` knows.
         axes: the axes to measure.
 
     Raises:
@@ -116,7 +118,7 @@ def measure_axes(
         )
     pool = merge_profiles(present, client_id="pool")
     results = {
-        name: _measure_axis(axis, present, pool, seed, num_null, num_bootstrap, confidence)
+        name: _measure_axis(axis, present, pool, seed, num_null, num_bootstrap, confidence, min_client_rows)
         for name, axis in axes.items()
     }
     return _correct(results, axes)
@@ -130,13 +132,14 @@ def _measure_axis(
     num_null: int,
     num_bootstrap: int,
     confidence: float,
+    min_client_rows: int,
 ) -> AxisResult:
-    stack = stack_profiles(profiles, axis.tables, axis.min_rows)
+    stack = replace(stack_profiles(profiles, axis.tables, axis.min_rows), min_client_rows=min_client_rows)
     facts = axis.describe(stack, pool)
     too_few = _too_few(axis, stack)
     if too_few:
         estimates = {name: _no_estimate(stack, too_few) for name in axis.measures}
-        sentence = too_few
+        sentence = f"{too_few}."
     else:
         values = {name: float(value) for name, value in axis.measure(stack).items()}
         null_sampler = axis.null_sampler(stack)
@@ -150,7 +153,7 @@ def _measure_axis(
             for name in axis.measures
         }
         headline_reason = estimates[axis.headline].reason
-        sentence = headline_reason if headline_reason else axis.sentence(values, facts)
+        sentence = f"{headline_reason}." if headline_reason else axis.sentence(values, facts)
     return AxisResult(
         estimates=estimates,
         facts=facts,

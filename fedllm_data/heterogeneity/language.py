@@ -38,15 +38,19 @@ def language_values(counts_KL: IntArray, origin_K: IntArray) -> Values:
         counts_KL: row counts; every client holds at least one row.
         origin_K: which client each entry is (a bootstrap resample holds some several times).
 
+    Returns:
+        Name of each measure -> value; all are NaN where all rows are in one language.
+
     >>> language_values(np.array([[10, 0], [0, 30]]), np.arange(2))["divergence_fraction"]
     1.0
     """
-    divergence_bits = jensen_shannon_bits(counts_KL)
     rows_L = counts_KL.sum(axis=0)
-    language_bits = float(entropy_bits(rows_L / rows_L.sum()))
+    if np.count_nonzero(rows_L) < 2:
+        return dict.fromkeys(LANGUAGE.measures, float("nan"))
+    divergence_bits = jensen_shannon_bits(counts_KL)
     return {
-        "divergence_fraction": min(1.0, divergence_bits / language_bits) if language_bits > 0 else float("nan"),
-        "divergence_bits": divergence_bits if language_bits > 0 else float("nan"),
+        "divergence_fraction": min(1.0, divergence_bits / float(entropy_bits(rows_L / rows_L.sum()))),
+        "divergence_bits": divergence_bits,
         "total_variation_to_pool": float(total_variation_to_pool(counts_KL).mean()),
         "hellinger_to_pool": float(hellinger_to_pool(counts_KL).mean()),
         "total_variation_pairwise": pairwise_total_variation(counts_KL, origin_K),
@@ -120,21 +124,25 @@ LANGUAGE = Axis(
             unit="fraction",
             meaning="Mean over clients of 1/2 sum |p - q|: the share of a client's rows that would have to change"
             " language to match the pool.",
+            undefined=ONE_LANGUAGE,
         ),
         "hellinger_to_pool": Measure(
             title="Hellinger distance to the pool",
             unit="fraction",
             meaning="Mean over clients of sqrt(1 - sum sqrt(p q)); 0: same mix, 1: no language in common.",
+            undefined=ONE_LANGUAGE,
         ),
         "total_variation_pairwise": Measure(
             title="Total variation between two clients",
             unit="fraction",
             meaning="Mean over pairs of clients; 0: all have the same mix, 1: no two share a language.",
+            undefined=ONE_LANGUAGE,
         ),
         "languages_per_client": Measure(
             title="Languages per client",
             unit="languages",
             meaning="Mean over clients of the number of languages in their rows; 1: every client keeps to one.",
+            undefined=ONE_LANGUAGE,
             unequal="low",
         ),
     },

@@ -151,9 +151,9 @@ def _describe(stack: Stack, pool: ClientProfile) -> Facts:
 def _sentence(values: Values, facts: Facts) -> str:
     return (
         f"Who wrote a row explains {_share(values['response_icc'])} of the variation in response length and"
-        f" {_share(values['instruction_icc'])} in instruction length; a client's median response has"
-        f" {facts['response_low_median']:.0f} tokens at the low end and {facts['response_high_median']:.0f} at the"
-        " high end (10th and 90th percentile of clients)."
+        f" {_share(values['instruction_icc'])} in instruction length; the median response runs from"
+        f" {facts['response_low_median']:.0f} to {facts['response_high_median']:.0f} tokens (10th to 90th percentile"
+        " of clients)."
     )
 
 
@@ -176,14 +176,14 @@ def _measures(side: str) -> dict[str, Measure]:
     return {
         f"{side}_icc": Measure(
             title=f"{side.capitalize()}: intraclass correlation",
-            unit="fraction of variance",
+            unit="fraction",
             meaning="ICC(1) of log token counts, the between-client share of the variance with chance taken out;"
             " 0: clients do not differ, 1: every client has one length. It may be slightly negative.",
             undefined="all texts are equally long, or no client has two rows",
         ),
         f"{side}_between_fraction": Measure(
             title=f"{side.capitalize()}: between-client variance",
-            unit="fraction of variance",
+            unit="fraction",
             meaning="Eta squared of log token counts: the raw share, which chance alone lifts when clients are small.",
             undefined="all texts are equally long, or no client has two rows",
         ),

@@ -6,6 +6,7 @@ Symbols: K clients, L labels. numpy only.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.random import Generator
@@ -66,7 +67,7 @@ def pool_sampler(stack: Stack) -> Callable[[Generator], Stack]:
 
     def draw(rng: Generator) -> Stack:
         tables = {name: CountTable(labels, sampler(rng)) for name, (labels, sampler) in samplers.items()}
-        return Stack(stack.client_ids, tables, stack.origin_K)
+        return replace(stack, tables=tables)
 
     return draw
 

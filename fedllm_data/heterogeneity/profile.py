@@ -8,7 +8,7 @@ Symbols: K clients, L labels; `counts_KL` is a (K, L) array of row counts. numpy
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -129,6 +129,8 @@ class Stack:
     tables: dict[str, CountTable]
     origin_K: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
     """Which observed client each entry is: a bootstrap resample holds some clients several times."""
+    min_client_rows: int = 1
+    """Clients with fewer rows could not be in the dataset: a client has a row, and a build may ask for more."""
 
     @property
     def num_clients(self) -> int:
@@ -138,7 +140,7 @@ class Stack:
     def take(self, index_K: IntArray) -> "Stack":
         """Return the clients at these positions, with repeats: one bootstrap resample."""
         tables = {name: CountTable(table.labels, table.counts_KL[index_K]) for name, table in self.tables.items()}
-        return Stack(self.client_ids, tables, self.origin_K[index_K])
+        return replace(self, tables=tables, origin_K=self.origin_K[index_K])
 
 
 def stack_profiles(profiles: Sequence[ClientProfile], tables: Sequence[str], min_rows: int = 1) -> Stack:

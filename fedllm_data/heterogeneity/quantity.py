@@ -1,21 +1,25 @@
 """Axis `quantity`: how unequally the rows are spread over the clients.
 
-The null gives the same number of rows to the same number of clients, every row to a client drawn at random with equal
-probability (a multinomial with p = 1/K): what equally active clients would show.
-Symbols: K clients; `sizes_K` their row counts. numpy only.
+The null is that of equally active clients: row counts are Poisson with one rate. Rows given at random to K clients (a
+multinomial with p = 1/K) are this up to the fixed sum, but leave some clients with no row, and a client without rows
+is not in any dataset; nor is one below the minimum of a filter. So the counts are drawn from the Poisson distribution
+truncated at the smallest size the dataset admits, with the rate that gives the observed mean.
+Symbols: K clients; `sizes_K` their row counts. numpy and SciPy only.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
+from scipy.special import gammainc, gammaln
 
 from fedllm_data.heterogeneity.axis import Axis, Columns, Facts, Measure, Values
 from fedllm_data.heterogeneity.profile import ClientProfile, Counts, CountTable, Stack
 
-__all__ = ["QUANTITY", "gini", "lorenz_curve", "quantity_values"]
+__all__ = ["QUANTITY", "gini", "lorenz_curve", "quantity_values", "truncated_poisson"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -66,6 +70,37 @@ def quantity_values(sizes_K: IntArray) -> Values:
     }
 
 
+def truncated_poisson(mean: float, floor: int) -> tuple[IntArray, FloatArray]:
+    """Return the values and cumulative probabilities of a Poisson count that is at least `floor` and has this mean.
+
+    Args:
+        mean: mean of the truncated count, at least `floor`.
+        floor: smallest possible value, at least 1.
+
+    Returns:
+        Values from `floor` up, and the probability of each value or a smaller one; it ends with 1.
+
+    >>> values, cumulative = truncated_poisson(1.0, 1)
+    >>> values.tolist(), cumulative.tolist()
+    ([1], [1.0])
+    """
+    if mean <= floor:
+        return np.array([floor]), np.array([1.0])
+    low, high = 0.0, mean
+    for _ in range(100):
+        # E[X | X >= m] = rate P(X >= m - 1) / P(X >= m) grows with the rate, and P(X >= m) = gammainc(m, rate).
+        rate = (low + high) / 2
+        above, above_or_one_less = gammainc(floor, rate), gammainc(floor - 1, rate) if floor > 1 else 1.0
+        too_large = above > 0 and rate * above_or_one_less / above > mean
+        low, high = (low, rate) if too_large else (rate, high)
+    values = np.arange(floor, int(mean + 12 * np.sqrt(mean)) + floor + 20)
+    log_p = values * np.log(rate) - gammaln(values + 1)
+    p = np.exp(log_p - log_p.max())
+    cumulative = p.cumsum() / p.sum()
+    cumulative[-1] = 1.0
+    return values, cumulative
+
+
 def _tenth(num_clients: int) -> int:
     return -(-num_clients // 10)
 
@@ -79,13 +114,19 @@ def _sizes(stack: Stack) -> IntArray:
 
 
 def _null_sampler(stack: Stack) -> Callable[[Generator], Stack]:
-    num_rows, num_clients = int(_sizes(stack).sum()), stack.num_clients
+    sizes_K = _sizes(stack)
+    values, cumulative = truncated_poisson(float(sizes_K.mean()), _floor(stack))
 
     def draw(rng: Generator) -> Stack:
-        sizes_K = rng.multinomial(num_rows, np.full(num_clients, 1 / num_clients))
-        return Stack(stack.client_ids, {"rows": CountTable(("all",), sizes_K[:, None])}, stack.origin_K)
+        drawn_K = values[np.searchsorted(cumulative, rng.random(len(sizes_K)), side="right")]
+        return replace(stack, tables={"rows": CountTable(("all",), drawn_K[:, None])})
 
     return draw
+
+
+def _floor(stack: Stack) -> int:
+    # A filter may have counted rows that a later step removed: what is there is admitted.
+    return max(1, min(stack.min_client_rows, int(_sizes(stack).min())))
 
 
 def _describe(stack: Stack, pool: ClientProfile) -> Facts:
@@ -98,6 +139,7 @@ def _describe(stack: Stack, pool: ClientProfile) -> Facts:
         "min_rows": int(low),
         "median_rows": float(median),
         "max_rows": int(high),
+        "min_client_rows": _floor(stack),
         "num_clients_in_top_tenth": _tenth(stack.num_clients),
     }
 
@@ -119,7 +161,8 @@ QUANTITY = Axis(
     name="quantity",
     question="Do some clients hold far more rows than others?",
     headline="gini",
-    null="the same rows given at random to equally active clients (multinomial, p = 1/K)",
+    null="equally active clients: Poisson row counts with the observed mean, none below the smallest size the dataset"
+    " admits (min_client_rows)",
     tables=("rows",),
     min_rows=1,
     measures={

@@ -56,6 +56,15 @@ def test_report_covers_the_rows_of_all_clients_and_no_public_row(client_repo, tm
     assert write_report(client_repo, tmp_path / "unseen", split="unseen")["clients"]["client_id"] == ["x", "y"]
 
 
+def test_the_filter_of_the_build_reaches_the_null_of_a_whole_report(client_repo, tmp_path):
+    (client_repo / "build.json").write_text('{"filters": {"min_rows": 2}}')
+    assert write_report(client_repo, tmp_path / "out")["config"]["min_client_rows"] == 2
+    assert write_report(client_repo, tmp_path / "out", split="unseen")["config"]["min_client_rows"] == 1
+    (client_repo / "build.json").write_text("{}")
+    with pytest.raises(ReportError, match=r"build.json of .* names no filters.min_rows: build the repo again"):
+        write_report(client_repo, tmp_path / "out")
+
+
 def test_files_are_those_of_the_axes_and_no_client_id_names_one(client_repo, tmp_path):
     write_report(client_repo, tmp_path / "out")
     found = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*"))

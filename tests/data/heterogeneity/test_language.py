@@ -35,7 +35,7 @@ def test_no_known_language_is_not_enough_data(make_profiles):
     clients = {name: {"language": ["und"] * 5} for name in "abc"}
     language = measure_axes(make_profiles(clients), num_null=9, num_bootstrap=9)["language"]
     assert language.verdict == "not enough data"
-    assert language.sentence == "Not enough data: 0 clients with 2 rows or more, at least 2 are needed"
+    assert language.sentence == "Not enough data: 0 clients with 2 rows or more, at least 2 are needed."
 
 
 def test_facts_order_languages_by_rows(make_profiles):

@@ -1,7 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from scipy.stats import poisson
 
-from fedllm_data.heterogeneity.quantity import QUANTITY, gini, lorenz_curve, quantity_values
+from fedllm_data.heterogeneity import measure_axes
+from fedllm_data.heterogeneity.profile import stack_profiles
+from fedllm_data.heterogeneity.quantity import QUANTITY, gini, lorenz_curve, quantity_values, truncated_poisson
 
 FED_AYA_SIZES = np.fromstring(
     "421 1576 5016 418 1555 365 783 935 1223 795 516 476 447 614 361 1363 298 1418 809 192 493 289 194 139 235 209 347"
@@ -51,13 +56,54 @@ def test_equal_clients_are_equal_and_one_holder_is_the_extreme():
     assert (alone["jain"], alone["effective_clients_entropy"], alone["largest_fraction"]) == (0.25, 1, 1)
 
 
-def test_null_gives_the_same_rows_to_the_same_number_of_clients(make_profiles):
-    from fedllm_data.heterogeneity.profile import stack_profiles
-
-    profiles = make_profiles({"a": {"language": ["en"] * 90}, "b": {"language": ["en"] * 10}})
+def test_null_of_large_clients_is_the_multinomial_of_equally_active_ones(make_profiles):
+    profiles = make_profiles({f"c{index}": {"language": ["en"] * 50} for index in range(40)})
     draw = QUANTITY.null_sampler(stack_profiles(profiles, QUANTITY.tables))
     rng = np.random.default_rng(0)
-    sizes = np.array([draw(rng).tables["rows"].sizes_K for _ in range(2000)])
-    assert (sizes.sum(axis=1) == 100).all()
-    assert sizes.mean(axis=0) == pytest.approx([50, 50], abs=0.5)
-    assert sizes[:, 0].std() == pytest.approx(5, abs=0.3)  # binomial: sqrt(100 / 4)
+    ours = [gini(draw(rng).tables["rows"].sizes_K) for _ in range(500)]
+    multinomial = [gini(rng.multinomial(2000, np.full(40, 1 / 40))) for _ in range(500)]
+    assert np.mean(ours) == pytest.approx(np.mean(multinomial), rel=0.02)
+    assert np.std(ours) == pytest.approx(np.std(multinomial), rel=0.1)
+
+
+@pytest.mark.parametrize(("mean", "floor"), [(1.3, 1), (3.2, 2), (50.0, 1), (21.0, 20), (900.0, 100)])
+def test_truncated_poisson_has_the_mean_and_the_shape(mean, floor):
+    values, cumulative = truncated_poisson(mean, floor)
+    p = np.diff(cumulative, prepend=0)
+    assert values[0] == floor
+    assert (p @ values) == pytest.approx(mean, rel=1e-6)
+    rate = p[1] / p[0] * (floor + 1)  # P(x + 1) / P(x) = rate / (x + 1)
+    wanted = poisson.pmf(values, rate) / poisson.sf(floor - 1, rate)
+    np.testing.assert_allclose(p, wanted, atol=1e-9)
+
+
+def test_null_draws_no_client_that_the_dataset_cannot_hold(make_profiles):
+    sizes = [2, 2, 2, 2, 3, 3, 3, 9]
+    profiles = make_profiles({f"c{index}": {"language": ["en"] * size} for index, size in enumerate(sizes)})
+    stack = stack_profiles(profiles, QUANTITY.tables)
+    rng = np.random.default_rng(0)
+    smallest = {}
+    for floor in (1, 2):
+        draw = QUANTITY.null_sampler(replace(stack, min_client_rows=floor))
+        draws = np.array([draw(rng).tables["rows"].sizes_K for _ in range(500)])
+        assert draws.mean() == pytest.approx(np.mean(sizes), abs=0.1)
+        smallest[floor] = draws.min()
+    assert smallest == {1: 1, 2: 2}
+
+
+def test_a_floor_above_the_smallest_client_is_lowered_to_it(make_profiles):
+    profiles = make_profiles({"a": {"language": ["en"] * 3}, "b": {"language": ["en"] * 5}})
+    facts = measure_axes(profiles, min_client_rows=10, num_null=9, num_bootstrap=9)["quantity"].facts
+    assert facts["min_client_rows"] == 3
+
+
+def test_equally_active_clients_lie_inside_the_null_in_most_seeds(make_profiles):
+    rng = np.random.default_rng(2)
+    extreme = 0
+    for seed in range(20):
+        sizes = rng.poisson(2.5, 80)
+        sizes = sizes[sizes >= 2]
+        profiles = make_profiles({f"c{index:02d}": {"language": ["en"] * size} for index, size in enumerate(sizes)})
+        result = measure_axes(profiles, seed=seed, min_client_rows=2, num_null=99, num_bootstrap=9)["quantity"]
+        extreme += result.estimates["gini"].p <= 0.05
+    assert extreme <= 4
