@@ -71,8 +71,16 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    import datasets
+    from transformers.utils import logging as transformers_logging
+
     from fedllm_eval.run import score_run
 
+    # One bar is enough, and it is ours: theirs also draw themselves into logs.
+    datasets.disable_progress_bars()
+    quiet: Any = transformers_logging
+    quiet.disable_progress_bar()
+    quiet.set_verbosity_error()
     with _Progress() as progress:
         results = score_run(
             arguments.policy,

@@ -8,6 +8,7 @@ are scored on the same rows. `SCORES` in `scores.py` lists what is measured.
 from collections.abc import Callable, Sequence
 from functools import partial
 from hashlib import blake2b
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,11 +65,16 @@ def evaluate_policy(
         The per-client table with everything needed to say what it means.
 
     Raises:
-        ConfigError: if a limit is not positive, or policy and reference read with different tokenizers.
+        ConfigError: if a limit, beta or batch size is not positive, or policy and reference read with different
+            tokenizers.
         MetricError: if the model gives values that are not finite.
     """
     from fedllm_eval.models import message_losses, pair_logps, usable_length
 
+    if batch_size < 1:
+        raise ConfigError(f"batch_size is {batch_size}; it must be at least 1")
+    if not (isfinite(beta) and beta > 0):
+        raise ConfigError(f"beta is {beta}; DPO's beta is a positive number, 0.1 unless the run says otherwise")
     notes: list[str] = []
     if clients.task == "sft":
         reference = None

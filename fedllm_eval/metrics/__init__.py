@@ -4,11 +4,46 @@
 ['client_spread', 'dpo_implicit_reward', 'heldout_loss']
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["METRIC_FOLDERS"]
+__all__ = ["INPUTS", "METRIC_FOLDERS", "check_foreign_inputs"]
 
 METRIC_FOLDERS = {
     name: Path(__file__).parent / name for name in ("heldout_loss", "dpo_implicit_reward", "client_spread")
 }
 """Name -> folder, which `evaluate.load` takes as it is."""
+
+INPUTS: dict[str, tuple[str, ...]] = {
+    "heldout_loss": ("nll_sums", "num_tokens", "client_ids"),
+    "dpo_implicit_reward": (
+        "chosen",
+        "rejected",
+        "ref_chosen",
+        "ref_rejected",
+        "chosen_tokens",
+        "rejected_tokens",
+        "beta",
+    ),
+    "client_spread": ("scores", "higher_is_better", "confidence", "seed"),
+}
+"""Name -> inputs and options."""
+
+
+def check_foreign_inputs(metric: str, names: Iterable[str]) -> None:
+    """Check inputs that a metric does not use: those of another metric are fine, anything else is a mistake.
+
+    `evaluate.combine(...).compute(...)` hands every input to every module.
+
+    Raises:
+        TypeError: if a name is an input of no metric.
+
+    >>> check_foreign_inputs("heldout_loss", ["beta"])
+    >>> check_foreign_inputs("dpo_implicit_reward", ["betta"])  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    TypeError: dpo_implicit_reward takes no 'betta'; its inputs are chosen, rejected, ref_chosen, ref_rejected, ...
+    """
+    known = {name for inputs in INPUTS.values() for name in inputs} | {"predictions", "references"}
+    for name in names:
+        if name not in known:
+            raise TypeError(f"{metric} takes no {name!r}; its inputs are {', '.join(INPUTS[metric])}")

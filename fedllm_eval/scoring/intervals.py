@@ -96,7 +96,8 @@ def mean_interval(
     mean = float(numerator.sum() / denominator.sum())
     if x.size == 1:
         return Interval(mean, float("nan"), float("nan"), 1)
-    if np.ptp(x) == 0:
+    # Differences of equal size come out unequal in the last bit; that is no spread.
+    if np.ptp(x) <= 1e-12 * np.abs(x).max():
         return Interval(mean, mean, mean, x.size)
     resampled_B = _resampled_ratios(numerator, denominator, num_resamples, np.random.default_rng(seed))
     tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
@@ -169,6 +170,7 @@ def _bca_tails(mean: float, resampled_B: Array, leave_one_out_K: Array, tails: A
     below = np.clip(below, 0.5 / resampled_B.size, 1 - 0.5 / resampled_B.size)
     bias = special.ndtri(below)
     deviation_K = leave_one_out_K.mean() - leave_one_out_K
+    deviation_K /= np.abs(deviation_K).max()  # the ratio below has no scale; cubes of tiny numbers would vanish
     acceleration = (deviation_K**3).sum() / (6 * (deviation_K**2).sum() ** 1.5)
     shifted = bias + special.ndtri(tails)
     adjusted: Array = special.ndtr(bias + shifted / (1 - acceleration * shifted))

@@ -6,6 +6,7 @@ from typing import Any
 import datasets
 import evaluate
 
+from fedllm_eval.metrics import check_foreign_inputs
 from fedllm_eval.scoring.intervals import mean_interval
 from fedllm_eval.scoring.spread import client_spread
 
@@ -65,8 +66,15 @@ class ClientSpreadMetric(evaluate.Metric):  # type: ignore[misc]
         )
 
     def _compute(
-        self, scores: list[float], *, higher_is_better: bool, confidence: float = 0.95, seed: int = 0
+        self,
+        scores: list[float],
+        *,
+        higher_is_better: bool,
+        confidence: float = 0.95,
+        seed: int = 0,
+        **foreign: object,
     ) -> dict[str, float]:
+        check_foreign_inputs("client_spread", foreign)
         interval = mean_interval(scores, confidence=confidence, seed=seed)
         spread = asdict(client_spread(scores, higher_is_better=higher_is_better))
         return {"mean": spread.pop("mean"), "ci_low": interval.low, "ci_high": interval.high, **spread}

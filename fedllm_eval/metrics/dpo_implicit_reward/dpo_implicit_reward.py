@@ -5,6 +5,7 @@ from typing import Any
 import datasets
 import evaluate
 
+from fedllm_eval.metrics import check_foreign_inputs
 from fedllm_eval.scoring.implicit_reward import implicit_reward, ranking_accuracy
 
 _DESCRIPTION = """\
@@ -85,8 +86,10 @@ class DpoImplicitRewardMetric(evaluate.Metric):  # type: ignore[misc]
         chosen_tokens: list[int] | None = None,
         rejected_tokens: list[int] | None = None,
         beta: float = 0.1,
+        **foreign: object,
     ) -> dict[str, float]:
-        if ref_chosen is None or ref_rejected is None:
+        check_foreign_inputs("dpo_implicit_reward", foreign)
+        if self.config_name == "reference_free":
             summed = ranking_accuracy(chosen, rejected)
             per_token = ranking_accuracy(chosen, rejected, chosen_tokens, rejected_tokens)
             return {
@@ -95,6 +98,8 @@ class DpoImplicitRewardMetric(evaluate.Metric):  # type: ignore[misc]
                 "tie_fraction": summed.tie_fraction,
                 "num_pairs": summed.num_pairs,
             }
+        assert ref_chosen is not None
+        assert ref_rejected is not None
         reward = implicit_reward(chosen, rejected, ref_chosen, ref_rejected, beta)
         return {
             "implicit_reward_accuracy": reward.accuracy,

@@ -5,6 +5,7 @@ from typing import Any
 import datasets
 import evaluate
 
+from fedllm_eval.metrics import check_foreign_inputs
 from fedllm_eval.scoring.heldout_loss import heldout_loss, perplexity
 
 _DESCRIPTION = """\
@@ -59,9 +60,10 @@ class HeldoutLossMetric(evaluate.Metric):  # type: ignore[misc]
         )
 
     def _compute(
-        self, nll_sums: list[float], num_tokens: list[int], client_ids: list[str] | None = None
+        self, nll_sums: list[float], num_tokens: list[int], client_ids: list[str] | None = None, **foreign: object
     ) -> dict[str, float]:
-        losses = heldout_loss(nll_sums, num_tokens, client_ids)
+        check_foreign_inputs("heldout_loss", foreign)
+        losses = heldout_loss(nll_sums, num_tokens, client_ids if self.config_name == "clients" else None)
         result: dict[str, float] = {
             "heldout_loss": losses.token_weighted,
             "heldout_perplexity": perplexity(losses.token_weighted),

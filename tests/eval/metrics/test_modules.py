@@ -1,0 +1,93 @@
+"""The evaluate modules load by path, take configs, combine, and return what JSON can hold."""
+
+import json
+
+import evaluate
+import pytest
+
+from fedllm_data.errors import MetricError
+from fedllm_eval.metrics import METRIC_FOLDERS
+
+NAMES = sorted(METRIC_FOLDERS)
+PAIRS = {"chosen": [-10.0, -5.0], "rejected": [-12.0, -5.0]}
+REFERENCE = {"ref_chosen": [-11.0, -5.0], "ref_rejected": [-11.0, -5.0]}
+LENGTHS = {"chosen_tokens": [5, 5], "rejected_tokens": [3, 5]}
+CASES = {
+    "heldout_loss": (None, {"nll_sums": [2.0, 6.0], "num_tokens": [2, 2]}),
+    "heldout_loss, clients": ("clients", {"nll_sums": [2.0, 6.0], "num_tokens": [2, 2], "client_ids": ["a", "b"]}),
+    "dpo_implicit_reward": (None, {**PAIRS, **REFERENCE}),
+    "dpo_implicit_reward, reference_free": ("reference_free", {**PAIRS, **LENGTHS}),
+    "client_spread": (None, {"scores": [0.5, 0.25, 0.75]}),
+}
+OPTIONS = {"client_spread": {"higher_is_better": True}}
+
+
+def load(case):
+    name = case.split(",")[0]
+    config, inputs = CASES[case]
+    return evaluate.load(str(METRIC_FOLDERS[name]), config), inputs, OPTIONS.get(name, {})
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_batches_give_what_one_call_gives_and_json_can_hold_it(case):
+    metric, inputs, options = load(case)
+    at_once = metric.compute(**inputs, **options)
+    assert all(type(value) in (int, float) for value in at_once.values())
+    json.dumps(at_once)
+    for begin, end in ((0, 1), (1, None)):
+        metric.add_batch(**{name: values[begin:end] for name, values in inputs.items()})
+    assert metric.compute(**options) == at_once
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_nothing_to_score_is_an_error_not_zero(case):
+    metric, inputs, options = load(case)
+    with pytest.raises(MetricError):
+        metric.compute(**{name: [] for name in inputs}, **options)
+
+
+def test_values_by_hand():
+    metric, inputs, _ = load("dpo_implicit_reward")
+    result = metric.compute(**inputs, beta=0.5)
+    # Pair 0: .5 (-10 + 11) - .5 (-12 + 11) = 1; pair 1 ties.
+    assert (result["implicit_reward_accuracy"], result["implicit_reward_margin"], result["tie_fraction"]) == (
+        0.5,
+        0.5,
+        0.5,
+    )
+    metric, inputs, _ = load("dpo_implicit_reward, reference_free")
+    result = metric.compute(**inputs)
+    # Summed -10 > -12 and a tie; per token -10/5 > -12/3 and a tie.
+    assert (result["ranking_accuracy"], result["ranking_accuracy_per_token"]) == (0.5, 0.5)
+
+
+def test_modules_combine():
+    loaded = {case: load(case)[0] for case in CASES}
+    inputs = {name: values for _, columns in CASES.values() for name, values in columns.items()}
+    combined = evaluate.combine(loaded, force_prefix=True)
+    result = combined.compute(**inputs, higher_is_better=True)
+    for case in CASES:
+        metric, columns, options = load(case)
+        for name, value in metric.compute(**columns, **options).items():
+            assert result[f"{case}_{name}"] == value
+
+
+def test_a_misspelt_option_is_an_error():
+    metric, inputs, _ = load("dpo_implicit_reward")
+    with pytest.raises(TypeError, match="takes no 'betta'"):
+        metric.compute(**inputs, betta=0.5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_space_has_its_four_files_and_its_header(name):
+    import yaml
+
+    folder = METRIC_FOLDERS[name]
+    assert {f"{name}.py", "README.md", "app.py", "requirements.txt"} <= {path.name for path in folder.iterdir()}
+    _, header, card = (folder / "README.md").read_text(encoding="utf-8").split("---\n", 2)
+    fields = yaml.safe_load(header)
+    assert fields["sdk"] == "gradio"
+    assert fields["app_file"] == "app.py"
+    assert fields["tags"] == ["evaluate", "metric"]
+    assert {"title", "emoji", "colorFrom", "colorTo", "sdk_version", "pinned"} <= set(fields)
+    assert all(f"`{key}`" in card for key in evaluate.load(str(folder)).info.features)

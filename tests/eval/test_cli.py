@@ -1,0 +1,117 @@
+"""The command from end to end on a small repo, and one line for what cannot be done."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fedllm_data.schema import SCHEMAS
+from fedllm_eval.cli import main
+
+
+@pytest.fixture(scope="module")
+def repo(tmp_path_factory, preference_clients):
+    """A preference repo with a test and an unseen split."""
+    folder = tmp_path_factory.mktemp("repos") / "pairs"
+    (folder / "data").mkdir(parents=True)
+    rows = preference_clients.rows.to_list()
+    for split in ("test", "unseen"):
+        filled = [
+            {**row, "row_id": f"{split}{i}", "language": "en", "chosen_model": None, "rejected_model": None}
+            for i, row in enumerate(rows)
+        ]
+        table = pa.Table.from_pylist(filled, SCHEMAS["preference"])
+        pq.write_table(table, folder / "data" / f"{split}-00000-of-00001.parquet")
+    return folder
+
+
+def test_run_then_compare(tmp_path, repo, make_run, model_folder, capsys):
+    run = make_run(tmp_path / "run", start_seed=2)
+    arguments = ["--data", str(repo), "--batch-size", "4"]
+    assert main(["run", str(run), *arguments, "--out", str(tmp_path / "dpo")]) == 0
+    printed = capsys.readouterr()
+    assert "implicit_reward_accuracy" in printed.out
+    assert "only 3 clients" in printed.out
+    assert "test, policy: 10 of 10 sequences" in printed.err
+
+    base = ["run", str(model_folder), *arguments, "--reference", str(run / "start_adapter")]
+    assert main([*base, "--out", str(tmp_path / "base"), "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert list(summary["splits"]) == ["test", "unseen"]
+    assert summary == json.loads((tmp_path / "base" / "results.json").read_text(encoding="utf-8"))
+
+    compare = ["compare", str(tmp_path / "base"), str(tmp_path / "dpo"), "--out", str(tmp_path / "both"), "--json"]
+    assert main(compare) == 0
+    comparison = json.loads(capsys.readouterr().out)
+    # The reference of the run is its start adapter, which was named for the base: implicit rewards are comparable.
+    assert {item["score"] for item in comparison["comparisons"]} >= {"ranking_accuracy", "implicit_reward_margin"}
+    assert (tmp_path / "both" / "comparison.md").is_file()
+
+
+def test_sampling_options_reach_the_results(tmp_path, repo, model_folder, capsys):
+    options = ["--splits", "unseen", "--max-clients", "2", "--max-rows", "1", "--max-length", "100", "--seed", "3"]
+    assert main(["run", str(model_folder), "--data", str(repo), "--out", str(tmp_path / "out"), *options]) == 0
+    summary = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    assert list(summary["splits"]) == ["unseen"]
+    assert summary["splits"]["unseen"]["num_rows"] == 2
+    assert summary["settings"] == {"max_length": 100, "max_clients": 2, "max_rows_per_client": 1, "seed": 3}
+    assert "2 of 3 clients were sampled (seed 3)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"policy": "no/such/folder"}, "neither a folder here nor a Hub id"),
+        ({"--data": "no/such/folder"}, "no folder no/such/folder here"),
+        ({"--splits": "validation"}, "validation"),
+        ({"--max-length": "4000"}, "128 positions"),
+        ({"--max-clients": "0"}, "holds nothing"),
+        ({"--beta": "0"}, "beta is 0"),
+        ({"--batch-size": "0"}, "batch_size is 0"),
+        ({"--reference": "no/such/folder"}, "neither a folder here nor a Hub id"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(tmp_path, repo, make_adapter, capsys, change, message):
+    arguments = {"--data": str(repo), "--out": str(tmp_path / "out")} | change
+    policy = arguments.pop("policy", None) or str(make_adapter(tmp_path / "adapter"))
+    capsys.readouterr()  # what loading and saving the adapter printed
+    flat = [part for pair in arguments.items() for part in pair]
+    assert main(["run", policy, *flat]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("fedllm-eval: error: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_with_other_files_is_refused_before_the_work(tmp_path, repo, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("years of work")
+    assert main(["run", "no/such/model", "--data", str(repo), "--out", str(tmp_path / "out")]) == 2
+    assert "holds other files" in capsys.readouterr().err
+
+
+def test_list_names_every_score_and_module(capsys):
+    assert main(["list", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert "heldout_loss" in listed["scores"]
+    assert sorted(listed["evaluate_modules"]) == ["client_spread", "dpo_implicit_reward", "heldout_loss"]
+    assert main(["list"]) == 0
+    assert "ranking_accuracy_per_token" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [["--help"], ["run", "--help"], ["compare", "--help"]])
+def test_help_answers_at_once_and_imports_nothing_heavy(command):
+    code = (
+        "import sys\nfrom fedllm_eval.cli import main\n"
+        f"try:\n    main({command!r})\nexcept SystemExit as stop:\n    assert stop.code == 0\n"
+        "assert not {'torch', 'evaluate', 'datasets', 'transformers', 'scipy'} & set(sys.modules)"
+    )
+    begin = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - begin < 2.0
