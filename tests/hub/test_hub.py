@@ -235,3 +235,27 @@ def test_an_empty_folder_a_missing_one_and_a_link_are_refused(hub: LoopbackHub, 
     with pytest.raises(HubError, match=r"link.txt is a link"):
         push_folder(folder, REPO)
     assert hub.repos == {}
+
+
+def test_with_xet_on_a_push_is_one_commit_too(
+    hub: LoopbackHub, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("hf_xet", reason="hf_xet is not installed on this platform")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", False)
+    (tmp_path / "store").mkdir()
+    monkeypatch.setattr(hub, "xet_store", tmp_path / "store")
+    first = push_folder(folder, REPO, message="v1")
+    assert commits(hub.repo(REPO)) == ["initial commit", "v1"]
+    assert hub.repo(REPO).files["data/a.parquet"].sha256 == hashlib.sha256(b"a" * 3000).hexdigest()
+    assert not [request for request in hub.requests if request.method == "PUT"]
+    assert push_folder(folder, REPO).is_unchanged
+
+    (folder / "data" / "a.parquet").write_bytes(b"c" * 5000)
+    for method, pattern in (("GET", "/xet-write-token/"), ("POST", "/commit/")):
+        hub.fail(method, pattern, status=403, times=1000)
+        with pytest.raises(HubError, match=r"cannot write org/name: .*403"):
+            push_folder(folder, REPO)
+        hub.faults.clear()
+        assert resolve_revision(REPO) == first.revision
+    push_folder(folder, REPO, message="v2")
+    assert commits(hub.repo(REPO)) == ["initial commit", "v1", "v2"]
