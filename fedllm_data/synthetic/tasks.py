@@ -123,12 +123,11 @@ def _draw_category(rng: np.random.Generator, language: str) -> _Content:
 
 
 def _draw_translate(rng: np.random.Generator, language: str) -> _Content:
-    source = LANGUAGES.index(language)
-    target = (source + int(rng.integers(1, len(LANGUAGES)))) % len(LANGUAGES)
-    nouns = WORDS[LANGUAGES[target]].nouns
-    noun, other = _choose_two(rng, range(len(nouns)))
-    words = WORDS[language]
-    return words.nouns[noun], words.in_language[target], nouns[noun], nouns[other]
+    # From English into any language, from the others into English: few enough pairs for a tiny model to know them.
+    target = LANGUAGES[int(rng.integers(1, len(LANGUAGES)))] if language == "en" else "en"
+    noun, other = _choose_two(rng, range(len(WORDS[language].nouns)))
+    in_target = WORDS[language].in_language[LANGUAGES.index(target)]
+    return WORDS[language].nouns[noun], in_target, WORDS[target].nouns[noun], WORDS[target].nouns[other]
 
 
 def _draw_add(rng: np.random.Generator, language: str) -> _Content:
