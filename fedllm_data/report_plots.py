@@ -5,6 +5,7 @@ No client id appears in a figure. The same profiles give the same bytes.
 
 import io
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import matplotlib
@@ -33,6 +34,8 @@ LANGUAGE_COLOURS = (
 )
 OTHER_COLOUR = "#cdd2dc"
 MAX_CLIENTS_SHOWN = 120
+MAX_POINTS = 400
+NUM_DRAWS_AVERAGED = 50
 STYLE: Any = {
     "svg.fonttype": "none",
     "font.family": "sans-serif",
@@ -69,6 +72,7 @@ def draw_figures(profiles: Sequence[ClientProfile], results: Mapping[str, AxisRe
         if result.verdict == "not enough data" or name not in PLOTS:
             continue
         stack = stack_profiles(profiles, AXES[name].tables, AXES[name].min_rows)
+        stack = replace(stack, min_client_rows=result.facts.get("min_client_rows", 1))
         with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
             figures[name] = _svg(PLOTS[name](stack))
     return figures
@@ -84,23 +88,26 @@ def _svg(figure: Figure) -> str:
 def _plot_quantity(stack: Stack) -> Figure:
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    sizes_K = stack.tables["rows"].sizes_K
+    sizes_K = np.sort(stack.tables["rows"].sizes_K)[::-1]
     num_clients = len(sizes_K)
+    draw, rng = AXES["quantity"].null_sampler(stack), np.random.default_rng(0)
+    draws = [np.sort(draw(rng).tables["rows"].sizes_K)[::-1] for _ in range(NUM_DRAWS_AVERAGED)]
+    chance_K = np.mean(draws, axis=0)
 
-    x = np.linspace(0, 1, num_clients + 1)
-    chance = AXES["quantity"].null_sampler(stack)(np.random.default_rng(0)).tables["rows"].sizes_K
-    left.fill_between(x, lorenz_curve(sizes_K), x, color=ACCENT, alpha=0.12, linewidth=0)
+    points = np.unique(np.linspace(0, num_clients, MAX_POINTS).round().astype(int))
+    x = points / num_clients
+    left.fill_between(x, lorenz_curve(sizes_K)[points], x, color=ACCENT, alpha=0.12, linewidth=0)
     left.plot(x, x, color=GRID, linewidth=1.5)
-    left.plot(x, lorenz_curve(chance), color=CHANCE, linewidth=2, label="by chance")
-    left.plot(x, lorenz_curve(sizes_K), color=ACCENT, linewidth=2.5, label="these clients")
+    left.plot(x, lorenz_curve(chance_K)[points], color=CHANCE, linewidth=2, label="by chance")
+    left.plot(x, lorenz_curve(sizes_K)[points], color=ACCENT, linewidth=2.5, label="these clients")
     left.set(title="Who holds the rows", xlabel="share of clients, smallest first", ylabel="share of rows")
     left.set(xlim=(0, 1), ylim=(0, 1))
     left.legend(loc="upper left")
 
-    rank = np.arange(1, num_clients + 1)
-    right.plot(rank, np.sort(np.maximum(chance, 0.5))[::-1], color=CHANCE, linewidth=2, drawstyle="steps-mid")
-    right.fill_between(rank, np.sort(sizes_K)[::-1], 0.5, step="mid", color=ACCENT, alpha=0.25, linewidth=0)
-    right.plot(rank, np.sort(sizes_K)[::-1], color=ACCENT, linewidth=2, drawstyle="steps-mid")
+    shown = points[:-1]
+    right.plot(shown + 1, chance_K[shown], color=CHANCE, linewidth=2)
+    right.fill_between(shown + 1, sizes_K[shown], 0.5, step="mid", color=ACCENT, alpha=0.25, linewidth=0)
+    right.plot(shown + 1, sizes_K[shown], color=ACCENT, linewidth=2, drawstyle="steps-mid")
     right.set(title="Rows of each client", xlabel="clients, largest first", ylabel="rows", yscale="log")
     right.set_ylim(bottom=max(0.5, float(sizes_K.min()) / 2))
     _plain_log_ticks(right.yaxis, float(sizes_K.min()), float(sizes_K.max()))

@@ -4,6 +4,8 @@ The null is that of equally active clients: row counts are Poisson with one rate
 multinomial with p = 1/K) are this up to the fixed sum, but leave some clients with no row, and a client without rows
 is not in any dataset; nor is one below the minimum of a filter. So the counts are drawn from the Poisson distribution
 truncated at the smallest size the dataset admits, with the rate that gives the observed mean.
+The headline is the coefficient of variation: the variance is what tells clients of different activity from a Poisson
+count (the classical dispersion test), also where Lorenz curves cross and the Gini coefficient sees nothing.
 Symbols: K clients; `sizes_K` their row counts. numpy and SciPy only.
 """
 
@@ -39,7 +41,7 @@ def gini(sizes_K: IntArray) -> float:
     return float(((2 * rank_K - num_clients - 1) * ordered_K).sum() / (num_clients * ordered_K.sum()))
 
 
-def lorenz_curve(sizes_K: IntArray) -> FloatArray:
+def lorenz_curve(sizes_K: IntArray | FloatArray) -> FloatArray:
     """Return the share of rows that the smallest 0, 1, ..., K clients hold, a (K + 1) array from 0 to 1.
 
     >>> lorenz_curve(np.array([3, 1])).tolist()
@@ -147,9 +149,10 @@ def _describe(stack: Stack, pool: ClientProfile) -> Facts:
 def _sentence(values: Values, facts: Facts) -> str:
     num_top = facts["num_clients_in_top_tenth"]
     who = "client alone holds" if num_top == 1 else f"{num_top} clients hold"
+    effective = values["effective_clients_simpson"]
     return (
         f"The largest {who} {values['top_tenth_fraction']:.0%} of the rows; in weight, this is like"
-        f" {values['effective_clients_simpson']:.1f} equally large clients."
+        f" {effective:.{0 if effective >= 10 else 1}f} equally large clients."
     )
 
 
@@ -160,21 +163,21 @@ def _per_client(stack: Stack) -> dict[str, list[Any]]:
 QUANTITY = Axis(
     name="quantity",
     question="Do some clients hold far more rows than others?",
-    headline="gini",
+    headline="coefficient_of_variation",
     null="equally active clients: Poisson row counts with the observed mean, none below the smallest size the dataset"
     " admits (min_client_rows)",
     tables=("rows",),
     min_rows=1,
     measures={
-        "gini": Measure(
-            title="Gini coefficient",
-            unit="fraction",
-            meaning="0: all clients hold equally many rows; (K - 1) / K: one client holds them all.",
-        ),
         "coefficient_of_variation": Measure(
             title="Coefficient of variation",
             unit="ratio",
             meaning="Population standard deviation of the client sizes over their mean; 0: all are equal.",
+        ),
+        "gini": Measure(
+            title="Gini coefficient",
+            unit="fraction",
+            meaning="0: all clients hold equally many rows; (K - 1) / K: one client holds them all.",
         ),
         "normalised_entropy": Measure(
             title="Normalised entropy",

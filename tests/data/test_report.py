@@ -34,10 +34,9 @@ def _clients(ids: list[str], split: str = "train", seed: int = 0) -> ClientDatas
     return ClientDataset.from_dataset(datasets.Dataset.from_list(_rows(ids, seed)), name="fed-test", split=split)
 
 
-@pytest.fixture
-def client_repo(tmp_path):
+def _client_repo(place):
     """A folder with the files that a report reads: train and unseen rows, and public ones that it must not."""
-    folder = tmp_path / "fed-test"
+    folder = place / "fed-test"
     (folder / "data").mkdir(parents=True)
     for seed, (split, ids) in enumerate(
         {"train": [HOSTILE, "b", "c", "d", "e"], "unseen": ["x", "y"], "public": ["public"]}.items()
@@ -47,8 +46,20 @@ def client_repo(tmp_path):
     return folder
 
 
-def test_report_covers_the_rows_of_all_clients_and_no_public_row(client_repo, tmp_path):
-    document = write_report(client_repo, tmp_path / "out")
+@pytest.fixture
+def client_repo(tmp_path):
+    return _client_repo(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A folder with a report that tests may look at, and what `write_report` returned."""
+    place = tmp_path_factory.mktemp("report")
+    return place / "out", write_report(_client_repo(place), place / "out")
+
+
+def test_report_covers_the_rows_of_all_clients_and_no_public_row(written, client_repo, tmp_path):
+    document = written[1]
     assert document["splits"] == ["train", "unseen"]
     assert document["num_clients"] == 7
     assert "public" not in document["clients"]["client_id"]
@@ -65,9 +76,9 @@ def test_the_filter_of_the_build_reaches_the_null_of_a_whole_report(client_repo,
         write_report(client_repo, tmp_path / "out")
 
 
-def test_files_are_those_of_the_axes_and_no_client_id_names_one(client_repo, tmp_path):
-    write_report(client_repo, tmp_path / "out")
-    found = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*"))
+def test_files_are_those_of_the_axes_and_no_client_id_names_one(written):
+    out = written[0]
+    found = sorted(path.relative_to(out).as_posix() for path in out.rglob("*"))
     assert found == [
         "figures",
         "figures/language.svg",
@@ -76,22 +87,21 @@ def test_files_are_those_of_the_axes_and_no_client_id_names_one(client_repo, tmp
         "heterogeneity.json",
         "report.html",
     ]
-    for path in (tmp_path / "out/figures").glob("*.svg"):
+    for path in (out / "figures").glob("*.svg"):
         assert ElementTree.parse(path).getroot().tag.endswith("svg")
 
 
-def test_the_same_seed_writes_the_same_bytes(client_repo, tmp_path):
-    for out in ("one", "two"):
-        write_report(client_repo, tmp_path / out, seed=3)
-    for path in (tmp_path / "one").rglob("*.*"):
-        assert path.read_bytes() == (tmp_path / "two" / path.relative_to(tmp_path / "one")).read_bytes()
+def test_the_same_seed_and_rows_write_the_same_bytes_anywhere(written, client_repo, tmp_path):
+    write_report(client_repo, tmp_path / "out")
+    for path in written[0].rglob("*.*"):
+        assert path.read_bytes() == (tmp_path / "out" / path.relative_to(written[0])).read_bytes()
 
 
-def test_json_file_is_the_returned_document_and_names_no_place_on_this_machine(client_repo, tmp_path):
-    document = write_report(client_repo, tmp_path / "out")
-    text = (tmp_path / "out/heterogeneity.json").read_text()
+def test_json_file_is_the_returned_document_and_names_no_place_on_this_machine(written):
+    out, document = written
+    text = (out / "heterogeneity.json").read_text()
     assert json.loads(text) == document
-    assert str(tmp_path) not in text + (tmp_path / "out/report.html").read_text()
+    assert str(out.parent) not in text + (out / "report.html").read_text()
 
 
 class _Tags(HTMLParser):
@@ -107,9 +117,8 @@ class _Tags(HTMLParser):
         ]
 
 
-def test_page_escapes_client_ids_and_loads_nothing(client_repo, tmp_path):
-    write_report(client_repo, tmp_path / "out")
-    page = (tmp_path / "out/report.html").read_text()
+def test_page_escapes_client_ids_and_loads_nothing(written):
+    page = (written[0] / "report.html").read_text()
     tags = _Tags()
     tags.feed(page)
     assert "script" not in tags.tags
@@ -149,7 +158,7 @@ def test_table_has_a_line_an_axis_or_a_line_a_measure():
     report = heterogeneity_report(_clients(list("abcdef")), **FEW)
     assert len(report.table().splitlines()) == 2 + len(AXES)
     assert len(report.table(all_measures=True).splitlines()) == 2 + sum(len(axis.measures) for axis in AXES.values())
-    assert "| quantity | Gini coefficient (fraction) |" in report.table()
+    assert "| quantity | Coefficient of variation (ratio) |" in report.table()
 
 
 def test_summary_says_in_which_axes_clients_differ():
