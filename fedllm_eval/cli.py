@@ -74,6 +74,7 @@ def _run(arguments: argparse.Namespace) -> None:
     import datasets
     from transformers.utils import logging as transformers_logging
 
+    from fedllm_eval.results import LEGEND
     from fedllm_eval.run import score_run
 
     # One bar is enough, and it is ours: theirs also draw themselves into logs.
@@ -102,6 +103,7 @@ def _run(arguments: argparse.Namespace) -> None:
         _print_json(results.summary)
         return
     _print_table(results.table())
+    print(LEGEND)
     for split, part in results.summary["splits"].items():
         for note in part["notes"]:
             print(f"{split}: {note}")

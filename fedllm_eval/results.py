@@ -37,6 +37,10 @@ __all__ = [
 
 FORMAT = "fedllm-eval/1"
 FILES = ("results.json", "per_client.parquet", "results.md")
+LEGEND = (
+    "Mean over clients with its 95 % interval (clients resampled); pooled: over all rows or tokens; worst decile: mean "
+    "of the tenth of the clients served worst."
+)
 PACKAGES = ("fedllm-commons", "torch", "transformers", "peft", "datasets", "numpy", "scipy")
 
 
@@ -67,18 +71,12 @@ class Results:
         from rich.table import Table
 
         header, *rows = _cells(self.summary)
-        table = Table(title=f"{self.summary['policy']['name']} on {self.summary['dataset']['name']}", caption=LEGEND)
+        table = Table(title=f"{self.summary['policy']['name']} on {self.summary['dataset']['name']}")
         for position, name in enumerate(header):
             table.add_column(name, justify="left" if position < 2 else "right")
         for cells in rows:
             table.add_row(*cells)
         return table
-
-
-LEGEND = (
-    "Mean over clients with its 95 % interval (clients resampled); pooled is the mean over all rows or tokens; worst "
-    "decile is the mean of the tenth of the clients served worst."
-)
 
 
 def make_results(scores: Sequence[ClientScores], *, seed: int = 0) -> Results:

@@ -188,7 +188,7 @@ def warnings_about(table: pa.Table) -> list[str]:
     2 of 3 rows keep no answer token within max_length and are left out
     1 of 1 scored rows were cut at max_length
     1 of 2 clients have no scored row and are left out
-    only 1 clients: an interval over so few is narrower than it should be
+    only 1 client: an interval over so few is narrower than it should be
     """
     num_rows, num_skipped, num_truncated = (
         int(_floats(table, column).sum()) for column in ("num_rows", "num_skipped", "num_truncated")
@@ -202,7 +202,7 @@ def warnings_about(table: pa.Table) -> list[str]:
         f"{table.num_rows - num_scored} of {table.num_rows} clients have no scored row and are left out": (
             num_scored < table.num_rows
         ),
-        f"only {num_scored} clients: an interval over so few is narrower than it should be": (
+        f"only {num_scored} client{'' if num_scored == 1 else 's'}: an interval over so few is narrower than it should be": (
             num_scored < FEW_CLIENTS
         ),
     }
