@@ -38,8 +38,8 @@ __all__ = [
 FORMAT = "fedllm-eval/1"
 FILES = ("results.json", "per_client.parquet", "results.md")
 LEGEND = (
-    "Mean over clients with its 95 % interval (clients resampled); pooled: over all rows or tokens; worst decile: mean "
-    "of the tenth of the clients served worst."
+    "Mean over clients with its 95 % interval (clients resampled); pooled: over all rows or tokens; worst decile: "
+    "mean of the tenth of the clients served worst."
 )
 PACKAGES = ("fedllm-commons", "torch", "transformers", "peft", "datasets", "numpy", "scipy")
 

@@ -194,19 +194,20 @@ def warnings_about(table: pa.Table) -> list[str]:
         int(_floats(table, column).sum()) for column in ("num_rows", "num_skipped", "num_truncated")
     )
     num_scored = int((_floats(table, "num_rows") > 0).sum())
-    sentences = {
-        f"{num_skipped} of {num_rows + num_skipped} rows keep no answer token within max_length and are left out": (
-            num_skipped > 0
-        ),
-        f"{num_truncated} of {num_rows} scored rows were cut at max_length": num_truncated > 0,
-        f"{table.num_rows - num_scored} of {table.num_rows} clients have no scored row and are left out": (
-            num_scored < table.num_rows
-        ),
-        f"only {num_scored} client{'' if num_scored == 1 else 's'}: an interval over so few is narrower than it should be": (
-            num_scored < FEW_CLIENTS
-        ),
-    }
-    return [sentence for sentence, applies in sentences.items() if applies]
+    sentences = []
+    if num_skipped:
+        num_asked = num_rows + num_skipped
+        sentences.append(f"{num_skipped} of {num_asked} rows keep no answer token within max_length and are left out")
+    if num_truncated:
+        sentences.append(f"{num_truncated} of {num_rows} scored rows were cut at max_length")
+    if num_scored < table.num_rows:
+        sentences.append(
+            f"{table.num_rows - num_scored} of {table.num_rows} clients have no scored row and are left out"
+        )
+    if num_scored < FEW_CLIENTS:
+        clients = "client" if num_scored == 1 else "clients"
+        sentences.append(f"only {num_scored} {clients}: an interval over so few is narrower than it should be")
+    return sentences
 
 
 def _floats(table: pa.Table, column: str) -> npt.NDArray[np.float64]:
