@@ -1,4 +1,4 @@
-"""Publish a folder on the Hub in one commit, and turn what the Hub refuses into one line with a remedy.
+"""Publish a folder on the Hub in one commit.
 
 A push compares the folder with the head of `main`, sends what differs as ONE commit that names that head as its
 parent, then tags it. So a push that dies leaves the repo's files as they were, a commit made by somebody else in the
@@ -7,28 +7,20 @@ meantime is refused instead of overwritten, and a folder that the repo already h
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Literal
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, RepoFile, get_token
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from huggingface_hub.errors import HTTPError as TransportError  # type: ignore[attr-defined]  # of its HTTP library
+from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from fedllm_data.errors import FedLLMError, HubError, SchemaError
+from fedllm_data.errors import HubError, SchemaError
+from fedllm_data.hub_errors import LOGIN, hub_errors
 
-__all__ = ["IGNORED", "PushResult", "RepoType", "hub_errors", "publish", "push_folder", "resolve_revision"]
+__all__ = ["IGNORED", "PushResult", "RepoType", "publish", "push_folder", "resolve_revision"]
 
 RepoType = Literal["dataset", "model", "space"]
 
@@ -38,8 +30,6 @@ KEPT = (".gitattributes",)
 """Paths that the Hub itself puts into a repo: a push never removes them."""
 LOCAL_ONLY = ("rejected.jsonl",)
 """What a client repo's folder holds for its builder alone: places in files on the builder's machine."""
-
-_LOGIN = "run `hf auth login` or set HF_TOKEN to a token with write access"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +136,7 @@ def push_folder(
     _check_repo_id(repo_id)
     paths = _local_files(folder, ignore)
     if token is None and get_token() is None:
-        raise HubError(f"not logged in to the Hub, so {repo_id} cannot be written; {_LOGIN}")
+        raise HubError(f"not logged in to the Hub, so {repo_id} cannot be written; {LOGIN}")
     api = HfApi(token=token)
     with hub_errors(repo_id, "write"):
         url = str(api.create_repo(repo_id, repo_type=repo_type, private=private or None, exist_ok=True))
@@ -194,67 +184,6 @@ def resolve_revision(repo_id: str, revision: str | None = None, repo_type: RepoT
     _check_repo_id(repo_id)
     with hub_errors(repo_id, "read", revision):
         return str(HfApi().repo_info(repo_id, revision=revision, repo_type=repo_type).sha)
-
-
-@contextmanager
-def hub_errors(repo_id: str, verb: Literal["read", "write"], revision: str | None = None) -> Iterator[None]:
-    """Turn whatever the Hub's clients raise inside the block into a `HubError` of one line.
-
-    Args:
-        repo_id: the repo that the block reads or writes.
-        verb: what the block does with it.
-        revision: the revision asked for, to be named if it does not exist.
-
-    Raises:
-        HubError: for an answer other than success, no answer, or no permission to ask (offline mode).
-
-    >>> with hub_errors("org/fed-oasst", "read"):
-    ...     raise OfflineModeIsEnabled
-    Traceback (most recent call last):
-    fedllm_data.errors.HubError: cannot read org/fed-oasst: HF_HUB_OFFLINE is set; unset it to use the Hub
-    """
-    try:
-        yield
-    except FedLLMError:
-        raise
-    except (TransportError, HFValidationError, ConnectionError, RuntimeError) as error:
-        raise HubError(f"cannot {verb} {repo_id}: {_reason(_cause(error), verb, revision)}") from error
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The answer behind a failed upload, which huggingface_hub raises as a bare RuntimeError."""
-    while type(error) is RuntimeError and error.__cause__ is not None:
-        error = error.__cause__
-    return error
-
-
-def _reason(error: BaseException, verb: str, revision: str | None) -> str:
-    """What went wrong and what to do about it, for the end of one line."""
-    if isinstance(error, OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set; unset it to use the Hub"
-    if isinstance(error, RevisionNotFoundError):
-        return f"it has no revision {revision!r}; list what it has with `hf repos tag list NAME --type dataset`"
-    if isinstance(error, GatedRepoError):
-        return "it is gated; ask for access on its page, then log in with `hf auth login`"
-    if not isinstance(error, HfHubHTTPError) or error.response is None:
-        return f"the Hub cannot be reached ({_first_line(error)}); check the network and HF_ENDPOINT, then run again"
-    status = error.response.status_code
-    if status == 401:
-        return f"the Hub does not accept the token, or the repo is private; {_LOGIN}"
-    if isinstance(error, RepositoryNotFoundError):
-        return "no such repo, or it is private and this token may not see it; check the name and `hf auth whoami`"
-    if status == 403:
-        return f"the token may not {verb} it (403); check `hf auth whoami` and the token's permissions"
-    if status == 412:
-        return "somebody committed to it meanwhile, and nothing was changed; look at that commit, then run again"
-    if status >= 500 or status == 429:
-        return f"the Hub answered {status}; run again later"
-    return f"the Hub answered {status} ({_first_line(error)})"
-
-
-def _first_line(error: BaseException) -> str:
-    message = getattr(error, "server_message", None) or str(error) or type(error).__name__
-    return str(message).strip().splitlines()[0]
 
 
 def _check_repo_id(repo_id: str) -> None:

@@ -4,10 +4,12 @@ import hashlib
 from pathlib import Path
 
 import pytest
-from huggingface_hub import HfApi, hf_hub_download
+from datasets import load_dataset
+from huggingface_hub import HfApi, HfFileSystem, hf_hub_download
 
-from fedllm_data.errors import HubError
+from fedllm_data.errors import HubError, SchemaError
 from fedllm_data.hub import push_folder, resolve_revision
+from fedllm_data.hub_errors import hub_errors
 from tests.hub.routes import File, Repo
 from tests.hub.server import LoopbackHub
 
@@ -190,7 +192,7 @@ def test_without_a_login_nothing_is_sent(hub: LoopbackHub, folder: Path, monkeyp
     [
         ("POST", "/repos/create", 403, r"the token may not write it \(403\); check `hf auth whoami`"),
         ("POST", "/commit/", 403, r"the token may not write it \(403\); check `hf auth whoami`"),
-        ("POST", "/repos/create", 401, "does not accept the token"),
+        ("POST", "/repos/create", 401, "does not accept the token|you may not see it"),
         ("GET", "/refs", 429, "answered 429; run again later"),
         ("POST", "/tag/", 400, r"answered 400 \(injected fault\)"),
     ],
@@ -208,6 +210,9 @@ def test_what_cannot_be_read_is_told_apart(hub: LoopbackHub, folder: Path, monke
     push_folder(folder, REPO)
     with pytest.raises(HubError, match="cannot read org/absent: no such repo, or it is private"):
         resolve_revision("org/absent")
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(HubError, match="cannot read org/absent: no such repo, or it is private"):
+        resolve_revision("org/absent")
     with pytest.raises(HubError, match=r"cannot read org/name: it has no revision 'v9'"):
         resolve_revision(REPO, "v9")
     hub.fail("GET", "/api/datasets", drop=True, times=1000)
@@ -216,6 +221,29 @@ def test_what_cannot_be_read_is_told_apart(hub: LoopbackHub, folder: Path, monke
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:1")
     with pytest.raises(HubError, match="cannot read org/name: the Hub cannot be reached"):
         resolve_revision(REPO)
+
+
+def test_a_gated_repo_is_told_apart_by_whatever_reads_it(hub: LoopbackHub, folder: Path) -> None:
+    push_folder(folder, REPO)
+    hub.repo(REPO).gated = True
+    reads = (
+        lambda: hf_hub_download(REPO, "notes.txt", repo_type="dataset"),
+        lambda: HfFileSystem().open(f"datasets/{REPO}/data/a.parquet").read(),
+        lambda: load_dataset(REPO),
+    )
+    for read in reads:
+        with (
+            pytest.raises(HubError, match="cannot read org/name: it is gated; ask for access"),
+            hub_errors(REPO, "read"),
+        ):
+            read()
+
+
+def test_an_error_that_is_not_the_hubs_passes_as_it_is(hub: LoopbackHub) -> None:
+    for error in (FileNotFoundError(2, "No such file"), KeyError("column"), SchemaError("rows")):
+        with pytest.raises(type(error)) as caught, hub_errors(REPO, "read"):
+            raise error
+        assert caught.value is error
 
 
 @pytest.mark.parametrize("repo_id", ["", "name", "a/b/c", "org/na me", "../name", "org/" + "x" * 100, "/tmp/folder"])
