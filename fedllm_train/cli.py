@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import Any
 
 from fedllm_data.errors import FedLLMError
 from fedllm_train.config import FederatedConfig, RunInput
@@ -116,11 +115,18 @@ def _help_parser(task: str) -> argparse.ArgumentParser:
 
 def _tiny(arguments: argparse.Namespace) -> int:
     warnings.filterwarnings("ignore", category=FutureWarning)
-    from fedllm_train.tiny import train_tiny_on
+    from fedllm_data.clients import load_clients
+    from fedllm_train.progress import StepProgress
+    from fedllm_train.tiny import TinyConfig, train_tiny
 
-    options: dict[str, Any] = {} if arguments.steps is None else {"num_steps": arguments.steps}
-    result = train_tiny_on(arguments.data, arguments.out, seed=arguments.seed, **options)
-    print(f"{arguments.out}: {result.num_parameters:,} parameters, loss {result.loss:.3f}, {result.seconds:.0f} s")
+    config = TinyConfig() if arguments.steps is None else TinyConfig(num_steps=arguments.steps)
+    public = load_clients(arguments.data, split="public")
+    with StepProgress(config.num_steps) as progress:
+        result = train_tiny(public.rows, arguments.out, seed=arguments.seed, config=config, progress=progress.advance)
+    print(
+        f"{arguments.out}: {result.num_parameters:,} parameters, {result.num_steps} steps in "
+        f"{result.train_seconds:.0f} s, loss {result.first_loss:.3f} -> {result.last_loss:.3f}"
+    )
     return 0
 
 

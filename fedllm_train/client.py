@@ -8,7 +8,6 @@ What comes out is what `SFTTrainer(...)` or `DPOTrainer(...)` built anew for thi
 to the bit.
 """
 
-import gc
 import time
 from typing import Any
 
@@ -65,9 +64,6 @@ class ResidentTrainer:
             model.delete_adapter("ref")
         self._tokens = tokens
         self.live_adapter = LiveAdapter(model)
-        # accelerate collects garbage at every start of train(); what was alive before need not be walked again.
-        gc.collect()
-        gc.freeze()
 
     @property
     def model(self) -> PeftModel:

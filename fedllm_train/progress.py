@@ -7,20 +7,20 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-__all__ = ["RoundProgress"]
+__all__ = ["RoundProgress", "StepProgress"]
 
 
-class RoundProgress:
-    """Shows each round's record as it comes."""
+class _Bar:
+    """A progress bar on a terminal; lines on stderr where there is none."""
 
-    def __init__(self, num_rounds: int) -> None:
-        """Prepare for a run of `num_rounds` rounds."""
-        self._num_rounds = num_rounds
+    def __init__(self, total: int) -> None:
+        """Prepare for `total` steps."""
+        self._total = total
         self._bar: Progress | None = None
         if sys.stderr.isatty():
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._bar = Progress(*columns, console=Console(stderr=True))
-            self._task = self._bar.add_task("starting", total=num_rounds)
+            self._task = self._bar.add_task("starting", total=total)
 
     def __enter__(self) -> Self:
         """Show the bar."""
@@ -35,16 +35,12 @@ class RoundProgress:
         if self._bar is not None:
             self._bar.stop()
 
-    def advance(self, record: dict[str, Any]) -> None:
-        """Show one finished round."""
-        done = record["round_index"] + 1
-        loss = "nothing trained" if record["train_loss"] is None else f"loss {record['train_loss']:.4f}"
-        for each in record["left_out"]:
-            self._say(f"round {record['round_index']}: client {each['client_id']!r} left out: {each['reason']}")
-        if self._bar is None:
-            self._say(f"round {done}/{self._num_rounds}: {loss}, {record['seconds']:.1f} s")
-        else:
-            self._bar.update(self._task, completed=done, description=loss)
+    def _show(self, done: int, description: str, line: str | None) -> None:
+        """Move the bar, or write the line where there is no bar."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, description=description)
+        elif line is not None:
+            self._say(line)
 
     def _say(self, line: str) -> None:
         if self._bar is None:
@@ -52,3 +48,24 @@ class RoundProgress:
             sys.stderr.flush()
         else:
             self._bar.console.print(line, markup=False, highlight=False)
+
+
+class RoundProgress(_Bar):
+    """Shows each round's record as it comes."""
+
+    def advance(self, record: dict[str, Any]) -> None:
+        """Show one finished round."""
+        done = record["round_index"] + 1
+        loss = "nothing trained" if record["train_loss"] is None else f"loss {record['train_loss']:.4f}"
+        for each in record["left_out"]:
+            self._say(f"round {done}: client {each['client_id']!r} left out: {each['reason']}")
+        self._show(done, loss, f"round {done}/{self._total}: {loss}, {record['seconds']:.1f} s")
+
+
+class StepProgress(_Bar):
+    """Shows the steps of a plain training loop, one line in fifty."""
+
+    def advance(self, step: int, num_steps: int, loss: float) -> None:
+        """Show one finished step."""
+        line = f"step {step}/{num_steps}: loss {loss:.4f}" if step % 50 == 0 or step == num_steps else None
+        self._show(step, f"loss {loss:.4f}", line)

@@ -4,6 +4,7 @@ Puts the parts together once (policy, resident trainer, engine, strategy, run fo
 task follows from the settings: `SFTConfig` trains on an `sft` dataset, `DPOConfig` on a `preference` dataset.
 """
 
+import gc
 import json
 import logging
 import shutil
@@ -166,7 +167,13 @@ class FederatedTrainer:
             run=self.run,
             spool=spool,
         )
-        self.state = run_rounds(plan, state, self._on_round)
+        # accelerate collects garbage at every visit; what is alive now (models, libraries) need not be walked each time.
+        gc.collect()
+        gc.freeze()
+        try:
+            self.state = run_rounds(plan, state, self._on_round)
+        finally:
+            gc.unfreeze()
         self._finish(self.state)
         return self.state
 
