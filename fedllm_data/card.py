@@ -18,6 +18,7 @@ from fedllm_data.card_text import (
     COLUMN_MEANINGS,
     COUNT_LABELS,
     OBLIGATIONS,
+    SPLIT_COUNT_LABELS,
     SPLIT_PURPOSES,
     Markdown,
     arrow_type_words,
@@ -115,7 +116,8 @@ def _render(folder: Path, facts: dict[str, Any], report: dict[str, Any] | None) 
             }
             for field in SCHEMAS[facts["task"]]
         ],
-        counts=_counts(facts),
+        counts=_counted(facts["counts"], COUNT_LABELS, zeros=True),
+        split_counts=_counted(facts["split_counts"], SPLIT_COUNT_LABELS, zeros=False),
         reasons=[
             {"text": text, "num_rows": num_rows}
             for text, num_rows in [*facts["rejected_reasons"].items()][:_NUM_REASONS]
@@ -218,17 +220,19 @@ def _provenance(facts: Mapping[str, Any]) -> dict[str, Any]:
         "licence": link(licence or "not stated", facts["licence_url"]),
         "obligation": next(
             (words for prefix, words in OBLIGATIONS.items() if licence.startswith(prefix)),
-            "read the licence before you use the rows",
+            "read the licence before you use the rows"
+            if licence
+            else "not known: ask the source before you pass rows on",
         ),
         "rebuild": Markdown(command) if is_named and upstream == "generated" else None,
     }
 
 
-def _counts(facts: Mapping[str, Any]) -> list[dict[str, Any]]:
-    counts = {**facts["counts"], **facts["split_counts"]}
+def _counted(counts: Mapping[str, int], labels: Mapping[str, str], *, zeros: bool) -> list[dict[str, Any]]:
     return [
-        {"label": COUNT_LABELS.get(name, name.removeprefix("num_").replace("_", " ")), "number": number}
+        {"label": Markdown(labels.get(name, name.removeprefix("num_").replace("_", " "))), "number": number}
         for name, number in counts.items()
+        if number or zeros
     ]
 
 
@@ -244,6 +248,10 @@ def _limits(facts: Mapping[str, Any]) -> list[str]:
             "anonymous: do not try to find out who a client is."
         )
         limits.append("What people wrote was not searched for personal data, insults or false statements.")
+        limits.append(
+            "The clients are those who left rows in the source: they are no sample of any population, and nothing "
+            "here says how often they would take part in training."
+        )
     if clients["num_clients"] and clients["median_rows"] < 10:
         limits.append(
             f"Half of the clients hold {clients['median_rows']:g} rows or fewer over all splits: figures of a single "
@@ -252,13 +260,9 @@ def _limits(facts: Mapping[str, Any]) -> list[str]:
     undetermined = by_language.get(UNDETERMINED, 0)
     if undetermined:
         limits.append(f"The language of {undetermined:,} of {num_rows:,} rows is not determined.")
-    if by_language and max(by_language.values()) > 0.8 * num_rows:
-        main = max(by_language, key=by_language.__getitem__)
+    main = max(by_language, key=by_language.__getitem__, default=UNDETERMINED)
+    if main != UNDETERMINED and by_language[main] > 0.8 * num_rows:
         limits.append(f"One language, {main}, makes up more than four fifths of the rows.")
-    limits.append(
-        "The clients are those who left rows in the source: they are no sample of any population, and nothing here "
-        "says how often they would take part in training."
-    )
     return limits
 
 

@@ -13,6 +13,7 @@ __all__ = [
     "COLUMN_MEANINGS",
     "COUNT_LABELS",
     "OBLIGATIONS",
+    "SPLIT_COUNT_LABELS",
     "SPLIT_PURPOSES",
     "Markdown",
     "arrow_type_words",
@@ -47,6 +48,8 @@ COLUMN_MEANINGS = {
 COUNT_LABELS = {
     "num_rejected": "rows that could not be used",
     "num_valid": "valid rows",
+    "num_same_text_pairs": "removed: pairs whose two answers are the same text",
+    "num_same_text_pairs_kept": "kept: pairs whose two answers differ in spacing alone",
     "num_duplicates_in_client": "removed: exact duplicates within a client",
     "num_duplicates_across_clients": "removed: exact duplicates of another client's row",
     "num_duplicates_in_client_kept": "kept: exact duplicates within a client",
@@ -55,6 +58,17 @@ COUNT_LABELS = {
     "num_rows_of_small_clients": "removed: rows of those clients",
     "num_rows_over_max": "removed: rows above the largest number a client may have",
     "num_kept": "rows kept",
+}
+
+SPLIT_COUNT_LABELS = {
+    "num_clients_drawn_unseen": "clients drawn to be `unseen`",
+    "num_clients_unseen_by_sharing": "clients made `unseen` because all their conversations are held out",
+    "num_openings": "conversations (rows with the same opening)",
+    "num_template_openings": "openings that are templates, not conversations",
+    "num_openings_shared_with_unseen": "conversations held out because an `unseen` client takes part in them",
+    "num_openings_drawn_for_test": "conversations drawn for `test`",
+    "num_openings_given_to_test": "conversations given to `test` by clients that had none there",
+    "num_public_rows_dropped": "rows of the `public` part dropped because their conversation is held out",
 }
 
 OBLIGATIONS = {
