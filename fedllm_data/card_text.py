@@ -49,7 +49,7 @@ COUNT_LABELS = {
     "num_rejected": "rows that could not be used",
     "num_valid": "valid rows",
     "num_same_text_pairs": "removed: pairs whose two answers are the same text",
-    "num_same_text_pairs_kept": "kept: pairs whose two answers differ in spacing alone",
+    "num_same_text_pairs_kept": "kept: pairs whose two answers are the same text",
     "num_duplicates_in_client": "removed: exact duplicates within a client",
     "num_duplicates_across_clients": "removed: exact duplicates of another client's row",
     "num_duplicates_in_client_kept": "kept: exact duplicates within a client",
