@@ -24,7 +24,8 @@ class Backbone:
     model: Any
     """A `PreTrainedModel`, or the `PeftModel` around it once an adapter is loaded."""
     name: str
-    folder: Path
+    folder: Path | None = None
+    """Where the base came from; None for a model made in memory, which is shared with nothing."""
     revision: str | None = None
     adapters: dict[Path, str] = field(default_factory=dict)
     """Adapter folder -> name inside the `PeftModel`."""

@@ -1,10 +1,5 @@
 """A random two-layer Llama, a tokenizer made on the spot, and a few clients: models.py without a download."""
 
-import os
-
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-
 import pytest
 
 CHAT_TEMPLATE = (

@@ -70,8 +70,50 @@ def test_a_broken_run_config_is_refused(tmp_path, make_run):
         locate(run)
 
 
-def test_an_unknown_hub_id_is_one_line(tmp_path, monkeypatch):
-    # Offline (conftest): what is not in the cache cannot be fetched.
-    with pytest.raises(HubError, match="is no folder here") as caught:
-        locate("no-such-org/no-such-model")
+@pytest.fixture
+def push(loopback_hub):
+    """Upload a folder to the Hub on loopback and return its id."""
+    from huggingface_hub import HfApi
+
+    loopback_hub.clear()
+    api = HfApi(token="hf_of_the_tests")
+
+    def upload(folder, repo_id):
+        api.create_repo(repo_id)
+        return api.upload_folder(repo_id=repo_id, folder_path=folder).oid
+
+    yield upload
+    loopback_hub.clear()
+
+
+def test_a_run_on_the_hub_is_scored_like_the_folder_it_came_from(tmp_path, push, make_run, model_folder, pair_rows):
+    from fedllm_eval.models import load_policy, load_reference, pair_logps
+
+    run = make_run(tmp_path / "run", start_seed=2)
+    push(model_folder, "org/tiny")
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace(str(model_folder), "org/tiny"))
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "round-0.json").write_text("{}")
+    commit = push(run, "org/run")
+
+    here, there = load_policy(run), load_policy("org/run")
+    assert there.location.revision == commit
+    assert not (there.location.folder / "checkpoints").exists()
+    # Both bases came from the Hub's cache: one commit, one folder.
+    assert here.backbone.folder == there.backbone.folder
+    assert there.describe()["base"] == "org/tiny"
+    for a, b in ((here, there), (load_reference(here), load_reference(there))):
+        with a.active() as model:
+            expected = pair_logps(model, a.tokenizer, pair_rows).chosen_N.tolist()
+        with b.active() as model:
+            assert pair_logps(model, b.tokenizer, pair_rows).chosen_N.tolist() == expected
+
+
+@pytest.mark.parametrize("revision", [None, "v9"])
+def test_an_unknown_hub_id_or_revision_is_one_line(push, make_adapter, tmp_path, revision):
+    if revision is not None:
+        push(make_adapter(tmp_path / "adapter"), "org/model")
+    with pytest.raises(HubError, match=r"'org/model'.* is no folder here") as caught:
+        locate("org/model", revision)
     assert "\n" not in str(caught.value)
