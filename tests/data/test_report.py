@@ -7,10 +7,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from fedllm_data.clients import ClientDataset
+from fedllm_data.build import build
+from fedllm_data.clients import ClientDataset, load_clients
 from fedllm_data.errors import FedLLMError, ReportError
 from fedllm_data.heterogeneity import AXES
 from fedllm_data.report import dump_json, heterogeneity_report, write_report
+from fedllm_data.sources import SOURCES
 
 HOSTILE = "<script>alert('x')</script>/../../{{ 7 * 7 }}"
 FEW = {"num_null": 99, "num_bootstrap": 49}
@@ -172,6 +174,36 @@ def test_summary_says_in_which_axes_clients_differ():
         "The 3 clients differ in language more than chance explains; they do not differ in quantity and length more"
         " than chance explains."
     )
+
+
+def test_clients_of_one_row_each_leave_only_quantity(tmp_path):
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}]
+    rows = [{"client_id": f"c{index}", "language": "en", "messages": turns} for index in range(8)]
+    folder = tmp_path / "repo"
+    (folder / "data").mkdir(parents=True)
+    table = ClientDataset.from_dataset(datasets.Dataset.from_list(rows)).rows.data.table
+    pq.write_table(table, folder / "data/train-00000-of-00001.parquet")
+    document = write_report(folder, tmp_path / "out")
+    assert {name: axis["verdict"] for name, axis in document["axes"].items()} == {
+        "quantity": "no more than chance",
+        "language": "not enough data",
+        "length": "not enough data",
+    }
+    assert document["clients"]["main_language"] == [None] * 8
+
+
+def test_report_tells_generated_clients_with_heterogeneity_from_clients_without(tmp_path):
+    sizes = {"num_clients": "60", "mean_rows": "15", "public_rows": "100"}
+    flat = dict.fromkeys(("size_skew", "language_skew", "length_skew", "quality_skew", "topic_skew"), "0")
+    verdicts = {}
+    for name, options in {"skewed": sizes, "flat": sizes | flat}.items():
+        build(SOURCES["fed-synth"], tmp_path / name, options=options)
+        report = heterogeneity_report([load_clients(tmp_path / name, split) for split in ("train", "test", "unseen")])
+        verdicts[name] = {axis: result.verdict for axis, result in report.axes.items()}
+    assert verdicts == {
+        "skewed": dict.fromkeys(AXES, "more than chance"),
+        "flat": dict.fromkeys(AXES, "no more than chance"),
+    }
 
 
 def test_measures_carry_everything_needed_to_read_them():
