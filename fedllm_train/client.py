@@ -53,8 +53,7 @@ class ResidentTrainer:
                 f"no client has a row with a trained token within max_length={args.max_length}; raise max_length"
             )
         trainer_class = SFTTrainer if isinstance(args, SFTConfig) else DPOTrainer
-        # DPOTrainer tokenises what it is given when it is built; the rows come encoded, so it gets none of its own.
-        self._trainer = _without_preparation(trainer_class)(
+        self._trainer = _resident_class(trainer_class)(
             model=model, args=args, train_dataset=example, processing_class=tokenizer
         )
         self._trainer.remove_callback(PrinterCallback)
@@ -117,12 +116,16 @@ class ResidentTrainer:
         return self.live_adapter.read(), {k: v for k, v in metrics.items() if not k.startswith("train_s")}
 
 
-def _without_preparation(trainer_class: type) -> type:
-    """Return the trainer class with data preparation left out: the rows are encoded already."""
+def _resident_class(trainer_class: type) -> type:
+    """Return the trainer class with what a resident trainer must not do again left out; training is untouched."""
 
     class Resident(trainer_class):  # type: ignore[misc]
         def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-            return dataset
+            return dataset  # the rows come encoded (`tokens.py`)
+
+        def floating_point_ops(self, inputs: Any) -> int:
+            # Only a number for the trainer's log, and counting parameters anew walks all modules in every step.
+            return 0
 
     Resident.__name__ = trainer_class.__name__
     return Resident

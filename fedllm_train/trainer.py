@@ -167,7 +167,7 @@ class FederatedTrainer:
             run=self.run,
             spool=spool,
         )
-        # accelerate collects garbage at every visit; what is alive now (models, libraries) need not be walked each time.
+        # accelerate collects garbage at every visit; what is alive now (models, libraries) need not be walked then.
         gc.collect()
         gc.freeze()
         try:

@@ -1,0 +1,45 @@
+# Two commands are all a newcomer needs: `make quickstart` and `make test`. Each sets itself up.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# The CPU build is enough for both; where the package index offers several builds, say which:
+#   make test TORCH="torch==2.13.0 --index-url ..."
+TORCH ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+# The models of quickstart and tests are too small for a second thread to pay.
+export OMP_NUM_THREADS ?= 1
+export HF_HUB_DISABLE_TELEMETRY ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: quickstart test test-slow lint clean
+
+quickstart: $(VENV)/.ready
+	$(BIN)/python -m fedllm_train.quickstart --out quickstart
+
+test: $(VENV)/.ready
+	$(BIN)/python -m pytest -n 2 -q
+
+test-slow: $(VENV)/.ready
+	$(BIN)/python -m pytest -q -m slow
+
+lint: $(VENV)/.ready-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) quickstart build dist *.egg-info
+
+# torch first and pinned: a bare requirement may bring several gigabytes of GPU libraries.
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --constraint constraints.txt $(TORCH)
+	$(PIP) --constraint constraints.txt --editable '.[train,test]'
+	touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready
+	$(PIP) --constraint constraints.txt --editable '.[dev]'
+	touch $@
