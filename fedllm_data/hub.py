@@ -24,7 +24,7 @@ __all__ = ["IGNORED", "PushResult", "RepoType", "publish", "push_folder", "resol
 
 RepoType = Literal["dataset", "model", "space"]
 
-IGNORED = (".git/*", ".cache/*", "__pycache__/*", "*/__pycache__/*", ".DS_Store", "*/.DS_Store", "*.tmp")
+IGNORED = (".git/*", ".cache/*", "__pycache__/*", "*/__pycache__/*", ".DS_Store", "*/.DS_Store", "*.tmp", "*.partial")
 """Paths that are neither uploaded nor removed from a repo, as `fnmatch` patterns (`*` also matches a slash)."""
 KEPT = (".gitattributes",)
 """Paths that the Hub itself puts into a repo: a push never removes them."""

@@ -15,6 +15,7 @@ from datasets import Dataset, load_dataset
 from fedllm_data import load_client, load_clients
 from fedllm_data.build import build
 from fedllm_data.card import write_card
+from fedllm_data.cli import main
 from fedllm_data.errors import ClientNotFoundError, HubError, SchemaError
 from fedllm_data.hub import publish
 from fedllm_data.schema import SCHEMAS
@@ -143,6 +144,21 @@ def test_one_client_is_read_by_ranges_and_the_token_stays_with_the_hub(
     assert 0 < sum(request.num_bytes for request in from_storage) < path.stat().st_size / 4
     assert not any(request.has_token for request in from_storage)
     assert any(request.has_token for request in hub.requests)
+
+
+def test_the_command_publishes_and_refuses_in_one_line(
+    hub: LoopbackHub, client_repo: Path, repo_id: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["publish", str(client_repo), "--repo", repo_id, "--tag", "v1", "--private"]) == 0
+    repo = hub.repo(repo_id)
+    assert repo.private
+    assert capsys.readouterr().out == f"{hub.url}/datasets/{repo_id} is at {repo.head}\n"
+    hub.fail("POST", "/repos/create", status=403, times=2)
+    hub.fail("GET", "/api/datasets", status=403, times=2)
+    assert main(["publish", str(client_repo), "--repo", repo_id]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"fedllm-data: error: cannot write {repo_id}: the token may not write it (403); check")
+    assert error.count("\n") == 1
 
 
 def has_null(value: Any) -> bool:
