@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from fedllm_data.errors import FedLLMError
 
@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fedllm-eval", description=__doc__)
+    parser = _Parser(prog="fedllm-eval", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="score a run, an adapter or a model on the clients of a dataset")
@@ -71,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    import warnings
+
     import datasets
     from transformers.utils import logging as transformers_logging
 
@@ -82,6 +84,8 @@ def _run(arguments: argparse.Namespace) -> None:
     quiet: Any = transformers_logging
     quiet.disable_progress_bar()
     quiet.set_verbosity_error()
+    # Libraries telling each other what they will rename: nothing that who scores a model could act on.
+    warnings.simplefilter("ignore", FutureWarning)
     with _Progress() as progress:
         results = score_run(
             arguments.policy,
@@ -174,6 +178,13 @@ def _print_table(table: Any) -> None:
     # In a pipe or a log a table is not wrapped to 80 columns: its numbers must stay whole.
     console = console if console.is_terminal else Console(width=200)
     console.print(table)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line, like every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"fedllm-eval: error: {message}; see {self.prog} --help\n")
 
 
 class _Progress:

@@ -178,7 +178,7 @@ def _comparable(
 ) -> list[str]:
     """Scores that both have and that mean the same."""
     ours, theirs = a["splits"][split]["scores"], b["splits"][split]["scores"]
-    same_reference = _without_name(a["reference"]) == _without_name(b["reference"]) and (
+    same_reference = _identity(a["reference"]) == _identity(b["reference"]) and (
         a["settings"].get("beta") == b["settings"].get("beta")
     )
     names = []
@@ -192,9 +192,11 @@ def _comparable(
     return names
 
 
-def _without_name(policy: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """What a reference is, whatever it was called: base and adapter weights."""
-    return None if policy is None else {key: value for key, value in policy.items() if key != "name"}
+def _identity(policy: Mapping[str, Any] | None) -> tuple[Any, ...] | None:
+    """What a reference is, whatever it or its folder is called: base and adapter weights."""
+    if policy is None:
+        return None
+    return policy.get("base_digest") or policy.get("base"), policy.get("adapter_sha256")
 
 
 def _compare(

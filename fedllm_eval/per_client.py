@@ -196,14 +196,15 @@ def _ranking_sums(chosen: Array, rejected: Array, chosen_tokens: Counts, rejecte
 
 def _reward_sums(chosen: Array, rejected: Array, ref_chosen: Array, ref_rejected: Array, beta: float) -> Sums:
     scored = np.isfinite(chosen)
-    margin_N = np.full(chosen.shape, np.nan)
+    margin_N, loss_N = np.full((2, *chosen.shape), np.nan)
     if scored.any():
         margin_N[scored] = margins(chosen[scored], rejected[scored], ref_chosen[scored], ref_rejected[scored], beta)
+        loss_N[scored] = reward_loss(margin_N[scored])
     one = scored.astype(np.float64)
     return {
         "implicit_reward_accuracy": (np.where(scored, margin_N > 0, np.nan), one),
         "implicit_reward_margin": (margin_N, one),
-        "implicit_reward_loss": (reward_loss(margin_N), one),
+        "implicit_reward_loss": (loss_N, one),
     }
 
 

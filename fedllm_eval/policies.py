@@ -16,6 +16,8 @@ from fedllm_eval.locate import Location, locate
 
 __all__ = ["Backbone", "Policy", "load_policy", "load_reference"]
 
+DIGEST_BYTES = 1 << 20
+
 
 @dataclass
 class Backbone:
@@ -87,6 +89,7 @@ class Policy:
             "revision": self.location.revision if self.location else None,
             "base": self.backbone.name,
             "base_revision": self.backbone.revision,
+            "base_digest": None if self.backbone.folder is None else _base_digest(self.backbone.folder),
             "adapter_sha256": None if self.adapter is None else _adapter_digest(self.adapter),
         }
 
@@ -168,6 +171,23 @@ def _load_tokenizer(adapter: Path | None, base: Location) -> Any:
         raise ConfigError(
             f"{folder} holds no tokenizer that can be loaded: {_one_line(error)}; save the tokenizer beside the model"
         ) from error
+
+
+def _base_digest(folder: Path) -> str:
+    """Digest of a base model that is the same whatever the folder is called.
+
+    Reading 15 GB to name a model takes longer than scoring a few clients, so each weight file counts by its size, its
+    header and its last bytes: any training moves those.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        num_bytes = path.stat().st_size
+        digest.update(f"{path.name}\0{num_bytes}\n".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(DIGEST_BYTES))
+            file.seek(max(0, num_bytes - DIGEST_BYTES))
+            digest.update(file.read())
+    return digest.hexdigest()
 
 
 def _adapter_digest(adapter: Path) -> str | None:

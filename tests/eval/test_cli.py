@@ -95,6 +95,18 @@ def test_a_folder_with_other_files_is_refused_before_the_work(tmp_path, repo, ca
     assert "holds other files" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "arguments", [[], ["run"], ["run", "x", "--data", "y", "--out", "z", "--seed", "one"], ["ran"]]
+)
+def test_wrong_arguments_are_one_line_too(capsys, arguments):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("fedllm-eval: error: ")
+    assert error.count("\n") == 1
+
+
 def test_list_names_every_score_and_module(capsys):
     assert main(["list", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)

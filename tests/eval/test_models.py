@@ -192,6 +192,18 @@ def test_an_adapter_of_another_shape_is_one_line(tmp_path, make_adapter, model_f
     assert "\n" not in str(caught.value)
 
 
+def test_a_base_has_one_digest_under_any_name_and_another_after_training(tmp_path, model_folder, policy):
+    import shutil
+
+    shutil.copytree(model_folder, tmp_path / "copy")
+    copied = load_policy(tmp_path / "copy")
+    assert copied.describe()["base_digest"] == policy.describe()["base_digest"]
+    copied.model.model.norm.weight.data += 1e-3
+    copied.model.save_pretrained(tmp_path / "trained")
+    copied.tokenizer.save_pretrained(tmp_path / "trained")
+    assert load_policy(tmp_path / "trained").describe()["base_digest"] != policy.describe()["base_digest"]
+
+
 def test_a_description_names_base_and_adapter(tmp_path, make_adapter, model_folder):
     folder = make_adapter(tmp_path / "adapter")
     description = load_policy(folder).describe()

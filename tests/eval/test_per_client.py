@@ -7,6 +7,7 @@ from datasets import Dataset
 
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError, MetricError
+from fedllm_eval.chat import encode_pair
 from fedllm_eval.models import load_policy, load_reference, message_losses, pair_logps
 from fedllm_eval.per_client import evaluate_policy, sample_positions
 from fedllm_eval.scores import SCORES, summarise
@@ -88,6 +89,20 @@ def test_a_client_without_a_scored_row_has_null_scores_and_is_not_averaged(polic
     summary = scores.summary()["heldout_loss"]
     assert (summary["num_clients"], summary["mean"]) == (1, table["heldout_loss"][2])
     assert any("2 of 3 clients have no scored row" in note for note in scores.notes)
+
+
+def test_pairs_without_room_for_an_answer_are_left_out_of_every_score(tmp_path, preference_clients, make_run):
+    policy = load_policy(make_run(tmp_path / "run"))
+    # The prompts of ann's and bob's second pairs are longer than those of the other three, and alike.
+    longest = max(
+        len(encode_pair(policy.tokenizer, row["prompt"], row["chosen"], row["rejected"])["prompt_ids"])
+        for row in preference_clients.rows
+    )
+    scores = evaluate_policy(policy, preference_clients, reference=load_reference(policy), max_length=longest)
+    table = columns(scores)
+    assert table["num_rows"] == [1, 1, 1]
+    assert table["num_skipped"] == [1, 1, 0]
+    assert all(np.isfinite(table[name]).all() for name in scores.score_names)
 
 
 def test_nothing_to_score_is_an_error_not_zero(policy, sft_clients):
