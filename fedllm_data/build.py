@@ -8,7 +8,9 @@ and every row that could not be used is a line of `rejected.jsonl` with file, li
 import hashlib
 import json
 import platform
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -61,7 +63,7 @@ def build(
     max_rows: int | None = None,
     unfiltered: bool = False,
     options: dict[str, str] | None = None,
-    memory_limit: str = "512MB",
+    memory_limit: str = "256MB",
     progress: Callable[[str, int], None] = lambda step, count: None,
 ) -> BuildResult:
     """Build a client repo; equal arguments and versions give a byte-identical folder.
@@ -76,14 +78,15 @@ def build(
         max_rows: keep at most this many rows of a client, chosen by row id; None keeps all.
         unfiltered: keep every client and every valid row, exact duplicates and pairs of equal texts included.
         options: the source's own options.
-        memory_limit: what DuckDB may hold before it spills to disk.
+        memory_limit: what DuckDB may hold before it spills to disk (tried with 1.6 GB of text).
         progress: called with the step and a count of rows while the build goes on.
 
     Returns:
         The folder and the facts of its `build.json`.
 
     Raises:
-        ConfigError: if an option is unknown, settings contradict one another, or `out` cannot be written or replaced.
+        ConfigError: if an option is unknown, settings contradict one another, the memory is too small, or `out` cannot
+            be written or replaced.
         SourceError: if the source cannot be read, or no rows are left.
 
     >>> from tempfile import TemporaryDirectory
@@ -99,9 +102,14 @@ def build(
     options = dict(options or {})
     min_rows = _check_settings(source, options, min_rows, max_rows, unfiltered)
     upstream, revision = _upstream_of(source, source_path, options)
-    with staged_folder(out, BUILD_FILE) as folder, duckdb.connect(str(folder / "work.duckdb")) as connection:
-        connection.execute(f"SET memory_limit = '{memory_limit}'")
-        connection.execute("SET threads = 2")
+    with (
+        staged_folder(out, BUILD_FILE) as folder,
+        _memory_errors(memory_limit),
+        duckdb.connect(str(folder / "work.duckdb")) as connection,
+    ):
+        _limit_memory(connection, memory_limit)
+        # One thread: every thread of a sort holds its own share of pinned blocks, and reading in Python takes longer.
+        connection.execute("SET threads = 1")
         connection.execute("SET preserve_insertion_order = false")
         connection.execute(f"SET temp_directory = '{str(folder / 'work.tmp').replace(chr(39), chr(39) * 2)}'")
 
@@ -169,6 +177,22 @@ def build(
 
 _WRITTEN_ROWS = """(SELECT rows.*, assigned.split FROM rows JOIN assigned USING (ordinal)
                     WHERE assigned.split IS NOT NULL AND assigned.split != 'public')"""
+
+
+def _limit_memory(connection: duckdb.DuckDBPyConnection, memory_limit: str) -> None:
+    if not re.fullmatch(r"\d+(\.\d+)? ?(MB|GB|MiB|GiB)", memory_limit):
+        raise ConfigError(f"{memory_limit[:40]!r} is no amount of memory; write it like 512MB or 2GB")
+    connection.execute(f"SET memory_limit = '{memory_limit}'")
+
+
+@contextmanager
+def _memory_errors(memory_limit: str) -> Iterator[None]:
+    try:
+        yield
+    except duckdb.OutOfMemoryException as error:
+        raise ConfigError(
+            f"sorting this corpus needs more than {memory_limit} of memory or disk; give more with --memory"
+        ) from error
 
 
 def _check_settings(

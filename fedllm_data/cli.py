@@ -109,6 +109,9 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-rows", type=int, metavar="N", help="keep at most N rows of a client")
     parser.add_argument("--unfiltered", action="store_true", help="keep every client and every valid row")
     parser.add_argument(
+        "--memory", default="256MB", metavar="SIZE", help="what to hold before spilling to disk (256MB)"
+    )
+    parser.add_argument(
         "--no-report", action="store_true", help="leave out the heterogeneity report and the full card"
     )
     parser.add_argument("--json", action="store_true", help="print build.json instead of a summary")
@@ -154,6 +157,7 @@ def _build(arguments: argparse.Namespace) -> None:
             min_rows=arguments.min_rows,
             max_rows=arguments.max_rows,
             unfiltered=arguments.unfiltered,
+            memory_limit=arguments.memory,
             options=options,
             progress=progress,
         )
@@ -179,6 +183,7 @@ def _import(arguments: argparse.Namespace) -> None:
             min_rows=arguments.min_rows,
             max_rows=arguments.max_rows,
             unfiltered=arguments.unfiltered,
+            memory_limit=arguments.memory,
             progress=progress,
         )
     _finish(arguments, result)
@@ -198,9 +203,10 @@ def _finish(arguments: argparse.Namespace, result: "BuildResult") -> None:
         print(json.dumps(result.facts, indent=2, ensure_ascii=False))
         return
     facts = result.facts
-    print(f"{facts['name']}: {facts['clients']['num_clients']:,} clients, {sum(result.num_rows.values()):,} rows")
+    num_clients = facts["clients"]["num_clients"]
+    print(f"{facts['name']}: {_counted(num_clients, 'client')}, {_counted(sum(result.num_rows.values()), 'row')}")
     for split, counts in facts["splits"].items():
-        clients = "" if split == "public" else f" of {counts['num_clients']:,} clients"
+        clients = "" if split == "public" else f" of {_counted(counts['num_clients'], 'client')}"
         print(f"  {split:<7}{counts['num_rows']:>10,} rows{clients}")
     removed = {
         name: count for name, count in facts["counts"].items() if count and name not in ("num_valid", "num_kept")
@@ -224,7 +230,9 @@ def _check(arguments: argparse.Namespace) -> None:
         for problem in problems:
             print(problem)
     if problems:
-        raise ConfigError(f"{arguments.repo} has {len(problems)} problems, listed on standard output; build it again")
+        raise ConfigError(
+            f"{arguments.repo} has {_counted(len(problems), 'problem')}, listed on standard output; build it again"
+        )
     if not arguments.json:
         print(f"{arguments.repo} is a sound client repo")
 
@@ -259,6 +267,10 @@ def _publish(arguments: argparse.Namespace) -> None:
         print(f"{result.url} is at {result.revision}")
 
 
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
 def _pairs(texts: list[str], flag: str) -> dict[str, str]:
     pairs: dict[str, str] = {}
     for text in texts:
@@ -273,7 +285,7 @@ def _pairs(texts: list[str], flag: str) -> dict[str, str]:
 
 @contextmanager
 def _progress() -> Iterator[Callable[[str, int], None]]:
-    """A line that counts on a terminal, otherwise one line a step; on standard error, at most every two seconds."""
+    """A line that counts on a terminal; otherwise, once the work has taken two seconds, a line every two seconds."""
     if sys.stderr.isatty():
         from rich.console import Console
         from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -283,10 +295,11 @@ def _progress() -> Iterator[Callable[[str, int], None]]:
             task = bar.add_task("starting", total=None)
             yield lambda step, count: bar.update(task, description=f"{step}: {count:,} rows")
         return
+    start = time.monotonic()
     last: dict[str, float] = {}
 
     def show(step: str, count: int) -> None:
-        if time.monotonic() - last.get(step, float("-inf")) >= 2:
+        if time.monotonic() - last.get(step, start if step == "read" or not last else float("-inf")) >= 2:
             last[step] = time.monotonic()
             print(f"{step}: {count:,} rows", file=sys.stderr)
 

@@ -58,6 +58,7 @@ def import_files(
     min_rows: int | None = None,
     max_rows: int | None = None,
     unfiltered: bool = False,
+    memory_limit: str = "256MB",
     progress: Callable[[str, int], None] = lambda step, count: None,
 ) -> BuildResult:
     """Build a client repo from files.
@@ -77,6 +78,7 @@ def import_files(
         min_rows: leave out clients with fewer rows.
         max_rows: keep at most this many rows of a client.
         unfiltered: keep every client and every valid row.
+        memory_limit: what DuckDB may hold before it spills to disk.
         progress: called with the step and a count of rows.
 
     Raises:
@@ -131,6 +133,7 @@ def import_files(
         min_rows=min_rows,
         max_rows=max_rows,
         unfiltered=unfiltered,
+        memory_limit=memory_limit,
         progress=progress,
     )
 

@@ -79,7 +79,8 @@ def read_records(path: Path) -> Iterator[Record | Rejected]:
                 _check_text(stream, path)
             yield from reader(stream, path.name)
     except (OSError, EOFError, zlib.error) as error:
-        raise SourceError(f"{path} cannot be read: {str(error)[:200]}; check the file, or fetch it again") from error
+        reason = getattr(error, "strerror", None) or str(error)[:200]
+        raise SourceError(f"{path} cannot be read: {reason}; check the file, or fetch it again") from error
 
 
 def _suffix(path: Path) -> str:

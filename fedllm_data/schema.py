@@ -137,7 +137,7 @@ def _messages_problem(column: str, messages: object, *, first: str, last: str) -
     if any(a == b or b == "system" for a, b in pairwise(turns)):
         return f"{column}: roles must alternate, got {' '.join(turns)}"
     if turns[-1] != last:
-        return f"{column}: must end with {'an' if last[0] in 'aeiou' else 'a'} {last} message, ends with {turns[-1]}"
+        return f"{column}: must end with {'an' if last == 'assistant' else 'a'} {last} message, ends with {turns[-1]}"
     return None
 
 

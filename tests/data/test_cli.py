@@ -1,0 +1,132 @@
+"""The command as its users meet it: exit codes, one line for what is wrong, JSON where it is asked for."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from fedllm_data.cli import main
+
+
+@pytest.fixture
+def csv_file(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("who,q,a\n" + "".join(f"w{i % 3},question {i},answer {i}\n" for i in range(12)) + "w0,,x\n")
+    return path
+
+
+def import_command(path, out, *more):
+    columns = "instruction=q,response=a"
+    return [
+        "import",
+        str(path),
+        "--task",
+        "sft",
+        "--client-column",
+        "who",
+        "--columns",
+        columns,
+        "--out",
+        str(out),
+        *more,
+    ]
+
+
+def test_help_answers_quickly_and_imports_no_torch():
+    code = (
+        "import sys, fedllm_data.cli as cli\n"
+        "try: cli.main(['--help'])\n"
+        "finally: print([name for name in ('torch', 'datasets', 'duckdb') if name in sys.modules])"
+    )
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert time.perf_counter() - start < 2
+    assert done.stdout.endswith("[]\n")
+
+
+def test_import_then_check_then_report(tmp_path, csv_file, capsys):
+    assert main(import_command(csv_file, tmp_path / "repo")) == 0
+    said = capsys.readouterr()
+    assert "repo: 3 clients, 12 rows" in said.out
+    assert "instruction (q): is empty" in said.out
+    assert said.err == ""
+    for name in ("README.md", "NOTICE", "build.json", "heterogeneity.json", "report.html", "rejected.jsonl"):
+        assert (tmp_path / "repo" / name).is_file()
+    assert main(["check", str(tmp_path / "repo")]) == 0
+    assert "sound" in capsys.readouterr().out
+    assert main(["report", str(tmp_path / "repo"), "--out", str(tmp_path / "report")]) == 0
+    assert (tmp_path / "report" / "heterogeneity.json").is_file()
+
+
+def test_json_is_machine_readable(tmp_path, csv_file, capsys):
+    assert main(import_command(csv_file, tmp_path / "repo", "--json", "--no-report")) == 0
+    assert json.loads(capsys.readouterr().out)["counts"]["num_rejected"] == 1
+    assert main(["list", "--json"]) == 0
+    assert {"fed-synth", "fed-oasst-pa"} <= {source["name"] for source in json.loads(capsys.readouterr().out)}
+    assert main(["check", str(tmp_path / "repo"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["problems"] == []
+
+
+def test_list_names_the_corpora(capsys):
+    assert main(["list"]) == 0
+    assert "fed-oasst  (sft, apache-2.0" in capsys.readouterr().out
+
+
+def test_check_lists_what_is_wrong_and_exits_2(tmp_path, csv_file, capsys):
+    main(import_command(csv_file, tmp_path / "repo", "--no-report"))
+    (tmp_path / "repo" / "README.md").unlink()
+    capsys.readouterr()
+    assert main(["check", str(tmp_path / "repo")]) == 2
+    said = capsys.readouterr()
+    assert "README.md" in said.out
+    assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("build nope --out {out}", "there is no corpus 'nope'; choose one of fed-synth"),
+        ("build fed-oasst --source nope --out {out}", "--source nope does not exist"),
+        ("build fed-oasst --source org/other --out {out}", "not pinned to a commit"),
+        ("build fed-synth --source {csv} --out {out}", "reads no source"),
+        ("build fed-synth --set nope=1 --out {out}", "no option 'nope'"),
+        ("build fed-synth --set nope --out {out}", "NAME=VALUE"),
+        ("build fed-synth --memory lots --out {out}", "no amount of memory"),
+        ("build fed-synth --out {foreign}", "not made here"),
+        ("build fed-synth --unfiltered --min-rows 3 --out {out}", "leave out min_rows"),
+        ("import {csv} --task sft --client-column nope --out {out}", "column 'nope' is missing; the columns are"),
+        ("import {foreign} --task sft --client-column who --out {out}", "is a folder, not a file"),
+        ("import {out} --task sft --client-column who --out {out}", "does not exist"),
+        ("import {csv} --task sft --client-column who --columns x=q --out {out}", "cannot name 'x'"),
+        ("check {foreign}", "is no client repo"),
+        ("report {foreign} --out {out}", "is no client repo"),
+        ("publish {foreign} --repo org/name", "is no client repo"),
+    ],
+)
+def test_what_cannot_go_on_is_one_line_and_exit_code_2(tmp_path, csv_file, capsys, command, words):
+    foreign = tmp_path / "foreign"
+    foreign.mkdir()
+    (foreign / "thesis.txt").write_text("precious")
+    arguments = command.format(out=tmp_path / "out", csv=csv_file, foreign=foreign).split()
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert words in said.err
+    assert said.err.startswith("fedllm-data: error: ")
+    assert said.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    assert [path.name for path in foreign.iterdir()] == ["thesis.txt"]
+
+
+def test_a_wrong_flag_exits_with_2():
+    with pytest.raises(SystemExit, match="2"):
+        main(["build"])
+
+
+def test_a_pinned_build_of_a_generated_corpus(tmp_path, capsys):
+    command = ["build", "fed-synth-pa", "--set", "num_clients=12", "--set", "mean_rows=6", "--seed", "5"]
+    assert main([*command, "--out", str(tmp_path / "repo"), "--no-report"]) == 0
+    facts = json.loads((tmp_path / "repo" / "build.json").read_text())
+    assert facts["options"] == {"num_clients": "12", "mean_rows": "6"}
+    assert (facts["seed"], facts["clients"]["num_clients"]) == (5, 12)

@@ -1,0 +1,226 @@
+"""Anybody's files: the shapes that are understood, and every way in which they can be broken."""
+
+import gzip
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from fedllm_data.check import check_repo
+from fedllm_data.clients import load_clients
+from fedllm_data.errors import ConfigError, SourceError
+from fedllm_data.importer import import_files, row_of
+
+GOOD = [{"who": f"w{i % 3}", "instruction": f"Q{i}", "response": f"A{i}"} for i in range(9)]
+
+
+@pytest.fixture
+def run(tmp_path):
+    def import_one(content, name="rows.jsonl", **settings):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        settings = {"task": "sft", "client_column": "who", "unfiltered": True} | settings
+        result = import_files([path], tmp_path / "repo", **settings)
+        assert check_repo(tmp_path / "repo") == []
+        rows = [row for split in result.num_rows for row in load_clients(tmp_path / "repo", split).rows]
+        listed = [json.loads(line) for line in (tmp_path / "repo" / "rejected.jsonl").read_text().splitlines()]
+        return rows, {(item["file"], item["line"]): item["reason"] for item in listed}
+
+    return import_one
+
+
+def lines(rows):
+    return "\n".join(json.dumps(row) for row in rows) + "\n"
+
+
+def as_csv(rows, delimiter=","):
+    return "\n".join(delimiter.join(row) for row in [list(rows[0]), *(list(row.values()) for row in rows)]) + "\n"
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "tsv", "parquet", "jsonl.gz", "csv.gz"])
+def test_every_format_gives_the_same_rows(run, tmp_path, kind):
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(GOOD), tmp_path / "made")
+        content = (tmp_path / "made").read_bytes()
+    else:
+        text = {"jsonl": lines(GOOD), "json": json.dumps(GOOD), "csv": as_csv(GOOD), "tsv": as_csv(GOOD, "\t")}
+        content = text[kind.removesuffix(".gz")].encode()
+        content = gzip.compress(content) if kind.endswith(".gz") else content
+    rows, rejected = run(content, f"rows.{kind}")
+    assert sorted(row["messages"][1]["content"] for row in rows) == [f"A{i}" for i in range(9)]
+    assert rejected == {}
+
+
+def test_other_column_names_are_mapped(run):
+    text = as_csv([{"user id": "7", "q": "Hi", "a": "Hello", "sys": "Be kind", "lang": "pt-BR"}])
+    rows, _ = run(
+        text,
+        "x.csv",
+        client_column="user id",
+        columns={"instruction": "q", "response": "a", "system": "sys", "language": "lang"},
+    )
+    assert rows[0]["client_id"] == "7"
+    assert rows[0]["language"] == "pt"
+    assert [message["content"] for message in rows[0]["messages"]] == ["Be kind", "Hi", "Hello"]
+
+
+def test_messages_come_as_lists_json_text_python_literals_or_share_gpt():
+    wanted = [{"role": "user", "content": "it's"}, {"role": "assistant", "content": "Hello"}]
+    shared = [{"from": "human", "value": "it's"}, {"from": "gpt", "value": "Hello"}]
+    named = [{**message, "name": None} for message in wanted]
+    for messages in (wanted, json.dumps(wanted), repr(wanted), shared, named):
+        assert row_of({"who": "a", "messages": messages}, "sft", "who")["messages"] == wanted
+
+
+def test_nothing_is_evaluated(tmp_path):
+    for text in (f"__import__('os').mkdir({str(tmp_path / 'x')!r})", "[" * 5_000, "(" * 200 + "1", "\0"):
+        assert "neither JSON nor" in row_of({"who": "a", "messages": text}, "sft", "who")
+    assert not (tmp_path / "x").exists()
+
+
+def test_pairs_come_as_texts_messages_or_whole_conversations():
+    user, good, bad = ({"role": r, "content": c} for r, c in (("user", "Q"), ("assistant", "g"), ("assistant", "b")))
+    for fields in (
+        {"prompt": "Q", "chosen": "g", "rejected": "b"},
+        {"prompt": [user], "chosen": [good], "rejected": [bad]},
+        {"prompt": "Q", "chosen": [user, good], "rejected": [user, bad]},
+        {"chosen": json.dumps([user, good]), "rejected": json.dumps([user, bad])},
+    ):
+        row = row_of({"who": "a", **fields}, "preference", "who")
+        assert (row["prompt"], row["chosen"], row["rejected"]) == ([user], [good], [bad])
+    other = {"role": "user", "content": "other"}
+    assert "differ before" in row_of(
+        {"who": "a", "chosen": [user, good], "rejected": [other, bad]}, "preference", "who"
+    )
+
+
+def test_a_truncated_line_is_listed_and_the_rest_imported(run):
+    rows, rejected = run(lines(GOOD) + '{"who": "w0", "instr')
+    assert len(rows) == 9
+    assert "is not JSON" in rejected["rows.jsonl", 10]
+
+
+def test_bad_values_are_listed_with_line_and_reason(run):
+    bad = [
+        {"who": "w0", "instruction": None, "response": "A"},
+        {"who": "w0", "instruction": "Q", "response": "  "},
+        {"who": "w0", "instruction": "Q"},
+        {"who": None, "instruction": "Q", "response": "A"},
+        {"who": "x" * 10_000, "instruction": "Q", "response": "A"},
+        {"who": "w0", "instruction": 7, "response": "A"},
+        {"who": "w0", "instruction": "Q", "response": "\ud800"},
+        {"who": ["w0"], "instruction": "Q", "response": "A"},
+        {"who": "w0", "instruction": "Q", "response": "A", "language": "English"},
+    ]
+    rows, rejected = run(lines([*GOOD, *bad]) + "[1]\n7\n\n")
+    assert len(rows) == 9
+    reasons = [rejected["rows.jsonl", line] for line in range(10, 21)]
+    expected = [
+        "instruction: is null",
+        "response: is empty",
+        "column 'response' is missing",
+        "client_id: is missing",
+        "client_id: is 10000 bytes long",
+        "instruction: must be text, got int",
+        "not valid Unicode",
+        "client_id: must be a string",
+        "language: must be an ISO 639 code",
+        "is a JSON list",
+        "is a JSON int",
+    ]
+    for reason, words in zip(reasons, expected, strict=True):
+        assert words in reason
+
+
+def test_path_characters_and_html_in_a_client_id_stay_data(run, tmp_path):
+    ids = ["../../../evil", "<img src=x onerror=alert(1)>", "a/b\\c:d", "C'; DROP TABLE rows; --", "{{7*7}}"]
+    rows, _ = run(lines([{"who": who, "instruction": "Q" + who, "response": "A"} for who in ids]))
+    assert sorted(row["client_id"] for row in rows) == sorted(ids)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["repo", "rows.jsonl"]
+    assert b"<img" not in (tmp_path / "repo" / "README.md").read_bytes()
+
+
+def test_a_name_with_html_is_escaped_in_the_readme(run, tmp_path):
+    run(lines(GOOD), name="<b>.jsonl")
+    run(lines(GOOD), client_column="who", **{"licence": "x\ntags: [evil]"})
+    assert "\ntags: [evil]" not in (tmp_path / "repo" / "README.md").read_text()
+
+
+def test_latin_1_lines_are_listed_and_utf_16_files_refused(run):
+    csv = as_csv(GOOD).encode() + "w0,été,oui\n".encode("latin-1")
+    rows, rejected = run(csv, "x.csv")
+    assert len(rows) == 9
+    assert "not valid Unicode" in rejected["x.csv", 11]
+    rows, rejected = run(lines(GOOD).encode() + '{"who": "é"}\n'.encode("latin-1"))
+    assert "not UTF-8" in rejected["rows.jsonl", 10]
+    with pytest.raises(SourceError, match="not UTF-8 text"):
+        run(as_csv(GOOD).encode("utf-16"), "x.csv")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_column(run):
+    assert len(run(b"\xef\xbb\xbf" + as_csv(GOOD).encode(), "x.csv")[0]) == 9
+    assert len(run(b"\xef\xbb\xbf" + lines(GOOD).encode())[0]) == 9
+
+
+def test_csv_with_quotes_newlines_and_missing_fields(run):
+    rows, rejected = run('who,instruction,response\nann,"a ""b""\nc",d\nann,x\nann,y,z\n', "x.csv")
+    assert sorted(row["messages"][0]["content"] for row in rows) == ['a "b"\nc', "y"]
+    assert rejected == {("x.csv", 4): "has 2 fields, the header has 3"}
+
+
+def test_a_quote_that_never_closes_ends_the_file_and_is_listed(run):
+    rows, rejected = run(as_csv(GOOD) + 'ann,"open,x\nann,y,z\n', "x.csv")
+    assert len(rows) == 9
+    assert "not CSV from here on" in next(iter(rejected.values()))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("x.csv", b"", "no header line"),
+        ("x.csv", b"who,who\n1,2\n", "names the column 'who' twice"),
+        ("x.parquet", b"PAR1 nothing PAR1", "not a readable Parquet file"),
+        ("x.json", b'[{"who": 1}', "not a JSON list"),
+        ("x.jsonl.gz", b"no gzip", "cannot be read"),
+        ("x.jsonl.gz", gzip.compress(b'{"who": 1}\n' * 10_000)[:-100], "cannot be read"),
+        ("x.xlsx", b"PK", "ends in '.xlsx'"),
+        ("x.jsonl", b"", "of 0 rows read"),
+        ("x.jsonl", b'{"a": 1}\n', "column 'who' is missing; the columns are 'a'"),
+    ],
+)
+def test_what_cannot_go_on_is_one_error_and_leaves_nothing(run, tmp_path, name, content, words):
+    with pytest.raises(SourceError, match=words):
+        run(content, name)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_folders_missing_files_and_unknown_targets_are_refused(tmp_path):
+    settings = {"task": "sft", "client_column": "who"}
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(ConfigError, match="is a folder, not a file"):
+        import_files([tmp_path / "folder.csv"], tmp_path / "repo", **settings)
+    with pytest.raises(SourceError, match="does not exist"):
+        import_files([tmp_path / "nothing.csv"], tmp_path / "repo", **settings)
+    with pytest.raises(ConfigError, match="no file"):
+        import_files([], tmp_path / "repo", **settings)
+    with pytest.raises(ConfigError, match="cannot name 'chosen' for sft"):
+        import_files([tmp_path / "x.csv"], tmp_path / "repo", columns={"chosen": "a"}, **settings)
+    assert [path.name for path in tmp_path.iterdir()] == ["folder.csv"]
+
+
+def test_filters_that_leave_nothing_say_so(run, tmp_path):
+    with pytest.raises(SourceError, match="none are left of clients with at least 50"):
+        run(lines(GOOD), unfiltered=False, min_rows=50)
+    assert not (tmp_path / "repo").exists()
+
+
+def test_several_files_and_their_digests_are_on_record(tmp_path):
+    for index in range(2):
+        (tmp_path / f"{index}.jsonl").write_text(lines(GOOD[index::2]))
+    result = import_files(
+        [tmp_path / "0.jsonl", tmp_path / "1.jsonl"], tmp_path / "repo", task="sft", client_column="who"
+    )
+    assert sum(result.num_rows.values()) == 9
+    assert [item["name"] for item in result.facts["source_files"]] == ["0.jsonl", "1.jsonl"]
+    assert str(tmp_path) not in (tmp_path / "repo" / "build.json").read_text()

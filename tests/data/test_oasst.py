@@ -1,0 +1,190 @@
+"""OASST messages to rows: paths, pairs, moderation, and trees that are cut, shuffled or doubled."""
+
+import gzip
+import json
+import random
+
+import pytest
+
+from fedllm_data.build import build
+from fedllm_data.clients import load_clients
+from fedllm_data.errors import SourceError
+from fedllm_data.source import Rejected, SourceRow
+from fedllm_data.sources import SOURCES
+
+
+def message(message_id, parent, user, text, **changes):
+    role = changes.pop("role", "assistant" if message_id[0] == "a" else "prompter")
+    fields = {"message_id": message_id, "parent_id": parent, "user_id": user, "text": text, "role": role}
+    return {**fields, "lang": "en", "rank": None, "deleted": False, "review_result": True, **changes}
+
+
+# p1 (ann) -> a1 (rank 0), a2 (rank 1), a3 (rank 2);  a1 -> p2 (bob) -> a4 (rank 1), a5 (rank 0)
+TREE = [
+    message("p1", None, "ann", "one?"),
+    message("a1", "p1", "x", "one!", rank=0),
+    message("a2", "p1", "y", "uno!", rank=1),
+    message("a3", "p1", "z", "eins!", rank=2),
+    message("p2", "a1", "bob", "two?"),
+    message("a4", "p2", "x", "two!", rank=1),
+    message("a5", "p2", "y", "dos!", rank=0),
+]
+
+
+@pytest.fixture
+def read(tmp_path):
+    def items(messages, name="fed-oasst", **options):
+        path = tmp_path / "messages.jsonl"
+        path.write_text("".join(m if isinstance(m, str) else json.dumps(m) + "\n" for m in messages))
+        found = list(SOURCES[name].read(path, 0, options))
+        rows = [item.row for item in found if isinstance(item, SourceRow)]
+        return rows, {item.line: item.reason for item in found if isinstance(item, Rejected)}
+
+    return items
+
+
+def test_a_row_is_the_path_to_a_reply_and_its_client_the_prompter(read):
+    rows, rejected = read(TREE)
+    assert {(row["client_id"], " ".join(turn["content"] for turn in row["messages"])) for row in rows} == {
+        ("ann", "one? one!"),
+        ("ann", "one? uno!"),
+        ("ann", "one? eins!"),
+        ("bob", "one? one! two? two!"),
+        ("bob", "one? one! two? dos!"),
+    }
+    assert [turn["role"] for turn in rows[-1]["messages"]] == ["user", "assistant", "user", "assistant"]
+    assert rejected == {}
+
+
+def test_pairs_are_all_replies_of_different_rank_the_better_first(read):
+    rows, rejected = read(TREE, "fed-oasst-pa")
+    # ann: C(3, 2) = 3 pairs; bob: 1, and a5 beats a4 although it comes later.
+    assert [(r["client_id"], r["chosen"][0]["content"], r["rejected"][0]["content"]) for r in rows] == [
+        ("ann", "one!", "uno!"),
+        ("ann", "one!", "eins!"),
+        ("ann", "uno!", "eins!"),
+        ("bob", "dos!", "two!"),
+    ]
+    assert [turn["content"] for turn in rows[-1]["prompt"]] == ["one?", "one!", "two?"]
+    assert rejected == {}
+
+
+def test_equal_and_missing_ranks_make_no_pair_and_are_listed(read):
+    rows, rejected = read(
+        [*TREE[:3], {**TREE[3], "rank": 1}, {**TREE[3], "message_id": "a9", "rank": None}], "fed-oasst-pa"
+    )
+    assert len(rows) == 2
+    assert rejected == {4: "has the same rank as the reply in line 3", 5: "has no rank"}
+    rows, rejected = read(TREE[:2], "fed-oasst-pa")
+    assert (rows, rejected) == ([], {2: "is the only ranked reply to its prompt"})
+
+
+@pytest.mark.parametrize("name", ["fed-oasst", "fed-oasst-pa"])
+def test_the_order_of_the_messages_changes_no_row(read, name):
+    rows, _ = read(TREE, name)
+    for seed in range(3):
+        shuffled = random.Random(seed).sample(TREE, len(TREE))
+        assert sorted(map(repr, read(shuffled, name)[0])) == sorted(map(repr, rows))
+
+
+def test_a_cut_tree_loses_what_hangs_below_and_says_so(read):
+    rows, rejected = read([m for m in TREE if m["message_id"] != "a1"])
+    assert len(rows) == 2
+    assert rejected == {
+        4: "parent_id: the parent is not among the messages",
+        5: "an earlier message of its conversation is missing",
+        6: "an earlier message of its conversation is missing",
+    }
+
+
+def test_messages_in_a_circle_are_listed(read):
+    circle = [message("p8", "a8", "ann", "x"), message("a8", "p8", "x", "y")]
+    rows, rejected = read([*TREE, *circle])
+    assert len(rows) == 5
+    assert set(rejected) == {8, 9}
+
+
+def test_of_a_repeated_id_the_first_message_counts(read):
+    rows, rejected = read([*TREE, {**TREE[1], "text": "another"}])
+    assert len(rows) == 5
+    assert rejected == {8: "message_id: repeats an earlier message"}
+
+
+def test_removed_messages_and_what_follows_them_go_unless_unfiltered(read):
+    tree = [TREE[0], {**TREE[1], "deleted": True}, {**TREE[2], "review_result": False}, *TREE[3:]]
+    rows, rejected = read(tree)
+    assert [row["messages"][-1]["content"] for row in rows] == ["eins!"]
+    assert set(rejected) == {2, 3, 5, 6, 7}
+    assert "was deleted upstream" in rejected[2]
+    assert "an earlier message" in rejected[7]
+    assert len(read(tree, unfiltered="true")[0]) == 5
+
+
+def test_prompts_without_an_answer_and_answers_without_a_prompt_are_listed(read):
+    orphan = message("a0", None, "x", "nobody asked")
+    second = message("a7", "a1", "x", "me again")
+    rows, rejected = read([TREE[0], orphan, message("p9", None, "cy", "anyone?"), TREE[1], second])
+    assert len(rows) == 1
+    assert rejected == {
+        2: "answers no prompter's message",
+        3: "nobody answered this prompt",
+        5: "answers no prompter's message",
+    }
+
+
+def test_broken_lines_are_listed_and_the_rest_is_read(read):
+    bad = [
+        json.dumps(TREE[0])[:30] + "\n",
+        {k: v for k, v in TREE[1].items() if k != "text"},
+        {**TREE[1], "text": None},
+        {**TREE[1], "text": " "},
+        {**TREE[1], "role": "judge"},
+        {**TREE[1], "rank": "best"},
+        {**TREE[1], "text": "\ud800"},
+    ]
+    rows, rejected = read([*TREE, *bad])
+    assert len(rows) == 5
+    assert [rejected[line] for line in range(9, 15)] == [
+        "text: the column is missing",
+        "text: must be text, got NoneType",
+        "text: is empty",
+        "role: 'judge' is neither prompter nor assistant",
+        "rank: must be a whole number or null, got 'best'",
+        "text: is not valid text",
+    ]
+    assert "is not JSON" in rejected[8]
+
+
+def test_languages_are_the_primary_part_and_models_are_kept(read):
+    tree = [{**TREE[0], "lang": "pt-BR"}, {**TREE[1], "model_name": "m"}, TREE[2]]
+    rows, _ = read(tree, "fed-oasst-pa")
+    assert (rows[0]["language"], rows[0]["chosen_model"], rows[0]["rejected_model"]) == ("pt", "m", None)
+
+
+def test_a_folder_of_parquet_and_gzipped_files_is_one_source(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder = tmp_path / "messages"
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pylist(TREE[:4]), folder / "b.parquet")
+    (folder / "a.jsonl.gz").write_bytes(gzip.compress("".join(json.dumps(m) + "\n" for m in TREE[4:]).encode()))
+    result = build(SOURCES["fed-oasst"], tmp_path / "repo", source_path=folder, unfiltered=True)
+    assert sum(result.num_rows.values()) == 5
+    assert [item["name"] for item in result.facts["source_files"]] == ["a.jsonl.gz", "b.parquet"]
+    assert result.facts["revision"].startswith("local copy")
+
+
+def test_an_option_that_is_neither_true_nor_false_is_an_error(read):
+    with pytest.raises(SourceError, match="give true or false"):
+        read(TREE, unfiltered="maybe")
+
+
+@pytest.mark.slow
+def test_the_english_validation_split_gives_its_known_counts(tmp_path, shared_data):
+    path = shared_data / "sft" / "oasst1" / "en-validation.jsonl"
+    for name, num_rows, num_clients in (("fed-oasst", 1_241, 395), ("fed-oasst-pa", 1_026, 358)):
+        result = build(SOURCES[name], tmp_path / name, source_path=path, unfiltered=True)
+        assert sum(result.num_rows.values()) == num_rows
+        assert result.facts["clients"]["num_clients"] == num_clients
+        assert load_clients(tmp_path / name).task == SOURCES[name].task

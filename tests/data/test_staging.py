@@ -1,0 +1,66 @@
+"""An output folder is the earlier one or the new one, whatever happens in between."""
+
+import os
+
+import pytest
+
+from fedllm_data.errors import ConfigError
+from fedllm_data.staging import staged_folder
+
+DEAD = 2**22 + 1  # above the largest process id of Linux
+
+
+def make(folder, text="new"):
+    with staged_folder(folder, "build.json") as staging:
+        (staging / "build.json").write_text(text)
+
+
+def test_a_new_folder_appears_whole(tmp_path):
+    make(tmp_path / "deep" / "repo")
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["repo"]
+
+
+def test_an_error_leaves_the_earlier_folder_and_no_litter(tmp_path):
+    make(tmp_path / "repo", "old")
+    with pytest.raises(TypeError):
+        make(tmp_path / "repo", text=7)
+    assert (tmp_path / "repo" / "build.json").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_folder_caught_between_two_renames_is_put_back(tmp_path):
+    make(tmp_path / f".repo.previous-{DEAD}", "old")
+    with pytest.raises(RuntimeError), staged_folder(tmp_path / "repo", "build.json"):
+        raise RuntimeError
+    assert (tmp_path / "repo" / "build.json").read_text() == "old"
+
+
+def test_what_a_living_process_is_making_is_left_alone(tmp_path):
+    living = tmp_path / f".repo.making-{os.getppid()}"
+    living.mkdir()
+    (tmp_path / f".repo.making-{DEAD}").mkdir()
+    make(tmp_path / "repo")
+    assert {path.name for path in tmp_path.iterdir()} == {living.name, "repo"}
+
+
+@pytest.mark.parametrize("name", ["build.json", "other.txt"])
+def test_a_clone_or_a_foreign_folder_is_not_replaced(tmp_path, name):
+    (tmp_path / "repo" / ".git").mkdir(parents=True)
+    (tmp_path / "repo" / name).write_text("mine")
+    with pytest.raises(ConfigError, match="not made here"):
+        make(tmp_path / "repo")
+    assert (tmp_path / "repo" / name).read_text() == "mine"
+
+
+def test_a_file_in_the_place_is_an_error(tmp_path):
+    (tmp_path / "repo").write_text("mine")
+    with pytest.raises(ConfigError, match="is not a folder"):
+        make(tmp_path / "repo")
+    with pytest.raises(ConfigError, match="cannot make the folder"):
+        make(tmp_path / "repo" / "deeper")
+
+
+def test_an_empty_folder_is_filled(tmp_path):
+    (tmp_path / "repo").mkdir()
+    make(tmp_path / "repo")
+    assert (tmp_path / "repo" / "build.json").exists()
