@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from fedllm_data.errors import ConfigError, FedLLMError
 
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fedllm-data", description=__doc__)
+    parser = _Parser(prog="fedllm-data", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     listing = commands.add_parser("list", help="show the corpora that can be built")
@@ -281,6 +281,13 @@ def _pairs(texts: list[str], flag: str) -> dict[str, str]:
             raise ConfigError(f"{flag} names {name.strip()[:60]!r} twice; leave one out")
         pairs[name.strip()] = value.strip()
     return pairs
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line, like every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"fedllm-data: error: {message}; see {self.prog} --help\n")
 
 
 @contextmanager

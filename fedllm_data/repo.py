@@ -8,6 +8,7 @@ later read of the same `ClientRepo` sees the same files.
 import hashlib
 import os
 import re
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -163,7 +164,8 @@ class HubRepo(_Repo):
     def _files(self) -> list[str]:
         from huggingface_hub import HfApi
 
-        names = HfApi().list_repo_files(self.name, repo_type="dataset", revision=self.revision)
+        with self._errors():
+            names = HfApi().list_repo_files(self.name, repo_type="dataset", revision=self.revision)
         return sorted(name for name in names if name.endswith(".parquet"))
 
     def files(self) -> list[str]:
@@ -180,7 +182,23 @@ class HubRepo(_Repo):
         from datasets import load_dataset
 
         self.split_files(split)
-        return load_dataset(self.name, split=split, revision=self.revision)
+        with self._errors():
+            return load_dataset(self.name, split=split, revision=self.revision)
+
+    def client_table(self) -> pa.Table:
+        """Read the `clients` config."""
+        with self._errors():
+            return super().client_table()
+
+    def read_client(self, client_id: str, split: str) -> pa.Table | None:
+        """Read one client's rows by range requests, or return None if the split has no such client."""
+        with self._errors():
+            return super().read_client(client_id, split)
+
+    def _errors(self) -> AbstractContextManager[None]:
+        from fedllm_data.hub_errors import hub_errors
+
+        return hub_errors(self.name, "read", self.revision)
 
 
 def open_repo(repo_or_dir: str | Path, revision: str | None = None) -> ClientRepo:
@@ -244,16 +262,16 @@ def client_bounds(metadata: Any) -> list[tuple[str, str]]:
 
 def _commit(name: str, revision: str | None) -> str:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-    try:
-        sha = HfApi().dataset_info(name, revision=revision).sha
-    except RevisionNotFoundError as error:
-        raise HubError(f"{name} has no revision {revision!r} on the Hub; choose a branch, tag or commit") from error
-    except RepositoryNotFoundError as error:
-        raise HubError(
-            f"no folder {name} here and no dataset {name} on the Hub; check the name, or log in where it is private"
-        ) from error
-    except (HfHubHTTPError, OSError) as error:
-        raise HubError(f"the Hub did not answer for dataset {name}: {str(error)[:200]}; try again later") from error
-    return cast(str, sha)
+    from fedllm_data.hub_errors import hub_errors
+
+    with hub_errors(name, "read", revision):
+        try:
+            return cast(str, HfApi().dataset_info(name, revision=revision).sha)
+        except GatedRepoError:
+            raise
+        except RepositoryNotFoundError as error:
+            raise HubError(
+                f"no folder {name} here and no dataset {name} on the Hub; check the name, or log in if it is private"
+            ) from error

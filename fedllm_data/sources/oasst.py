@@ -191,17 +191,14 @@ def _read_raw(path: Path | None, options: dict[str, str]) -> Iterator[Record | R
         return
     from datasets import load_dataset
 
+    from fedllm_data.hub_errors import hub_errors
+
     hub_id, revision = options.get("hub_id", _HUB_ID), options.get("revision", _REVISION)
-    for split in ("train", "validation"):
-        try:
+    with hub_errors(hub_id, "read", revision):
+        for split in ("train", "validation"):
             rows = load_dataset(hub_id, split=split, revision=revision, streaming=True)
             for number, fields in enumerate(rows, start=1):
                 yield Record(fields, f"{hub_id}/{split}", number)
-        except (OSError, ValueError) as error:
-            raise SourceError(
-                f"{hub_id} at {revision}, split {split}, cannot be read: {str(error)[:200]}; "
-                "give a local copy by --source"
-            ) from error
 
 
 def _message_problem(fields: dict[str, Any]) -> str | None:

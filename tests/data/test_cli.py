@@ -119,9 +119,12 @@ def test_what_cannot_go_on_is_one_line_and_exit_code_2(tmp_path, csv_file, capsy
     assert [path.name for path in foreign.iterdir()] == ["thesis.txt"]
 
 
-def test_a_wrong_flag_exits_with_2():
+def test_a_wrong_flag_is_one_line_and_exit_code_2(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["build"])
+    assert capsys.readouterr().err == (
+        "fedllm-data: error: the following arguments are required: NAME, --out; see fedllm-data build --help\n"
+    )
 
 
 def test_a_pinned_build_of_a_generated_corpus(tmp_path, capsys):

@@ -8,7 +8,7 @@ import pytest
 
 from fedllm_data.build import build
 from fedllm_data.clients import load_clients
-from fedllm_data.errors import SourceError
+from fedllm_data.errors import HubError, SourceError
 from fedllm_data.source import Rejected, SourceRow
 from fedllm_data.sources import SOURCES
 
@@ -173,6 +173,33 @@ def test_a_folder_of_parquet_and_gzipped_files_is_one_source(tmp_path):
     assert sum(result.num_rows.values()) == 5
     assert [item["name"] for item in result.facts["source_files"]] == ["a.jsonl.gz", "b.parquet"]
     assert result.facts["revision"].startswith("local copy")
+
+
+def test_a_corpus_on_the_hub_is_streamed_at_its_commit(tmp_path, loopback_hub, monkeypatch):
+    import datasets.config
+    from huggingface_hub import HfApi
+
+    loopback_hub.clear()
+    monkeypatch.setenv("HF_TOKEN", "hf_of_the_tests")
+    monkeypatch.setattr(datasets.config, "USE_PARQUET_EXPORT", False)
+    for name, messages in (("train", TREE), ("validation", TREE[:2])):
+        renamed = [{**m, "message_id": f"{m['message_id']}{name}"} for m in messages]
+        renamed = [{**m, "parent_id": m["parent_id"] and f"{m['parent_id']}{name}"} for m in renamed]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(m) + "\n" for m in renamed))
+    HfApi().create_repo("org/messages", repo_type="dataset")
+    commit = (
+        HfApi()
+        .upload_folder(repo_id="org/messages", repo_type="dataset", folder_path=tmp_path, path_in_repo="data")
+        .oid
+    )
+    options = {"hub_id": "org/messages", "revision": commit}
+    result = build(SOURCES["fed-oasst"], tmp_path / "repo", options=options, unfiltered=True)
+    assert sum(result.num_rows.values()) == 6  # five of the first tree, one of the second
+    assert (result.facts["upstream"], result.facts["revision"]) == ("org/messages", commit)
+    options["hub_id"] = "org/absent"
+    with pytest.raises(HubError, match="org/absent"):
+        build(SOURCES["fed-oasst"], tmp_path / "other", options=options)
+    loopback_hub.clear()
 
 
 def test_an_option_that_is_neither_true_nor_false_is_an_error(read):
