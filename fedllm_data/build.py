@@ -19,6 +19,7 @@ from typing import Any
 import duckdb
 
 from fedllm_data.errors import ConfigError, SourceError
+from fedllm_data.filters import count, limit_sizes, remove_duplicates, remove_ties
 from fedllm_data.load import load_rows
 from fedllm_data.reading import data_files
 from fedllm_data.schema import SCHEMAS, SPLITS
@@ -115,14 +116,14 @@ def build(
 
         items = source.read(source_path, seed, options)
         reasons = load_rows(connection, source, items, seed, folder / "rejected.jsonl", progress)
-        counts = {"num_rejected": sum(reasons.values()), "num_valid": _count(connection, "facts")}
+        counts = {"num_rejected": sum(reasons.values()), "num_valid": count(connection, "facts")}
         _check_any_left(source, folder, counts, "could be used; look at the source, its format and its options")
 
-        counts |= _remove_ties(connection, unfiltered)
-        counts |= _remove_duplicates(connection, unfiltered)
-        progress("removed duplicates", _count(connection, "distinct_rows"))
-        counts |= _limit_sizes(connection, min_rows, max_rows)
-        counts["num_kept"] = _count(connection, "kept")
+        counts |= remove_ties(connection, unfiltered)
+        counts |= remove_duplicates(connection, unfiltered)
+        progress("removed duplicates", count(connection, "distinct_rows"))
+        counts |= limit_sizes(connection, min_rows, max_rows)
+        counts["num_kept"] = count(connection, "kept")
         _check_any_left(
             source,
             folder,
@@ -238,63 +239,6 @@ def _check_any_left(source: Source, folder: Path, counts: dict[str, int], remedy
     )
 
 
-def _remove_ties(connection: duckdb.DuckDBPyConnection, unfiltered: bool) -> dict[str, int]:
-    """Leave out pairs whose chosen and rejected text are the same: nothing can be learned from them."""
-    num_ties = _count(connection, "facts WHERE is_tie")
-    if unfiltered:
-        return {"num_same_text_pairs_kept": num_ties} if num_ties else {}
-    connection.execute("DELETE FROM facts WHERE is_tie")
-    return {"num_same_text_pairs": num_ties}
-
-
-def _remove_duplicates(connection: duckdb.DuckDBPyConnection, unfiltered: bool) -> dict[str, int]:
-    """Keep the first row (by row id) of rows with the same words: first within a client, then across clients."""
-    connection.execute("""
-        CREATE TABLE marked AS
-        SELECT *, row_number() OVER (PARTITION BY client_id, content ORDER BY row_id, ordinal) AS rank_in_client
-        FROM facts
-    """)
-    within = _count(connection, "marked WHERE rank_in_client > 1")
-    connection.execute("""
-        CREATE TABLE distinct_rows AS
-        SELECT *, row_number() OVER (PARTITION BY content ORDER BY is_public, row_id, ordinal) AS rank_overall
-        FROM marked WHERE rank_in_client = 1
-    """)
-    across = _count(connection, "distinct_rows WHERE rank_overall > 1")
-    if unfiltered:
-        connection.execute("CREATE OR REPLACE TABLE distinct_rows AS SELECT * FROM marked")
-        counts = {"num_duplicates_in_client_kept": within, "num_duplicates_across_clients_kept": across}
-    else:
-        connection.execute("DELETE FROM distinct_rows WHERE rank_overall > 1")
-        counts = {"num_duplicates_in_client": within, "num_duplicates_across_clients": across}
-    connection.execute("DROP TABLE marked")
-    return counts
-
-
-def _limit_sizes(connection: duckdb.DuckDBPyConnection, min_rows: int, max_rows: int | None) -> dict[str, int]:
-    """Make the table `kept`: clients with enough rows, at most `max_rows` of each."""
-    connection.execute(f"""
-        CREATE TABLE kept AS
-        SELECT * FROM (
-            SELECT *, count(*) OVER (PARTITION BY client_id) AS client_rows,
-                   row_number() OVER (PARTITION BY client_id ORDER BY row_id, ordinal) AS client_rank
-            FROM distinct_rows
-        ) WHERE is_public OR (client_rows >= {min_rows} AND client_rank <= {max_rows or "client_rows"})
-    """)
-    small = f"""(SELECT count(*) AS num_rows FROM distinct_rows WHERE NOT is_public
-                 GROUP BY client_id HAVING count(*) < {min_rows})"""
-    num_small, rows_of_small = connection.execute(
-        f"SELECT count(*), coalesce(sum(num_rows), 0) FROM {small}"
-    ).fetchall()[0]
-    removed = _count(connection, "distinct_rows") - _count(connection, "kept")
-    connection.execute("DROP TABLE distinct_rows")
-    return {
-        "num_small_clients": int(num_small),
-        "num_rows_of_small_clients": int(rows_of_small),
-        "num_rows_over_max": removed - int(rows_of_small),
-    }
-
-
 def _write_rows(
     connection: duckdb.DuckDBPyConnection, source: Source, folder: Path, progress: Callable[[str, int], None]
 ) -> tuple[dict[str, Any], list[str]]:
@@ -345,7 +289,3 @@ def _describe_source(paths: Sequence[Path]) -> list[dict[str, Any]]:
 def _describe_file(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         return {"num_bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def _count(connection: duckdb.DuckDBPyConnection, relation: str) -> int:
-    return int(connection.execute(f"SELECT count(*) FROM {relation}").fetchall()[0][0])
