@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from fedllm_data.errors import ConfigError, FedLLMError
+from fedllm_data.terminal import quiet_libraries
 
 if TYPE_CHECKING:
     from fedllm_data.build import BuildResult
@@ -25,6 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     2
     """
     arguments = _parser().parse_args(argv)
+    quiet_libraries()
     command: Callable[[argparse.Namespace], None] = arguments.command
     try:
         command(arguments)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from fedllm_data.errors import FedLLMError
+from fedllm_data.terminal import quiet_libraries
 
 __all__ = ["main"]
 
@@ -14,6 +15,7 @@ __all__ = ["main"]
 def main(argv: list[str] | None = None) -> int:
     """Run a subcommand and return the exit code: 0 when the work was done, 2 on bad input."""
     arguments = _parser().parse_args(argv)
+    quiet_libraries()
     command: Callable[[argparse.Namespace], None] = arguments.command
     try:
         command(arguments)

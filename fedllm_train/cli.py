@@ -12,6 +12,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 from fedllm_data.errors import FedLLMError
+from fedllm_data.terminal import quiet_libraries
 from fedllm_train.config import FederatedConfig, RunInput
 
 __all__ = ["main"]
@@ -20,6 +21,7 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0 when the work was done and 2 for bad input, with one line on stderr."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    quiet_libraries()
     try:
         if argv[:1] in (["sft"], ["dpo"]):
             return _run(argv[0], argv[1:])
@@ -27,6 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(arguments.command(arguments))
     except FedLLMError as error:
         print(f"fedllm-train: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        place = f" {error.filename}" if error.filename else ""
+        print(f"fedllm-train: error: {error.strerror or error}{place}; check path, space and rights", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("fedllm-train: stopped; go on with --resume", file=sys.stderr)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fedllm_data.errors import ConfigError, FedLLMError
+from fedllm_data.terminal import quiet_libraries
 
 __all__ = ["main", "steps"]
 
@@ -100,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("quickstart"))
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
+    quiet_libraries()
     warnings.filterwarnings("ignore", category=FutureWarning)
     started = time.monotonic()
     try:

@@ -71,6 +71,8 @@ def resident_args(client_args: SFTConfig | DPOConfig, *, local_steps: int, works
     # The trainer would look for generation marks in the chat template; the rows come with their mask (`tokens.py`).
     if isinstance(args, SFTConfig):
         args.assistant_only_loss = False
+    if args.device.type == "cpu":
+        args.dataloader_pin_memory = False  # means nothing without an accelerator, and torch warns about it
     if args.bf16 and args.device.type == "cpu":
         # TRL's default, meant for GPUs. SmolLM2-135M: over 100 s a step against 3 s in float32, on two cores.
         logger.warning("bf16 is on and training runs on a CPU, where it can be thirty times slower; pass bf16=False")
