@@ -28,7 +28,7 @@ def remove_duplicates(connection: duckdb.DuckDBPyConnection, unfiltered: bool) -
     """Make the table `distinct_rows`: of rows with the same words the first by row id, within and across clients.
 
     >>> with duckdb.connect() as connection:
-    ...     _ = connection.execute("CREATE TABLE facts AS SELECT i AS ordinal, i::VARCHAR AS row_id, 'same' AS content, "
+    ...     _ = connection.execute("CREATE TABLE facts AS SELECT i AS ordinal, i::VARCHAR AS row_id, 'x' AS content, "
     ...                            "if(i < 2, 'ann', 'bob') AS client_id, FALSE AS is_public FROM range(3) t(i)")
     ...     remove_duplicates(connection, unfiltered=False)
     {'num_duplicates_in_client': 1, 'num_duplicates_across_clients': 1}

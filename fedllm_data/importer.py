@@ -182,10 +182,12 @@ def _sft_columns(fields: Mapping[str, Any], columns: Mapping[str, str]) -> dict[
     if has_messages and "instruction" not in columns and "response" not in columns:
         messages = _messages("messages", _get(fields, columns.get("messages", "messages")))
     else:
-        messages = [
-            {"role": "user", "content": _text(fields, columns, "instruction")},
-            {"role": "assistant", "content": _text(fields, columns, "response")},
+        # An instruction may be a whole conversation up to the response, as chat logs often store it.
+        instruction = _get(fields, columns.get("instruction", "instruction"))
+        messages = _conversation("instruction", instruction) or [
+            {"role": "user", "content": _text(fields, columns, "instruction")}
         ]
+        messages.append({"role": "assistant", "content": _text(fields, columns, "response")})
     return {"messages": _with_system(fields, columns, messages)}
 
 

@@ -1,9 +1,10 @@
 """Make an output folder so that a kill at any moment leaves either the earlier folder or the new one.
 
 The new folder grows beside its final place and is renamed into it when it is complete. A folder is replaced only when
-it carries the mark of a folder made here (`build.json` for client repos) and no version control of somebody's own.
+it carries the mark of a folder made here (a `build.json` that says so) and no version control of somebody's own.
 """
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -21,7 +22,8 @@ def staged_folder(out: Path, mark: str) -> Iterator[Path]:
 
     Args:
         out: the final place.
-        mark: a file that a folder of ours holds at its root; only such a folder, or an empty one, is replaced.
+        mark: a JSON file at the root of a folder of ours, in which `made_by` is "fedllm-data"; only such a folder, or
+            an empty one, is replaced.
 
     Raises:
         ConfigError: if something else lies at `out`, or its parent cannot be written.
@@ -54,10 +56,18 @@ def _check_replaceable(out: Path, mark: str) -> None:
         return
     if not out.is_dir() or out.is_symlink():
         raise ConfigError(f"{out} exists and is not a folder; name another --out")
-    if any(out.iterdir()) and (not (out / mark).is_file() or (out / ".git").exists()):
+    if any(out.iterdir()) and (not _is_ours(out / mark) or (out / ".git").exists()):
         raise ConfigError(
-            f"{out} holds files that were not made here (no {mark}, or a .git); name another --out or remove it"
+            f"{out} holds files that were not made here (no {mark} of ours, or a .git); name another --out or remove it"
         )
+
+
+def _is_ours(mark: Path) -> bool:
+    try:
+        content = json.loads(mark.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("made_by") == "fedllm-data"
 
 
 def _put_in_place(staging: Path, out: Path) -> None:

@@ -73,6 +73,15 @@ def test_messages_come_as_lists_json_text_python_literals_or_share_gpt():
         assert row_of({"who": "a", "messages": messages}, "sft", "who")["messages"] == wanted
 
 
+def test_an_instruction_may_be_the_conversation_before_the_response():
+    history = [{"content": c, "role": r} for c, r in (("Hi", "user"), ("Hello", "assistant"), ("Bye", "user"))]
+    for instruction in (history, repr(history)):
+        row = row_of({"who": "a", "instruction": instruction, "response": "See you"}, "sft", "who")
+        assert [message["content"] for message in row["messages"]] == ["Hi", "Hello", "Bye", "See you"]
+    row = row_of({"who": "a", "instruction": "[{x}] means?", "response": "A list"}, "sft", "who")
+    assert row["messages"][0]["content"] == "[{x}] means?"
+
+
 def test_nothing_is_evaluated(tmp_path):
     for text in (f"__import__('os').mkdir({str(tmp_path / 'x')!r})", "[" * 5_000, "(" * 200 + "1", "\0"):
         assert "neither JSON nor" in row_of({"who": "a", "messages": text}, "sft", "who")

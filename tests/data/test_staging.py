@@ -1,5 +1,6 @@
 """An output folder is the earlier one or the new one, whatever happens in between."""
 
+import json
 import os
 
 import pytest
@@ -12,7 +13,11 @@ DEAD = 2**22 + 1  # above the largest process id of Linux
 
 def make(folder, text="new"):
     with staged_folder(folder, "build.json") as staging:
-        (staging / "build.json").write_text(text)
+        (staging / "build.json").write_text(json.dumps({"made_by": "fedllm-data", "text": "" + text}))
+
+
+def text_of(folder):
+    return json.loads((folder / "build.json").read_text())["text"]
 
 
 def test_a_new_folder_appears_whole(tmp_path):
@@ -24,7 +29,7 @@ def test_an_error_leaves_the_earlier_folder_and_no_litter(tmp_path):
     make(tmp_path / "repo", "old")
     with pytest.raises(TypeError):
         make(tmp_path / "repo", text=7)
-    assert (tmp_path / "repo" / "build.json").read_text() == "old"
+    assert text_of(tmp_path / "repo") == "old"
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -32,7 +37,7 @@ def test_a_folder_caught_between_two_renames_is_put_back(tmp_path):
     make(tmp_path / f".repo.previous-{DEAD}", "old")
     with pytest.raises(RuntimeError), staged_folder(tmp_path / "repo", "build.json"):
         raise RuntimeError
-    assert (tmp_path / "repo" / "build.json").read_text() == "old"
+    assert text_of(tmp_path / "repo") == "old"
 
 
 def test_what_a_living_process_is_making_is_left_alone(tmp_path):
@@ -50,6 +55,14 @@ def test_a_clone_or_a_foreign_folder_is_not_replaced(tmp_path, name):
     with pytest.raises(ConfigError, match="not made here"):
         make(tmp_path / "repo")
     assert (tmp_path / "repo" / name).read_text() == "mine"
+
+
+def test_a_build_json_of_somebody_else_is_no_mark(tmp_path):
+    (tmp_path / "repo").mkdir()
+    (tmp_path / "repo" / "build.json").write_text('{"scripts": {}}')
+    with pytest.raises(ConfigError, match="not made here"):
+        make(tmp_path / "repo")
+    assert (tmp_path / "repo" / "build.json").read_text() == '{"scripts": {}}'
 
 
 def test_a_file_in_the_place_is_an_error(tmp_path):
