@@ -134,8 +134,9 @@ def _messages_problem(column: str, messages: object, *, first: str, last: str) -
     turns = roles[1:] if roles[0] == "system" else roles
     if not turns or turns[0] != first:
         return f"{column}: must begin with a {first} message, begins with {turns[0] if turns else 'nothing'}"
-    if any(a == b or b == "system" for a, b in pairwise(turns)):
-        return f"{column}: roles must alternate, got {' '.join(turns)}"
+    for index, (before, role) in enumerate(pairwise(turns), start=len(roles) - len(turns) + 1):
+        if role in (before, "system"):
+            return f"{column}[{index}]: roles must alternate, got {role} after {before}"
     if turns[-1] != last:
         return f"{column}: must end with {'an' if last == 'assistant' else 'a'} {last} message, ends with {turns[-1]}"
     return None

@@ -58,7 +58,8 @@ def _check_replaceable(out: Path, mark: str) -> None:
         raise ConfigError(f"{out} exists and is not a folder; name another --out")
     if any(out.iterdir()) and (not _is_ours(out / mark) or (out / ".git").exists()):
         raise ConfigError(
-            f"{out} holds files that were not made here (no {mark} of ours, or a .git); name another --out or remove it"
+            f"{out} holds files that were not made here (no {mark} of ours, or a .git); "
+            "name another --out or remove it"
         )
 
 
