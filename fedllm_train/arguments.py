@@ -69,7 +69,7 @@ def parse_run_arguments(task: str, argv: Sequence[str]) -> RunArguments:
         raise ConfigError(f"{reason}; --help-all lists all flags") from error
     model.use_peft = True
     if model.lora_target_modules is None:
-        model.lora_target_modules = ["all-linear"]
+        model.lora_target_modules = ["all-linear"]  # unpacked by TRL to PEFT's special value
     if given.adapter is not None and (changed := _lora_flags(argv)):
         raise ConfigError(
             f"{changed[0]} is given, but adapter {given.adapter!r} brings its own LoRA settings; drop it"
@@ -107,9 +107,12 @@ def _parser(task: str) -> _Parser:
 
 
 def _lora_config(model: ModelConfig) -> Any:
-    if model.lora_target_modules == ["all-linear"]:
-        model.lora_target_modules = "all-linear"
-    return get_peft_config(model)
+    targets = list(model.lora_target_modules)
+    config = get_peft_config(model)
+    if len(targets) == 1 and targets[0].isidentifier():
+        # TRL 1.16 unpacks a list of one, and PEFT then takes the plain name for a regular expression of a whole path.
+        config.target_modules = set(targets)
+    return config
 
 
 def _lora_flags(argv: Sequence[str]) -> list[str]:

@@ -68,7 +68,12 @@ def load_starting_policy(
     if adapter is None:
         config = peft_config or LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
         set_seed(stream_seed(seed, "adapter"))
-        peft_model = get_peft_model(base, config)
+        try:
+            peft_model = get_peft_model(base, config)
+        except ValueError as error:
+            raise ConfigError(
+                f"{type(config).__name__} does not fit {base_name!r} ({_first_line(error)}); change target_modules"
+            ) from error
     else:
         peft_model = _load_adapter(base, adapter)
     # PEFT leaves None here for a model built from a config; the finished adapter must name its base.

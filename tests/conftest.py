@@ -25,6 +25,8 @@ atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 os.environ |= {
     "HF_ENDPOINT": _HUB.url,
     "HF_HOME": _HOME,
+    "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_UPDATE_CHECK": "1",
     "HF_HUB_DISABLE_XET": "1",

@@ -19,7 +19,7 @@ PLAIN_TEMPLATE = (
 )
 MARKED_TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{% if m['role'] == 'assistant' %}{% generation %}{{ m['content'] }}"
-    "<|end|>{% endgeneration %}\n{% else %}{{ m['content'] }}<|end|>\n{% endif %}{% endfor %}"
+    "<|end|>{% endgeneration %}{{ '\n' }}{% else %}{{ m['content'] }}<|end|>\n{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 WORDS = ["red", "blue", "green", "one", "two", "three", "cat", "dog", "sun", "rain"]

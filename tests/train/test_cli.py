@@ -1,0 +1,109 @@
+"""The command: help without torch, one line for bad input, a run from folder to adapter, TRL's own flags."""
+
+import json
+
+import pytest
+import yaml
+
+from fedllm_data.build import build
+from fedllm_data.source import Source, SourceRow
+from fedllm_train.cli import main
+
+
+@pytest.fixture
+def folders(kit, tmp_path):
+    """A client repo and a base model on disk."""
+
+    def read(path, seed, options):
+        for client_id, num_rows in kit.SIZES.items():
+            for index, row in enumerate(kit.sft_rows(client_id, num_rows, shift=len(client_id))):
+                yield SourceRow(row, "memory", index)
+
+    source = Source(
+        name="words", task="sft", summary="words", client="a name", licence="cc0-1.0", licence_url="", attribution="",
+        upstream="generated", revision="1", citation="", read=read, options={},
+    )  # fmt: skip
+    build(source, tmp_path / "clients", unfiltered=True)
+    model = kit.make_model()
+    model.save_pretrained(tmp_path / "base")
+    kit.make_tokenizer().save_pretrained(tmp_path / "base")
+    return tmp_path
+
+
+def sft(folders, *more):
+    return [
+        "sft", "--data", str(folders / "clients"), "--model", str(folders / "base"), "--output_dir",
+        str(folders / "run"), "--num_rounds", "2", "--cohort_size", "2", "--local_steps", "1", "--use_cpu", "True",
+        "--per_device_train_batch_size", "4", "--max_length", "64", "--activation_checkpointing", "False", *more,
+    ]  # fmt: skip
+
+
+def test_a_run_leaves_adapter_config_records_and_card(folders, capsys):
+    assert main(sft(folders, "--learning_rate", "1e-2", "--lora_r", "3", "--lora_target_modules", "q_proj")) == 0
+    run = folders / "run"
+    assert "2 rounds, 4 local steps" in capsys.readouterr().out
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["peft"]["r"] == 3
+    assert config["peft"]["target_modules"] == ["q_proj"]
+    assert config["client"]["learning_rate"] == 1e-2
+    assert config["federated"]["min_learning_rate"] == pytest.approx(5e-4)
+    assert config["data"]["revision"]
+    assert config["model"]["revision"].startswith("sha256:")
+    assert len((run / "rounds.jsonl").read_text().splitlines()) == 2
+    card = (run / "README.md").read_text()
+    assert "2, 2 clients each, 1 local steps per client" in card
+    assert str(folders) not in card  # a card tells no path of the machine
+    peft = json.loads((run / "adapter" / "adapter_config.json").read_text())
+    assert peft["base_model_name_or_path"] == str(folders / "base")
+
+
+def test_resume_goes_on_and_a_second_run_needs_it(folders, capsys):
+    assert main(sft(folders)) == 0
+    assert main(sft(folders)) == 2
+    assert "already holds a run; resume it" in capsys.readouterr().err
+    assert main(sft(folders, "--resume")) == 0
+
+
+def test_settings_come_from_a_yaml_file_that_flags_override(folders):
+    (folders / "run.yaml").write_text("learning_rate: 0.5\nlora_r: 2\nlocal_steps: 3\n")
+    assert main(sft(folders, "--config", str(folders / "run.yaml"))) == 0
+    config = yaml.safe_load((folders / "run" / "config.yaml").read_text())
+    assert (config["client"]["learning_rate"], config["peft"]["r"]) == (0.5, 2)
+    assert config["federated"]["local_steps"] == 1  # the flag
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--nonsense", "3"], "--nonsense"),
+        (["--num_rounds", "x"], "invalid int value: 'x'"),
+        (["--num_rounds", "0"], "num_rounds is 0; it must be at least 1"),
+        (["--cohort_size", "99"], "cohort_size is 99 but"),
+        (["--data", "/no/such/folder"], "/no/such/folder"),
+        (["--model", "/no/such/model"], "model '/no/such/model' cannot be loaded"),
+        (["--adapter", "/no/such/run"], "adapter '/no/such/run' cannot be loaded"),
+        (["--strategy", "fedmagic"], "strategy 'fedmagic' is unknown"),
+        (["--max_steps", "5"], "use local_steps"),
+        (["--model_name_or_path", "m"], "is called --model here"),
+        (["--load_in_4bit", "True"], "not supported yet"),
+        (["--lora_target_modules", "nowhere"], "change target_modules"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(folders, capsys, argv, message):
+    assert main([*sft(folders), *argv]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("fedllm-train: error: ")
+    assert error.count("\n") == 1
+    assert not (folders / "run").exists()
+
+
+def test_methods_are_listed(capsys):
+    assert main(["methods", "--json"]) == 0
+    assert [method["name"] for method in json.loads(capsys.readouterr().out)] == ["fedavg", "local"]
+
+
+def test_help_names_every_setting_of_the_federation(capsys):
+    assert main(["sft", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(flag in text for flag in ("--data", "--strategy", "--cohort_size", "--resume", "--help-all"))
