@@ -25,15 +25,12 @@ PROGRAMS = {
     "fedllm-eval": fedllm_eval.cli.main,
 }
 COMMON = (
-    "--num_rounds 5 --cohort_size 4 --seed 0 --gradient_accumulation_steps 1 --max_length 256 "
-    "--activation_checkpointing False --lora_r 8 --lora_alpha 16 --resume True"
+    "--num_rounds 5 --cohort_size 4 --local_steps 3 --max_length 192 --activation_checkpointing False --seed 0 "
+    "--resume True"
 )
-SFT = f"--local_steps 4 --per_device_train_batch_size 4 --learning_rate 2e-4 {COMMON}"
-DPO = (
-    "--local_steps 4 --per_device_train_batch_size 2 --learning_rate 5e-5 --beta 0.1 --num_rounds 5 --cohort_size 4 "
-    "--seed 0 --max_length 256 --activation_checkpointing False --resume True"
-)
-SCORE = "--max-length 256 --batch-size 8"
+SFT = f"--per_device_train_batch_size 4 --learning_rate 2e-4 --lora_r 8 --lora_alpha 16 {COMMON}"
+DPO = f"--per_device_train_batch_size 2 --learning_rate 5e-5 --beta 0.1 {COMMON}"
+SCORE = "--max-length 192 --batch-size 8"
 
 
 def commands(model: str, oasst: str, out: str) -> list[tuple[str, str]]:

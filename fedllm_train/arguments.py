@@ -68,8 +68,11 @@ def parse_run_arguments(task: str, argv: Sequence[str]) -> RunArguments:
         reason = str(error).splitlines()[0].replace("by the HfArgumentParser", f"by fedllm-train {task}")
         raise ConfigError(f"{reason}; --help-all lists all flags") from error
     model.use_peft = True
-    if model.lora_target_modules is None:
-        model.lora_target_modules = ["all-linear"]  # unpacked by TRL to PEFT's special value
+    targets = model.lora_target_modules or "all-linear"
+    if isinstance(targets, str) and targets.isidentifier():
+        # TRL 1.16 unpacks a list of one, and PEFT takes a bare name for a regular expression of the whole path.
+        targets = [targets]
+    model.lora_target_modules = targets
     if given.adapter is not None and (changed := _lora_flags(argv)):
         raise ConfigError(
             f"{changed[0]} is given, but adapter {given.adapter!r} brings its own LoRA settings; drop it"
@@ -82,7 +85,7 @@ def parse_run_arguments(task: str, argv: Sequence[str]) -> RunArguments:
         given=given,
         federated=federated,
         client=client,
-        peft=None if given.adapter is not None else _lora_config(model),
+        peft=None if given.adapter is not None else get_peft_config(model),
         revision=None if model.model_revision == "main" else model.model_revision,
     )
 
@@ -104,15 +107,6 @@ def _parser(task: str) -> _Parser:
     )
     parser.set_defaults(seed=0, output_dir=None)
     return parser
-
-
-def _lora_config(model: ModelConfig) -> Any:
-    targets = list(model.lora_target_modules)
-    config = get_peft_config(model)
-    if len(targets) == 1 and targets[0].isidentifier():
-        # TRL 1.16 unpacks a list of one, and PEFT then takes the plain name for a regular expression of a whole path.
-        config.target_modules = set(targets)
-    return config
 
 
 def _lora_flags(argv: Sequence[str]) -> list[str]:
