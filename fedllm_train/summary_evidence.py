@@ -1,0 +1,268 @@
+"""What the quickstart left in its folder, read and checked: runs, scores, comparisons, how different the clients are.
+
+Symbols: K clients, B resamples. Nothing here is computed anew but the interval of the worst decile and the scores by
+language; the rest is what the folders of the steps hold.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from fedllm_data.clients import load_clients
+from fedllm_data.errors import ConfigError
+from fedllm_eval.compare import compare_results
+from fedllm_eval.results import Results, read_results
+from fedllm_eval.scores import SCORES
+from fedllm_eval.scoring.intervals import mean_interval
+from fedllm_eval.scoring.spread import worst_decile
+from fedllm_train.run_folder import read_config
+
+__all__ = [
+    "DATASETS",
+    "POLICIES",
+    "Evidence",
+    "Run",
+    "languages",
+    "paired_clients",
+    "read_evidence",
+    "read_scores",
+    "summary_of",
+]
+
+POLICIES = ("base", "sft", "dpo")
+DATASETS = {"loss": "fed-synth", "preference": "fed-synth-pa"}
+"""Kind of score -> the folder of the dataset it was taken on."""
+COMPARED = (
+    ("loss", "heldout_loss", "base", "sft"),
+    ("preference", "ranking_accuracy", "sft", "dpo"),
+    ("loss", "heldout_loss", "sft", "dpo"),
+)
+MAX_LANGUAGES = 10
+NUM_RESAMPLES = 2_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A finished federated run."""
+
+    config: dict[str, Any]
+    rounds: list[dict[str, Any]]
+
+    @property
+    def ledger(self) -> dict[str, Any]:
+        """What the run cost in all."""
+        return dict(self.rounds[-1]["ledger"])
+
+    @property
+    def seconds(self) -> float:
+        """Time of all rounds on the machine that ran them."""
+        return float(sum(record["seconds"] for record in self.rounds))
+
+    @property
+    def visits(self) -> list[dict[str, Any]]:
+        """Every client's part in every round."""
+        return [visit for record in self.rounds for visit in record["clients"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """All that the page is made from."""
+
+    folder: Path
+    heterogeneity: dict[str, Any]
+    runs: dict[str, Run]
+    """Keyed `sft` and `dpo`."""
+    scores: dict[tuple[str, str], Results]
+    """Keyed by kind (`loss` or `preference`) and policy."""
+    comparisons: list[dict[str, Any]]
+    """As `compare_results` gives them, with `kind` and `baseline` added."""
+    model_bytes: int
+    """Of the base model's weights."""
+
+    def compared(self, score: str, other: str, split: str) -> dict[str, Any] | None:
+        """Return the comparison that ends at a policy, or None where the data have no such split.
+
+        SFT is compared with the base and DPO with SFT.
+        """
+        for item in self.comparisons:
+            if (item["score"], item["other"], item["split"]) == (score, other, split):
+                return item
+        return None
+
+
+def read_evidence(folder: Path) -> Evidence:
+    """Read a finished quickstart folder.
+
+    Raises:
+        ConfigError: if a step's output is missing or cannot be read; the message names the file.
+
+    >>> read_evidence(Path("no-such-folder"))
+    Traceback (most recent call last):
+    fedllm_data.errors.ConfigError: no-such-folder/report/heterogeneity.json is missing: ...
+    """
+    heterogeneity = _read_json(folder / "report" / "heterogeneity.json", folder)
+    for path in (folder / "base" / "config.json", *(folder / name / "README.md" for name in DATASETS.values())):
+        _check_there(path, folder)
+    weights = list((folder / "base").glob("*.safetensors"))
+    if not weights:
+        raise _missing(folder / "base" / "model.safetensors", folder)
+    scores = read_scores(folder)
+    return Evidence(
+        folder=folder,
+        heterogeneity=heterogeneity,
+        runs={name: _read_run(folder / "runs" / name, folder) for name in ("sft", "dpo")},
+        scores=scores,
+        comparisons=_compare(folder),
+        model_bytes=sum(path.stat().st_size for path in weights),
+    )
+
+
+def read_scores(folder: Path) -> dict[tuple[str, str], Results]:
+    """Return the scores of the three policies on both datasets, keyed by kind and policy.
+
+    Raises:
+        ConfigError: if one is missing or cannot be read.
+
+    >>> read_scores(Path("no-such-folder"))
+    Traceback (most recent call last):
+    fedllm_data.errors.ConfigError: no-such-folder/scores/loss/base/results.json is missing: ...
+    """
+    scores = {}
+    for kind in DATASETS:
+        for policy in POLICIES:
+            path = folder / "scores" / kind / policy
+            _check_there(path / "results.json", folder)
+            _check_there(path / "per_client.parquet", folder)
+            scores[kind, policy] = read_results(path)
+            if "test" not in scores[kind, policy].summary["splits"]:
+                raise ConfigError(f"{path / 'results.json'} has no scores for split test; score the policy again")
+    return scores
+
+
+def summary_of(results: Results, split: str, score: str, *, worst: bool = False) -> dict[str, Any] | None:
+    """Return a score's `value`, `low`, `high` and `num_clients`, or None where it was not taken.
+
+    Args:
+        results: of one policy.
+        split: `test` or `unseen`.
+        score: a name from `fedllm_eval.scores.SCORES`.
+        worst: the mean of the tenth of the clients served worst, instead of the mean over all.
+    """
+    found = results.summary["splits"].get(split, {}).get("scores", {}).get(score)
+    if found is None:
+        return None
+    if not worst:
+        bounds = {"low": found["ci_low"], "high": found["ci_high"]}
+        return {"value": found["mean"], **bounds, "num_clients": found["num_clients"]}
+    x_K = np.array([client["score"] for client in _clients(results.per_client, split, score)])
+    low, high = _worst_decile_interval(x_K, higher_is_better=SCORES[score].higher_is_better)
+    return {"value": found["worst_decile"], "low": low, "high": high, "num_clients": found["num_clients"]}
+
+
+def paired_clients(before: Results, after: Results, split: str, score: str) -> list[dict[str, Any]]:
+    """Return the clients scored in both: `client_id`, `num_rows`, `before`, `after`, `gain` (above 0: better off)."""
+    old = {client["client_id"]: client["score"] for client in _clients(before.per_client, split, score)}
+    sign = 1 if SCORES[score].higher_is_better else -1
+    return [
+        {
+            "client_id": client["client_id"],
+            "num_rows": client["num_rows"],
+            "before": old[client["client_id"]],
+            "after": client["score"],
+            "gain": sign * (client["score"] - old[client["client_id"]]),
+        }
+        for client in _clients(after.per_client, split, score)
+        if client["client_id"] in old
+    ]
+
+
+def languages(folder: Path, kind: str, pairs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the scores of test clients by their main language, the language of most clients first.
+
+    Args:
+        folder: of the quickstart.
+        kind: `loss` or `preference`.
+        pairs: from `paired_clients`.
+
+    Returns:
+        `language`, and `before` and `after` as `Interval`; at most ten languages.
+    """
+    table = load_clients(folder / DATASETS[kind], "test").table
+    main = dict(zip(table["client_id"].to_pylist(), table["main_language"].to_pylist(), strict=True))
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for pair in pairs:
+        groups.setdefault(main[pair["client_id"]] or "und", []).append(pair)
+    order = sorted(groups, key=lambda language: (-len(groups[language]), language))[:MAX_LANGUAGES]
+    return [
+        {"language": language}
+        | {when: mean_interval([pair[when] for pair in groups[language]]) for when in ("before", "after")}
+        for language in order
+    ]
+
+
+def _compare(folder: Path) -> list[dict[str, Any]]:
+    comparisons = []
+    for kind, score, baseline, other in COMPARED:
+        root = folder / "scores" / kind
+        for item in compare_results([root / baseline, root / other])["comparisons"]:
+            if item["score"] == score:
+                comparisons.append(item | {"kind": kind, "baseline": baseline})
+    return comparisons
+
+
+def _clients(table: pa.Table, split: str, score: str) -> list[dict[str, Any]]:
+    columns = (table[name].to_pylist() for name in ("client_id", "split", "num_rows", score))
+    return [
+        {"client_id": client_id, "num_rows": num_rows, "score": value}
+        for client_id, of_split, num_rows, value in zip(*columns, strict=True)
+        if of_split == split and value is not None and np.isfinite(value)
+    ]
+
+
+def _worst_decile_interval(x_K: np.ndarray, *, higher_is_better: bool) -> tuple[float | None, float | None]:
+    """95 % percentile interval over resampled clients; None for a single client."""
+    if x_K.size < 2:
+        return None, None
+    index_BK = np.random.default_rng(0).integers(x_K.size, size=(NUM_RESAMPLES, x_K.size))
+    worst_B = [worst_decile(x_K[index_K], higher_is_better=higher_is_better) for index_K in index_BK]
+    low, high = np.quantile(worst_B, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _read_run(run: Path, folder: Path) -> Run:
+    for name in ("config.yaml", "rounds.jsonl", "adapter/adapter_config.json"):
+        _check_there(run / name, folder)
+    path = run / "rounds.jsonl"
+    try:
+        rounds = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise ConfigError(f"{path} cannot be read ({error}): {_again(folder)}") from error
+    if not rounds:
+        raise ConfigError(f"{path} holds no round: {_again(folder)}")
+    return Run(config=read_config(run), rounds=rounds)
+
+
+def _read_json(path: Path, folder: Path) -> dict[str, Any]:
+    _check_there(path, folder)
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ConfigError(f"{path} cannot be read ({error}): {_again(folder)}") from error
+
+
+def _check_there(path: Path, folder: Path) -> None:
+    if not path.is_file():
+        raise _missing(path, folder)
+
+
+def _missing(path: Path, folder: Path) -> ConfigError:
+    return ConfigError(f"{path} is missing: {_again(folder)}")
+
+
+def _again(folder: Path) -> str:
+    return f"make the folder whole by `python -m fedllm_train.quickstart --out {folder}`"

@@ -1,0 +1,173 @@
+"""The figures of the quickstart's page, as SVG text in the style of the heterogeneity report. No client id in any."""
+
+import io
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from fedllm_data.report_plots import ACCENT, CHANCE, GRID, INK, MUTED, STYLE
+
+__all__ = ["draw_before_after", "draw_curves", "draw_languages"]
+
+ORANGE, GREEN = "#d9622b", "#1f9d8a"
+COLOURS = {"base": CHANCE, "sft": ACCENT, "dpo": GREEN}
+SPLIT_COLOURS = {"test": ACCENT, "unseen": ORANGE}
+SPLIT_NAMES = {"test": "trained on", "unseen": "never trained on"}
+
+Rounds = Sequence[Mapping[str, Any]]
+Pairs = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def draw_curves(sft: Rounds, dpo: Rounds) -> str:
+    """Return what the clients reported round by round: SFT loss, DPO reward margin and accuracy.
+
+    Args:
+        sft: the lines of the SFT run's rounds.jsonl.
+        dpo: those of the DPO run.
+
+    >>> visit = {"num_rows": 2, "train_loss": 1.0, "rewards/margins": 0.1, "rewards/accuracies": 0.5}
+    >>> draw_curves([{"clients": [visit]}], [{"clients": [visit]}])[:4]
+    '<svg'
+    """
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": "curves"}):
+        figure = Figure(figsize=(9, 3.2), layout="constrained")
+        loss, margin, accuracy = figure.subplots(1, 3)
+        _curve(loss, sft, "train_loss", COLOURS["sft"])
+        loss.set(title="SFT: loss", ylabel="nats per token")
+        _curve(margin, dpo, "rewards/margins", COLOURS["dpo"])
+        margin.axhline(0, color=CHANCE, linewidth=1.5)
+        margin.set(title="DPO: reward margin", ylabel="beta × nats")
+        _curve(accuracy, dpo, "rewards/accuracies", COLOURS["dpo"])
+        accuracy.axhline(0.5, color=CHANCE, linewidth=1.5)
+        accuracy.set(title="DPO: reward accuracy", ylabel="share of pairs", ylim=(-0.03, 1.03))
+        for axes in (loss, margin, accuracy):
+            axes.set_xlabel("round")
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            _grid(axes)
+        return _svg(figure)
+
+
+def draw_before_after(loss: Pairs, preference: Pairs) -> str:
+    """Return the plot with a point for each client: before on the horizontal, after on the vertical axis.
+
+    Args:
+        loss: split -> clients as `paired_clients` gives them, base against SFT.
+        preference: the same for ranking accuracy, SFT against DPO.
+
+    >>> pairs = {"test": [{"before": 1.0, "after": 0.5}]}
+    >>> draw_before_after(pairs, pairs)[:4]
+    '<svg'
+    """
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": "before-after"}):
+        figure = Figure(figsize=(9, 4.5), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        values = [client[when] for clients in loss.values() for client in clients for when in ("before", "after")]
+        _diagonal(left, 0.0, 1.06 * max(values), better="below")
+        left.set(title="Held-out loss of each client", xlabel="base (nats per token)", ylabel="after SFT")
+        _diagonal(right, -0.06, 1.06, better="above")
+        right.set(title="Ranking accuracy of each client", xlabel="after SFT (share of pairs)", ylabel="after DPO")
+        for split, clients in loss.items():
+            x, y = ([client[when] for client in clients] for when in ("before", "after"))
+            left.scatter(x, y, s=16, color=SPLIT_COLOURS[split], alpha=0.55, linewidth=0, label=SPLIT_NAMES[split])
+        for split, clients in preference.items():
+            # A client with few pairs can only score 0, 1/2, 1, ...: clients at one spot make one larger point.
+            spots = Counter((client["before"], client["after"]) for client in clients)
+            x, y = zip(*spots, strict=True)
+            sizes = [16.0 * count for count in spots.values()]
+            right.scatter(x, y, s=sizes, color=SPLIT_COLOURS[split], alpha=0.45, linewidth=0)
+        left.legend(loc="upper left", title="clients", title_fontsize=9, fontsize=9, alignment="left")
+        return _svg(figure)
+
+
+def draw_languages(loss: Sequence[Mapping[str, Any]], preference: Sequence[Mapping[str, Any]]) -> str:
+    """Return the scores before and after by the clients' main language, with 95 % intervals.
+
+    Args:
+        loss: as `languages` gives them, base against SFT.
+        preference: the same for ranking accuracy, SFT against DPO.
+
+    >>> from fedllm_eval.scoring.intervals import Interval
+    >>> group = {"language": "en", "before": Interval(1.0, 0.9, 1.1, 9), "after": Interval(0.5, 0.4, 0.6, 9)}
+    >>> draw_languages([group], [group])[:4]
+    '<svg'
+    """
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": "languages"}):
+        figure = Figure(figsize=(9, 1.3 + 0.36 * max(len(loss), len(preference))), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        _dumbbells(left, loss, ("base", "sft"))
+        left.set(title="Held-out loss", xlabel="nats per token")
+        left.set_xlim(left=0)
+        _dumbbells(right, preference, ("sft", "dpo"))
+        right.axvline(0.5, color=CHANCE, linewidth=1, linestyle=":")
+        right.set(title="Ranking accuracy", xlabel="share of pairs (dotted: a coin)", xlim=(0, 1))
+        return _svg(figure)
+
+
+def _curve(axes: Any, rounds: Rounds, name: str, colour: str) -> None:
+    """A dot for each client's visit, a line for each round's mean weighted by rows."""
+    visits = [(at, visit) for at, record in enumerate(rounds) for visit in record["clients"] if name in visit]
+    if not visits:
+        axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color=MUTED)
+        return
+    axes.plot(
+        [at for at, _ in visits], [visit[name] for _, visit in visits], ".", color=colour, alpha=0.3, markersize=5,
+        markeredgewidth=0,
+    )  # fmt: skip
+    at_R = sorted({at for at, _ in visits})
+    means = []
+    for at in at_R:
+        values, weights = zip(
+            *((visit[name], visit["num_rows"]) for round_at, visit in visits if round_at == at), strict=True
+        )
+        means.append(np.average(values, weights=weights))
+    axes.plot(at_R, means, color=colour, linewidth=2.2, marker="o" if len(at_R) == 1 else None)
+
+
+def _diagonal(axes: Any, low: float, high: float, *, better: str) -> None:
+    edge = low if better == "below" else high
+    axes.fill_between([low, high], [low, high], [edge, edge], color=GREEN, alpha=0.07, linewidth=0)
+    axes.plot([low, high], [low, high], color=CHANCE, linewidth=1.5)
+    axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+    x, y, side = (0.96, 0.05, "right") if better == "below" else (0.04, 0.95, "left")
+    axes.text(
+        x, y, "better off", transform=axes.transAxes, ha=side, va="bottom" if y < 0.5 else "top", color=GREEN,
+        fontsize=10, fontweight="bold",
+    )  # fmt: skip
+    for axis in ("x", "y"):
+        axes.grid(axis=axis, color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def _dumbbells(axes: Any, groups: Sequence[Mapping[str, Any]], policies: tuple[str, str]) -> None:
+    names = [f"{group['language']} ({group['before'].num_clients})" for group in groups]
+    y = np.arange(len(groups))[::-1]
+    for offset, when, policy in ((0.13, "before", policies[0]), (-0.13, "after", policies[1])):
+        colour = COLOURS[policy]
+        for at, group in zip(y, groups, strict=True):
+            interval = group[when]
+            if np.isfinite(interval.low):
+                axes.plot([interval.low, interval.high], [at + offset] * 2, color=colour, linewidth=2, alpha=0.5)
+        label = {"base": "base", "sft": "SFT", "dpo": "DPO"}[policy]
+        means = [group[when].mean for group in groups]
+        axes.plot(means, y + offset, "o", color=colour, markersize=6, markeredgewidth=0, label=label)
+    axes.set_yticks(y, names, color=INK)
+    axes.set_ylim(-0.6, len(groups) - 0.4)
+    axes.grid(axis="x", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.legend(loc="lower left", bbox_to_anchor=(0.55, 0.99), ncols=2, fontsize=9, borderpad=0, handletextpad=0.2)
+
+
+def _grid(axes: Any) -> None:
+    axes.grid(axis="y", color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def _svg(figure: Figure) -> str:
+    file = io.StringIO()
+    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    text = file.getvalue()
+    return text[text.index("<svg") :]
