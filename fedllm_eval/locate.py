@@ -64,8 +64,11 @@ def locate(name: str | Path, revision: str | None = None) -> Location:
             raise ConfigError(f"{given!r} is neither a folder here nor a Hub id; check the path")
         folder = _fetch(given, revision)
         commit = folder.name
-    if (folder / "config.yaml").is_file() and (folder / "adapter" / "adapter_config.json").is_file():
-        return _locate_run(given, folder, commit)
+    if (folder / "config.yaml").is_file():
+        # A run's folder keeps its adapter in adapter/; published, the adapter lies at the root, where PEFT looks.
+        for adapter in (folder / "adapter", folder):
+            if (adapter / "adapter_config.json").is_file():
+                return _locate_run(given, folder, adapter, commit)
     if (folder / "adapter_config.json").is_file():
         adapter_config = _read_json(folder / "adapter_config.json")
         return Location(
@@ -87,7 +90,7 @@ def locate(name: str | Path, revision: str | None = None) -> Location:
     )
 
 
-def _locate_run(given: str, folder: Path, commit: str | None) -> Location:
+def _locate_run(given: str, folder: Path, adapter: Path, commit: str | None) -> Location:
     import yaml
 
     try:
@@ -109,7 +112,7 @@ def _locate_run(given: str, folder: Path, commit: str | None) -> Location:
         kind="run",
         folder=folder,
         revision=commit,
-        adapter=folder / "adapter",
+        adapter=adapter,
         start_adapter=start_adapter if (start_adapter / "adapter_config.json").is_file() else None,
         base=_base_name(model.get("name"), folder / "config.yaml"),
         base_revision=model.get("revision"),

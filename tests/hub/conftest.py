@@ -1,5 +1,6 @@
 """The loopback Hub, empty and with a logged-in caller, for one test; see `tests/conftest.py` for the environment."""
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +35,12 @@ def hub(loopback_hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     monkeypatch.setattr(datasets.config, "USE_PARQUET_EXPORT", False)
     yield loopback_hub
     loopback_hub.clear()
+
+
+@pytest.fixture
+def repo_id(tmp_path: Path) -> str:
+    """A name of its own for every test: the clients' caches know repos by name."""
+    return f"org/{re.sub('[^A-Za-z0-9]+', '-', tmp_path.name).strip('-')}"
 
 
 HOSTILE_IDS = (

@@ -2,7 +2,6 @@
 
 import json
 import random
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -21,12 +20,6 @@ from fedllm_data.hub import publish
 from fedllm_data.schema import SCHEMAS
 from fedllm_data.source import Source, SourceRow
 from tests.hub.server import LoopbackHub
-
-
-@pytest.fixture
-def repo_id(tmp_path: Path) -> str:
-    """A name of its own for every test: the clients' caches know repos by name."""
-    return f"org/{re.sub('[^A-Za-z0-9]+', '-', tmp_path.name).strip('-')}"
 
 
 @pytest.fixture
