@@ -1,0 +1,59 @@
+"""What README shows works: its Python runs, and its commands are accepted by the programs they name."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from fedllm_data.build import build
+from fedllm_data.sources import SOURCES
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+COMMANDS = [
+    line
+    for language, block in BLOCKS
+    if not language
+    for line in block.replace("\\\n", " ").splitlines()
+    if line.startswith("fedllm-")
+]
+
+
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
+    from fedllm_data.clients import load_clients
+    from fedllm_train.tiny import TOY, train_tiny
+
+    monkeypatch.chdir(tmp_path)
+    build(SOURCES["fed-synth"], Path("quickstart/fed-synth"), options={"num_clients": "12"})
+    train_tiny(load_clients("quickstart/fed-synth", "public").rows.select(range(200)), "quickstart/base", config=TOY)
+    blocks = [block for language, block in BLOCKS if language == "python"]
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+    printed = capsys.readouterr().out
+    assert "heldout_loss" in printed
+    assert Path("runs/readme/adapter/adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_commands_of_the_readme_are_accepted(command):
+    import fedllm_data.cli
+    import fedllm_eval.cli
+    import fedllm_train.cli
+    from fedllm_train.arguments import parse_run_arguments
+
+    program, *arguments = shlex.split(command)
+    if program == "fedllm-train" and arguments[0] in ("sft", "dpo"):
+        parse_run_arguments(arguments[0], arguments[1:])
+        return
+    parsers = {
+        "fedllm-data": fedllm_data.cli._parser,
+        "fedllm-train": fedllm_train.cli._parser,
+        "fedllm-eval": fedllm_eval.cli._parser,
+    }
+    assert parsers[program]().parse_args(arguments)
+
+
+def test_every_program_is_shown():
+    assert {shlex.split(command)[0] for command in COMMANDS} == {"fedllm-data", "fedllm-train", "fedllm-eval"}
