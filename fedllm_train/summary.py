@@ -28,6 +28,7 @@ from fedllm_train.summary_words import (
     comparison_sentence,
     difference_text,
     headline,
+    price_sentence,
     score_text,
     unseen_sentence,
 )
@@ -35,23 +36,18 @@ from fedllm_train.summary_words import (
 __all__ = ["print_table", "write_summary"]
 
 POLICY_NAMES = {"base": "base", "sft": "SFT", "dpo": "DPO"}
-SPLITS = ("test", "unseen")
 NUM_LOSERS = 5
-ROWS = (
-    ("loss", "heldout_loss", "test", False, "Held-out loss, clients trained on", "nats per token, lower is better"),
-    ("loss", "heldout_loss", "test", True, "… the worst-served tenth", "mean of the clients with the highest loss"),
-    ("loss", "heldout_loss", "unseen", False, "Held-out loss, unseen clients", "clients who took no part at all"),
-    ("loss", "heldout_loss", "unseen", True, "… the worst-served tenth", "mean of the clients with the highest loss"),
-    ("preference", "ranking_accuracy", "test", False, "Ranking accuracy, clients trained on",
-     "how often the preferred answer is the likelier one"),
-    ("preference", "ranking_accuracy", "unseen", False, "Ranking accuracy, unseen clients",
-     "how often the preferred answer is the likelier one"),
-    ("preference", "implicit_reward_accuracy", "test", False, "DPO's reward accuracy, clients trained on",
-     "how often DPO raised the preferred answer above the other, against the SFT policy"),
-    ("preference", "implicit_reward_accuracy", "unseen", False, "DPO's reward accuracy, unseen clients",
+MIN_LOSER_ROWS = 5
+"""A client with fewer held-out rows is not named as a loser: one row more or less turns its score around."""
+SPLIT_NAMES = {"test": "training clients", "unseen": "unseen clients"}
+SCORE_ROWS = (
+    ("loss", "heldout_loss", False, "Held-out loss ↓", "nats per token"),
+    ("loss", "heldout_loss", True, "… worst-served tenth ↓", "mean over the clients with the highest loss"),
+    ("preference", "ranking_accuracy", False, "Ranking accuracy ↑", "how often the preferred answer is likelier"),
+    ("preference", "implicit_reward_accuracy", False, "DPO reward accuracy ↑",
      "how often DPO raised the preferred answer above the other, against the SFT policy"),
 )  # fmt: skip
-"""Kind, score, split, whether the worst decile is meant, title, meaning."""
+"""Kind, score, whether the worst decile is meant, title, meaning."""
 
 
 def write_summary(folder: Path) -> Path:
@@ -88,36 +84,34 @@ def print_table(folder: Path) -> None:
     Traceback (most recent call last):
     fedllm_data.errors.ConfigError: no-such-folder/scores/loss/base/results.json is missing: ...
     """
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="Mean over clients with its 95 % interval")
+    table = Table(title="Mean over clients with its 95 % interval", box=SIMPLE_HEAD)
     table.add_column("score")
-    for name in (*POLICY_NAMES.values(), "clients"):
-        table.add_column(name, justify="right")
+    for name in POLICY_NAMES.values():
+        table.add_column(name, justify="right", no_wrap=True)
     for row in _score_rows(read_scores(Path(folder))):
-        cells = [
-            "–" if cell is None else f"{cell['text']}\n{cell['interval']}" if cell["interval"] else cell["text"]
-            for cell in row["cells"]
-        ]
-        table.add_row(row["title"], *cells, f"{row['num_clients']:,}")
+        cells = ["–" if cell is None else f"{cell['text']}\n{cell['interval']}" for cell in row["cells"]]
+        table.add_row(f"{row['title']}\n  {row['clients']}", *cells)
     Console().print(table)
 
 
 def _score_rows(scores: dict[tuple[str, str], Results]) -> list[dict[str, Any]]:
     rows = []
-    for kind, score, split, worst, title, meaning in ROWS:
-        cells = []
-        for policy in POLICIES:
-            # SFT's own implicit reward is measured against the base: another reference, another meaning.
-            is_shown = score != "implicit_reward_accuracy" or policy == "dpo"
-            found = summary_of(scores[kind, policy], split, score, worst=worst) if is_shown else None
-            cells.append(None if found is None else {**found, **_score_texts(score, found)})
-        numbers = [cell["num_clients"] for cell in cells if cell is not None]
-        if numbers:
-            rows.append(
-                {"title": title, "meaning": meaning, "cells": cells, "num_clients": max(numbers), "worst": worst}
-            )
+    for kind, score, worst, title, meaning in SCORE_ROWS:
+        for split, split_name in SPLIT_NAMES.items():
+            cells = []
+            for policy in POLICIES:
+                # SFT's own implicit reward is measured against the base: another reference, another meaning.
+                is_shown = score != "implicit_reward_accuracy" or policy == "dpo"
+                found = summary_of(scores[kind, policy], split, score, worst=worst) if is_shown else None
+                cells.append(None if found is None else {**found, **_score_texts(score, found)})
+            numbers = [cell["num_clients"] for cell in cells if cell is not None]
+            if numbers:
+                clients = f"{max(numbers):,} {split_name}" if max(numbers) > 1 else f"1 {split_name[:-1]}"
+                rows.append({"title": title, "meaning": meaning, "cells": cells, "clients": clients})
     return rows
 
 
@@ -137,12 +131,15 @@ def _render(evidence: Evidence, answers: list[dict[str, Any]], num_parameters: i
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(bytes=bytes_text, difference=difference_text)
+    environment.filters.update(bytes=bytes_text, difference=difference_text, keep=_keep_together)
     environment.globals["score"] = score_text
     sft, dpo = (
-        {split: evidence.compared(score, policy, split) for split in SPLITS}
+        {split: evidence.compared(score, policy, split) for split in SPLIT_NAMES}
         for score, policy in (("heldout_loss", "sft"), ("ranking_accuracy", "dpo"))
     )
+    sft_test, dpo_test = sft["test"], dpo["test"]
+    assert sft_test, "read_scores refuses scores without split test"
+    assert dpo_test, "read_scores refuses scores without split test"
     loss, preference = _pairs(evidence, "loss"), _pairs(evidence, "preference")
     figures = {
         "curves": draw_curves(evidence.runs["sft"].rounds, evidence.runs["dpo"].rounds),
@@ -154,14 +151,19 @@ def _render(evidence: Evidence, answers: list[dict[str, Any]], num_parameters: i
     }
     seed = evidence.runs["sft"].config["federated"]["seed"]
     return environment.get_template("summary.html.jinja").render(
-        headline=headline(sft["test"]["outcome"], dpo["test"]["outcome"]),
-        sentences=[comparison_sentence(sft["test"]), comparison_sentence(dpo["test"])],
+        headline=headline(sft_test["outcome"], dpo_test["outcome"]),
+        sentences=[
+            comparison_sentence(sft_test),
+            comparison_sentence(dpo_test),
+            price_sentence(evidence.compared("heldout_loss", "dpo", "test")),
+        ],
         unseen=unseen_sentence(sft["unseen"], dpo["unseen"]),
         heterogeneity=evidence.heterogeneity,
         figures={name: Markup(svg) for name, svg in figures.items()},
         score_rows=_score_rows(evidence.scores),
         policy_names=list(POLICY_NAMES.values()),
         names=POLICY_NAMES,
+        split_names=SPLIT_NAMES,
         comparisons=evidence.comparisons,
         losers={"loss": _losers(loss, "heldout_loss"), "preference": _losers(preference, "ranking_accuracy")},
         costs=_costs(evidence),
@@ -174,6 +176,11 @@ def _render(evidence: Evidence, answers: list[dict[str, Any]], num_parameters: i
     )
 
 
+def _keep_together(text: str) -> str:
+    """Let no line break part a number from its sign of percent."""
+    return text.replace(" %", "\u00a0%")
+
+
 def _pairs(evidence: Evidence, kind: str) -> dict[str, list[dict[str, Any]]]:
     """Clients before and after, by split: base against SFT for loss, SFT against DPO for preferences."""
     before, after, score = {"loss": ("base", "sft", "heldout_loss"), "preference": ("sft", "dpo", "ranking_accuracy")}[
@@ -181,7 +188,7 @@ def _pairs(evidence: Evidence, kind: str) -> dict[str, list[dict[str, Any]]]:
     ]
     pairs = {
         split: paired_clients(evidence.scores[kind, before], evidence.scores[kind, after], split, score)
-        for split in SPLITS
+        for split in SPLIT_NAMES
     }
     return {split: clients for split, clients in pairs.items() if clients}
 
@@ -190,11 +197,9 @@ def _losers(pairs: dict[str, list[dict[str, Any]]], score: str) -> dict[str, Any
     """The clients of both splits that lost most, and how many lost at all."""
     clients = [client | {"split": split} for split in pairs for client in pairs[split]]
     lost = sorted((client for client in clients if client["gain"] < 0), key=lambda c: (c["gain"], c["client_id"]))
-    texts = [
-        client | {when: score_text(score, client[when]) for when in ("before", "after")}
-        for client in lost[:NUM_LOSERS]
-    ]
-    return {"num_lost": len(lost), "num_clients": len(clients), "clients": texts}
+    named = [client for client in lost if client["num_rows"] >= MIN_LOSER_ROWS][:NUM_LOSERS]
+    texts = [client | {when: score_text(score, client[when]) for when in ("before", "after")} for client in named]
+    return {"num_lost": len(lost), "num_clients": len(clients), "clients": texts, "min_rows": MIN_LOSER_ROWS}
 
 
 def _costs(evidence: Evidence) -> dict[str, Any]:

@@ -23,6 +23,10 @@ def held_out_answers(folder: Path) -> tuple[list[dict[str, Any]], int]:
 
     Returns:
         One item a prompt: `client_id`, `language`, `prompt`, `reference`, `base`, `sft`, `dpo`.
+
+    >>> held_out_answers(Path("no-such-folder"))
+    Traceback (most recent call last):
+    fedllm_data.errors.HubError: no folder no-such-folder/fed-synth here, ...
     """
     from fedllm_eval.policies import load_policy
 
@@ -81,12 +85,15 @@ def generate_answers(policy: Any, prompts: list[list[dict[str, str]]]) -> list[s
     Args:
         policy: a `fedllm_eval.policies.Policy`.
         prompts: conversations that the policy answers.
+
+    >>> generate_answers(None, [])
+    []
     """
     import torch
 
-    tokenizer = policy.tokenizer
     if not prompts:
         return []
+    tokenizer = policy.tokenizer
     ids = [
         list(
             tokenizer.apply_chat_template(prompt, tokenize=True, return_dict=True, add_generation_prompt=True)[

@@ -152,6 +152,12 @@ def summary_of(results: Results, split: str, score: str, *, worst: bool = False)
         split: `test` or `unseen`.
         score: a name from `fedllm_eval.scores.SCORES`.
         worst: the mean of the tenth of the clients served worst, instead of the mean over all.
+
+    >>> score = {"mean": 0.5, "ci_low": 0.4, "ci_high": 0.6, "num_clients": 9}
+    >>> results = Results({"splits": {"test": {"scores": {"ranking_accuracy": score}}}}, pa.table({}))
+    >>> summary_of(results, "test", "ranking_accuracy")
+    {'value': 0.5, 'low': 0.4, 'high': 0.6, 'num_clients': 9}
+    >>> summary_of(results, "unseen", "ranking_accuracy")
     """
     found = results.summary["splits"].get(split, {}).get("scores", {}).get(score)
     if found is None:
@@ -165,7 +171,14 @@ def summary_of(results: Results, split: str, score: str, *, worst: bool = False)
 
 
 def paired_clients(before: Results, after: Results, split: str, score: str) -> list[dict[str, Any]]:
-    """Return the clients scored in both: `client_id`, `num_rows`, `before`, `after`, `gain` (above 0: better off)."""
+    """Return the clients scored in both: `client_id`, `num_rows`, `before`, `after`, `gain` (above 0: better off).
+
+    >>> def scored(value):
+    ...     columns = {"client_id": ["ann"], "split": ["test"], "num_rows": [3], "heldout_loss": [value]}
+    ...     return Results({}, pa.table(columns))
+    >>> paired_clients(scored(2.0), scored(1.5), "test", "heldout_loss")
+    [{'client_id': 'ann', 'num_rows': 3, 'before': 2.0, 'after': 1.5, 'gain': 0.5}]
+    """
     old = {client["client_id"]: client["score"] for client in _clients(before.per_client, split, score)}
     sign = 1 if SCORES[score].higher_is_better else -1
     return [
@@ -191,6 +204,10 @@ def languages(folder: Path, kind: str, pairs: Sequence[dict[str, Any]]) -> list[
 
     Returns:
         `language`, and `before` and `after` as `Interval`; at most ten languages.
+
+    >>> languages(Path("no-such-folder"), "loss", [])
+    Traceback (most recent call last):
+    fedllm_data.errors.HubError: no folder no-such-folder/fed-synth here, ...
     """
     table = load_clients(folder / DATASETS[kind], "test").table
     main = dict(zip(table["client_id"].to_pylist(), table["main_language"].to_pylist(), strict=True))

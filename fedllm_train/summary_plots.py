@@ -16,7 +16,7 @@ __all__ = ["draw_before_after", "draw_curves", "draw_languages"]
 ORANGE, GREEN = "#d9622b", "#1f9d8a"
 COLOURS = {"base": CHANCE, "sft": ACCENT, "dpo": GREEN}
 SPLIT_COLOURS = {"test": ACCENT, "unseen": ORANGE}
-SPLIT_NAMES = {"test": "trained on", "unseen": "never trained on"}
+SPLIT_NAMES = {"test": "training", "unseen": "unseen"}
 
 Rounds = Sequence[Mapping[str, Any]]
 Pairs = Mapping[str, Sequence[Mapping[str, Any]]]
@@ -63,7 +63,7 @@ def draw_before_after(loss: Pairs, preference: Pairs) -> str:
     '<svg'
     """
     with matplotlib.rc_context(STYLE | {"svg.hashsalt": "before-after"}):
-        figure = Figure(figsize=(9, 4.5), layout="constrained")
+        figure = Figure(figsize=(9, 4.9), layout="constrained")
         left, right = figure.subplots(1, 2)
         values = [client[when] for clients in loss.values() for client in clients for when in ("before", "after")]
         _diagonal(left, 0.0, 1.06 * max(values), better="below")
@@ -76,9 +76,8 @@ def draw_before_after(loss: Pairs, preference: Pairs) -> str:
         for split, clients in preference.items():
             # A client with few pairs can only score 0, 1/2, 1, ...: clients at one spot make one larger point.
             spots = Counter((client["before"], client["after"]) for client in clients)
-            x, y = zip(*spots, strict=True)
             sizes = [16.0 * count for count in spots.values()]
-            right.scatter(x, y, s=sizes, color=SPLIT_COLOURS[split], alpha=0.45, linewidth=0)
+            right.scatter(*zip(*spots, strict=True), s=sizes, color=SPLIT_COLOURS[split], alpha=0.45, linewidth=0)
         left.legend(loc="upper left", title="clients", title_fontsize=9, fontsize=9, alignment="left")
         return _svg(figure)
 
@@ -100,10 +99,11 @@ def draw_languages(loss: Sequence[Mapping[str, Any]], preference: Sequence[Mappi
         left, right = figure.subplots(1, 2)
         _dumbbells(left, loss, ("base", "sft"))
         left.set(title="Held-out loss", xlabel="nats per token")
-        left.set_xlim(left=0)
+        bounds = [bound for group in loss for when in ("before", "after") for bound in _reach(group[when])]
+        left.set_xlim(0, 1.04 * max(bounds))
         _dumbbells(right, preference, ("sft", "dpo"))
         right.axvline(0.5, color=CHANCE, linewidth=1, linestyle=":")
-        right.set(title="Ranking accuracy", xlabel="share of pairs (dotted: a coin)", xlim=(0, 1))
+        right.set(title="Ranking accuracy", xlabel="share of pairs (dotted: a coin)", xlim=(-0.02, 1.02))
         return _svg(figure)
 
 
@@ -131,12 +131,10 @@ def _diagonal(axes: Any, low: float, high: float, *, better: str) -> None:
     edge = low if better == "below" else high
     axes.fill_between([low, high], [low, high], [edge, edge], color=GREEN, alpha=0.07, linewidth=0)
     axes.plot([low, high], [low, high], color=CHANCE, linewidth=1.5)
-    axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
-    x, y, side = (0.96, 0.05, "right") if better == "below" else (0.04, 0.95, "left")
-    axes.text(
-        x, y, "better off", transform=axes.transAxes, ha=side, va="bottom" if y < 0.5 else "top", color=GREEN,
-        fontsize=10, fontweight="bold",
-    )  # fmt: skip
+    axes.set(xlim=(low, high), ylim=(low, high), box_aspect=1)
+    # Along the diagonal, where the fewest points lie that moved at all.
+    at, va = ((0.87, 0.82), "top") if better == "below" else ((0.2, 0.25), "bottom")
+    axes.text(*at, "better off", transform=axes.transAxes, rotation=45, ha="center", va=va, color=GREEN, fontsize=10)
     for axis in ("x", "y"):
         axes.grid(axis=axis, color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -159,6 +157,10 @@ def _dumbbells(axes: Any, groups: Sequence[Mapping[str, Any]], policies: tuple[s
     axes.grid(axis="x", color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.legend(loc="lower left", bbox_to_anchor=(0.55, 0.99), ncols=2, fontsize=9, borderpad=0, handletextpad=0.2)
+
+
+def _reach(interval: Any) -> list[float]:
+    return [value for value in (interval.mean, interval.high) if np.isfinite(value)]
 
 
 def _grid(axes: Any) -> None:

@@ -7,7 +7,15 @@ its 95 % interval excludes 0 and the sign-flip test agrees.
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["bytes_text", "comparison_sentence", "difference_text", "headline", "score_text", "unseen_sentence"]
+__all__ = [
+    "bytes_text",
+    "comparison_sentence",
+    "difference_text",
+    "headline",
+    "price_sentence",
+    "score_text",
+    "unseen_sentence",
+]
 
 SFT_CLAIMS = {
     "better": "federated SFT made the model better for these clients",
@@ -16,8 +24,13 @@ SFT_CLAIMS = {
 }
 DPO_CLAIMS = {
     "better": "federated DPO brought it closer to what they prefer",
-    "undecided": "whether federated DPO brought it closer to what they prefer cannot be told",
+    "undecided": "whether federated DPO helped cannot be told",
     "worse": "federated DPO took it further from what they prefer",
+}
+BOTH_UNSEEN = {
+    "better": "both help too",
+    "undecided": "what either does cannot be told",
+    "worse": "both do harm",
 }
 MINUS = "−"
 
@@ -28,7 +41,7 @@ def headline(sft: str, dpo: str) -> str:
     >>> headline("better", "better")
     'Federated SFT made the model better for these clients, and federated DPO brought it closer to what they prefer'
     >>> headline("better", "undecided")[53:]
-    ', but whether federated DPO brought it closer to what they prefer cannot be told'
+    ', but whether federated DPO helped cannot be told'
     """
     joint = "and" if sft == dpo else "but"
     text = f"{SFT_CLAIMS[sft]}, {joint} {DPO_CLAIMS[dpo]}"
@@ -44,6 +57,15 @@ def comparison_sentence(item: Mapping[str, Any]) -> str:
     'Their held-out loss fell from 2.000 to 1.500 nats per token (−0.500 [−0.600, −0.400]); 90 % of 40 clients gain.'
     """
     name, outcome = item["score"], item["outcome"]
+    clients = f"{item['num_clients']:,} client{'s' if item['num_clients'] != 1 else ''}"
+    if outcome == "undecided" and item["ci_low"] == item["ci_high"] == 0:
+        what = (
+            "Their held-out loss stayed at {}"
+            if name == "heldout_loss"
+            else "The preferred answer is the likelier in {}"
+        )
+        tail = "" if name == "heldout_loss" else " of pairs, as before,"
+        return f"{what.format(score_text(name, item['other_mean']))}{tail} for all {clients}."
     before, after = score_text(name, item["baseline_mean"]), score_text(name, item["other_mean"])
     if name == "heldout_loss":
         verb = {"better": "fell", "undecided": "went", "worse": "rose"}[outcome]
@@ -56,8 +78,26 @@ def comparison_sentence(item: Mapping[str, Any]) -> str:
         }[outcome]
         change += f": {before} of pairs before, {after} after"
     chance = "; chance could explain it" if outcome == "undecided" else ""
-    clients = f"{item['num_clients']:,} client{'s' if item['num_clients'] != 1 else ''}"
     return f"{change} ({difference_text(item)}{chance}); {100 * item['better_fraction']:.0f} % of {clients} gain."
+
+
+def price_sentence(item: Mapping[str, Any] | None) -> str:
+    """Return what DPO cost in held-out loss, or nothing where no cost is shown.
+
+    Args:
+        item: the comparison of DPO's loss with SFT's.
+
+    >>> item = {"score": "heldout_loss", "baseline_mean": 1.5, "other_mean": 1.75, "difference": 0.25, "ci_low": 0.2,
+    ...     "ci_high": 0.3, "outcome": "worse"}
+    >>> price_sentence(item)
+    'DPO has its price: the held-out loss rises from 1.500 to 1.750 (+0.250 [+0.200, +0.300]).'
+    >>> price_sentence(item | {"outcome": "undecided"})
+    ''
+    """
+    if item is None or item["outcome"] != "worse":
+        return ""
+    before, after = (score_text(item["score"], item[key]) for key in ("baseline_mean", "other_mean"))
+    return f"DPO has its price: the held-out loss rises from {before} to {after} ({difference_text(item)})."
 
 
 def unseen_sentence(sft: Mapping[str, Any] | None, dpo: Mapping[str, Any] | None) -> str:
@@ -67,10 +107,13 @@ def unseen_sentence(sft: Mapping[str, Any] | None, dpo: Mapping[str, Any] | None
     >>> unseen_sentence(item, item | {"outcome": "undecided"})
     'For 34 clients who took no part, SFT helps too; what DPO does cannot be told.'
     """
+    outcomes = [item["outcome"] for item in (sft, dpo) if item is not None]
     words = {"better": "{} helps too", "undecided": "what {} does cannot be told", "worse": "{} does harm"}
     parts = [words[item["outcome"]].format(name) for name, item in (("SFT", sft), ("DPO", dpo)) if item is not None]
     if not parts:
         return ""
+    if len(parts) == 2 and outcomes[0] == outcomes[1]:
+        parts = [BOTH_UNSEEN[outcomes[0]]]
     counts = sorted({item["num_clients"] for item in (sft, dpo) if item is not None})
     who = f"{counts[-1]:,} clients" if counts[-1] > 1 else "the one client"
     return f"For {who} who took no part, {'; '.join(parts)}."
@@ -84,7 +127,9 @@ def score_text(name: str, value: float | None) -> str:
     """
     if value is None:
         return "–"
-    return f"{100 * value:.1f} %" if name.endswith("accuracy") else f"{value:.3f}".replace("-", MINUS)
+    if name.endswith("accuracy"):
+        return f"{100 * value:.1f} %"
+    return f"{value:.{3 if abs(value) < 10 else 2}f}".replace("-", MINUS)
 
 
 def difference_text(item: Mapping[str, Any]) -> str:
