@@ -16,8 +16,8 @@ def stream_rng(
 ) -> np.random.Generator:
     """Return the generator of one stream.
 
-    >>> a = stream_rng(0, "cohort", round_index=3).integers(1000)
-    >>> a == stream_rng(0, "cohort", round_index=3).integers(1000)
+    >>> a, b = (stream_rng(0, "cohort", round_index=3).integers(1000, size=4) for _ in range(2))
+    >>> bool((a == b).all())
     True
     """
     return np.random.default_rng(_sequence(run_seed, purpose, round_index, client_id))
