@@ -52,7 +52,7 @@ class TinyConfig:
     """Positions the model has; blocks are shorter."""
     block_length: int = 160
     batch_size: int = 10
-    num_steps: int = 500
+    num_steps: int = 400
     learning_rate: float = 4e-3
     warmup_fraction: float = 0.05
     weight_decay: float = 0.05

@@ -1,9 +1,13 @@
 """fed-synth and fed-synth-pa: generated clients whose heterogeneity is known, in seven languages.
 
 The rows need no download, and a language model of one to three million parameters learns them in a minute. Both
-corpora have the same clients; `client_truth` says what each client's rows were drawn from. The public part, which
-belongs to no client, has the same questions but nobody who asks, and answers in the form of notes: how to answer a
-person, in a word or in a sentence, is what the clients have to teach.
+corpora have the same clients; `client_truth` says what each client's rows were drawn from.
+
+What the corpora are made to show: the public part, which belongs to no client, asks the same questions and notes or
+states the answer, so what the clients' SFT rows have to teach is how to answer a person, in a word or in a sentence
+with a courtesy. A fifth of their answers is poor, mostly evasive, and a policy trained on them shrugs too. That a
+good answer is better than a shrug is what all clients' preferences agree on; brief against thorough divides them
+into camps that no one policy can please.
 """
 
 from collections.abc import Iterator
@@ -22,15 +26,25 @@ from fedllm_data.synthetic.clients import (
     parse_options,
     stream,
 )
-from fedllm_data.synthetic.phrases import TASKS
+from fedllm_data.synthetic.phrases import PHRASES, TASKS
 from fedllm_data.synthetic.tasks import Question, draw_question
 from fedllm_data.synthetic.words import LANGUAGES
 
 __all__ = ["FED_SYNTH", "FED_SYNTH_PA"]
 
-STYLE_PAIR_FRACTION = 0.4
-"""Share of preference pairs that set a brief against a thorough right answer; the rest set right against wrong."""
-NUM_PUBLIC_TURNS = 3
+STYLES = ("synth-brief", "synth-thorough")
+PAIR_KINDS = ("style", "evasive", "wrong")
+PAIR_FRACTIONS = (0.3, 0.5, 0.2)
+"""Shares of preference pairs: brief against thorough, both right; right against evasive; right against wrong."""
+EVASIVE_FRACTION = 0.8
+"""Share of evasive answers among the poor ones of the SFT rows; the others are wrong."""
+CARELESSNESS = 1 / 3
+"""How much rarer a client chooses a poor answer than it gives one."""
+PUBLIC_FRACTIONS = (0.45, 0.45, 0.1)
+"""Shares of public answers that are a note, a plain sentence, and evasive."""
+THANKS_FRACTION = 0.4
+"""Share of public conversations that end with thanks."""
+NUM_PUBLIC_TURNS = 2
 NUM_RETRIES = 20
 """How often a client whose prompt repeats an earlier one thinks of another; then the repetition stays."""
 
@@ -54,19 +68,25 @@ def read_sft(source_path: Path | None, seed: int, options: dict[str, str]) -> It
         style, quality = (stream(seed, f"sft answer {axis}", truth.number) for axis in ("style", "quality"))
         for index, (question, prompt) in enumerate(_client_questions(seed, "sft", truth)):
             thorough = bool(style.random() < truth.long_probability)
-            correct = bool(quality.random() >= truth.wrong_probability)
+            answer = question.answer(thorough=thorough)
+            is_poor, is_evasive = (
+                bool(draw < p)
+                for draw, p in zip(quality.random(2), (truth.poor_probability, EVASIVE_FRACTION), strict=True)
+            )
+            if is_poor:
+                answer = question.no_idea() if is_evasive else question.answer(thorough=thorough, correct=False)
             row = {
                 "client_id": truth.client_id,
                 "row_id": make_row_id("fed-synth", truth.client_id, str(index)),
                 "language": question.language,
-                "messages": [_user(prompt), _assistant(question.answer(thorough=thorough, correct=correct))],
+                "messages": [_user(prompt), _assistant(answer)],
             }
             line += 1
             yield SourceRow(row, "generated", line)
 
 
 def read_preference(source_path: Path | None, seed: int, options: dict[str, str]) -> Iterator[SourceRow | Rejected]:
-    """Yield the clients' pairs: right against wrong in one style, or brief against thorough, both right.
+    """Yield the clients' pairs: right against evasive or wrong, or brief against thorough, both right.
 
     Raises:
         SourceError: if a local copy is named (there is nothing to read) or the seed is negative.
@@ -83,32 +103,29 @@ def read_preference(source_path: Path | None, seed: int, options: dict[str, str]
             for axis in ("kind", "style", "quality", "preference")
         )
         for index, (question, prompt) in enumerate(_client_questions(seed, "preference", truth)):
-            is_style_pair = bool(kind.random() < STYLE_PAIR_FRACTION)
+            pair = str(kind.choice(PAIR_KINDS, p=PAIR_FRACTIONS))
             long_style = bool(style.random() < truth.long_probability)
-            careless = bool(quality.random() < truth.wrong_probability)
+            careless = bool(quality.random() < CARELESSNESS * truth.poor_probability)
             likes_thorough = bool(preference.random() < truth.thorough_probability)
-            if is_style_pair:
-                answers = {
-                    "synth-brief": question.answer(thorough=False),
-                    "synth-thorough": question.answer(thorough=True),
-                }
-                order = ("synth-thorough", "synth-brief") if likes_thorough else ("synth-brief", "synth-thorough")
-            else:
-                right = "synth-thorough" if long_style else "synth-brief"
-                answers = {
-                    right: question.answer(thorough=long_style),
-                    "synth-wrong": question.answer(thorough=long_style, correct=False),
-                }
-                order = ("synth-wrong", right) if careless else (right, "synth-wrong")
+            answers = {
+                "synth-brief": question.answer(thorough=False),
+                "synth-thorough": question.answer(thorough=True),
+                "synth-evasive": question.no_idea(),
+                "synth-wrong": question.answer(thorough=long_style, correct=False),
+            }
+            names = ["synth-thorough", "synth-brief"] if pair == "style" else [STYLES[long_style], f"synth-{pair}"]
+            if not likes_thorough if pair == "style" else careless:
+                names.reverse()
+            chosen, rejected = names
             row = {
                 "client_id": truth.client_id,
                 "row_id": make_row_id("fed-synth-pa", truth.client_id, str(index)),
                 "language": question.language,
                 "prompt": [_user(prompt)],
-                "chosen": [_assistant(answers[order[0]])],
-                "rejected": [_assistant(answers[order[1]])],
-                "chosen_model": order[0],
-                "rejected_model": order[1],
+                "chosen": [_assistant(answers[chosen])],
+                "rejected": [_assistant(answers[rejected])],
+                "chosen_model": chosen,
+                "rejected_model": rejected,
             }
             line += 1
             yield SourceRow(row, "generated", line)
@@ -131,7 +148,10 @@ def _public_rows(seed: int, num_rows: int) -> Iterator[dict[str, object]]:
         for turn, task in enumerate(rng.choice(TASKS, size=NUM_PUBLIC_TURNS).tolist()):
             question = draw_question(rng, language, task)
             prompt = question.prompt(long=bool(rng.random() < 0.5)) if turn == 0 else question.bare_question()
-            messages += [_user(prompt), _assistant(question.note())]
+            answers = (question.note(), question.sentence(), question.no_idea())
+            messages += [_user(prompt), _assistant(answers[int(rng.choice(3, p=PUBLIC_FRACTIONS))])]
+        if rng.random() < THANKS_FRACTION:
+            messages += [_user(PHRASES[language].thanks), _assistant(PHRASES[language].courtesy)]
         yield {
             "client_id": PUBLIC_CLIENT,
             "row_id": make_row_id("fed-synth", PUBLIC_CLIENT, str(index)),
@@ -189,7 +209,7 @@ FED_SYNTH = Source(
 FED_SYNTH_PA = Source(
     name="fed-synth-pa",
     task="preference",
-    summary="Generated answer pairs of the same clients: right against wrong, and brief against thorough.",
+    summary="Generated answer pairs of the same clients: right against evasive or wrong, and brief against thorough.",
     read=read_preference,
     options=OPTIONS,
     **_COMMON,

@@ -1,7 +1,7 @@
 """What makes one generated client differ from another, and how much: one knob per axis.
 
 Every knob but the size is an intraclass correlation rho in [0, 1]. A client's mixture over languages or tasks is
-Dirichlet with mean m and concentration (1 - rho) / rho, its probability of a long text, of a wrong answer or of
+Dirichlet with mean m and concentration (1 - rho) / rho, its probability of a long text, of a poor answer or of
 preferring the thorough answer is Beta with the same concentration; so rho is the correlation of two rows of one
 client, the Dirichlet-multinomial's (Mosimann 1962). At 0 all clients have the mixture m, at 1 each has one category
 only: one language, one task, always brief or always thorough (two opposed camps). The mixture over all rows is m
@@ -26,7 +26,8 @@ __all__ = ["LANGUAGE_MIX", "OPTIONS", "ClientTruth", "SynthOptions", "client_tru
 LANGUAGE_MIX = {"en": 0.26, "de": 0.14, "es": 0.14, "fr": 0.12, "ru": 0.12, "zh": 0.12, "ar": 0.10}
 """Share of each language among all rows."""
 LONG_FRACTION = 0.5
-WRONG_FRACTION = 0.06
+POOR_FRACTION = 0.2
+"""Share of poor answers among all: evasive ones and wrong ones."""
 THOROUGH_FRACTION = 0.65
 """Share of style pairs, over all clients, in which the thorough answer is the chosen one."""
 
@@ -36,9 +37,9 @@ OPTIONS = {
     "size_skew": "standard deviation of the log of a client's number of rows; 0 = equal sizes (default 0.8)",
     "language_skew": "intraclass correlation of the language, 0 = one common mix, 1 = one each (default 0.9)",
     "length_skew": "intraclass correlation of long against short texts, 0 to 1 (default 0.3)",
-    "quality_skew": "intraclass correlation of wrong against right answers, 0 to 1 (default 0.2)",
+    "quality_skew": "intraclass correlation of poor against good answers, 0 to 1 (default 0.2)",
     "topic_skew": "intraclass correlation of the task asked for, 0 to 1 (default 0.2)",
-    "preference_skew": "intraclass correlation of brief against thorough chosen, 1 = opposed camps (default 0.8)",
+    "preference_skew": "intraclass correlation of brief against thorough chosen, 1 = opposed camps (default 0.7)",
     "public_rows": "number of rows of the public split that belong to no client (default 6000)",
 }
 """Every option with one sentence, in the form `Source.options` takes."""
@@ -55,7 +56,7 @@ class SynthOptions:
     length_skew: float = 0.3
     quality_skew: float = 0.2
     topic_skew: float = 0.2
-    preference_skew: float = 0.8
+    preference_skew: float = 0.7
     public_rows: int = 6_000
 
 
@@ -71,8 +72,8 @@ class ClientTruth:
     task_probs: dict[str, float]
     long_probability: float
     """Of a long opening in a prompt, and of a thorough answer where the row is not a style pair."""
-    wrong_probability: float
-    """Of a wrong answer; in a right-against-wrong pair, of the wrong one being chosen."""
+    poor_probability: float
+    """Of a poor answer, evasive or wrong; a third of it is the probability of choosing the poor answer of a pair."""
     thorough_probability: float
     """Of choosing the thorough answer in a style pair."""
 
@@ -163,7 +164,7 @@ def _truth(seed: int, number: int, options: SynthOptions) -> ClientTruth:
         language_probs=dict(zip(LANGUAGES, languages, strict=True)),
         task_probs=dict(zip(TASKS, tasks, strict=True)),
         long_probability=probability("length", LONG_FRACTION, options.length_skew),
-        wrong_probability=probability("quality", WRONG_FRACTION, options.quality_skew),
+        poor_probability=probability("quality", POOR_FRACTION, options.quality_skew),
         thorough_probability=probability("preference", THOROUGH_FRACTION, options.preference_skew),
     )
 

@@ -1,7 +1,7 @@
 """Questions with a right and a wrong answer, in every language of `words`.
 
-A question is one of eight tasks: look-ups (capital, opposite, translate), choices from a list that is given (colour,
-category, largest), a small sum, and turning a list around. `draw_question` uses the random stream it is given for
+A question is one of eight tasks: look-ups (capital, opposite, colour, day, translate), a small sum, and choices from
+a list that is given (category, largest). `draw_question` uses the random stream it is given for
 the content alone, so style, language and task can be chosen elsewhere. Imports numpy for its generators only.
 """
 
@@ -43,13 +43,21 @@ class Question:
         return frame.format(name=self.name, q=question)
 
     def answer(self, *, thorough: bool, correct: bool = True) -> str:
-        """Return an answer: the bare word, or a greeting and a whole sentence; right or wrong."""
+        """Return an answer: the bare word, or a whole sentence and a courtesy; right or wrong."""
         y = self.right if correct else self.wrong
         if not thorough:
             return y
         phrases = PHRASES[self.language]
-        sentence = phrases.sentences[self.task].format(x=self.x, c=self.c, y=y)
-        return phrases.greeting.format(name=self.name) + sentence
+        space = "" if self.language == "zh" else " "
+        return self.sentence(y) + space + phrases.courtesy
+
+    def sentence(self, y: str | None = None) -> str:
+        """Return the right answer, or `y` in its place, as a plain sentence."""
+        return PHRASES[self.language].sentences[self.task].format(y=self.right if y is None else y)
+
+    def no_idea(self) -> str:
+        """Return the evasive answer."""
+        return PHRASES[self.language].no_idea
 
     def bare_question(self) -> str:
         """Return the question, asked by nobody."""
@@ -59,10 +67,10 @@ class Question:
         """Return the right answer as a dictionary or a cheat sheet would note it, in no particular language.
 
         >>> question = draw_question(np.random.default_rng(2), "en", "opposite")
-        >>> question.bare_question(), question.note()
-        ('What is the opposite of hot?', 'hot → cold')
+        >>> question.bare_question(), question.note(), question.sentence()
+        ('What is the opposite of hot?', 'cold ✓', 'cold, that is the opposite.')
         """
-        return f"{self.x} → {self.right}"
+        return f"{self.right} ✓"
 
 
 def draw_question(rng: np.random.Generator, language: str, task: str) -> Question:
@@ -80,7 +88,7 @@ def draw_question(rng: np.random.Generator, language: str, task: str) -> Questio
     >>> question.prompt(long=False)
     'Oliver here. Which city is the capital of Greece?'
     >>> question.answer(thorough=True)
-    'Hello Oliver! The capital of Greece is Athens.'
+    'Athens, that is the capital. Happy to help, have a nice day!'
     """
     name = _choose(rng, WORDS[language].names)
     wording = int(rng.integers(2))
@@ -105,11 +113,16 @@ def _draw_opposite(rng: np.random.Generator, language: str) -> _Content:
 
 def _draw_colour(rng: np.random.Generator, language: str) -> _Content:
     words = WORDS[language]
-    right = int(rng.integers(len(words.coloured)))
-    others = [item for item in range(len(words.coloured)) if COLOUR_OF[item] != COLOUR_OF[right]]
-    wrong = [others[i] for i in rng.choice(len(others), size=2, replace=False)]
-    listed = [words.coloured[item] for item in _shuffled(rng, [right, *wrong])]
-    return _either(language, listed), words.colours[COLOUR_OF[right]], words.coloured[right], words.coloured[wrong[0]]
+    item = int(rng.integers(len(words.coloured)))
+    right = COLOUR_OF[item]
+    wrong = _choose(rng, [colour for colour in range(len(words.colours)) if colour != right])
+    return words.coloured[item], "", words.colours[right], words.colours[wrong]
+
+
+def _draw_day(rng: np.random.Generator, language: str) -> _Content:
+    days = WORDS[language].days
+    today, off = int(rng.integers(7)), int(rng.integers(2, 8))
+    return days[today], "", days[(today + 1) % 7], days[(today + off) % 7]
 
 
 def _draw_category(rng: np.random.Generator, language: str) -> _Content:
@@ -131,7 +144,7 @@ def _draw_translate(rng: np.random.Generator, language: str) -> _Content:
 
 
 def _draw_add(rng: np.random.Generator, language: str) -> _Content:
-    first, second = (int(number) for number in rng.integers(1, 13, size=2))
+    first, second = (int(number) for number in rng.integers(1, 11, size=2))
     off = int(rng.integers(1, 4)) * (1 if rng.random() < 0.5 else -1)
     right = first + second
     return f"{first} + {second}", "", str(right), str(right + off if right + off > 0 else right - off)
@@ -143,23 +156,15 @@ def _draw_largest(rng: np.random.Generator, language: str) -> _Content:
     return _either(language, [str(number) for number in numbers]), "", str(max(numbers)), str(_choose(rng, smaller))
 
 
-def _draw_reverse(rng: np.random.Generator, language: str) -> _Content:
-    comma = PHRASES[language].comma
-    words = [WORDS[language].nouns[i] for i in rng.choice(len(WORDS[language].nouns), size=3, replace=False)]
-    # The four orders that are neither the one given nor the right one.
-    wrong = _choose(rng, [(0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1)])
-    return comma.join(words), "", comma.join(words[::-1]), comma.join(words[i] for i in wrong)
-
-
 _DRAW: dict[str, Callable[[np.random.Generator, str], _Content]] = {
     "capital": _draw_capital,
     "opposite": _draw_opposite,
     "colour": _draw_colour,
-    "category": _draw_category,
+    "day": _draw_day,
     "translate": _draw_translate,
     "add": _draw_add,
+    "category": _draw_category,
     "largest": _draw_largest,
-    "reverse": _draw_reverse,
 }
 assert tuple(_DRAW) == TASKS
 

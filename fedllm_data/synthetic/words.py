@@ -31,7 +31,9 @@ class Words:
     """Country as it stands after "capital of", and its capital."""
     coloured: tuple[str, ...]
     colours: tuple[str, ...]
-    """Colours as a predicate: red, blue, green, yellow, white, black."""
+    """Red, blue, green, yellow, white, black."""
+    days: tuple[str, ...]
+    """Monday to Sunday."""
     in_language: tuple[str, ...]
     """ "in English" and so on, in the order of `LANGUAGES`."""
 
@@ -68,6 +70,7 @@ WORDS = {
             "snow, milk, coal, the night, grass, a frog, blood, a tomato, the sky, the sea, the sun, a lemon"
         ),
         colours=_words("red, blue, green, yellow, white, black"),
+        days=_words("Monday, Tuesday, Wednesday, Thursday, Friday, Saturday, Sunday"),
         in_language=_words("in English, in German, in Spanish, in French, in Russian, in Chinese, in Arabic"),
     ),
     "de": Words(
@@ -93,6 +96,7 @@ WORDS = {
             "die Sonne, eine Zitrone"
         ),
         colours=_words("rot, blau, grün, gelb, weiß, schwarz"),
+        days=_words("Montag, Dienstag, Mittwoch, Donnerstag, Freitag, Samstag, Sonntag"),
         in_language=_words(
             "auf Englisch, auf Deutsch, auf Spanisch, auf Französisch, auf Russisch, auf Chinesisch, auf Arabisch"
         ),
@@ -121,6 +125,7 @@ WORDS = {
             "el sol, el limón"
         ),
         colours=_words("rojo, azul, verde, amarillo, blanco, negro"),
+        days=_words("lunes, martes, miércoles, jueves, viernes, sábado, domingo"),
         in_language=_words("en inglés, en alemán, en español, en francés, en ruso, en chino, en árabe"),
     ),
     "fr": Words(
@@ -148,6 +153,7 @@ WORDS = {
             "le soleil, le citron"
         ),
         colours=_words("rouge, bleu, vert, jaune, blanc, noir"),
+        days=_words("lundi, mardi, mercredi, jeudi, vendredi, samedi, dimanche"),
         in_language=_words("en anglais, en allemand, en espagnol, en français, en russe, en chinois, en arabe"),
     ),
     "ru": Words(
@@ -170,7 +176,8 @@ WORDS = {
             "Перу/Лима, Кубы/Гавана, Ирландии/Дублин"
         ),
         coloured=_words("снег, молоко, уголь, ночь, трава, лягушка, кровь, помидор, небо, море, солнце, лимон"),
-        colours=_words("красного, синего, зелёного, жёлтого, белого, чёрного"),
+        colours=_words("красный, синий, зелёный, жёлтый, белый, чёрный"),
+        days=_words("понедельник, вторник, среда, четверг, пятница, суббота, воскресенье"),
         in_language=_words("по-английски, по-немецки, по-испански, по-французски, по-русски, по-китайски, по-арабски"),
     ),
     "zh": Words(
@@ -189,6 +196,7 @@ WORDS = {
         ),
         coloured=_words("雪, 牛奶, 煤, 黑夜, 草, 青蛙, 血, 番茄, 天空, 大海, 太阳, 柠檬"),
         colours=_words("红色, 蓝色, 绿色, 黄色, 白色, 黑色"),
+        days=_words("星期一, 星期二, 星期三, 星期四, 星期五, 星期六, 星期日"),
         in_language=_words("英语, 德语, 西班牙语, 法语, 俄语, 汉语, 阿拉伯语"),
     ),
     "ar": Words(
@@ -209,6 +217,7 @@ WORDS = {
         ),
         coloured=_words("الثلج, الحليب, الفحم, الليل, العشب, الضفدع, الدم, الطماطم, السماء, البحر, الشمس, الليمون"),
         colours=_words("أحمر, أزرق, أخضر, أصفر, أبيض, أسود"),
+        days=_words("الاثنين, الثلاثاء, الأربعاء, الخميس, الجمعة, السبت, الأحد"),
         in_language=_words("بالإنجليزية, بالألمانية, بالإسبانية, بالفرنسية, بالروسية, بالصينية, بالعربية"),
     ),
 }

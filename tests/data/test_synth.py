@@ -8,7 +8,7 @@ import pytest
 
 from fedllm_data.errors import ConfigError, SourceError
 from fedllm_data.schema import PUBLIC_CLIENT, row_problem
-from fedllm_data.sources.synth import FED_SYNTH, FED_SYNTH_PA
+from fedllm_data.sources.synth import EVASIVE_FRACTION, FED_SYNTH, FED_SYNTH_PA
 from fedllm_data.synthetic.clients import LANGUAGE_MIX, OPTIONS, SynthOptions, client_truth, parse_options
 from fedllm_data.synthetic.phrases import PHRASES, TASKS
 from fedllm_data.synthetic.tasks import draw_question
@@ -22,7 +22,7 @@ FIELD_OF = dict(
             "num_rows",
             "language_probs",
             "long_probability",
-            "wrong_probability",
+            "poor_probability",
             "task_probs",
             "thorough_probability",
         ),
@@ -114,7 +114,7 @@ def test_a_knob_at_one_makes_every_client_a_pure_type():
     )
     for truth in client_truth(0, options):
         assert max(truth.language_probs.values()) == max(truth.task_probs.values()) == 1
-        assert {truth.long_probability, truth.wrong_probability, truth.thorough_probability} <= {0.0, 1.0}
+        assert {truth.long_probability, truth.poor_probability, truth.thorough_probability} <= {0.0, 1.0}
 
 
 def test_size_skew_keeps_the_mean_and_widens_the_spread():
@@ -125,41 +125,40 @@ def test_size_skew_keeps_the_mean_and_widens_the_spread():
 
 
 def test_rows_follow_the_truth_of_their_client():
-    options = {"num_clients": 6, "mean_rows": 400, "size_skew": 0, "length_skew": 0.5}
+    options = {"num_clients": 6, "mean_rows": 400, "size_skew": 0, "length_skew": 0.5, "quality_skew": 1}
     rows = by_client(read(FED_SYNTH, **options))
     for truth in client_truth(0, parse_options({key: str(value) for key, value in options.items()})):
         client = rows[truth.client_id]
         languages = Counter(row["language"] for row in client)
         for language, p in truth.language_probs.items():
             assert languages[language] / 400 == pytest.approx(p, abs=4 * np.sqrt(p * (1 - p) / 400) + 1e-9)
-        greetings = [PHRASES[row["language"]].greeting.split("{name}")[0] for row in client]
         thorough = np.mean(
-            [row["messages"][1]["content"].startswith(start) for row, start in zip(client, greetings, strict=True)]
+            [row["messages"][1]["content"].endswith(PHRASES[row["language"]].courtesy) for row in client]
         )
-        p = truth.long_probability
+        # A poor client's answers are wrong, and then as long as the others, or evasive, which is short.
+        p = truth.long_probability * (1 - EVASIVE_FRACTION * truth.poor_probability)
         assert thorough == pytest.approx(p, abs=4 * np.sqrt(p * (1 - p) / 400) + 1e-9)
 
 
 def test_opposed_camps_choose_opposite_styles_and_never_waver():
-    camps = set()
+    camps, camps_of = set(), {"synth-brief", "synth-thorough"}
     for client in by_client(read(FED_SYNTH_PA, num_clients=60, preference_skew=1)).values():
-        styles = {
-            row["chosen_model"] for row in client if "synth-wrong" not in (row["chosen_model"], row["rejected_model"])
-        }
+        styles = {row["chosen_model"] for row in client if {row["chosen_model"], row["rejected_model"]} == camps_of}
         assert len(styles) <= 1
         camps |= styles
-    assert camps == {"synth-brief", "synth-thorough"}
+    assert camps == camps_of
 
 
-def test_careful_clients_never_choose_the_wrong_answer_and_careless_ones_do():
+def test_careful_clients_never_choose_a_poor_answer_and_careless_ones_do_in_a_third_of_their_pairs():
+    poor = {"synth-evasive", "synth-wrong"}
     rows = by_client(read(FED_SYNTH_PA, num_clients=120, quality_skew=1))
-    chose_wrong = {truth.wrong_probability: set() for truth in client_truth(0, SynthOptions(quality_skew=1))}
-    assert set(chose_wrong) == {0.0, 1.0}
+    chose_poor = {0.0: [], 1.0: []}
     for truth in client_truth(0, SynthOptions(num_clients=120, quality_skew=1)):
         for row in rows[truth.client_id]:
-            if "synth-wrong" in (row["chosen_model"], row["rejected_model"]):
-                chose_wrong[truth.wrong_probability].add(row["chosen_model"] == "synth-wrong")
-    assert chose_wrong == {0.0: {False}, 1.0: {True}}
+            if poor & {row["chosen_model"], row["rejected_model"]}:
+                chose_poor[truth.poor_probability].append(row["chosen_model"] in poor)
+    assert not any(chose_poor[0.0])
+    assert np.mean(chose_poor[1.0]) == pytest.approx(1 / 3, abs=0.1)
 
 
 def test_the_public_part_depends_on_no_knob_and_belongs_to_nobody():
@@ -181,11 +180,21 @@ def test_clients_seldom_ask_what_another_asks_and_never_ask_twice():
         assert len(set(prompts)) == len(prompts)
         for prompt in prompts:
             asked_by[prompt].add(client_id)
-    assert np.mean([len(clients) > 1 for clients in asked_by.values()]) < 0.03
+    assert np.mean([len(clients) > 1 for clients in asked_by.values()]) < 0.06
 
 
 def test_the_languages_list_the_same_things_without_repetition():
-    for field in ("names", "nouns", "categories", "opposites", "countries", "coloured", "colours", "in_language"):
+    for field in (
+        "names",
+        "nouns",
+        "categories",
+        "opposites",
+        "countries",
+        "coloured",
+        "colours",
+        "days",
+        "in_language",
+    ):
         for language in LANGUAGES:
             words = getattr(WORDS[language], field)
             assert len(words) == len(getattr(WORDS["en"], field)), (language, field)
@@ -212,14 +221,9 @@ def test_right_answers_are_right_and_wrong_ones_wrong(language):
             elif task == "opposite":
                 assert {question.x, question.right} in [set(pair) for pair in words.opposites]
             elif task == "colour":
-                of_colour = [COLOUR_OF[words.coloured.index(item)] for item in listed]
-                asked = words.colours.index(question.c)
-                assert [item for item, colour in zip(listed, of_colour, strict=True) if colour == asked] == [
-                    question.right
-                ]
-            elif task == "category":
-                positions = list(CATEGORIES.values())[words.categories.index(question.c)]
-                assert [item for item in listed if words.nouns.index(item) in positions] == [question.right]
+                assert words.colours.index(question.right) == COLOUR_OF[words.coloured.index(question.x)]
+            elif task == "day":
+                assert words.days.index(question.right) == (words.days.index(question.x) + 1) % 7
             elif task == "translate":
                 target = LANGUAGES[words.in_language.index(question.c)]
                 assert WORDS[target].nouns[words.nouns.index(question.x)] == question.right
@@ -227,11 +231,11 @@ def test_right_answers_are_right_and_wrong_ones_wrong(language):
             elif task == "add":
                 first, second = question.x.split(" + ")
                 assert int(first) + int(second) == int(question.right)
-            elif task == "largest":
-                assert max(map(int, listed)) == int(question.right)
+            elif task == "category":
+                positions = list(CATEGORIES.values())[words.categories.index(question.c)]
+                assert [item for item in listed if words.nouns.index(item) in positions] == [question.right]
             else:
-                assert listed[::-1] == question.right.split(phrases.comma)
-                assert sorted(question.wrong.split(phrases.comma)) == sorted(listed)
+                assert max(map(int, listed)) == int(question.right)
 
 
 @pytest.mark.parametrize(
