@@ -3,6 +3,7 @@
 `FederatedTrainer` is the Python face, `fedllm-train` the command; the algorithm is `rounds.py`, read top to bottom.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from fedllm_train.config import FederatedConfig
@@ -11,6 +12,10 @@ if TYPE_CHECKING:
     from fedllm_train.trainer import FederatedTrainer
 
 __all__ = ["FederatedConfig", "FederatedTrainer"]
+
+# TRL reports the use of its trainers to the Hub. Who trains on data that cannot be pooled did not ask for that; set the
+# variable to 0 to allow it.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
 def __getattr__(name: str) -> Any:
