@@ -19,7 +19,7 @@ from pathlib import Path
 from machine import write_result
 
 NUM_CLIENTS = (20, 2000)
-NUM_ROUNDS, COHORT, ROWS_PER_CLIENT = 200, 10, 8
+NUM_ROUNDS, COHORT, ROWS_PER_CLIENT = 100, 10, 8
 
 
 def run(num_clients: int, folder: Path) -> None:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 __all__ = ["FederatedConfig", "FederatedTrainer"]
 
-# TRL reports the use of its trainers to the Hub. Who trains on data that cannot be pooled did not ask for that; set the
-# variable to 0 to allow it.
+# TRL reports the use of its trainers to the Hub. Who trains on data that cannot be pooled did not ask for that;
+# setting the variable to 0 allows it.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
