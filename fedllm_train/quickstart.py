@@ -28,7 +28,7 @@ CLIENT = "--learning_rate {rate} --per_device_train_batch_size 8 --max_length 12
 LORA = "--lora_r 16 --lora_alpha 32"
 SFT = f"--num_rounds 12 --cohort_size 10 --local_steps 5 {CLIENT.format(rate='3e-3')} {LORA}"
 SCORE = "--batch-size 64 --max-length 128"
-DPO = f"--num_rounds 10 --cohort_size 10 --local_steps 5 {CLIENT.format(rate='1e-3')} --beta 0.1"
+DPO = f"--num_rounds 10 --cohort_size 10 --local_steps 5 {CLIENT.format(rate='5e-4')} --beta 0.1"
 
 
 def steps(out: Path, *, seed: int = 0) -> list[tuple[str, str]]:
