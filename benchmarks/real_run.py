@@ -11,8 +11,11 @@ import argparse
 import json
 import shlex
 import time
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
+import pyarrow.parquet as pq
 from machine import write_result
 
 import fedllm_data.cli
@@ -64,6 +67,17 @@ def commands(model: str, oasst: str, out: str) -> list[tuple[str, str]]:
     ]
 
 
+def per_client(scores: Path, names: tuple[str, ...], score: str) -> list[dict[str, Any]]:
+    """Return one line a client, before and after; clients by a hash of their id, in the order of the hashes."""
+    lines: dict[str, dict[str, Any]] = {}
+    for name in names:
+        for row in pq.read_table(scores / name / "per_client.parquet").to_pylist():
+            client = sha256(row["client_id"].encode()).hexdigest()[:12]
+            line = lines.setdefault(client, {"client": client, "split": row["split"], "num_rows": row["num_rows"]})
+            line[name] = None if row[score] is None else round(row[score], 4)
+    return [lines[client] for client in sorted(lines)]
+
+
 def main() -> None:
     """Run what is not there yet, print the tables and keep the numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -98,6 +112,14 @@ def main() -> None:
             for data, pair in (("fed-oasst", ("base", "sft")), ("fed-oasst-pa", ("sft", "dpo")))
             for item in compare_results([out / "scores" / data / name for name in pair])["comparisons"]
         ],
+        "per_client": {
+            f"{data}, {score}": per_client(out / "scores" / data, names, score)
+            for data, names, score in (
+                ("fed-oasst", ("base", "sft"), "heldout_loss"),
+                ("fed-oasst-pa", ("base", "sft", "dpo"), "ranking_accuracy_per_token"),
+                ("fed-oasst-pa", ("dpo",), "implicit_reward_margin"),
+            )
+        },
         "rounds": {
             task: [
                 {key: record[key] for key in ("round_index", "learning_rate", "train_loss", "update_norm", "seconds")}
