@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from fedllm_data.errors import ConfigError, FedLLMError
-from fedllm_data.terminal import quiet_libraries
+from fedllm_data.errors import ConfigError
+from fedllm_data.terminal import run_command
 
 if TYPE_CHECKING:
     from fedllm_data.build import BuildResult
@@ -26,21 +26,9 @@ def main(argv: list[str] | None = None) -> int:
     2
     """
     arguments = _parser().parse_args(argv)
-    quiet_libraries()
-    command: Callable[[argparse.Namespace], None] = arguments.command
-    try:
-        command(arguments)
-    except FedLLMError as error:
-        print(f"fedllm-data: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        place = f" {error.filename}" if error.filename else ""
-        print(f"fedllm-data: error: {error.strerror or error}{place}; check path, space and rights", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("fedllm-data: interrupted; an earlier output is as it was", file=sys.stderr)
-        return 130
-    return 0
+    return run_command(
+        "fedllm-data", lambda: arguments.command(arguments), when_interrupted="an earlier output is as it was"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,6 +8,7 @@ later read of the same `ClientRepo` sees the same files.
 import hashlib
 import os
 import re
+from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
@@ -56,16 +57,18 @@ class ClientRepo(Protocol):
         """Read one client's rows, or return None if the split has no such client."""
 
 
-class _Repo:
+class _Repo(ABC):
     """What both kinds of repo share: it needs `name`, `files` and `open` alone."""
 
     name: str
 
+    @abstractmethod
     def files(self) -> list[str]:
-        raise NotImplementedError
+        """List the paths of the repo's files."""
 
+    @abstractmethod
     def open(self, path: str) -> BinaryIO:
-        raise NotImplementedError
+        """Open one file for random access."""
 
     def split_files(self, split: str) -> list[str]:
         """Paths of a split's files.

@@ -1,9 +1,50 @@
-"""What the three console commands share: libraries that keep quiet where nobody watches."""
+"""What the three console commands share: one line for bad input, and libraries that keep quiet where nobody watches.
 
+Imports the standard library only, so that `--help` answers at once.
+"""
+
+import argparse
 import os
 import sys
+from collections.abc import Callable
+from typing import NoReturn
 
-__all__ = ["quiet_libraries"]
+from fedllm_data.errors import FedLLMError
+
+__all__ = ["OneLineParser", "quiet_libraries", "run_command"]
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line, like every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with exit code 2."""
+        self.exit(2, f"{self.prog.split()[0]}: error: {message}; see {self.prog} --help\n")
+
+
+def run_command(program: str, work: Callable[[], None], *, when_interrupted: str) -> int:
+    """Do a command's work and return its exit code: 0 when it was done, 2 with one line on stderr for bad input.
+
+    Args:
+        program: the command's name, with which the line begins.
+        work: does the work, and raises a project error for bad input.
+        when_interrupted: what to tell who pressed Ctrl-C.
+
+    >>> run_command("fedllm-data", lambda: None, when_interrupted="nothing was written")
+    0
+    """
+    quiet_libraries()
+    try:
+        work()
+    except FedLLMError as error:
+        return _fail(program, " ".join(str(error).split()))
+    except OSError as error:
+        place = f" {error.filename}" if error.filename else ""
+        return _fail(program, f"{error.strerror or error}{place}; check path, space and rights")
+    except KeyboardInterrupt:
+        sys.stderr.write(f"{program}: interrupted; {when_interrupted}\n")
+        return 130
+    return 0
 
 
 def quiet_libraries() -> None:
@@ -17,3 +58,8 @@ def quiet_libraries() -> None:
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+
+
+def _fail(program: str, message: str) -> int:
+    sys.stderr.write(f"{program}: error: {message}\n")
+    return 2

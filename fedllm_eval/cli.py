@@ -2,12 +2,10 @@
 
 import argparse
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from fedllm_data.errors import FedLLMError
-from fedllm_data.terminal import quiet_libraries
+from fedllm_data.terminal import OneLineParser, run_command
 
 __all__ = ["main"]
 
@@ -15,25 +13,11 @@ __all__ = ["main"]
 def main(argv: list[str] | None = None) -> int:
     """Run a subcommand and return the exit code: 0 when the work was done, 2 on bad input."""
     arguments = _parser().parse_args(argv)
-    quiet_libraries()
-    command: Callable[[argparse.Namespace], None] = arguments.command
-    try:
-        command(arguments)
-    except FedLLMError as error:
-        print(f"fedllm-eval: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        place = f" {error.filename}" if error.filename else ""
-        print(f"fedllm-eval: error: {error.strerror or error}{place}; check path and permissions", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("fedllm-eval: interrupted; nothing was written", file=sys.stderr)
-        return 130
-    return 0
+    return run_command("fedllm-eval", lambda: arguments.command(arguments), when_interrupted="nothing was written")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="fedllm-eval", description=__doc__)
+    parser = OneLineParser(prog="fedllm-eval", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="score a run, an adapter or a model on the clients of a dataset")
@@ -180,13 +164,6 @@ def _print_table(table: Any) -> None:
     # In a pipe or a log a table is not wrapped to 80 columns: its numbers must stay whole.
     console = console if console.is_terminal else Console(width=200)
     console.print(table)
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong with the arguments in one line, like every other error."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"fedllm-eval: error: {message}; see {self.prog} --help\n")
 
 
 class _Progress:

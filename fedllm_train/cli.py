@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
 
-from fedllm_data.errors import FedLLMError
-from fedllm_data.terminal import quiet_libraries
+from fedllm_data.terminal import OneLineParser, run_command
 from fedllm_train.config import FederatedConfig, RunInput
 
 __all__ = ["main"]
@@ -21,26 +20,15 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0 when the work was done and 2 for bad input, with one line on stderr."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    quiet_libraries()
-    try:
-        if argv[:1] in (["sft"], ["dpo"]):
-            return _run(argv[0], argv[1:])
-        arguments = _parser().parse_args(argv)
-        return int(arguments.command(arguments))
-    except FedLLMError as error:
-        print(f"fedllm-train: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except OSError as error:
-        place = f" {error.filename}" if error.filename else ""
-        print(f"fedllm-train: error: {error.strerror or error}{place}; check path, space and rights", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("fedllm-train: stopped; go on with --resume", file=sys.stderr)
-        return 130
+    if argv[:1] in (["sft"], ["dpo"]):
+        # TRL's own parser takes these two, and it must not be imported for anything else.
+        return run_command("fedllm-train", lambda: _run(argv[0], argv[1:]), when_interrupted="go on with --resume")
+    arguments = _parser().parse_args(argv)
+    return run_command("fedllm-train", lambda: arguments.command(arguments), when_interrupted="nothing was written")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="fedllm-train", description="Federated SFT and DPO with TRL and PEFT.")
+    parser = OneLineParser(prog="fedllm-train", description="Federated SFT and DPO with TRL and PEFT.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for task in ("sft", "dpo"):
         commands.add_parser(task, help=f"federated {task.upper()}; see fedllm-train {task} --help", add_help=False)
@@ -56,17 +44,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(task: str, argv: list[str]) -> int:
+def _run(task: str, argv: list[str]) -> None:
     if "-h" in argv or "--help" in argv:
         _help_parser(task).print_help()
-        return 0
+        return
     # Third parties announce renamed settings; nothing a user of this command can do about it.
     warnings.filterwarnings("ignore", category=FutureWarning)
     from fedllm_train.arguments import parse_run_arguments, print_all_flags
 
     if "--help-all" in argv:
         print_all_flags(task)
-        return 0
+        return
     arguments = parse_run_arguments(task, argv)
 
     from fedllm_data.clients import load_clients
@@ -92,7 +80,6 @@ def _run(task: str, argv: list[str]) -> int:
         f"{trainer.run}: {arguments.federated.num_rounds} rounds, {ledger.num_local_steps} local steps, "
         f"{ledger.download_bytes:,} bytes down, {ledger.upload_bytes:,} bytes up; adapter in {trainer.run / 'adapter'}"
     )
-    return 0
 
 
 def _help_parser(task: str) -> argparse.ArgumentParser:
@@ -119,7 +106,7 @@ def _help_parser(task: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _tiny(arguments: argparse.Namespace) -> int:
+def _tiny(arguments: argparse.Namespace) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     from fedllm_data.clients import load_clients
     from fedllm_train.progress import StepProgress
@@ -133,10 +120,9 @@ def _tiny(arguments: argparse.Namespace) -> int:
         f"{arguments.out}: {result.num_parameters:,} parameters, {result.num_steps} steps in "
         f"{result.train_seconds:.0f} s, loss {result.first_loss:.3f} -> {result.last_loss:.3f}"
     )
-    return 0
 
 
-def _methods(arguments: argparse.Namespace) -> int:
+def _methods(arguments: argparse.Namespace) -> None:
     from fedllm_train.strategies import STRATEGIES
 
     records = [
@@ -148,4 +134,3 @@ def _methods(arguments: argparse.Namespace) -> int:
     else:
         for record in records:
             print(f"{record['name']:12} {record['summary']}")
-    return 0
