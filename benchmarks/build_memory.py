@@ -8,15 +8,15 @@ Run:  python benchmarks/build_memory.py          (about two minutes; writes benc
 
 import argparse
 import json
-import platform
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+from machine import write_result
 
 ROWS_PER_CLIENT = 100
 SIZES = (200, 20_000, 400_000)
@@ -73,7 +73,6 @@ def main() -> None:
     """Build every size in a process of its own, print the ratios and write the result file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "build_memory.json")
     arguments = parser.parse_args()
     if arguments.one is not None:
         print(json.dumps(build_once(arguments.one)))
@@ -92,22 +91,13 @@ def main() -> None:
     ratio = large["peak_bytes"] / small["peak_bytes"]
     print(f"{large['num_rows'] // small['num_rows']} times the rows need {ratio:.2f} times the memory")
     document = {
-        "benchmark": "build_memory",
         "builds": builds,
         "rows_ratio": large["num_rows"] / small["num_rows"],
         "peak_ratio": ratio,
         "peak_ratio_above_empty": (large["peak_bytes"] - empty["peak_bytes"])
         / max(1, small["peak_bytes"] - empty["peak_bytes"]),
-        "machine": {
-            "platform": platform.platform(),
-            "processor": platform.machine(),
-            "python": sys.version.split()[0],
-        },
-        "versions": {name: version(name) for name in ("fedllm-commons", "duckdb", "pyarrow", "numpy")},
     }
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    print(f"written: {arguments.out}")
+    print(f"written: {write_result('build_memory', document)}")
 
 
 if __name__ == "__main__":

@@ -10,15 +10,15 @@ Run:  python benchmarks/hub_range_read.py     (under a minute; writes benchmarks
 import argparse
 import json
 import os
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+
+from machine import write_result
 
 ROOT = Path(__file__).parents[1]
 ROWS_PER_CLIENT = 50
@@ -85,7 +85,6 @@ def main() -> None:
     """Build, publish, read in several ways, and write what was counted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-rows", type=int, default=60_000)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "hub_range_read.json")
     arguments = parser.parse_args()
 
     sys.path.insert(0, str(ROOT))
@@ -96,11 +95,8 @@ def main() -> None:
         os.environ |= {"HF_ENDPOINT": hub.url, "HF_HOME": f"{place}/home", "HF_TOKEN": "hf_of_the_benchmark"}
         os.environ |= {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
         results = read_in_several_ways(hub, Path(place), arguments.num_rows)
-    results["versions"] = {name: version(name) for name in ("datasets", "huggingface_hub", "pyarrow")}
-    results["machine"] = {"python": platform.python_version(), "num_cores": os.cpu_count()}
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(results, indent=2))
+    print(write_result("hub_range_read", results))
 
 
 def read_in_several_ways(hub: Any, place: Path, num_rows: int) -> dict[str, Any]:

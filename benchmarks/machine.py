@@ -7,7 +7,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "duckdb", "pyarrow", "numpy", "scipy")
+PACKAGES = (
+    *("fedllm-commons", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "huggingface_hub"),
+    *("duckdb", "pyarrow", "numpy", "scipy"),
+)
 
 
 def describe() -> dict[str, Any]:

@@ -17,13 +17,12 @@ from fedllm_train.run_folder import read_config
 __all__ = ["write_run_card"]
 
 
-def write_run_card(run: Path, *, repo_id: str | None = None, dataset_licence: str | None = None) -> Path:
+def write_run_card(run: Path, *, repo_id: str | None = None) -> Path:
     """Write README.md into a run folder and return its path.
 
     Args:
         run: a finished run.
         repo_id: where the run will be published; the loading example names it.
-        dataset_licence: the licence of the rows, where it is known.
 
     Raises:
         ConfigError: if the folder is not a run folder.
@@ -38,7 +37,7 @@ def write_run_card(run: Path, *, repo_id: str | None = None, dataset_licence: st
         loader=PackageLoader("fedllm_train", "cards"), undefined=StrictUndefined, keep_trailing_newline=True
     )
     text = environment.get_template("model.md.jinja").render(
-        front_matter=_front_matter(config, base, dataset, dataset_licence),
+        front_matter=_front_matter(config, base, dataset),
         title=(repo_id or run.name).split("/")[-1],
         task_name={"sft": "supervised fine-tuning (SFT)", "dpo": "preference tuning (DPO)"}[config["task"]],
         is_dpo=config["task"] == "dpo",
@@ -49,7 +48,6 @@ def write_run_card(run: Path, *, repo_id: str | None = None, dataset_licence: st
         dataset=dataset,
         dataset_revision=config["data"]["revision"],
         split=config["data"]["split"],
-        dataset_licence=dataset_licence,
         learning_rate=config["client"]["learning_rate"],
         peft={key: config["peft"].get(key, "not stated") for key in ("r", "lora_alpha", "lora_dropout")},
         clients_seen=len({visit["client_id"] for visit in visits}),
@@ -69,11 +67,10 @@ def write_run_card(run: Path, *, repo_id: str | None = None, dataset_licence: st
     return run / "README.md"
 
 
-def _front_matter(config: dict[str, Any], base: str, dataset: str, licence: str | None) -> str:
+def _front_matter(config: dict[str, Any], base: str, dataset: str) -> str:
     card = ModelCardData(
         base_model=base if _is_hub_id(config["model"]["name"]) else None,
         datasets=[dataset] if _is_hub_id(config["data"]["name"]) else None,
-        license=licence,
         library_name="peft",
         pipeline_tag="text-generation",
         tags=["federated-learning", config["task"], "lora", "trl", "fedllm-commons"],

@@ -185,9 +185,19 @@ class FederatedTrainer:
 
         Returns:
             The results; they are also in the run folder's `scores/`, and its card shows them.
+
+        Raises:
+            ConfigError: if the clients come from no client repo, or the run is not finished.
         """
         from fedllm_eval.run import score_run
 
+        if self.clients.revision is None:
+            raise ConfigError(
+                "the clients were made in memory and have no held-out splits; score with "
+                "fedllm_eval.evaluate_policy on clients of your own"
+            )
+        if not Path(self.clients.name).is_dir():
+            options.setdefault("data_revision", self.clients.revision)
         results = score_run(self.run, self.clients.name, self.run / "scores", **options)
         write_run_card(self.run)
         return results

@@ -340,3 +340,9 @@ def test_rows_of_the_other_task_are_refused(kit, tmp_path):
     config = FederatedConfig(output_dir=str(tmp_path / "run"), cohort_size=2)
     with pytest.raises(ConfigError, match="holds sft rows, which dpo cannot train on"):
         FederatedTrainer(kit.make_model(), config, kit.make_clients("sft"), kit.trl_args("dpo"))
+
+
+def test_scoring_clients_made_in_memory_says_what_to_do(kit, tmp_path):
+    trainer = make_trainer(kit, tmp_path / "run")
+    with pytest.raises(ConfigError, match="were made in memory"):
+        trainer.evaluate()
