@@ -168,7 +168,7 @@ def _draw_unseen_clients(connection: duckdb.DuckDBPyConnection) -> tuple[int, in
         num_drawn, num_unseen, num_clients = run("""
             SELECT (SELECT count(*) FROM split_drawn), count(*) FILTER (is_unseen), count(*) FROM split_unseen
         """).fetchall()[0]
-        if num_unseen <= max(2, _MOST_UNSEEN * num_clients) and num_unseen < num_clients:
+        if num_unseen <= max(1, _MOST_UNSEEN * num_clients) and num_unseen < num_clients:
             break
     run("DROP TABLE split_drawn")
     return int(num_drawn), int(num_unseen - num_drawn)
