@@ -1,5 +1,7 @@
 """A language model of a few thousand random weights, its tokenizer, and clients with a few rows each."""
 
+import json
+
 import pytest
 import torch
 from datasets import Dataset
@@ -9,6 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import DPOConfig, SFTConfig
 
 from fedllm_data.clients import ClientDataset
+from fedllm_train import FederatedConfig, FederatedTrainer
 
 # Models this small gain nothing from a second thread, and lose much where other processes want the cores.
 torch.set_num_threads(1)
@@ -122,6 +125,24 @@ def trl_args(task: str, **changes):
 def lora(**changes) -> LoraConfig:
     settings = {"r": 4, "lora_alpha": 8, "lora_dropout": 0.0, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
     return LoraConfig(**{**settings, **changes})
+
+
+def make_trainer(run, task="sft", *, callbacks=(), adapter=None, strategy="fedavg", clients=None, **changes):
+    settings = {"num_rounds": 4, "cohort_size": 3, "local_steps": 2, "seed": 5, **changes}
+    return FederatedTrainer(
+        make_model(),
+        FederatedConfig(output_dir=str(run), strategy=strategy, **settings),
+        clients or make_clients("sft" if task == "sft" else "preference"),
+        trl_args(task),
+        None if adapter else lora(),
+        adapter=adapter,
+        tokenizer=make_tokenizer(),
+        callbacks=callbacks,
+    )
+
+
+def records_of(run):
+    return [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture

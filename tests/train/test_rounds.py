@@ -1,13 +1,11 @@
-"""The loop: order of arrival, reference policy, resume, ledger, who is left out."""
-
-import json
+"""The loop: order of arrival, sums, the reference policy, the ledger, who is left out, settings that are refused."""
 
 import pytest
 import torch
 from peft import PeftModel
 from trl.trainer.utils import selective_log_softmax
 
-from fedllm_data.errors import ConfigError, ResumeError
+from fedllm_data.errors import ConfigError
 from fedllm_eval.chat import encode_pair
 from fedllm_train import codec
 from fedllm_train.adapter import adapter_sha256
@@ -20,32 +18,6 @@ from fedllm_train.schedule import cosine_learning_rate
 from fedllm_train.seeds import stream_seed
 from fedllm_train.strategies import STRATEGIES
 from fedllm_train.trainer import FederatedTrainer
-
-
-def make_trainer(kit, run, task="sft", *, callbacks=(), adapter=None, strategy="fedavg", clients=None, **changes):
-    settings = {"num_rounds": 4, "cohort_size": 3, "local_steps": 2, "seed": 5, **changes}
-    return FederatedTrainer(
-        kit.make_model(),
-        FederatedConfig(output_dir=str(run), strategy=strategy, **settings),
-        clients or kit.make_clients("sft" if task == "sft" else "preference"),
-        kit.trl_args(task),
-        None if adapter else kit.lora(),
-        adapter=adapter,
-        tokenizer=kit.make_tokenizer(),
-        callbacks=callbacks,
-    )
-
-
-def records_of(run):
-    return [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
-
-
-def shape_of(records):
-    """Records without what a clock decided."""
-    text = json.dumps([{k: v for k, v in r.items() if k not in ("seconds", "ledger", "clients")} for r in records])
-    visits = [[{k: v for k, v in c.items() if k != "seconds"} for c in r["clients"]] for r in records]
-    return text, visits
-
 
 # -- sums and order -----------------------------------------------------------------------------------------------
 
@@ -74,7 +46,7 @@ def one_round(trainer, tmp_path, engine_class, client_ids):
 
 
 def test_permuting_the_clients_and_their_arrival_changes_nothing(kit, tmp_path):
-    trainer = make_trainer(kit, tmp_path / "run")
+    trainer = kit.make_trainer(tmp_path / "run")
     ids = list(trainer.clients)
     expected, _ = one_round(trainer, tmp_path, InProcessEngine, ids)
     for engine_class, order in ((BackwardsEngine, ids), (InProcessEngine, ids[::-1]), (BackwardsEngine, ids[::-1])):
@@ -120,7 +92,7 @@ def test_learning_rate_follows_the_published_cosine():
 
 
 def test_the_ledger_counts_the_bytes_of_the_messages(kit, tmp_path):
-    trainer = make_trainer(kit, tmp_path / "run")
+    trainer = kit.make_trainer(tmp_path / "run")
     state = trainer.train()
     message = len(codec.encode(state.adapter))
     # 4 rounds of 3 clients; names, shapes and precisions never change, so every message is equally long.
@@ -156,7 +128,7 @@ def pair_logps(model, tokenizer, row):
 def test_the_dpo_reference_is_the_starting_policy_in_round_3(kit, tmp_path, with_sft_adapter):
     adapter = None
     if with_sft_adapter:
-        make_trainer(kit, tmp_path / "sft").train()
+        kit.make_trainer(tmp_path / "sft").train()
         adapter = str(tmp_path / "sft")
     seen = []
 
@@ -169,7 +141,7 @@ def test_the_dpo_reference_is_the_starting_policy_in_round_3(kit, tmp_path, with
         seen.append(torch.stack(inner.compute_ref_log_probs(inner.model, batch))[:, 0])
         seen.append(pair_logps(inner.model, trainer.tokenizer, row))
 
-    trainer = make_trainer(kit, tmp_path / "dpo", "dpo", adapter=adapter, callbacks=[look])
+    trainer = kit.make_trainer(tmp_path / "dpo", "dpo", adapter=adapter, callbacks=[look])
     trainer.train()
 
     start = kit.make_model()
@@ -185,88 +157,21 @@ def test_the_dpo_reference_is_the_starting_policy_in_round_3(kit, tmp_path, with
     assert (policy - expected).abs().max() > 1e-2
 
 
-# -- resume -------------------------------------------------------------------------------------------------------
-
-
-class Stop(Exception):
-    pass
-
-
-def stop_after(round_index):
-    def callback(record):
-        if record["round_index"] == round_index:
-            raise Stop
-
-    return callback
-
-
-@pytest.mark.parametrize("task", ["sft", "dpo"])
-def test_a_resumed_run_equals_the_uninterrupted_one_to_the_bit(kit, tmp_path, task):
-    whole = make_trainer(kit, tmp_path / "whole", task).train()
-    with pytest.raises(Stop):
-        make_trainer(kit, tmp_path / "cut", task, callbacks=[stop_after(1)]).train()
-    resumed = make_trainer(kit, tmp_path / "cut", task).train(resume=True)
-    assert adapter_sha256(resumed.adapter) == adapter_sha256(whole.adapter)
-    assert shape_of(records_of(tmp_path / "cut")) == shape_of(records_of(tmp_path / "whole"))
-    finished = [tmp_path / name / "adapter" / "adapter_model.safetensors" for name in ("whole", "cut")]
-    assert finished[0].read_bytes() == finished[1].read_bytes()
-
-
-def test_records_cut_short_or_ahead_of_the_checkpoint_are_mended(kit, tmp_path):
-    run = tmp_path / "run"
-    with pytest.raises(Stop):
-        make_trainer(kit, run, callbacks=[stop_after(2)]).train()
-    lines = (run / "rounds.jsonl").read_text().splitlines()
-    # Killed while round 2's line was being written: half of it is there.
-    (run / "rounds.jsonl").write_text("\n".join([*lines[:2], lines[2][:40]]))
-    make_trainer(kit, run).train(resume=True)
-    assert [record["round_index"] for record in records_of(run)] == [0, 1, 2, 3]
-
-
-def test_resume_starts_afresh_where_no_checkpoint_is(kit, tmp_path):
-    whole = make_trainer(kit, tmp_path / "a").train()
-    fresh = make_trainer(kit, tmp_path / "b").train(resume=True)
-    assert adapter_sha256(fresh.adapter) == adapter_sha256(whole.adapter)
-
-
-def test_a_run_folder_is_not_overwritten_without_resume(kit, tmp_path):
-    make_trainer(kit, tmp_path / "run").train()
-    before = (tmp_path / "run" / "rounds.jsonl").read_bytes()
-    with pytest.raises(ConfigError, match="already holds a run"):
-        make_trainer(kit, tmp_path / "run").train()
-    assert (tmp_path / "run" / "rounds.jsonl").read_bytes() == before
-
-
-def test_resuming_with_other_settings_is_refused_and_names_them(kit, tmp_path):
-    make_trainer(kit, tmp_path / "run").train()
-    with pytest.raises(ResumeError, match=r"federated\.local_steps: 2 -> 3"):
-        make_trainer(kit, tmp_path / "run", local_steps=3).train(resume=True)
-
-
-def test_only_the_newest_checkpoints_are_kept(kit, tmp_path):
-    make_trainer(kit, tmp_path / "run", keep_checkpoints=2).train()
-    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == [
-        "round-000002",
-        "round-000003",
-    ]
-    assert not (tmp_path / "run" / ".work").exists()
-
-
 # -- who takes part -----------------------------------------------------------------------------------------------
 
 
 def test_local_trains_the_named_client_alone_and_nothing_travels(kit, tmp_path):
-    trainer = make_trainer(kit, tmp_path / "local", strategy="local", local_client="cyd")
+    trainer = kit.make_trainer(tmp_path / "local", strategy="local", local_client="cyd")
     state = trainer.train()
-    assert {c["client_id"] for r in records_of(tmp_path / "local") for c in r["clients"]} == {"cyd"}
+    assert {c["client_id"] for r in kit.records_of(tmp_path / "local") for c in r["clients"]} == {"cyd"}
     assert state.ledger.upload_bytes == state.ledger.download_bytes == 0
     # FedAvg over that client alone does the same steps.
-    alone = make_trainer(kit, tmp_path / "fedavg", cohort_size=1, clients=kit.make_clients().select(["cyd"])).train()
+    alone = kit.make_trainer(tmp_path / "fedavg", cohort_size=1, clients=kit.make_clients().select(["cyd"])).train()
     assert adapter_sha256(alone.adapter) == adapter_sha256(state.adapter)
 
 
 def test_a_client_with_an_infinite_update_is_left_out_and_named(kit, tmp_path, monkeypatch):
-    trainer = make_trainer(kit, tmp_path / "run", cohort_size=5, num_rounds=1)
+    trainer = kit.make_trainer(tmp_path / "run", cohort_size=5, num_rounds=1)
     train_client = ResidentTrainer.train_client
 
     def spoil(resident, task):
@@ -277,13 +182,13 @@ def test_a_client_with_an_infinite_update_is_left_out_and_named(kit, tmp_path, m
 
     monkeypatch.setattr(ResidentTrainer, "train_client", spoil)
     trainer.train()
-    record = records_of(tmp_path / "run")[0]
+    record = kit.records_of(tmp_path / "run")[0]
     assert [each["client_id"] for each in record["left_out"]] == ["bob"]
     assert [each["client_id"] for each in record["clients"]] == ["ann", "cyd", "dan", "eve"]
 
 
 def test_an_update_that_is_not_finite_is_noticed(kit, tmp_path):
-    trainer = make_trainer(kit, tmp_path / "run")
+    trainer = kit.make_trainer(tmp_path / "run")
     resident = trainer._resident_trainer()
     from fedllm_train.engine import ClientTask
 
@@ -309,7 +214,7 @@ def test_an_update_that_is_not_finite_is_noticed(kit, tmp_path):
 )
 def test_settings_that_cannot_be_honoured_are_refused(kit, tmp_path, changes, message):
     with pytest.raises(ConfigError, match=message):
-        make_trainer(kit, tmp_path / "run", **changes)
+        kit.make_trainer(tmp_path / "run", **changes)
     assert not (tmp_path / "run").exists()
 
 
@@ -343,6 +248,6 @@ def test_rows_of_the_other_task_are_refused(kit, tmp_path):
 
 
 def test_scoring_clients_made_in_memory_says_what_to_do(kit, tmp_path):
-    trainer = make_trainer(kit, tmp_path / "run")
+    trainer = kit.make_trainer(tmp_path / "run")
     with pytest.raises(ConfigError, match="were made in memory"):
         trainer.evaluate()

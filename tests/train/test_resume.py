@@ -1,0 +1,79 @@
+"""A run that stops goes on to the same bits, and never over another run's folder."""
+
+import json
+
+import pytest
+
+from fedllm_data.errors import ConfigError, ResumeError
+from fedllm_train.adapter import adapter_sha256
+
+
+def shape_of(records):
+    """Records without what a clock decided."""
+    text = json.dumps([{k: v for k, v in r.items() if k not in ("seconds", "ledger", "clients")} for r in records])
+    visits = [[{k: v for k, v in c.items() if k != "seconds"} for c in r["clients"]] for r in records]
+    return text, visits
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_after(round_index):
+    def callback(record):
+        if record["round_index"] == round_index:
+            raise Stop
+
+    return callback
+
+
+@pytest.mark.parametrize("task", ["sft", "dpo"])
+def test_a_resumed_run_equals_the_uninterrupted_one_to_the_bit(kit, tmp_path, task):
+    whole = kit.make_trainer(tmp_path / "whole", task).train()
+    with pytest.raises(Stop):
+        kit.make_trainer(tmp_path / "cut", task, callbacks=[stop_after(1)]).train()
+    resumed = kit.make_trainer(tmp_path / "cut", task).train(resume=True)
+    assert adapter_sha256(resumed.adapter) == adapter_sha256(whole.adapter)
+    assert shape_of(kit.records_of(tmp_path / "cut")) == shape_of(kit.records_of(tmp_path / "whole"))
+    finished = [tmp_path / name / "adapter" / "adapter_model.safetensors" for name in ("whole", "cut")]
+    assert finished[0].read_bytes() == finished[1].read_bytes()
+
+
+def test_records_cut_short_or_ahead_of_the_checkpoint_are_mended(kit, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(Stop):
+        kit.make_trainer(run, callbacks=[stop_after(2)]).train()
+    lines = (run / "rounds.jsonl").read_text().splitlines()
+    # Killed while round 2's line was being written: half of it is there.
+    (run / "rounds.jsonl").write_text("\n".join([*lines[:2], lines[2][:40]]))
+    kit.make_trainer(run).train(resume=True)
+    assert [record["round_index"] for record in kit.records_of(run)] == [0, 1, 2, 3]
+
+
+def test_resume_starts_afresh_where_no_checkpoint_is(kit, tmp_path):
+    whole = kit.make_trainer(tmp_path / "a").train()
+    fresh = kit.make_trainer(tmp_path / "b").train(resume=True)
+    assert adapter_sha256(fresh.adapter) == adapter_sha256(whole.adapter)
+
+
+def test_a_run_folder_is_not_overwritten_without_resume(kit, tmp_path):
+    kit.make_trainer(tmp_path / "run").train()
+    before = (tmp_path / "run" / "rounds.jsonl").read_bytes()
+    with pytest.raises(ConfigError, match="already holds a run"):
+        kit.make_trainer(tmp_path / "run").train()
+    assert (tmp_path / "run" / "rounds.jsonl").read_bytes() == before
+
+
+def test_resuming_with_other_settings_is_refused_and_names_them(kit, tmp_path):
+    kit.make_trainer(tmp_path / "run").train()
+    with pytest.raises(ResumeError, match=r"federated\.local_steps: 2 -> 3"):
+        kit.make_trainer(tmp_path / "run", local_steps=3).train(resume=True)
+
+
+def test_only_the_newest_checkpoints_are_kept(kit, tmp_path):
+    kit.make_trainer(tmp_path / "run", keep_checkpoints=2).train()
+    assert sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir()) == [
+        "round-000002",
+        "round-000003",
+    ]
+    assert not (tmp_path / "run" / ".work").exists()
