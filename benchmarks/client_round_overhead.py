@@ -1,13 +1,17 @@
-"""What a client's visit costs beyond the trainer's own steps, on a tiny model; three ways in one process, interleaved.
+"""What a client's visit costs beyond the trainer's own steps, on a tiny model; three ways in one process, in blocks.
 
     python benchmarks/client_round_overhead.py
 
 - resident: `ResidentTrainer.train_client`, as federated runs do it;
-- new trainer: a TRL trainer built anew for every visit, tokenising the client's rows again;
+- new trainer: a TRL trainer built anew for every visit (from the second visit on, `datasets` finds the client's
+  tokenised rows in its own cache);
 - bare loop: forward, backward, clipping and AdamW by hand on the same batches, without a trainer.
 
-Same model, clients, batch size and number of steps. Overhead is the CPU seconds of a visit minus those spent inside
-the trainer's `training_step`; a client's first visit, which tokenises, is counted apart. Medians over visits.
+Same model, clients, batch size and number of steps. Two overheads are given, in CPU seconds of a visit: beyond the
+trainer's optimizer steps (its `_run_epoch`: batches, forward, backward, clipping, optimizer), which is what the
+federation adds, and beyond its `training_step` calls alone (forward and backward). A client's first visit, which
+tokenises, is counted apart. Medians over visits. The ways run one after the other, each behind a garbage collection,
+because trainers built anew leave garbage that the others would have to collect.
 """
 
 import gc
@@ -26,6 +30,7 @@ from datasets import disable_progress_bars  # noqa: E402
 from machine import write_result  # noqa: E402
 from peft import LoraConfig, get_peft_model  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, set_seed  # noqa: E402
+from transformers.utils.logging import disable_progress_bar  # noqa: E402
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer  # noqa: E402
 
 from fedllm_data.build import build  # noqa: E402
@@ -47,32 +52,40 @@ COMMON: dict[str, Any] = {
 }
 
 
-class StepClock:
-    """CPU seconds spent inside `training_step` of any trainer it is put on."""
+class Clock:
+    """CPU seconds spent inside a trainer's optimizer steps, and inside its `training_step` calls."""
 
     def __init__(self) -> None:
         """Start at zero."""
-        self.seconds = 0.0
+        self.seconds = {"_run_epoch": 0.0, "training_step": 0.0}
 
     def put_on(self, trainer: Any) -> None:
         """Count the steps of this trainer from now on."""
-        inner = trainer.training_step
+        for name in self.seconds:
+            setattr(trainer, name, self._timed(name, getattr(trainer, name)))
 
-        def timed(*args: Any, **kwargs: Any) -> Any:
+    def _timed(self, name: str, inner: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
             started = time.process_time()
             try:
                 return inner(*args, **kwargs)
             finally:
-                self.seconds += time.process_time() - started
+                self.seconds[name] += time.process_time() - started
 
-        trainer.training_step = timed
+        return call
 
 
-def measure(visit: Callable[[], None], clock: StepClock) -> tuple[float, float]:
-    """CPU seconds of a visit and, of these, those inside the steps."""
-    clock.seconds, started = 0.0, time.process_time()
+def measure(visit: Callable[[], None], clock: Clock) -> dict[str, float]:
+    """CPU seconds of a visit, and of it beyond the optimizer steps and beyond the training steps."""
+    clock.seconds = dict.fromkeys(clock.seconds, 0.0)
+    started = time.process_time()
     visit()
-    return time.process_time() - started, clock.seconds
+    total = time.process_time() - started
+    return {
+        "visit": total,
+        "beyond_optimizer_steps": total - clock.seconds["_run_epoch"],
+        "beyond_training_steps": total - clock.seconds["training_step"],
+    }
 
 
 def compare(task: str, clients: ClientDataset, base: Path, workspace: Path) -> dict[str, Any]:
@@ -85,7 +98,7 @@ def compare(task: str, clients: ClientDataset, base: Path, workspace: Path) -> d
         args,
         LoraConfig(**LORA),
     )
-    resident, clock = trainer._resident_trainer(), StepClock()
+    resident, clock = trainer._resident_trainer(), Clock()
     clock.put_on(resident.trainer)
     message = codec.encode(trainer.start_adapter)
     chosen = list(clients)[:NUM_CLIENTS]
@@ -127,33 +140,24 @@ def compare(task: str, clients: ClientDataset, base: Path, workspace: Path) -> d
             optimizer.step()
             optimizer.zero_grad()
 
+    def block(visit: Callable[[str], None], num_visits: int) -> dict[str, float]:
+        gc.collect()
+        gc.freeze()  # as `FederatedTrainer.train` does
+        visits = [measure(lambda c=c: visit(c), clock) for _ in range(num_visits) for c in chosen]
+        gc.unfreeze()
+        return {name: round(statistics.median(each[name] for each in visits), 4) for name in visits[0]}
+
     tokenizer = AutoTokenizer.from_pretrained(base)
-    gc.collect()
-    gc.freeze()  # as `FederatedTrainer.train` does
-    first = [measure(lambda c=c: resident_visit(c), clock) for c in chosen]
-    rows: dict[str, list[tuple[float, float]]] = {"resident": [], "new_trainer": [], "bare_loop": []}
-    for _ in range(NUM_VISITS):
-        for client_id in chosen:
-            rows["resident"].append(measure(lambda c=client_id: resident_visit(c), clock))
-            rows["new_trainer"].append(measure(lambda c=client_id: new_trainer_visit(c), clock))
-            if task == "sft":
-                rows["bare_loop"].append(measure(lambda c=client_id: bare_visit(c), clock))
-
-    def median_overhead(visits: list[tuple[float, float]]) -> float:
-        return statistics.median(total - steps for total, steps in visits)
-
-    gc.unfreeze()
     result = {
-        "visit_cpu_seconds": {k: statistics.median(total for total, _ in v) for k, v in rows.items() if v},
-        "steps_cpu_seconds": {k: statistics.median(s for _, s in v) for k, v in rows.items() if v and k[0] != "b"},
-        "overhead_cpu_seconds": {
-            "resident": median_overhead(rows["resident"]),
-            "resident_first_visit": median_overhead(first),
-            "new_trainer": median_overhead(rows["new_trainer"]),
-        },
+        "resident_first_visit": block(resident_visit, 1),
+        "resident": block(resident_visit, NUM_VISITS),
+        "new_trainer": block(new_trainer_visit, NUM_VISITS),
     }
-    overhead = result["overhead_cpu_seconds"]
-    result["new_trainer_overhead_over_resident"] = overhead["new_trainer"] / overhead["resident"]
+    if task == "sft":
+        result["bare_loop"] = {"visit": block(bare_visit, NUM_VISITS)["visit"]}
+    result["resident_over_new_trainer"] = {
+        name: round(result["resident"][name] / result["new_trainer"][name], 3) for name in result["resident"]
+    }
     return result
 
 
@@ -161,6 +165,7 @@ def main() -> None:
     """Measure SFT and DPO, print the medians and keep them."""
     torch.set_num_threads(1)
     disable_progress_bars()
+    disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder:
         workspace = Path(folder)
         for name in ("fed-synth", "fed-synth-pa"):
@@ -177,11 +182,8 @@ def main() -> None:
             "dpo": compare("dpo", load_clients(workspace / "fed-synth-pa"), workspace / "base", workspace),
         }
     for task in ("sft", "dpo"):
-        for name, seconds in result[task]["overhead_cpu_seconds"].items():
-            print(f"{task} overhead of a visit, {name:22} {seconds:.4f} CPU s")
-        for name, seconds in result[task]["visit_cpu_seconds"].items():
-            print(f"{task} whole visit,         {name:22} {seconds:.4f} CPU s")
-        print(f"{task} new trainer / resident overhead: {result[task]['new_trainer_overhead_over_resident']:.1f}")
+        for way, seconds in result[task].items():
+            print(task, way, seconds)
     print(write_result("client_round_overhead", result))
 
 
