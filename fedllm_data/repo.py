@@ -184,9 +184,10 @@ class HubRepo(_Repo):
         """Load a split through the Hub cache, memory-mapped."""
         from datasets import load_dataset
 
-        self.split_files(split)
+        # Naming the files keeps datasets from fetching the other splits, of which `public` may be the largest.
+        paths = {split: self.split_files(split)}
         with self._errors():
-            return load_dataset(self.name, split=split, revision=self.revision)
+            return load_dataset(self.name, data_files=paths, split=split, revision=self.revision)
 
     def client_table(self) -> pa.Table:
         """Read the `clients` config."""

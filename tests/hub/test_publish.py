@@ -108,6 +108,14 @@ def test_what_is_not_on_the_hub_is_one_line(hub: LoopbackHub, client_repo: Path,
         load_clients(repo_id, split="public")
 
 
+def test_load_clients_fetches_the_files_of_its_split_alone(hub: LoopbackHub, client_repo: Path, repo_id: str) -> None:
+    publish(client_repo, repo_id)
+    hub.requests.clear()
+    load_clients(repo_id, split="test")
+    fetched = {request.path.split("/data/")[-1] for request in hub.requests if "/data/" in request.path}
+    assert fetched == {"test-00000-of-00001.parquet"}
+
+
 def test_a_folder_that_is_not_sound_is_not_published(hub: LoopbackHub, client_repo: Path, repo_id: str) -> None:
     card = (client_repo / "README.md").read_text()
     (client_repo / "README.md").write_text("# no front matter\n")
