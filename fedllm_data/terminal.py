@@ -13,6 +13,9 @@ from fedllm_data.errors import FedLLMError
 
 __all__ = ["OneLineParser", "quiet_libraries", "run_command"]
 
+_EXTRAS = ("torch", "transformers", "trl", "peft", "accelerate", "safetensors", "tokenizers")
+"""What the extra `train` brings."""
+
 
 class OneLineParser(argparse.ArgumentParser):
     """Says what is wrong with the arguments in one line, like every other error."""
@@ -38,6 +41,10 @@ def run_command(program: str, work: Callable[[], None], *, when_interrupted: str
         work()
     except FedLLMError as error:
         return _fail(program, " ".join(str(error).split()))
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] not in _EXTRAS:
+            raise
+        return _fail(program, f"{error.name} is not installed; pip install 'fedllm-commons[train]'")
     except OSError as error:
         place = f" {error.filename}" if error.filename else ""
         return _fail(program, f"{error.strerror or error}{place}; check path, space and rights")
