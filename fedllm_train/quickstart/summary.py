@@ -12,8 +12,8 @@ from markupsafe import Markup
 
 from fedllm_eval.results import Results
 from fedllm_train.files import write_bytes
-from fedllm_train.summary_answers import held_out_answers
-from fedllm_train.summary_evidence import (
+from fedllm_train.quickstart.answers import held_out_answers
+from fedllm_train.quickstart.evidence import (
     POLICIES,
     Evidence,
     languages,
@@ -22,8 +22,8 @@ from fedllm_train.summary_evidence import (
     read_scores,
     summary_of,
 )
-from fedllm_train.summary_plots import draw_before_after, draw_curves, draw_languages
-from fedllm_train.summary_words import (
+from fedllm_train.quickstart.plots import draw_before_after, draw_curves, draw_languages
+from fedllm_train.quickstart.words import (
     bytes_text,
     comparison_sentence,
     difference_text,
@@ -122,10 +122,10 @@ def _score_texts(score: str, found: dict[str, Any]) -> dict[str, str]:
 
 
 def _render(evidence: Evidence, answers: list[dict[str, Any]], num_parameters: int) -> str:
-    from fedllm_train.quickstart import steps
+    from fedllm_train.quickstart.steps import steps
 
     environment = Environment(
-        loader=PackageLoader("fedllm_train", "."),
+        loader=PackageLoader("fedllm_train.quickstart", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from fedllm_data.errors import ConfigError
-from fedllm_train import quickstart
+from fedllm_train.quickstart import steps as quickstart
 
 SMALLER = [
     (r"build (\S+) ", r"build \1 --set num_clients=14 --set mean_rows=8 --set public_rows=300 "),

@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     try:
         run_steps(arguments.out, seed=arguments.seed)
-        from fedllm_train.summary import print_table, write_summary
+        from fedllm_train.quickstart.summary import print_table, write_summary
 
         page = write_summary(arguments.out)
         print_table(arguments.out)
@@ -136,6 +136,3 @@ def _programs() -> dict[str, Callable[[list[str]], int]]:
         "fedllm-eval": fedllm_eval.cli.main,
     }
 
-
-if __name__ == "__main__":
-    sys.exit(main())
