@@ -135,4 +135,3 @@ def _programs() -> dict[str, Callable[[list[str]], int]]:
         "fedllm-train": fedllm_train.cli.main,
         "fedllm-eval": fedllm_eval.cli.main,
     }
-

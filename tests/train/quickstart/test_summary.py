@@ -18,10 +18,10 @@ from fedllm_data.report import write_report
 from fedllm_data.source import Source, SourceRow
 from fedllm_eval.run import score_run
 from fedllm_train.config import FederatedConfig
-from fedllm_train.quickstart.steps import steps
-from fedllm_train.quickstart.summary import print_table, write_summary
 from fedllm_train.quickstart.answers import choose_rows, generate_answers
 from fedllm_train.quickstart.evidence import paired_clients, read_scores, summary_of
+from fedllm_train.quickstart.steps import steps
+from fedllm_train.quickstart.summary import print_table, write_summary
 from fedllm_train.quickstart.words import comparison_sentence, headline, unseen_sentence
 from fedllm_train.tiny import TOY, train_tiny
 from fedllm_train.trainer import FederatedTrainer
