@@ -1,7 +1,7 @@
 """From a command line to settings: our flags beside every flag of TRL's configs, parsed by TRL's own parser.
 
 `--config FILE.yaml` works as in `trl sft`: the file gives defaults that flags override. Imports TRL, so it is imported
-only once a command really runs; `HELP` fields are in `config.py`, which does not.
+only once a command really runs; the help of our own flags is made from `config.py`, which does not.
 """
 
 import argparse

@@ -24,25 +24,34 @@ from fedllm_train.tokens import TokenCache
 
 __all__ = ["ResidentTrainer"]
 
-# Means that TRL logs at the end of a visit, beside what only matters inside one run of a trainer.
-_NOT_METRICS = {"total_flos", "epoch", "step", "num_tokens", "train_runtime"}
+_NOT_METRICS = {
+    *("total_flos", "epoch", "step", "num_tokens"),
+    *("train_runtime", "train_samples_per_second", "train_steps_per_second"),
+}
+"""What TRL logs at the end of a visit beside means over its steps."""
 
 
 class ResidentTrainer:
     """Trains any client of a run on one model and one trainer."""
 
     def __init__(
-        self, model: PeftModel, tokenizer: Any, args: SFTConfig | DPOConfig, tokens: TokenCache, *, has_adapter: bool
+        self,
+        model: PeftModel,
+        tokenizer: Any,
+        args: SFTConfig | DPOConfig,
+        tokens: TokenCache,
+        *,
+        starts_from_base: bool,
     ) -> None:
         """Build the trainer around the policy the run starts from.
 
         Args:
             model: base model with the trained adapter named "default", holding the starting adapter.
             tokenizer: the model's tokenizer.
-            args: settings from `config.resident_args`.
+            args: settings from `resident_args.py`.
             tokens: the clients' rows.
-            has_adapter: whether the run starts from an adapter that was trained before. Then DPO's reference is a
-                frozen copy of it, made here and never touched again; else it is the base model itself.
+            starts_from_base: whether base and starting adapter together still equal the base, which then is DPO's
+                reference; else the reference is a frozen copy of the adapter, made here and never touched again.
 
         Raises:
             ConfigError: if no client has a row to train on.
@@ -57,9 +66,8 @@ class ResidentTrainer:
             model=model, args=args, train_dataset=example, processing_class=tokenizer
         )
         self._trainer.remove_callback(PrinterCallback)
-        if "ref" in model.peft_config and not has_adapter:
-            # A fresh LoRA is zero, so its frozen copy equals the base: disabling adapters gives the same reference
-            # without computing with zeros in every step.
+        if "ref" in model.peft_config and starts_from_base:
+            # Disabling adapters gives the same reference without computing with zeros in every step.
             model.delete_adapter("ref")
         self._tokens = tokens
         self.live_adapter = LiveAdapter(model)
@@ -112,8 +120,7 @@ class ResidentTrainer:
         else:
             trainer.model.__dict__["forward"] = forward
         logged = trainer.state.log_history[-1]
-        metrics = {name: float(value) for name, value in logged.items() if name not in _NOT_METRICS}
-        return self.live_adapter.read(), {k: v for k, v in metrics.items() if not k.startswith("train_s")}
+        return self.live_adapter.read(), {k: float(v) for k, v in logged.items() if k not in _NOT_METRICS}
 
 
 def _resident_class(trainer_class: type) -> type:

@@ -18,6 +18,8 @@ from fedllm_train.seeds import stream_seed
 
 __all__ = ["StartingPolicy", "adapter_folder", "load_starting_policy"]
 
+_LEAVES_BASE_ALONE = ("gaussian", "orthogonal")
+
 
 @dataclass(frozen=True)
 class StartingPolicy:
@@ -29,8 +31,8 @@ class StartingPolicy:
     """Folder or Hub id; None for a model made in memory."""
     base_revision: str | None
     """Commit on the Hub, or a digest of the folder's weights."""
-    has_adapter: bool
-    """Whether the adapter was trained before; if not, it is a fresh one and the policy equals the base."""
+    is_base: bool
+    """Whether the policy still equals the base: a fresh adapter whose product is zero."""
 
 
 def load_starting_policy(
@@ -67,6 +69,12 @@ def load_starting_policy(
         tokenizer = _load_tokenizer(base_name, revision, trust_remote_code)
     if adapter is None:
         config = peft_config or LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
+        initialisation = getattr(config, "init_lora_weights", True)
+        if not isinstance(initialisation, bool) and initialisation not in _LEAVES_BASE_ALONE:
+            raise ConfigError(
+                f"init_lora_weights={initialisation!r} may change the base model's own weights, and the finished "
+                f"adapter would not fit the base it names; use True, False or one of {', '.join(_LEAVES_BASE_ALONE)}"
+            )
         set_seed(stream_seed(seed, "adapter"))
         try:
             peft_model = get_peft_model(base, config)
@@ -83,8 +91,14 @@ def load_starting_policy(
         tokenizer=tokenizer,
         base_name=base_name,
         base_revision=getattr(base.config, "_commit_hash", None) or _folder_digest(base_name),
-        has_adapter=adapter is not None,
+        is_base=adapter is None and _adds_nothing(peft_model),
     )
+
+
+def _adds_nothing(model: PeftModel) -> bool:
+    """Whether every lora_B is zero, as PEFT's default initialisation leaves it."""
+    factors = [parameter for name, parameter in model.named_parameters() if "lora_B" in name]
+    return bool(factors) and not any(bool(factor.any()) for factor in factors)
 
 
 def adapter_folder(adapter: str) -> str:

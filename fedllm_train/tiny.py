@@ -8,9 +8,6 @@ into blocks, every token but the first of a block is predicted, and AdamW follow
 
 import logging
 import math
-import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,6 +19,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from fedllm_data.errors import ConfigError
+from fedllm_train.files import write_folder
 
 __all__ = ["CHAT_TEMPLATE", "TOY", "TinyConfig", "TinyResult", "train_tiny"]
 
@@ -264,21 +262,15 @@ def _batches(token_ids: list[list[int]], config: TinyConfig) -> Iterator[list[li
 
 
 def _save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path, config: TinyConfig) -> None:
-    """Write the folder beside its place and move it there, so that `out` is never half a model."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        model.generation_config = GenerationConfig(
-            do_sample=False,
-            max_new_tokens=min(64, config.max_length),
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-        new = temporary / "new"
-        model.save_pretrained(new)
-        tokenizer.save_pretrained(new)
-        if out.exists():
-            os.rename(out, temporary / "old")
-        os.rename(new, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    model.generation_config = GenerationConfig(
+        do_sample=False,
+        max_new_tokens=min(64, config.max_length),
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+
+    def fill(folder: Path) -> None:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+
+    write_folder(out, fill)

@@ -59,7 +59,7 @@ class FederatedTrainer:
         trust_remote_code: bool = False,
         callbacks: Sequence[Callable[[Record], None]] = (),
     ) -> None:
-        """Check every setting, load the model and build the resident trainer; nothing is trained or written yet.
+        """Check every setting and load the model; nothing is trained or written yet.
 
         Args:
             model: folder, Hub id or loaded model.
@@ -115,7 +115,6 @@ class FederatedTrainer:
         )
         self.start_adapter = LiveAdapter(self._policy.model).read()
         self._trl_args = trl_args
-        self._client_args = client_args
         self._resident: ResidentTrainer | None = None
         self.state: RunState | None = None
 
@@ -144,7 +143,7 @@ class FederatedTrainer:
         """
         open_run_folder(self.run, self.config_record(), resume=resume)
         resident = self._resident_trainer()
-        if self._policy.has_adapter and not (self.run / "start_adapter").exists():
+        if not self._policy.is_base and not (self.run / "start_adapter").exists():
             write_folder(self.run / "start_adapter", self._save_adapter)
         state = RunState(next_round=0, adapter=self.start_adapter, ledger=Ledger())
         if latest := load_latest(self.run):
@@ -213,7 +212,7 @@ class FederatedTrainer:
         policy = self._policy
         federated = {**self.args.__dict__, "min_learning_rate": self._min_learning_rate}
         federated.pop("output_dir")
-        client = json.loads(self._client_args.to_json_string())
+        client = json.loads(self._trl_args.to_json_string()) | {"learning_rate": self._learning_rate}
         for name in ("output_dir", "run_name", "logging_dir", "hub_token"):
             client.pop(name, None)
         peft = {
@@ -225,7 +224,7 @@ class FederatedTrainer:
         return {
             "task": self.task,
             "model": {"name": policy.base_name, "revision": policy.base_revision},
-            "start_adapter": adapter_sha256(self.start_adapter) if policy.has_adapter else None,
+            "start_adapter": None if policy.is_base else adapter_sha256(self.start_adapter),
             "data": {
                 "name": self.clients.name,
                 "revision": self.clients.revision,
@@ -249,7 +248,7 @@ class FederatedTrainer:
                 self._policy.tokenizer,
                 self._trl_args,
                 tokens,
-                has_adapter=self._policy.has_adapter,
+                starts_from_base=self._policy.is_base,
             )
         return self._resident
 

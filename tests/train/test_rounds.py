@@ -29,14 +29,14 @@ class BackwardsEngine(InProcessEngine):
         yield from reversed(list(super().run(tasks)))
 
 
-def one_round(trainer, tmp_path, engine_class, client_ids):
+def one_round(trainer, tmp_path, make_engine, client_ids):
     resident = trainer._resident_trainer()
     plan = RunPlan(
         config=trainer.args,
         client_ids=client_ids,
-        cohort_size=3,
+        cohort_size=trainer.args.cohort_size,
         strategy=STRATEGIES["fedavg"](trainer.args),
-        engine=engine_class(resident.train_client),
+        engine=make_engine(resident.train_client),
         learning_rate=1e-2,
         min_learning_rate=0.0,
         run=tmp_path,
@@ -100,10 +100,31 @@ def test_the_ledger_counts_the_bytes_of_the_messages(kit, tmp_path):
     assert state.ledger.num_local_steps == 4 * 3 * 2
 
 
-def test_adding_a_client_changes_no_other_clients_stream():
-    assert stream_seed(0, "client", round_index=1, client_id="a") == stream_seed(
-        0, "client", round_index=1, client_id="a"
-    )
+class RecordingEngine(InProcessEngine):
+    """Remembers what each client returned."""
+
+    def run(self, tasks):
+        self.messages = {}
+        for result in super().run(tasks):
+            self.messages[result.client_id] = result.message
+            yield result
+
+
+def test_adding_a_client_changes_no_other_clients_training(kit, tmp_path):
+    """The new client comes first in order, so a stream that hung on positions would move."""
+    messages = []
+    for sizes in (kit.SIZES, {**kit.SIZES, "aaa": 4}):
+        clients = kit.make_clients(sizes=sizes)
+        trainer = kit.make_trainer(tmp_path / str(len(sizes)), clients=clients, cohort_size=len(sizes), num_rounds=1)
+        engine = RecordingEngine(trainer._resident_trainer().train_client)
+        one_round(trainer, tmp_path, lambda _, engine=engine: engine, list(clients))
+        messages.append(engine.messages)
+    before, after = messages
+    assert set(after) - set(before) == {"aaa"}
+    assert all(after[client_id] == before[client_id] for client_id in before)
+
+
+def test_streams_differ_in_every_part_of_their_name():
     seeds = {stream_seed(s, p, round_index=r, client_id=c) for s in (0, 1) for p in "xy" for r in (0, 1) for c in "ab"}
     assert len(seeds) == 16
 
@@ -155,6 +176,42 @@ def test_the_dpo_reference_is_the_starting_policy_in_round_3(kit, tmp_path, with
     torch.testing.assert_close(reference, expected, rtol=1e-5, atol=1e-5)
     # The policy itself has moved away by then, so the check could fail.
     assert (policy - expected).abs().max() > 1e-2
+
+
+def test_a_fresh_adapter_that_is_not_zero_is_part_of_the_reference(kit, tmp_path):
+    trainer = FederatedTrainer(
+        kit.make_model(),
+        FederatedConfig(output_dir=str(tmp_path / "run"), num_rounds=1, cohort_size=2, local_steps=1),
+        kit.make_clients("preference"),
+        kit.trl_args("dpo"),
+        kit.lora(init_lora_weights=False),
+        tokenizer=kit.make_tokenizer(),
+    )
+    row = trainer.clients["ann"][0]
+    start = pair_logps(trainer.model.eval(), trainer.tokenizer, row)
+    with trainer.model.disable_adapter():
+        base = pair_logps(trainer.model, trainer.tokenizer, row)
+    assert (start - base).abs().max() > 1e-2  # else this test could not fail
+    trainer.train()
+    inner = trainer._resident.trainer
+    batch = inner.data_collator([encode_pair(trainer.tokenizer, row["prompt"], row["chosen"], row["rejected"])])
+    reference = torch.stack(inner.compute_ref_log_probs(inner.model, batch))[:, 0]
+    torch.testing.assert_close(reference, start, rtol=1e-5, atol=1e-5)
+    # What scores the run later finds the same reference.
+    assert (tmp_path / "run" / "start_adapter" / "adapter_config.json").is_file()
+
+
+def test_an_initialisation_that_changes_the_base_is_refused(kit, tmp_path):
+    config = FederatedConfig(output_dir=str(tmp_path / "run"), cohort_size=2)
+    with pytest.raises(ConfigError, match="init_lora_weights='pissa' may change the base"):
+        FederatedTrainer(
+            kit.make_model(),
+            config,
+            kit.make_clients(),
+            kit.trl_args("sft"),
+            kit.lora(init_lora_weights="pissa"),
+            tokenizer=kit.make_tokenizer(),
+        )
 
 
 # -- who takes part -----------------------------------------------------------------------------------------------
