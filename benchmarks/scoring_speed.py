@@ -1,6 +1,6 @@
 """How fast rows are scored, against a plain batched loop, and that memory does not grow with the number of rows.
 
-Speed: SmolLM2-135M on test rows of fed-oasst, the answers' log-likelihood. The plain loop is what a reader would write
+Speed: SmolLM2-135M on rows of clients of fed-oasst that trained nothing, the answers' log-likelihood. The plain loop is what a reader would write
 first: rows in the order of the file, the same number a batch, padded to the longest, the cross-entropy of all logits.
 Both read the same token ids and must give the same losses; seconds are CPU seconds of this process, medians over
 repeats that take turns. Memory: the peak of a fresh process that scores 500 or 5,000 rows of one length distribution
@@ -55,8 +55,8 @@ def speed(
     from fedllm_eval.policies import load_policy
 
     policy = load_policy(model_name)
-    rows = load_clients(data, "test").rows
-    chosen = np.random.default_rng(0).choice(rows.num_rows, num_rows, replace=False)
+    rows = load_clients(data, "unseen").rows
+    chosen = np.random.default_rng(0).choice(rows.num_rows, min(num_rows, rows.num_rows), replace=False)
     sequences = []
     for row in rows.select(chosen):
         encoded = encode_messages(policy.tokenizer, row["messages"])
