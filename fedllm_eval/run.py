@@ -16,7 +16,7 @@ from fedllm_data.errors import ConfigError
 from fedllm_data.repo import FolderRepo, open_repo, split_of_file
 from fedllm_eval.parts import Parts
 from fedllm_eval.results import FILES, WORK, Results, check_out, join_results, make_results, write_results
-from fedllm_eval.suite_runs import SuitePlan, check_suites, make_plan_judge, run_suites
+from fedllm_eval.suite_runs import SuitePlan, check_suites, make_plan_judge, run_suites, suites_against_base
 
 if TYPE_CHECKING:
     from fedllm_eval.policies import Policy
@@ -110,7 +110,13 @@ def score_run(
 
     policy = load_policy(run_or_model, revision)
     judge = make_plan_judge(plan, None if work is None else work / "judgments")
-    needs_base = base_too or kl_prompts > 0 or general is not None
+    against_base = suites_against_base(chosen_suites, plan)
+    if against_base and policy.adapter is None and (policy.location is None or policy.location.model is None):
+        raise ConfigError(
+            f"suite {against_base[0]} sets a policy against what it started from, and {policy.name!r} is a plain "
+            f"model; give an opponent's answers by --switch {against_base[0]}.opponent=FILE"
+        )
+    needs_base = base_too or kl_prompts > 0 or general is not None or bool(against_base)
     # The start policy is loaded before anything is scored: a plain model, which has none, is told so at once.
     base = load_reference(policy) if needs_base or (audit is not None and policy.adapter is not None) else None
     against = None
@@ -143,6 +149,7 @@ def score_run(
             folder = Path(nowhere) if work is None else work / "suites"
             found["suites"] = run_suites(
                 *(chosen_suites, asked, plan, judge, parts, folder),
+                opponent=base,
                 batch_size=batch_size,
                 seed=seed,
                 progress=progress,

@@ -20,9 +20,19 @@ from fedllm_eval.suites import SUITES, SuiteOptions, SuiteResult, SuiteScore
 if TYPE_CHECKING:
     from fedllm_eval.policies import Policy
 
-__all__ = ["SuitePlan", "check_suites", "make_plan_judge", "run_suites", "suite_changes", "suite_records"]
+__all__ = [
+    "SuitePlan",
+    "check_suites",
+    "make_plan_judge",
+    "run_suites",
+    "suite_changes",
+    "suite_records",
+    "suites_against_base",
+]
 
 Progress = Callable[[str, int, int], None]
+FILE_SWITCHES = ("answers", "opponent")
+"""Switches that name a file: what is in it settles the result, not where it lies."""
 LOWER_ITEMS_ARE_BETTER = frozenset({"over_refusal"})
 """Suites whose item score is 1 for what should not happen; of advbench it is 1 for a refusal, which should."""
 
@@ -71,12 +81,28 @@ def check_suites(plan: SuitePlan) -> dict[str, Any]:
                 raise ConfigError(
                     f"suite {name} ships no questions; give the file by --suite-items {name}=PATH ({suite.summary})"
                 )
-            if need not in ("judge", "items") and not plan.switches.get(name, {}).get(need):
+            # Without a file of answers the opponent is the base of the evaluation.
+            if need not in ("judge", "items", "opponent") and not plan.switches.get(name, {}).get(need):
                 raise ConfigError(f"suite {name} needs {need}; give them by --switch {name}.{need}=VALUE")
         if name in plan.items and not plan.items[name].exists():
             raise ConfigError(f"{plan.items[name]}, the items of suite {name}, is not there; check the path")
+        for switch, file in _files(plan, name).items():
+            if not Path(file).is_file():
+                raise ConfigError(f"{file}, given by --switch {name}.{switch}, is no file; check the path")
         suites[name] = suite
     return suites
+
+
+def suites_against_base(suites: Mapping[str, Any], plan: SuitePlan) -> list[str]:
+    """Return the names of the suites whose opponent is the base of the evaluation.
+
+    >>> plan = SuitePlan(names=("pairwise",), items={"pairwise": Path(__file__)}, judge={"recorded": "said.jsonl"})
+    >>> suites_against_base(check_suites(plan), plan)
+    ['pairwise']
+    """
+    return [
+        name for name, suite in suites.items() if "opponent" in suite.needs and "opponent" not in _files(plan, name)
+    ]
 
 
 def make_plan_judge(plan: SuitePlan, cache: Path | None) -> Any:
@@ -106,6 +132,7 @@ def run_suites(
     parts: Parts,
     folder: Path,
     *,
+    opponent: "Policy | None" = None,
     batch_size: int = 8,
     seed: int = 0,
     progress: Progress | None = None,
@@ -119,6 +146,7 @@ def run_suites(
         judge: from `make_plan_judge`.
         parts: where finished suites are kept.
         folder: where the answers of an unfinished suite are kept; made where it is missing.
+        opponent: the base, for the suites of `suites_against_base`; it is not put to these itself.
         batch_size: conversations side by side.
         seed: of sampled answers.
         progress: told (suite and policy, items done, items in all).
@@ -131,29 +159,38 @@ def run_suites(
         JudgeError: if a judge stops.
     """
     found = {}
+    against_base = suites_against_base(suites, plan)
     for name, suite in suites.items():
+        other = opponent if name in against_base else None
+        their = None if other is None else identity(other)
         for label, policy in policies.items():
+            if other is not None and label == "base":
+                continue
             own = identity(policy)
             key = None
-            if own is not None:
+            if own is not None and (other is None or their is not None):
                 key = {
                     "policy": own,
                     "suite": name,
                     "items": file_digest(plan.items[name]) if name in plan.items else None,
-                    "switches": dict(plan.switches.get(name, {})),
+                    "switches": {**plan.switches.get(name, {}), **_digests(plan, name)},
                     "judge": _judge_key(plan, judge) if "judge" in suite.needs else None,
                     "max_items": plan.max_items,
                     "max_new_tokens": plan.max_new_tokens,
                     "seed": seed,
+                    **({} if other is None else {"opponent": their}),
                 }
 
-            def run(suite: Any = suite, label: str = label, policy: "Policy" = policy) -> Part:
+            def run(
+                suite: Any = suite, label: str = label, policy: "Policy" = policy, other: "Policy | None" = other
+            ) -> Part:
                 place = folder / suite.name
                 place.mkdir(parents=True, exist_ok=True)
                 options = SuiteOptions(
                     folder=place,
                     items=plan.items.get(suite.name),
                     judge=judge,
+                    opponent=other,
                     batch_size=batch_size,
                     max_new_tokens=plan.max_new_tokens,
                     max_items=plan.max_items,
@@ -194,6 +231,16 @@ def suite_records(results: Mapping[tuple[str, str], SuiteResult]) -> dict[str, d
     for (label, name), result in results.items():
         records.setdefault(name, {})[label] = _record(result)
     return records
+
+
+def _files(plan: SuitePlan, name: str) -> dict[str, str]:
+    """The switches of a suite that name a file."""
+    switches = plan.switches.get(name, {})
+    return {switch: str(switches[switch]) for switch in FILE_SWITCHES if switches.get(switch) is not None}
+
+
+def _digests(plan: SuitePlan, name: str) -> dict[str, str]:
+    return {switch: file_digest(Path(file)) for switch, file in _files(plan, name).items()}
 
 
 def _judge_key(plan: SuitePlan, judge: Any) -> dict[str, Any]:

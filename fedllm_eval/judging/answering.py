@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fedllm_data.errors import ConfigError
-from fedllm_eval.judging.questions import Question, read_answers
+from fedllm_eval.judging.questions import Question, read_answers, read_outputs
 from fedllm_eval.judging.store import ContentStore
 
 if TYPE_CHECKING:
@@ -93,12 +93,16 @@ def answer_questions(
 
 
 def stored_answers(path: str, questions: Sequence[Question]) -> list[tuple[str, ...]]:
-    """Return answers that were written elsewhere, from a file in FastChat's format.
+    """Return answers that were written elsewhere: FastChat's JSONL by question id, AlpacaEval's JSON by instruction.
 
     Raises:
         ConfigError: if a question has no answer there, or not one a turn.
     """
-    answers = read_answers(path)
+    if str(path).endswith(".json"):
+        outputs = read_outputs(path)
+        answers = {one.question_id: tuple(outputs[said] for said in one.turns if said in outputs) for one in questions}
+    else:
+        answers = read_answers(path)
     found = []
     for question in questions:
         turns = answers.get(question.question_id, ())

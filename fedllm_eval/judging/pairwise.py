@@ -30,6 +30,8 @@ class Pairs:
     failures: Mapping[str, int]
     """Why verdicts are missing -> how many, of 2 N."""
     prompt: str
+    judgments: tuple[list[Judgment], list[Judgment]]
+    """What the judge said, N where the candidate was answer A and N where it was answer B."""
 
 
 def judge_pairs(
@@ -38,6 +40,7 @@ def judge_pairs(
     candidate: Sequence[str],
     baseline: Sequence[str],
     *,
+    max_tokens: int = 2048,
     cache: Path | None = None,
     progress: Progress | None = None,
 ) -> Pairs:
@@ -48,6 +51,7 @@ def judge_pairs(
         questions: N; the first turn is what was asked.
         candidate: N answers whose preference is wanted.
         baseline: N answers they are set against.
+        max_tokens: of each judgment.
         cache: folder for judgments, where the judge has none of its own.
         progress: told after every judgment.
 
@@ -66,7 +70,7 @@ def judge_pairs(
     prompt = load_prompt(PROMPT)
     orders = [(candidate, baseline), (baseline, candidate)]
     requests = [
-        prompt.request({"question": question.as_text(), "answer_a": a, "answer_b": b})
+        prompt.request({"question": question.as_text(), "answer_a": a, "answer_b": b}, max_tokens=max_tokens)
         for first, second in orders
         for question, a, b in zip(questions, first, second, strict=True)
     ]
@@ -75,7 +79,14 @@ def judge_pairs(
     verdicts = [_verdict(judgment, failures) for judgment in judgments]
     shown_first = verdicts[: len(questions)]
     shown_second = [None if verdict is None else 1 - verdict for verdict in verdicts[len(questions) :]]
-    return Pairs(shown_first, shown_second, average_swapped(shown_first, shown_second), failures, prompt.version)
+    return Pairs(
+        shown_first,
+        shown_second,
+        average_swapped(shown_first, shown_second),
+        failures,
+        prompt.version,
+        (judgments[: len(questions)], judgments[len(questions) :]),
+    )
 
 
 def _verdict(judgment: Judgment, failures: dict[str, int]) -> float | None:

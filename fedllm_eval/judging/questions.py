@@ -18,7 +18,7 @@ from typing import Any
 from fedllm_data.errors import ConfigError
 from fedllm_eval.judging.store import read_jsonl
 
-__all__ = ["Question", "pick", "questions_digest", "read_answers", "read_questions"]
+__all__ = ["Question", "pick", "questions_digest", "read_answers", "read_outputs", "read_questions"]
 
 Message = dict[str, str]
 
@@ -91,6 +91,23 @@ def read_answers(path: str | Path) -> dict[str, tuple[str, ...]]:
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ConfigError(f"{path}: answer {number} has no question_id or choices[0].turns") from error
     return answers
+
+
+def read_outputs(path: str | Path) -> dict[str, str]:
+    """Read answers in AlpacaEval's format, a JSON list of `{instruction, output}`: instruction -> output.
+
+    Raises:
+        ConfigError: if the file or an entry cannot be read, or one instruction has two outputs.
+    """
+    outputs: dict[str, str] = {}
+    for number, (row, _) in enumerate(_rows(Path(path)), start=1):
+        try:
+            instruction, output = _text(row["instruction"]), _text(row["output"])
+        except (KeyError, TypeError) as error:
+            raise ConfigError(f"{path}: answer {number} has no instruction and output, both texts") from error
+        if outputs.setdefault(instruction, output) != output:
+            raise ConfigError(f"{path}: answer {number} is a second output for its instruction; keep one")
+    return outputs
 
 
 def pick(questions: Sequence[Question], max_items: int | None) -> list[Question]:

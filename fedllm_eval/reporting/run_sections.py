@@ -33,7 +33,7 @@ def suites_section(summary: Mapping[str, Any]) -> Section | None:
                 for label in labels
             ]
             num_items = " / ".join(dict.fromkeys(f"{score['num_items']:,}" for score in found.values()))
-            rows.append(((f"{score_name} {arrow(one)}", one["unit"]), *cells, (num_items, "")))
+            rows.append(((f"{score_name} {arrow(one)}".rstrip(), one["unit"]), *cells, (num_items, "")))
         for label, record in by_policy.items():
             judge = record["settings"].get("judge")
             who = f"{name}, {name_of(label, summary)}"

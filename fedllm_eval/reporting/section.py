@@ -68,8 +68,8 @@ def name_of(label: str, summary: Mapping[str, Any]) -> str:
 
 
 def arrow(score: Mapping[str, Any]) -> str:
-    """Return which way is better."""
-    return "↑" if score["higher_is_better"] else "↓"
+    """Return which way is better; nothing where neither is."""
+    return "" if score["higher_is_better"] is None else "↑" if score["higher_is_better"] else "↓"
 
 
 def signed(value: float | None) -> str:

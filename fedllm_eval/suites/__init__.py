@@ -8,6 +8,7 @@ SUITES: dict[str, str] = {
     "mt_bench": "fedllm_eval.suites.mt_bench:MTBench",
     "ref_gpt4": "fedllm_eval.suites.ref_gpt4:RefGPT4",
     "vicuna": "fedllm_eval.suites.vicuna:Vicuna",
+    "pairwise": "fedllm_eval.suites.pairwise:Pairwise",
     "advbench": "fedllm_eval.suites.advbench:AdvBench",
     "over_refusal": "fedllm_eval.suites.over_refusal:OverRefusal",
     "crass": "fedllm_eval.suites.crass:Crass",

@@ -33,7 +33,8 @@ class SuiteScore:
     """95 % interval over items."""
     num_items: int
     unit: str
-    higher_is_better: bool
+    higher_is_better: bool | None
+    """None where neither direction is better, as of a length."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +62,8 @@ class SuiteOptions:
     """The suite's questions, where they are not the project's to ship."""
     judge: Any = None
     """A judge from `fedllm_eval.judging`."""
+    opponent: "Policy | None" = None
+    """Whose answers the policy's are set against, in a suite that needs an opponent."""
     batch_size: int = 8
     max_new_tokens: int = 512
     max_items: int | None = None
@@ -77,7 +80,8 @@ class Suite(Protocol):
     summary: str
     """One line."""
     needs: tuple[str, ...]
-    """Names of options without which it cannot run, such as `judge` or `items`."""
+    """Names of options without which it cannot run, such as `judge` or `items`; an `opponent` is the base of the
+    evaluation unless the switch of that name gives a file of answers."""
 
     def run(self, policy: "Policy", options: SuiteOptions) -> SuiteResult:
         """Put the questions to a policy.

@@ -13,5 +13,5 @@ def test_a_suite_says_what_it_is(name):
     suite = getattr(import_module(module), cls)()
     assert suite.name == name
     assert "\n" not in suite.summary
-    assert set(suite.needs) <= {"items", "judge", "tasks"}
+    assert set(suite.needs) <= {"items", "judge", "opponent", "tasks"}
     assert callable(suite.run)
