@@ -3,6 +3,10 @@
 import json
 import os
 import platform
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -40,3 +44,47 @@ def write_result(name: str, result: dict[str, Any]) -> Path:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps({**result, "machine": describe()}, indent=2, ensure_ascii=False) + "\n")
     return path
+
+
+def memory(name: str) -> int:
+    """Return a line of this process's memory in bytes: VmRSS now, VmHWM at most since the last reset. Linux only."""
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return int(lines[name].split()[0]) * 1024
+
+
+def reset_peak() -> None:
+    """Let VmHWM begin anew; a process begins with what its parent held when it was started."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+@contextmanager
+def watched() -> Iterator[dict[str, Any]]:
+    """Fill in CPU and wall seconds and peak memory of what happens inside; anonymous memory is looked at every 50 ms.
+
+    `peak_bytes` counts mapped pages of Arrow files, which the system takes back at will; `peak_anonymous_bytes` leaves
+    them out.
+    """
+    spent: dict[str, Any] = {}
+    reset_peak()
+    most, is_over = memory("RssAnon"), threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not is_over.wait(0.05):
+            most = max(most, memory("RssAnon"))
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    start, wall = time.process_time(), time.perf_counter()
+    try:
+        yield spent
+    finally:
+        cpu_seconds, wall_seconds = time.process_time() - start, time.perf_counter() - wall
+        is_over.set()
+        watcher.join()
+        spent |= {
+            "cpu_seconds": round(cpu_seconds, 4),
+            "wall_seconds": round(wall_seconds, 2),
+            "peak_bytes": memory("VmHWM"),
+            "peak_anonymous_bytes": max(most, memory("RssAnon")),
+        }

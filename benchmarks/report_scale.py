@@ -20,20 +20,17 @@ import argparse
 import json
 import os
 import pickle
-import re
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from build_scale import answer, folder_bytes, peak_bytes, run_child
+from build_scale import answer, folder_bytes, run_child
 from generated import Corpus
-from machine import write_result
+from machine import watched, write_result
 
 HERE = Path(__file__).parent
 AXES = ("quantity", "language", "length", "quality", "instruction", "embedding")
@@ -282,41 +279,6 @@ STEPS = {
 def profiles_of(arguments: argparse.Namespace) -> Any:
     """What the step `profile` left: pickled by this script in a folder of its own."""
     return pickle.loads((arguments.place / "profiles.pickle").read_bytes())
-
-
-@contextmanager
-def watched() -> Iterator[dict[str, Any]]:
-    """Fill in CPU and wall seconds and peak memory of what happens inside."""
-    spent: dict[str, Any] = {}
-    most, is_over = anonymous_bytes(), threading.Event()
-
-    def watch() -> None:
-        nonlocal most
-        while not is_over.wait(0.05):
-            most = max(most, anonymous_bytes())
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    start, wall = time.process_time(), time.perf_counter()
-    try:
-        yield spent
-    finally:
-        cpu_seconds, wall_seconds = time.process_time() - start, time.perf_counter() - wall
-        is_over.set()
-        watcher.join()
-        spent |= {
-            "cpu_seconds": round(cpu_seconds, 4),
-            "wall_seconds": round(wall_seconds, 2),
-            "peak_bytes": peak_bytes(),
-            "peak_anonymous_bytes": max(most, anonymous_bytes()),
-        }
-
-
-def anonymous_bytes() -> int:
-    """Resident memory of this process that is no mapped file (Linux)."""
-    found = re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1]) * 1024
 
 
 if __name__ == "__main__":

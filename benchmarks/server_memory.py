@@ -18,7 +18,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from machine import write_result
+from machine import memory, reset_peak, write_result
 
 NUM_CLIENTS = (20, 200, 2000)
 METHODS: dict[str, dict[str, Any]] = {"fedavg": {}, "scaffold": {}}
@@ -56,12 +56,6 @@ def prepare(num_clients: int, folder: Path) -> None:
     train_tiny(load_clients(folder / "clients").rows.select(range(100)), folder / "base", config=TOY)
 
 
-def memory(name: str) -> int:
-    """Return a line of this process's memory in bytes: VmRSS now, VmHWM at most since the last reset."""
-    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return int(lines[name].split()[0]) * 1024
-
-
 def run(folder: Path, settings: dict[str, Any]) -> None:
     """Train and print the peak of memory after ten rounds and at the end as JSON."""
     warnings.simplefilter("ignore")
@@ -84,7 +78,7 @@ def run(folder: Path, settings: dict[str, Any]) -> None:
         callbacks=[lambda record: peaks.append(memory("VmHWM"))],
     )
     before = memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM
+    reset_peak()
     started = time.process_time()
     state = trainer.train()
     remembered = sum(path.stat().st_size for path in (folder / "run").glob("client_memory/*/*"))

@@ -272,9 +272,10 @@ def _client_table(
 def _row_table(rows: Any, split: str, tokens_N: Counts, sums: Sums) -> pa.Table:
     """The scores of each row, null where a row was not scored."""
     scored_N = tokens_N > 0
+    names = rows.select_columns(["client_id", "row_id", "language"]).with_format("arrow")[:]
     columns: dict[str, Any] = {
         "split": pa.array([split] * rows.num_rows, pa.string()),
-        **{name: pa.array(rows[name][:], pa.string()) for name in ("client_id", "row_id", "language")},
+        **{name: names[name].cast(pa.string()) for name in names.column_names},
         "num_tokens": pa.array(tokens_N, pa.int64()),
     }
     for name, (numerator_N, denominator_N) in sums.items():
