@@ -92,10 +92,10 @@ def _tiles(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     tiles.append((str(1 + len(summary.get("policies", {}))), "policies scored alike"))
     if summary.get("suites"):
-        tiles.append((str(len(summary["suites"])), "suites"))
+        tiles.append((str(len(summary["suites"])), "suite" + "s" * (len(summary["suites"]) != 1)))
     if summary.get("cost"):
         cost = summary["cost"]
-        tiles.append((f"{cost['total_mib']:,.1f} MiB", f"sent in {cost['num_rounds']:,} rounds"))
+        tiles.append((f"{cost['total_mib']:,.1f} MiB", f"sent in {cost['num_rounds']:,} round{'s' * (cost['num_rounds'] != 1)}"))
     return tiles
 
 
@@ -106,19 +106,19 @@ def _settings(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     if summary["reference"] is not None:
         lines.append(("reference", str(summary["reference"]["name"])))
     for label, other in summary.get("policies", {}).items():
-        lines.append((name_of(label, summary), str(other["policy"]["name"])))
+        lines.append((f"policy: {name_of(label, summary)}", str(other["policy"]["name"])))
     for group in FLAT_SETTINGS:
         lines += [(f"{group}: {name}", _plain(value)) for name, value in summary[group].items()]
     for suite, by_policy in summary.get("suites", {}).items():
         record = next(iter(by_policy.values()))
-        said = ", ".join(f"{name} {_plain(value)}" for name, value in record["settings"].items())
-        lines.append((f"suite {suite}, version {record['version']}", said))
+        said = "; ".join(f"{name} {_plain(value)}" for name, value in record["settings"].items())
+        lines.append((f"suite {suite}", f"version {record['version']}; {said}"))
     return lines
 
 
 def _plain(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "; ".join(f"{name} {_plain(item)}" for name, item in value.items())
+        return ", ".join(f"{name} {_plain(item)}" for name, item in value.items() if item is not None)
     if isinstance(value, list | tuple):
         return ", ".join(map(_plain, value))
     return "none" if value is None else str(value)
