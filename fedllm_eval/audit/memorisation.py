@@ -157,9 +157,10 @@ def sampled_secrets(
         texts = generate_answers(
             policy,
             [conversation] * num,
+            draws=range(attempt * num, (attempt + 1) * num),
             max_new_tokens=max_new_tokens,
             temperature=temperature,
-            seed=seed + attempt,
+            seed=seed,
             batch_size=batch_size,
         )
         found |= {" ".join(text.split()): None for text in texts if text.strip()}

@@ -95,7 +95,8 @@ def _tiles(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         tiles.append((str(len(summary["suites"])), "suite" + "s" * (len(summary["suites"]) != 1)))
     if summary.get("cost"):
         cost = summary["cost"]
-        tiles.append((f"{cost['total_mib']:,.1f} MiB", f"sent in {cost['num_rounds']:,} round{'s' * (cost['num_rounds'] != 1)}"))
+        rounds = f"{cost['num_rounds']:,} round" + "s" * (cost["num_rounds"] != 1)
+        tiles.append((f"{cost['total_mib']:,.1f} MiB", f"sent in {rounds}"))
     return tiles
 
 
