@@ -11,7 +11,7 @@ seed, would give, to the bit.
 
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy, deepcopy
 from functools import partial
@@ -30,6 +30,7 @@ from fedllm_train.client_memory import ClientMemory
 from fedllm_train.compression import RESIDUAL, Upload
 from fedllm_train.engine import ClientTask, ClientUpdate, LeftOut
 from fedllm_train.local_work import LocalWork
+from fedllm_train.lora_core import cored, split_cores
 from fedllm_train.objectives import ClientArgs, keeps_reference, objective_of, rows_of_visit
 from fedllm_train.reference import ReferenceCache
 from fedllm_train.seeds import stream_seed
@@ -37,6 +38,7 @@ from fedllm_train.sft_kernel import plain_loss
 from fedllm_train.strategy import Strategy
 from fedllm_train.tokens import TokenCache
 from fedllm_train.visit import Correction, Visit
+from fedllm_train.weight_gradients import first_step, weight_gradients
 
 __all__ = ["ResidentTrainer"]
 
@@ -144,6 +146,7 @@ class ResidentTrainer:
             num_steps=num_steps,
             learning_rate=task.learning_rate,
             fitter=fits,
+            stepper=fits.first_step,
         )
         if task.personal:
             update = {"adapter": self._strategy.personal_adapter(visit)}
@@ -179,7 +182,8 @@ class ResidentTrainer:
     ) -> tuple[Adapter, dict[str, float]]:
         """Train an adapter on encoded rows with a fresh optimizer; return it with the means of what TRL logged."""
         trainer = self._trainer
-        self.live_adapter.load(start)
+        factors, cores = split_cores(start)
+        self.live_adapter.load(factors)
         trainer.train_dataset = rows_of_visit(rows, trainer.args, seed)
         trainer.args.learning_rate = learning_rate
         trainer.args.max_steps = num_steps
@@ -188,15 +192,31 @@ class ResidentTrainer:
         forward = trainer.model.__dict__.get("forward")
         # The order of the rows and any dropout follow from the seed last set, as in a trainer built with it.
         set_seed(seed)
-        with self.live_adapter.training_only(trains) as trained, shifted(self.model, base_shift):
+        with (
+            self.live_adapter.training_only(trains) as trained,
+            shifted(self.model, base_shift),
+            cored(self.model, cores, trains) as between,
+        ):
+            trained |= {name: core for name, core in between.items() if core.requires_grad}
             trainer.correct_gradients = None if correct is None else partial(_correct, correct, trained)
+            trainer.frozen = [each for name, each in self.live_adapter.parameters.items() if name not in trained]
             trainer.train()
+            cores = {name: core.detach().cpu().clone() for name, core in between.items()}
         if forward is None:
             trainer.model.__dict__.pop("forward", None)
         else:
             trainer.model.__dict__["forward"] = forward
         logged = trainer.state.log_history[-1]
-        return self.live_adapter.read(), {k: float(v) for k, v in logged.items() if k not in _NOT_METRICS}
+        return self.live_adapter.read() | cores, {k: float(v) for k, v in logged.items() if k not in _NOT_METRICS}
+
+    def first_step(
+        self, start: Adapter, rows: Any, *, learning_rate: float, seed: int, num_steps: int
+    ) -> tuple[Adapter, dict[str, float]]:
+        """Return full fine-tuning's first step on the adapted weights, estimated over the batches of a `fit`."""
+        with weight_gradients(self.model) as gradients:
+            # A rate of 0 leaves every step at the start, and batches, loss and precision are those of any visit.
+            metrics = self.fit(start, rows, learning_rate=0.0, seed=seed, num_steps=num_steps)[1]
+        return first_step(self.model, gradients, learning_rate), metrics
 
     @contextmanager
     def _starting_policy(self) -> Iterator[None]:
@@ -240,6 +260,16 @@ class _Fits:
         self.metrics |= metrics if purpose == "client" else {f"{purpose}/{name}": v for name, v in metrics.items()}
         return adapter
 
+    def first_step(self, start: Adapter) -> Adapter:
+        """Estimate full fine-tuning's first step; the batches it takes count as steps."""
+        task = self._task
+        step, metrics = self._resident.first_step(
+            start, self._rows, learning_rate=task.learning_rate, seed=task.seed, num_steps=self._num_steps
+        )
+        self.total_steps += self._num_steps
+        self.metrics |= metrics
+        return step
+
 
 @torch.no_grad()
 def _correct(correct: Correction, trained: dict[str, torch.nn.Parameter]) -> None:
@@ -278,6 +308,8 @@ def _resident_class(trainer_class: type) -> type:
     class Resident(trainer_class):  # type: ignore[misc]
         correct_gradients: Callable[[], None] | None = None
         """Called when the gradients of an optimizer step are complete, before they are clipped."""
+        frozen: Sequence[torch.nn.Parameter] = ()
+        """Tensors of the adapter that rest."""
         plain_kernel = False
         """Whether the loss comes from the model's ordinary forward."""
 
@@ -290,6 +322,10 @@ def _resident_class(trainer_class: type) -> type:
 
         def training_step(self, *args: Any, **kwargs: Any) -> Any:
             loss = super().training_step(*args, **kwargs)
+            # PEFT lets the whole adapter be trained again when TRL comes back from its "ref"; what rests must not
+            # count where gradients are clipped.
+            for parameter in self.frozen:
+                parameter.grad = None
             if self.correct_gradients is not None and self.accelerator.sync_gradients:
                 self.correct_gradients()
             return loss

@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.config_checks import check_compression, check_evaluation, check_local_work, check_privacy
+from fedllm_train.config_checks import (
+    check_compression,
+    check_core_frame,
+    check_evaluation,
+    check_local_work,
+    check_privacy,
+)
 
 __all__ = ["FederatedConfig", "RunInput"]
 
@@ -116,6 +122,13 @@ class FederatedConfig:
     )
     lora_fair_similarity: Literal["cosine", "frobenius"] = field(
         default="cosine", metadata={"help": "With lora_fair: what the corrected product is compared by."}
+    )
+    core_frame: Literal["gradient", "random"] = field(
+        default="gradient",
+        metadata={
+            "help": "With fed_sb: where the frozen factors come from: gradient (the clients' first full fine-tuning "
+            "step, a round of its own) or random (the run seed; nothing of them is sent)."
+        },
     )
     personal_steps: int = field(
         default=10, metadata={"help": "With fedavg_ft and feddpa: steps of a client's training after the last round."}
@@ -225,6 +238,7 @@ class FederatedConfig:
         check_evaluation(self)
         check_privacy(self)
         check_compression(self)
+        check_core_frame(self)
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}; it must not be negative")
         if self.min_learning_rate is not None and self.min_learning_rate < 0:

@@ -8,7 +8,14 @@ from fedllm_data.errors import ConfigError
 if TYPE_CHECKING:
     from fedllm_train.config import FederatedConfig
 
-__all__ = ["EVALUATION_SETTINGS", "check_compression", "check_evaluation", "check_local_work", "check_privacy"]
+__all__ = [
+    "EVALUATION_SETTINGS",
+    "check_compression",
+    "check_core_frame",
+    "check_evaluation",
+    "check_local_work",
+    "check_privacy",
+]
 
 EVALUATION_SETTINGS = ("eval_every", "eval_rows_per_client", "eval_score", "early_stopping_patience")
 """What is None where nothing is scored during the run."""
@@ -114,3 +121,18 @@ def check_compression(config: "FederatedConfig") -> None:
                     f"{name} is given and upload_codec is {config.upload_codec!r}, which does not look at it; use "
                     "upload_codec topk"
                 )
+
+
+def check_core_frame(config: "FederatedConfig") -> None:
+    """Refuse a frame of Fed-SB that is unknown, or that differential privacy would not cover.
+
+    Raises:
+        ConfigError: naming the setting.
+    """
+    if config.core_frame not in ("gradient", "random"):
+        raise ConfigError(f"core_frame is {config.core_frame!r}; it must be gradient or random")
+    if config.strategy == "fed_sb" and config.dp_clip is not None and config.core_frame == "gradient":
+        raise ConfigError(
+            "dp_clip is given and core_frame is gradient: the frame would be made of clients' gradients without "
+            "clipping or noise; use core_frame random"
+        )

@@ -57,6 +57,8 @@ class Visit:
     """Optimizer steps of a `fit`, unless it says otherwise."""
     learning_rate: float
     fitter: Fit
+    stepper: Callable[[Adapter], Adapter] | None = None
+    """Behind `first_step`."""
 
     def fit(
         self,
@@ -82,3 +84,15 @@ class Visit:
         return self.fitter(
             start, correct=correct, trains=trains, purpose=purpose, num_steps=num_steps, base_shift=base_shift
         )
+
+    def first_step(self, start: Adapter) -> Adapter:
+        """Return what full fine-tuning with AdamW would first add to the adapted weights; nothing is trained.
+
+        Args:
+            start: every tensor of the adapter; the gradients are summed there, over the batches of a `fit`.
+
+        Returns:
+            A shift of the base weights (`base_shift.py`) with `{module}.matrix` for every LoRA module.
+        """
+        assert self.stepper is not None
+        return self.stepper(start)

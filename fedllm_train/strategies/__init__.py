@@ -12,6 +12,7 @@ from fedllm_train.config import FederatedConfig
 from fedllm_train.ranks import client_ranks
 from fedllm_train.strategies.centralized import Centralized
 from fedllm_train.strategies.ditto import Ditto
+from fedllm_train.strategies.fed_sb import FedSB
 from fedllm_train.strategies.fedadagrad import FedAdagrad
 from fedllm_train.strategies.fedadam import FedAdam
 from fedllm_train.strategies.fedavg import FedAvg
@@ -53,6 +54,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "flexlora": FlexLoRA,
     "hetlora": HetLoRA,
     "lora_fair": LoRAFair,
+    "fed_sb": FedSB,
     "fedavg_ft": FedAvgFT,
     "ditto": Ditto,
     "feddpa": FedDPA,

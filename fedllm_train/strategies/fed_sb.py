@@ -1,0 +1,176 @@
+"""Fed-SB (Singhal et al. 2025, arXiv 2502.15436): W = W0 + s B R A with B and A frozen and shared; only R is trained.
+
+Client rule: train R (r, r) from the global R; send R.
+Server rule: R <- sum_k (n_k / n) R_k. The paper's weights are 1 / K.
+
+With one B and one A for all, s B mean(R) A = sum_k p_k s B R_k A: the average is exact. R is r^2 numbers a module,
+whatever the model's width, and under differential privacy the noise enters linearly. s is the adapter's own scaling;
+the released code has s = 1 (lora_alpha = lora_r).
+
+The frame, B and A, is made once (`core_frame`):
+
+random    orthonormal columns and rows drawn from the run's seed: every client draws the same, nothing is sent. R = 0
+          at first, so round 0 begins at the base.
+gradient  (the paper's, from LoRA-SB, Ponkshe et al. 2024, arXiv 2411.19557): the first singular vectors of an estimate
+          of full fine-tuning's first step, and R its singular values, so that B R A begins as the best approximation
+          of that step. A round for itself makes it: each client of the first cohort takes the gradients G of its own
+          loss on the weights, over the batches of one visit at the starting policy, and sends signs: AdamW's first
+          step is -eta sign(G), eta the round's learning rate. The server takes M = sum_k (n_k / n) M_k, in units of s,
+          and U_r S_r V_r' = M. Nothing is trained in that round (its "local steps" are batches), and until the steps
+          of some client came it is repeated.
+
+Where `gradient` differs from the released code: there one process adds up the gradients of rows pooled over all
+clients and takes the sign once, eta being the first value of a warm-up. Here no gradient leaves a client but its
+signs, one byte a weight, averaged as FedAvg would average one step of full fine-tuning; all the same, that one upload
+is as large as the adapted weights in int8, and a server that sees one client's signs learns much about its rows: a
+secure sum hides them, dp_clip does not, and is refused. Where clients disagree on a sign, the mean step is smaller
+than a single one, so R begins smaller the more they differ.
+
+A and B travel down with R in every round where they come from gradients: a client that is new has none of them. One
+that kept them would spare all but r^2 numbers a module. A run that starts from a trained adapter has its product in a
+constant shift of the base (`base_shift.py`), which every client knows. `update_norm` of the round that makes the frame
+counts the change of A, too; `max_update_norm` bounds R, not the signs.
+"""
+
+from typing import Any
+
+import torch
+
+from fedllm_train.adapter import Adapter, Parts, RunningSum
+from fedllm_train.base_shift import PART, travelling
+from fedllm_train.lora import check_factors_only, factor_names, is_b
+from fedllm_train.lora_core import core_name, folded, is_r, random_frame, singular_frame, split_cores, zero_cores
+from fedllm_train.strategy import Federation, OneAdapter, Traits
+from fedllm_train.visit import Visit
+
+__all__ = ["FedSB"]
+
+_STEP, _FRAME, _CORE = "first_step", "frame", "core"
+
+
+class FedSB(OneAdapter):
+    """Train and average a small core between frozen factors."""
+
+    traits = Traits(
+        title="Fed-SB",
+        source="Singhal et al. 2025, arXiv 2502.15436; frame from Ponkshe et al. 2024 (LoRA-SB), arXiv 2411.19557",
+        family="lora",
+        exact_aggregation=True,
+        secure_sum=True,
+        plain_mean=True,
+        needs_lora=True,
+        down="R, with A and B if from gradients",
+        up="R, at first signs of gradients",
+        server_cost="O(adapter); at first O(d m) and one SVD a module if from gradients",
+        shifts_base=True,
+        settings=("core_frame",),
+    )
+
+    def __init__(self, federation: Federation) -> None:
+        """Take how the frame is made, and the run seed."""
+        self._seed = federation.config.seed
+        self._random = federation.config.core_frame == "random"
+
+    def start(self, adapter: Adapter) -> Parts:
+        """Begin with R = 0; what the starting adapter adds, if anything, is in the shift.
+
+        Raises:
+            ConfigError: if the adapter holds anything but LoRA factors, or its rank is above a module's side.
+        """
+        check_factors_only(adapter, "fed_sb")
+        frame = random_frame(adapter, self._seed)
+        nothing = {name: torch.zeros_like(tensor) if is_b(name) else tensor for name, tensor in adapter.items()}
+        state = {"adapter": frame if self._random else nothing, _CORE: zero_cores(adapter)}
+        if self._random:
+            state |= {"adapter": folded(frame, state[_CORE]), _FRAME: frame}
+        shift = _start_shift(adapter)
+        return state | {PART: shift} if shift else state
+
+    def broadcast(self, state: Parts, client_id: str, round_index: int) -> Parts:
+        """Send R, and the frame unless every client can draw it."""
+        sent = {"adapter": state[_CORE]}
+        return sent if self._random or _FRAME not in state else sent | {_FRAME: state[_FRAME]}
+
+    def client_update(self, visit: Visit) -> Parts:
+        """Train R in the frame; where there is none yet, send what full fine-tuning would do first."""
+        core = visit.received["adapter"]
+        if self._random:
+            frame = random_frame(visit.start_adapter, self._seed)
+        elif _FRAME in visit.received:
+            frame = visit.received[_FRAME]
+        else:
+            return {"adapter": core, _STEP: _as_signs(visit.first_step(visit.start_adapter))}
+        trained = visit.fit(frame | core, trains=is_r, base_shift=travelling(_start_shift(visit.start_adapter)))
+        return {"adapter": split_cores(trained)[1]}
+
+    def expects(self, state: Parts, client_id: str, round_index: int) -> Parts:
+        """Expect R, and signs for every weight where there is no frame yet."""
+        expected = {"adapter": state[_CORE]}
+        return expected if _FRAME in state else expected | {_STEP: _shapes_of_signs(state["adapter"])}
+
+    def contribution(self, state: Parts, update: Parts, num_rows: int) -> tuple[Adapter, float]:
+        """Return the client's core in the frame of all, as plain factors; nothing where there is no frame yet."""
+        return (folded(state[_FRAME], update["adapter"]) if _FRAME in state else {}), num_rows
+
+    def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
+        """Add n_k R_k, or n_k M_k."""
+        if _STEP in update:
+            sums.setdefault(_STEP, RunningSum()).add(_from_signs(update[_STEP]), num_rows)
+        else:
+            sums.setdefault(_CORE, RunningSum()).add(update["adapter"], num_rows)
+
+    def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
+        """Average R, or make the frame of the mean step."""
+        if _STEP in sums:
+            frame, core = _frame_of(sums[_STEP].mean(), state["adapter"])
+        else:
+            frame, core = state[_FRAME], sums[_CORE].mean()
+        return state | {"adapter": folded(frame, core), _FRAME: frame, _CORE: core}
+
+
+def _start_shift(adapter: Adapter) -> Adapter:
+    """The product of a trained starting adapter, as `base_shift.py` keeps it; empty for a fresh one."""
+    shift = {}
+    for module, (a, b) in factor_names(adapter).items():
+        if adapter[b].any():
+            shift[f"{module}.left"], shift[f"{module}.right"] = adapter[b].double(), adapter[a].double()
+    return shift
+
+
+def _frame_of(steps: Adapter, like: Adapter) -> tuple[Adapter, Adapter]:
+    frame, cores = {}, {}
+    for module, (a, b) in factor_names(like).items():
+        factors, core = singular_frame(module, steps[module], like[a].shape[0])
+        frame[a], frame[b] = factors.right.to(like[a].dtype), factors.left.to(like[b].dtype)
+        cores[core_name(module)] = core.to(like[a].dtype)
+    return frame, cores
+
+
+def _as_signs(step: Adapter) -> Adapter:
+    """Return a step whose entries differ in their sign alone, as signs and their size, which is nan if one of them is.
+
+    >>> signs = _as_signs({"q.matrix": torch.tensor([[0.5, -0.5, 0.0]])})
+    >>> signs["q.sign"].tolist(), signs["q.size"].tolist(), _from_signs(signs)["q"].tolist()
+    ([[1, -1, 0]], [0.5], [[0.5, -0.5, 0.0]])
+    """
+    signs = {}
+    for name, matrix in step.items():
+        module = name.removesuffix(".matrix")
+        signs[f"{module}.sign"] = matrix.nan_to_num().sign().to(torch.int8)
+        signs[f"{module}.size"] = matrix.abs().max().reshape(1)
+    return signs
+
+
+def _from_signs(signs: Adapter) -> Adapter:
+    modules = [name.removesuffix(".sign") for name in signs if name.endswith(".sign")]
+    return {module: signs[f"{module}.sign"].double() * signs[f"{module}.size"].double() for module in modules}
+
+
+def _shapes_of_signs(adapter: Adapter) -> Adapter:
+    """Tensors of the shapes that are expected, which take no memory."""
+    shapes = {}
+    for module, (a, b) in factor_names(adapter).items():
+        shape = (adapter[b].shape[0], adapter[a].shape[1])
+        shapes[f"{module}.sign"] = torch.zeros((), dtype=torch.int8).expand(shape)
+        shapes[f"{module}.size"] = torch.zeros(1)
+    return shapes
