@@ -111,6 +111,61 @@ def test_a_cached_reference_gives_the_run_that_computes_it_in_every_step(kit, tm
         torch.testing.assert_close(adapters[1][name], tensor, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("strategy", "round_index", "rests", "with_start_adapter"),
+    [("ffa_lora", 0, "lora_A", False), ("ffa_lora", 0, "lora_A", True), ("rolora", 1, "lora_B", True)],
+)
+def test_what_rests_has_no_gradient_to_clip_when_the_reference_is_computed_in_the_step(
+    kit, tmp_path, strategy, round_index, rests, with_start_adapter
+):
+    """TRL switches to the reference and back, and PEFT then lets all of the adapter be trained again."""
+    start = None
+    if with_start_adapter:
+        kit.make_trainer(tmp_path / "sft", num_rounds=1).train()
+        start = str(tmp_path / "sft")
+    ended = []
+    for cache in (False, True):
+        trainer = FederatedTrainer(
+            kit.make_model(),
+            FederatedConfig(
+                output_dir=str(tmp_path / str(cache)), strategy=strategy, num_rounds=2, cohort_size=1, local_steps=5,
+                reference_cache=cache,
+            ),
+            kit.make_clients("preference", {"ann": 7}),
+            # Plain steps, long ones, that a clip shortens: what else is clipped together shows in the result.
+            kit.trl_args("dpo", optim="sgd", max_grad_norm=1e-3),
+            None if start else kit.lora(),
+            adapter=start,
+            tokenizer=kit.make_tokenizer(),
+        )  # fmt: skip
+        resident = trainer._resident_trainer()
+        accelerator, live, sent = resident.trainer.accelerator, resident.live_adapter, trainer.start_adapter
+        clip, norms, resting = accelerator.clip_grad_norm_, [], []
+
+        def spy(parameters, *limits, clip=clip, live=live, norms=norms, resting=resting):
+            resting.extend(name for name, each in live.parameters.items() if rests in name and each.grad is not None)
+            norms.append(clip(parameters, *limits))
+            return norms[-1]
+
+        accelerator.clip_grad_norm_ = spy
+        update = resident.train_client(
+            ClientTask(
+                round_index=round_index,
+                client_id="ann",
+                message=codec.encode({"adapter": sent}),
+                learning_rate=30.0,
+                seed=1,
+            )
+        )
+        assert resting == []
+        assert len(norms) == 5
+        assert float(min(norms)) > 1e-3  # every step was clipped
+        ended.append(codec.decode(update.message)["adapter"])
+        assert any(not torch.equal(each, sent[name]) for name, each in ended[-1].items())
+    for name, tensor in ended[0].items():
+        torch.testing.assert_close(ended[1][name], tensor, rtol=0, atol=1e-5)
+
+
 def test_the_reference_of_a_client_is_computed_once_a_run(kit, tmp_path):
     trainer = kit.make_trainer(tmp_path / "run", "dpo")
     inner = trainer._resident_trainer().trainer
