@@ -97,8 +97,9 @@ def audit_run(
     """
     from fedllm_data.clients import load_clients
     from fedllm_eval.audit import audit_canaries, audit_membership, read_secrets
+    from fedllm_eval.folders import check_out, replace_folder
     from fedllm_eval.policies import Policy, load_policy, load_reference
-    from fedllm_eval.results import check_out, replace_folder, without_nan
+    from fedllm_eval.results import without_nan
 
     if out is not None:
         check_out(out, FILES)

@@ -14,11 +14,8 @@ interval and the number of clients and items behind it, split by split. The fold
 import importlib.metadata
 import json
 import math
-import os
 import re
-import shutil
-import tempfile
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fedllm_data.errors import ConfigError, MetricError
+from fedllm_eval.folders import link_tree, replace_folder
 from fedllm_eval.scores import ClientScores
 
 if TYPE_CHECKING:
@@ -37,11 +35,9 @@ if TYPE_CHECKING:
 __all__ = [
     "FORMAT",
     "Results",
-    "check_out",
     "join_results",
     "make_results",
     "read_results",
-    "replace_folder",
     "without_nan",
     "write_results",
 ]
@@ -240,7 +236,7 @@ def write_results(results: Results, out: Path) -> None:
         _fill(results, folder)
         if (work := Path(out) / WORK).is_dir():
             # Finished parts outlive the swap of folders; as links they cost no space.
-            shutil.copytree(work, folder / WORK, copy_function=_link)
+            link_tree(work, folder / WORK)
 
     replace_folder(out, fill, FILES)
 
@@ -271,13 +267,6 @@ def _folder_name(label: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", label)
 
 
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-
-
 def read_results(folder: Path) -> Results:
     """Read what `write_results` wrote: the summary and the per-client table; the other files stay on disk.
 
@@ -297,51 +286,6 @@ def read_results(folder: Path) -> Results:
     if version != FORMAT:
         raise ConfigError(f"{path} has format {version!r}, this version reads {FORMAT!r}; score the policy again")
     return Results(summary, table)
-
-
-def check_out(out: Path, files: Sequence[str]) -> None:
-    """Check that a folder may be written: before the work, not after it.
-
-    Args:
-        out: the folder to appear.
-        files: the names it may hold already.
-
-    Raises:
-        ConfigError: if `out` is a file, or a folder that holds other files.
-
-    >>> check_out(Path("fresh"), ["results.json"])
-    """
-    out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out {out} is a file; name a folder")
-    foreign = sorted(path.name for path in out.iterdir() if path.name not in files) if out.exists() else []
-    if foreign:
-        raise ConfigError(f"--out {out} holds other files ({', '.join(foreign[:3])}); name a new folder")
-
-
-def replace_folder(out: Path, fill: Callable[[Path], None], files: Sequence[str]) -> None:
-    """Fill a temporary sibling folder and put it in the place of `out`.
-
-    Args:
-        out: the folder to appear.
-        fill: called with the temporary folder.
-        files: the names `out` may hold already; anything else in it stops the write before it starts.
-
-    Raises:
-        ConfigError: if `out` is a file, or a folder that holds other files.
-    """
-    out = Path(out)
-    check_out(out, files)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        (fresh := temporary / "new").mkdir()
-        fill(fresh)
-        if out.exists():
-            os.rename(out, temporary / "old")
-        os.rename(fresh, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _with_perplexity(scores: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from fedllm_data.clients import ClientDataset, load_clients
 from fedllm_data.errors import ConfigError
 from fedllm_data.repo import FolderRepo, open_repo, split_of_file
+from fedllm_eval.folders import check_out
 from fedllm_eval.parts import Parts
-from fedllm_eval.results import FILES, WORK, Results, check_out, join_results, make_results, write_results
+from fedllm_eval.results import FILES, WORK, Results, join_results, make_results, write_results
 from fedllm_eval.suite_runs import SuitePlan, check_suites, make_plan_judge, run_suites, suites_against_base
 
 if TYPE_CHECKING:
