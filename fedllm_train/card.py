@@ -1,7 +1,8 @@
 """The model card of a finished run, from what its folder holds: config.yaml, rounds.jsonl and scores if there are any.
 
-The words are in `cards/model.md.jinja`. A base model or dataset that is a local folder is named by its last part only:
-a card must not tell the paths of the machine it was made on.
+In the place of rounds.jsonl there may be releases.jsonl, which tells nothing of who took part (`publish.py`); then
+neither does the card. The words are in `cards/model.md.jinja`. A base model or dataset that is a local folder is named
+by its last part only: a card must not tell the paths of the machine it was made on.
 """
 
 import json
@@ -14,7 +15,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from fedllm_train.files import write_bytes
 from fedllm_train.run_folder import read_config
 
-__all__ = ["write_run_card"]
+__all__ = ["RELEASES", "is_hub_id", "read_rounds", "write_run_card"]
+
+RELEASES = "releases.jsonl"
+"""What a private run is published with in the place of rounds.jsonl."""
 
 _TASKS = {
     "sft": "supervised fine-tuning (SFT)",
@@ -42,7 +46,7 @@ def write_run_card(run: Path, *, repo_id: str | None = None) -> Path:
         ConfigError: if the folder is not a run folder.
     """
     config = read_config(run)
-    rounds = [json.loads(line) for line in (run / "rounds.jsonl").read_text(encoding="utf-8").splitlines()]
+    rounds = read_rounds(run)
     scores = run / "scores" / "results.md"
     environment = Environment(
         loader=PackageLoader("fedllm_train", "cards"), undefined=StrictUndefined, keep_trailing_newline=True
@@ -50,11 +54,19 @@ def write_run_card(run: Path, *, repo_id: str | None = None) -> Path:
     text = environment.get_template("model.md.jinja").render(
         title=(repo_id or run.name).split("/")[-1],
         scores=scores.read_text(encoding="utf-8") if scores.is_file() else None,
+        rounds_file="rounds.jsonl" if (run / "rounds.jsonl").is_file() else RELEASES,
         **_setting(config, run, repo_id),
         **_course(config, rounds),
     )
     write_bytes(run / "README.md", text.encode())
     return run / "README.md"
+
+
+def read_rounds(run: Path) -> list[dict[str, Any]]:
+    """Return the records of a run's rounds, or of its releases where there are no others."""
+    path = run / "rounds.jsonl"
+    text = (path if path.is_file() else run / RELEASES).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def _setting(config: dict[str, Any], run: Path, repo_id: str | None) -> dict[str, Any]:
@@ -85,7 +97,7 @@ def _setting(config: dict[str, Any], run: Path, repo_id: str | None) -> dict[str
         "method": traits,
         "base": base,
         "base_revision": model["revision"],
-        "hub_revision": model["revision"] if _is_hub_id(model["name"]) else None,
+        "hub_revision": model["revision"] if is_hub_id(model["name"]) else None,
         "start_adapter": config["start_adapter"],
         "dataset": dataset,
         "dataset_revision": data["revision"],
@@ -100,14 +112,15 @@ def _setting(config: dict[str, Any], run: Path, repo_id: str | None) -> dict[str
         "privacy": config.get("privacy"),
         "load_best": federated.get("load_best", False),
         "adapter_path": repo_id or f"{run.name}/{'adapter' if is_adapter else 'model'}",
-        **{key: federated[key] for key in ("strategy", "num_rounds", "cohort_size", "min_learning_rate", "seed")},
+        "seed": federated.get("seed"),
+        **{key: federated[key] for key in ("strategy", "num_rounds", "cohort_size", "min_learning_rate")},
     }
 
 
 def _course(config: dict[str, Any], rounds: list[dict[str, Any]]) -> dict[str, Any]:
     """What happened in the rounds."""
-    visits = [visit for record in rounds for visit in record["clients"]]
-    losses = [record["train_loss"] for record in rounds if record["train_loss"] is not None]
+    visits = [visit for record in rounds for visit in record.get("clients", [])]
+    losses = [loss for record in rounds if (loss := record.get("train_loss")) is not None]
     errors = [each for record in rounds if (each := record.get("aggregation_error")) is not None]
     monitor = rounds[-1].get("monitor") or next((r["monitor"] for r in reversed(rounds) if "monitor" in r), {})
     default_score = "heldout_loss" if config["task"] == "sft" else "implicit_reward_loss"
@@ -115,9 +128,9 @@ def _course(config: dict[str, Any], rounds: list[dict[str, Any]]) -> dict[str, A
         "rounds_done": len(rounds),
         "clients_seen": len({visit["client_id"] for visit in visits}),
         "num_visits": len(visits),
-        "left_out": sum(len(record["left_out"]) for record in rounds),
+        "left_out": sum(len(record.get("left_out", [])) for record in rounds),
         "rounds_without_step": sum(not record.get("server_step", True) for record in rounds),
-        "ledger": rounds[-1]["ledger"],
+        "ledger": rounds[-1].get("ledger"),
         "first_loss": losses[0] if losses else None,
         "last_loss": losses[-1] if losses else None,
         "aggregation_error": sum(errors) / len(errors) if errors else None,
@@ -169,8 +182,8 @@ def _upload(federated: dict[str, Any]) -> str | None:
 def _front_matter(config: dict[str, Any], base: str, dataset: str, is_lora: bool) -> str:
     tags = ["federated-learning", config["task"], *(["lora"] if is_lora else []), "trl", "fedllm-commons"]
     card = ModelCardData(
-        base_model=base if _is_hub_id(config["model"]["name"]) else None,
-        datasets=[dataset] if _is_hub_id(config["data"]["name"]) else None,
+        base_model=base if is_hub_id(config["model"]["name"]) else None,
+        datasets=[dataset] if is_hub_id(config["data"]["name"]) else None,
         library_name="peft" if config["peft"] else "transformers",
         pipeline_tag="text-generation",
         tags=tags,
@@ -179,8 +192,13 @@ def _front_matter(config: dict[str, Any], base: str, dataset: str, is_lora: bool
 
 
 def _public_name(name: str | None) -> str:
-    return "a model made in memory" if name is None else name if _is_hub_id(name) else Path(name).name
+    return "a model made in memory" if name is None else name if is_hub_id(name) else Path(name).name
 
 
-def _is_hub_id(name: str | None) -> bool:
+def is_hub_id(name: str | None) -> bool:
+    """Return whether a model or dataset was named by its Hub id, not by a folder.
+
+    >>> is_hub_id("org/fed-oasst"), is_hub_id("/data/fed-oasst"), is_hub_id(None)
+    (True, False, False)
+    """
     return name is not None and name.count("/") == 1 and not name.startswith((".", "/")) and not Path(name).exists()

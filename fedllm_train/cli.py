@@ -39,6 +39,17 @@ def _parser() -> argparse.ArgumentParser:
     tiny.add_argument("--steps", type=int, default=None, help="optimizer steps (default: about a minute's worth)")
     tiny.add_argument("--seed", type=int, default=0)
     tiny.set_defaults(command=_tiny)
+    publish = commands.add_parser("publish", help="publish a finished run on the Hub, in one commit")
+    publish.add_argument("run", type=Path, metavar="RUN", help="a finished run folder")
+    publish.add_argument("--repo", required=True, metavar="ORG/NAME", help="the model on the Hub")
+    publish.add_argument("--private", action="store_true", help="make a new repo private")
+    publish.add_argument(
+        "--include-scores",
+        action="store_true",
+        help="of a run with differential privacy, push its scores too, though the guarantee does not cover them",
+    )
+    publish.add_argument("--json", action="store_true", help="print JSON instead of lines")
+    publish.set_defaults(command=_publish)
     methods = commands.add_parser("methods", help="list the federated algorithms and what each can and cannot do")
     methods.add_argument("--json", action="store_true", help="machine-readable")
     methods.set_defaults(command=_methods)
@@ -128,6 +139,20 @@ def _tiny(arguments: argparse.Namespace) -> None:
         f"{arguments.out}: {result.num_parameters:,} parameters, {result.num_steps} steps in "
         f"{result.train_seconds:.0f} s, loss {result.first_loss:.3f} -> {result.last_loss:.3f}"
     )
+
+
+def _publish(arguments: argparse.Namespace) -> None:
+    from fedllm_train.publish import publish_run
+
+    result = publish_run(
+        arguments.run, arguments.repo, private=arguments.private, include_scores=arguments.include_scores
+    )
+    if arguments.json:
+        names = ("repo_id", "revision", "url", "is_unchanged")
+        said = {name: getattr(result, name) for name in names} | {"lines": result.lines()}
+        print(json.dumps(said, indent=2, ensure_ascii=False))
+    else:
+        print("\n".join([f"{result.url} is at {result.revision}", *result.lines()]))
 
 
 def _methods(arguments: argparse.Namespace) -> None:

@@ -240,11 +240,11 @@ class FederatedTrainer:
         """
         return score_finished_run(self.run, self.clients, **options)
 
-    def push_to_hub(self, repo_id: str, *, private: bool = False, token: str | None = None) -> "PushResult":
-        """Publish the finished run as a model repo, in one commit: adapter, card, config, rounds and scores."""
+    def push_to_hub(self, repo_id: str, **options: Any) -> "PushResult":
+        """Publish the finished run as a model repo in one commit; options as in `fedllm_train.publish.publish_run`."""
         from fedllm_train.publish import publish_run
 
-        return publish_run(self.run, repo_id, private=private, token=token)
+        return publish_run(self.run, repo_id, **options)
 
     def config_record(self) -> dict[str, Any]:
         """Return the resolved settings as they stand in `config.yaml`."""

@@ -1,0 +1,87 @@
+"""What of a run with differential privacy may be published: what its (epsilon, delta) covers, and no more.
+
+The guarantee covers the global adapters of all rounds. Whatever is calculated from them and from settings alone is
+covered with them (post-processing; Dwork and Roth 2014, Proposition 2.1). The other things a run folder holds are
+about single clients, or about who was there, and got no noise. So a round is published as a line of `releases.jsonl`,
+with the fields of `COVERED`, and `config.yaml` without the seed, from which noise and cohorts can be drawn again.
+
+A new field of a round's record stays in the run folder until it is listed here.
+"""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from typing import Any
+
+__all__ = ["COVERED", "LEAST_SECRET_SEED", "NOT_COVERED", "covered_config", "covered_round", "is_private"]
+
+COVERED = {
+    "round_index": "a count",
+    "learning_rate": "a setting: the cosine over rounds",
+    "update_norm": "the distance of two global adapters that both are released",
+    "adapter_sha256": "a digest of the global adapter and of server state that was calculated from the ones before",
+    "privacy": "unit, epsilon and delta: calculated from settings",
+}
+"""Field of a round's record -> why it may be published."""
+
+NOT_COVERED = {
+    "clients": "who took part, with rows, losses and times of each",
+    "left_out": "who took part and failed, and why",
+    "train_loss": "a mean over the rows of those who took part, without noise",
+    "aggregation_error": "calculated from single updates, where it is calculated at all",
+    "server_step": "always true in a private run",
+    "eval": "scores on clients' rows, without noise",
+    "eval_score": "which of them decides what is best; a setting, of no use without them",
+    "eval_seconds": "belongs to them",
+    "monitor": "the best of those scores",
+    "ledger": "bytes, steps and seconds add up over those who took part, so they tell how many there were",
+    "seconds": "longer where more clients took part",
+    "num_clipped": "of `privacy`: counts clients, without noise",
+}
+"""Field of a round's record -> why it stays in the run folder."""
+
+_PRIVACY = ("unit", "epsilon", "delta")
+
+LEAST_SECRET_SEED = 2**32
+"""Below it a seed is soon found by trying: the starting adapter, often part of the finished one, is drawn from it."""
+
+
+def is_private(config: Mapping[str, Any]) -> bool:
+    """Return whether a run's `config.yaml` states a guarantee; clipping without noise gives none.
+
+    >>> is_private({"privacy": {"epsilon": 8.0}}), is_private({"privacy": {"epsilon": None}}), is_private({})
+    (True, False, False)
+    """
+    return (config.get("privacy") or {}).get("epsilon") is not None
+
+
+def covered_round(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the guarantee covers of a round's record.
+
+    >>> record = {"round_index": 0, "train_loss": 2.5, "privacy": {"epsilon": 1.0, "num_clipped": 3}}
+    >>> covered_round(record)
+    {'round_index': 0, 'privacy': {'epsilon': 1.0}}
+    """
+    covered = {name: record[name] for name in COVERED if name in record}
+    if "privacy" in covered:
+        covered["privacy"] = {name: value for name, value in covered["privacy"].items() if name in _PRIVACY}
+    return covered
+
+
+def covered_config(config: Mapping[str, Any], *, dataset_is_public: bool) -> dict[str, Any]:
+    """Return the settings without seeds, and without the digest of a dataset that is not on the Hub.
+
+    Args:
+        config: as in `config.yaml`.
+        dataset_is_public: whether the dataset's revision is a commit; a digest of a folder's rows would let whoever
+            has all rows but one client's try whether they were these.
+
+    >>> covered_config({"federated": {"seed": 5, "num_rounds": 2}}, dataset_is_public=True)
+    {'federated': {'num_rounds': 2}}
+    """
+    covered = deepcopy(dict(config))
+    for section, names in (("federated", ("seed",)), ("client", ("seed", "data_seed"))):
+        for name in names:
+            covered.get(section, {}).pop(name, None)
+    if not dataset_is_public and "data" in covered:
+        covered["data"]["revision"] = None
+    return covered
