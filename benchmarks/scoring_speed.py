@@ -39,8 +39,9 @@ def plain_loop(model: Any, sequences: list[tuple[list[int], list[int]]], batch_s
             attention = torch.tensor([[1] * len(ids) + [0] * (width - len(ids)) for ids, _ in batch])
             mask = torch.tensor([own + [0] * (width - len(own)) for _, own in batch])
             logits = model(input_ids=input_ids, attention_mask=attention).logits[:, :-1].float()
-            loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), input_ids[:, 1:], reduction="none")
-            found += (-(loss * mask[:, 1:]).sum(-1)).tolist()
+            targets = input_ids[:, 1:].flatten()
+            loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets, reduction="none")
+            found += (-(loss.reshape(len(batch), -1) * mask[:, 1:]).sum(-1)).tolist()
     return np.array(found)
 
 
