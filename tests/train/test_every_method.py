@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM
 from fedllm_data.cli import main as fedllm_data
 from fedllm_data.clients import load_clients
 from fedllm_train.cli import main as fedllm_train
+from fedllm_train.lora import factor_names
 from fedllm_train.strategies import STRATEGIES
 
 ROOT = Path(__file__).parents[2]
@@ -38,8 +39,10 @@ FACTORS = {
     "B": (0, 1),
     "A + B": (1, 1),
     "A or B, in turns": (0.5, 0.5),
+    "R, with A and B if from gradients": (0.5, 0.5, 1),
+    "R, at first signs of gradients": (0, 0, 1, 0.5),
 }
-"""What `Traits.down` and `Traits.up` say travels in a round, as sets of A and of B; on average over two rounds."""
+"""What `Traits.down` and `Traits.up` say travels in a round, on average over two: sets of A, of B, of R, of signs."""
 
 
 @pytest.fixture(scope="session")
@@ -141,18 +144,22 @@ def check_bytes(records, traits, adapter):
     for name, tensor in adapter.items():  # of a shifted base the finished adapter has a higher rank
         factor = "A" if "lora_A" in name else "B"
         values[factor] += RANK * tensor.shape[factor == "A"]
+    modules = factor_names(adapter).values()
+    values["R"] = RANK**2 * len(modules)
+    sign_bytes = sum(adapter[b].shape[0] * adapter[a].shape[1] for a, b in modules)
     # Clients of ranks 2 and 4 send 3/4 of what two of rank 4 would.
     share = 0.75 if traits.mixed_ranks else 1.0
     header = 200  # bytes, at most, for a tensor's name, shape and place
-    whole = visits * 4 * sum(values.values())
+    whole = visits * 4 * (values["A"] + values["B"])
     for name, what in (("download_bytes", traits.down), ("upload_bytes", traits.up)):
         counted = records[-1]["ledger"][name]
         if what == "nothing":
             assert counted == 0
         elif what in FACTORS:
-            num_a, num_b = FACTORS[what]
-            payload = visits * 4 * share * (num_a * values["A"] + num_b * values["B"])
-            num_tensors = visits * (num_a + num_b) * len(adapter) / 2
+            num_a, num_b, num_r, num_signs = (*FACTORS[what], 0, 0)[:4]
+            payload = visits * 4 * share * (num_a * values["A"] + num_b * values["B"] + num_r * values["R"])
+            payload += visits * num_signs * sign_bytes
+            num_tensors = visits * (num_a + num_b + num_r + 2 * num_signs) * len(modules)  # signs have a size
             assert payload < counted < payload + header * num_tensors, name
         else:  # a shift of the base weights: none in the first round, and of rank 6 at most after it
             assert 0 < counted < 1.5 * whole + header * visits * len(adapter), name
