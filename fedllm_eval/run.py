@@ -79,7 +79,8 @@ def score_run(
         alone: a run whose personal adapters were each trained on one client alone.
         centralised: a policy trained on all rows.
         language_runs: language code -> a run trained on that language, for the transfer matrix.
-        suites: benchmarks to put to the policy, and to the base where it is scored.
+        suites: benchmarks to put to the policy, and to the base where it is scored; one that sets answers against an
+            opponent takes the base for it, unless it is given a file.
         kl_prompts: estimate KL(policy || base) on answers to so many prompts; 0 leaves it out.
         general_data: a client repo of other conversations, for what was forgotten.
         audit: run the privacy audit, with options of `audit_command.audit_run`; None leaves it out.
