@@ -26,9 +26,9 @@ ASSUMPTIONS = (
     "The server is trusted: it sees updates before the noise is added.",
     "Every client takes part in a round with the same probability, independently of all others and of other rounds "
     "(Poisson sampling), and nobody but the server learns who did. The number of clients is public.",
-    "This was a simulation: noise and cohorts derive from the run's seed, which config.yaml in the run folder names, so "
-    "whoever knows the seed can take the noise off. A deployment must draw both from a secure generator, keep neither, and sample "
-    "the Gaussian in a way that floating-point numbers do not give away.",
+    "This was a simulation: noise and cohorts derive from the run's seed, which config.yaml in the run folder names, "
+    "so whoever knows the seed can take the noise off. A deployment must draw both from a secure generator, keep "
+    "neither, and sample the Gaussian in a way that floating-point numbers do not give away.",
     "Only global adapters are covered: rounds.jsonl, scores on the clients' rows and adapters that clients keep for "
     "themselves are not, nor are the choice of settings by earlier runs and the making of the dataset.",
 )

@@ -41,8 +41,8 @@ NOT_COVERED = {
 
 _PRIVACY = ("unit", "epsilon", "delta")
 
-LEAST_SECRET_SEED = 2**32
-"""Below it a seed is soon found by trying: the starting adapter, often part of the finished one, is drawn from it."""
+LEAST_SECRET_SEED = 2**48
+"""Below it a seed may be found by trying: the starting adapter, often part of the finished one, is drawn from it."""
 
 
 def is_private(config: Mapping[str, Any]) -> bool:

@@ -98,6 +98,6 @@ def _notes(run: Path, config: dict[str, Any], include_scores: bool) -> list[str]
     if config["federated"]["seed"] < LEAST_SECRET_SEED:
         notes.append(
             "the seed is small enough to be found by trying, and noise and cohorts follow from it; train what is "
-            f"published with a random --seed of {LEAST_SECRET_SEED} or more"
+            f"published with a random --seed of {LEAST_SECRET_SEED:,} or more"
         )
     return notes
