@@ -52,6 +52,19 @@ def test_the_gradient_of_the_core_is_that_of_the_weight_between_the_factors(kit)
         torch.testing.assert_close(between[f"{module}.lora_R.weight"].grad, expected, rtol=1e-4, atol=1e-7)
 
 
+def test_a_core_trains_in_whole_precision_on_a_base_in_half(kit):
+    gradients = []
+    for dtype in (torch.float32, torch.bfloat16):
+        model = peft_model(base=kit.make_model().to(dtype))
+        factors, cores = random_parts(model)
+        LiveAdapter(model).load(factors)
+        with cored(model, cores) as between, torch.autocast("cpu", torch.bfloat16, enabled=dtype != torch.float32):
+            model(input_ids=IDS, labels=IDS).loss.backward()
+        gradients.append(torch.cat([core.grad.flatten() for core in between.values()]))
+    assert gradients[1].dtype == torch.float32
+    assert (gradients[1] - gradients[0]).norm() / gradients[0].norm() < 0.05  # bfloat16 keeps 8 bits
+
+
 @pytest.mark.parametrize("transposed", [False, True])
 def test_a_model_with_cores_is_the_model_of_the_folded_adapter(kit, transposed):
     config = GPT2Config(vocab_size=50, n_positions=16, n_embd=12, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0)

@@ -57,6 +57,18 @@ def test_they_are_those_of_an_unfrozen_model(kit, checkpointing):
     assert not any(module._forward_hooks for module in model.modules() if hasattr(module, "lora_A"))
 
 
+def test_half_precision_is_summed_in_whole(kit):
+    """A base in bfloat16 below factors in float32, as on a GPU."""
+    model = adapted(kit.make_model().bfloat16(), trained=False).train()
+    with torch.autocast("cpu", torch.bfloat16):
+        sums = gradients_by_hooks(model)
+    expected = gradients_by_torch(kit.make_model())
+    for module, gradient in sums.items():
+        assert gradient.dtype == torch.float32
+        error = (gradient - expected[module]).norm() / expected[module].norm()
+        assert error < 0.05  # bfloat16 keeps 8 bits
+
+
 def test_transposed_weights_have_their_gradient_in_the_shape_of_b_a():
     torch.manual_seed(0)
     config = GPT2Config(
