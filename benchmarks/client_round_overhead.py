@@ -38,8 +38,8 @@ from fedllm_data.build import build  # noqa: E402
 from fedllm_data.clients import ClientDataset, load_clients  # noqa: E402
 from fedllm_data.sources import SOURCES  # noqa: E402
 from fedllm_train import FederatedConfig, FederatedTrainer, codec  # noqa: E402
-from fedllm_train.engine import ClientTask  # noqa: E402
-from fedllm_train.tiny import TinyConfig, train_tiny  # noqa: E402
+from fedllm_train.engines.engine import ClientTask  # noqa: E402
+from fedllm_train.models.tiny import TinyConfig, train_tiny  # noqa: E402
 
 NUM_CLIENTS, NUM_VISITS, LOCAL_STEPS, BATCH = 5, 5, 10, 8
 LORA = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}

@@ -27,8 +27,8 @@ from trl import DPOConfig  # noqa: E402
 
 from fedllm_data.clients import load_clients  # noqa: E402
 from fedllm_train import FederatedConfig, FederatedTrainer, codec  # noqa: E402
-from fedllm_train.adapter import Adapter  # noqa: E402
-from fedllm_train.engine import ClientTask  # noqa: E402
+from fedllm_train.adapters.arithmetic import Adapter  # noqa: E402
+from fedllm_train.engines.engine import ClientTask  # noqa: E402
 
 BATCH, MAX_LENGTH, LOCAL_STEPS, NUM_VISITS, ROWS = 2, 96, 2, 1, 8
 LORA = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}

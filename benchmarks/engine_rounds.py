@@ -39,7 +39,7 @@ from fedllm_data.build import build  # noqa: E402
 from fedllm_data.clients import ClientDataset, load_clients  # noqa: E402
 from fedllm_data.sources import SOURCES  # noqa: E402
 from fedllm_train import FederatedConfig, FederatedTrainer  # noqa: E402
-from fedllm_train.tiny import TinyConfig, train_tiny  # noqa: E402
+from fedllm_train.models.tiny import TinyConfig, train_tiny  # noqa: E402
 
 ENGINES = Path(__file__).parent / "engines"
 NUM_ROUNDS, WARM_UP, COHORT, RATE = 6, 2, 3, 1e-3

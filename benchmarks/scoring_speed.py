@@ -50,9 +50,9 @@ def speed(
 ) -> dict[str, Any]:
     """Tokens per CPU second of both."""
     from fedllm_data.clients import load_clients
-    from fedllm_eval.chat import encode_messages
-    from fedllm_eval.models import sequence_logps
-    from fedllm_eval.policies import load_policy
+    from fedllm_eval.policy.chat import encode_messages
+    from fedllm_eval.policy.models import sequence_logps
+    from fedllm_eval.policy.policies import load_policy
 
     policy = load_policy(model_name)
     rows = load_clients(data, "unseen").rows
@@ -95,7 +95,7 @@ def tiny_policy() -> Any:
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from fedllm_eval.policies import Backbone, Policy
+    from fedllm_eval.policy.policies import Backbone, Policy
 
     special = ["<|pad|>", "<|end|>", "<|user|>", "<|assistant|>", "<|unk|>"]
     vocabulary = {word: index for index, word in enumerate([*special, *WORDS])}

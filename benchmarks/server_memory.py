@@ -36,7 +36,7 @@ def prepare(num_clients: int, folder: Path) -> None:
     from fedllm_data.build import build
     from fedllm_data.clients import load_clients
     from fedllm_data.source import Source, SourceRow
-    from fedllm_train.tiny import TOY, train_tiny
+    from fedllm_train.models.tiny import TOY, train_tiny
 
     def rows(path: Path | None, seed: int, options: dict[str, str]):
         for client in range(num_clients):

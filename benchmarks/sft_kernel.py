@@ -28,7 +28,7 @@ from fedllm_data.build import build  # noqa: E402
 from fedllm_data.clients import load_clients  # noqa: E402
 from fedllm_data.sources import SOURCES  # noqa: E402
 from fedllm_train import FederatedConfig, FederatedTrainer  # noqa: E402
-from fedllm_train.tiny import TinyConfig, train_tiny  # noqa: E402
+from fedllm_train.models.tiny import TinyConfig, train_tiny  # noqa: E402
 
 BATCH = 8
 

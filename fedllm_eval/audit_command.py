@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedllm_eval.policies import Policy
+    from fedllm_eval.policy.policies import Policy
 
 __all__ = ["add_audit_commands", "audit_lines", "audit_run"]
 
@@ -97,9 +97,9 @@ def audit_run(
     """
     from fedllm_data.clients import load_clients
     from fedllm_eval.audit import audit_canaries, audit_membership, read_secrets
-    from fedllm_eval.folders import check_out, replace_folder
-    from fedllm_eval.policies import Policy, load_policy, load_reference
+    from fedllm_eval.policy.policies import Policy, load_policy, load_reference
     from fedllm_eval.results import without_nan
+    from fedllm_eval.running.folders import check_out, replace_folder
 
     if out is not None:
         check_out(out, FILES)

@@ -34,11 +34,11 @@ from fedllm_data.errors import ConfigError, MetricError, ResumeError
 from fedllm_data.heterogeneity.quality import ScorerInfo
 from fedllm_data.repo import FolderRepo, open_repo, split_of_file
 from fedllm_data.scorers.files import write_scores
-from fedllm_eval.chat import encode_messages
 from fedllm_eval.per_client import sample_positions
+from fedllm_eval.policy.chat import encode_messages
 
 if TYPE_CHECKING:
-    from fedllm_eval.models import Policy
+    from fedllm_eval.policy.models import Policy
 
 __all__ = ["IfdScores", "difficulty", "score_rows"]
 
@@ -84,7 +84,7 @@ def difficulty(
         ConfigError: if the chat template does not let the response's tokens be found.
         MetricError: if the model gives values that are not finite.
     """
-    from fedllm_eval.models import sequence_logps
+    from fedllm_eval.policy.models import sequence_logps
 
     sequences: list[Tokens] = []
     for messages in conversations:
@@ -148,7 +148,7 @@ def score_rows(
         raise ConfigError(f"{out} is a folder; name the scores file, for instance {out / 'scores.parquet'}")
     datasets = _load(repo_or_dir, splits, data_revision)
 
-    from fedllm_eval.models import Policy, load_policy, usable_length
+    from fedllm_eval.policy.models import Policy, load_policy, usable_length
 
     policy = model if isinstance(model, Policy) else load_policy(model, revision)
     length = usable_length(policy.model, max_length)

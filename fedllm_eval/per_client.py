@@ -22,7 +22,7 @@ from fedllm_eval.scores import ClientScores, warnings_about
 from fedllm_eval.scoring.implicit_reward import margins, reward_loss
 
 if TYPE_CHECKING:
-    from fedllm_eval.models import Policy
+    from fedllm_eval.policy.models import Policy
 
 __all__ = ["evaluate_policy", "sample_positions"]
 
@@ -72,7 +72,7 @@ def evaluate_policy(
             tokenizers.
         MetricError: if the model gives values that are not finite.
     """
-    from fedllm_eval.models import message_losses, pair_logps, usable_length
+    from fedllm_eval.policy.models import message_losses, pair_logps, usable_length
 
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}; it must be at least 1")

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fedllm_data.errors import ConfigError, MetricError
-from fedllm_eval.folders import link_tree, replace_folder
+from fedllm_eval.running.folders import link_tree, replace_folder
 from fedllm_eval.scores import ClientScores
 
 if TYPE_CHECKING:
@@ -183,8 +183,8 @@ def join_results(
     Raises:
         MetricError: if two policies were not scored alike.
     """
-    from fedllm_eval.client_tables import gain_records, gain_table, language_records, transfer_records
-    from fedllm_eval.suite_runs import suite_changes, suite_records
+    from fedllm_eval.running.client_tables import gain_records, gain_table, language_records, transfer_records
+    from fedllm_eval.running.suite_runs import suite_changes, suite_records
 
     main = results["policy"]
     others = {label: one for label, one in results.items() if label != "policy"}
@@ -242,8 +242,8 @@ def write_results(results: Results, out: Path) -> None:
 
 
 def _fill(results: Results, folder: Path) -> None:
-    from fedllm_eval.hub_results import write_hub_files
     from fedllm_eval.reporting.page import render_page
+    from fedllm_eval.running.hub_results import write_hub_files
 
     pq.write_table(results.per_client, folder / "per_client.parquet")
     for name, table in (("per_row", results.per_row), ("gains", results.gains)):
@@ -289,7 +289,7 @@ def read_results(folder: Path) -> Results:
 
 
 def _with_perplexity(scores: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    from fedllm_eval.client_tables import perplexity
+    from fedllm_eval.running.client_tables import perplexity
 
     for score in scores.values():
         if score["unit"] == "nats per token":

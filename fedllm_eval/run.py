@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 from fedllm_data.clients import ClientDataset, load_clients
 from fedllm_data.errors import ConfigError
 from fedllm_data.repo import FolderRepo, open_repo, split_of_file
-from fedllm_eval.folders import check_out
-from fedllm_eval.parts import Parts
 from fedllm_eval.results import FILES, WORK, Results, join_results, make_results, write_results
-from fedllm_eval.suite_runs import SuitePlan, check_suites, make_plan_judge, run_suites, suites_against_base
+from fedllm_eval.running.folders import check_out
+from fedllm_eval.running.parts import Parts
+from fedllm_eval.running.suite_runs import SuitePlan, check_suites, make_plan_judge, run_suites, suites_against_base
 
 if TYPE_CHECKING:
-    from fedllm_eval.policies import Policy
-    from fedllm_eval.policy_scores import Scored
+    from fedllm_eval.policy.policies import Policy
+    from fedllm_eval.running.policy_scores import Scored
 
 __all__ = ["score_run"]
 
@@ -107,8 +107,8 @@ def score_run(
     all_clients = _load_splits(repo_or_dir, splits, data_revision)
     general = None if general_data is None else _load_splits(general_data, None, None)[0]
 
-    from fedllm_eval.policies import load_policy, load_reference
-    from fedllm_eval.policy_scores import score_on_splits
+    from fedllm_eval.policy.policies import load_policy, load_reference
+    from fedllm_eval.running.policy_scores import score_on_splits
 
     policy = load_policy(run_or_model, revision)
     judge = make_plan_judge(plan, None if work is None else work / "judgments")
@@ -180,8 +180,8 @@ def _compared(
     language_runs: Mapping[str, str | Path],
 ) -> "dict[str, Scored]":
     """The policies to score by label, the one that was named first."""
-    from fedllm_eval.policies import load_policy
-    from fedllm_eval.policy_scores import Scored, of_run
+    from fedllm_eval.policy.policies import load_policy
+    from fedllm_eval.running.policy_scores import Scored, of_run
 
     found: dict[str, Scored | None] = {"policy": Scored(label="policy", policy=policy)}
     if base is not None:
@@ -200,7 +200,7 @@ def _compared(
 
 def _cost(policy: "Policy", options: Mapping[str, float | None] | None) -> dict[str, Any] | None:
     """What the run cost, where the policy is a run folder with its rounds; stated lines and watts need one."""
-    from fedllm_eval.run_cost import run_cost
+    from fedllm_eval.running.run_cost import run_cost
 
     given: dict[str, Any] = {name: value for name, value in (options or {}).items() if value is not None}
     location = policy.location
@@ -223,7 +223,7 @@ def _beside(
     **options: Any,
 ) -> dict[str, Any]:
     """Distance from the base, general text and audit, as far as they were asked for."""
-    from fedllm_eval.policy_parts import audit_part, general_text_part, kl_part
+    from fedllm_eval.running.policy_parts import audit_part, general_text_part, kl_part
 
     found: dict[str, Any] = {}
     length = {"max_length": options.pop("max_length")}

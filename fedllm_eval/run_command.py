@@ -95,7 +95,7 @@ def suite_plan(arguments: argparse.Namespace) -> Any:
     Raises:
         ConfigError: if an argument is not of the form that it should have.
     """
-    from fedllm_eval.suite_runs import SuitePlan
+    from fedllm_eval.running.suite_runs import SuitePlan
 
     switches: dict[str, dict[str, Any]] = {}
     for name, value in parse_settings(arguments.switch, "--switch", "SUITE.KEY=VALUE").items():

@@ -16,11 +16,11 @@ from peft import PeftConfig
 from trl import ModelConfig, TrlParser
 
 from fedllm_data.errors import ConfigError
+from fedllm_train.clients.objectives import OBJECTIVES, ClientArgs
 from fedllm_train.config import FederatedConfig, RunInput
-from fedllm_train.objectives import OBJECTIVES, ClientArgs
-from fedllm_train.peft_kinds import check_given, peft_config
+from fedllm_train.models.peft_kinds import check_given, peft_config
+from fedllm_train.models.quantization import missing_for_quantization, quantization_config
 from fedllm_train.presets import DECISIVE, PRESETS, preset_defaults
-from fedllm_train.quantization import missing_for_quantization, quantization_config
 
 __all__ = ["RunArguments", "parse_run_arguments", "print_all_flags"]
 

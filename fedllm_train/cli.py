@@ -73,8 +73,8 @@ def _run(task: str, argv: list[str]) -> None:
     arguments = parse_run_arguments(task, argv)
 
     from fedllm_data.clients import load_clients
-    from fedllm_train.finished import finished_folder
-    from fedllm_train.progress import RoundProgress
+    from fedllm_train.monitoring.progress import RoundProgress
+    from fedllm_train.run_files.finished import finished_folder
     from fedllm_train.trainer import FederatedTrainer
 
     for note in arguments.notes:
@@ -128,8 +128,8 @@ def _help_parser(task: str) -> argparse.ArgumentParser:
 def _tiny(arguments: argparse.Namespace) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     from fedllm_data.clients import load_clients
-    from fedllm_train.progress import StepProgress
-    from fedllm_train.tiny import TinyConfig, train_tiny
+    from fedllm_train.models.tiny import TinyConfig, train_tiny
+    from fedllm_train.monitoring.progress import StepProgress
 
     config = TinyConfig() if arguments.steps is None else TinyConfig(num_steps=arguments.steps)
     public = load_clients(arguments.data, split="public")
@@ -142,7 +142,7 @@ def _tiny(arguments: argparse.Namespace) -> None:
 
 
 def _publish(arguments: argparse.Namespace) -> None:
-    from fedllm_train.publish import publish_run
+    from fedllm_train.run_files.publish import publish_run
 
     result = publish_run(
         arguments.run, arguments.repo, private=arguments.private, include_scores=arguments.include_scores

@@ -107,12 +107,12 @@ Made by `python -m fedllm_train.methods` from the methods' own records; `fedllm-
 - **sums**: the server needs sums over clients only, so secure aggregation can hide each client's update (as long as
   updates travel unpacked: each client packs to its own places and scales).
 - **privacy**: the server looks at the mean of the adapters alone, so a clipped and noisy mean may stand for it:
-  user-level differential privacy (`--dp_clip`, `fedllm_train/privacy.py`; fed_sb with `--core_frame random`). What
-  clients keep for themselves does not travel and is not covered.
+  user-level differential privacy (`--dp_clip`, `fedllm_train/privacy/mechanism.py`; fed_sb with `--core_frame
+  random`). What clients keep for themselves does not travel and is not covered.
 - **ranks**: clients may have LoRA adapters of different ranks (`--client_ranks`).
 - **down**, **up**: what travels in a round. The ledger counts the bytes of exactly that. `--upload_codec` topk, int8
   or int4 packs the adapter's change on the way up, with every method but the baselines and flora, whose clients begin
-  from an adapter that is not sent (`fedllm_train/compression.py`).
+  from an adapter that is not sent (`fedllm_train/messages/compression.py`).
 - **client keeps**: what stays on a client's disk between rounds. Methods whose clients end with adapters of their own
   write them to `personal/` of the run folder.
 

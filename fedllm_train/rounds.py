@@ -1,9 +1,9 @@
 """The federated loop, from top to bottom: sample a cohort, send, train, collect, average, remember.
 
 Reads like the algorithm it is (McMahan et al. 2017, Algorithm 1); everything that could vary is a name imported from
-beside it: who takes part (`cohort.py`), what travels (`codec.py`, `compression.py`), where clients run (`engine.py`),
-how updates become the next adapter (`strategies/`, `privacy.py`), what it cost (`ledger.py`), how a killed run goes on
-(`checkpoint.py`).
+beside it: who takes part (`cohort.py`), what travels (`messages/codec.py`, `messages/compression.py`), where clients
+run (`engines/engine.py`), how updates become the next adapter (`strategies/`, `privacy/mechanism.py`), what it cost
+(`messages/ledger.py`), how a killed run goes on (`run_files/checkpoint.py`).
 """
 
 import time
@@ -12,21 +12,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedllm_train.base_shift import shift_change, state_sha256, update_norm
-from fedllm_train.broadcast import Broadcast
-from fedllm_train.checkpoint import RunState, append_record, kept_rounds, save_checkpoint
-from fedllm_train.client_memory import ClientMemory
+from fedllm_train.adapters.base_shift import shift_change, state_sha256, update_norm
+from fedllm_train.adapters.lora import ProductSum, aggregation_error
+from fedllm_train.clients.client_memory import ClientMemory
 from fedllm_train.cohort import sample_cohort
-from fedllm_train.compression import Upload
 from fedllm_train.config import FederatedConfig
-from fedllm_train.engine import ClientTask, ClientUpdate, Engine, LeftOut, in_client_order
-from fedllm_train.held_out import HeldOut, should_stop
-from fedllm_train.lora import ProductSum, aggregation_error
-from fedllm_train.privacy import ClientPrivacy
+from fedllm_train.engines.engine import ClientTask, ClientUpdate, Engine, LeftOut, in_client_order
+from fedllm_train.messages.broadcast import Broadcast
+from fedllm_train.messages.compression import Upload
+from fedllm_train.messages.update_checks import update_problem
+from fedllm_train.monitoring.held_out import HeldOut, should_stop
+from fedllm_train.privacy.mechanism import ClientPrivacy
+from fedllm_train.run_files.checkpoint import RunState, append_record, kept_rounds, save_checkpoint
 from fedllm_train.schedule import cosine_learning_rate
 from fedllm_train.seeds import stream_seed
 from fedllm_train.strategy import Strategy
-from fedllm_train.update_checks import update_problem
 
 __all__ = ["Record", "RunPlan", "run_round", "run_rounds"]
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from fedllm_train.adapter import Adapter, Parts
+from fedllm_train.adapters.arithmetic import Adapter, Parts
 from fedllm_train.config import FederatedConfig
 from fedllm_train.visit import Visit
 
@@ -45,7 +45,7 @@ class Traits:
     """Whether the server needs sums over clients only, so that secure aggregation can hide each update."""
     plain_mean: bool = False
     """Whether the server's next state depends on the mean of the clients' adapters alone, whatever their rows, so that
-    a clipped and noisy mean may stand for it (`privacy.py`)."""
+    a clipped and noisy mean may stand for it (`privacy/mechanism.py`)."""
     mixed_ranks: bool = False
     """Whether clients may have LoRA adapters of different ranks."""
     needs_lora: bool = False
@@ -61,7 +61,7 @@ class Traits:
     personal: bool = False
     """Whether clients end with adapters of their own."""
     shifts_base: bool = False
-    """Whether the server adds to the base weights beside the adapter (`base_shift.py`)."""
+    """Whether the server adds to the base weights beside the adapter (`adapters/base_shift.py`)."""
     travels: bool = True
     """Whether anything goes over a network; if not, the ledger counts no bytes."""
     settings: tuple[str, ...] = ()

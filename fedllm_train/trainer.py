@@ -19,36 +19,36 @@ from transformers import PreTrainedModel
 
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
-from fedllm_train.accounting import run_guarantee
-from fedllm_train.adapter import LiveAdapter, Parts
-from fedllm_train.base_shift import check_shiftable, shifted
-from fedllm_train.card import write_run_card
-from fedllm_train.checkpoint import RunState
-from fedllm_train.client import ResidentTrainer
-from fedllm_train.client_memory import ClientMemory
+from fedllm_train.adapters.arithmetic import LiveAdapter, Parts
+from fedllm_train.adapters.base_shift import check_shiftable, shifted
+from fedllm_train.clients.client_memory import ClientMemory
+from fedllm_train.clients.local_work import work_of_run
+from fedllm_train.clients.objectives import ClientArgs, check_adapter, objective_of
+from fedllm_train.clients.resident import ResidentTrainer
+from fedllm_train.clients.resident_args import default_client_args, resident_args
+from fedllm_train.clients.sft_kernel import chosen_kernel
+from fedllm_train.clients.tokens import TokenCache
 from fedllm_train.cohort import cohort_pool
-from fedllm_train.compression import Upload, check_upload
 from fedllm_train.config import FederatedConfig
-from fedllm_train.engine import Engine, InProcessEngine
-from fedllm_train.evaluation import score_finished_run
-from fedllm_train.files import write_folder
-from fedllm_train.finished import finished_folder, save_client_folder, save_held_folder, save_server_folder
-from fedllm_train.held_out import HeldOut, held_out_clients, load_best
-from fedllm_train.local_work import work_of_run
-from fedllm_train.objectives import ClientArgs, check_adapter, objective_of
-from fedllm_train.personal import make_personal_adapters
-from fedllm_train.policy import load_starting_policy
-from fedllm_train.privacy import ClientPrivacy, check_private_method
-from fedllm_train.process_engine import check_processes, trainer_processes
-from fedllm_train.resident_args import default_client_args, resident_args
-from fedllm_train.resolved import resolved_settings
-from fedllm_train.resume import empty_spool, first_state
+from fedllm_train.engines.engine import Engine, InProcessEngine
+from fedllm_train.engines.process_engine import check_processes, trainer_processes
+from fedllm_train.messages.compression import Upload, check_upload
+from fedllm_train.models.policy import load_starting_policy
+from fedllm_train.monitoring.evaluation import score_finished_run
+from fedllm_train.monitoring.held_out import HeldOut, held_out_clients, load_best
+from fedllm_train.monitoring.trackers import check_tracker, tracked
+from fedllm_train.privacy.accounting import run_guarantee
+from fedllm_train.privacy.mechanism import ClientPrivacy, check_private_method
 from fedllm_train.rounds import Record, RunPlan, run_rounds
-from fedllm_train.run_folder import open_run_folder
-from fedllm_train.sft_kernel import chosen_kernel
+from fedllm_train.run_files.card import write_run_card
+from fedllm_train.run_files.checkpoint import RunState
+from fedllm_train.run_files.files import write_folder
+from fedllm_train.run_files.finished import finished_folder, save_client_folder, save_held_folder, save_server_folder
+from fedllm_train.run_files.personal import make_personal_adapters
+from fedllm_train.run_files.resolved import resolved_settings
+from fedllm_train.run_files.resume import empty_spool, first_state
+from fedllm_train.run_files.run_folder import open_run_folder
 from fedllm_train.strategies import make_strategy
-from fedllm_train.tokens import TokenCache
-from fedllm_train.trackers import check_tracker, tracked
 
 if TYPE_CHECKING:
     from fedllm_data.hub.push import PushResult
@@ -241,8 +241,8 @@ class FederatedTrainer:
         return score_finished_run(self.run, self.clients, **options)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> "PushResult":
-        """Publish the finished run as a model repo in one commit; options as in `fedllm_train.publish.publish_run`."""
-        from fedllm_train.publish import publish_run
+        """Publish the finished run as a model repo in one commit; options as in `run_files.publish.publish_run`."""
+        from fedllm_train.run_files.publish import publish_run
 
         return publish_run(self.run, repo_id, **options)
 

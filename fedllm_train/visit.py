@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from fedllm_train.adapter import Adapter, Parts
+from fedllm_train.adapters.arithmetic import Adapter, Parts
 
 __all__ = ["Correction", "Fit", "Visit"]
 
@@ -79,7 +79,7 @@ class Visit:
             purpose: names the random stream; two calls of a visit name different ones. Metrics of purposes other
                 than "client" are recorded as `purpose/metric`.
             num_steps: by default the visit's own.
-            base_shift: what is added to the base weights meanwhile, as `base_shift.py` keeps it.
+            base_shift: what is added to the base weights meanwhile, as `adapters/base_shift.py` keeps it.
         """
         return self.fitter(
             start, correct=correct, trains=trains, purpose=purpose, num_steps=num_steps, base_shift=base_shift
@@ -92,7 +92,7 @@ class Visit:
             start: every tensor of the adapter; the gradients are summed there, over the batches of a `fit`.
 
         Returns:
-            A shift of the base weights (`base_shift.py`) with `{module}.matrix` for every LoRA module.
+            A shift of the base weights (`adapters/base_shift.py`) with `{module}.matrix` for every LoRA module.
         """
         assert self.stepper is not None
         return self.stepper(start)

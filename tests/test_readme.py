@@ -22,7 +22,7 @@ COMMANDS = [
 
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     from fedllm_data.clients import load_clients
-    from fedllm_train.tiny import TOY, train_tiny
+    from fedllm_train.models.tiny import TOY, train_tiny
 
     monkeypatch.chdir(tmp_path)
     build(SOURCES["fed-synth"], Path("quickstart/fed-synth"), options={"num_clients": "12"})

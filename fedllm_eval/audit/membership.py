@@ -21,13 +21,13 @@ import numpy.typing as npt
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError, MetricError
 from fedllm_eval.audit.token_logps import token_logps
-from fedllm_eval.chat import encode_messages, encode_pair
 from fedllm_eval.per_client import sample_positions
+from fedllm_eval.policy.chat import encode_messages, encode_pair
 from fedllm_eval.scoring.epsilon_bound import MIN_UNITS, audit_epsilon
 from fedllm_eval.scoring.membership import membership, min_k_score
 
 if TYPE_CHECKING:
-    from fedllm_eval.policies import Policy
+    from fedllm_eval.policy.policies import Policy
 
 __all__ = ["audit_membership", "row_scores"]
 
@@ -133,7 +133,7 @@ def row_scores(
 
     Of a preference pair the chosen answer counts.
     """
-    from fedllm_eval.models import usable_length
+    from fedllm_eval.policy.models import usable_length
 
     length = usable_length(policy.model, max_length)
     sequences = []

@@ -15,13 +15,13 @@ import numpy as np
 from fedllm_data.errors import MetricError
 from fedllm_eval.audit.canaries import Canary, candidate_secrets
 from fedllm_eval.audit.token_logps import continue_greedily
-from fedllm_eval.chat import encode_messages
+from fedllm_eval.policy.chat import encode_messages
 from fedllm_eval.scoring.exposure import CHANCE_EXPOSURE_BITS, exposure, exposure_p_value, extrapolated_exposure
 from fedllm_eval.scoring.extraction import extracted, extraction_similarity
 from fedllm_eval.scoring.intervals import mean_interval, share_interval
 
 if TYPE_CHECKING:
-    from fedllm_eval.policies import Policy
+    from fedllm_eval.policy.policies import Policy
 
 __all__ = ["audit_canaries", "sampled_secrets"]
 
@@ -59,7 +59,7 @@ def audit_canaries(
         MetricError: if there are no canaries.
         ConfigError: if a handed-in canary has no candidates.
     """
-    from fedllm_eval.models import sequence_logps
+    from fedllm_eval.policy.models import sequence_logps
 
     if not canaries:
         raise MetricError("no canaries to look for; plant some by `fedllm-eval plant`")
@@ -145,7 +145,7 @@ def sampled_secrets(
     Raises:
         MetricError: if the temperature is below 0.8, or the policy repeats itself too much.
     """
-    from fedllm_eval.generation import generate_answers
+    from fedllm_eval.policy.generation import generate_answers
 
     if temperature < MIN_TEMPERATURE:
         raise MetricError(

@@ -1,7 +1,7 @@
 """Log-probabilities token by token, and greedy continuations of a begun answer: what audits ask of a model.
 
-`fedllm_eval.models` gives sums over answers; a membership score over the least likely tokens needs each of them.
-Imports torch when called.
+`fedllm_eval.policy.models` gives sums over answers; a membership score over the least likely tokens needs each of
+them. Imports torch when called.
 """
 
 from collections.abc import Callable, Sequence

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fedllm_eval.comparing.methods import Method
 from fedllm_eval.comparing.page import render_page
 from fedllm_eval.comparing.scores import paired_table
-from fedllm_eval.folders import replace_folder
+from fedllm_eval.running.folders import replace_folder
 from fedllm_eval.scoring.intervals import mean_interval
 
 if TYPE_CHECKING:

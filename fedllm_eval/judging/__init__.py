@@ -17,7 +17,7 @@ from fedllm_eval.judging.request import Backend, JudgeRequest, Judgment
 from fedllm_eval.judging.spend import Spend
 
 if TYPE_CHECKING:
-    from fedllm_eval.policies import Policy
+    from fedllm_eval.policy.policies import Policy
 
 __all__ = [
     "Backend",
@@ -117,7 +117,7 @@ def _api_key(variable: str | None) -> str | None:
 
 
 def _load(local: "str | Path | Policy | None") -> "Policy":
-    from fedllm_eval.policies import Policy, load_policy
+    from fedllm_eval.policy.policies import Policy, load_policy
 
     assert local is not None
     return local if isinstance(local, Policy) else load_policy(local)

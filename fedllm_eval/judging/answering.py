@@ -10,7 +10,7 @@ from fedllm_eval.judging.questions import Question, read_answers, read_outputs
 from fedllm_eval.judging.store import ContentStore
 
 if TYPE_CHECKING:
-    from fedllm_eval.policies import Policy
+    from fedllm_eval.policy.policies import Policy
     from fedllm_eval.suites.suite import SuiteOptions
 
 __all__ = ["answer_questions", "stored_answers"]
@@ -41,7 +41,7 @@ def answer_questions(
     Raises:
         ConfigError: if a conversation does not fit the policy.
     """
-    from fedllm_eval.generation import generate
+    from fedllm_eval.policy.generation import generate
 
     store = ContentStore(options.folder / "answers")
     identity = json.dumps(policy.describe(), sort_keys=True)

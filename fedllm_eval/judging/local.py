@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fedllm_eval.judging.request import Finish, JudgeRequest, Judgment
 
 if TYPE_CHECKING:
-    from fedllm_eval.policies import Policy
+    from fedllm_eval.policy.policies import Policy
 
 __all__ = ["LocalModel"]
 
@@ -39,7 +39,7 @@ class LocalModel:
 
     def ask(self, requests: Sequence[JudgeRequest], finish: Finish) -> None:
         """Judge in batches of similar length; a request that does not fit the model fails alone."""
-        from fedllm_eval.generation import generate, prompt_lengths
+        from fedllm_eval.policy.generation import generate, prompt_lengths
 
         lengths = prompt_lengths(self.policy, [request.messages() for request in requests])
         positions = getattr(self.policy.model.config, "max_position_embeddings", None)

@@ -19,7 +19,7 @@ from fedllm_eval.scoring.ratings import HIGHEST, LOWEST, MeanRating, Rating, mea
 from fedllm_eval.suites.suite import SuiteOptions, SuiteResult, SuiteScore
 
 if TYPE_CHECKING:
-    from fedllm_eval.policies import Policy
+    from fedllm_eval.policy.policies import Policy
 
 __all__ = ["JUDGE_SWITCHES", "Item", "check_judge", "check_switches", "collect_answers", "open_questions", "rate"]
 

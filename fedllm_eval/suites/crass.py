@@ -21,7 +21,7 @@ from fedllm_eval.scoring.proportion import wilson_interval
 from fedllm_eval.suites.suite import SuiteOptions, SuiteResult, SuiteScore
 
 if TYPE_CHECKING:
-    from fedllm_eval.policies import Policy
+    from fedllm_eval.policy.policies import Policy
 
 __all__ = ["Crass", "Question", "read_questions"]
 
@@ -116,8 +116,8 @@ def read_questions(file: Path) -> list[Question]:
 
 
 def _choice_logps(policy: "Policy", questions: list[Question], options: SuiteOptions) -> list[list[float]]:
-    from fedllm_eval.chat import encode_messages
-    from fedllm_eval.models import sequence_logps
+    from fedllm_eval.policy.chat import encode_messages
+    from fedllm_eval.policy.models import sequence_logps
 
     sequences = []
     positions = getattr(policy.model.config, "max_position_embeddings", None)

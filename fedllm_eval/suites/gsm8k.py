@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from fedllm_data.errors import ConfigError
-from fedllm_eval.answers import kept_answers
+from fedllm_eval.running.answers import kept_answers
 from fedllm_eval.scoring.closed_ended import final_number, is_right_number
 from fedllm_eval.scoring.proportion import wilson_interval
 from fedllm_eval.suites.suite import SuiteOptions, SuiteResult, SuiteScore
 
 if TYPE_CHECKING:
-    from fedllm_eval.policies import Policy
+    from fedllm_eval.policy.policies import Policy
 
 __all__ = ["Gsm8k"]
 

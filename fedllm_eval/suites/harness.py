@@ -30,7 +30,7 @@ from fedllm_data.errors import ConfigError
 from fedllm_eval.suites.suite import SuiteOptions, SuiteResult, SuiteScore
 
 if TYPE_CHECKING:
-    from fedllm_eval.policies import Policy
+    from fedllm_eval.policy.policies import Policy
 
 __all__ = ["CODE_TASKS", "TASK_SETS", "Harness"]
 

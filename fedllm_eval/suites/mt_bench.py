@@ -25,7 +25,7 @@ from fedllm_eval.judging.rating import (
 from fedllm_eval.suites.suite import SuiteOptions, SuiteResult
 
 if TYPE_CHECKING:
-    from fedllm_eval.policies import Policy
+    from fedllm_eval.policy.policies import Policy
 
 __all__ = ["MTBench"]
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedllm_data.errors import ConfigError
-from fedllm_eval.refusals import Prompt, count_refusals, rate_score, refusal_settings
+from fedllm_eval.running.refusals import Prompt, count_refusals, rate_score, refusal_settings
 from fedllm_eval.scoring.refusal import REFUSAL_RULES
 from fedllm_eval.suites.suite import SuiteOptions, SuiteResult
 
 if TYPE_CHECKING:
-    from fedllm_eval.policies import Policy
+    from fedllm_eval.policy.policies import Policy
 
 __all__ = ["OverRefusal", "read_harmless"]
 

@@ -33,7 +33,7 @@ from fedllm_eval.scoring.win_rate import WinRate, win_rate
 from fedllm_eval.suites.suite import SuiteOptions, SuiteResult, SuiteScore
 
 if TYPE_CHECKING:
-    from fedllm_eval.policies import Policy
+    from fedllm_eval.policy.policies import Policy
 
 __all__ = ["Pairwise"]
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pyarrow as pa
 
 if TYPE_CHECKING:
-    from fedllm_eval.models import Policy
+    from fedllm_eval.policy.models import Policy
 
 __all__ = ["Suite", "SuiteOptions", "SuiteResult", "SuiteScore"]
 

@@ -28,7 +28,7 @@ def held_out_answers(folder: Path) -> tuple[list[dict[str, Any]], int]:
     Traceback (most recent call last):
     fedllm_data.errors.HubError: no folder no-such-folder/fed-synth here, ...
     """
-    from fedllm_eval.policies import load_policy
+    from fedllm_eval.policy.policies import load_policy
 
     rows = choose_rows(load_clients(folder / "fed-synth", "test").rows.to_list())
     prompts = [row["messages"][:-1] for row in rows]
@@ -83,7 +83,7 @@ def generate_answers(policy: Any, prompts: list[list[dict[str, str]]]) -> list[s
     """Return a policy's greedy answers; one that was cut at the limit ends in an ellipsis.
 
     Args:
-        policy: a `fedllm_eval.policies.Policy`.
+        policy: a `fedllm_eval.policy.policies.Policy`.
         prompts: conversations that the policy answers.
 
     >>> generate_answers(None, [])

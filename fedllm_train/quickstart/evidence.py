@@ -20,7 +20,7 @@ from fedllm_eval.results import Results, read_results
 from fedllm_eval.scores import SCORES
 from fedllm_eval.scoring.intervals import mean_interval
 from fedllm_eval.scoring.spread import worst_decile
-from fedllm_train.run_folder import read_config
+from fedllm_train.run_files.run_folder import read_config
 
 __all__ = [
     "DATASETS",

@@ -11,7 +11,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fedllm_eval.results import Results
-from fedllm_train.files import write_bytes
 from fedllm_train.quickstart.answers import held_out_answers
 from fedllm_train.quickstart.evidence import (
     POLICIES,
@@ -32,6 +31,7 @@ from fedllm_train.quickstart.words import (
     score_text,
     unseen_sentence,
 )
+from fedllm_train.run_files.files import write_bytes
 
 __all__ = ["print_table", "write_summary"]
 

@@ -8,8 +8,8 @@ from dataclasses import fields
 
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
+from fedllm_train.adapters.ranks import client_ranks
 from fedllm_train.config import FederatedConfig
-from fedllm_train.ranks import client_ranks
 from fedllm_train.strategies.centralized import Centralized
 from fedllm_train.strategies.ditto import Ditto
 from fedllm_train.strategies.fed_sb import FedSB

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.adapter import Parts
+from fedllm_train.adapters.arithmetic import Parts
+from fedllm_train.clients.tokens import POOLED
 from fedllm_train.strategy import Federation, OneAdapter, Traits
-from fedllm_train.tokens import POOLED
 from fedllm_train.visit import Visit
 
 __all__ = ["Centralized"]

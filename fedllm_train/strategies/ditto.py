@@ -7,7 +7,7 @@ A client that never took part makes its adapter from the final global one in the
 
 from typing import Any
 
-from fedllm_train.adapter import Adapter, Parts, RunningSum
+from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
 from fedllm_train.strategy import Federation, OneAdapter, Traits
 from fedllm_train.visit import Visit
 

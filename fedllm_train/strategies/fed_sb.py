@@ -28,18 +28,26 @@ than a single one, so R begins smaller the more they differ.
 
 A and B travel down with R in every round where they come from gradients: a client that is new has none of them. One
 that kept them would spare all but r^2 numbers a module. A run that starts from a trained adapter has its product in a
-constant shift of the base (`base_shift.py`), which every client knows. `update_norm` of the round that makes the frame
-counts the change of A, too; `max_update_norm` bounds R, not the signs.
+constant shift of the base (`adapters/base_shift.py`), which every client knows. `update_norm` of the round that makes
+the frame counts the change of A, too; `max_update_norm` bounds R, not the signs.
 """
 
 from typing import Any
 
 import torch
 
-from fedllm_train.adapter import Adapter, Parts, RunningSum
-from fedllm_train.base_shift import PART, travelling
-from fedllm_train.lora import check_factors_only, factor_names, is_b
-from fedllm_train.lora_core import core_name, folded, is_r, random_frame, singular_frame, split_cores, zero_cores
+from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
+from fedllm_train.adapters.base_shift import PART, travelling
+from fedllm_train.adapters.lora import check_factors_only, factor_names, is_b
+from fedllm_train.adapters.lora_core import (
+    core_name,
+    folded,
+    is_r,
+    random_frame,
+    singular_frame,
+    split_cores,
+    zero_cores,
+)
 from fedllm_train.strategy import Federation, OneAdapter, Traits
 from fedllm_train.visit import Visit
 
@@ -129,7 +137,7 @@ class FedSB(OneAdapter):
 
 
 def _start_shift(adapter: Adapter) -> Adapter:
-    """The product of a trained starting adapter, as `base_shift.py` keeps it; empty for a fresh one."""
+    """The product of a trained starting adapter, as `adapters/base_shift.py` keeps it; empty for a fresh one."""
     shift = {}
     for module, (a, b) in factor_names(adapter).items():
         if adapter[b].any():

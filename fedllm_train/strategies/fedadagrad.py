@@ -1,7 +1,7 @@
 """FedAdagrad (Reddi et al. 2021, arXiv 2003.00295, Algorithm 2): Adagrad on the server.
 
 Client rule: plain local training from the global adapter.
-Server rule (`adaptive.py`): v <- v + D^2, D the uniform mean of the cohort's changes; beta1 = 0 unless
+Server rule (`adapters/adaptive.py`): v <- v + D^2, D the uniform mean of the cohort's changes; beta1 = 0 unless
 `server_momentum` is given, as in the paper's experiments and in FedLLM-Bench.
 """
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from fedllm_train.adapter import Adapter, Parts, RunningSum
-from fedllm_train.adaptive import adaptive_start, adaptive_step
+from fedllm_train.adapters.adaptive import adaptive_start, adaptive_step
+from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
 from fedllm_train.strategy import Federation, OneAdapter, Traits
 from fedllm_train.visit import Visit
 

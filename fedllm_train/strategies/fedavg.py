@@ -8,7 +8,7 @@ A and B are averaged apart, as FedIT and FedLLM-Bench do; the mean of the produc
 
 from typing import Any
 
-from fedllm_train.adapter import Parts, RunningSum
+from fedllm_train.adapters.arithmetic import Parts, RunningSum
 from fedllm_train.strategy import OneAdapter, Traits
 from fedllm_train.visit import Visit
 

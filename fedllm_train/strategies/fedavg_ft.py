@@ -6,7 +6,7 @@ run's lowest learning rate, and keeps the result.
 
 from typing import Any
 
-from fedllm_train.adapter import Adapter, Parts, RunningSum
+from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
 from fedllm_train.strategy import Federation, OneAdapter, Traits
 from fedllm_train.visit import Visit
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from fedllm_train.adapter import Adapter, Parts, RunningSum
-from fedllm_train.adaptive import mean_change, moved
+from fedllm_train.adapters.adaptive import mean_change, moved
+from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
 from fedllm_train.strategy import Federation, OneAdapter, Traits
 from fedllm_train.visit import Visit
 

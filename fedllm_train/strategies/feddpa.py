@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from fedllm_train.adapter import Adapter, Parts, RunningSum
-from fedllm_train.lora import factor_names
+from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
+from fedllm_train.adapters.lora import factor_names
 from fedllm_train.strategy import Federation, OneAdapter, Traits
 from fedllm_train.visit import Visit
 

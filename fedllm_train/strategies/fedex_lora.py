@@ -7,15 +7,16 @@ Server rule: Abar, Bbar as FedAvg; W0 <- W0 + s (sum_k p_k B_k A_k - Bbar Abar),
 
 The paper's p_k are 1/K (`uniform_weights`); by default they are n_k / n here, as for every other method. The residual
 of a round is sum_k p_k (B_k - Bbar) (A_k - Abar), of rank (K - 1) r at most. What a client downloads is Abar, Bbar and
-the sum of all residuals so far (`base_shift.py`): a client sampled now may have missed those before, and a client that
-keeps nothing between rounds has none of them. The server needs each B_k A_k, so secure sums cannot hide them.
+the sum of all residuals so far (`adapters/base_shift.py`): a client sampled now may have missed those before, and a
+client that keeps nothing between rounds has none of them. The server needs each B_k A_k, so secure sums cannot hide
+them.
 """
 
 from typing import Any
 
-from fedllm_train.adapter import Adapter, Parts, RunningSum
-from fedllm_train.base_shift import add_to_shift, travelling
-from fedllm_train.lora import Factors, ProductSum, check_factors_only, factor_names, side_by_side
+from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
+from fedllm_train.adapters.base_shift import add_to_shift, travelling
+from fedllm_train.adapters.lora import Factors, ProductSum, check_factors_only, factor_names, side_by_side
 from fedllm_train.strategy import Federation, OneAdapter, Traits
 from fedllm_train.visit import Visit
 

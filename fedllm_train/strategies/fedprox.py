@@ -6,7 +6,7 @@ theta_global); it is added before the gradient is clipped, as if it were in the 
 
 from typing import Any
 
-from fedllm_train.adapter import Adapter, Parts, RunningSum
+from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
 from fedllm_train.strategy import Federation, OneAdapter, Traits
 from fedllm_train.visit import Visit
 

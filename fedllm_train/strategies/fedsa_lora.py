@@ -12,8 +12,8 @@ aggregation error is recorded.
 
 from typing import Any
 
-from fedllm_train.adapter import Adapter, Parts, RunningSum
-from fedllm_train.lora import check_factors_only, is_a, is_b
+from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
+from fedllm_train.adapters.lora import check_factors_only, is_a, is_b
 from fedllm_train.strategy import OneAdapter, Traits
 from fedllm_train.visit import Visit
 

@@ -1,15 +1,15 @@
 """FedYogi (Reddi et al. 2021, arXiv 2003.00295, Algorithm 2): Yogi on the server.
 
-Client rule: plain local training from the global adapter.
-Server rule (`adaptive.py`): v <- v - (1 - beta2) D^2 sign(v - D^2), D the uniform mean of the cohort's changes.
+Client rule: plain local training from the global adapter. Server rule (`adapters/adaptive.py`): v <- v - (1 - beta2)
+D^2 sign(v - D^2), D the uniform mean of the cohort's changes.
 """
 
 from typing import Any
 
 import torch
 
-from fedllm_train.adapter import Adapter, Parts, RunningSum
-from fedllm_train.adaptive import adaptive_start, adaptive_step
+from fedllm_train.adapters.adaptive import adaptive_start, adaptive_step
+from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
 from fedllm_train.strategy import Federation, OneAdapter, Traits
 from fedllm_train.visit import Visit
 

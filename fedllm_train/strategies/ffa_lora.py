@@ -9,8 +9,8 @@ linearly. Only B travels, in both directions.
 
 from typing import Any
 
-from fedllm_train.adapter import Adapter, Parts, RunningSum
-from fedllm_train.lora import check_factors_only, is_b
+from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
+from fedllm_train.adapters.lora import check_factors_only, is_b
 from fedllm_train.strategy import OneAdapter, Traits
 from fedllm_train.visit import Visit
 

@@ -4,14 +4,14 @@ Client rule: plain training of factors of the client's own rank r_k.
 Server rule: M = sum_k (n_k / n) s B_k A_k; its singular value decomposition gives the factors of every rank: a client
 of rank r receives the best approximation of rank r (Eckart and Young 1936), which is the first r components of one
 decomposition. The global adapter has the largest rank R; what it loses is sqrt(sum_{i > R} sigma_i^2). The scaling s
-is the same for all and stays in the module, so it cancels (`ranks.py`).
+is the same for all and stays in the module, so it cancels (`adapters/ranks.py`).
 """
 
 from typing import Any
 
-from fedllm_train.adapter import Adapter, Parts
-from fedllm_train.lora import ProductSum, factor_names, truncated_factors
-from fedllm_train.ranks import check_ranks, padded, rank_of, sliced
+from fedllm_train.adapters.arithmetic import Adapter, Parts
+from fedllm_train.adapters.lora import ProductSum, factor_names, truncated_factors
+from fedllm_train.adapters.ranks import check_ranks, padded, rank_of, sliced
 from fedllm_train.strategy import Federation, OneAdapter, Traits
 from fedllm_train.visit import Visit
 

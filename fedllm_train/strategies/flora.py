@@ -8,9 +8,9 @@ Ranks may differ from client to client. The scaling s is the same for all of the
 code). A client of rank r_k trains the resident adapter with all but its first r_k rows of A at zero; B = 0, so the
 padded parts have no gradient and stay zero, and only the first r_k rows and columns travel.
 
-What a client downloads is the sum of all stacks so far, as factors of its rank (`base_shift.py`): after a round that
-is up to sum_k r_k, so the download grows with the cohort until the plain matrix is smaller. The fresh A is not
-sent: every client draws it from the run's seed and the round, by PEFT's default rule (Kaiming, uniform in
+What a client downloads is the sum of all stacks so far, as factors of its rank (`adapters/base_shift.py`): after a
+round that is up to sum_k r_k, so the download grows with the cohort until the plain matrix is smaller. The fresh A is
+not sent: every client draws it from the run's seed and the round, by PEFT's default rule (Kaiming, uniform in
 [-1/sqrt(m), 1/sqrt(m)]); in round 0 it is the starting adapter's. A run that starts from a trained adapter has that
 adapter's product in the shift from the beginning.
 """
@@ -21,10 +21,10 @@ from typing import Any
 import torch
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.adapter import Adapter, Parts
-from fedllm_train.base_shift import add_to_shift, travelling
-from fedllm_train.lora import Factors, ProductSum, check_factors_only, factor_names, is_a
-from fedllm_train.ranks import check_ranks, padded, rank_of, sliced
+from fedllm_train.adapters.arithmetic import Adapter, Parts
+from fedllm_train.adapters.base_shift import add_to_shift, travelling
+from fedllm_train.adapters.lora import Factors, ProductSum, check_factors_only, factor_names, is_a
+from fedllm_train.adapters.ranks import check_ranks, padded, rank_of, sliced
 from fedllm_train.seeds import stream_seed
 from fedllm_train.strategy import Federation, OneAdapter, Traits
 from fedllm_train.visit import Visit

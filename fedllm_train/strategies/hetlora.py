@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from fedllm_train.adapter import Adapter, Parts, RunningSum
-from fedllm_train.lora import Factors, factor_names, squared_norm
-from fedllm_train.ranks import check_ranks, padded, rank_of, sliced
+from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
+from fedllm_train.adapters.lora import Factors, factor_names, squared_norm
+from fedllm_train.adapters.ranks import check_ranks, padded, rank_of, sliced
 from fedllm_train.strategy import Federation, OneAdapter, Traits
 from fedllm_train.visit import Visit
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.adapter import Adapter, Parts
+from fedllm_train.adapters.arithmetic import Adapter, Parts
 from fedllm_train.strategy import Federation, OneAdapter, Traits
 from fedllm_train.visit import Visit
 

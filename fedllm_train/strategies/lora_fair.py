@@ -19,8 +19,8 @@ import numpy.typing as npt
 import torch
 from scipy.optimize import minimize
 
-from fedllm_train.adapter import Parts, RunningSum
-from fedllm_train.lora import Factors, ProductSum, factor_names
+from fedllm_train.adapters.arithmetic import Parts, RunningSum
+from fedllm_train.adapters.lora import Factors, ProductSum, factor_names
 from fedllm_train.strategy import Federation, OneAdapter, Traits
 from fedllm_train.visit import Visit
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from fedllm_eval import answers
-from fedllm_eval.answers import ANSWERS_FILE, kept_answers
-from fedllm_eval.generation import generate
-from fedllm_eval.policies import load_policy
+from fedllm_eval.policy.generation import generate
+from fedllm_eval.policy.policies import load_policy
+from fedllm_eval.running import answers
+from fedllm_eval.running.answers import ANSWERS_FILE, kept_answers
 
 from .conftest import TEXTS, turns
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from fedllm_data.errors import MetricError
-from fedllm_eval.change import kl_to_reference, suite_change, text_loss_increase
-from fedllm_eval.models import message_losses, sequence_logps
-from fedllm_eval.policies import load_policy
+from fedllm_eval.policy.models import message_losses, sequence_logps
+from fedllm_eval.policy.policies import load_policy
+from fedllm_eval.running.change import kl_to_reference, suite_change, text_loss_increase
 from fedllm_eval.suites import SuiteResult
 
 from .conftest import TEXTS, turns

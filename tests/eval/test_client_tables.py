@@ -10,10 +10,10 @@ from huggingface_hub import ModelCardData, parse_eval_result_entries
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from fedllm_data.errors import MetricError
-from fedllm_eval.client_tables import gain_records, gain_table, language_records, perplexity, transfer_records
-from fedllm_eval.hub_results import hub_results
-from fedllm_eval.parts import Part, Parts
 from fedllm_eval.results import join_results, make_results, without_nan, write_results
+from fedllm_eval.running.client_tables import gain_records, gain_table, language_records, perplexity, transfer_records
+from fedllm_eval.running.hub_results import hub_results
+from fedllm_eval.running.parts import Part, Parts
 from tests.eval.test_results import client_scores
 
 

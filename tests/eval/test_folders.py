@@ -5,8 +5,8 @@ import os
 import pytest
 
 from fedllm_data.errors import ConfigError
-from fedllm_eval import folders
-from fedllm_eval.folders import check_out, link_tree, replace_folder
+from fedllm_eval.running import folders
+from fedllm_eval.running.folders import check_out, link_tree, replace_folder
 
 
 def fill_with(**files):

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 
 from fedllm_data.errors import MetricError
-from fedllm_eval.gains import client_gains
 from fedllm_eval.results import Results
+from fedllm_eval.running.gains import client_gains
 
 
 def results(scores, name="policy", revision="r1", **settings):

@@ -5,8 +5,8 @@ import random
 import pytest
 
 from fedllm_data.errors import ConfigError
-from fedllm_eval.generation import Answer, generate, generate_answers, prompt_lengths, stop_token_ids
-from fedllm_eval.policies import load_policy
+from fedllm_eval.policy.generation import Answer, generate, generate_answers, prompt_lengths, stop_token_ids
+from fedllm_eval.policy.policies import load_policy
 
 from .conftest import TEXTS, turns
 
@@ -86,7 +86,7 @@ def test_a_tiny_nucleus_is_greedy_and_a_hot_one_follows_the_distribution(policy)
 
     import torch
 
-    from fedllm_eval.generation import _Chooser
+    from fedllm_eval.policy.generation import _Chooser
 
     # Probabilities 0.5, 0.3, 0.15, 0.05; a nucleus of 0.7 keeps the first two as 0.625 and 0.375.
     logits_V = torch.log(torch.tensor([0.3, 0.05, 0.5, 0.15]))

@@ -14,10 +14,10 @@ from fedllm_data.errors import ConfigError, MetricError, ResumeError
 from fedllm_data.schema import SCHEMAS
 from fedllm_data.scorers.files import read_scores
 from fedllm_eval import ifd
-from fedllm_eval.chat import encode_messages
 from fedllm_eval.cli import main
 from fedllm_eval.ifd import difficulty, score_rows
-from fedllm_eval.models import load_policy
+from fedllm_eval.policy.chat import encode_messages
+from fedllm_eval.policy.models import load_policy
 
 
 class Stub(torch.nn.Module):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from fedllm_data.errors import ConfigError, HubError
-from fedllm_eval.locate import locate
+from fedllm_eval.policy.locate import locate
 
 
 def test_a_run_names_its_base_adapter_and_beta(tmp_path, make_run, model_folder):
@@ -87,7 +87,7 @@ def push(loopback_hub):
 
 
 def test_a_run_on_the_hub_is_scored_like_the_folder_it_came_from(tmp_path, push, make_run, model_folder, pair_rows):
-    from fedllm_eval.models import load_policy, load_reference, pair_logps
+    from fedllm_eval.policy.models import load_policy, load_reference, pair_logps
 
     run = make_run(tmp_path / "run", start_seed=2)
     push(model_folder, "org/tiny")

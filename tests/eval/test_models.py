@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from fedllm_data.errors import ConfigError, MetricError
-from fedllm_eval import models, policies
-from fedllm_eval.chat import encode_messages, encode_pair
-from fedllm_eval.models import load_policy, load_reference, message_losses, pair_logps, usable_length
+from fedllm_eval.policy import models, policies
+from fedllm_eval.policy.chat import encode_messages, encode_pair
+from fedllm_eval.policy.models import load_policy, load_reference, message_losses, pair_logps, usable_length
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from datasets import Dataset
 
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError, MetricError
-from fedllm_eval.chat import encode_pair
-from fedllm_eval.models import load_policy, load_reference, message_losses, pair_logps
 from fedllm_eval.per_client import evaluate_policy, sample_positions
+from fedllm_eval.policy.chat import encode_pair
+from fedllm_eval.policy.models import load_policy, load_reference, message_losses, pair_logps
 from fedllm_eval.scores import SCORES, summarise
 
 

@@ -6,8 +6,8 @@ import pytest
 
 from fedllm_data.errors import ConfigError
 from fedllm_eval.per_client import evaluate_policy
-from fedllm_eval.personal import evaluate_personal, personal_folders
-from fedllm_eval.policies import load_policy
+from fedllm_eval.policy.policies import load_policy
+from fedllm_eval.running.personal import evaluate_personal, personal_folders
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 
 from fedllm_data.errors import ConfigError, MetricError
-from fedllm_eval.folders import replace_folder
 from fedllm_eval.results import FILES, make_results, read_results, without_nan, write_results
+from fedllm_eval.running.folders import replace_folder
 from fedllm_eval.scores import ClientScores
 
 

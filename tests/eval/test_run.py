@@ -8,12 +8,13 @@ import pytest
 
 from fedllm_data.errors import ConfigError, JudgeError
 from fedllm_data.schema import SCHEMAS
-from fedllm_eval import per_client, policy_scores, suite_runs
+from fedllm_eval import per_client
 from fedllm_eval.compare import compare_results
 from fedllm_eval.judging import Judge
 from fedllm_eval.results import read_results
 from fedllm_eval.run import score_run
-from fedllm_eval.suite_runs import SuitePlan, check_suites
+from fedllm_eval.running import policy_scores, suite_runs
+from fedllm_eval.running.suite_runs import SuitePlan, check_suites
 from tests.eval.suites.judged import FunctionJudge
 
 LANGUAGES = ("en", "de")

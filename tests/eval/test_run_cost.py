@@ -5,7 +5,7 @@ import json
 import pytest
 
 from fedllm_data.errors import ConfigError
-from fedllm_eval.run_cost import cost_to_target, count_parameters, run_cost
+from fedllm_eval.running.run_cost import cost_to_target, count_parameters, run_cost
 
 
 def a_round(index, clients, down, up, steps, seconds):

@@ -3,8 +3,8 @@
 import pytest
 from datasets import Dataset
 
-from fedllm_eval.models import load_policy, load_reference
 from fedllm_eval.per_client import evaluate_policy
+from fedllm_eval.policy.models import load_policy, load_reference
 
 MAX_LENGTH = 24
 """Cuts some rows short and leaves others whole."""
@@ -63,7 +63,7 @@ def test_heldout_loss_equals_the_eval_loss_of_sft_trainer_on_the_same_tokens(
     from transformers import AutoModelForCausalLM
     from trl import SFTConfig, SFTTrainer
 
-    from fedllm_eval.chat import encode_messages
+    from fedllm_eval.policy.chat import encode_messages
 
     policy = load_policy(model_folder)
     summary = evaluate_policy(policy, sft_clients, max_length=MAX_LENGTH).summary()

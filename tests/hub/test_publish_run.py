@@ -14,11 +14,11 @@ import yaml
 from peft import PeftModel
 
 from fedllm_data.errors import ConfigError, HubError
-from fedllm_eval.policies import load_policy, load_reference
+from fedllm_eval.policy.policies import load_policy, load_reference
 from fedllm_train.cli import main
 from fedllm_train.config import FederatedConfig
-from fedllm_train.covered import COVERED, NOT_COVERED
-from fedllm_train.publish import publish_run
+from fedllm_train.privacy.covered import COVERED, NOT_COVERED
+from fedllm_train.run_files.publish import publish_run
 from fedllm_train.trainer import FederatedTrainer
 
 

@@ -8,8 +8,8 @@ from dp_accounting.pld import PLDAccountant
 from scipy.stats import norm
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.accounting import epsilon_spent, noise_for_epsilon, run_guarantee
 from fedllm_train.config import FederatedConfig
+from fedllm_train.privacy.accounting import epsilon_spent, noise_for_epsilon, run_guarantee
 
 
 def directly(z, q, num_rounds, delta):

@@ -5,8 +5,15 @@ import torch
 from peft import AdaLoraConfig, PrefixTuningConfig, PromptEncoderConfig, get_peft_model
 
 from fedllm_data.errors import ConfigError
-from fedllm_train import codec
-from fedllm_train.adapter import LiveAdapter, RunningSum, adapter_sha256, distance, load_adapter, save_adapter
+from fedllm_train.adapters.arithmetic import (
+    LiveAdapter,
+    RunningSum,
+    adapter_sha256,
+    distance,
+    load_adapter,
+    save_adapter,
+)
+from fedllm_train.messages import codec
 
 
 def test_the_mean_of_one_adapter_is_that_adapter_to_the_bit():

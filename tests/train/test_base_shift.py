@@ -6,8 +6,8 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.adapter import LiveAdapter
-from fedllm_train.base_shift import (
+from fedllm_train.adapters.arithmetic import LiveAdapter
+from fedllm_train.adapters.base_shift import (
     add_to_shift,
     check_shiftable,
     compressed,
@@ -17,7 +17,7 @@ from fedllm_train.base_shift import (
     shifted,
     travelling,
 )
-from fedllm_train.lora import Factors, ProductSum, aggregation_error, factor_names
+from fedllm_train.adapters.lora import Factors, ProductSum, aggregation_error, factor_names
 
 
 def factors(seed, d=12, m=10, r=2):

@@ -7,8 +7,8 @@ from peft import PeftModel
 
 from fedllm_data.errors import ConfigError
 from fedllm_eval.per_client import evaluate_policy
-from fedllm_train.adapter import adapter_sha256, load_adapter
-from fedllm_train.held_out import HeldOut, after_score
+from fedllm_train.adapters.arithmetic import adapter_sha256, load_adapter
+from fedllm_train.monitoring.held_out import HeldOut, after_score
 from fedllm_train.trainer import FederatedTrainer
 
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedllm_train import codec
-from fedllm_train.adapter import adapter_sha256
-from fedllm_train.engine import InProcessEngine
+from fedllm_train.adapters.arithmetic import adapter_sha256
+from fedllm_train.engines.engine import InProcessEngine
+from fedllm_train.messages import codec
 
 
 class FaultyEngine(InProcessEngine):

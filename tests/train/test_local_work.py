@@ -5,8 +5,8 @@ import random
 import pytest
 
 from fedllm_data.errors import ConfigError
+from fedllm_train.clients.local_work import LocalWork, local_work
 from fedllm_train.config import FederatedConfig
-from fedllm_train.local_work import LocalWork, local_work
 
 
 def work(*, rows_per_step=8, cohort_size=10, num_clients=747, **settings):
@@ -73,7 +73,7 @@ def test_a_run_by_epochs_gives_each_client_its_own_number_of_steps(kit, tmp_path
 
 
 def test_a_visit_trains_on_the_drawn_rows_alone(kit, tmp_path, monkeypatch):
-    from fedllm_train.client import ResidentTrainer
+    from fedllm_train.clients.resident import ResidentTrainer
 
     seen, fit = {}, ResidentTrainer.fit
 
@@ -87,7 +87,7 @@ def test_a_visit_trains_on_the_drawn_rows_alone(kit, tmp_path, monkeypatch):
     trainer.train()
     random.seed(0)
     expected = random.sample(range(12), 8)
-    from fedllm_train.tokens import encoder_for
+    from fedllm_train.clients.tokens import encoder_for
 
     encode = encoder_for(trainer._trl_args, trainer.tokenizer)
     assert list(seen.values()) == [[encode(trainer.clients["cyd"][i])[0]["input_ids"] for i in expected]]

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from fedllm_train.adapter import RunningSum
-from fedllm_train.lora import Factors, ProductSum, aggregation_error, factor_names, truncated_factors
+from fedllm_train.adapters.arithmetic import RunningSum
+from fedllm_train.adapters.lora import Factors, ProductSum, aggregation_error, factor_names, truncated_factors
 
 
 def adapter(seed, d=6, m=5, r=2, modules=("x", "y")):

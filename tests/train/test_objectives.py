@@ -11,12 +11,12 @@ from transformers import PrinterCallback
 from trl import DPOTrainer, KTOTrainer
 
 from fedllm_data.errors import ConfigError
-from fedllm_train import codec
+from fedllm_train.clients.objectives import DPO_LOSSES, OBJECTIVES, rows_of_visit
+from fedllm_train.clients.tokens import encoder_for
 from fedllm_train.config import FederatedConfig
-from fedllm_train.engine import ClientTask
-from fedllm_train.objectives import DPO_LOSSES, OBJECTIVES, rows_of_visit
+from fedllm_train.engines.engine import ClientTask
+from fedllm_train.messages import codec
 from fedllm_train.seeds import stream_rng, stream_seed
-from fedllm_train.tokens import encoder_for
 from fedllm_train.trainer import FederatedTrainer
 
 

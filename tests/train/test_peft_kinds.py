@@ -17,12 +17,12 @@ from transformers import PrinterCallback
 from trl import DPOTrainer, ModelConfig, SFTTrainer
 
 from fedllm_data.errors import ConfigError
-from fedllm_eval.generation import generate_answers
-from fedllm_eval.models import sequence_logps
-from fedllm_eval.policies import load_policy
+from fedllm_eval.policy.generation import generate_answers
+from fedllm_eval.policy.models import sequence_logps
+from fedllm_eval.policy.policies import load_policy
 from fedllm_train.arguments import parse_run_arguments
 from fedllm_train.config import FederatedConfig
-from fedllm_train.quantization import quantization_config
+from fedllm_train.models.quantization import quantization_config
 from fedllm_train.seeds import stream_seed
 from fedllm_train.trainer import FederatedTrainer
 
@@ -188,7 +188,7 @@ def test_a_quantised_base_is_refused_where_it_cannot_be_loaded(tmp_path, monkeyp
 
 def test_a_quantised_base_is_loaded_with_the_settings_asked_for(monkeypatch):
     """Made on a machine without a GPU: that bitsandbytes takes them was not seen here."""
-    monkeypatch.setattr("fedllm_train.quantization.missing_for_quantization", lambda: None)
+    monkeypatch.setattr("fedllm_train.models.quantization.missing_for_quantization", lambda: None)
     monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: True)
     four = quantization_config(ModelConfig(load_in_4bit=True, use_bnb_nested_quant=True))
     assert (four.load_in_4bit, four.bnb_4bit_quant_type, four.bnb_4bit_use_double_quant) == (True, "nf4", True)

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.accounting import Guarantee
-from fedllm_train.adapter import adapter_sha256, distance
+from fedllm_train.adapters.arithmetic import adapter_sha256, distance
 from fedllm_train.config import FederatedConfig
-from fedllm_train.privacy import ClientPrivacy, check_private_method, clipped_change
+from fedllm_train.privacy.accounting import Guarantee
+from fedllm_train.privacy.mechanism import ClientPrivacy, check_private_method, clipped_change
 from fedllm_train.strategies import STRATEGIES
 from fedllm_train.strategy import Federation
 

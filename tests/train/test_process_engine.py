@@ -9,10 +9,10 @@ from functools import partial
 import pytest
 
 from fedllm_data.errors import ConfigError, WorkerError
-from fedllm_train.adapter import adapter_sha256
+from fedllm_train.adapters.arithmetic import adapter_sha256
 from fedllm_train.config import FederatedConfig
-from fedllm_train.engine import ClientTask
-from fedllm_train.process_engine import ProcessEngine, check_processes
+from fedllm_train.engines.engine import ClientTask
+from fedllm_train.engines.process_engine import ProcessEngine, check_processes
 from fedllm_train.trainer import FederatedTrainer
 
 echo = partial(operator.attrgetter, "client_id")

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.adapter import adapter_sha256
-from fedllm_train.lora import factor_names
-from fedllm_train.ranks import check_ranks, client_ranks, padded, rank_of, sliced
+from fedllm_train.adapters.arithmetic import adapter_sha256
+from fedllm_train.adapters.lora import factor_names
+from fedllm_train.adapters.ranks import check_ranks, client_ranks, padded, rank_of, sliced
 
 SIZES = {"a": 9, "b": 1, "c": 5, "d": 5, "e": 2}
 

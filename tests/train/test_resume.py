@@ -5,7 +5,7 @@ import json
 import pytest
 
 from fedllm_data.errors import ConfigError, ResumeError
-from fedllm_train.adapter import adapter_sha256
+from fedllm_train.adapters.arithmetic import adapter_sha256
 
 
 def shape_of(records):

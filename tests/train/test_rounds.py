@@ -6,13 +6,13 @@ from peft import PeftModel
 from trl.trainer.utils import selective_log_softmax
 
 from fedllm_data.errors import ConfigError
-from fedllm_eval.chat import encode_pair
-from fedllm_train import codec
-from fedllm_train.adapter import adapter_sha256
-from fedllm_train.client import ResidentTrainer
+from fedllm_eval.policy.chat import encode_pair
+from fedllm_train.adapters.arithmetic import adapter_sha256
+from fedllm_train.clients.resident import ResidentTrainer
 from fedllm_train.config import FederatedConfig
-from fedllm_train.engine import ClientUpdate, InProcessEngine, LeftOut, in_client_order
-from fedllm_train.ledger import Ledger
+from fedllm_train.engines.engine import ClientUpdate, InProcessEngine, LeftOut, in_client_order
+from fedllm_train.messages import codec
+from fedllm_train.messages.ledger import Ledger
 from fedllm_train.rounds import RunPlan, RunState, run_round
 from fedllm_train.schedule import cosine_learning_rate
 from fedllm_train.seeds import stream_seed
@@ -248,7 +248,7 @@ def test_a_client_with_an_infinite_update_is_left_out_and_named(kit, tmp_path, m
 def test_an_update_that_is_not_finite_is_noticed(kit, tmp_path):
     trainer = kit.make_trainer(tmp_path / "run")
     resident = trainer._resident_trainer()
-    from fedllm_train.engine import ClientTask
+    from fedllm_train.engines.engine import ClientTask
 
     broken = {name: torch.full_like(tensor, float("nan")) for name, tensor in trainer.start_adapter.items()}
     task = ClientTask(

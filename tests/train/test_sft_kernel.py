@@ -6,8 +6,8 @@ from peft import PromptTuningConfig
 from trl import DPOConfig, SFTConfig
 
 from fedllm_data.errors import ConfigError
+from fedllm_train.clients.sft_kernel import chosen_kernel
 from fedllm_train.config import FederatedConfig
-from fedllm_train.sft_kernel import chosen_kernel
 from fedllm_train.trainer import FederatedTrainer
 
 

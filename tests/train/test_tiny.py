@@ -8,8 +8,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from fedllm_data.errors import ConfigError
-from fedllm_train import tiny
-from fedllm_train.tiny import TOY, TinyConfig, train_tiny
+from fedllm_train.models import tiny
+from fedllm_train.models.tiny import TOY, TinyConfig, train_tiny
 
 
 def conversation(*contents):

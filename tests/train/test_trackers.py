@@ -6,7 +6,7 @@ from types import ModuleType
 import pytest
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.trackers import check_tracker, open_tracker, round_metrics
+from fedllm_train.monitoring.trackers import check_tracker, open_tracker, round_metrics
 
 
 def test_tensorboard_gets_one_curve_with_a_point_a_round_across_a_resume(kit, tmp_path):

@@ -7,7 +7,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, TrainerCallback
 from trl import DPOTrainer, SFTTrainer
 
 from fedllm_train import FederatedConfig, FederatedTrainer
-from fedllm_train.weight_gradients import first_step, weight_gradients
+from fedllm_train.clients.weight_gradients import first_step, weight_gradients
 
 BATCHES = [torch.arange(24).reshape(2, 12), torch.arange(100, 108).reshape(1, 8)]
 

@@ -10,8 +10,8 @@ from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
 from fedllm_eval.audit import audit_canaries, audit_membership, make_canaries, plant
 from fedllm_eval.audit.token_logps import token_logps
-from fedllm_eval.models import sequence_logps
-from fedllm_eval.policies import load_policy
+from fedllm_eval.policy.models import sequence_logps
+from fedllm_eval.policy.policies import load_policy
 
 WORDS = "river mill stone bridge heron reed boat lantern fog oar tide shore gull salt rope net sail dawn dusk".split()
 
@@ -48,7 +48,7 @@ def models(tmp_path_factory, members, canaries):
     """
     import torch
 
-    from fedllm_train.tiny import TinyConfig, train_tiny
+    from fedllm_train.models.tiny import TinyConfig, train_tiny
 
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("leaky") / "start"

@@ -13,7 +13,7 @@ import pytest
 
 from fedllm_data.clients import ClientDataset
 from fedllm_eval.audit import audit_membership
-from fedllm_eval.policies import load_policy
+from fedllm_eval.policy.policies import load_policy
 
 pytestmark = pytest.mark.slow
 

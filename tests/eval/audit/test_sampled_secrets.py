@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from fedllm_data.errors import MetricError
-from fedllm_eval import generation
 from fedllm_eval.audit import audit_canaries, make_canaries
 from fedllm_eval.audit.memorisation import sampled_secrets
-from fedllm_eval.policies import load_policy
+from fedllm_eval.policy import generation
+from fedllm_eval.policy.policies import load_policy
 
 QUESTION = "what runs past the mill?"
 

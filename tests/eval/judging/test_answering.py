@@ -2,12 +2,12 @@
 
 import pytest
 
-from fedllm_eval import generation
 from fedllm_eval.judging import make_judge
 from fedllm_eval.judging.answering import answer_questions
 from fedllm_eval.judging.pairwise import judge_pairs
 from fedllm_eval.judging.questions import Question
-from fedllm_eval.policies import load_policy
+from fedllm_eval.policy import generation
+from fedllm_eval.policy.policies import load_policy
 from fedllm_eval.suites import SuiteOptions
 from fedllm_eval.suites.vicuna import Vicuna
 from tests.eval.suites.judged import FunctionJudge, scores, write_jsonl

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from fedllm_data.errors import ConfigError
-from fedllm_eval.models import pair_logps
-from fedllm_eval.policies import load_policy
+from fedllm_eval.policy.models import pair_logps
+from fedllm_eval.policy.policies import load_policy
 from fedllm_eval.suites import SuiteOptions, crass
 from fedllm_eval.suites.crass import Crass, read_questions
 

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from fedllm_data.errors import ConfigError
-from fedllm_eval.generation import Answer
-from fedllm_eval.policies import load_policy
+from fedllm_eval.policy.generation import Answer
+from fedllm_eval.policy.policies import load_policy
 from fedllm_eval.scoring.proportion import wilson_interval
 from fedllm_eval.suites import SuiteOptions, gsm8k
 from fedllm_eval.suites.gsm8k import INSTRUCTION, Gsm8k

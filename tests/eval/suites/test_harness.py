@@ -6,8 +6,8 @@ import math
 import pytest
 
 from fedllm_data.errors import ConfigError
-from fedllm_eval.models import sequence_logps
-from fedllm_eval.policies import load_policy
+from fedllm_eval.policy.models import sequence_logps
+from fedllm_eval.policy.policies import load_policy
 from fedllm_eval.suites import SuiteOptions
 from fedllm_eval.suites.harness import TASK_SETS, Harness, _scores
 

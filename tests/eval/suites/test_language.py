@@ -6,8 +6,8 @@ import math
 import pytest
 
 from fedllm_data.errors import ConfigError
-from fedllm_eval.generation import Answer
-from fedllm_eval.policies import load_policy
+from fedllm_eval.policy.generation import Answer
+from fedllm_eval.policy.policies import load_policy
 from fedllm_eval.suites import SuiteOptions, language
 from fedllm_eval.suites.language import Language, read_questions
 

@@ -8,12 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from fedllm_data.errors import ConfigError, JudgeError
-from fedllm_eval import generation
 from fedllm_eval.judging import Judge, Judgment, make_judge
-from fedllm_eval.policies import load_policy
+from fedllm_eval.policy import generation
+from fedllm_eval.policy.policies import load_policy
 from fedllm_eval.results import read_results
 from fedllm_eval.run import score_run
-from fedllm_eval.suite_runs import SuitePlan
+from fedllm_eval.running.suite_runs import SuitePlan
 from fedllm_eval.suites.pairwise import Pairwise
 from tests.eval.judging.judge_server import JudgeServer
 from tests.eval.suites.judged import FunctionJudge, options_in, scores, write_answers, write_jsonl

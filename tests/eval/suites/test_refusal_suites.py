@@ -7,9 +7,9 @@ import re
 import pytest
 
 from fedllm_data.errors import ConfigError
-from fedllm_eval import refusals
-from fedllm_eval.generation import Answer
-from fedllm_eval.policies import load_policy
+from fedllm_eval.policy.generation import Answer
+from fedllm_eval.policy.policies import load_policy
+from fedllm_eval.running import refusals
 from fedllm_eval.suites import SuiteOptions
 from fedllm_eval.suites.advbench import AdvBench, read_requests
 from fedllm_eval.suites.over_refusal import OverRefusal, read_harmless

@@ -18,12 +18,12 @@ from fedllm_data.report import write_report
 from fedllm_data.source import Source, SourceRow
 from fedllm_eval.run import score_run
 from fedllm_train.config import FederatedConfig
+from fedllm_train.models.tiny import TOY, train_tiny
 from fedllm_train.quickstart.answers import choose_rows, generate_answers
 from fedllm_train.quickstart.evidence import paired_clients, read_scores, summary_of
 from fedllm_train.quickstart.steps import steps
 from fedllm_train.quickstart.summary import print_table, write_summary
 from fedllm_train.quickstart.words import comparison_sentence, headline, unseen_sentence
-from fedllm_train.tiny import TOY, train_tiny
 from fedllm_train.trainer import FederatedTrainer
 
 HOSTILE = '<script>alert("x")</script> | a\'b'
@@ -241,7 +241,7 @@ def test_the_worst_decile_has_an_interval_around_it(finished):
 
 
 def test_answers_do_not_depend_on_the_prompts_beside_them(finished):
-    from fedllm_eval.policies import load_policy
+    from fedllm_eval.policy.policies import load_policy
 
     policy = load_policy(finished / "runs" / "dpo", device="cpu")
     prompts = [[{"role": "user", "content": text}] for text in ("what is 1 and 2?", "and?")]

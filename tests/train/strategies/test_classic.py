@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.adapter import adapter_sha256
+from fedllm_train.adapters.arithmetic import adapter_sha256
 from fedllm_train.strategies import STRATEGIES
 
 ADAPTIVE = ("fedadagrad", "fedyogi", "fedadam")
@@ -148,7 +148,7 @@ def test_scaffold_with_every_client_every_round_keeps_c_the_mean_of_the_c_k(rule
 
 def test_scaffold_on_trl_with_sgd_is_option_two(kit, tmp_path):
     from fedllm_train import FederatedConfig, FederatedTrainer
-    from fedllm_train.client_memory import ClientMemory
+    from fedllm_train.clients.client_memory import ClientMemory
 
     trainer = FederatedTrainer(
         kit.make_model(),

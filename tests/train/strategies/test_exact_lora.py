@@ -7,12 +7,13 @@ import torch
 from peft import PeftModel
 
 from fedllm_data.errors import ConfigError
-from fedllm_eval.chat import encode_pair
-from fedllm_train import FederatedConfig, FederatedTrainer, codec
-from fedllm_train.adapter import adapter_sha256
-from fedllm_train.base_shift import shifted
-from fedllm_train.client_memory import ClientMemory
-from fedllm_train.lora import ProductSum, factor_names, is_a, is_b
+from fedllm_eval.policy.chat import encode_pair
+from fedllm_train import FederatedConfig, FederatedTrainer
+from fedllm_train.adapters.arithmetic import adapter_sha256
+from fedllm_train.adapters.base_shift import shifted
+from fedllm_train.adapters.lora import ProductSum, factor_names, is_a, is_b
+from fedllm_train.clients.client_memory import ClientMemory
+from fedllm_train.messages import codec
 from fedllm_train.strategies import STRATEGIES
 
 METHODS = ["ffa_lora", "rolora", "fedsa_lora", "fedex_lora", "flora"]
@@ -344,7 +345,7 @@ def test_the_finished_adapter_on_the_original_base_is_the_resident_model(kit, tm
 
 
 def test_the_evaluation_loads_the_finished_adapter(kit, tmp_path):
-    from fedllm_eval.policies import load_policy
+    from fedllm_eval.policy.policies import load_policy
 
     kit.make_model().save_pretrained(tmp_path / "base")
     kit.make_tokenizer().save_pretrained(tmp_path / "base")

@@ -6,12 +6,13 @@ from peft import PeftModel
 from trl import KTOConfig, SFTTrainer
 
 from fedllm_data.errors import ConfigError
-from fedllm_eval.chat import encode_pair
-from fedllm_train import FederatedConfig, FederatedTrainer, codec
-from fedllm_train.adapter import adapter_sha256
+from fedllm_eval.policy.chat import encode_pair
+from fedllm_train import FederatedConfig, FederatedTrainer
+from fedllm_train.adapters.arithmetic import adapter_sha256
+from fedllm_train.adapters.lora import Factors, factor_names, truncated_factors
+from fedllm_train.adapters.lora_core import core_name, random_frame, zero_cores
 from fedllm_train.config_checks import check_core_frame
-from fedllm_train.lora import Factors, factor_names, truncated_factors
-from fedllm_train.lora_core import core_name, random_frame, zero_cores
+from fedllm_train.messages import codec
 from fedllm_train.seeds import stream_seed
 
 FRAMES = ["gradient", "random"]

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.adapter import RunningSum, adapter_sha256
-from fedllm_train.lora import Factors, aggregation_error
-from fedllm_train.ranks import padded
+from fedllm_train.adapters.arithmetic import RunningSum, adapter_sha256
+from fedllm_train.adapters.lora import Factors, aggregation_error
+from fedllm_train.adapters.ranks import padded
 from fedllm_train.strategies.lora_fair import correction
 
 A, B = "m.lora_A.weight", "m.lora_B.weight"

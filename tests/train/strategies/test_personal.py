@@ -8,9 +8,9 @@ from datasets import Dataset
 from peft import PeftModel
 
 from fedllm_data.clients import ClientDataset
-from fedllm_train.adapter import adapter_sha256, distance, load_adapter
-from fedllm_train.client_memory import ClientMemory, client_folder_name
-from fedllm_train.lora import factor_names
+from fedllm_train.adapters.arithmetic import adapter_sha256, distance, load_adapter
+from fedllm_train.adapters.lora import factor_names
+from fedllm_train.clients.client_memory import ClientMemory, client_folder_name
 from fedllm_train.strategies.language_clusters import groups_of
 
 PERSONAL = ("local", "fedavg_ft", "ditto", "feddpa", "language_clusters")

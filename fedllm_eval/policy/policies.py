@@ -1,0 +1,218 @@
+"""Policies: a base model with at most one adapter switched on, loaded from a run, an adapter or a model folder.
+
+Policy and reference that stand on the same base share its weights in memory (a `Backbone`), so a reference costs an
+adapter, not a second model. Imports torch, transformers and peft when a policy is loaded, not before.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedllm_data.errors import ConfigError
+from fedllm_eval.policy.locate import Location, locate
+
+__all__ = ["Backbone", "Policy", "load_policy", "load_reference"]
+
+DIGEST_BYTES = 1 << 20
+
+
+@dataclass
+class Backbone:
+    """A base model in memory, and the adapters loaded onto it."""
+
+    model: Any
+    """A `PreTrainedModel`, or the `PeftModel` around it once an adapter is loaded."""
+    name: str
+    folder: Path | None = None
+    """Where the base came from; None for a model made in memory, which is shared with nothing."""
+    revision: str | None = None
+    adapters: dict[Path, str] = field(default_factory=dict)
+    """Adapter folder -> name inside the `PeftModel`."""
+    _num_loaded: int = 0
+
+    def load_adapter(self, folder: Path) -> str:
+        """Load an adapter folder once and return its name inside the model."""
+        from peft import PeftModel
+
+        key = folder.resolve()
+        if key not in self.adapters:
+            name = f"adapter{self._num_loaded}"
+            self._num_loaded += 1
+            try:
+                if self.adapters:
+                    self.model.load_adapter(str(folder), adapter_name=name)
+                else:
+                    self.model = PeftModel.from_pretrained(self.model, str(folder), adapter_name=name)
+            except (OSError, ValueError, RuntimeError) as error:
+                raise ConfigError(
+                    f"adapter {folder} does not fit base model {self.name!r}: {_one_line(error)}; name the base it "
+                    "was trained on"
+                ) from error
+            self.model.eval()
+            self.adapters[key] = name
+        return self.adapters[key]
+
+    def unload_adapter(self, folder: Path) -> None:
+        """Forget an adapter, so that scoring many of them one after the other takes the memory of one."""
+        if len(self.adapters) > 1 and (name := self.adapters.pop(folder.resolve(), None)) is not None:
+            self.model.set_adapter(next(iter(self.adapters.values())))  # PEFT warns when it deletes the active one
+            self.model.delete_adapter(name)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A base model with one adapter or none, and the tokenizer it reads with."""
+
+    name: str
+    backbone: Backbone
+    tokenizer: Any
+    adapter: Path | None = None
+    location: Location | None = None
+
+    @property
+    def model(self) -> Any:
+        """The model in memory; which adapter is on is settled by `active` alone."""
+        return self.backbone.model
+
+    @contextmanager
+    def active(self) -> Iterator[Any]:
+        """Switch this policy's adapter on, or all adapters off, and give the model."""
+        model = self.backbone.model
+        if not self.backbone.adapters:
+            yield model
+        elif self.adapter is None:
+            with model.disable_adapter():
+                yield model
+        else:
+            model.set_adapter(self.backbone.load_adapter(self.adapter))
+            yield model
+
+    def describe(self) -> dict[str, str | None]:
+        """Return what identifies this policy in a results file."""
+        return {
+            "name": self.name,
+            "revision": self.location.revision if self.location else None,
+            "base": self.backbone.name,
+            "base_revision": self.backbone.revision,
+            "base_digest": None if self.backbone.folder is None else _base_digest(self.backbone.folder),
+            "adapter_sha256": None if self.adapter is None else _adapter_digest(self.adapter),
+        }
+
+
+def load_policy(
+    run_or_model: str | Path, revision: str | None = None, *, share: Policy | None = None, device: str | None = None
+) -> Policy:
+    """Load a policy from a run folder, a PEFT adapter or a plain model; each a local folder or a Hub id.
+
+    Args:
+        run_or_model: what to load. A run folder gives its `adapter/` on the base that its `config.yaml` names, or its
+            `model/`.
+        revision: of a Hub id: branch, tag or commit.
+        share: a policy already in memory; its base model is used again where both stand on the same.
+        device: torch device; a CUDA device where there is one, else the CPU. Weights are float32 on either.
+
+    Raises:
+        ConfigError: if the folder is none of the three, or its base model cannot be found or loaded.
+        HubError: if the Hub id cannot be fetched.
+    """
+    location = locate(run_or_model, revision)
+    if location.model is not None:
+        base = Location(name=location.name, kind="model", folder=location.model, revision=location.revision)
+    else:
+        base = location if location.base is None else locate(location.base, location.base_revision)
+    if base.kind != "model":
+        raise ConfigError(
+            f"base {base.name!r} of {location.name!r} is itself a {base.kind}, not a plain model; "
+            "merge its adapter and save it first"
+        )
+    tokenizer = _load_tokenizer(location.adapter, base)
+    if share is not None and share.backbone.folder == base.folder.resolve():
+        backbone = share.backbone
+    else:
+        backbone = Backbone(_load_model(base, device), base.name, base.folder.resolve(), base.revision)
+    if location.adapter is not None:
+        backbone.load_adapter(location.adapter)
+    return Policy(location.name, backbone, tokenizer, location.adapter, location)
+
+
+def load_reference(run: Policy | str | Path, revision: str | None = None) -> Policy:
+    """Load the policy that a run started from: its base with its `start_adapter/`, or the base alone.
+
+    A run with full fine-tuning shares no weights with its base, which is loaded beside it.
+
+    Args:
+        run: a policy in memory, whose base model is shared, or what `load_policy` takes.
+        revision: of a Hub id.
+
+    Raises:
+        ConfigError: if the policy is a plain model, which started from nothing that its folder knows.
+    """
+    policy = run if isinstance(run, Policy) else load_policy(run, revision)
+    if policy.location is not None and policy.location.model is not None:
+        return load_policy(str(policy.location.base), policy.location.base_revision)
+    if policy.adapter is None:
+        raise ConfigError(f"{policy.name!r} is a plain model and has no reference of its own; name one by --reference")
+    start_adapter = policy.location.start_adapter if policy.location else None
+    if start_adapter is not None:
+        policy.backbone.load_adapter(start_adapter)
+    name = policy.backbone.name if start_adapter is None else f"{policy.name} (start adapter)"
+    return Policy(name, policy.backbone, policy.tokenizer, start_adapter)
+
+
+def _load_model(base: Location, device: str | None) -> Any:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model: Any = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32, local_files_only=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"{base.name!r} cannot be loaded as a causal language model: {_one_line(error)}; name a "
+            "transformers checkpoint with safetensors weights"
+        ) from error
+    return model.to(device or ("cuda" if torch.cuda.is_available() else "cpu")).eval()
+
+
+def _load_tokenizer(adapter: Path | None, base: Location) -> Any:
+    from transformers import AutoTokenizer
+
+    # A run that set a chat template saves its tokenizer beside the adapter.
+    folder = adapter if adapter is not None and (adapter / "tokenizer_config.json").is_file() else base.folder
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{folder} holds no tokenizer that can be loaded: {_one_line(error)}; save the tokenizer beside the model"
+        ) from error
+
+
+def _base_digest(folder: Path) -> str:
+    """Digest of a base model that is the same whatever the folder is called.
+
+    Reading 15 GB to name a model takes longer than scoring a few clients, so each weight file counts by its size, its
+    header and its last bytes: any training moves those.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        num_bytes = path.stat().st_size
+        digest.update(f"{path.name}\0{num_bytes}\n".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(DIGEST_BYTES))
+            file.seek(max(0, num_bytes - DIGEST_BYTES))
+            digest.update(file.read())
+    return digest.hexdigest()
+
+
+def _adapter_digest(adapter: Path) -> str | None:
+    weights = adapter / "adapter_model.safetensors"
+    if not weights.is_file():
+        return None
+    with weights.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]

@@ -1,0 +1,187 @@
+"""The policies of one evaluation, scored split by split: base, global, personal, and those that they are set against.
+
+All are scored on the same clients and rows with the same settings and, for preference pairs, against the same
+reference. Policies on one base share its weights in memory; each policy and split is one part (`running/parts.py`).
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from fedllm_data.clients import ClientDataset
+from fedllm_data.errors import ConfigError
+from fedllm_eval.per_client import evaluate_policy, sample_positions
+from fedllm_eval.running.parts import Part, Parts
+from fedllm_eval.running.personal import evaluate_personal, personal_folders
+from fedllm_eval.scores import ClientScores
+
+if TYPE_CHECKING:
+    from fedllm_eval.policy.policies import Policy
+
+__all__ = ["Scored", "identity", "of_run", "score_on_splits"]
+
+logger = logging.getLogger(__name__)
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """One policy (or the personal ones of a run) that is put on every split."""
+
+    label: str
+    """`policy`, `base`, `personal`, `alone`, `centralised` or `language: CODE`."""
+    policy: "Policy"
+    personal: Mapping[str, Path] = field(default_factory=dict)
+    """Client id -> adapter folder; every client is then scored with its own."""
+
+
+def score_on_splits(
+    scored: Scored,
+    all_clients: Sequence[ClientDataset],
+    parts: Parts,
+    *,
+    reference: "Policy | None",
+    progress: Progress | None = None,
+    **options: Any,
+) -> list[ClientScores]:
+    """Score a policy on every split, as far as it can be scored there.
+
+    Args:
+        scored: what is scored.
+        all_clients: the splits.
+        parts: where finished splits are kept.
+        reference: as in `evaluate_policy`.
+        progress: told (policy and split, sequences done, sequences in all).
+        options: further ones of `evaluate_policy`.
+
+    Returns:
+        One item a split; personal adapters leave splits out whose clients have none, and all of them with a warning.
+
+    Raises:
+        ConfigError: if a setting cannot be used, or nobody trained alone is among the clients.
+    """
+    found = []
+    for clients in all_clients:
+        if scored.personal and not _anybody(scored.personal, clients, options):
+            continue
+        key = {
+            "policy": identity(scored.policy),
+            "personal": _adapters_digest(scored.personal),
+            "reference": None if reference is None else identity(reference),
+            "data": [clients.name, clients.revision, clients.split],
+            **{name: value for name, value in options.items() if name != "batch_size"},
+        }
+        known = None not in (key["policy"], clients.revision) and (reference is None or key["reference"] is not None)
+        told = _told(progress, scored.label, clients.split)
+        make = partial(_score, scored, clients, reference, told, options)
+        found.append(_from_part(parts.get(f"scores {scored.label} {clients.split}", key if known else None, make)))
+    if not found and scored.label == "personal":
+        # Nobody asked for these in particular, and a small sample of clients may have none.
+        logger.warning(
+            "none of the clients that are scored has an adapter of its own in %r: personal adapters are left out",
+            scored.policy.name,
+        )
+    elif not found:
+        raise ConfigError(
+            f"no client of {', '.join(clients.split for clients in all_clients)} has an adapter of its own in "
+            f"{scored.policy.name!r}; score split test"
+        )
+    return found
+
+
+def identity(policy: "Policy") -> dict[str, Any] | None:
+    """Return what settles a policy's scores: weights and chat template; None for a model made in memory."""
+    about = policy.describe()
+    if about["base_digest"] is None:
+        return None
+    template = policy.tokenizer.chat_template
+    digest = hashlib.sha256(str(template).encode()).hexdigest()
+    return {
+        "name": about["name"],
+        "base": about["base_digest"],
+        "adapter": about["adapter_sha256"],
+        "chat_template": digest,
+    }
+
+
+def of_run(label: str, policy: "Policy", *, alone: bool = False) -> Scored | None:
+    """Return the personal adapters of a run's policy, None where it made none.
+
+    Raises:
+        ConfigError: if `alone` is asked for and the run made none, or the list of clients is broken.
+    """
+    folder = policy.location.folder if policy.location is not None else None
+    folders = {} if folder is None else personal_folders(folder)
+    if not folders and alone:
+        raise ConfigError(
+            f"{policy.name!r} holds no personal/clients.json, so nobody trained alone there; name a run of "
+            "--strategy local"
+        )
+    return Scored(label=label, policy=policy, personal=folders) if folders else None
+
+
+def _score(
+    scored: Scored,
+    clients: ClientDataset,
+    reference: "Policy | None",
+    progress: Progress | None,
+    options: Mapping[str, Any],
+) -> Part:
+    settings: dict[str, Any] = {"reference": reference, "progress": progress, **options}
+    if scored.personal:
+        return _to_part(evaluate_personal(scored.policy, scored.personal, clients, **settings))
+    return _to_part(evaluate_policy(scored.policy, clients, **settings))
+
+
+def _anybody(folders: Mapping[str, Path], clients: ClientDataset, options: Mapping[str, Any]) -> bool:
+    known = list(clients)
+    chosen = sample_positions(known, options.get("max_clients"), options.get("seed", 0), "clients")
+    return any(known[position] in folders for position in chosen)
+
+
+def _adapters_digest(folders: Mapping[str, Path]) -> str | None:
+    if not folders:
+        return None
+    digest = hashlib.sha256()
+    for client_id, folder in sorted(folders.items()):
+        weights = folder / "adapter_model.safetensors"
+        own = ""
+        if weights.is_file():
+            with weights.open("rb") as file:
+                own = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{client_id}\0{own}\n".encode())
+    return digest.hexdigest()
+
+
+def _told(progress: Progress | None, label: str, split: str) -> Progress | None:
+    if progress is None:
+        return None
+    where = split if label == "policy" else f"{label}, {split}"
+    return lambda what, done, total: progress(f"{where}, {what}", done, total)
+
+
+_FIELDS = ("task", "split", "policy", "reference", "dataset", "settings")
+
+
+def _to_part(scores: ClientScores) -> Part:
+    record = {name: getattr(scores, name) for name in _FIELDS} | {"notes": list(scores.notes)}
+    tables: dict[str, pa.Table] = {"clients": scores.table}
+    if scores.rows is not None:
+        tables["rows"] = scores.rows
+    return Part(record, tables)
+
+
+def _from_part(part: Part) -> ClientScores:
+    return ClientScores(
+        **{name: part.record[name] for name in _FIELDS},
+        notes=tuple(part.record["notes"]),
+        table=part.tables["clients"],
+        rows=part.tables.get("rows"),
+    )

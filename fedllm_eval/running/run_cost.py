@@ -1,0 +1,260 @@
+"""What a run folder says about its cost: `rounds.jsonl` for what was measured, `config.yaml` for what was set.
+
+Measured: bytes both ways, local steps, seconds; tokens, peak memory and energy as far as the rounds name them.
+Reckoned, and marked so: operations by the 6 N D rule with the parameters counted in the weight files, and, where the
+rounds name no tokens, the most tokens that the settings allow; energy by a stated wattage.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fedllm_data.errors import ConfigError
+from fedllm_eval.policy.locate import locate
+from fedllm_eval.scoring.cost import communication, energy_kwh, round_of_target, training_flops, transfer_seconds
+
+__all__ = ["RunCost", "cost_to_target", "count_parameters", "read_rounds", "run_cost"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunCost:
+    """Totals up to and with a round; None where nothing is known."""
+
+    num_rounds: int
+    num_visits: int
+    """Clients summed over rounds."""
+    num_clients: int
+    """Different clients that took part."""
+    download_bytes: int
+    upload_bytes: int
+    total_mib: float
+    num_local_steps: int
+    client_seconds: float
+    """Time that clients spent training, summed."""
+    seconds: float
+    """Time that the rounds took where they ran."""
+    transfer_seconds: float | None
+    """Time to send the bytes over the stated lines."""
+    num_tokens: int | None
+    """Tokens trained on, or the most they can have been."""
+    tokens_are_bound: bool
+    """Whether `num_tokens` is the most that the settings allow, rather than counted."""
+    flops: float | None
+    """By the rule in `flops_rule`."""
+    flops_rule: str | None
+    peak_memory_bytes: int | None
+    energy_kwh: float | None
+    energy_source: str | None
+    """`meter`, or the stated wattage."""
+
+    def as_record(self) -> dict[str, Any]:
+        """Return the totals as a JSON-ready mapping."""
+        return asdict(self)
+
+
+def run_cost(
+    run: Path,
+    *,
+    num_rounds: int | None = None,
+    download_mbit_per_second: float | None = None,
+    upload_mbit_per_second: float | None = None,
+    watts: float | None = None,
+) -> RunCost:
+    """Return what a run cost.
+
+    Args:
+        run: a run folder.
+        num_rounds: count the first so many rounds alone; None counts all.
+        download_mbit_per_second: a client's line, for the time of transfer; both directions or neither.
+        upload_mbit_per_second: the same the other way.
+        watts: what a client's device draws while it trains, for energy where no meter was read.
+
+    Raises:
+        ConfigError: if the folder has no rounds or fewer than asked for, or one direction of the line alone is stated.
+        MetricError: if a bandwidth or wattage makes no sense.
+    """
+    rounds = read_rounds(run)
+    if num_rounds is not None:
+        if not 1 <= num_rounds <= len(rounds):
+            raise ConfigError(f"{num_rounds} rounds of {run}, which has {len(rounds)}; ask for 1 to that many")
+        rounds = rounds[:num_rounds]
+    if (download_mbit_per_second is None) != (upload_mbit_per_second is None):
+        raise ConfigError("the line is stated in one direction alone; state download and upload in Mbit/s, or neither")
+    down, up = (
+        _per_round([record["ledger"][name] for record in rounds]) for name in ("download_bytes", "upload_bytes")
+    )
+    clients = [len(record["clients"]) for record in rounds]
+    sent = communication(down, up, clients)
+    ledger = rounds[-1]["ledger"]
+    seconds = None
+    if download_mbit_per_second is not None and upload_mbit_per_second is not None:
+        seconds = transfer_seconds(
+            down,
+            up,
+            clients,
+            download_mbit_per_second=download_mbit_per_second,
+            upload_mbit_per_second=upload_mbit_per_second,
+        )
+    cost = RunCost(
+        num_rounds=sent.num_rounds,
+        num_visits=sent.num_visits,
+        num_clients=len({client["client_id"] for record in rounds for client in record["clients"]}),
+        download_bytes=sent.download_bytes,
+        upload_bytes=sent.upload_bytes,
+        total_mib=sent.total_mib,
+        num_local_steps=int(ledger["num_local_steps"]),
+        client_seconds=float(ledger["client_seconds"]),
+        seconds=math.fsum(record["seconds"] for record in rounds),
+        transfer_seconds=seconds,
+        num_tokens=None,
+        tokens_are_bound=False,
+        flops=None,
+        flops_rule=None,
+        peak_memory_bytes=_largest(rounds, "peak_memory_bytes"),
+        energy_kwh=None,
+        energy_source=None,
+    )
+    joules = [_of_clients(record, "energy_joules") for record in rounds]
+    if cost.num_visits and None not in joules:
+        cost = replace(cost, energy_kwh=energy_kwh(math.fsum(filter(None, joules)), 1.0), energy_source="meter")
+    elif watts is not None:
+        source = f"{watts:g} W stated, times the clients' seconds"
+        cost = replace(cost, energy_kwh=energy_kwh(cost.client_seconds, watts), energy_source=source)
+    return _with_flops(cost, run, rounds)
+
+
+def cost_to_target(
+    run: Path, scores: Mapping[int, float], target: float, *, higher_is_better: bool, **options: Any
+) -> RunCost | None:
+    """Return what a run had cost when it first reached a target score, None where it never did.
+
+    Args:
+        run: a run folder.
+        scores: round index -> score of the adapter after that round; rounds that were not scored are left out, so the
+            target may have been reached before it is seen.
+        target: the score to reach.
+        higher_is_better: False for losses.
+        options: as in `run_cost`.
+
+    Raises:
+        ConfigError: if a score is of a round that the run does not have, or as in `run_cost`.
+        MetricError: if there is no score.
+    """
+    num_rounds = len(read_rounds(run))
+    for index in scores:
+        if not 0 <= index < num_rounds:
+            raise ConfigError(f"a score of round {index}, but {run} has rounds 0 to {num_rounds - 1}")
+    reached = round_of_target([scores.get(at) for at in range(num_rounds)], target, higher_is_better=higher_is_better)
+    return None if reached is None else run_cost(run, num_rounds=reached + 1, **options)
+
+
+def read_rounds(run: Path) -> list[dict[str, Any]]:
+    """Return the rounds of a run in order.
+
+    Raises:
+        ConfigError: if there is no `rounds.jsonl`, it is broken, or rounds are missing.
+    """
+    file = run / "rounds.jsonl"
+    if not file.is_file():
+        raise ConfigError(f"{run} has no rounds.jsonl; name a run folder of fedllm-train")
+    rounds = []
+    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"{file}, line {number} is no JSON: {error}; go on with the run by --resume") from error
+        if not {"round_index", "clients", "ledger", "seconds"} <= record.keys():
+            raise ConfigError(f"{file}, line {number} is no round; name a run folder of fedllm-train")
+        rounds.append(record)
+    if not rounds or [record["round_index"] for record in rounds] != list(range(len(rounds))):
+        raise ConfigError(f"{file} does not hold rounds 0, 1, ... one after another; go on with the run by --resume")
+    return rounds
+
+
+def count_parameters(folder: Path) -> int | None:
+    """Return the number of values in a folder's safetensors files, None where there is none; reads headers alone."""
+    files = sorted(folder.glob("*.safetensors"))
+    total = 0
+    for file in files:
+        with file.open("rb") as stream:
+            header = json.loads(stream.read(int.from_bytes(stream.read(8), "little")))
+        total += sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+    return total if files else None
+
+
+def _with_flops(cost: RunCost, run: Path, rounds: list[dict[str, Any]]) -> RunCost:
+    config = _read_config(run / "config.yaml")
+    client, model = _section(config, "client"), _section(config, "model")
+    prefers = config.get("task") in ("dpo", "kto")
+    counted = [_of_clients(record, "num_tokens") for record in rounds]
+    if None not in counted:
+        cost = replace(cost, num_tokens=int(sum(filter(None, counted))))
+    elif isinstance(client.get("max_length"), int) and isinstance(client.get("per_device_train_batch_size"), int):
+        rows_per_step = client["per_device_train_batch_size"] * int(client.get("gradient_accumulation_steps") or 1)
+        bound = cost.num_local_steps * rows_per_step * client["max_length"] * (2 if prefers else 1)
+        cost = replace(cost, num_tokens=bound, tokens_are_bound=True)
+    base = _base_folder(model)
+    num_parameters = None if base is None else count_parameters(base)
+    adapter_parameters = count_parameters(run / "adapter")
+    if num_parameters is None or cost.num_tokens is None:
+        return cost
+    recompute = bool(client.get("gradient_checkpointing") or client.get("activation_checkpointing"))
+    # KTO's mismatched completions change from visit to visit, and with them what the reference says of them.
+    mismatches = config.get("task") == "kto" and client.get("loss_type") == "kto"
+    kept = bool(_section(config, "federated").get("reference_cache")) and not mismatches
+    reference = prefers and not kept
+    flops = training_flops(
+        num_parameters,
+        cost.num_tokens,
+        adapter_parameters=adapter_parameters,
+        recompute=recompute,
+        reference=reference,
+    )
+    rule = "6 N D" if adapter_parameters is None else "4 N D + 6 N_adapter D"
+    rule += " + 2 (N + N_adapter) D recomputed" if recompute else ""
+    rule += " + 2 N D of the reference" if reference else ""
+    rule += "; the reference, computed once a client, is not counted" if prefers and kept else ""
+    return replace(cost, flops=flops, flops_rule=f"{rule}; N = {num_parameters}, N_adapter = {adapter_parameters}")
+
+
+def _read_config(file: Path) -> Mapping[str, Any]:
+    import yaml
+
+    config = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return config if isinstance(config, dict) else {}
+
+
+def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = config.get(name)
+    return section if isinstance(section, dict) else {}
+
+
+def _base_folder(model: Mapping[str, Any]) -> Path | None:
+    """The base model's folder where it is one here; nothing is fetched to count parameters."""
+    name = model.get("name")
+    if not isinstance(name, str) or not Path(name).is_dir():
+        return None
+    location = locate(name)
+    return location.folder if location.kind == "model" else None
+
+
+def _per_round(totals: list[int]) -> list[int]:
+    """The ledger adds up; a round's own share is the step from the one before."""
+    return [after - before for before, after in zip([0, *totals], totals, strict=False)]
+
+
+def _of_clients(record: Mapping[str, Any], name: str) -> float | None:
+    """Sum over the clients of a round, None where one does not name it."""
+    values = [client.get(name) for client in record["clients"]]
+    return None if None in values else math.fsum(values)
+
+
+def _largest(rounds: list[dict[str, Any]], name: str) -> int | None:
+    values = [part.get(name) for record in rounds for part in (record, *record["clients"])]
+    known = [value for value in values if value is not None]
+    return int(max(known)) if known else None

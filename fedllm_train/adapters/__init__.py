@@ -1,0 +1,1 @@
+"""Adapters as tensors: arithmetic, the algebra of LoRA factors, what stands beside a weight."""

@@ -1,0 +1,169 @@
+"""A core R between the factors of a LoRA module: it adds s B R A to its weight, and R may be all that is trained.
+
+R is kept beside the factors as `{module}.lora_R.weight`. It is in the model only while it trains (`cored`): a
+parameter of the module that holds A, and a forward hook on it that multiplies by R, so that the layer computes
+s B R A x as it computed s B A x. Outside, B R stands for B (`folded`), and whoever reads the adapter sees plain LoRA.
+Whatever switches the trained adapter off, as TRL does for DPO's reference, switches the core off with it.
+
+The gradient is dL/dR = s B' G A' for G = dL/dW. Where A and B are orthonormal, a frame, a step of R moves the weight
+by exactly as much as it moves R, times s.
+
+Symbols: d outputs, m inputs, r LoRA rank.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.nn.functional import linear
+
+from fedllm_data.errors import ConfigError
+from fedllm_train.adapters.arithmetic import Adapter
+from fedllm_train.adapters.lora import Factors, factor_names
+from fedllm_train.seeds import stream_seed
+
+__all__ = ["core_name", "cored", "folded", "is_r", "random_frame", "singular_frame", "split_cores", "zero_cores"]
+
+_R = ".lora_R."
+_NAME = "default"
+
+
+def core_name(module: str) -> str:
+    """Return the name of a module's core.
+
+    >>> core_name("m.q")
+    'm.q.lora_R.weight'
+    """
+    return f"{module}{_R}weight"
+
+
+def is_r(name: str) -> bool:
+    """Whether a tensor's name is that of a core.
+
+    >>> is_r("m.q.lora_R.weight"), is_r("m.q.lora_A.weight")
+    (True, False)
+    """
+    return _R in name
+
+
+def split_cores(adapter: Mapping[str, torch.Tensor]) -> tuple[Adapter, Adapter]:
+    """Return what PEFT knows of an adapter, and its cores.
+
+    >>> one = torch.ones(1, 1)
+    >>> [list(each) for each in split_cores({"q.lora_A.weight": one, "q.lora_R.weight": one})]
+    [['q.lora_A.weight'], ['q.lora_R.weight']]
+    """
+    cores = {name: tensor for name, tensor in adapter.items() if is_r(name)}
+    return {name: tensor for name, tensor in adapter.items() if name not in cores}, cores
+
+
+def zero_cores(adapter: Mapping[str, torch.Tensor]) -> Adapter:
+    """Return R = 0 for every LoRA module of an adapter, (r, r)."""
+    return {
+        core_name(module): adapter[a].new_zeros(adapter[a].shape[0], adapter[a].shape[0])
+        for module, (a, _) in factor_names(adapter).items()
+    }
+
+
+def folded(factors: Mapping[str, torch.Tensor], cores: Mapping[str, torch.Tensor]) -> Adapter:
+    """Return plain LoRA factors A and B R, multiplied in float64.
+
+    >>> factors = {"q.lora_A.weight": torch.ones(1, 1), "q.lora_B.weight": torch.full((1, 1), 2.0)}
+    >>> folded(factors, {"q.lora_R.weight": torch.full((1, 1), 3.0)})["q.lora_B.weight"].item()
+    6.0
+    """
+    result = dict(factors)
+    for module, (_, b) in factor_names(factors).items():
+        result[b] = (factors[b].double() @ cores[core_name(module)].double()).to(factors[b].dtype)
+    return result
+
+
+def random_frame(like: Mapping[str, torch.Tensor], seed: int) -> Adapter:
+    """Return orthonormal A (rows) and B (columns) of an adapter's shapes, drawn from a run's seed: all can draw them.
+
+    Raises:
+        ConfigError: if a module has fewer rows or columns than the LoRA rank.
+
+    >>> like = {"q.lora_A.weight": torch.zeros(2, 5), "q.lora_B.weight": torch.zeros(3, 2)}
+    >>> a = random_frame(like, 0)["q.lora_A.weight"]
+    >>> bool((a @ a.mT - torch.eye(2)).abs().max() < 1e-6)
+    True
+    """
+    generator = torch.Generator().manual_seed(stream_seed(seed, "core frame"))
+    frame = {}
+    for module, (a, b) in factor_names(like).items():
+        rank, m = like[a].shape
+        _check_rank(module, like[b].shape[0], m, rank)
+        for name, size in ((a, m), (b, like[b].shape[0])):
+            drawn = torch.randn(size, rank, generator=generator, dtype=torch.float64)
+            columns = torch.linalg.qr(drawn).Q
+            frame[name] = (columns.mT if name == a else columns).contiguous().to(like[name].dtype)
+    return frame
+
+
+def singular_frame(module: str, matrix: torch.Tensor, rank: int) -> tuple[Factors, torch.Tensor]:
+    """Return B and A as `left` and `right`, the first singular vectors of a matrix, and R, its singular values.
+
+    B R A is the best approximation of that rank (Eckart and Young 1936). Signs are fixed (the largest entry of each
+    column of B is positive), so that the result depends on the matrix alone.
+
+    Args:
+        module: whose matrix it is, for the message of an error.
+        matrix: (d, m), in float64.
+        rank: r.
+
+    Raises:
+        ConfigError: if the matrix has fewer rows or columns than that.
+
+    >>> frame, core = singular_frame("q", torch.diag(torch.tensor([2.0, 3.0])).double(), 1)
+    >>> frame.left.flatten().tolist(), core.tolist(), frame.right.tolist()
+    ([0.0, 1.0], [[3.0]], [[0.0, 1.0]])
+    """
+    _check_rank(module, matrix.shape[0], matrix.shape[1], rank)
+    u, singular, vt = torch.linalg.svd(matrix, full_matrices=False)
+    u, vt = u[:, :rank], vt[:rank]
+    largest = u.gather(0, u.abs().argmax(dim=0, keepdim=True))
+    sign = torch.where(largest < 0, -1.0, 1.0).to(u.dtype)
+    return Factors(u * sign, vt * sign.mT), torch.diag(singular[:rank])
+
+
+@contextmanager
+def cored(
+    model: Any, cores: Mapping[str, torch.Tensor], trains: Callable[[str], bool] | None = None
+) -> Iterator[dict[str, torch.nn.Parameter]]:
+    """Let the trained adapter of a model compute with cores for a while; yield them, by name, as its parameters.
+
+    Args:
+        model: a `PeftModel` with LoRA on linear layers; any model where there are no cores.
+        cores: R of some modules.
+        trains: whether the core of a name is trained; by default all are.
+    """
+    parameters, handles = {}, []
+    holders: list[torch.nn.Module] = []
+    try:
+        for name, tensor in cores.items():
+            holder = model.get_submodule(name.split(_R)[0]).lora_A[_NAME]
+            value = tensor.detach().to(device=holder.weight.device, copy=True)
+            parameters[name] = torch.nn.Parameter(value, requires_grad=trains is None or trains(name))
+            holder.register_parameter("core", parameters[name])
+            holders.append(holder)
+            handles.append(holder.register_forward_hook(_through_core))
+        yield parameters
+    finally:
+        for handle in handles:
+            handle.remove()
+        for holder in holders:
+            del holder.core
+
+
+def _through_core(holder: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+    return linear(output, holder.core)
+
+
+def _check_rank(module: str, d: int, m: int, rank: int) -> None:
+    if rank > min(d, m):
+        raise ConfigError(
+            f"LoRA rank {rank} is more than {min(d, m)}, the smaller side of {module} ({d}, {m}), so its factors "
+            "cannot be orthonormal; choose a smaller lora_r or other target_modules"
+        )

@@ -1,0 +1,122 @@
+"""A LoRA rank for each client, for methods whose clients may differ: weaker machines, or fewer rows, train less.
+
+The resident model has the largest rank R. A client of rank r < R trains in it with the rows of A and the columns of B
+beyond r at zero; their gradients are zero then (each is multiplied by the other factor), so they stay zero and the
+client trains exactly as in a model of rank r. Only the first r travel (`sliced`, `padded`). The scaling s = alpha / R
+is the same for every client (alpha_k = s r_k, as FLoRA's code has it).
+"""
+
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+import torch
+
+from fedllm_data.errors import ConfigError
+from fedllm_train.adapters.arithmetic import Adapter
+from fedllm_train.adapters.lora import factor_names
+from fedllm_train.seeds import stream_rng
+
+__all__ = ["check_ranks", "client_ranks", "padded", "rank_of", "sliced"]
+
+
+def client_ranks(rule: str, sizes: Mapping[str, int], table: pa.Table | None, *, seed: int) -> dict[str, int]:
+    """Return the rank of every client.
+
+    Args:
+        rule: `4,8,16` gives equally many clients each, the lowest rank to those with the fewest rows;
+            `random:4,8,16` draws one for every client; `column:NAME` takes an integer column of the clients table.
+        sizes: rows of each client.
+        table: the dataset's table of clients.
+        seed: the run seed.
+
+    Raises:
+        ConfigError: if the rule cannot be read or the column is not there or holds no positive integers.
+
+    >>> client_ranks("2,8", {"a": 10, "b": 1, "c": 5, "d": 7}, None, seed=0)
+    {'a': 8, 'b': 2, 'c': 2, 'd': 8}
+    """
+    ids = sorted(sizes)
+    if rule.startswith("column:"):
+        return _from_column(rule.removeprefix("column:"), ids, table)
+    kind, _, listed = rule.rpartition(":")
+    try:
+        ranks = [int(each) for each in listed.split(",")]
+    except ValueError:
+        ranks = []
+    if not ranks or min(ranks) < 1 or kind not in ("", "random"):
+        raise ConfigError(f"client_ranks is {rule!r}; give ranks such as 4,8,16, random:4,8,16 or column:NAME")
+    if kind == "random":
+        return {
+            client_id: ranks[int(stream_rng(seed, "rank", client_id=client_id).integers(len(ranks)))]
+            for client_id in ids
+        }
+    ordered = sorted(ids, key=lambda client_id: (sizes[client_id], client_id))
+    of_client = {client_id: sorted(ranks)[i * len(ranks) // len(ordered)] for i, client_id in enumerate(ordered)}
+    return {client_id: of_client[client_id] for client_id in ids}
+
+
+def sliced(adapter: Adapter, rank: int) -> Adapter:
+    """Return the first `rank` rows of every A and columns of every B; other tensors whole.
+
+    >>> sliced({"m.lora_A.weight": torch.ones(4, 5), "m.lora_B.weight": torch.ones(6, 4)}, 2)["m.lora_B.weight"].shape
+    torch.Size([6, 2])
+    """
+    result = dict(adapter)
+    for a, b in factor_names(adapter).values():
+        result[a], result[b] = adapter[a][:rank].contiguous(), adapter[b][:, :rank].contiguous()
+    return result
+
+
+def padded(adapter: Adapter, rank: int) -> Adapter:
+    """Return an adapter of a higher rank with the same products: zeros beyond what is there.
+
+    >>> padded({"m.lora_A.weight": torch.ones(2, 5), "m.lora_B.weight": torch.ones(6, 2)}, 4)["m.lora_A.weight"].shape
+    torch.Size([4, 5])
+    """
+    result = dict(adapter)
+    for a, b in factor_names(adapter).values():
+        missing = rank - adapter[a].shape[0]
+        result[a] = torch.nn.functional.pad(adapter[a], (0, 0, 0, missing))
+        result[b] = torch.nn.functional.pad(adapter[b], (0, missing))
+    return result
+
+
+def rank_of(adapter: Adapter) -> int:
+    """Return the rank of an adapter's factors.
+
+    >>> rank_of({"m.lora_A.weight": torch.ones(4, 5), "m.lora_B.weight": torch.ones(6, 4)})
+    4
+    """
+    a, _ = next(iter(factor_names(adapter).values()))
+    return adapter[a].shape[0]
+
+
+def check_ranks(ranks: Mapping[str, int], adapter: Adapter) -> None:
+    """Refuse ranks that the resident adapter cannot hold.
+
+    Raises:
+        ConfigError: if a client's rank is above the adapter's, or the adapter has no LoRA factors or several ranks.
+    """
+    of_modules = {adapter[a].shape[0] for a, _ in factor_names(adapter).values()}
+    if not of_modules:
+        raise ConfigError("the adapter has no LoRA factors, which this strategy needs; use a LoraConfig")
+    if ranks and len(of_modules) > 1:
+        raise ConfigError("client_ranks needs one rank for all modules; leave rank_pattern out")
+    if ranks and (highest := max(ranks.values())) > max(of_modules):
+        raise ConfigError(
+            f"client_ranks gives rank {highest} but lora_r is {max(of_modules)}; raise lora_r to {highest}"
+        )
+
+
+def _from_column(name: str, ids: Sequence[str], table: pa.Table | None) -> dict[str, int]:
+    if table is None or name not in table.column_names:
+        there = [] if table is None else [field.name for field in table.schema if pa.types.is_integer(field.type)]
+        raise ConfigError(f"client_ranks names column {name!r}, which the clients table lacks; it has {there}")
+    values = dict(zip(table["client_id"].to_pylist(), table[name].to_pylist(), strict=True))
+    for client_id in ids:
+        value = values.get(client_id)
+        if not isinstance(value, int) or value < 1:
+            raise ConfigError(
+                f"client_ranks: column {name!r} holds {value!r} for client {client_id!r}; ranks are 1 or more"
+            )
+    return {client_id: values[client_id] for client_id in ids}

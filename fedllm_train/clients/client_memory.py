@@ -1,0 +1,59 @@
+"""What clients keep between rounds: control variates, personal adapters. On disk, one folder a client.
+
+A file is named after the round that wrote it, `client_memory/<hash of the id>/round-000007.safetensors`, and a visit
+in round t reads the newest one from before round t. So a run killed in the middle of a round, after some of its
+clients wrote theirs, reads what it read the first time (design rule 6). Files that no kept checkpoint can need are
+removed.
+"""
+
+from hashlib import sha256
+from pathlib import Path
+
+from fedllm_train.adapters.arithmetic import Parts, load_parts, save_parts
+
+__all__ = ["ClientMemory", "client_folder_name"]
+
+
+def client_folder_name(client_id: str) -> str:
+    """Return a name for a client's files; an id never becomes a path.
+
+    >>> client_folder_name("../ann")
+    '2a8c40f72d4a407ac9aa8efcf1d1cbfd'
+    """
+    return sha256(client_id.encode()).hexdigest()[:32]
+
+
+class ClientMemory:
+    """Parts kept by clients, by client id and round."""
+
+    def __init__(self, folder: Path) -> None:
+        """Use a folder; it is made when a client first keeps something."""
+        self._folder = folder
+
+    def load(self, client_id: str, before_round: int) -> Parts:
+        """Return what the client kept last before a round; empty if nothing."""
+        earlier = [path for path in self._files(client_id) if _round_of(path) < before_round]
+        return load_parts(earlier[-1]) if earlier else {}
+
+    def save(self, client_id: str, round_index: int, parts: Parts) -> None:
+        """Keep something from a round on."""
+        folder = self._folder / client_folder_name(client_id)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_parts(parts, folder / f"round-{round_index:06d}.safetensors")
+
+    def forget(self, client_id: str, round_index: int) -> None:
+        """Remove what the client kept in a round whose update was refused: it goes on from what it had before."""
+        (self._folder / client_folder_name(client_id) / f"round-{round_index:06d}.safetensors").unlink(missing_ok=True)
+
+    def prune(self, client_id: str, oldest_round: int) -> None:
+        """Remove what no run that resumes after `oldest_round` or later can need."""
+        for path in [path for path in self._files(client_id) if _round_of(path) <= oldest_round][:-1]:
+            path.unlink()
+
+    def _files(self, client_id: str) -> list[Path]:
+        folder = self._folder / client_folder_name(client_id)
+        return sorted(folder.glob("round-*.safetensors"))
+
+
+def _round_of(path: Path) -> int:
+    return int(path.stem.removeprefix("round-"))

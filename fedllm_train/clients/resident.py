@@ -1,0 +1,278 @@
+"""A client's local training: one resident TRL trainer for the whole run, visited by one client after another.
+
+A visit loads the global adapter in place, hands the trainer the client's token ids and starts it with a fresh
+optimizer and the visit's own seed; what is trained from what, and what is sent back, the strategy's client rule says
+(`strategies/`). Building a trainer costs seconds and tokenising again costs more than the steps on a small model; a
+visit costs the steps plus some milliseconds (`benchmarks/client_round_overhead.py`).
+
+What comes out is what `SFTTrainer(...)`, `DPOTrainer(...)` or `KTOTrainer(...)` built anew for this client, with this
+seed, would give, to the bit.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import PreTrainedModel, PrinterCallback, set_seed
+
+from fedllm_data.errors import ConfigError
+from fedllm_train.adapters.arithmetic import Adapter, LiveAdapter, flatten
+from fedllm_train.adapters.base_shift import shifted
+from fedllm_train.adapters.lora_core import cored, split_cores
+from fedllm_train.clients.client_memory import ClientMemory
+from fedllm_train.clients.local_work import LocalWork
+from fedllm_train.clients.objectives import ClientArgs, keeps_reference, rows_of_visit
+from fedllm_train.clients.reference import ReferenceCache
+from fedllm_train.clients.tokens import TokenCache
+from fedllm_train.clients.trl_trainer import build_trainer
+from fedllm_train.clients.weight_gradients import first_step, weight_gradients
+from fedllm_train.engines.engine import ClientTask, ClientUpdate, LeftOut
+from fedllm_train.messages import codec
+from fedllm_train.messages.compression import RESIDUAL, Upload
+from fedllm_train.seeds import stream_seed
+from fedllm_train.strategy import Strategy
+from fedllm_train.visit import Correction, Visit
+
+__all__ = ["ResidentTrainer"]
+
+_NOT_METRICS = {
+    *("total_flos", "epoch", "step", "num_tokens"),
+    *("train_runtime", "train_samples_per_second", "train_steps_per_second"),
+}
+"""What TRL logs at the end of a visit beside means over its steps."""
+
+
+class ResidentTrainer:
+    """Trains any client of a run on one model and one trainer."""
+
+    def __init__(
+        self,
+        model: PeftModel | PreTrainedModel,
+        tokenizer: Any,
+        args: ClientArgs,
+        tokens: TokenCache,
+        strategy: Strategy,
+        memory: ClientMemory,
+        *,
+        upload: Upload,
+        work: LocalWork,
+        starts_from_base: bool,
+        reference_folder: Path | None = None,
+        kernel: str = "trl",
+    ) -> None:
+        """Build the trainer around the policy the run starts from.
+
+        Args:
+            model: base model with the trained adapter named "default", holding the starting adapter; or a model all of
+                whose weights are trained.
+            tokenizer: the model's tokenizer.
+            args: settings from `clients/resident_args.py`.
+            tokens: the clients' rows.
+            strategy: whose client rule is followed.
+            memory: what clients keep between rounds.
+            upload: what an update is sent as.
+            work: how many steps a visit takes, and on which rows.
+            starts_from_base: whether base and starting adapter together still equal the base, which then is DPO's
+                reference; else the reference is a frozen copy of the adapter, made here and never touched again.
+            reference_folder: where the reference's log-probabilities are kept; None computes them in every step, by a
+                frozen copy of the model where all its weights are trained.
+            kernel: how SFT's loss is computed; `trl` or `plain`.
+
+        Raises:
+            ConfigError: if no client has a row to train on, or TRL refuses the settings.
+        """
+        example = tokens.example()
+        if not example.num_rows:
+            raise ConfigError(
+                f"no client has a row with a trained token within max_length={args.max_length}; raise max_length"
+            )
+        kept = reference_folder is not None and keeps_reference(args)
+        self._trainer = build_trainer(model, tokenizer, args, example, keeps_reference=kept)
+        self._trainer.plain_kernel = kernel == "plain"
+        self._trainer.remove_callback(PrinterCallback)
+        if starts_from_base and isinstance(model, PeftModel) and "ref" in model.peft_config:
+            # Disabling adapters gives the same reference without computing with zeros in every step.
+            model.delete_adapter("ref")
+        self._reference = None
+        if kept:
+            self._reference = ReferenceCache(self._trainer, reference_folder, self._starting_policy)
+        self._tokens = tokens
+        self._strategy = strategy
+        self._memory = memory
+        self._upload = upload
+        self.live_adapter = LiveAdapter(model)
+        self._start_adapter = self.live_adapter.read()
+        self._work = work
+
+    @property
+    def model(self) -> Any:
+        """The resident model, holding whatever adapter was loaded last."""
+        return self._trainer.model
+
+    @property
+    def trainer(self) -> Any:
+        """The resident TRL trainer."""
+        return self._trainer
+
+    def train_client(self, task: ClientTask) -> ClientUpdate | LeftOut:
+        """Follow the client rule for one client, from what it was sent."""
+        tokens = self._tokens[task.client_id]
+        if not tokens.num_rows:
+            return LeftOut(
+                client_id=task.client_id,
+                reason=f"none of its {tokens.num_dropped_rows} rows holds a trained token within max_length",
+            )
+        started = time.perf_counter()
+        rows = tokens.rows if self._reference is None else self._reference.add_to(task.client_id, tokens.rows)
+        num_steps = self._work.num_steps(tokens.rows.num_rows)
+        drawn = self._work.rows_of_round(tokens.rows.num_rows, task.round_index)
+        fits = _Fits(self, rows if drawn is None else rows.select(drawn), task, num_steps)
+        memory = self._memory.load(task.client_id, task.round_index)
+        residual = memory.pop(RESIDUAL, {})
+        visit = Visit(
+            client_id=task.client_id,
+            round_index=task.round_index,
+            received=codec.decode(task.message),
+            start_adapter=self._start_adapter,
+            memory=memory,
+            num_rows=tokens.num_rows,
+            num_steps=num_steps,
+            learning_rate=task.learning_rate,
+            fitter=fits,
+            stepper=fits.first_step,
+        )
+        if task.personal:
+            update = {"adapter": self._strategy.personal_adapter(visit)}
+        else:
+            update = self._strategy.client_update(visit)
+        kept = flatten(visit.memory).values()
+        if not all(bool(tensor.isfinite().all()) for tensor in (*flatten(update).values(), *kept)):
+            return LeftOut(client_id=task.client_id, reason="its update is not finite; lower the learning rate")
+        message = codec.encode(update) if task.personal else self._upload.encode(update, visit, residual)
+        if visit.memory and not task.personal:
+            self._memory.save(task.client_id, task.round_index, visit.memory)
+        return ClientUpdate(
+            client_id=task.client_id,
+            message=message,
+            num_rows=tokens.num_rows,
+            num_dropped_rows=tokens.num_dropped_rows,
+            num_steps=fits.total_steps,
+            metrics=fits.metrics,
+            seconds=time.perf_counter() - started,
+        )
+
+    def fit(
+        self,
+        start: Adapter,
+        rows: Any,
+        *,
+        learning_rate: float,
+        seed: int,
+        num_steps: int,
+        correct: Correction | None = None,
+        trains: Callable[[str], bool] | None = None,
+        base_shift: Adapter | None = None,
+    ) -> tuple[Adapter, dict[str, float]]:
+        """Train an adapter on encoded rows with a fresh optimizer; return it with the means of what TRL logged."""
+        trainer = self._trainer
+        factors, cores = split_cores(start)
+        self.live_adapter.load(factors)
+        trainer.train_dataset = rows_of_visit(rows, trainer.args, seed)
+        trainer.args.learning_rate = learning_rate
+        trainer.args.max_steps = num_steps
+        trainer.optimizer, trainer.lr_scheduler = None, None
+        # accelerate wraps the model's forward for mixed precision at every train(); without this the wraps would pile.
+        forward = trainer.model.__dict__.get("forward")
+        # The order of the rows and any dropout follow from the seed last set, as in a trainer built with it.
+        set_seed(seed)
+        with (
+            self.live_adapter.training_only(trains) as trained,
+            shifted(self.model, base_shift),
+            cored(self.model, cores, trains) as between,
+        ):
+            trained |= {name: core for name, core in between.items() if core.requires_grad}
+            trainer.correct_gradients = None if correct is None else partial(_correct, correct, trained)
+            trainer.frozen = [each for name, each in self.live_adapter.parameters.items() if name not in trained]
+            trainer.train()
+            cores = {name: core.detach().cpu().clone() for name, core in between.items()}
+        if forward is None:
+            trainer.model.__dict__.pop("forward", None)
+        else:
+            trainer.model.__dict__["forward"] = forward
+        logged = trainer.state.log_history[-1]
+        return self.live_adapter.read() | cores, {k: float(v) for k, v in logged.items() if k not in _NOT_METRICS}
+
+    def first_step(
+        self, start: Adapter, rows: Any, *, learning_rate: float, seed: int, num_steps: int
+    ) -> tuple[Adapter, dict[str, float]]:
+        """Return full fine-tuning's first step on the adapted weights, estimated over the batches of a `fit`."""
+        with weight_gradients(self.model) as gradients:
+            # A rate of 0 leaves every step at the start, and batches, loss and precision are those of any visit.
+            metrics = self.fit(start, rows, learning_rate=0.0, seed=seed, num_steps=num_steps)[1]
+        return first_step(self.model, gradients, learning_rate), metrics
+
+    @contextmanager
+    def _starting_policy(self) -> Iterator[None]:
+        """Let the model hold what the run started from; where an adapter is trained, switching it off does."""
+        if not isinstance(self.model, PeftModel):
+            self.live_adapter.load(self._start_adapter)
+        yield
+
+
+class _Fits:
+    """The fits of one visit: what a client rule calls, and what they add up to."""
+
+    def __init__(self, resident: ResidentTrainer, rows: Any, task: ClientTask, num_steps: int) -> None:
+        self._resident, self._rows, self._task, self._num_steps = resident, rows, task, num_steps
+        self.total_steps = 0
+        self.metrics: dict[str, float] = {}
+
+    def __call__(
+        self,
+        start: Adapter,
+        *,
+        correct: Correction | None,
+        trains: Callable[[str], bool] | None,
+        purpose: str,
+        num_steps: int | None,
+        base_shift: Adapter | None,
+    ) -> Adapter:
+        task = self._task
+        steps = num_steps if num_steps is not None else self._num_steps
+        adapter, metrics = self._resident.fit(
+            start,
+            self._rows,
+            learning_rate=task.learning_rate,
+            seed=task.seed if purpose == "client" or task.personal else stream_seed(task.seed, purpose),
+            num_steps=steps,
+            correct=correct,
+            trains=trains,
+            base_shift=base_shift,
+        )
+        self.total_steps += steps
+        self.metrics |= metrics if purpose == "client" else {f"{purpose}/{name}": v for name, v in metrics.items()}
+        return adapter
+
+    def first_step(self, start: Adapter) -> Adapter:
+        """Estimate full fine-tuning's first step; the batches it takes count as steps."""
+        task = self._task
+        step, metrics = self._resident.first_step(
+            start, self._rows, learning_rate=task.learning_rate, seed=task.seed, num_steps=self._num_steps
+        )
+        self.total_steps += self._num_steps
+        self.metrics |= metrics
+        return step
+
+
+@torch.no_grad()
+def _correct(correct: Correction, trained: dict[str, torch.nn.Parameter]) -> None:
+    with_gradient = {name: parameter for name, parameter in trained.items() if parameter.grad is not None}
+    correct(
+        {name: parameter.grad for name, parameter in with_gradient.items()},
+        {name: parameter.detach() for name, parameter in with_gradient.items()},
+    )

@@ -1,0 +1,136 @@
+"""A client's rows as token ids, made at the client's first visit and read back from disk at every later one.
+
+The files lie in the run's workspace, one Arrow file a client, named by a hash of the client id (an id never becomes a
+path) and memory-mapped: neither time nor memory is spent again. Only the assistant's tokens carry labels
+(`fedllm_eval.policy.chat`); truncation and the rows dropped by it follow TRL 1.16's `_prepare_dataset`.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from datasets import Dataset
+from trl import KTOConfig, SFTConfig
+from trl.data_utils import pack_dataset
+
+from fedllm_data.clients import ClientDataset
+from fedllm_eval.policy.chat import encode_messages, encode_pair
+from fedllm_train.clients.objectives import ClientArgs
+
+__all__ = ["POOLED", "ClientTokens", "TokenCache", "encoder_for"]
+
+POOLED = "*"
+"""In place of a client id: the rows of all clients together."""
+
+Encoded = dict[str, Any]
+Encoder = Callable[[dict[str, Any]], list[Encoded | None]]
+
+
+@dataclass(frozen=True)
+class ClientTokens:
+    """What a trainer gets for one client."""
+
+    rows: Dataset
+    """`input_ids, labels` for SFT; `prompt_ids, chosen_ids, rejected_ids` for DPO; `prompt_ids, completion_ids, label`
+    for KTO."""
+    num_rows: int
+    """The client's rows that are trained on, two a pair for KTO: the client's weight in the average."""
+    num_dropped_rows: int
+    """Rows that hold no trained token within `max_length`."""
+
+
+def encoder_for(args: ClientArgs, tokenizer: Any, *, loss_on: str = "assistant") -> Encoder:
+    """Return the function from a row of the dataset to the rows of a trainer: two for KTO, else one.
+
+    None stands for a row that truncation leaves without a trained token.
+    """
+    keep_start = isinstance(args, KTOConfig) or args.truncation_mode == "keep_start"
+
+    def too_long(encoded: Encoded) -> bool:
+        # The collator truncates prompt + completion; a prompt that fills max_length alone leaves nothing to train on.
+        return args.max_length is not None and keep_start and len(encoded["prompt_ids"]) >= args.max_length
+
+    def encode_sft(row: dict[str, Any]) -> list[Encoded | None]:
+        encoded = encode_messages(tokenizer, row["messages"])
+        ids = encoded["input_ids"]
+        mask = encoded["assistant_masks"] if loss_on == "assistant" else [1] * len(ids)
+        labels = [token if kept else -100 for token, kept in zip(ids, mask, strict=True)]
+        if args.max_length is not None and not args.packing:
+            window = slice(None, args.max_length) if keep_start else slice(-args.max_length, None)
+            ids, labels = ids[window], labels[window]
+        return [{"input_ids": ids, "labels": labels} if any(label != -100 for label in labels) else None]
+
+    def encode_preference(row: dict[str, Any]) -> list[Encoded | None]:
+        encoded = encode_pair(tokenizer, row["prompt"], row["chosen"], row["rejected"])
+        return [None if too_long(encoded) else encoded]
+
+    def encode_unpaired(row: dict[str, Any]) -> list[Encoded | None]:
+        rows: list[Encoded | None] = []
+        for side in ("chosen", "rejected"):
+            # KTOTrainer cuts each completion from the prompt on its own, a pair from its likeness so too.
+            encoded = encode_pair(tokenizer, row["prompt"], row[side], row[side])
+            completion = {"prompt_ids": encoded["prompt_ids"], "completion_ids": encoded["chosen_ids"]}
+            rows.append(None if too_long(encoded) else completion | {"label": side == "chosen"})
+        return rows
+
+    if isinstance(args, KTOConfig):
+        return encode_unpaired
+    return encode_sft if isinstance(args, SFTConfig) else encode_preference
+
+
+class TokenCache:
+    """Token ids of clients, by client id."""
+
+    def __init__(
+        self, clients: ClientDataset, args: ClientArgs, tokenizer: Any, folder: Path, *, loss_on: str
+    ) -> None:
+        """Prepare an empty cache in `folder`, which belongs to one run with one tokenizer and one set of arguments."""
+        self._clients = clients
+        self._args = args
+        self._encode = encoder_for(args, tokenizer, loss_on=loss_on)
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def __getitem__(self, client_id: str) -> ClientTokens:
+        """Return a client's token ids, encoding the rows at the first call for that client."""
+        path = self._folder / f"{sha256(client_id.encode()).hexdigest()[:32]}.arrow"
+        if not path.exists():
+            self._write(client_id, path)
+        with pa.memory_map(str(path)) as file:
+            facts = pa.ipc.open_stream(file).schema.metadata  # `datasets` does not keep what it does not know
+        rows = Dataset.from_file(str(path))
+        return ClientTokens(rows, int(facts[b"num_rows"]), int(facts[b"num_dropped_rows"]))
+
+    def example(self) -> Dataset:
+        """Return one encoded row: a trainer wants to see its data when it is built.
+
+        Clients are tried in order until one has a row to train on.
+        """
+        for client_id in self._clients:
+            rows = self[client_id].rows
+            if rows.num_rows:
+                return rows.select([0])
+        return Dataset.from_dict({})
+
+    def _write(self, client_id: str, path: Path) -> None:
+        rows = self._clients.rows if client_id == POOLED else self._clients[client_id]
+        encoded = [each for row in rows for each in self._encode(row)]
+        kept = [row for row in encoded if row is not None]
+        columns = list(kept[0]) if kept else []
+        kinds = {name: pa.bool_() if name == "label" else pa.list_(pa.int32()) for name in columns}
+        table = pa.table({name: pa.array([row[name] for row in kept], kind) for name, kind in kinds.items()})
+        if kept and isinstance(self._args, SFTConfig) and self._args.packing:
+            packed = pack_dataset(Dataset(table), self._args.max_length, self._args.packing_strategy)
+            table = packed.data.table.combine_chunks()
+        facts = {"num_rows": str(len(kept)), "num_dropped_rows": str(len(encoded) - len(kept))}
+        temporary = path.with_suffix(f".{os.getpid()}.partial")  # several processes may encode the same client
+        with (
+            pa.OSFile(str(temporary), "wb") as file,
+            pa.ipc.new_stream(file, table.schema.with_metadata(facts)) as out,
+        ):
+            out.write_table(table.replace_schema_metadata(facts))
+        temporary.replace(path)

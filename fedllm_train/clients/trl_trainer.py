@@ -1,0 +1,95 @@
+"""The TRL trainer that is built once and stays: TRL's own class, with what must not be done again left out.
+
+Training is untouched: `training_step`, losses, optimizer and collator are TRL's. Left out is what a visit brings along
+(encoded rows, kept reference) or nobody reads; added is where a strategy's client rule takes hold of the gradients.
+"""
+
+import warnings
+from collections.abc import Callable, Sequence
+from copy import copy, deepcopy
+from typing import Any
+
+import torch
+from peft import PeftModel
+
+from fedllm_data.errors import ConfigError
+from fedllm_train.clients.objectives import ClientArgs, objective_of
+from fedllm_train.clients.sft_kernel import plain_loss
+
+__all__ = ["build_trainer"]
+
+
+def build_trainer(model: Any, tokenizer: Any, args: ClientArgs, example: Any, *, keeps_reference: bool) -> Any:
+    """Return a trainer for any client's rows.
+
+    Args:
+        model: with the adapter "default", or a model all of whose weights are trained.
+        tokenizer: the model's tokenizer.
+        args: settings from `clients/resident_args.py`.
+        example: encoded rows of some client, from which TRL learns what rows look like.
+        keeps_reference: whether `clients/reference.py` brings the reference's log-probabilities.
+
+    Raises:
+        ConfigError: if TRL refuses the settings.
+    """
+    objective = objective_of(args)
+    given: dict[str, Any] = {}
+    if objective.name != "sft" and not isinstance(model, PeftModel):
+        # TRL would load the reference from the model's name once more.
+        if keeps_reference:
+            args = copy(args)
+            args.precompute_ref_log_probs = True
+        else:
+            given["ref_model"] = deepcopy(model).requires_grad_(False).eval()
+    try:
+        with warnings.catch_warnings():
+            # PEFT finds TRL's "ref" within the "prefix_tuning_" that no parameter's name begins with.
+            warnings.filterwarnings("ignore", message="Adapter name 'ref' should not be contained")
+            return _resident_class(objective.trainer)(
+                model=model, args=args, train_dataset=example, processing_class=tokenizer, **given
+            )
+    except (ValueError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"TRL's {objective.trainer.__name__} refuses these settings: {reason}") from error
+
+
+def _resident_class(trainer_class: type) -> type:
+    """Return the trainer class with what a resident trainer must not do again left out; training is untouched."""
+
+    class Resident(trainer_class):  # type: ignore[misc]
+        correct_gradients: Callable[[], None] | None = None
+        """Called when the gradients of an optimizer step are complete, before they are clipped."""
+        frozen: Sequence[torch.nn.Parameter] = ()
+        """Tensors of the adapter that rest."""
+        plain_kernel = False
+        """Whether the loss comes from the model's ordinary forward."""
+
+        def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            if not self.plain_kernel:
+                return super().compute_loss(model, inputs, *args, **kwargs)
+            if self.aux_loss_enabled:
+                raise ConfigError("sft_kernel plain leaves out the balancing loss of a mixture of experts; use trl")
+            return plain_loss(model, inputs, kwargs.get("num_items_in_batch"))
+
+        def training_step(self, *args: Any, **kwargs: Any) -> Any:
+            loss = super().training_step(*args, **kwargs)
+            # PEFT lets the whole adapter be trained again when TRL comes back from its "ref"; what rests must not
+            # count where gradients are clipped.
+            for parameter in self.frozen:
+                parameter.grad = None
+            if self.correct_gradients is not None and self.accelerator.sync_gradients:
+                self.correct_gradients()
+            return loss
+
+        def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+            return dataset  # the rows come encoded (`clients/tokens.py`)
+
+        def _precompute_ref_logps(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+            return dataset  # `clients/reference.py` does
+
+        def floating_point_ops(self, inputs: Any) -> int:
+            # Only a number for the trainer's log, and counting parameters anew walks all modules in every step.
+            return 0
+
+    Resident.__name__ = trainer_class.__name__
+    return Resident

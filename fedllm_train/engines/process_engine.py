@@ -1,0 +1,287 @@
+"""Clients trained side by side: several processes, each with one resident model and trainer of its own.
+
+A process is spawned, builds what `FederatedTrainer` builds from the same settings, and then trains one client after
+another. The server hands out a task when a process is free, so no message waits in memory; results come in any order
+and are summed in client order (`engine.in_client_order`). What clients remember lies on the disk that all share.
+
+The adapters are those of one process, to the bit, where a process computes as that one would: on GPUs of one kind, or
+on CPUs with as many torch threads each (a matrix product may be rounded differently on another number of threads).
+Each process takes the GPU of its number, several sharing one where there are fewer; on CPUs the threads of the run are
+divided among them.
+"""
+
+import gc
+import multiprocessing
+import os
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from typing import Any, Self
+
+from fedllm_data.errors import ConfigError, FedLLMError, WorkerError
+from fedllm_train.config import FederatedConfig
+from fedllm_train.config_checks import EVALUATION_SETTINGS
+from fedllm_train.engines.engine import ClientTask, ClientUpdate, LeftOut
+
+__all__ = ["ProcessEngine", "check_processes", "trainer_processes"]
+
+TrainClient = Callable[[ClientTask], ClientUpdate | LeftOut]
+_PATIENCE_SECONDS = 10.0
+
+
+@dataclass
+class _Seat:
+    """One process, its end of the line, and the client it is busy with."""
+
+    number: int
+    process: Any
+    line: Connection
+    client_id: str | None = None
+
+
+class ProcessEngine:
+    """Runs clients on several processes; a context manager, since processes must end.
+
+    >>> ProcessEngine(print, {}, num_processes=2)  # doctest: +ELLIPSIS
+    <fedllm_train.engines.process_engine.ProcessEngine object at ...>
+    """
+
+    def __init__(self, build: Callable[..., TrainClient], settings: dict[str, Any], *, num_processes: int) -> None:
+        """Prepare; nothing is started yet.
+
+        Args:
+            build: called in each process with `settings`, returns what trains one client; a function of a module.
+            settings: everything it needs, picklable.
+            num_processes: how many processes.
+        """
+        self._build, self._settings, self._num_processes = build, settings, num_processes
+        self._seats: list[_Seat] = []
+
+    def __enter__(self) -> Self:
+        """Start the processes and wait until each has its model.
+
+        Raises:
+            ConfigError: if something in the settings cannot be sent to another process.
+            WorkerError: if a process ends or fails while it starts.
+        """
+        context = multiprocessing.get_context("spawn")
+        num_devices = _num_devices()
+        try:
+            for number in range(self._num_processes):
+                here, there = context.Pipe()
+                device = str(number % num_devices) if num_devices else None
+                arguments = (there, self._build, self._settings)
+                process = context.Process(target=_work, args=arguments, name=f"clients-{number}", daemon=True)
+                self._seats.append(_Seat(number, process, here))
+                with _visible_device(device):
+                    process.start()
+                there.close()
+            for seat in self._seats:
+                self._receive(seat)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, TypeError | AttributeError) or type(error).__name__ == "PicklingError":
+                raise ConfigError(
+                    f"num_processes is {self._num_processes}, but a setting cannot be sent to another process "
+                    f"({error}); name models and tokenizers instead of passing them, or use one process"
+                ) from error
+            raise
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """End the processes."""
+        self.close()
+
+    def run(self, tasks: Iterable[ClientTask]) -> Iterator[ClientUpdate | LeftOut]:
+        """Yield results as they come; a task is drawn when a process is free for it.
+
+        Raises:
+            WorkerError: if a process dies or fails. The run can be resumed from its last checkpoint.
+        """
+        waiting = iter(tasks)
+        free = list(self._seats)
+        busy: list[_Seat] = []
+        while True:
+            while free and (task := next(waiting, None)) is not None:
+                seat = free.pop(0)
+                seat.client_id = task.client_id
+                self._send(seat, task)
+                busy.append(seat)
+            if not busy:
+                return
+            ready = wait([seat.line for seat in busy])
+            for seat in [seat for seat in busy if seat.line in ready]:
+                result = self._receive(seat)
+                busy.remove(seat)
+                seat.client_id = None
+                # The next task goes out before the caller folds this result in, so that no process idles meanwhile.
+                if (task := next(waiting, None)) is not None:
+                    seat.client_id = task.client_id
+                    self._send(seat, task)
+                    busy.append(seat)
+                else:
+                    free.append(seat)
+                yield result
+
+    def close(self) -> None:
+        """End the processes, those that are busy too."""
+        for seat in self._seats:
+            seat.line.close()
+            if seat.client_id is not None:
+                seat.process.kill()
+        for seat in self._seats:
+            if seat.process.pid is not None:
+                seat.process.join(_PATIENCE_SECONDS)
+                if seat.process.is_alive():
+                    seat.process.kill()
+                    seat.process.join()
+        self._seats = []
+
+    def _send(self, seat: _Seat, task: ClientTask) -> None:
+        try:
+            seat.line.send(task)
+        except OSError as error:
+            raise self._death(seat) from error
+
+    def _receive(self, seat: _Seat) -> Any:
+        """Return what a process sent; raise what it raised."""
+        try:
+            outcome = seat.line.recv()
+        except (EOFError, OSError) as error:
+            raise self._death(seat) from error
+        if isinstance(outcome, FedLLMError):
+            raise outcome
+        if isinstance(outcome, _Failure):
+            raise WorkerError(
+                f"process {seat.number} failed {_during(seat)}: {outcome.reason}; its traceback is above, and the run "
+                "goes on with --resume once the cause is gone"
+            )
+        return outcome
+
+    def _death(self, seat: _Seat) -> WorkerError:
+        seat.process.join(_PATIENCE_SECONDS)
+        code = seat.process.exitcode
+        how = f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
+        remedy = (
+            "go on with --resume, with fewer processes if the machine ran out of memory"
+            if seat.client_id is not None
+            else "what it wrote is above; a script that trains must do so under `if __name__ == '__main__':`"
+        )
+        return WorkerError(
+            f"process {seat.number} of {self._num_processes} ended with {how} {_during(seat)}; {remedy}"
+        )
+
+
+def check_processes(config: FederatedConfig, model: Any, cohort_size: int) -> None:
+    """Refuse several processes where they cannot be had or would have nothing to do.
+
+    Raises:
+        ConfigError: with the reason.
+
+    >>> check_processes(FederatedConfig(output_dir="run", num_processes=3), "org/model", 2)
+    Traceback (most recent call last):
+    fedllm_data.errors.ConfigError: num_processes is 3 but 2 clients take part in a round; choose at most 2
+    """
+    if config.num_processes == 1:
+        return
+    if config.num_processes > cohort_size:
+        raise ConfigError(
+            f"num_processes is {config.num_processes} but {cohort_size} clients take part in a round; choose at most "
+            f"{cohort_size}"
+        )
+    if not isinstance(model, str):
+        raise ConfigError(
+            f"num_processes is {config.num_processes} and the model was given in memory; save it and give its folder "
+            "or Hub id, since every process loads a model of its own"
+        )
+
+
+def trainer_processes(args: FederatedConfig, **given: Any) -> ProcessEngine:
+    """Return the engine whose processes each make the same `FederatedTrainer`.
+
+    Args:
+        args: the settings of the federation.
+        given: what else the trainer was made from.
+    """
+    import torch
+
+    num_threads = max(1, torch.get_num_threads() // args.num_processes)
+    settings = {"args": args, "num_threads": num_threads, **given}
+    return ProcessEngine(_client_trainer, settings, num_processes=args.num_processes)
+
+
+def _client_trainer(args: FederatedConfig, *, num_threads: int, **given: Any) -> TrainClient:
+    """Return what trains a client in a process of its own."""
+    import torch
+
+    from fedllm_train.trainer import FederatedTrainer  # which imports this file
+
+    torch.set_num_threads(num_threads)
+    apart = dict.fromkeys(EVALUATION_SETTINGS) | {"num_processes": 1, "report_to": "none", "load_best": False}
+    train_client = FederatedTrainer(args=replace(args, **apart), **given)._resident_trainer().train_client
+    gc.collect()
+    gc.freeze()
+    return train_client
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """An error that is not the project's own."""
+
+    reason: str
+
+
+def _during(seat: _Seat) -> str:
+    return "while it started" if seat.client_id is None else f"while it trained client {seat.client_id!r}"
+
+
+def _num_devices() -> int:
+    import torch  # a process that trains nothing need not import it
+
+    return torch.cuda.device_count()
+
+
+@contextmanager
+def _visible_device(device: str | None) -> Iterator[None]:
+    """Let a process that is started meanwhile see one GPU alone."""
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = before.split(",")[int(device)] if before else device
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = before
+        elif device is not None:
+            del os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+def _work(line: Connection, build: Callable[..., TrainClient], settings: dict[str, Any]) -> None:
+    """The life of a process: build once, then train what is asked for until the line is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the server's process closes the line
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    try:
+        train_client = build(**settings)
+        line.send(None)
+        while True:
+            line.send(train_client(line.recv()))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+    except FedLLMError as error:
+        line.send(error)
+    except Exception as error:
+        import traceback
+
+        traceback.print_exc()
+        line.send(_Failure(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"))
+
+
+def _end_with_parent() -> None:
+    """Leave at once when the server's process is gone, however it ended: a run may be resumed the moment after."""
+    wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)

@@ -1,0 +1,1 @@
+"""What travels, and what it costs: encoding, packing, checks, the ledger."""

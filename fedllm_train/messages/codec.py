@@ -1,0 +1,32 @@
+"""What travels between server and clients, as the very bytes that would be sent.
+
+A message is a safetensors file in memory: names, shapes, precisions and values of all its parts, readable without
+unpickling. The ledger counts `len(message)` (design rule 7). What stands for an adapter in a smaller upload, such as
+its largest values and their places, `messages/compression.py` says.
+"""
+
+from safetensors.torch import load, save
+
+from fedllm_train.adapters.arithmetic import Parts, flatten, separate, unflatten
+
+__all__ = ["decode", "encode"]
+
+
+def encode(parts: Parts) -> bytes:
+    """Return the message that carries some adapters, values unchanged.
+
+    >>> import torch
+    >>> len(encode({"adapter": {"a": torch.zeros(100)}})) > 400
+    True
+    """
+    return save(separate(flatten(parts)))
+
+
+def decode(message: bytes) -> Parts:
+    """Return what a message carries.
+
+    >>> import torch
+    >>> decode(encode({"adapter": {"a": torch.ones(2)}}))["adapter"]["a"].tolist()
+    [1.0, 1.0]
+    """
+    return unflatten(load(message))

@@ -1,0 +1,1 @@
+"""How a run is watched: progress, trackers, scores on held-out rows."""

@@ -1,0 +1,38 @@
+"""Scores of a finished run: its adapter on the held-out rows of the dataset it was trained on, into its folder."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedllm_data.clients import ClientDataset
+from fedllm_data.errors import ConfigError
+from fedllm_train.run_files.card import write_run_card
+
+if TYPE_CHECKING:
+    from fedllm_eval.results import Results
+
+__all__ = ["score_finished_run"]
+
+
+def score_finished_run(run: Path, clients: ClientDataset, **options: Any) -> "Results":
+    """Score a finished run per client and write `scores/` and the card.
+
+    Args:
+        run: the run folder.
+        clients: the training clients; their repo's held-out splits are scored.
+        options: of `fedllm_eval.run.score_run`.
+
+    Raises:
+        ConfigError: if the clients come from no client repo, or the run is not finished.
+    """
+    from fedllm_eval.run import score_run
+
+    if clients.revision is None:
+        raise ConfigError(
+            "the clients were made in memory and have no held-out splits; score with fedllm_eval.evaluate_policy on "
+            "clients of your own"
+        )
+    if not Path(clients.name).is_dir():
+        options.setdefault("data_revision", clients.revision)
+    results = score_run(run, clients.name, run / "scores", **options)
+    write_run_card(run)
+    return results

@@ -1,0 +1,231 @@
+"""Evaluation in the loop: the global adapter scored on held-out rows of a fixed sample of clients.
+
+After every `eval_every` rounds and after the last, `look` puts the scores into the round's record, keeps the adapter
+in `best/` if no earlier one was better, and ends the run when that has not happened for a while. What it remembers
+stands in the run's state (`RunState.monitor`), so a run that is killed ends in the same round with the same adapter.
+Scoring draws nothing at random and trains nothing: the adapters of a run are the same with and without it.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from fedllm_data.clients import ClientDataset, load_clients
+from fedllm_data.errors import ConfigError, MetricError
+from fedllm_eval.per_client import evaluate_policy
+from fedllm_eval.policy.models import usable_length
+from fedllm_eval.results import without_nan
+from fedllm_eval.scores import SCORES
+from fedllm_train.adapters.arithmetic import LiveAdapter, Parts, load_parts, save_parts
+from fedllm_train.adapters.base_shift import PART, shifted
+from fedllm_train.clients.objectives import ClientArgs
+from fedllm_train.config import FederatedConfig
+from fedllm_train.models.policy import StartingPolicy
+from fedllm_train.run_files.checkpoint import RunState
+from fedllm_train.run_files.files import write_folder
+from fedllm_train.strategy import Traits
+
+__all__ = ["HeldOut", "after_score", "forget_best", "held_out_clients", "load_best", "should_stop"]
+
+_DEFAULT_SCORE = {"sft": "heldout_loss", "preference": "implicit_reward_loss"}
+_BEST = Path("checkpoints", "best.safetensors")
+"""The server's state that `best/` was made of."""
+_SHOWN = ("mean", "ci_low", "ci_high", "worst_decile", "num_clients", "num_items")
+
+
+class HeldOut:
+    """Scores the server's state every so many rounds, on the model that trains."""
+
+    def __init__(
+        self,
+        config: FederatedConfig,
+        clients: ClientDataset,
+        policy: StartingPolicy,
+        args: ClientArgs,
+        *,
+        start: Parts,
+        save: Callable[[Parts, Path], None],
+        run: Path,
+    ) -> None:
+        """Prepare to score.
+
+        Args:
+            config: the settings of the federation.
+            clients: held-out rows, from `held_out_clients`.
+            policy: whose model holds the adapter that is scored.
+            args: the clients' TRL settings: batch size, longest sequence, DPO's beta.
+            start: the server's state before round 0; with preference rows it is the reference.
+            save: writes a server's adapter into a folder as PEFT does.
+            run: the run folder.
+        """
+        self._config, self._clients, self._policy, self._args = config, clients, policy, args
+        self._start, self._save, self._run = start, save, run
+        self._score = config.eval_score or _DEFAULT_SCORE[clients.task]
+
+    def look(self, state: RunState, record: dict[str, Any]) -> tuple[RunState, dict[str, Any]]:
+        """Return the state and the record of a round after a look at its adapter; the same ones where none is due."""
+        done = record["round_index"] + 1
+        if done % self._config.eval_every and done != self._config.num_rounds:
+            return state, record
+        started = time.perf_counter()
+        scores = self.score(state.server)
+        seconds = round(time.perf_counter() - started, 3)
+        value = scores.get(self._score, {}).get("mean")
+        monitor = after_score(
+            state.monitor,
+            record["round_index"],
+            value,
+            higher_is_better=SCORES[self._score].higher_is_better,
+            patience=self._config.early_stopping_patience,
+        )
+        if monitor["best_round"] == record["round_index"]:
+            # Before the checkpoint: a run killed in between makes this round again, and these files with it.
+            (self._run / _BEST).parent.mkdir(exist_ok=True)
+            save_parts(state.server, self._run / _BEST)
+            write_folder(self._run / "best", partial(self._save, state.server))
+        seen = {"eval": scores, "eval_score": self._score, "eval_seconds": seconds, "monitor": monitor}
+        return replace(state, monitor=monitor), record | seen
+
+    def score(self, server: Parts) -> dict[str, Any]:
+        """Return the scores of a server's adapter: mean over clients with its interval, worst decile, counts."""
+        model, args = self._policy.model, self._args
+        # A process whose clients train elsewhere never moved its model; a quantised one must not be asked again.
+        if next(model.parameters()).device.type != args.device.type:
+            model.to(args.device)
+        longest = usable_length(model) if args.max_length is None else args.max_length
+        positions = getattr(model.config, "max_position_embeddings", None) or longest
+        try:
+            table = evaluate_policy(
+                _Held(model, self._policy.tokenizer, server),
+                self._clients,
+                reference=_Held(model, self._policy.tokenizer, self._start),
+                beta=getattr(args, "beta", None) or 0.1,
+                batch_size=args.per_device_eval_batch_size,
+                max_length=min(longest, positions),
+                max_clients=self._config.eval_clients,
+                max_rows_per_client=self._config.eval_rows_per_client,
+                seed=self._config.seed,
+            )
+            summary = table.summary(seed=self._config.seed)
+        except MetricError as error:  # an adapter that gives no finite number is no better than any other
+            return {"split": self._clients.split, "problem": str(error)}
+        scores = {name: {key: values[key] for key in _SHOWN} for name, values in summary.items()}
+        return {"split": self._clients.split, **without_nan(scores)}
+
+
+@dataclass(frozen=True)
+class _Held:
+    """A server's state as a policy that `fedllm_eval` scores; it is in the model only while it is scored."""
+
+    model: Any
+    tokenizer: Any
+    server: Parts
+    name: str = "global adapter"
+
+    @contextmanager
+    def active(self) -> Iterator[Any]:
+        """Put the adapter, and what the method added to the base, into the model."""
+        LiveAdapter(self.model).load(self.server["adapter"])
+        with shifted(self.model, self.server.get(PART)):
+            yield self.model
+
+    def describe(self) -> dict[str, str | None]:
+        """Return its name."""
+        return {"name": self.name}
+
+
+def held_out_clients(
+    config: FederatedConfig, clients: ClientDataset, given: ClientDataset | None, traits: Traits
+) -> ClientDataset:
+    """Return the clients that are scored during the run.
+
+    Args:
+        config: the settings of the federation, with `eval_every`.
+        clients: the training clients.
+        given: held-out clients from the caller; by default the split `eval_split` of the training clients' repo.
+        traits: of the method.
+
+    Raises:
+        ConfigError: if there are none, if `eval_score` cannot be computed on their rows, or if the method's clients
+            end with adapters of their own, which are made after the last round only.
+        SchemaError: if the repo has no such split.
+    """
+    if traits.personal and config.local_client is None:
+        raise ConfigError(
+            f"eval_every scores the global adapter, and with {traits.title} clients end with adapters of their own, "
+            "made after the last round; leave it out and score the run with fedllm-eval"
+        )
+    if given is None and clients.revision is None:
+        raise ConfigError(
+            "eval_every is given, but the clients were made in memory and have no held-out split; pass eval_dataset="
+        )
+    if given is None:
+        revision = None if Path(clients.name).is_dir() else clients.revision
+        given = load_clients(clients.name, split=config.eval_split, revision=revision)
+    if given.task != clients.task:
+        raise ConfigError(
+            f"eval_dataset holds {given.task} rows and the clients {clients.task} rows; give the same kind"
+        )
+    known = [name for name, score in SCORES.items() if score.task == given.task]
+    if config.eval_score is not None and config.eval_score not in known:
+        raise ConfigError(
+            f"eval_score {config.eval_score!r} is not a score of {given.task} rows; choose from {', '.join(known)}"
+        )
+    return given
+
+
+def after_score(
+    monitor: dict[str, Any], round_index: int, value: float | None, *, higher_is_better: bool, patience: int | None
+) -> dict[str, Any]:
+    """Return what is remembered after one more score.
+
+    Args:
+        monitor: what was remembered before; empty at first.
+        round_index: the round whose adapter was scored.
+        value: its score; None if it has none.
+        higher_is_better: the direction of the score.
+        patience: stop after so many scores in a row that are no better than the best; None never stops.
+
+    >>> first = after_score({}, 4, 1.5, higher_is_better=False, patience=1)
+    >>> first
+    {'best_round': 4, 'best_value': 1.5, 'num_no_better': 0, 'stop': False}
+    >>> after_score(first, 9, 1.5, higher_is_better=False, patience=1)
+    {'best_round': 4, 'best_value': 1.5, 'num_no_better': 1, 'stop': True}
+    """
+    best = monitor.get("best_value")
+    if value is not None and (best is None or (value > best if higher_is_better else value < best)):
+        return {"best_round": round_index, "best_value": value, "num_no_better": 0, "stop": False}
+    num_no_better = monitor.get("num_no_better", 0) + 1
+    return {
+        "best_round": monitor.get("best_round"),
+        "best_value": best,
+        "num_no_better": num_no_better,
+        "stop": patience is not None and num_no_better >= patience,
+    }
+
+
+def load_best(run: Path) -> Parts:
+    """Return the server's state after the best round.
+
+    Raises:
+        ConfigError: if no round had a score.
+    """
+    if not (run / _BEST).exists():
+        raise ConfigError(f"load_best is on, but no adapter of {run} could be scored; resume without it")
+    return load_parts(run / _BEST)
+
+
+def forget_best(run: Path) -> None:
+    """Remove what a run that starts afresh must not find."""
+    (run / _BEST).unlink(missing_ok=True)
+    shutil.rmtree(run / "best", ignore_errors=True)
+
+
+def should_stop(monitor: dict[str, Any]) -> bool:
+    """Return whether the run is over before its last round."""
+    return bool(monitor.get("stop"))

@@ -1,0 +1,1 @@
+"""User-level differential privacy: the mechanism, its accounting, and what of a private run may be shown."""

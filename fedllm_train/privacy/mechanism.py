@@ -1,0 +1,123 @@
+"""User-level differential privacy: DP-FedAvg (McMahan et al. 2018, arXiv 1710.06963, Algorithm 1, fixed denominator).
+
+Symbols: Delta_k = theta_k - theta the change that client k sends, C the clipping norm, z the noise multiplier, q the
+probability that a client takes part, N clients. In every round
+
+    theta' = theta + (sum_k Delta_k min(1, C / ||Delta_k||) + N(0, (z C)^2 I)) / (q N),
+
+and theta' stands where the clients' mean stood: the server rule of the method (a mean, momentum, adaptive rates) takes
+it as it would one client's adapter. Norms are over all that is sent, taken as one vector. Every client counts alike:
+weights by rows would let a client with many rows move the sum by more than C. The denominator is the expected cohort,
+since the true one tells who was there; for the same reason noise is added in a round without clients, too.
+
+The server clips what it decoded, so the bound holds whatever a client sends and however it was compressed. Methods
+are those whose server looks at the mean of the adapters and nothing else (`Traits.plain_mean`). What the noise buys,
+`privacy/accounting.py` says. Example-level privacy (DP-SGD inside a visit) is another unit and not offered.
+
+Why not FedLLM-Bench's "FedDP": it clips gradients, not the update, then adds noise of a standard deviation derived
+from the sensitivity of one SGD step (2 lr C / n_k) to the weights a client sends. A visit there is many AdamW steps,
+whose change is not bounded by that, so its (epsilon, delta) does not hold and is not reproduced here.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fedllm_data.errors import ConfigError
+from fedllm_train.adapters.arithmetic import Adapter, Parts, distance
+from fedllm_train.privacy.accounting import Guarantee
+from fedllm_train.seeds import stream_rng
+from fedllm_train.strategy import Traits
+
+__all__ = ["ClientPrivacy", "PrivateSum", "check_private_method", "clipped_change"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientPrivacy:
+    """What makes a run private."""
+
+    guarantee: Guarantee
+    seed: int
+    """The run seed. A simulation's noise can be drawn again by whoever knows it (`accounting.ASSUMPTIONS`)."""
+
+    def new_sum(self, start: Parts, round_index: int) -> "PrivateSum":
+        """Return the empty sum of a round; `start` is what the clients' updates are measured from."""
+        return PrivateSum(self, start["adapter"], round_index)
+
+
+class PrivateSum:
+    """The clipped changes of a round's clients, and the noise on their sum."""
+
+    def __init__(self, privacy: ClientPrivacy, start: Adapter, round_index: int) -> None:
+        """Begin at zero."""
+        self._privacy, self._start, self._round_index = privacy, start, round_index
+        self._sum = {name: torch.zeros(start[name].shape, dtype=torch.float64) for name in sorted(start)}
+        self._num_clipped = 0
+
+    def add(self, update: Parts) -> None:
+        """Add one client's change, shortened to the clipping norm where it is longer."""
+        change, was_longer = clipped_change(update["adapter"], self._start, self._privacy.guarantee.clip)
+        self._num_clipped += was_longer
+        for name, total in self._sum.items():
+            total += change[name]
+
+    def total(self) -> Adapter:
+        """Return the sum without noise, in float64; it must not leave the server."""
+        return self._sum
+
+    def release(self) -> Parts:
+        """Return what stands for the clients' mean: the start moved by the noisy sum over the expected cohort."""
+        guarantee = self._privacy.guarantee
+        rng = stream_rng(self._privacy.seed, "privacy noise", round_index=self._round_index)
+        deviation = guarantee.noise_multiplier * guarantee.clip
+        adapter = {}
+        for name, total in self._sum.items():
+            noise = torch.from_numpy(rng.standard_normal(tuple(total.shape))) * deviation
+            moved = self._start[name].double() + (total + noise) / guarantee.expected_cohort
+            adapter[name] = moved.to(self._start[name].dtype)
+        return {"adapter": adapter}
+
+    def as_record(self) -> dict[str, Any]:
+        """Return what was spent up to this round; `num_clipped` itself is not private."""
+        guarantee = self._privacy.guarantee
+        return {
+            "unit": "client",
+            "epsilon": guarantee.epsilon(self._round_index + 1),
+            "delta": guarantee.delta,
+            "num_clipped": self._num_clipped,
+        }
+
+
+def clipped_change(adapter: Adapter, start: Adapter, clip: float) -> tuple[Adapter, bool]:
+    """Return an adapter's change, in float64, shortened to a norm of at most `clip`, and whether it was longer.
+
+    >>> change, was_longer = clipped_change({"a": torch.tensor([3.0, 5.0])}, {"a": torch.tensor([0.0, 1.0])}, 1.0)
+    >>> change["a"].tolist(), was_longer
+    ([0.6000000000000001, 0.8], True)
+    """
+    norm = distance(adapter, start)
+    scale = clip / norm if norm > clip else 1.0
+    return {name: (adapter[name].double() - start[name].double()) * scale for name in start}, norm > clip
+
+
+def check_private_method(name: str, traits: Traits) -> None:
+    """Refuse a method whose server needs more of the clients than the mean of their adapters.
+
+    Raises:
+        ConfigError: with the reason.
+    """
+    if traits.plain_mean:
+        return
+    if not traits.travels:
+        reason = "exchanges nothing between clients, so there is no update to clip"
+    elif traits.up.startswith("adapter +"):
+        reason = f"sends {traits.up}, and the bound is for the adapter alone"
+    elif not traits.secure_sum:
+        reason = "needs every client's own factors, not their sum"
+    else:
+        reason = "makes more of the clients than the mean of their adapters"
+    raise ConfigError(
+        f"dp_clip is given, but strategy {name!r} {reason}; use fedavg, ffa_lora or another method with plain_mean in "
+        "`fedllm-train methods --json`"
+    )

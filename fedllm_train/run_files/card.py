@@ -1,0 +1,204 @@
+"""The model card of a finished run, from what its folder holds: config.yaml, rounds.jsonl and scores if there are any.
+
+In the place of rounds.jsonl there may be releases.jsonl, which tells nothing of who took part
+(`run_files/publish.py`); then neither does the card. The words are in `cards/model.md.jinja`. A base model or dataset
+that is a local folder is named by its last part only: a card must not tell the paths of the machine it was made on.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCardData
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from fedllm_train.run_files.files import write_bytes
+from fedllm_train.run_files.run_folder import read_config
+
+__all__ = ["RELEASES", "is_hub_id", "read_rounds", "write_run_card"]
+
+RELEASES = "releases.jsonl"
+"""What a private run is published with in the place of rounds.jsonl."""
+
+_TASKS = {
+    "sft": "supervised fine-tuning (SFT)",
+    "dpo": "preference tuning (DPO)",
+    "kto": "preference tuning (KTO)",
+}
+_COHORTS = {
+    "uniform": "drawn uniformly",
+    "weighted": "drawn in proportion to their rows",
+    "fixed": "the same ones in every round",
+    "all": "all of them",
+    "poisson": "each drawn on its own (Poisson sampling), so many on average",
+    "fedllm-bench": "drawn as FedLLM-Bench's code draws them",
+}
+
+
+def write_run_card(run: Path, *, repo_id: str | None = None) -> Path:
+    """Write README.md into a run folder and return its path.
+
+    Args:
+        run: a finished run.
+        repo_id: where the run will be published; the loading example names it.
+
+    Raises:
+        ConfigError: if the folder is not a run folder.
+    """
+    config = read_config(run)
+    rounds = read_rounds(run)
+    scores = run / "scores" / "results.md"
+    environment = Environment(
+        loader=PackageLoader("fedllm_train", "cards"), undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    text = environment.get_template("model.md.jinja").render(
+        title=(repo_id or run.name).split("/")[-1],
+        scores=scores.read_text(encoding="utf-8") if scores.is_file() else None,
+        rounds_file="rounds.jsonl" if (run / "rounds.jsonl").is_file() else RELEASES,
+        **_setting(config, run, repo_id),
+        **_course(config, rounds),
+    )
+    write_bytes(run / "README.md", text.encode())
+    return run / "README.md"
+
+
+def read_rounds(run: Path) -> list[dict[str, Any]]:
+    """Return the records of a run's rounds, or of its releases where there are no others."""
+    path = run / "rounds.jsonl"
+    text = (path if path.is_file() else run / RELEASES).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def _setting(config: dict[str, Any], run: Path, repo_id: str | None) -> dict[str, Any]:
+    """What was trained on what, and how."""
+    from fedllm_train.strategies import STRATEGIES
+
+    federated, model, data, peft = config["federated"], config["model"], config["data"], config["peft"] or {}
+    base, dataset = _public_name(model["name"]), _public_name(data["name"])
+    traits = STRATEGIES[federated["strategy"]].traits
+    is_lora = peft.get("peft_type", "LORA") == "LORA"
+    is_adapter = bool(peft)
+    what = {True: "A LoRA adapter" if is_lora else f"An adapter ({peft.get('peft_type')})", False: "A model"}[
+        is_adapter
+    ]
+    return {
+        "front_matter": _front_matter(config, base, dataset, is_lora and is_adapter),
+        "what": what,
+        "is_adapter": is_adapter,
+        "lora": {key: peft.get(key, "not stated") for key in ("r", "lora_alpha", "lora_dropout")}
+        if is_adapter and is_lora
+        else None,
+        "peft_type": peft.get("peft_type"),
+        "task": config["task"],
+        "task_name": _TASKS[config["task"]],
+        "is_preference": config["task"] != "sft",
+        "travels": traits.travels,
+        "personal": traits.personal,
+        "method": traits,
+        "base": base,
+        "base_revision": model["revision"],
+        "hub_revision": model["revision"] if is_hub_id(model["name"]) else None,
+        "start_adapter": config["start_adapter"],
+        "dataset": dataset,
+        "dataset_revision": data["revision"],
+        "licence": data.get("licence"),
+        "split": data["split"],
+        "num_clients": data["num_clients"],
+        "learning_rate": config["client"]["learning_rate"],
+        "local_work": _local_work(federated),
+        "cohort_rule": _COHORTS.get(federated.get("cohort_rule", "uniform"), federated.get("cohort_rule")),
+        "preset": federated.get("preset"),
+        "upload": _upload(federated),
+        "privacy": config.get("privacy"),
+        "load_best": federated.get("load_best", False),
+        "adapter_path": repo_id or f"{run.name}/{'adapter' if is_adapter else 'model'}",
+        "seed": federated.get("seed"),
+        **{key: federated[key] for key in ("strategy", "num_rounds", "cohort_size", "min_learning_rate")},
+    }
+
+
+def _course(config: dict[str, Any], rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    """What happened in the rounds."""
+    visits = [visit for record in rounds for visit in record.get("clients", [])]
+    losses = [loss for record in rounds if (loss := record.get("train_loss")) is not None]
+    errors = [each for record in rounds if (each := record.get("aggregation_error")) is not None]
+    monitor = rounds[-1].get("monitor") or next((r["monitor"] for r in reversed(rounds) if "monitor" in r), {})
+    default_score = "heldout_loss" if config["task"] == "sft" else "implicit_reward_loss"
+    return {
+        "rounds_done": len(rounds),
+        "clients_seen": len({visit["client_id"] for visit in visits}),
+        "num_visits": len(visits),
+        "left_out": sum(len(record.get("left_out", [])) for record in rounds),
+        "rounds_without_step": sum(not record.get("server_step", True) for record in rounds),
+        "ledger": rounds[-1].get("ledger"),
+        "first_loss": losses[0] if losses else None,
+        "last_loss": losses[-1] if losses else None,
+        "aggregation_error": sum(errors) / len(errors) if errors else None,
+        "best_round": monitor.get("best_round"),
+        "best_value": monitor.get("best_value"),
+        "best_score": config["federated"].get("eval_score") or default_score,
+        "held_out": _held_out(rounds),
+        "epsilon_spent": rounds[-1].get("privacy", {}).get("epsilon"),
+    }
+
+
+def _held_out(rounds: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The scores during the run as a table; at most its newest ten rows."""
+    scored = [(record["round_index"], record["eval"]) for record in rounds if "eval" in record]
+    names = sorted({name for _, scores in scored for name, value in scores.items() if isinstance(value, dict)})
+    if not names:
+        return None
+    rows = [[str(index), *(_with_interval(scores.get(name)) for name in names)] for index, scores in scored[-10:]]
+    num_clients = max(scores[name]["num_clients"] for _, scores in scored for name in names if name in scores)
+    return {"split": scored[-1][1]["split"], "names": names, "rows": rows, "num_clients": num_clients}
+
+
+def _with_interval(score: dict[str, Any] | None) -> str:
+    if score is None:
+        return "n/a"
+    low, high = ("n/a" if score[end] is None else f"{score[end]:.4f}" for end in ("ci_low", "ci_high"))
+    return f"{score['mean']:.4f} [{low}, {high}]"
+
+
+def _local_work(federated: dict[str, Any]) -> str:
+    if (epochs := federated.get("local_epochs")) is not None:
+        work = f"{epochs:g} local epochs per client"
+    elif (epochs := federated.get("expected_epochs")) is not None:
+        work = f"as many local steps as make {epochs:g} expected epochs in the whole run"
+    else:
+        work = f"{federated['local_steps']} local steps per client"
+    return work + (" on rows drawn for the round" if federated.get("round_rows", "all") != "all" else "")
+
+
+def _upload(federated: dict[str, Any]) -> str | None:
+    """How updates were packed; None if they were not."""
+    name = federated.get("upload_codec", "none")
+    if name == "topk":
+        kept = ", the rest kept and sent later" if federated["error_feedback"] else ""
+        return f"the {federated['topk_fraction']:.4g} of an update's values that are largest (`topk`){kept}"
+    return None if name == "none" else f"updates in stochastically rounded `{name}`"
+
+
+def _front_matter(config: dict[str, Any], base: str, dataset: str, is_lora: bool) -> str:
+    tags = ["federated-learning", config["task"], *(["lora"] if is_lora else []), "trl", "fedllm-commons"]
+    card = ModelCardData(
+        base_model=base if is_hub_id(config["model"]["name"]) else None,
+        datasets=[dataset] if is_hub_id(config["data"]["name"]) else None,
+        library_name="peft" if config["peft"] else "transformers",
+        pipeline_tag="text-generation",
+        tags=tags,
+    )
+    return str(card.to_yaml())
+
+
+def _public_name(name: str | None) -> str:
+    return "a model made in memory" if name is None else name if is_hub_id(name) else Path(name).name
+
+
+def is_hub_id(name: str | None) -> bool:
+    """Return whether a model or dataset was named by its Hub id, not by a folder.
+
+    >>> is_hub_id("org/fed-oasst"), is_hub_id("/data/fed-oasst"), is_hub_id(None)
+    (True, False, False)
+    """
+    return name is not None and name.count("/") == 1 and not name.startswith((".", "/")) and not Path(name).exists()

@@ -1,0 +1,60 @@
+"""What was learned, on disk: the run's adapter, the best one, those of single clients, as PEFT writes them.
+
+Where all weights are trained, whole models take their place, as transformers writes them, each with its tokenizer.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+from transformers import PreTrainedModel
+
+from fedllm_train.adapters.arithmetic import Adapter, LiveAdapter, Parts
+from fedllm_train.adapters.base_shift import save_finished_adapter
+
+__all__ = ["finished_folder", "save_client_folder", "save_held_folder", "save_server_folder"]
+
+Model = PeftModel | PreTrainedModel
+
+
+def finished_folder(model: Model) -> str:
+    """Return the name, in a run folder, of the folder that holds what was learned."""
+    return "adapter" if isinstance(model, PeftModel) else "model"
+
+
+def save_held_folder(model: Model, folder: Path, tokenizer: Any = None) -> None:
+    """Write the adapter that a model holds, or the model itself with its tokenizer if it has no adapter."""
+    if not isinstance(model, PeftModel):
+        model.save_pretrained(folder)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(folder)
+        return
+    model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty card; the run folder has its own
+
+
+def save_server_folder(model: Model, server: Parts, folder: Path, *, shifts_base: bool, tokenizer: Any = None) -> None:
+    """Write what a server's state learned, for the original base; the model holds its adapter afterwards.
+
+    Args:
+        model: whose adapter is called "default", or that is trained as a whole.
+        server: the server's state.
+        folder: an empty folder.
+        shifts_base: whether the method may have added something to the base weights, which the folder then holds too.
+        tokenizer: saved with a whole model.
+    """
+    LiveAdapter(model).load(server["adapter"])
+    if shifts_base:
+        save_finished_adapter(model, server, folder)
+    else:
+        save_held_folder(model, folder, tokenizer)
+
+
+def save_client_folder(model: Model, adapter: Adapter, folder: Path, tokenizer: Any = None) -> None:
+    """Write a client's own adapter, whose rank may be higher than the model's."""
+    live = LiveAdapter(model)
+    if all(adapter[name].shape == parameter.shape for name, parameter in live.parameters.items()):
+        live.load(adapter)
+        save_held_folder(model, folder, tokenizer)
+    else:
+        save_finished_adapter(model, {"adapter": adapter}, folder)

@@ -1,0 +1,76 @@
+"""What `config.yaml` says of a run: every setting as it was resolved, versions, revisions. A resume compares it."""
+
+import json
+from typing import Any
+
+from peft import PeftModel
+
+from fedllm_data.clients import ClientDataset
+from fedllm_train.adapters.arithmetic import Adapter, adapter_sha256
+from fedllm_train.clients.objectives import ClientArgs, objective_of
+from fedllm_train.config import FederatedConfig
+from fedllm_train.models.policy import StartingPolicy
+from fedllm_train.run_files.run_folder import package_versions
+
+__all__ = ["resolved_settings"]
+
+_OF_THE_MACHINE = ("output_dir", "run_name", "logging_dir", "hub_token")
+
+
+def resolved_settings(
+    config: FederatedConfig,
+    args: ClientArgs,
+    policy: StartingPolicy,
+    clients: ClientDataset,
+    start_adapter: Adapter,
+    *,
+    learning_rate: float,
+    min_learning_rate: float,
+    cohort_size: int,
+) -> dict[str, Any]:
+    """Return the resolved settings, JSON-ready.
+
+    Args:
+        config: the settings of the federation.
+        args: TRL's settings for a visit.
+        policy: what the run starts from.
+        clients: the training clients.
+        start_adapter: the adapter the run starts from.
+        learning_rate: of the first round.
+        min_learning_rate: that the cosine falls to.
+        cohort_size: clients that do take part in a round.
+    """
+    federated = {**config.__dict__, "min_learning_rate": min_learning_rate, "cohort_size": cohort_size}
+    federated.pop("output_dir")
+    client = json.loads(args.to_json_string()) | {"learning_rate": learning_rate}
+    for name in _OF_THE_MACHINE:
+        client.pop(name, None)
+    return {
+        "task": objective_of(args).name,
+        "model": {"name": policy.base_name, "revision": policy.base_revision},
+        "start_adapter": None if policy.is_base else adapter_sha256(start_adapter),
+        "data": {
+            "name": clients.name,
+            "revision": clients.revision,
+            "licence": clients.licence,
+            "split": clients.split,
+            "num_clients": len(clients),
+        },
+        "federated": federated,
+        "client": client,
+        "peft": _peft_settings(policy.model),
+        "versions": package_versions(),
+    }
+
+
+def _peft_settings(model: Any) -> dict[str, Any] | None:
+    """The adapter's settings; None where there is none and all weights are trained."""
+    if not isinstance(model, PeftModel):
+        return None
+    peft = {
+        name: sorted(value) if isinstance(value, set) else value
+        for name, value in model.peft_config["default"].to_dict().items()
+        if isinstance(value, set | list | str | int | float | bool | dict | None)
+    }
+    peft.pop("inference_mode", None)
+    return json.loads(json.dumps(peft, default=str))

@@ -1,0 +1,43 @@
+"""Where a run begins: at its newest checkpoint, or afresh with nothing left of an earlier start."""
+
+import logging
+import shutil
+from pathlib import Path
+
+from fedllm_train.adapters.arithmetic import Parts
+from fedllm_train.messages.ledger import Ledger
+from fedllm_train.monitoring.held_out import forget_best
+from fedllm_train.run_files.checkpoint import RunState, load_latest, mend_records
+
+__all__ = ["empty_spool", "first_state"]
+
+logger = logging.getLogger(__name__)
+
+
+def first_state(run: Path, start: Parts) -> RunState:
+    """Return the state that a run goes on from.
+
+    Args:
+        run: the run folder.
+        start: the server's state before round 0.
+
+    Raises:
+        ResumeError: if the newest checkpoint cannot be read.
+    """
+    if latest := load_latest(run):
+        state, record = latest
+        mend_records(run, record)
+        logger.info("resuming %s at round %d", run, state.next_round)
+        return state
+    (run / "rounds.jsonl").unlink(missing_ok=True)
+    forget_best(run)
+    shutil.rmtree(run / "client_memory", ignore_errors=True)
+    return RunState(next_round=0, server=start, ledger=Ledger())
+
+
+def empty_spool(run: Path) -> Path:
+    """Return an empty folder for updates that come early."""
+    spool = run / ".work" / "spool"
+    shutil.rmtree(spool, ignore_errors=True)
+    spool.mkdir(parents=True)
+    return spool

@@ -1,0 +1,96 @@
+"""The run folder: what lies where, and when a run may begin in it.
+
+config.yaml      resolved settings, package versions, revisions of data and base model
+rounds.jsonl     one line a round
+checkpoints/     the newest rounds' states, and those of every `keep_every` rounds
+best/            with `eval_every`: the adapter that scored best, as PEFT writes it
+adapter/         the finished adapter, as PEFT writes it
+model/           in its place, with full fine-tuning: the finished model and its tokenizer
+start_adapter/   the adapter the run started from, if any: with the base, DPO's reference
+README.md        model card
+.work/           token ids and updates in transit while the run is on; removed when it is done
+"""
+
+import json
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fedllm_data.errors import ConfigError, ResumeError
+from fedllm_train.run_files.files import write_bytes
+
+__all__ = ["PACKAGES", "open_run_folder", "package_versions", "read_config"]
+
+PACKAGES = ("fedllm-commons", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy")
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages that decide a run's bits."""
+    return {name: version(name) for name in PACKAGES}
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """Return a run folder's `config.yaml`.
+
+    Raises:
+        ConfigError: if the folder is not a run folder.
+    """
+    try:
+        content = yaml.safe_load((run / "config.yaml").read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{run} holds no readable config.yaml, so it is not a run folder; name one") from error
+    return dict(content)
+
+
+def open_run_folder(run: Path, config: dict[str, Any], *, resume: bool) -> None:
+    """Begin or go on in a run folder.
+
+    Args:
+        run: the folder; made if it is not there.
+        config: the resolved settings, JSON-ready.
+        resume: whether a run that is there may be gone on with.
+
+    Raises:
+        ConfigError: if the folder holds another run and `resume` is off, or holds files that are no run.
+        ResumeError: if the run in the folder was begun with other settings.
+    """
+    config = json.loads(json.dumps(config))
+    if (run / "config.yaml").exists():
+        if not resume:
+            raise ConfigError(f"{run} already holds a run; resume it, or choose another output_dir")
+        _check_same(read_config(run), config, run)
+        return
+    if run.exists() and (not run.is_dir() or any(path.name != ".work" for path in run.iterdir())):
+        raise ConfigError(f"{run} exists and is not a run folder; choose another output_dir")
+    shutil.rmtree(run / ".work", ignore_errors=True)
+    run.mkdir(parents=True, exist_ok=True)
+    write_bytes(run / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
+
+
+_MAY_DIFFER = {("federated", name) for name in ("num_processes", "report_to", "keep_checkpoints", "keep_every")}
+"""Settings that change no result."""
+
+
+def _check_same(before: dict[str, Any], now: dict[str, Any], run: Path) -> None:
+    changed = [
+        f"{section}.{key}: {_show(before.get(section), key)} -> {_show(now.get(section), key)}"
+        for section in sorted(before.keys() | now.keys())
+        for key in sorted(_keys(before.get(section)) | _keys(now.get(section)))
+        if (section, key) not in _MAY_DIFFER and _show(before.get(section), key) != _show(now.get(section), key)
+    ]
+    if changed:
+        raise ResumeError(
+            f"{run} was begun with other settings ({'; '.join(changed[:5])}"
+            f"{'; ...' if len(changed) > 5 else ''}); resume with the same ones, or choose another output_dir"
+        )
+
+
+def _keys(section: Any) -> set[str]:
+    return set(section) if isinstance(section, dict) else {""}
+
+
+def _show(section: Any, key: str) -> str:
+    return json.dumps(section.get(key) if isinstance(section, dict) else section, sort_keys=True)
