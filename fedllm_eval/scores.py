@@ -4,6 +4,7 @@ Symbols: K clients. `SCORES` is the whole list of scores: the table's columns, t
 directions of "better" come from it.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -32,6 +33,8 @@ class Score:
     weight: Literal["num_rows", "num_tokens"]
     """What a client counts by in the weighted mean, which is what the pooled rows would give."""
     needs_reference: bool = False
+    bounds: tuple[float, float] = (-math.inf, math.inf)
+    """Smallest and largest value; no interval reaches beyond."""
     summary: str
 
 
@@ -39,6 +42,7 @@ SCORES: dict[str, Score] = {
     "heldout_loss": Score(
         task="sft",
         unit="nats per token",
+        bounds=(0.0, math.inf),
         higher_is_better=False,
         weight="num_tokens",
         summary="negative log-likelihood of the assistant's tokens",
@@ -46,6 +50,7 @@ SCORES: dict[str, Score] = {
     "implicit_reward_accuracy": Score(
         task="preference",
         unit="fraction of pairs",
+        bounds=(0.0, 1.0),
         higher_is_better=True,
         weight="num_rows",
         needs_reference=True,
@@ -62,6 +67,7 @@ SCORES: dict[str, Score] = {
     "implicit_reward_loss": Score(
         task="preference",
         unit="nats",
+        bounds=(0.0, math.inf),
         higher_is_better=False,
         weight="num_rows",
         needs_reference=True,
@@ -70,6 +76,7 @@ SCORES: dict[str, Score] = {
     "ranking_accuracy": Score(
         task="preference",
         unit="fraction of pairs",
+        bounds=(0.0, 1.0),
         higher_is_better=True,
         weight="num_rows",
         summary="share of pairs whose chosen answer is the likelier one",
@@ -77,6 +84,7 @@ SCORES: dict[str, Score] = {
     "ranking_accuracy_per_token": Score(
         task="preference",
         unit="fraction of pairs",
+        bounds=(0.0, 1.0),
         higher_is_better=True,
         weight="num_rows",
         summary="the same by mean log-probability per token, which does not favour short answers",
@@ -84,6 +92,7 @@ SCORES: dict[str, Score] = {
     "chosen_loss": Score(
         task="preference",
         unit="nats per token",
+        bounds=(0.0, math.inf),
         higher_is_better=False,
         weight="num_tokens",
         summary="negative log-likelihood of the chosen answer's tokens",
@@ -156,8 +165,8 @@ def summarise(table: pa.Table, *, seed: int = 0) -> dict[str, dict[str, Any]]:
                 "check the split"
             )
         x_K, weight_K = x_K[scored_K], _floats(table, score.weight)[scored_K]
-        over_clients = mean_interval(x_K, seed=seed)
-        weighted = mean_interval(x_K, weight_K, seed=seed)
+        over_clients = mean_interval(x_K, seed=seed, bounds=score.bounds)
+        weighted = mean_interval(x_K, weight_K, seed=seed, bounds=score.bounds)
         spread = client_spread(x_K, higher_is_better=score.higher_is_better)
         summaries[name] = {
             "mean": over_clients.mean,

@@ -10,6 +10,7 @@ from fedllm_eval.comparing.methods import Method
 from fedllm_eval.comparing.page import render_page
 from fedllm_eval.comparing.scores import paired_table
 from fedllm_eval.running.folders import replace_folder
+from fedllm_eval.scores import SCORES
 from fedllm_eval.scoring.intervals import mean_interval
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def means_of(methods: Sequence[Method], comparisons: Sequence[Mapping[str, Any]]
         split, name = item["split"], item["score"]
         _, a_SK, b_TK, _ = paired_table(base, others[item["other"]], split, name)
         for label, scores in ((base.label, a_SK), (item["other"], b_TK)):
-            interval = mean_interval(scores.mean(axis=0))
+            interval = mean_interval(scores.mean(axis=0), bounds=SCORES[name].bounds)
             found[split, name, label] = {
                 "split": split,
                 "score": name,

@@ -95,7 +95,7 @@ def language_records(rows: pa.Table, *, seed: int = 0) -> dict[str, dict[str, di
             order = sorted(by_language, key=lambda code: (-sum(num for _, num in by_language[code]), code))
             for language in order:
                 values = [value for value, _ in by_language[language]]
-                interval = mean_interval(values, seed=seed)
+                interval = mean_interval(values, seed=seed, bounds=SCORES[name].bounds)
                 records.setdefault(split, {}).setdefault(name, {})[language] = {
                     "mean": interval.mean,
                     "ci_low": interval.low,

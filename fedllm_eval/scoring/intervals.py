@@ -16,6 +16,7 @@ The paired test flips the signs of the K differences (Fisher's randomisation tes
 by random patterns above.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -72,6 +73,7 @@ def mean_interval(
     num_resamples: int = 2_000,
     seed: int = 0,
     method: Method = "t",
+    bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> Interval:
     """Return the (weighted) mean over clients and its confidence interval.
 
@@ -82,17 +84,21 @@ def mean_interval(
         num_resamples: of the bootstrap, where it is asked for.
         seed: of the bootstrap; equal seeds and inputs give equal bounds.
         method: `t` is Student's with the jackknife's standard error; `bca` and `percentile` are bootstraps.
+        bounds: smallest and largest value that a score can have. An interval may reach beyond, where the mean cannot
+            be; it is cut there, which takes no true mean out of it.
 
     Returns:
         Mean and bounds. Equal scores give bounds equal to the mean; a single client gives NaN bounds: one person
         says nothing about the spread between people.
 
     Raises:
-        MetricError: if there are no clients, a value is not finite, or weights do not fit.
+        MetricError: if there are no clients, a value is not finite or out of bounds, or weights do not fit.
 
     >>> interval = mean_interval([1.0, 2.0, 3.0, 4.0, 5.0])
     >>> interval.mean, 1.0 < interval.low < 3.0 < interval.high < 5.0
     (3.0, True)
+    >>> mean_interval([1.0, 1.0, 0.5], bounds=(0.0, 1.0)).high
+    1.0
     >>> mean_interval([7.0]).low
     nan
     """
@@ -104,6 +110,8 @@ def mean_interval(
         raise MetricError(f"interval method {method!r} is unknown; use {', '.join(METHODS)}")
     if not 0 < confidence < 1:
         raise MetricError(f"confidence is {confidence}; it is a number between 0 and 1, such as 0.95")
+    if x.min() < bounds[0] or x.max() > bounds[1]:
+        raise MetricError(f"scores go from {x.min()} to {x.max()}, beyond their bounds {bounds[0]} and {bounds[1]}")
     numerator, denominator = x * weights, weights
     mean = float(numerator.sum() / denominator.sum())
     if x.size == 1:
@@ -114,13 +122,13 @@ def mean_interval(
     tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
     if method == "t":
         std_error, num_degrees = _jackknife(x - mean, weights / weights.sum())
-        low, high = mean + std_error * stats.t.ppf(tails, num_degrees)
+        low, high = np.clip(mean + std_error * stats.t.ppf(tails, num_degrees), *bounds)
         return Interval(mean, float(low), float(high), x.size)
     resampled_B = resampled_ratios(numerator, denominator, num_resamples, np.random.default_rng(seed))
     if method == "bca":
         leave_one_out_K = (numerator.sum() - numerator) / (denominator.sum() - denominator)
         tails = bca_tails(mean, resampled_B, leave_one_out_K, tails)
-    low, high = np.quantile(resampled_B, tails)
+    low, high = np.clip(np.quantile(resampled_B, tails), *bounds)
     return Interval(mean, float(low), float(high), x.size)
 
 

@@ -147,10 +147,9 @@ def mean_rating(
         interval = mean_interval(
             [sum(values) / len(values) for values in sums.values()],
             [len(values) for values in sums.values()],
+            bounds=(lowest, highest),
         )
-        mean = interval.mean
-        # An interval may reach beyond the scale, a mean cannot.
-        low, high = max(interval.low, lowest), min(interval.high, highest)
+        mean, low, high = interval.mean, interval.low, interval.high
     total = float(x_N.sum())
     return MeanRating(
         mean=mean,

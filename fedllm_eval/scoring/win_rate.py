@@ -93,9 +93,8 @@ def win_rate(preferences: Preferences, *, confidence: float = 0.95) -> WinRate:
     if np.isin(p_N, (0.0, 1.0)).all() or np.ptp(p_N) < 1e-12:
         low, high = wilson(mean, p_N.size, confidence)
     else:
-        interval = mean_interval(p_N, confidence=confidence)
-        # An interval may reach beyond the scale, a mean cannot.
-        low, high = max(interval.low, 0.0), min(interval.high, 1.0)
+        interval = mean_interval(p_N, confidence=confidence, bounds=(0.0, 1.0))
+        low, high = interval.low, interval.high
     return WinRate(
         win_rate=mean,
         low=low,

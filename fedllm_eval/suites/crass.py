@@ -149,7 +149,7 @@ def _score(name: str, credit: list[float]) -> SuiteScore:
         share = wilson_interval(int(sum(credit)), len(credit))
         low, high = share.low, share.high
     else:
-        interval = mean_interval(credit)
+        interval = mean_interval(credit, bounds=(0.0, 1.0))
         low, high = interval.low, interval.high
     return SuiteScore(
         name=name,

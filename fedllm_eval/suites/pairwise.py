@@ -183,10 +183,8 @@ def _scores(suite: str, found: _Found) -> list[SuiteScore]:
         return score(name, hits.fraction, hits.low, hits.high, num, unit, False)
 
     def length(name: str, answers: Sequence[str]) -> SuiteScore:
-        mean = mean_interval([len(answer) for answer in answers])
-        # Nothing is shorter than nothing.
-        low = mean.low if math.isnan(mean.low) else max(0.0, mean.low)
-        return score(name, mean.mean, low, mean.high, len(answers), "characters", None)
+        mean = mean_interval([len(answer) for answer in answers], bounds=(0.0, math.inf))
+        return score(name, mean.mean, mean.low, mean.high, len(answers), "characters", None)
 
     unit = "preference for the policy, in [0, 1]"
     num_complete, num_flipped = _flipped(found)

@@ -46,7 +46,7 @@ def save(tmp_path):
 
 def test_a_clear_gain_is_called_better_with_its_numbers(save):
     rng = np.random.default_rng(0)
-    a = rng.random(40)
+    a = 0.2 + 0.5 * rng.random(40)
     b = a + 0.1 + 0.05 * rng.normal(size=40)
     (item,) = compare_results([save("sft", a), save("dpo", b)])["comparisons"]
     paired = paired_difference(a, b)
@@ -133,7 +133,7 @@ def test_one_folder_or_no_results_is_an_error(save, tmp_path):
 
 
 def test_a_comparison_is_written_with_its_verdicts(save, tmp_path):
-    x = np.random.default_rng(4).random(10)
+    x = 0.9 * np.random.default_rng(4).random(10)
     comparison = compare_results([save("sft", x), save("dpo", x + 0.1)])
     write_comparison(comparison, tmp_path / "out")
     text = (tmp_path / "out" / "comparison.md").read_text(encoding="utf-8")

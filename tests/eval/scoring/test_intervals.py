@@ -181,3 +181,16 @@ def test_swapping_the_sides_mirrors_the_result():
 def test_what_makes_no_sense_is_an_error(call, message):
     with pytest.raises(MetricError, match=message):
         call()
+
+
+def test_an_interval_is_cut_where_no_score_can_be():
+    x = [1.0, 1.0, 1.0, 0.5, 0.9]
+    free, cut = mean_interval(x), mean_interval(x, bounds=(0.0, 1.0))
+    assert free.high > 1.0
+    assert (cut.mean, cut.low, cut.high) == (free.mean, free.low, 1.0)
+    assert np.isnan(mean_interval([1.0], bounds=(0.0, 1.0)).high)
+
+
+def test_a_score_beyond_its_bounds_is_no_score():
+    with pytest.raises(MetricError, match="scores go from 0.5 to 1.5, beyond their bounds 0.0 and 1.0"):
+        mean_interval([0.5, 1.5], bounds=(0.0, 1.0))

@@ -7,7 +7,7 @@ from fedllm_eval.policy.policies import load_policy
 from fedllm_eval.running import answers
 from fedllm_eval.running.answers import ANSWERS_FILE, kept_answers
 
-from .conftest import TEXTS, turns
+from ..conftest import TEXTS, turns
 
 CONVERSATIONS = [turns(text) for text in TEXTS]
 

@@ -13,7 +13,7 @@ from fedllm_eval.policy.policies import load_policy
 from fedllm_eval.running.change import kl_to_reference, suite_change, text_loss_increase
 from fedllm_eval.suites import SuiteResult
 
-from .conftest import TEXTS, turns
+from ..conftest import TEXTS, turns
 
 
 @pytest.fixture(scope="module")

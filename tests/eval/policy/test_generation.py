@@ -8,7 +8,7 @@ from fedllm_data.errors import ConfigError
 from fedllm_eval.policy.generation import Answer, generate, generate_answers, prompt_lengths, stop_token_ids
 from fedllm_eval.policy.policies import load_policy
 
-from .conftest import TEXTS, turns
+from ..conftest import TEXTS, turns
 
 CONVERSATIONS = [turns(text) for text in TEXTS] + [turns(TEXTS[0], TEXTS[1], TEXTS[2]), turns("mill " * 12)]
 
