@@ -192,5 +192,5 @@ def test_an_interval_is_cut_where_no_score_can_be():
 
 
 def test_a_score_beyond_its_bounds_is_no_score():
-    with pytest.raises(MetricError, match="scores go from 0.5 to 1.5, beyond their bounds 0.0 and 1.0"):
+    with pytest.raises(MetricError, match=r"from 0\.5 to 1\.5, beyond their bounds 0\.0 and 1\.0"):
         mean_interval([0.5, 1.5], bounds=(0.0, 1.0))
