@@ -22,6 +22,7 @@ from fedllm_eval.running.suite_runs import SuitePlan, check_suites, make_plan_ju
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
     from fedllm_eval.running.policy_scores import Scored
+    from fedllm_eval.scores import ClientScores
 
 __all__ = ["score_run"]
 
@@ -139,8 +140,13 @@ def score_run(
         "seed": seed,
     }
     results = {}
+    stand_ins: list[ClientScores] = []
     for label, scored in compared.items():
-        scores = score_on_splits(scored, all_clients, parts, reference=against, progress=progress, **options)
+        scores = score_on_splits(
+            scored, all_clients, parts, reference=against, stand_ins=stand_ins, progress=progress, **options
+        )
+        if label == "policy":
+            stand_ins = scores
         if scores:
             results[label] = make_results(scores, seed=seed)
     found: dict[str, Any] = {"cost": run_costs}

@@ -23,7 +23,7 @@ def scores_section(summary: Mapping[str, Any]) -> Section | None:
                 cells.append(
                     ("–", "")
                     if score is None
-                    else (number(score["mean"]), interval(score["ci_low"], score["ci_high"]))
+                    else (number(score["mean"]), interval(score["ci_low"], score["ci_high"]) + _fewer(score, own))
                 )
             cells.append((f"{own['num_clients']:,}", f"{own['num_items']:,} {own['weighted_by']}"))
             rows.append(tuple(cells))
@@ -37,7 +37,10 @@ def scores_section(summary: Mapping[str, Any]) -> Section | None:
                     cells.append(
                         ("–", "")
                         if of is None
-                        else (number(of["by_token"], 2), interval(of["ci_low"], of["ci_high"], digits=2))
+                        else (
+                            number(of["by_token"], 2),
+                            interval(of["ci_low"], of["ci_high"], digits=2) + _fewer(score, own),
+                        )
                     )
                 cells.append((f"{own['num_clients']:,}", f"{own['num_items']:,} {own['weighted_by']}"))
                 rows.append(tuple(cells))
@@ -48,6 +51,11 @@ def scores_section(summary: Mapping[str, Any]) -> Section | None:
         ("score", *(name_of(label, summary) for label in policies), "clients"),
         tuple(rows),
     )
+
+
+def _fewer(score: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """How many clients a score is of, where they are not those of the policy itself."""
+    return "" if score["num_clients"] == own["num_clients"] else f"; {score['num_clients']:,} clients"
 
 
 def spread_section(summary: Mapping[str, Any]) -> Section | None:

@@ -2,16 +2,18 @@
 
 A run of such a method holds `personal/clients.json`, from client ids to folders of plain PEFT adapters (of whole
 models, where all weights were trained). A client of the split is scored with its own adapter on its own rows; one that
-has none (it came too late, or was left out) with the run's global adapter, and a note says how many there are.
+has none (it came too late, or was left out) with the run's global adapter, or it is left out, and a note says how many
+there are.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
@@ -19,7 +21,10 @@ from fedllm_eval.per_client import Progress, evaluate_policy, sample_positions
 from fedllm_eval.policy.policies import Policy, load_policy
 from fedllm_eval.scores import ClientScores, warnings_about
 
-__all__ = ["evaluate_personal", "personal_folders"]
+__all__ = ["Others", "evaluate_personal", "personal_folders"]
+
+Others = ClientScores | Literal["score", "leave out"]
+"""What becomes of clients without an adapter of their own."""
 
 
 def personal_folders(run: Path) -> dict[str, Path]:
@@ -52,6 +57,7 @@ def evaluate_personal(
     clients: ClientDataset,
     *,
     reference: Policy | None = None,
+    others: Others = "score",
     max_clients: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -64,6 +70,9 @@ def evaluate_personal(
         folders: client id -> adapter folder, from `personal_folders`.
         clients: the clients of one split.
         reference: as in `evaluate_policy`.
+        others: what becomes of clients without an adapter of their own: their scores under the global policy, given
+            as they were made with the same settings (so that they neither gain nor lose a last digit) or to be made;
+            or they are left out.
         max_clients: score at most so many clients: the same ones that `evaluate_policy` would.
         seed: of the samples.
         progress: told (what is scored, clients done, clients in all) after every client.
@@ -82,8 +91,14 @@ def evaluate_personal(
         raise ConfigError(
             f"none of the {len(chosen)} clients of split {clients.split!r} has an adapter of its own; score split test"
         )
+    num_sampled = len(chosen)
+    if others == "leave out":
+        chosen = own
     parts = []
     for position, client_id in enumerate(chosen):
+        if client_id not in folders and isinstance(others, ClientScores):
+            parts.append(_of_client(others, client_id))
+            continue
         folder, name = folders.get(client_id), f"{policy.name}: {client_id}"
         whole = folder is not None and not (folder / "adapter_config.json").is_file()
         if folder is None:
@@ -100,18 +115,30 @@ def evaluate_personal(
             progress("personal adapters", position + 1, len(chosen))
     table = pa.concat_tables([part.table for part in parts])
     notes = []
-    if len(own) < len(chosen):
+    if others == "leave out" and len(own) < num_sampled:
+        notes.append(f"{num_sampled - len(own)} of {num_sampled} clients have no adapter of their own: left out")
+    elif len(own) < len(chosen):
         without = len(chosen) - len(own)
         notes.append(f"{without} of {len(chosen)} clients have no adapter of their own: scored with the global one")
-    if len(chosen) < len(known):
-        notes.append(f"{len(chosen)} of {len(known)} clients were sampled (seed {seed})")
+    if num_sampled < len(known):
+        notes.append(f"{num_sampled} of {len(known)} clients were sampled (seed {seed})")
     rows = [part.rows for part in parts if part.rows is not None]
+    first = next(part for part, client_id in zip(parts, chosen, strict=True) if client_id in folders)
     return replace(
-        parts[0],
+        first,
         table=table,
         rows=pa.concat_tables(rows) if len(rows) == len(parts) else None,
         policy={**policy.describe(), "personal": len(own)},
-        dataset={**parts[0].dataset, "num_clients": len(known), "num_rows": clients.rows.num_rows},
-        settings={**parts[0].settings, "max_clients": max_clients},
+        dataset={**first.dataset, "num_clients": len(known), "num_rows": clients.rows.num_rows},
+        settings={**first.settings, "max_clients": max_clients},
         notes=(*notes, *warnings_about(table)),
     )
+
+
+def _of_client(scores: ClientScores, client_id: str) -> ClientScores:
+    """One client's part of what was scored before."""
+
+    def own(table: pa.Table) -> pa.Table:
+        return table.filter(pc.equal(table["client_id"], client_id))
+
+    return replace(scores, table=own(scores.table), rows=None if scores.rows is None else own(scores.rows))

@@ -18,7 +18,7 @@ from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
 from fedllm_eval.per_client import evaluate_policy, sample_positions
 from fedllm_eval.running.parts import Part, Parts
-from fedllm_eval.running.personal import evaluate_personal, personal_folders
+from fedllm_eval.running.personal import Others, evaluate_personal, personal_folders
 from fedllm_eval.scores import ClientScores
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ class Scored:
     policy: "Policy"
     personal: Mapping[str, Path] = field(default_factory=dict)
     """Client id -> adapter folder; every client is then scored with its own."""
+    own_only: bool = False
+    """Whether clients without an adapter of their own are left out; else the global policy stands in."""
 
 
 def score_on_splits(
@@ -48,6 +50,7 @@ def score_on_splits(
     parts: Parts,
     *,
     reference: "Policy | None",
+    stand_ins: Sequence[ClientScores] = (),
     progress: Progress | None = None,
     **options: Any,
 ) -> list[ClientScores]:
@@ -58,6 +61,7 @@ def score_on_splits(
         all_clients: the splits.
         parts: where finished splits are kept.
         reference: as in `evaluate_policy`.
+        stand_ins: scores of the global policy with the same settings, for clients without an adapter of their own.
         progress: told (policy and split, sequences done, sequences in all).
         options: further ones of `evaluate_policy`.
 
@@ -74,13 +78,15 @@ def score_on_splits(
         key = {
             "policy": identity(scored.policy),
             "personal": _adapters_digest(scored.personal),
+            **({"own_only": scored.own_only} if scored.personal else {}),
             "reference": None if reference is None else identity(reference),
             "data": [clients.name, clients.revision, clients.split],
             **{name: value for name, value in options.items() if name != "batch_size"},
         }
         known = None not in (key["policy"], clients.revision) and (reference is None or key["reference"] is not None)
         told = _told(progress, scored.label, clients.split)
-        make = partial(_score, scored, clients, reference, told, options)
+        stand_in = next((each for each in stand_ins if each.split == clients.split), None)
+        make = partial(_score, scored, clients, reference, stand_in, told, options)
         found.append(_from_part(parts.get(f"scores {scored.label} {clients.split}", key if known else None, make)))
     if not found and scored.label == "personal":
         # Nobody asked for these in particular, and a small sample of clients may have none.
@@ -124,19 +130,21 @@ def of_run(label: str, policy: "Policy", *, alone: bool = False) -> Scored | Non
             f"{policy.name!r} holds no personal/clients.json, so nobody trained alone there; name a run of "
             "--strategy local"
         )
-    return Scored(label=label, policy=policy, personal=folders) if folders else None
+    return Scored(label=label, policy=policy, personal=folders, own_only=alone) if folders else None
 
 
 def _score(
     scored: Scored,
     clients: ClientDataset,
     reference: "Policy | None",
+    stand_in: ClientScores | None,
     progress: Progress | None,
     options: Mapping[str, Any],
 ) -> Part:
     settings: dict[str, Any] = {"reference": reference, "progress": progress, **options}
     if scored.personal:
-        return _to_part(evaluate_personal(scored.policy, scored.personal, clients, **settings))
+        others: Others = "leave out" if scored.own_only else stand_in or "score"
+        return _to_part(evaluate_personal(scored.policy, scored.personal, clients, others=others, **settings))
     return _to_part(evaluate_policy(scored.policy, clients, **settings))
 
 

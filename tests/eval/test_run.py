@@ -111,6 +111,8 @@ def test_the_whole_table_by_one_call(tmp_path, repo, runs):
     }
     # Two clients trained alone; eve's fallback to the global adapter is not training alone.
     assert {item["num_clients"] for item in summary["gains"] if item["against"] == "alone"} == {2}
+    alone = summary["policies"]["alone"]["splits"]["test"]["scores"]["heldout_loss"]
+    assert alone["num_clients"] == 2
     assert all(item["ci_low"] is not None and item["num_clients"] >= 2 for item in summary["gains"])
     assert set(summary["languages"]["test"]["heldout_loss"]) == set(LANGUAGES)
     assert summary["transfer"][0]["trained_on"] == ["de", "en"]

@@ -56,3 +56,15 @@ def test_a_split_nobody_has_an_adapter_for_and_a_broken_list_are_errors(run, sft
     (run / "personal" / "clients.json").write_text("[1]")
     with pytest.raises(ConfigError, match="cannot be read"):
         personal_folders(run)
+
+
+def test_who_has_no_adapter_keeps_the_global_scores_to_the_last_digit_or_is_left_out(run, sft_clients):
+    policy = load_policy(run)
+    plain = evaluate_policy(policy, sft_clients)
+    own = evaluate_personal(policy, personal_folders(run), sft_clients, others=plain)
+    assert losses(own)["eve"] == losses(plain)["eve"]
+    assert losses(own)["ann"] != losses(plain)["ann"]
+    assert own.rows.num_rows == plain.rows.num_rows
+    alone = evaluate_personal(policy, personal_folders(run), sft_clients, others="leave out")
+    assert losses(alone) == {name: loss for name, loss in losses(own).items() if name != "eve"}
+    assert any("1 of 3 clients have no adapter of their own: left out" in note for note in alone.notes)
