@@ -11,12 +11,8 @@ from fedllm_train.run_files.card import write_run_card
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A finished run, made once; a test works on what it says, not on the folder."""
-    import importlib.util
-    from pathlib import Path
+    from tests.train import conftest as kit
 
-    spec = importlib.util.spec_from_file_location("card_kit", Path(__file__).with_name("conftest.py"))
-    kit = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(kit)
     folder = tmp_path_factory.mktemp("card") / "run"
     kit.make_trainer(folder, "dpo", num_rounds=2).train()
     return folder

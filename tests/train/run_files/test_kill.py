@@ -34,7 +34,7 @@ METHODS = [
 def train(task, settings, run):
     """What a process does from its start to its end."""
     warnings.simplefilter("ignore")
-    spec = importlib.util.spec_from_file_location("kit", Path(__file__).with_name("conftest.py"))
+    spec = importlib.util.spec_from_file_location("kit", Path(__file__).parents[1] / "conftest.py")
     kit = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(kit)
     kit.make_trainer(run, task, num_rounds=NUM_ROUNDS, **settings).train(resume=True)

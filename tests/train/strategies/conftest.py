@@ -49,3 +49,21 @@ def visit(received, fitter, **changes):
 def rules():
     """The makers above, as attributes."""
     return sys.modules[__name__]
+
+
+def product(adapter, module="x"):
+    return adapter[f"{module}.lora_B.weight"].double() @ adapter[f"{module}.lora_A.weight"].double()
+
+
+def shift_matrix(state, module="x"):
+    shift = state.get("base_shift", {})
+    if f"{module}.matrix" in shift:
+        return shift[f"{module}.matrix"]
+    if f"{module}.left" in shift:
+        return shift[f"{module}.left"] @ shift[f"{module}.right"]
+    return torch.zeros(1, dtype=torch.float64)
+
+
+def added(state, module="x"):
+    """What a server's state adds to W0, without the scaling s: a dense matrix."""
+    return product(state["adapter"], module) + shift_matrix(state, module)
