@@ -6,7 +6,17 @@ Each is a function of the summary (`results.json`) alone, and None where the sum
 from collections.abc import Mapping
 from typing import Any
 
-from fedllm_eval.reporting.section import Cell, Section, arrow, by_label, interval, name_of, number, signed
+from fedllm_eval.reporting.section import (
+    Cell,
+    Section,
+    arrow,
+    by_label,
+    fewer_clients,
+    interval,
+    name_of,
+    number,
+    signed,
+)
 
 __all__ = ["gains_section", "languages_section", "scores_section", "spread_section", "transfer_section"]
 
@@ -23,7 +33,10 @@ def scores_section(summary: Mapping[str, Any]) -> Section | None:
                 cells.append(
                     ("–", "")
                     if score is None
-                    else (number(score["mean"]), interval(score["ci_low"], score["ci_high"]) + _fewer(score, own))
+                    else (
+                        number(score["mean"]),
+                        interval(score["ci_low"], score["ci_high"]) + _beside(fewer_clients(score, own)),
+                    )
                 )
             cells.append((f"{own['num_clients']:,}", f"{own['num_items']:,} {own['weighted_by']}"))
             rows.append(tuple(cells))
@@ -39,7 +52,7 @@ def scores_section(summary: Mapping[str, Any]) -> Section | None:
                         if of is None
                         else (
                             number(of["by_token"], 2),
-                            interval(of["ci_low"], of["ci_high"], digits=2) + _fewer(score, own),
+                            interval(of["ci_low"], of["ci_high"], digits=2) + _beside(fewer_clients(score, own)),
                         )
                     )
                 cells.append((f"{own['num_clients']:,}", f"{own['num_items']:,} {own['weighted_by']}"))
@@ -51,11 +64,6 @@ def scores_section(summary: Mapping[str, Any]) -> Section | None:
         ("score", *(name_of(label, summary) for label in policies), "clients"),
         tuple(rows),
     )
-
-
-def _fewer(score: Mapping[str, Any], own: Mapping[str, Any]) -> str:
-    """How many clients a score is of, where they are not those of the policy itself."""
-    return "" if score["num_clients"] == own["num_clients"] else f"; {score['num_clients']:,} clients"
 
 
 def spread_section(summary: Mapping[str, Any]) -> Section | None:
@@ -75,7 +83,7 @@ def spread_section(summary: Mapping[str, Any]) -> Section | None:
                 rows.append(
                     (
                         (f"{name} {arrow(score)}", split),
-                        (name_of(label, summary), ""),
+                        (name_of(label, summary), fewer_clients(score, part["scores"][name])),
                         *((number(value), "") for value in values),
                         pooled,
                     )
@@ -177,3 +185,7 @@ def transfer_section(summary: Mapping[str, Any]) -> Section | None:
         num_text=2,
         notes=tuple(notes),
     )
+
+
+def _beside(words: str) -> str:
+    return f"; {words}" if words else ""

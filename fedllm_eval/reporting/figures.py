@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fedllm_eval.reporting.section import by_label, name_of
+from fedllm_eval.reporting.section import by_label, fewer_clients, name_of
 
 if TYPE_CHECKING:
     from fedllm_eval.results import Results
@@ -39,7 +39,9 @@ def score_figures(results: "Results") -> list[dict[str, Any]]:
                     continue
                 x_K = _clients(tables[label], split, name)
                 middle = np.quantile(x_K, [0.1, 0.9]).tolist()
-                rows.append({"name": name_of(label, summary), "score": score, "middle": middle, "label": label})
+                fewer = fewer_clients(score, summary["splits"][split]["scores"].get(name, score))
+                shown = f"{name_of(label, summary)}, {fewer}" if fewer else name_of(label, summary)
+                rows.append({"name": shown, "score": score, "middle": middle, "label": label})
                 ends += [*middle, score["mean"], score["worst_decile"]]
                 ends += [score[end] for end in ("ci_low", "ci_high") if score[end] is not None]
             if not rows:

@@ -7,7 +7,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["NAMES", "ORDER", "Cell", "Section", "arrow", "by_label", "interval", "name_of", "number", "signed"]
+__all__ = [
+    "NAMES",
+    "ORDER",
+    "Cell",
+    "Section",
+    "arrow",
+    "by_label",
+    "fewer_clients",
+    "interval",
+    "name_of",
+    "number",
+    "signed",
+]
 
 
 Cell = tuple[str, str]
@@ -65,6 +77,15 @@ def name_of(label: str, summary: Mapping[str, Any]) -> str:
     if label == "policy" and summary.get("policy", {}).get("adapter_sha256") is None:
         return "model"
     return NAMES.get(label, label)
+
+
+def fewer_clients(score: Mapping[str, Any], own: Mapping[str, Any]) -> str:
+    """Return how many clients a score is of, where they are not as many as the policy's own; else nothing.
+
+    >>> fewer_clients({"num_clients": 4}, {"num_clients": 13}), fewer_clients({"num_clients": 13}, {"num_clients": 13})
+    ('4 clients', '')
+    """
+    return "" if score["num_clients"] == own["num_clients"] else f"{score['num_clients']:,} clients"
 
 
 def arrow(score: Mapping[str, Any]) -> str:
