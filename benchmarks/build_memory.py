@@ -8,7 +8,6 @@ Run:  python benchmarks/build_memory.py          (about two minutes; writes benc
 
 import argparse
 import json
-import re
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from generated import Corpus, generated_source, source_rows
-from machine import write_result
+from machine import memory, write_result
 
 ROWS_PER_CLIENT = 100
 SIZES = (200, 20_000, 400_000)
@@ -34,9 +33,7 @@ def build_once(num_rows: int) -> dict[str, float]:
         result = build(source, Path(place, "repo"))
         num_bytes = sum(split["num_text_bytes"] for split in result.facts["splits"].values())
     seconds = time.perf_counter() - start
-    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert peak is not None
-    return {"num_rows": num_rows, "text_bytes": num_bytes, "peak_bytes": int(peak[1]) * 1024, "seconds": seconds}
+    return {"num_rows": num_rows, "text_bytes": num_bytes, "peak_bytes": memory("VmHWM"), "seconds": seconds}
 
 
 def main() -> None:

@@ -16,7 +16,6 @@ Run:  python benchmarks/build_scale.py                     (about 25 minutes; wr
 import argparse
 import json
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -127,19 +126,12 @@ def build_once(upstream: str, out: str, variant: str, memory: str) -> dict[str, 
             name: {"wall_seconds": round(wall, 2), "cpu_seconds": round(cpu, 2)}
             for name, (wall, cpu) in stages.items()
         },
-        "peak_bytes": peak_bytes(),
+        "peak_bytes": memory("VmHWM"),
         "num_output_bytes": sum(path.stat().st_size for path in Path(out).rglob("*") if path.is_file()),
         "num_clients": facts["clients"]["num_clients"],
         "splits": facts["splits"],
         "counts": facts["counts"],
     }
-
-
-def peak_bytes() -> int:
-    """Peak resident memory of this process (Linux)."""
-    peak = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert peak is not None
-    return int(peak[1]) * 1024
 
 
 def peak_ratios(builds: list[dict[str, Any]], sizes: list[int]) -> dict[str, float]:

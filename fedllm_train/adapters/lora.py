@@ -28,6 +28,7 @@ __all__ = [
     "side_by_side",
     "squared_norm",
     "truncated_factors",
+    "with_fixed_signs",
 ]
 
 _A, _B = ".lora_A.", ".lora_B."
@@ -169,14 +170,24 @@ def truncated_factors(factors: Factors, rank: int) -> tuple[Factors, torch.Tenso
     u, singular, vt = torch.linalg.svd(left_r @ right_r.mT)
     count = min(rank, len(singular))
     u, vt = left_q @ u[:, : len(singular)], vt[: len(singular)] @ right_q.mT
-    largest = u.gather(0, u.abs().argmax(dim=0, keepdim=True))
-    sign = torch.where(largest < 0, -1.0, 1.0)
+    u, vt = with_fixed_signs(u, vt)
     root = singular[:count].sqrt()
     left = torch.zeros(u.shape[0], rank, dtype=u.dtype)
     right = torch.zeros(rank, vt.shape[1], dtype=vt.dtype)
-    left[:, :count] = (u * sign)[:, :count] * root
-    right[:count] = root[:, None] * (vt * sign.mT)[:count]
+    left[:, :count] = u[:, :count] * root
+    right[:count] = root[:, None] * vt[:count]
     return Factors(left, right), singular
+
+
+def with_fixed_signs(u: torch.Tensor, vt: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return singular vectors, columns of U and rows of V', such that the largest entry of each column of U is > 0.
+
+    >>> with_fixed_signs(torch.tensor([[-1.0]]), torch.tensor([[1.0]]))
+    (tensor([[1.]]), tensor([[-1.]]))
+    """
+    largest = u.gather(0, u.abs().argmax(dim=0, keepdim=True))
+    sign = torch.where(largest < 0, -1.0, 1.0).to(u.dtype)
+    return u * sign, vt * sign.mT
 
 
 def aggregation_error(

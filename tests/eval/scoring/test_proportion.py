@@ -8,12 +8,29 @@ from fedllm_data.errors import MetricError
 from fedllm_eval.scoring.proportion import wilson_interval
 
 
-@pytest.mark.parametrize(("hits", "items"), [(0, 1), (1, 1), (0, 10), (3, 10), (10, 10), (260, 520), (1, 10_000)])
+@pytest.mark.parametrize(
+    ("hits", "items"),
+    [
+        (0, 1),
+        (1, 1),
+        (0, 10),
+        (3, 10),
+        (10, 10),
+        (0, 20),
+        (3, 20),
+        (15, 20),
+        (20, 20),
+        (100, 800),
+        (260, 520),
+        (1, 10_000),
+    ],
+)
 def test_equals_scipy(hits, items):
     got = wilson_interval(hits, items)
     want = binomtest(hits, items).proportion_ci(0.95, method="wilson")
     assert (got.low, got.high) == (pytest.approx(want.low, abs=1e-12), pytest.approx(want.high, abs=1e-12))
     assert 0 <= got.low <= got.fraction <= got.high <= 1
+    assert got.low < got.high
 
 
 def test_bounds_are_where_the_score_test_turns():
