@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from generated import Corpus, generated_source, source_rows
-from machine import memory, write_result
+from machine import memory_bytes, write_result
 
 ROWS_PER_CLIENT = 100
 SIZES = (200, 20_000, 400_000)
@@ -33,7 +33,7 @@ def build_once(num_rows: int) -> dict[str, float]:
         result = build(source, Path(place, "repo"))
         num_bytes = sum(split["num_text_bytes"] for split in result.facts["splits"].values())
     seconds = time.perf_counter() - start
-    return {"num_rows": num_rows, "text_bytes": num_bytes, "peak_bytes": memory("VmHWM"), "seconds": seconds}
+    return {"num_rows": num_rows, "text_bytes": num_bytes, "peak_bytes": memory_bytes("VmHWM"), "seconds": seconds}
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ from typing import Any
 
 from generated import Corpus, generated_source, upstream_rows, write_upstream
 from hub_range_read import loopback_hub, measure, median_of
-from machine import write_result
+from machine import memory_bytes, write_result
 
 HERE = Path(__file__).parent
 PARTS = ("build", "open", "hub")
@@ -126,7 +126,7 @@ def build_once(upstream: str, out: str, variant: str, memory: str) -> dict[str, 
             name: {"wall_seconds": round(wall, 2), "cpu_seconds": round(cpu, 2)}
             for name, (wall, cpu) in stages.items()
         },
-        "peak_bytes": memory("VmHWM"),
+        "peak_bytes": memory_bytes("VmHWM"),
         "num_output_bytes": sum(path.stat().st_size for path in Path(out).rglob("*") if path.is_file()),
         "num_clients": facts["clients"]["num_clients"],
         "splits": facts["splits"],

@@ -46,14 +46,14 @@ def write_result(name: str, result: dict[str, Any]) -> Path:
     return path
 
 
-def memory(name: str) -> int:
+def memory_bytes(name: str) -> int:
     """Return a line of this process's memory in bytes: VmRSS now, VmHWM at most since the last reset. Linux only."""
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(lines[name].split()[0]) * 1024
 
 
 def reset_peak() -> None:
-    """Let VmHWM begin anew; a process begins with what its parent held when it was started."""
+    """Let VmHWM begin anew, so that what came before does not count."""
     Path("/proc/self/clear_refs").write_text("5")
 
 
@@ -66,12 +66,12 @@ def watched() -> Iterator[dict[str, Any]]:
     """
     spent: dict[str, Any] = {}
     reset_peak()
-    most, is_over = memory("RssAnon"), threading.Event()
+    most, is_over = memory_bytes("RssAnon"), threading.Event()
 
     def watch() -> None:
         nonlocal most
         while not is_over.wait(0.05):
-            most = max(most, memory("RssAnon"))
+            most = max(most, memory_bytes("RssAnon"))
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
@@ -85,6 +85,6 @@ def watched() -> Iterator[dict[str, Any]]:
         spent |= {
             "cpu_seconds": round(cpu_seconds, 4),
             "wall_seconds": round(wall_seconds, 2),
-            "peak_bytes": memory("VmHWM"),
-            "peak_anonymous_bytes": max(most, memory("RssAnon")),
+            "peak_bytes": memory_bytes("VmHWM"),
+            "peak_anonymous_bytes": max(most, memory_bytes("RssAnon")),
         }

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from machine import memory, watched, write_result
+from machine import memory_bytes, watched, write_result
 
 MEMORY_ROWS = (500, 5_000, 50_000)
 WORDS = ("river", "mill", "old", "bread", "light", "stone", "walk", "green", "letter", "evening", "quiet", "seven")
@@ -146,7 +146,7 @@ def score_in_this_process(data: str) -> None:
 
     policy, clients = tiny_policy(), load_clients(data, "test")
     evaluate_policy(policy, clients.select(list(clients)[:5]))
-    before = memory("RssAnon")
+    before = memory_bytes("RssAnon")
     with watched() as spent:
         evaluate_policy(policy, clients, batch_size=32)
     print(json.dumps({"num_rows": clients.rows.num_rows, "anonymous_bytes_before": before, **spent}))

@@ -18,7 +18,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from machine import memory, reset_peak, write_result
+from machine import memory_bytes, reset_peak, write_result
 
 NUM_CLIENTS = (20, 200, 2000)
 METHODS: dict[str, dict[str, Any]] = {"fedavg": {}, "scaffold": {}}
@@ -75,9 +75,9 @@ def run(folder: Path, settings: dict[str, Any]) -> None:
         clients,
         SFTConfig(bf16=False, use_cpu=True, activation_checkpointing=False, per_device_train_batch_size=4),
         LoraConfig(r=64, lora_alpha=64, target_modules="all-linear", task_type="CAUSAL_LM"),
-        callbacks=[lambda record: peaks.append(memory("VmHWM"))],
+        callbacks=[lambda record: peaks.append(memory_bytes("VmHWM"))],
     )
-    before = memory("VmRSS")
+    before = memory_bytes("VmRSS")
     reset_peak()
     started = time.process_time()
     state = trainer.train()
