@@ -225,7 +225,7 @@ def read_from_hub(repo: Path) -> dict[str, Any]:
 
         from fedllm_data.cards.card import write_card
         from fedllm_data.clients import load_client, load_clients
-        from fedllm_data.hub.push import publish
+        from fedllm_data.hub.publish import publish
 
         write_card(repo)
         publish(repo, "org/build-scale")

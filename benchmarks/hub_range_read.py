@@ -87,7 +87,8 @@ def read_in_several_ways(hub: Any, place: Path, num_rows: int) -> dict[str, Any]
     from huggingface_hub import hf_hub_download
 
     from fedllm_data import load_client, load_clients
-    from fedllm_data.hub.push import publish, push_folder
+    from fedllm_data.hub.publish import publish
+    from fedllm_data.hub.push import push_folder
 
     repo = place / "repo"
     build_repo(repo, num_rows)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from fedllm_data.clients import ClientDataset, load_client, load_clients
 
 if TYPE_CHECKING:
-    from fedllm_data.hub.push import publish
+    from fedllm_data.hub.publish import publish
     from fedllm_data.report import heterogeneity_report
 
 __all__ = ["ClientDataset", "heterogeneity_report", "load_client", "load_clients", "publish"]
@@ -18,7 +18,7 @@ def __getattr__(name: str) -> Any:
 
         return heterogeneity_report
     if name == "publish":
-        from fedllm_data.hub.push import publish
+        from fedllm_data.hub.publish import publish
 
         return publish
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

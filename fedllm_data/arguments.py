@@ -138,7 +138,15 @@ def make_parser(commands_by_name: Mapping[str, Callable[[argparse.Namespace], No
     publish = commands.add_parser("publish", help="publish a client repo on the Hub, in one commit")
     publish.add_argument("folder", type=Path, metavar="DIR", help="a client repo")
     publish.add_argument("--repo", required=True, metavar="ORG/NAME", help="the dataset on the Hub")
-    publish.add_argument("--private", action="store_true", help="make a new repo private")
+    visibility = publish.add_mutually_exclusive_group()
+    visibility.add_argument(
+        "--private", action="store_true", help="make a new repo private, which imported data is without this, too"
+    )
+    visibility.add_argument("--public", action="store_true", help="make a new repo public, of imported data as well")
+    publish.add_argument("--yes", action="store_true", help="publish client ids although they look like people")
+    publish.add_argument(
+        "--dry-run", action="store_true", help="list files, visibility and what names people; send nothing"
+    )
     publish.add_argument("--tag", help="name this version, such as v1.0")
     publish.add_argument("--message", help="title of the commit")
     publish.add_argument(

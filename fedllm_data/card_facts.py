@@ -1,15 +1,18 @@
 """What a client repo's card says in its front matter; standard library and YAML only."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 import yaml
 
-from fedllm_data.errors import HubError
+from fedllm_data.errors import HubError, SchemaError
 from fedllm_data.repo import ClientRepo
 
-__all__ = ["card_licence", "licence_of"]
+__all__ = ["card_licence", "licence_in", "licence_of", "read_front_matter"]
 
-_FRONT_MATTER = re.compile(r"\A---\r?\n(.*?)\r?\n---\r?\n", re.DOTALL)
+_BEGIN = re.compile(r"\A\ufeff?---[ \t]*\r?\n")
+_END = re.compile(r"^---[ \t]*$", re.MULTILINE)
 
 
 def licence_of(repo: ClientRepo) -> str | None:
@@ -29,13 +32,59 @@ def card_licence(card: str) -> str | None:
     >>> card_licence("# Words") is None
     True
     """
-    found = _FRONT_MATTER.match(card)
     try:
-        facts = yaml.safe_load(found.group(1)) if found else None
-    except yaml.YAMLError:
+        return licence_in(read_front_matter(card))
+    except SchemaError:
         return None
-    licence = facts.get("license") if isinstance(facts, dict) else None
-    name = facts.get("license_name") if isinstance(facts, dict) and licence == "other" else None
+
+
+def licence_in(front_matter: Mapping[str, Any]) -> str | None:
+    """Return the licence that front matter names: its identifier, or its name where the identifier is `other`.
+
+    >>> licence_in({"license": "other", "license_name": "acme-terms"}), licence_in({"license": ["mit", "cc0-1.0"]})
+    ('acme-terms', 'mit, cc0-1.0')
+    """
+    licence = front_matter.get("license")
     if isinstance(licence, list):
-        return ", ".join(str(each) for each in licence)
+        return ", ".join(str(each) for each in licence if each) or None
+    name = front_matter.get("license_name") if licence == "other" else None
     return str(name or licence) if licence else None
+
+
+def read_front_matter(card: str) -> dict[str, Any]:
+    r"""Return the front matter of a card.
+
+    Raises:
+        SchemaError: if it is missing, is not closed, is no YAML, names a key twice, or holds no keys and values.
+
+    >>> read_front_matter("---\nlicense: mit\nlicense: cc0-1.0\n---\n")
+    Traceback (most recent call last):
+    fedllm_data.errors.SchemaError: the front matter names the key 'license' twice (line 3); leave one out
+    """
+    begin = _BEGIN.match(card)
+    if begin is None:
+        raise SchemaError("the front matter is missing: the first line must be three dashes; write the card again")
+    end = _END.search(card, begin.end())
+    if end is None:
+        raise SchemaError("the front matter is not closed: a line of three dashes must follow it; add the line")
+    try:
+        facts = yaml.load(card[begin.end() : end.start()], _UniqueKeyLoader)
+    except yaml.YAMLError as error:
+        raise SchemaError(f"the front matter is no YAML ({' '.join(str(error).split())[:100]}); correct it") from error
+    if not isinstance(facts, dict):
+        raise SchemaError("the front matter holds no keys and values; write the card again")
+    return facts
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML lets the last of two equal keys win, so that one of two licences would vanish."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str | int) and key in seen:
+                line = key_node.start_mark.line + 2  # counted from 0, after the line of dashes
+                raise SchemaError(f"the front matter names the key {key!r} twice (line {line}); leave one out")
+            seen.add(key if isinstance(key, str | int) else repr(key))
+        return super().construct_mapping(node, deep)

@@ -14,13 +14,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fedllm_data.cards.card_check import card_problems
 from fedllm_data.clients import task_of_columns
 from fedllm_data.errors import SchemaError
 from fedllm_data.pipeline.client_table import CLIENTS_SCHEMA
 from fedllm_data.pipeline.facts import prompt_of
 from fedllm_data.pipeline.seen_rows import SeenRows, seen_rows
 from fedllm_data.pipeline.write import MAX_GROUP_ROWS
-from fedllm_data.repo import CLIENTS_FILE, ClientRepo, FolderRepo, client_bounds, open_repo, split_of_file
+from fedllm_data.repo import CLIENTS_FILE, ClientRepo, client_bounds, open_repo, split_of_file
 from fedllm_data.schema import PUBLIC_CLIENT, SCHEMAS, SPLITS, Task, row_problem
 
 __all__ = ["check_repo"]
@@ -85,8 +86,7 @@ def _check_files(repo: ClientRepo, seen: _Seen) -> None:
             f"{repo.name} is no client repo: it has no data/<split>-00000-of-0000N.parquet; "
             "make one with `fedllm-data build` or `fedllm-data import`"
         )
-    if isinstance(repo, FolderRepo) and not (repo.folder / "README.md").is_file():
-        seen.add_problem("README.md: is missing, and datasets.load_dataset cannot tell the configs without it")
+    _check_card(repo, seen)
     if "train" not in by_split:
         seen.add_problem("data/: there is no train split")
     for split, paths in by_split.items():
@@ -94,6 +94,20 @@ def _check_files(repo: ClientRepo, seen: _Seen) -> None:
         previous = ""
         for path in paths:
             previous = _check_file(repo, path, split, previous, seen)
+
+
+def _check_card(repo: ClientRepo, seen: _Seen) -> None:
+    try:
+        with repo.open("README.md") as file:
+            card = file.read().decode("utf-8")
+    except FileNotFoundError:
+        seen.add_problem("README.md: is missing, and datasets.load_dataset cannot tell the configs without it")
+        return
+    except (OSError, UnicodeDecodeError) as error:
+        seen.add_problem(f"README.md: cannot be read ({str(error)[:100]}); write the card again")
+        return
+    for problem in card_problems(card, repo.files()):
+        seen.add_problem(f"README.md: {problem}")
 
 
 def _check_numbering(split: str, paths: list[str], seen: _Seen) -> None:

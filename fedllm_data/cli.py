@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -312,12 +313,18 @@ def _judges(arguments: argparse.Namespace) -> "Judges":
 
 
 def _publish(arguments: argparse.Namespace) -> None:
-    from fedllm_data.hub.push import publish
+    from fedllm_data.hub.publish import preview, publish
 
+    private = True if arguments.private else False if arguments.public else None
+    if arguments.dry_run:
+        plan = preview(arguments.folder, arguments.repo, private=private)
+        print(json.dumps(asdict(plan), indent=2, ensure_ascii=False) if arguments.json else "\n".join(plan.lines()))
+        return
     result = publish(
         arguments.folder,
         arguments.repo,
-        private=arguments.private,
+        private=private,
+        allow_personal_ids=arguments.yes,
         tag=arguments.tag,
         message=arguments.message,
         gated=arguments.gated,

@@ -13,6 +13,7 @@ from typing import Any
 
 from fedllm_data.build import BuildResult, build
 from fedllm_data.errors import ConfigError
+from fedllm_data.licences import read_licence
 from fedllm_data.schema import UNDETERMINED, Task
 from fedllm_data.source import Filters, Rejected, Source, SourceRow
 from fedllm_data.upstream.records import Record, data_files, read_records
@@ -75,7 +76,8 @@ def import_files(
             name leaves a target out.
         name: name of the corpus; None takes the name of `out`.
         language: ISO 639 code of all rows, where no column tells it.
-        licence: identifier as on the Hub (cc-by-4.0, ...); empty where unknown.
+        licence: identifier as on the Hub (cc-by-4.0, ...), in any spelling, or the licence's name; empty where
+            unknown.
         attribution: whom to credit.
         gate: what readers on the Hub must agree to; a licence that forbids commercial use needs it.
         seed: decides the splits.
@@ -122,7 +124,7 @@ def import_files(
         task=task,
         summary=f"Rows imported from {names}; a client is a value of the column {client_column!r}.",
         client=f"a value of the column {client_column!r}",
-        licence=licence,
+        licence=read_licence(licence).words,
         licence_url="",
         attribution=attribution,
         gate=gate,

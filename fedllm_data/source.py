@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedllm_data.licences import is_non_commercial
 from fedllm_data.schema import Task
 
-__all__ = ["Filters", "KnownSize", "Rejected", "Source", "SourceRow", "is_non_commercial"]
+__all__ = ["Filters", "KnownSize", "Rejected", "Source", "SourceRow"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ class Source:
     client: str
     """Who a client is, in words: "the prompter (OASST `user_id`)"."""
     licence: str
-    """Identifier as the Hub's card metadata spells it: apache-2.0, cc-by-sa-4.0, odc-by, ..."""
+    """Identifier as the Hub's card metadata spells it: apache-2.0, cc-by-sa-4.0, ...; else the licence's name."""
     licence_url: str
     attribution: str
     upstream: str
@@ -121,16 +122,3 @@ class Source:
     def is_non_commercial(self) -> bool:
         """Whether the licence forbids commercial use: such rows go into a repo of their own, behind a gate."""
         return is_non_commercial(self.licence)
-
-
-def is_non_commercial(licence: str) -> bool:
-    """Return whether a licence, by its identifier on the Hub, forbids commercial use.
-
-    >>> is_non_commercial("cc-by-nc-4.0"), is_non_commercial("cc-by-4.0"), is_non_commercial("apple-amlr")
-    (True, False, True)
-    """
-    return any(mark in licence.lower() for mark in _NON_COMMERCIAL)
-
-
-_NON_COMMERCIAL = ("-nc", "noncommercial", "non-commercial", "research", "apple-amlr", "c-uda")
-"""Parts of the identifiers of such licences: cc-by-nc-4.0, fair-noncommercial-research-license, intel-research, ..."""

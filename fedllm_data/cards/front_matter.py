@@ -7,9 +7,10 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from fedllm_data.licences import is_non_commercial, read_licence
 from fedllm_data.schema import SPLITS, UNDETERMINED
 
-__all__ = ["HUB_ID", "front_matter"]
+__all__ = ["HUB_ID", "front_matter", "licence_fields"]
 
 HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 _SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B")
@@ -35,7 +36,7 @@ def front_matter(folder: Path, facts: dict[str, Any]) -> str:
     }
     card_data = DatasetCardData(
         language=_languages(facts),
-        license=facts["licence"] or "unknown",
+        **licence_fields(facts["licence"], facts.get("licence_url", "")),
         size_categories=[_size_category(sum(split["num_rows"] for split in facts["splits"].values()))],
         source_datasets=[_source_dataset(facts["upstream"])],
         task_categories=["text-generation"],
@@ -53,6 +54,18 @@ def front_matter(folder: Path, facts: dict[str, Any]) -> str:
     )
     _infos(folder, configs).to_dataset_card_data(card_data)
     return str(card_data.to_yaml()).strip()
+
+
+def licence_fields(licence: str, url: str = "") -> dict[str, Any]:
+    """Return the fields of a card that tell the licence; one that the Hub does not know is `other`, by its name.
+
+    >>> licence_fields("CC BY NC 4.0"), licence_fields("Acme Data Terms", "https://acme.org/terms")["license_name"]
+    ({'license': 'cc-by-nc-4.0'}, 'acme-data-terms')
+    """
+    found = read_licence(licence)
+    if not found.name:
+        return {"license": found.identifier}
+    return {"license": "other", "license_name": found.slug or "other", **({"license_link": url} if url else {})}
 
 
 def _infos(folder: Path, configs: Mapping[str, Mapping[str, str]]) -> Any:
@@ -97,12 +110,13 @@ def _gate(facts: Mapping[str, Any]) -> dict[str, Any]:
     """What the Hub asks of whoever wants to read, where the source demands it."""
     if not facts["gate"]:
         return {}
-    is_non_commercial = "-nc" in facts["licence"].lower()
     return {
         "extra_gated_heading": f"Conditions of access to {facts['name']}",
         "extra_gated_prompt": facts["gate"],
         "extra_gated_fields": {
-            **({"I use the rows for no commercial purpose": "checkbox"} if is_non_commercial else {}),
+            **(
+                {"I use the rows for no commercial purpose": "checkbox"} if is_non_commercial(facts["licence"]) else {}
+            ),
             "I keep to the terms above and pass the rows on under no others": "checkbox",
             "I do not try to find out who a client is": "checkbox",
         },

@@ -6,6 +6,8 @@ Plain words, not yet escaped: whoever writes them into a page escapes them.
 from collections.abc import Mapping
 from typing import Any
 
+from fedllm_data.licences import Term, licence_terms, read_licence
+
 __all__ = [
     "build_command",
     "client_id_words",
@@ -24,9 +26,8 @@ _OBLIGATIONS = {
     "odc-by": "name the source wherever the rows or what is made of them are shown",
     "odbl": "name the source, and share a changed database under the same licence",
 }
-"""By the beginning of the licence's identifier; those of Creative Commons are put together from their parts."""
-_CREATIVE_COMMONS = {
-    "by": "credit the source and say what you changed",
+"""By the beginning of the licence's identifier; those of Creative Commons are put together from their terms."""
+_TERMS: dict[Term, str] = {
     "nc": "use it for no commercial purpose",
     "sa": "share what you derive under the same licence",
     "nd": "pass on no changed version",
@@ -45,17 +46,21 @@ def obligation_words(licence: str) -> str:
     """Return what a licence asks of whoever uses the rows.
 
     Args:
-        licence: identifier as on the Hub; empty where none is known.
+        licence: identifier as on the Hub, or the licence's name; empty where none is known.
 
     >>> obligation_words("cc-by-nc-4.0")
     'credit the source and say what you changed; use it for no commercial purpose'
     """
     if not licence:
         return "not known: ask the source before you pass rows on"
-    if licence.startswith("cc-"):
-        return "; ".join(_CREATIVE_COMMONS[part] for part in licence.split("-") if part in _CREATIVE_COMMONS)
-    known = (words for prefix, words in _OBLIGATIONS.items() if licence.startswith(prefix))
-    return next(known, "read the licence before you use the rows")
+    identifier = read_licence(licence).identifier
+    known = next((words for prefix, words in _OBLIGATIONS.items() if identifier.startswith(prefix)), None)
+    if known is not None:
+        return known
+    asked = [_TERMS[term] for term in _TERMS if term in licence_terms(licence)]
+    if identifier.startswith("cc-by"):
+        return "; ".join(["credit the source and say what you changed", *asked])
+    return "; ".join([*asked, "read the licence before you use the rows"])
 
 
 def filter_words(filters: Mapping[str, Any]) -> list[str]:

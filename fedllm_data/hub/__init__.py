@@ -1,5 +1,8 @@
-"""Publishing on the Hub: one commit, then a tag; gates; what moved; one line for whatever goes wrong."""
+"""Publishing on the Hub: one commit, then a tag; gates; what names people; one line for whatever goes wrong.
 
-from fedllm_data.hub.push import PushResult, publish, push_folder, resolve_revision
+`publish.py` knows client repos, `push.py` any folder.
+"""
 
-__all__ = ["PushResult", "publish", "push_folder", "resolve_revision"]
+from fedllm_data.hub.push import PushResult, push_folder, resolve_revision
+
+__all__ = ["PushResult", "push_folder", "resolve_revision"]

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from huggingface_hub import HfApi, metadata_load
+from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
+from fedllm_data.card_facts import licence_in, read_front_matter
 from fedllm_data.errors import HubError, SchemaError
-from fedllm_data.source import is_non_commercial
+from fedllm_data.licences import is_non_commercial, licence_terms
 
 __all__ = ["Gating", "Terms", "check_own_repo", "set_gate", "terms_of"]
 
@@ -32,30 +33,30 @@ class Terms:
 
 
 def terms_of(card: Path, facts: dict[str, Any]) -> Terms:
-    """Return the terms of a folder to publish, from its card and its build.json.
+    r"""Return the terms of a folder to publish, from its card and its build.json.
 
     Args:
         card: README.md with front matter.
         facts: content of build.json; empty if the folder has none.
 
     Raises:
-        SchemaError: if the front matter cannot be read, only one of card and build.json names a licence that forbids
-            commercial use, or it does and no gate is stated.
+        SchemaError: if the front matter cannot be read, the licences of card and build.json differ in their terms
+            (non-commercial, no derivatives, share alike), or commercial use is forbidden and no gate is stated.
 
-    >>> terms_of(Path("/dev/null"), {"name": "fed-test", "licence": "cc-by-nc-4.0"})
-    Traceback (most recent call last):
-    fedllm_data.errors.SchemaError: /dev/null: the card names the licence 'unknown' and build.json 'cc-by-nc-4.0'; ...
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as place:
+    ...     card = Path(place, "README.md")
+    ...     _ = card.write_text("---\nlicense: cc-by-4.0\n---\n")
+    ...     terms_of(card, {"name": "fed-test", "licence": "CC BY 4.0"})
+    Terms(corpus='fed-test', licence='cc-by-4.0', gate='')
     """
-    import yaml
-
     try:
-        written = metadata_load(card) or {}
-    except (yaml.YAMLError, ValueError) as error:
-        reason = " ".join(str(error).split())[:100]
-        raise SchemaError(f"{card}: the front matter is no YAML ({reason}); {_REMEDY.format(card.parent)}") from error
-    licence = _licence(written.get("license"))
+        written = read_front_matter(card.read_text(encoding="utf-8"))
+    except SchemaError as error:
+        raise SchemaError(f"{card}: {error}, or {_REMEDY.format(card.parent)}") from error
+    licence = licence_in(written) or "unknown"
     stated = str(facts.get("licence") or licence)
-    if is_non_commercial(licence) != is_non_commercial(stated):
+    if licence_terms(licence) != licence_terms(stated):
         raise SchemaError(
             f"{card}: the card names the licence {licence[:60]!r} and build.json {stated[:60]!r}; "
             + _REMEDY.format(card.parent)
@@ -88,7 +89,7 @@ def check_own_repo(repo_id: str, terms: Terms, paths: Iterable[str], card: Mappi
     """
     if not set(paths) - {".gitattributes"}:
         return
-    licence, corpus = _licence(card.get("license")), str(card.get("pretty_name") or "")
+    licence, corpus = licence_in(card) or "unknown", str(card.get("pretty_name") or "")
     if not is_non_commercial(terms.licence) and not is_non_commercial(licence):
         return
     if (corpus, licence) != (terms.corpus, terms.licence):
@@ -127,9 +128,3 @@ def set_gate(api: HfApi, repo_id: str, repo_type: str, gated: Gating, url: str) 
 
 
 _REMEDY = "write the card again with `fedllm-data report {0} --out {0}`"
-
-
-def _licence(value: Any) -> str:
-    """The licence of a card, which may be one or a list."""
-    names = value if isinstance(value, list) else [value]
-    return " ".join(sorted(str(name) for name in names if name)) or "unknown"

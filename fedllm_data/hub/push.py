@@ -19,12 +19,12 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, Re
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from fedllm_data.errors import HubError, SchemaError
+from fedllm_data.errors import HubError
 from fedllm_data.hub.changes import Changes, find_moves
 from fedllm_data.hub.errors import LOGIN, hub_errors
-from fedllm_data.hub.gate import Gating, Terms, check_own_repo, set_gate, terms_of
+from fedllm_data.hub.gate import Gating, Terms, check_own_repo, set_gate
 
-__all__ = ["IGNORED", "PushResult", "RepoType", "publish", "push_folder", "resolve_revision"]
+__all__ = ["IGNORED", "PushResult", "RepoType", "check_repo_id", "files_to_push", "push_folder", "resolve_revision"]
 
 RepoType = Literal["dataset", "model", "space"]
 
@@ -32,8 +32,6 @@ IGNORED = (".git/*", ".cache/*", "__pycache__/*", "*/__pycache__/*", ".DS_Store"
 """Paths that are neither uploaded nor removed from a repo, as `fnmatch` patterns (`*` also matches a slash)."""
 KEPT = (".gitattributes",)
 """Paths that the Hub itself puts into a repo: a push never removes them."""
-LOCAL_ONLY = ("rejected.jsonl",)
-"""What a client repo's folder holds for its builder alone: places in files on the builder's machine."""
 _BUILD_FILE = "build.json"
 
 
@@ -62,78 +60,12 @@ class PushResult:
         return [*moved, *self.notes]
 
 
-def publish(
-    folder: Path,
-    repo_id: str,
-    *,
-    private: bool = False,
-    tag: str | None = None,
-    message: str | None = None,
-    token: str | None = None,
-    gated: Gating = "auto",
-) -> PushResult:
-    """Publish a client repo as a dataset on the Hub, after checking it.
-
-    A corpus whose card states a gate is gated before its first file arrives. One whose licence forbids commercial use
-    must state a gate, and goes into no repo of another corpus or licence.
-
-    Args:
-        folder: a client repo, as `build` or `import` wrote it.
-        repo_id: `namespace/name`; the repo is made if it does not exist.
-        private: make the repo private; an existing public repo is refused.
-        tag: name for this version, as in `load_clients(repo_id, revision="v1.0")`.
-        message: title of the commit.
-        token: access token; by default the one of `hf auth login` or HF_TOKEN.
-        gated: where the card states a gate, whether whoever agrees gets in at once, or when you say so; a repo that
-            is gated already stays as it is.
-
-    Returns:
-        Where the folder is now, and what moved; publishing the same folder again makes no commit.
-
-    Raises:
-        SchemaError: if the folder is not a sound client repo, has no card, or lacks the gate it needs.
-        HubError: if the Hub cannot be reached or refuses, or the repo holds something that must stay apart.
-
-    >>> publish(Path("no-such-folder"), "org/fed-oasst")
-    Traceback (most recent call last):
-    fedllm_data.errors.SchemaError: no-such-folder is not a folder; give the folder of a client repo
-    """
-    if not folder.is_dir():
-        raise SchemaError(f"{folder} is not a folder; give the folder of a client repo")
-    from fedllm_data.cards.card import set_repo_id
-    from fedllm_data.check import check_repo
-
-    _check_repo_id(repo_id)
-    problems = check_repo(folder)
-    if problems:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise SchemaError(f"{folder} cannot be published: {problems[0]}{more}; see `fedllm-data check {folder}`")
-    card = folder / "README.md"
-    if not card.is_file() or not card.read_text(encoding="utf-8").startswith("---\n"):
-        raise SchemaError(f"{folder} has no card; write README.md with `fedllm-data report {folder} --out {folder}`")
-    # The card's loading example names the repo; the folder keeps that line, so that it equals what is on the Hub.
-    text = card.read_text(encoding="utf-8")
-    if set_repo_id(text, repo_id) != text:
-        card.write_text(set_repo_id(text, repo_id), encoding="utf-8")
-    return push_folder(
-        folder,
-        repo_id,
-        private=private,
-        tag=tag,
-        message=message,
-        token=token,
-        ignore=(*IGNORED, *LOCAL_ONLY),
-        terms=terms_of(card, _facts(folder / _BUILD_FILE) or {}),
-        gated=gated,
-    )
-
-
 def push_folder(
     folder: Path,
     repo_id: str,
     *,
     repo_type: RepoType = "dataset",
-    private: bool = False,
+    private: bool | None = None,
     tag: str | None = None,
     message: str | None = None,
     token: str | None = None,
@@ -150,7 +82,8 @@ def push_folder(
         folder: what to push; links are refused, because they may lead out of the folder.
         repo_id: `namespace/name`.
         repo_type: kind of repo.
-        private: make the repo private; an existing public repo is refused.
+        private: make a new repo private (True), public (False), or as the Hub does by default (None). With True, an
+            existing public repo is refused; with False, an existing private repo stays private, which is noted.
         tag: tag for the commit. It may exist only if it already names this very version.
         message: title of the commit.
         token: access token; by default the one of `hf auth login` or HF_TOKEN.
@@ -169,27 +102,30 @@ def push_folder(
     Traceback (most recent call last):
     fedllm_data.errors.HubError: 'no namespace' is not a Hub repo id; write it as namespace/name, such as org/fed-oasst
     """
-    _check_repo_id(repo_id)
-    paths = _local_files(folder, ignore)
+    check_repo_id(repo_id)
+    paths = files_to_push(folder, ignore)
     if token is None and get_token() is None:
         raise HubError(f"not logged in to the Hub, so {repo_id} cannot be written; {LOGIN}")
     api = HfApi(token=token)
     with hub_errors(repo_id, "write"):
-        url = str(api.create_repo(repo_id, repo_type=repo_type, private=private or None, exist_ok=True))
+        url = str(api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True))
         info = api.repo_info(repo_id, repo_type=repo_type)
         head = str(info.sha)
         if private and not info.private:
             raise HubError(
-                f"{repo_id} exists and is public; make it private in its settings, or push without --private"
+                f"{repo_id} exists and is public, and this is to be private; make it private in its settings, choose "
+                "another --repo, or publish with --public"
             )
         notes: tuple[str, ...] = ()
+        if private is False and info.private:
+            notes = (f"the repo is private and stays so; make it public at {url}/settings",)
         if terms is not None:
             names = [sibling.rfilename for sibling in getattr(info, "siblings", None) or ()]
             there = getattr(info, "card_data", None)
             check_own_repo(repo_id, terms, names, vars(there) if there else {})
             if terms.gate and not info.gated:
                 if info.private:
-                    notes = (f"the repo is private; before you open it, enable access requests at {url}/settings",)
+                    notes += (f"the repo is private; before you open it, enable access requests at {url}/settings",)
                 else:
                     set_gate(api, repo_id, repo_type, gated, url)
         operations, changes = _compare(api, repo_id, repo_type, head, paths, ignore)
@@ -230,12 +166,19 @@ def resolve_revision(repo_id: str, revision: str | None = None, repo_type: RepoT
     Traceback (most recent call last):
     fedllm_data.errors.HubError: '../etc' is not a Hub repo id; write it as namespace/name, such as org/fed-oasst
     """
-    _check_repo_id(repo_id)
+    check_repo_id(repo_id)
     with hub_errors(repo_id, "read", revision):
         return str(HfApi().repo_info(repo_id, revision=revision, repo_type=repo_type).sha)
 
 
-def _check_repo_id(repo_id: str) -> None:
+def check_repo_id(repo_id: str) -> None:
+    """Refuse what cannot be the id of a repo on the Hub.
+
+    Raises:
+        HubError: if it is not of the form `namespace/name`.
+
+    >>> check_repo_id("org/fed-oasst")
+    """
     try:
         validate_repo_id(repo_id)
         is_valid = repo_id.count("/") == 1
@@ -245,12 +188,20 @@ def _check_repo_id(repo_id: str) -> None:
         raise HubError(f"{repo_id!r} is not a Hub repo id; write it as namespace/name, such as org/fed-oasst")
 
 
-def _is_ignored(path: str, ignore: Sequence[str]) -> bool:
-    return any(fnmatch(path, pattern) for pattern in ignore)
+def files_to_push(folder: Path, ignore: Sequence[str] = IGNORED) -> dict[str, Path]:
+    """Return the folder's files by their path in the repo, in sorted order.
 
+    Args:
+        folder: what is to be pushed.
+        ignore: patterns of paths to leave out.
 
-def _local_files(folder: Path, ignore: Sequence[str]) -> dict[str, Path]:
-    """The folder's files by their path in the repo, in sorted order."""
+    Raises:
+        HubError: if it is no folder, holds no files, or holds a link, which may lead out of it.
+
+    >>> files_to_push(Path("no-such-folder"))
+    Traceback (most recent call last):
+    fedllm_data.errors.HubError: no-such-folder is not a folder, so it cannot be pushed; give the folder to publish
+    """
     if not folder.is_dir():
         raise HubError(f"{folder} is not a folder, so it cannot be pushed; give the folder to publish")
     paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if not path.is_dir()}
@@ -261,6 +212,10 @@ def _local_files(folder: Path, ignore: Sequence[str]) -> dict[str, Path]:
     if not paths:
         raise HubError(f"{folder} holds no files to push; build it first")
     return paths
+
+
+def _is_ignored(path: str, ignore: Sequence[str]) -> bool:
+    return any(fnmatch(path, pattern) for pattern in ignore)
 
 
 def _compare(

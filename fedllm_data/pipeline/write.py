@@ -15,6 +15,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fedllm_data.licences import read_licence
 from fedllm_data.pipeline.client_table import CLIENTS_SCHEMA, client_table_query
 from fedllm_data.repo import CLIENTS_FILE
 from fedllm_data.schema import SCHEMAS, SPLITS, Task
@@ -87,7 +88,7 @@ def readme_text(source: Source, splits: list[str]) -> str:
     files = "".join(f"  - split: {split}\n    path: data/{split}-*.parquet\n" for split in SPLITS if split in splits)
     return (
         "---\n"
-        f"license: {json.dumps(source.licence or 'unknown')}\n"
+        f"license: {json.dumps(read_licence(source.licence).identifier)}\n"
         "tags:\n- federated-learning\n"
         "configs:\n"
         f"- config_name: default\n  default: true\n  data_files:\n{files}"

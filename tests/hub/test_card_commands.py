@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedllm_data.arguments import make_parser
-from fedllm_data.hub.push import publish
+from fedllm_data.hub.publish import publish
 from tests.hub.server import LoopbackHub
 from tests.hub.test_publish_run import load_kit
 

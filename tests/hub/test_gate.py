@@ -14,7 +14,7 @@ from fedllm_data.build import build
 from fedllm_data.cards.card import write_card
 from fedllm_data.clients import load_clients
 from fedllm_data.errors import HubError, SchemaError
-from fedllm_data.hub.push import publish
+from fedllm_data.hub.publish import publish
 from fedllm_data.source import Source
 from tests.hub.server import LoopbackHub
 

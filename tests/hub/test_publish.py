@@ -16,7 +16,7 @@ from fedllm_data.build import build
 from fedllm_data.cards.card import write_card
 from fedllm_data.cli import main
 from fedllm_data.errors import ClientNotFoundError, HubError, SchemaError
-from fedllm_data.hub.push import publish
+from fedllm_data.hub.publish import publish
 from fedllm_data.schema import SCHEMAS
 from fedllm_data.source import Source, SourceRow
 from tests.hub.server import LoopbackHub

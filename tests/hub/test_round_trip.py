@@ -15,7 +15,7 @@ from fedllm_data.check import check_repo
 from fedllm_data.cli import main
 from fedllm_data.clients import load_clients
 from fedllm_data.errors import ClientNotFoundError, HubError, SchemaError
-from fedllm_data.hub.push import publish
+from fedllm_data.hub.publish import publish
 from fedllm_data.repo import open_repo
 from fedllm_data.source import Source, SourceRow
 from tests.hub.server import LoopbackHub

@@ -16,7 +16,8 @@ from fedllm_data.build import build
 from fedllm_data.cards.card import write_card
 from fedllm_data.errors import HubError
 from fedllm_data.hub.changes import Changes, Moved, find_moves
-from fedllm_data.hub.push import PushResult, publish, push_folder
+from fedllm_data.hub.publish import publish
+from fedllm_data.hub.push import PushResult, push_folder
 from fedllm_data.report import write_report
 from fedllm_data.source import Rejected, Source, SourceRow
 from tests.hub.server import LoopbackHub
