@@ -12,7 +12,7 @@ from fedllm_data.repo import ClientRepo
 __all__ = ["card_licence", "licence_in", "licence_of", "read_front_matter"]
 
 _BEGIN = re.compile(r"\A\ufeff?---[ \t]*\r?\n")
-_END = re.compile(r"^---[ \t]*$", re.MULTILINE)
+_END = re.compile(r"^---[ \t]*\r?$", re.MULTILINE)
 
 
 def licence_of(repo: ClientRepo) -> str | None:

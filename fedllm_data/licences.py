@@ -110,7 +110,7 @@ _BY_IDENTIFIER: dict[Term, frozenset[str]] = {
 _TERMS: tuple[Term, ...] = ("nc", "nd", "sa")
 _WORDS: dict[Term, re.Pattern[str]] = {
     "nc": re.compile(
-        r"non[\W_]{0,3}commercial|(?:no|not|without|never)(?:\W+\w+){0,3}\W+commercial"
+        r"non[\W_]{0,3}commercial|(?:no|not|without|never)(?:\W+\w+){0,6}\W+commercial"
         r"|nicht[\W_]{0,3}kommerziell|pas(?:\W+\w+){0,3}\W+commercial|no[\W_]{0,3}comercial|n[aã]o[\W_]{0,3}comercial"
         r"|некоммерческ|非商用|非商业|非商業|非営利|비상업"
         r"|\bresearch\b|\bacademic\b|\beducational\b|personal use"
@@ -136,7 +136,7 @@ _SPELLED = (
     (r"creative[\W_]*commons", "cc"),
     (r"non[\W_]*commercial", "nc"),
     (r"share[\W_]*alike", "sa"),
-    (r"no[\W_]*deriv\w*(?:[\W_]*works)?", "nd"),
+    (r"no[\W_]*deriv[a-z]*(?:[\W_]*works)?", "nd"),
     (r"attribution", "by"),
 )
 _COMMONS_PARTS = re.compile(r"(?<![a-z])(?:cc|by)((?:[\W_]*(?:by|nc|nd|sa))+)(?![a-z])")

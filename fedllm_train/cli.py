@@ -42,7 +42,16 @@ def _parser() -> argparse.ArgumentParser:
     publish = commands.add_parser("publish", help="publish a finished run on the Hub, in one commit")
     publish.add_argument("run", type=Path, metavar="RUN", help="a finished run folder")
     publish.add_argument("--repo", required=True, metavar="ORG/NAME", help="the model on the Hub")
-    publish.add_argument("--private", action="store_true", help="make a new repo private")
+    visibility = publish.add_mutually_exclusive_group()
+    visibility.add_argument(
+        "--private", action="store_true", help="make a new repo private, as a run on a local dataset is without this"
+    )
+    visibility.add_argument("--public", action="store_true", help="make a new repo public")
+    publish.add_argument(
+        "--include-clients",
+        action="store_true",
+        help="push what names single clients: ids, row counts and losses in rounds.jsonl, tables of scores",
+    )
     publish.add_argument(
         "--include-scores",
         action="store_true",
@@ -145,7 +154,11 @@ def _publish(arguments: argparse.Namespace) -> None:
     from fedllm_train.run_files.publish import publish_run
 
     result = publish_run(
-        arguments.run, arguments.repo, private=arguments.private, include_scores=arguments.include_scores
+        arguments.run,
+        arguments.repo,
+        private=True if arguments.private else False if arguments.public else None,
+        include_clients=arguments.include_clients,
+        include_scores=arguments.include_scores,
     )
     if arguments.json:
         names = ("repo_id", "revision", "url", "is_unchanged")

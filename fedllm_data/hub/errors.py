@@ -4,6 +4,7 @@ Used around every call of huggingface_hub or datasets that talks to the Hub; err
 full disk, pass as they are.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
@@ -22,6 +23,8 @@ from fedllm_data.errors import FedLLMError, HubError
 
 __all__ = ["LOGIN", "hub_errors"]
 
+_NO_XET = re.compile(r"\b(?:404|405|501)\b.*/xet-(?:write|read)-token/")
+"""hf_xet 1.8 raises a plain ConnectionError, so that the address it asked is all that tells."""
 LOGIN = "run `hf auth login` or set HF_TOKEN"
 
 
@@ -78,6 +81,10 @@ def _reason(error: BaseException, verb: str, revision: str | None) -> str:
         return "it is gated; ask for access on its page, then log in with `hf auth login`"
     if isinstance(error, FileNotFoundError):
         return f"it cannot be found or accessed ({_first_line(error)}); check the name and `hf auth whoami`"
+    if _NO_XET.search(str(error)):
+        return (
+            "this Hub has no Xet storage, where the client sends large files; set HF_HUB_DISABLE_XET=1, then run again"
+        )
     if not isinstance(error, HfHubHTTPError) or error.response is None:
         return f"the Hub cannot be reached ({_first_line(error)}); check the network and HF_ENDPOINT, then run again"
     status = error.response.status_code

@@ -9,6 +9,7 @@ cut off is taken up by the next: large files that arrived are not sent again, an
 
 import hashlib
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
@@ -132,14 +133,17 @@ def push_folder(
         is_tagged = tag is not None and _check_tag(api, repo_id, repo_type, tag, head, is_changed=bool(operations))
         revision = head
         if operations:
-            commit = api.create_commit(
-                repo_id,
-                operations,
-                commit_message=message or f"Publish {folder.resolve().name}",
-                commit_description="\n".join(changes.lines()),
-                repo_type=repo_type,
-                parent_commit=head,
-            )
+            with warnings.catch_warnings():
+                # Tables of scores belong beside the model that was scored.
+                warnings.filterwarnings("ignore", message=".*about to commit a data file")
+                commit = api.create_commit(
+                    repo_id,
+                    operations,
+                    commit_message=message or f"Publish {folder.resolve().name}",
+                    commit_description="\n".join(changes.lines()),
+                    repo_type=repo_type,
+                    parent_commit=head,
+                )
             revision = commit.oid
         if tag is not None and not is_tagged:
             api.create_tag(repo_id, tag=tag, revision=revision, repo_type=repo_type)

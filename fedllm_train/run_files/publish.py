@@ -2,14 +2,18 @@
 
 adapter_config.json  adapter_model.safetensors  README.md  config.yaml  rounds.jsonl  [start_adapter/]  [scores/]
 
-A run with full fine-tuning has its model and tokenizer at the root instead, as transformers' users expect. One with
-differential privacy is published as far as its guarantee goes (`privacy/covered.py`): releases.jsonl in the place of
-rounds.jsonl, config.yaml without the seed, no scores unless asked for, and a card made from that alone.
+A run with full fine-tuning has its model and tokenizer at the root instead, as transformers' users expect. Nobody is
+named unasked: clients have running numbers in rounds.jsonl, of the scores go those without a line per client, and
+places on this machine are named by their last part (`privacy/pseudonyms.py`). A run with differential privacy is
+published as far as its guarantee goes (`privacy/covered.py`): releases.jsonl in the place of rounds.jsonl, config.yaml
+without the seed, no scores unless asked for, and a card made from that alone. A run on a local dataset becomes a
+private repo unless it is to be public.
 """
 
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,33 +21,47 @@ from typing import Any
 import yaml
 
 from fedllm_data.errors import ConfigError
+from fedllm_data.hub.local_paths import hide_paths, local_paths
 from fedllm_data.hub.push import PushResult, push_folder
 from fedllm_train.privacy.covered import LEAST_SECRET_SEED, covered_config, covered_round, is_private
+from fedllm_train.privacy.pseudonyms import SCORE_FILES, without_client_records, without_names
 from fedllm_train.run_files.card import RELEASES, is_hub_id, read_rounds, write_run_card
 from fedllm_train.run_files.files import write_bytes
 from fedllm_train.run_files.run_folder import read_config
 
 __all__ = ["publish_run"]
 
+_NAMES_PLACES = ("*.md", "*.yaml", "*.jsonl", "adapter_config.json", "config.json", "tokenizer_config.json")
+"""Files at the root in which a path of this machine may stand; everything under scores/ besides."""
+
 
 def publish_run(
-    run: Path, repo_id: str, *, private: bool = False, include_scores: bool = False, token: str | None = None
+    run: Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    include_clients: bool = False,
+    include_scores: bool = False,
+    token: str | None = None,
 ) -> PushResult:
     """Push a finished run to the Hub in one commit.
 
     Args:
         run: a finished run folder.
         repo_id: `namespace/name`; the repo is made if it does not exist.
-        private: make the repo private.
+        private: make a new repo private or public; None makes it private where the dataset is a local folder, and as
+            the Hub does by default otherwise.
+        include_clients: push what names single clients: their ids, row counts and losses in rounds.jsonl, and the
+            tables of scores per client and row. Refused for a run with differential privacy.
         include_scores: of a run with differential privacy, push the scores too, though they come from clients' rows
             without noise; those of other runs are always pushed.
         token: access token; by default the one of `hf auth login` or HF_TOKEN.
 
     Returns:
-        Where the run is now; with differential privacy its notes say what was not pushed.
+        Where the run is now; its notes say what was not pushed.
 
     Raises:
-        ConfigError: if the run has no adapter yet.
+        ConfigError: if the run has no adapter yet, or clients of a private run are asked for.
         HubError: if the Hub cannot be reached or refuses.
 
     >>> publish_run(Path("no-such-run"), "org/name")
@@ -55,18 +73,19 @@ def publish_run(
         raise ConfigError(f"{run} has no adapter/ yet; finish the run first, with --resume if it stopped")
     config = read_config(run)
     covered_only = is_private(config)
+    if covered_only and include_clients:
+        raise ConfigError(
+            f"{run} has a guarantee of differential privacy, which covers nothing that speaks of single clients; "
+            "leave out --include-clients"
+        )
+    is_local = not is_hub_id(config["data"]["name"])
     with tempfile.TemporaryDirectory() as folder:
         staged = Path(folder)
         shutil.copytree(made, staged, dirs_exist_ok=True)
-        parts = ["start_adapter"]
+        if (run / "start_adapter").is_dir():
+            shutil.copytree(run / "start_adapter", staged / "start_adapter")
         if include_scores or not covered_only:
-            parts.append("scores")
-        for name in parts:
-            if (run / name).is_dir():
-                shutil.copytree(run / name, staged / name, ignore=shutil.ignore_patterns(".work"))
-        if (staged / "scores" / ".eval_results").is_dir():
-            # At the root of the repo, where the Hub looks for it.
-            shutil.copytree(staged / "scores" / ".eval_results", staged / ".eval_results")
+            _stage_scores(run, staged, include_clients=include_clients)
         if covered_only:
             _stage_covered(run, config, staged)
             # Made from what is pushed, so that it cannot tell more; the run folder keeps its own.
@@ -75,16 +94,75 @@ def publish_run(
             write_run_card(run, repo_id=repo_id)
             for name in ("README.md", "config.yaml", "rounds.jsonl"):
                 shutil.copy(run / name, staged / name)
-        result = push_folder(staged, repo_id, repo_type="model", private=private, token=token)
-    return replace(result, notes=(*result.notes, *_notes(run, config, include_scores))) if covered_only else result
+            if not include_clients:
+                _write_rounds(staged / "rounds.jsonl", without_names(read_rounds(run)))
+        _hide_places(staged, config, run)
+        result = push_folder(
+            staged,
+            repo_id,
+            repo_type="model",
+            private=True if private is None and is_local else private,
+            token=token,
+        )
+    notes = _notes(run, config, include_scores) if covered_only else [] if include_clients else [_named_nobody(run)]
+    if private is None and is_local:
+        notes.append("a new repo is private, since the dataset is not one on the Hub; --public makes it public")
+    return replace(result, notes=(*result.notes, *notes))
+
+
+def _stage_scores(run: Path, staged: Path, *, include_clients: bool) -> None:
+    """Copy the scores, without what speaks of single clients unless it is asked for."""
+    scores, place = run / "scores", staged / "scores"
+    if not scores.is_dir():
+        return
+    if include_clients:
+        shutil.copytree(scores, place, ignore=shutil.ignore_patterns(".work"))
+    else:
+        for name in SCORE_FILES:
+            if (scores / name).is_dir():
+                shutil.copytree(scores / name, place / name)
+            elif (scores / name).is_file():
+                place.mkdir(exist_ok=True)
+                shutil.copy(scores / name, place / name)
+        if (results := place / "results.json").is_file():
+            summary = without_client_records(json.loads(results.read_text(encoding="utf-8")))
+            write_bytes(results, (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
+    if (place / ".eval_results").is_dir():
+        # At the root of the repo, where the Hub looks for it.
+        shutil.copytree(place / ".eval_results", staged / ".eval_results")
 
 
 def _stage_covered(run: Path, config: dict[str, Any], staged: Path) -> None:
     """Write settings and rounds, as far as the guarantee covers them."""
     covered = covered_config(config, dataset_is_public=is_hub_id(config["data"]["name"]))
     write_bytes(staged / "config.yaml", yaml.safe_dump(covered, sort_keys=False, allow_unicode=True).encode())
-    lines = [json.dumps(covered_round(record)) + "\n" for record in read_rounds(run)]
-    write_bytes(staged / RELEASES, "".join(lines).encode())
+    _write_rounds(staged / RELEASES, [covered_round(record) for record in read_rounds(run)])
+
+
+def _write_rounds(path: Path, records: list[dict[str, Any]]) -> None:
+    write_bytes(path, "".join(json.dumps(record) + "\n" for record in records).encode())
+
+
+def _hide_places(staged: Path, config: Mapping[str, Any], run: Path) -> None:
+    """Name places on this machine by their last part, in every file that may name one."""
+    files = [path for pattern in _NAMES_PLACES for path in staged.glob(pattern)]
+    files += [path for path in staged.glob("start_adapter/*.json") if path.name == "adapter_config.json"]
+    files += [path for path in staged.glob("scores/**/*") if path.suffix in (".json", ".md", ".html", ".yaml")]
+    places = local_paths(config)
+    for path in files:
+        if path.suffix == ".json":
+            places |= local_paths(json.loads(path.read_text(encoding="utf-8")))
+    # Not home or the working folder where they are the root of the file system: a slash stands everywhere.
+    places |= {str(place) for place in (run.resolve(), Path.cwd(), Path.home()) if len(place.parts) > 1}
+    for path in files:
+        text = path.read_text(encoding="utf-8")
+        if (hidden := hide_paths(text, places)) != text:
+            write_bytes(path, hidden.encode())
+
+
+def _named_nobody(run: Path) -> str:
+    tables = " and scores/ has no tables per client" if (run / "scores").is_dir() else ""
+    return f"nobody is named: rounds.jsonl numbers the clients{tables}; --include-clients pushes ids and losses, too"
 
 
 def _notes(run: Path, config: dict[str, Any], include_scores: bool) -> list[str]:

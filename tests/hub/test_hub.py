@@ -1,6 +1,9 @@
 """A push is one commit or nothing, and every refusal of the Hub becomes one line that says what to do."""
 
 import hashlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -287,3 +290,22 @@ def test_with_xet_on_a_push_is_one_commit_too(
         assert resolve_revision(REPO) == first.revision
     push_folder(folder, REPO, message="v2")
     assert commits(hub.repo(REPO)) == ["initial commit", "v1", "v2"]
+
+
+def test_a_hub_without_xet_is_said_to_be_one(hub, repo_id, tmp_path):
+    """In a process of its own, since huggingface_hub reads the variable when it is imported."""
+    (tmp_path / "rows.parquet").write_bytes(bytes(range(256)) * 100)
+    code = (
+        "import sys, pathlib\nfrom fedllm_data.errors import HubError\nfrom fedllm_data.hub.push import push_folder\n"
+        f"try:\n    push_folder(pathlib.Path({str(tmp_path)!r}), {repo_id!r})\n"
+        "except HubError as error:\n    print(error)"
+    )
+    environment = {**os.environ, "HF_HUB_DISABLE_XET": "0", "HF_ENDPOINT": hub.url}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.strip().endswith(
+        "this Hub has no Xet storage, where the client sends large files; set HF_HUB_DISABLE_XET=1, then run again"
+    )
+    environment["HF_HUB_DISABLE_XET"] = "1"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout == ""
+    assert "rows.parquet" in hub.repo(repo_id).files

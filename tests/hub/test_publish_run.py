@@ -47,7 +47,7 @@ def run(tmp_path_factory):
     return folder / "dpo"
 
 
-def test_a_published_run_loads_with_plain_peft_and_scores_by_id(hub, repo_id, run):
+def test_a_published_run_loads_with_plain_peft_and_scores_by_id(hub, repo_id, run, monkeypatch):
     result = publish_run(run, repo_id)
     repo = hub.repo(repo_id, "model")
     assert len(repo.commits) == 2  # the Hub's own first commit, and ours
@@ -58,6 +58,7 @@ def test_a_published_run_loads_with_plain_peft_and_scores_by_id(hub, repo_id, ru
     ours, theirs = local.state_dict(), published.state_dict()
     assert all(bool((ours[name] == theirs[name]).all()) for name in ours)
 
+    monkeypatch.chdir(run.parent)  # the published run calls its base ./base
     policy = load_policy(repo_id)
     reference = load_reference(policy)
     assert policy.location.beta == pytest.approx(0.1)
@@ -87,6 +88,83 @@ def test_a_publish_that_dies_leaves_no_commit(hub, repo_id, run):
         publish_run(run, repo_id)
     assert len(hub.repo(repo_id, "model").commits) == 1
     assert set(hub.repo(repo_id, "model").files) <= {".gitattributes"}
+
+
+def scored(run, folder):
+    """A copy of the run with scores as an evaluation leaves them: some files name clients, some do not."""
+    shutil.copytree(run, folder)
+    scores = folder / "scores"
+    (scores / "policies" / "base").mkdir(parents=True)
+    (scores / ".work").mkdir()
+    for name in ("per_client.parquet", "per_row.parquet", "results.html", "policies/base/results.json", ".work/x"):
+        (scores / name).write_text('{"name": "ann"}')
+    summary = {"policy": {"name": str(folder)}, "worst": [{"client_id": "ann", "now": 3.0}], "mean": 1.5}
+    (scores / "results.json").write_text(json.dumps(summary))
+    (scores / "results.md").write_text(f"# Scores of {folder}\n")
+    return folder
+
+
+def test_nobody_is_named_unless_asked_for(hub, repo_id, run, tmp_path):
+    copy = scored(run, tmp_path / "run")
+    result = publish_run(copy, repo_id)
+    files = texts(hub.repo(repo_id, "model"))
+    assert {name for name in files if name.startswith("scores")} == {"scores/results.json", "scores/results.md"}
+    assert json.loads(files["scores/results.json"])["mean"] == 1.5
+    for name, text in files.items():
+        if name != "tokenizer.json":
+            assert not re.search(r"\b(ann|bob|cyd|dan|eve)\b", text), name
+    ours = [json.loads(line) for line in (copy / "rounds.jsonl").read_text().splitlines()]
+    theirs = [json.loads(line) for line in files["rounds.jsonl"].splitlines()]
+    visits = [visit for record in theirs for visit in record["clients"]]
+    assert len(visits) == sum(len(record["clients"]) for record in ours) > 0
+    assert {name for visit in visits for name in visit} <= {"client_id", "num_steps", "seconds", "num_tokens"}
+    # One number a client: those of ours and theirs map onto each other.
+    pairs = {
+        (mine["client_id"], public["client_id"])
+        for one, other in zip(ours, theirs, strict=True)
+        for mine, public in zip(one["clients"], other["clients"], strict=True)
+    }
+    assert len(pairs) == len({mine for mine, _ in pairs}) == len({public for _, public in pairs})
+    assert any("nobody is named" in note for note in result.notes)
+
+    publish_run(copy, repo_id, include_clients=True)
+    repo = hub.repo(repo_id, "model").files
+    assert {"scores/per_client.parquet", "scores/policies/base/results.json"} <= set(repo)
+    assert not any(".work" in name for name in repo)
+    assert json.loads(repo["scores/results.json"].content)["worst"] == [{"client_id": "ann", "now": 3.0}]
+    assert json.loads(repo["rounds.jsonl"].content.splitlines()[0]) == ours[0]
+
+
+@pytest.mark.parametrize("include_clients", [False, True])
+def test_no_path_of_this_machine_leaves(hub, repo_id, run, tmp_path, include_clients):
+    publish_run(scored(run, tmp_path / "run"), repo_id, include_clients=include_clients)
+    files = texts(hub.repo(repo_id, "model"))
+    for name, text in files.items():
+        for path in (tmp_path, run.parent, Path.home(), Path.cwd()):
+            assert str(path) not in text, name
+    assert yaml.safe_load(files["config.yaml"])["model"]["name"] == "./base"
+    assert json.loads(files["adapter_config.json"])["base_model_name_or_path"] == "./base"
+
+
+def test_a_run_on_a_local_dataset_is_private_unless_public(hub, repo_id, run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"]["name"] = str(tmp_path / "rows")
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(config))
+    result = publish_run(tmp_path / "run", f"{repo_id}-a")
+    assert hub.repo(f"{repo_id}-a", "model").private
+    assert any("--public makes it public" in note for note in result.notes)
+    assert main(["publish", str(tmp_path / "run"), "--repo", f"{repo_id}-b", "--public"]) == 0
+    assert not hub.repo(f"{repo_id}-b", "model").private
+    config["data"]["name"] = "org/fed-oasst"
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(config))
+    publish_run(tmp_path / "run", f"{repo_id}-c")
+    assert not hub.repo(f"{repo_id}-c", "model").private
+
+
+def test_clients_of_a_run_with_a_guarantee_cannot_be_asked_for(hub, repo_id, private_run):
+    with pytest.raises(ConfigError, match="covers nothing that speaks of single clients"):
+        publish_run(private_run, repo_id, include_clients=True)
 
 
 # -- differential privacy -----------------------------------------------------------------------------------------
@@ -125,7 +203,7 @@ def texts(repo):
     return {name: file.content.decode() for name, file in repo.files.items() if not name.endswith(".safetensors")}
 
 
-def test_of_a_private_run_only_what_the_guarantee_covers_is_published(hub, repo_id, private_run):
+def test_of_a_private_run_only_what_the_guarantee_covers_is_published(hub, repo_id, private_run, monkeypatch):
     result = publish_run(private_run, repo_id)
     files = texts(hub.repo(repo_id, "model"))
     assert set(files) == {".gitattributes", "README.md", "adapter_config.json", "config.yaml", "releases.jsonl"}
@@ -146,6 +224,7 @@ def test_of_a_private_run_only_what_the_guarantee_covers_is_published(hub, repo_
     assert "rounds.jsonl, the seed, scores" in " ".join(result.notes).replace(" (releases.jsonl is in its place)", "")
     # What is in the run folder stays, its own card too.
     assert "clients took part at least once" in (private_run / "README.md").read_text()
+    monkeypatch.chdir(private_run.parent)
     assert load_policy(repo_id).location.kind == "run"
 
 

@@ -1,0 +1,58 @@
+"""What of a run without a guarantee is published unasked: its course and its cost, but nobody's name or losses.
+
+A client is called client-1, client-2, ... in the order in which the run first met them, so that visits can still be
+counted and their cost added up. What is left out could be put together with a public dataset and name a person: ids,
+row counts, losses, the reasons for which a client was left out, tables with a line per client or row.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+__all__ = ["COSTS", "SCORE_FILES", "without_client_records", "without_names"]
+
+COSTS = ("num_steps", "seconds", "num_tokens", "peak_memory_bytes", "energy_joules")
+"""Fields of a visit's record that stay: what it cost, which says nothing of the client's rows."""
+SCORE_FILES = ("results.json", "results.md", "model-index.yaml", ".eval_results")
+"""What of `scores/` names no client; the other files hold a line per client, row or answer."""
+
+
+def without_names(rounds: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the records of a run's rounds with clients under running numbers, and their costs alone.
+
+    >>> visit = {"client_id": "ann", "num_rows": 3, "num_steps": 2, "train_loss": 1.5}
+    >>> rounds = [{"round_index": 0, "clients": [visit], "left_out": [{"client_id": "bob", "reason": "no rows"}]}]
+    >>> without_names(rounds)[0]["clients"], without_names(rounds)[0]["left_out"]
+    ([{'client_id': 'client-1', 'num_steps': 2}], [{'client_id': 'client-2'}])
+    """
+    numbers: dict[str, str] = {}
+
+    def called(client_id: str) -> str:
+        return numbers.setdefault(client_id, f"client-{len(numbers) + 1}")
+
+    records = []
+    for record in rounds:
+        visits = [
+            {"client_id": called(visit["client_id"]), **{name: visit[name] for name in COSTS if name in visit}}
+            for visit in record.get("clients", ())
+        ]
+        left_out = [{"client_id": called(each["client_id"])} for each in record.get("left_out", ())]
+        records.append({**record, "clients": visits, "left_out": left_out})
+    return records
+
+
+def without_client_records(value: Any) -> Any:
+    """Return nested mappings and lists without the lists that speak of single clients.
+
+    >>> without_client_records({"mean": 1.5, "worst": [{"client_id": "ann", "now": 3.0}]})
+    {'mean': 1.5}
+    """
+    if isinstance(value, Mapping):
+        kept = {name: item for name, item in value.items() if not _speaks_of_clients(item)}
+        return {name: without_client_records(item) for name, item in kept.items() if name != "client_id"}
+    if isinstance(value, list):
+        return [without_client_records(item) for item in value]
+    return value
+
+
+def _speaks_of_clients(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(item, Mapping) and "client_id" in item for item in value)
