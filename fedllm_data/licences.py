@@ -136,7 +136,7 @@ _SPELLED = (
     (r"creative[\W_]*commons", "cc"),
     (r"non[\W_]*commercial", "nc"),
     (r"share[\W_]*alike", "sa"),
-    (r"no[\W_]*deriv[a-z]*(?:[\W_]*works)?", "nd"),
+    (r"no[\W_]*deriv(?:atives?|ations?|s)?(?:[\W_]*works)?", "nd"),
     (r"attribution", "by"),
 )
 _COMMONS_PARTS = re.compile(r"(?<![a-z])(?:cc|by)((?:[\W_]*(?:by|nc|nd|sa))+)(?![a-z])")
