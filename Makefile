@@ -34,7 +34,7 @@ clean:
 
 # torch first and pinned: a bare requirement may bring several gigabytes of GPU libraries.
 $(VENV)/.ready: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 5) and "Python 3.11.5 or newer is needed; set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --constraint constraints.txt $(TORCH)
 	$(PIP) --constraint constraints.txt --editable '.[train,test]'

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedllm_eval.texts import json_text
+
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
 
@@ -142,7 +144,7 @@ def audit_run(
     if out is not None:
 
         def fill(folder: Path) -> None:
-            text = json.dumps(audit, indent=2, ensure_ascii=False, allow_nan=False)
+            text = json_text(audit, indent=2, allow_nan=False)
             (folder / "audit.json").write_text(text + "\n", encoding="utf-8")
             lines = [f"# What {audit['policy']['name']} gives away", "", *(f"- {line}" for line in audit_lines(audit))]
             (folder / "audit.md").write_text("\n".join(lines) + "\n", encoding="utf-8")

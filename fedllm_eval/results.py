@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from fedllm_data.errors import ConfigError, MetricError
 from fedllm_eval.running.folders import link_tree, replace_folder
 from fedllm_eval.scores import ClientScores
+from fedllm_eval.texts import json_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -259,7 +260,7 @@ def _fill(results: Results, folder: Path) -> None:
     (folder / "results.md").write_text(results.markdown(), encoding="utf-8")
     (folder / "results.html").write_text(render_page(results), encoding="utf-8")
     write_hub_files(results.summary, folder)
-    text = json.dumps(results.summary, indent=2, ensure_ascii=False, allow_nan=False)
+    text = json_text(results.summary, indent=2, allow_nan=False)
     (folder / "results.json").write_text(text + "\n", encoding="utf-8")
 
 

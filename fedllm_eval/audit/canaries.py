@@ -22,6 +22,7 @@ import pyarrow as pa
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
 from fedllm_data.schema import SCHEMAS, Task, make_row_id
+from fedllm_eval.texts import json_text
 
 __all__ = ["ALPHABETS", "Canary", "candidate_secrets", "make_canaries", "plant", "planted_rows", "read_secrets"]
 __all__ += ["write_secrets"]
@@ -224,7 +225,7 @@ def write_secrets(canaries: Sequence[Canary], path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-            json.dump(content, file, indent=2, ensure_ascii=False)
+            file.write(json_text(content, indent=2))
             file.write("\n")
     except FileExistsError as error:
         raise ConfigError(

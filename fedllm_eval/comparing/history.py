@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.errors import ConfigError
+from fedllm_eval.texts import json_text
 
 __all__ = ["append_history", "history_line", "read_history"]
 
@@ -34,7 +35,7 @@ def append_history(path: Path, line: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: if the file cannot be written, or its last line is not whole.
     """
-    content = (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    content = (json_text(line, allow_nan=False) + "\n").encode()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+") as file:

@@ -1,6 +1,5 @@
 """A comparison in a table, in words, and as files: `comparison.json`, `comparison.md` and `comparison.html`."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from fedllm_eval.comparing.scores import paired_table
 from fedllm_eval.running.folders import replace_folder
 from fedllm_eval.scores import SCORES
 from fedllm_eval.scoring.intervals import mean_interval
+from fedllm_eval.texts import json_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -42,7 +42,7 @@ def write_comparison(comparison: Mapping[str, Any], out: Path) -> None:
     """
 
     def fill(folder: Path) -> None:
-        text = json.dumps(comparison, indent=2, ensure_ascii=False, allow_nan=False)
+        text = json_text(comparison, indent=2, allow_nan=False)
         (folder / "comparison.json").write_text(text + "\n", encoding="utf-8")
         (folder / "comparison.html").write_text(render_page(comparison), encoding="utf-8")
         header, *rows = _cells(comparison)

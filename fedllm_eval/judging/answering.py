@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from fedllm_data.errors import ConfigError
 from fedllm_eval.judging.questions import Question, read_answers, read_outputs
 from fedllm_eval.judging.store import ContentStore
+from fedllm_eval.texts import text_bytes
 
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
@@ -51,7 +52,7 @@ def answer_questions(
 
     def key(at: int) -> str:
         settings = [identity, conversations[at], float(temperatures[at]), top_p, options.max_new_tokens, options.seed]
-        return hashlib.sha256(json.dumps(settings, ensure_ascii=False).encode()).hexdigest()
+        return hashlib.sha256(text_bytes(json.dumps(settings, ensure_ascii=False))).hexdigest()
 
     def keep(at: int, text: str) -> None:
         nonlocal num_done

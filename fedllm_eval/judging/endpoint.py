@@ -11,6 +11,7 @@ import email.utils
 import json
 import logging
 import random
+import re
 import threading
 import time
 import urllib.error
@@ -25,6 +26,7 @@ from typing import Any
 from fedllm_data.errors import ConfigError, JudgeError
 from fedllm_eval.judging.request import Finish, JudgeRequest, Judgment
 from fedllm_eval.judging.spend import Spend, Usage
+from fedllm_eval.texts import whole
 
 __all__ = ["Endpoint"]
 
@@ -32,9 +34,16 @@ logger = logging.getLogger(__name__)
 
 PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
 HOPELESS = frozenset({301, 302, 303, 307, 308, 401, 402, 403, 404, 405, 407})
+OUT_OF_MONEY = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "account_deactivated")
+"""Codes under which endpoints answer 429, like a limit of speed, to an account that will not be served again."""
 MAX_BODY_BYTES = 8 << 20
 MAX_IN_A_ROW = 3
 """Requests that fail for good one after another before the run stops."""
+
+
+_LIMITS = ("max_tokens", "max_completion_tokens")
+"""Fields that limit an answer's length; where both are set, endpoints follow the newer one."""
+_KEY = re.compile(r"[\x21-\x7e]+")
 
 
 @dataclass
@@ -70,6 +79,9 @@ class Endpoint:
                 f"judge: max_parallel {self.max_parallel}, max_attempts {self.max_attempts}, timeout_seconds "
                 f"{self.timeout_seconds}, max_wait_seconds {self.max_wait_seconds}: all must be positive"
             )
+        if self.api_key is not None and not _KEY.fullmatch(self.api_key):
+            raise ConfigError("the judge's key holds a line break, a space or a letter that no key has; set it again")
+        self._limit, self._choices = self._completion_limits()
         path = parts.path.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
         self._address = urllib.parse.urlunsplit(parts._replace(path=path, fragment=""))
         handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
@@ -82,6 +94,22 @@ class Endpoint:
         self._num_answered = 0
         self._in_a_row = 0
         self.num_retries = 0
+
+    def _completion_limits(self) -> tuple[str | None, int]:
+        """Name of the field that limits an answer's length (None: nothing does), and answers asked for at once."""
+        fields = {"max_tokens": 0, **self.body}
+        set_ones = [name for name in _LIMITS if fields.get(name) is not None]
+        choices = fields.get("n")
+        choices = 1 if choices is None else choices
+        for name, value in [("n", choices), *((name, fields[name]) for name in set_ones if name in self.body)]:
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ConfigError(f"judge: the body's {name} is {value!r}; it must be a whole number above 0")
+        if not set_ones and (self.spend.max_tokens is not None or self.spend.max_cost is not None):
+            raise ConfigError(
+                "judge: the body takes every limit of an answer's length away, so no limit of tokens or cost can be "
+                "kept; set max_tokens or max_completion_tokens in it"
+            )
+        return set_ones[-1] if set_ones else None, choices
 
     def identity(self) -> str:
         """Name and body: the same model at another address judges alike."""
@@ -145,7 +173,8 @@ class Endpoint:
         for attempt in range(self.max_attempts):
             if not self._wait_turn():
                 return None, False
-            reserved = self.spend.reserve(request)
+            if (reserved := self._reserve(request)) is None:
+                return None, False
             try:
                 judgment, used = self._call(request)
             except _Passing as error:
@@ -162,12 +191,15 @@ class Endpoint:
             except _Refused as error:
                 self.spend.settle(reserved, Usage())
                 return Judgment(failure=str(error)), True
+            except JudgeError:  # refused as a whole: nothing was made and nothing is billed
+                self.spend.settle(reserved, Usage())
+                raise
             except BaseException:
                 self.spend.settle(reserved, reserved)
                 raise
             else:
                 self.spend.settle(reserved, used or reserved)
-                return judgment, False
+                return judgment, judgment.failure is not None
         return Judgment(failure=failure), False
 
     def _wait_turn(self) -> bool:
@@ -179,6 +211,19 @@ class Endpoint:
                 return True
             self._stop.wait(delay)
         return False
+
+    def _reserve(self, request: JudgeRequest) -> Usage | None:
+        """Set aside what a call may use; None if the run was stopped while the first call taught how much that is."""
+        if self._limit is None:
+            completion_tokens = request.max_tokens  # nothing limits it, and nothing of it is limited
+        else:
+            completion_tokens = {"max_tokens": request.max_tokens, **self.body}[self._limit]
+        while not self._stop.is_set():
+            reserved = self.spend.reserve(request, completion_tokens * self._choices)
+            if reserved is not None:
+                return reserved
+            self._stop.wait(0.01)
+        return None
 
     def _put_off(self, delay: float, *, all_calls: bool) -> None:
         with self._lock:
@@ -207,6 +252,8 @@ class Endpoint:
         except urllib.error.HTTPError as error:
             with error:
                 raise self._error(error) from None
+        except urllib.error.URLError as error:  # the request never left: no connection, no such host
+            raise _Passing(f"no answer ({type(error).__name__}: {error})", unpaid=True) from error
         except (OSError, HTTPException) as error:
             raise _Passing(f"no answer ({type(error).__name__}: {error})") from error
         return _completion(reply, self.model)
@@ -217,6 +264,8 @@ class Endpoint:
         except (OSError, HTTPException):
             said = ""
         message = f"HTTP {error.code}" + (f": {said}" if said else "")
+        if error.code in PASSING and any(word in said for word in OUT_OF_MONEY):
+            return JudgeError(f"judge {self.model!r} at {self._address} gives {message}; mend the account, then go on")
         if error.code in HOPELESS:
             where = f"judge {self.model!r} at {self._address}"
             return JudgeError(f"{where} gives {message}; check address, model name and key")
@@ -274,15 +323,23 @@ def _completion(reply: bytes, model: str) -> tuple[Judgment, Usage | None]:
             for count in counts
         )
         name = value.get("model")
+        reason = choice.get("finish_reason")
+        refusal = choice["message"].get("refusal")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         start = " ".join(reply[:80].decode("utf-8", "replace").split())
         raise _Passing(f"an answer that is no chat completion: {start!r}") from None
+    failure = None
+    if reason == "content_filter":
+        failure = "the endpoint's content filter took the answer, or the end of it, away"
+    elif not content and isinstance(refusal, str) and refusal:
+        failure = f"the judge refused to answer: {' '.join(whole(refusal).split())[:200]}"
     judgment = Judgment(
-        text=content or "",
-        model=name if isinstance(name, str) and name else model,
+        text=whole(content or ""),
+        model=whole(name) if isinstance(name, str) and name else model,
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
-        cut=choice.get("finish_reason") == "length",
+        cut=reason == "length",
+        failure=failure,
     )
     if prompt_tokens is None or completion_tokens is None:
         return judgment, None

@@ -17,6 +17,7 @@ from typing import Any
 
 from fedllm_data.errors import ConfigError
 from fedllm_eval.judging.store import read_jsonl
+from fedllm_eval.texts import text_bytes, whole
 
 __all__ = ["Question", "pick", "questions_digest", "read_answers", "read_outputs", "read_questions"]
 
@@ -85,7 +86,7 @@ def read_answers(path: str | Path) -> dict[str, tuple[str, ...]]:
         ConfigError: if the file or a line cannot be read.
     """
     answers = {}
-    for number, line in enumerate(read_jsonl(Path(path)), start=1):
+    for number, line in enumerate(whole(read_jsonl(Path(path))), start=1):
         try:
             answers[str(line["question_id"])] = tuple(map(_text, line["choices"][0]["turns"]))
         except (KeyError, IndexError, TypeError, ValueError) as error:
@@ -128,7 +129,7 @@ def questions_digest(questions: Iterable[Question]) -> str:
     digest = hashlib.sha256()
     for question in questions:
         parts = [question.question_id, question.context, question.turns, question.references, question.category]
-        digest.update(json.dumps(parts, ensure_ascii=False).encode())
+        digest.update(text_bytes(json.dumps(parts, ensure_ascii=False)))
     return digest.hexdigest()[:8]
 
 
@@ -142,10 +143,10 @@ def _rows(path: Path) -> Iterator[tuple[Mapping[str, Any], str | None]]:
         return
     if path.suffix != ".json":
         for row in read_jsonl(path):
-            yield row, None
+            yield whole(row), None
         return
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = whole(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read as JSON: {error}") from error
     groups = value.items() if isinstance(value, dict) else [(None, value)]

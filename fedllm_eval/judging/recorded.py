@@ -14,6 +14,7 @@ from fedllm_data.errors import ConfigError, JudgeError
 from fedllm_eval.judging.prompts import PROMPTS, load_prompt
 from fedllm_eval.judging.request import Finish, JudgeRequest, Judgment, judgment_from
 from fedllm_eval.judging.store import read_jsonl
+from fedllm_eval.texts import whole
 
 __all__ = ["Recorded"]
 
@@ -104,12 +105,12 @@ def _read_fastchat(line: dict[str, Any], where: str) -> tuple[str, JudgeRequest,
         prompt = load_prompt(name if (name := f"fastchat-{name}") in PROMPTS else "")
         request = JudgeRequest(
             system=prompt.system,
-            user=line["user_prompt"],
+            user=whole(line["user_prompt"]),
             temperature=FASTCHAT_TEMPERATURE,
             max_tokens=FASTCHAT_MAX_TOKENS,
             prompt=prompt.version,
         )
-        return str(judge), request, Judgment(text=str(line["judgment"]), model=str(judge))
+        return str(judge), request, Judgment(text=whole(str(line["judgment"])), model=str(judge))
     except (KeyError, TypeError, ValueError, OSError) as error:
         known = ", ".join(_fastchat_names())
         raise ConfigError(f"{where}: no judgment under one of FastChat's prompts {known}; drop the line") from error

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from fedllm_eval.texts import text_bytes
+
 __all__ = ["Backend", "Finish", "JudgeRequest", "Judgment", "judgment_from", "judgment_line"]
 
 FORMAT = "fedllm-judgment/1"
@@ -33,7 +35,7 @@ class JudgeRequest:
         False
         """
         content = [self.system, self.user, float(self.temperature), self.max_tokens]
-        return hashlib.sha256(json.dumps(content, ensure_ascii=False).encode()).hexdigest()
+        return hashlib.sha256(text_bytes(json.dumps(content, ensure_ascii=False))).hexdigest()
 
     def messages(self) -> list[dict[str, str]]:
         """Return the messages of a chat completion; no system message where it is empty."""

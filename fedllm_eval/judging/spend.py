@@ -1,8 +1,11 @@
 """How much a judge may cost: calls, tokens and money, reserved before a call and settled after it.
 
-A call reserves the most that it can use: `max_tokens` for the answer, and for the prompt its length in bytes, because
-no tokenizer in use makes more tokens than bytes. So a limit is never passed, whatever comes back and however many
-calls run side by side; near the limit a run stops a little early. A limit holds for one judge object: a run resumed by
+A call reserves the most that it can use: the limit of its answer's length, times the answers asked for, and for the
+prompt its length in bytes, because no tokenizer in use makes more tokens than bytes. A server's chat template may put
+a system prompt of its own before it, which only the usage of an answer tells: under a limit of tokens or cost the
+first call therefore goes alone, and what it used above its length in bytes is added to every later reserve. So a limit
+is not passed, however many calls run side by side, but where the first call alone passes it; near the limit a run
+stops a little early. A limit holds for one judge object: a run resumed by
 another command begins to count anew, but pays for nothing twice.
 """
 
@@ -12,6 +15,7 @@ from dataclasses import dataclass, field
 
 from fedllm_data.errors import ConfigError, JudgeError
 from fedllm_eval.judging.request import JudgeRequest
+from fedllm_eval.texts import text_bytes
 
 __all__ = ["Spend", "Usage"]
 
@@ -44,6 +48,8 @@ class Spend:
     """For a million completion tokens."""
     calls: int = 0
     used: Usage = field(default_factory=Usage)
+    _overhead: int | None = field(default=None, repr=False)
+    """Prompt tokens of a call above its length in bytes, the most that was seen; None before the first answer."""
     _reserved: Usage = field(default_factory=Usage, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -60,12 +66,23 @@ class Spend:
             )
 
     @property
+    def _is_limited(self) -> bool:
+        return self.max_tokens is not None or self.max_cost is not None
+
+    @property
     def cost(self) -> float:
         """What was spent, in the currency of the prices."""
         return self._cost(self.used)
 
-    def reserve(self, request: JudgeRequest) -> Usage:
+    def reserve(self, request: JudgeRequest, completion_tokens: int | None = None) -> Usage | None:
         """Set aside the most that a call can use.
+
+        Args:
+            request: what is asked.
+            completion_tokens: the most that comes back, where it is not the request's `max_tokens`.
+
+        Returns:
+            The reserve; None if it is not known yet, since the first call under a limit is still under way.
 
         Raises:
             JudgeError: if a limit does not allow it.
@@ -76,8 +93,12 @@ class Spend:
         Traceback (most recent call last):
         fedllm_data.errors.JudgeError: the judge's limit of 1 calls is reached
         """
-        most = Usage(len((request.system + request.user).encode()) + MESSAGE_TOKENS, request.max_tokens)
+        most_back = request.max_tokens if completion_tokens is None else completion_tokens
         with self._lock:
+            if self._overhead is None and _total(self._reserved) and self._is_limited:
+                return None
+            overhead = MESSAGE_TOKENS if self._overhead is None else self._overhead
+            most = Usage(len(text_bytes(request.system + request.user)) + overhead, most_back)
             if self.max_calls is not None and self.calls >= self.max_calls:
                 raise JudgeError(f"the judge's limit of {self.max_calls} calls is reached")
             after = _sum(self.used, self._reserved, most)
@@ -100,6 +121,9 @@ class Spend:
     def settle(self, reserved: Usage, used: Usage) -> None:
         """Replace what a call had reserved by what it used; the reserve itself where nobody can tell."""
         with self._lock:
+            if used.prompt_tokens:
+                above = used.prompt_tokens - reserved.prompt_tokens
+                self._overhead = max(self._overhead or 0, MESSAGE_TOKENS, (self._overhead or MESSAGE_TOKENS) + above)
             self._reserved = Usage(
                 self._reserved.prompt_tokens - reserved.prompt_tokens,
                 self._reserved.completion_tokens - reserved.completion_tokens,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.errors import ConfigError
+from fedllm_eval.texts import json_text
 
 __all__ = ["ContentStore", "read_jsonl", "write_jsonl"]
 
@@ -42,7 +43,7 @@ class ContentStore:
         """Keep an object; it is on the disk when this returns."""
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, json.dumps(value, ensure_ascii=False, indent=1) + "\n")
+        _write(path, json_text(value, indent=1) + "\n")
 
     def _path(self, key: str) -> Path:
         # 256 folders keep a listing short when there are a hundred thousand.
@@ -50,7 +51,7 @@ class ContentStore:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Return the objects of a JSONL file.
+    """Return the objects of a JSONL file, as they stand there: texts may hold lone surrogates.
 
     Raises:
         ConfigError: if it cannot be read, or a line is no JSON object.
@@ -78,7 +79,7 @@ def write_jsonl(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     """Write objects as a JSONL file, whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    _write(path, "".join(json_text(line) + "\n" for line in lines))
 
 
 def _write(path: Path, text: str) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedllm_eval.policy.generation import Answer, Conversation, Progress, generate
+from fedllm_eval.texts import json_text, text_bytes
 
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
@@ -70,7 +71,7 @@ def kept_answers(
         if known:
             line = {"key": keys[missing[position]], **answer._asdict()}
             with file.open("a", encoding="utf-8") as out:
-                out.write(json.dumps(line, ensure_ascii=False) + "\n")
+                out.write(json_text(line) + "\n")
 
     def told(done: int, total: int) -> None:
         if progress is not None:
@@ -111,4 +112,4 @@ def _read(file: Path) -> dict[str, Answer]:
 
 
 def _digest(what: object) -> str:
-    return hashlib.sha256(json.dumps(what, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(text_bytes(json.dumps(what, sort_keys=True, ensure_ascii=False))).hexdigest()

@@ -19,6 +19,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fedllm_eval.texts import json_text
+
 __all__ = ["Part", "Parts", "file_digest"]
 
 VERSION = 1
@@ -112,7 +114,7 @@ def _write(place: Path, key: dict[str, Any], part: Part) -> None:
         for name, table in part.tables.items():
             pq.write_table(table, temporary / f"{name}.parquet")
         content = {"key": key, "record": part.record, "tables": list(part.tables)}
-        (temporary / "part.json").write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        (temporary / "part.json").write_text(json_text(content), encoding="utf-8")
         if place.exists():
             shutil.rmtree(place)
         os.rename(temporary, place)

@@ -19,6 +19,7 @@ from fedllm_data.errors import ConfigError
 from fedllm_eval.running.refusals import Prompt, count_refusals, rate_score, refusal_settings
 from fedllm_eval.scoring.refusal import REFUSAL_RULES
 from fedllm_eval.suites.suite import SuiteOptions, SuiteResult
+from fedllm_eval.texts import whole
 
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
@@ -84,9 +85,9 @@ def read_requests(file: Path) -> list[Prompt]:
     else:
         try:
             if file.suffix.lower() == ".jsonl":
-                records = [json.loads(line) for line in text.split("\n") if line.strip()]
+                records = whole([json.loads(line) for line in text.split("\n") if line.strip()])
             else:
-                records = json.loads(text)
+                records = whole(json.loads(text))
         except json.JSONDecodeError as error:
             raise ConfigError(f"{file} is no JSON: {error}; requests are a CSV, a JSON list or JSON lines") from error
     if not isinstance(records, list) or not records:

@@ -16,6 +16,7 @@ from fedllm_eval.running.answers import kept_answers
 from fedllm_eval.scoring.closed_ended import final_number, is_right_number
 from fedllm_eval.scoring.proportion import wilson_interval
 from fedllm_eval.suites.suite import SuiteOptions, SuiteResult, SuiteScore
+from fedllm_eval.texts import whole
 
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
@@ -107,7 +108,7 @@ def _read(file: Path) -> list[tuple[str, str]]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = whole(json.loads(line))
             question, reference = record["question"], record["answer"]
         except (json.JSONDecodeError, KeyError, TypeError) as error:
             raise ConfigError(f"{file}, line {number} has no question and answer; write them as JSON") from error

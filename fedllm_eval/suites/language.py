@@ -19,6 +19,7 @@ from fedllm_eval.running.answers import kept_answers
 from fedllm_eval.scoring.language_consistency import LanguageConsistency, language_consistency
 from fedllm_eval.scoring.proportion import Proportion
 from fedllm_eval.suites.suite import SuiteOptions, SuiteResult, SuiteScore
+from fedllm_eval.texts import whole
 
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
@@ -108,9 +109,9 @@ def read_questions(file: Path) -> list[tuple[str, str]]:
     try:
         text = file.read_text(encoding="utf-8")
         if file.suffix.lower() == ".jsonl":
-            records: Any = [json.loads(line) for line in text.split("\n") if line.strip()]
+            records: Any = whole([json.loads(line) for line in text.split("\n") if line.strip()])
         else:
-            records = json.loads(text)
+            records = whole(json.loads(text))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ConfigError(f"{file} cannot be read: {error}; name a JSON file of questions by language") from error
     if isinstance(records, dict):

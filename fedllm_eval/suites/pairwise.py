@@ -31,6 +31,7 @@ from fedllm_eval.scoring.length_controlled import LengthControlled, length_contr
 from fedllm_eval.scoring.proportion import wilson_interval
 from fedllm_eval.scoring.win_rate import WinRate, win_rate
 from fedllm_eval.suites.suite import SuiteOptions, SuiteResult, SuiteScore
+from fedllm_eval.texts import text_bytes
 
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
@@ -285,4 +286,4 @@ def _table(questions: Sequence[Question], found: _Found) -> pa.Table:
 def _answers_digest(questions: Sequence[Question], answers: Sequence[str]) -> str:
     """Eight digits that change with any of the opponent's answers: win rates over two opponents are two scores."""
     said = sorted(zip((question.question_id for question in questions), answers, strict=True))
-    return hashlib.sha256(json.dumps(said, ensure_ascii=False).encode()).hexdigest()[:8]
+    return hashlib.sha256(text_bytes(json.dumps(said, ensure_ascii=False))).hexdigest()[:8]

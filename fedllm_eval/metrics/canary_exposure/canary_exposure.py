@@ -7,7 +7,7 @@ import evaluate
 import numpy as np
 
 from fedllm_data.errors import MetricError
-from fedllm_eval.metrics import check_foreign_inputs
+from fedllm_eval.metrics import check_config, check_inputs
 from fedllm_eval.scoring.exposure import CHANCE_EXPOSURE_BITS, exposure
 from fedllm_eval.scoring.intervals import mean_interval
 
@@ -52,6 +52,7 @@ class CanaryExposureMetric(evaluate.Metric):  # type: ignore[misc]
     """Exposure of planted canaries."""
 
     def _info(self) -> Any:
+        check_config("canary_exposure", self.config_name)
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
@@ -68,7 +69,7 @@ class CanaryExposureMetric(evaluate.Metric):  # type: ignore[misc]
     def _compute(
         self, canary_losses: list[float], candidate_losses: list[list[float]], **foreign: object
     ) -> dict[str, float]:
-        check_foreign_inputs("canary_exposure", foreign)
+        check_inputs("canary_exposure", self.config_name, foreign)
         if len(canary_losses) == 0:
             raise MetricError("no canaries: the exposure of nothing is undefined; give at least one")
         bits = [exposure(loss, others) for loss, others in zip(canary_losses, candidate_losses, strict=True)]

@@ -6,7 +6,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from fedllm_eval.metrics import check_foreign_inputs
+from fedllm_eval.metrics import check_config, check_inputs
 from fedllm_eval.scoring.intervals import mean_interval
 from fedllm_eval.scoring.spread import client_spread
 from fedllm_eval.scoring.tail_interval import worst_decile_interval
@@ -59,6 +59,7 @@ class ClientSpreadMetric(evaluate.Metric):  # type: ignore[misc]
     """Distribution of a score over clients."""
 
     def _info(self) -> Any:
+        check_config("client_spread", self.config_name)
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
@@ -76,7 +77,7 @@ class ClientSpreadMetric(evaluate.Metric):  # type: ignore[misc]
         seed: int = 0,
         **foreign: object,
     ) -> dict[str, float]:
-        check_foreign_inputs("client_spread", foreign)
+        check_inputs("client_spread", self.config_name, foreign)
         interval = mean_interval(scores, confidence=confidence, seed=seed)
         spread = asdict(client_spread(scores, higher_is_better=higher_is_better))
         tail = worst_decile_interval(scores, higher_is_better=higher_is_better, confidence=confidence, seed=seed)

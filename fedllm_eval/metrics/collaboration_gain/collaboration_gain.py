@@ -5,7 +5,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from fedllm_eval.metrics import check_foreign_inputs
+from fedllm_eval.metrics import check_config, check_inputs
 from fedllm_eval.scoring.collaboration import collaboration_gain
 
 _DESCRIPTION = """\
@@ -46,6 +46,7 @@ class CollaborationGainMetric(evaluate.Metric):  # type: ignore[misc]
     """Gain of clients by a policy over a baseline."""
 
     def _info(self) -> Any:
+        check_config("collaboration_gain", self.config_name)
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
@@ -65,7 +66,7 @@ class CollaborationGainMetric(evaluate.Metric):  # type: ignore[misc]
         seed: int = 0,
         **foreign: object,
     ) -> dict[str, float]:
-        check_foreign_inputs("collaboration_gain", foreign)
+        check_inputs("collaboration_gain", self.config_name, foreign)
         found = collaboration_gain(policy_scores, baseline_scores, higher_is_better=higher_is_better, seed=seed)
         return {
             "collaboration_gain": found.gain.difference,

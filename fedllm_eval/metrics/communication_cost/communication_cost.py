@@ -6,7 +6,7 @@ import datasets
 import evaluate
 
 from fedllm_data.errors import MetricError
-from fedllm_eval.metrics import check_foreign_inputs
+from fedllm_eval.metrics import check_config, check_inputs
 from fedllm_eval.scoring.cost import communication, transfer_seconds
 
 _DESCRIPTION = """\
@@ -45,6 +45,7 @@ class CommunicationCostMetric(evaluate.Metric):  # type: ignore[misc]
     """Bytes both ways and the time to send them."""
 
     def _info(self) -> Any:
+        check_config("communication_cost", self.config_name)
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
@@ -68,7 +69,7 @@ class CommunicationCostMetric(evaluate.Metric):  # type: ignore[misc]
         upload_mbit_per_second: float | None = None,
         **foreign: object,
     ) -> dict[str, float]:
-        check_foreign_inputs("communication_cost", foreign)
+        check_inputs("communication_cost", self.config_name, foreign)
         found = communication(download_bytes, upload_bytes, num_clients)
         result: dict[str, float] = {
             "download_bytes": found.download_bytes,

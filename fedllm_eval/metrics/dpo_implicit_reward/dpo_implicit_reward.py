@@ -5,7 +5,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from fedllm_eval.metrics import check_foreign_inputs
+from fedllm_eval.metrics import check_config, check_inputs
 from fedllm_eval.scoring.implicit_reward import implicit_reward, ranking_accuracy
 
 _DESCRIPTION = """\
@@ -64,6 +64,7 @@ class DpoImplicitRewardMetric(evaluate.Metric):  # type: ignore[misc]
     """Preference accuracy of a policy."""
 
     def _info(self) -> Any:
+        check_config("dpo_implicit_reward", self.config_name)
         features = {"chosen": datasets.Value("float64"), "rejected": datasets.Value("float64")}
         if self.config_name == "reference_free":
             features |= {"chosen_tokens": datasets.Value("int64"), "rejected_tokens": datasets.Value("int64")}
@@ -85,10 +86,17 @@ class DpoImplicitRewardMetric(evaluate.Metric):  # type: ignore[misc]
         ref_rejected: list[float] | None = None,
         chosen_tokens: list[int] | None = None,
         rejected_tokens: list[int] | None = None,
-        beta: float = 0.1,
+        beta: float | None = None,
         **foreign: object,
     ) -> dict[str, float]:
-        check_foreign_inputs("dpo_implicit_reward", foreign)
+        own = {
+            "ref_chosen": ref_chosen,
+            "ref_rejected": ref_rejected,
+            "chosen_tokens": chosen_tokens,
+            "rejected_tokens": rejected_tokens,
+            "beta": beta,
+        }
+        check_inputs("dpo_implicit_reward", self.config_name, {**foreign, **own})
         if self.config_name == "reference_free":
             summed = ranking_accuracy(chosen, rejected)
             per_token = ranking_accuracy(chosen, rejected, chosen_tokens, rejected_tokens)
@@ -100,7 +108,7 @@ class DpoImplicitRewardMetric(evaluate.Metric):  # type: ignore[misc]
             }
         assert ref_chosen is not None
         assert ref_rejected is not None
-        reward = implicit_reward(chosen, rejected, ref_chosen, ref_rejected, beta)
+        reward = implicit_reward(chosen, rejected, ref_chosen, ref_rejected, 0.1 if beta is None else beta)
         return {
             "implicit_reward_accuracy": reward.accuracy,
             "implicit_reward_margin": reward.margin,

@@ -5,7 +5,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from fedllm_eval.metrics import check_foreign_inputs
+from fedllm_eval.metrics import check_config, check_inputs
 from fedllm_eval.scoring.ratings import mean_rating, parse_rating
 
 _DESCRIPTION = """\
@@ -52,6 +52,7 @@ class JudgeRatingMetric(evaluate.Metric):  # type: ignore[misc]
     """Mean rating with its failures."""
 
     def _info(self) -> Any:
+        check_config("judge_rating", self.config_name)
         features = {"judgments": datasets.Value("string")}
         if self.config_name == "questions":
             features["question_ids"] = datasets.Value("string")
@@ -66,7 +67,7 @@ class JudgeRatingMetric(evaluate.Metric):  # type: ignore[misc]
     def _compute(
         self, judgments: list[str], question_ids: list[str] | None = None, **foreign: object
     ) -> dict[str, float]:
-        check_foreign_inputs("judge_rating", foreign)
+        check_inputs("judge_rating", self.config_name, {**foreign, "question_ids": question_ids})
         ratings = [parse_rating(judgment) for judgment in judgments]
         mean = mean_rating(ratings, question_ids if self.config_name == "questions" else None)
         return {

@@ -5,7 +5,7 @@ from typing import Any, Literal
 import datasets
 import evaluate
 
-from fedllm_eval.metrics import check_foreign_inputs
+from fedllm_eval.metrics import check_config, check_inputs
 from fedllm_eval.scoring.forgetting import sequence_kl
 
 _DESCRIPTION = """\
@@ -43,6 +43,7 @@ class KLToReferenceMetric(evaluate.Metric):  # type: ignore[misc]
     """Divergence of a policy from its reference."""
 
     def _info(self) -> Any:
+        check_config("kl_to_reference", self.config_name)
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
@@ -66,7 +67,7 @@ class KLToReferenceMetric(evaluate.Metric):  # type: ignore[misc]
         estimator: Literal["k1", "k3"] = "k1",
         **foreign: object,
     ) -> dict[str, float]:
-        check_foreign_inputs("kl_to_reference", foreign)
+        check_inputs("kl_to_reference", self.config_name, foreign)
         found = sequence_kl(logps, ref_logps, num_tokens, estimator=estimator)
         return {
             "kl": found.per_sequence.mean,

@@ -6,7 +6,7 @@ import datasets
 import evaluate
 
 from fedllm_data.pipeline.language import detect_languages, languages_agree
-from fedllm_eval.metrics import check_foreign_inputs
+from fedllm_eval.metrics import check_config, check_inputs
 from fedllm_eval.scoring.language_consistency import language_consistency
 
 _DESCRIPTION = """\
@@ -44,6 +44,7 @@ class LanguageConsistencyMetric(evaluate.Metric):  # type: ignore[misc]
     """Share of answers in the language of their question."""
 
     def _info(self) -> Any:
+        check_config("language_consistency", self.config_name)
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
@@ -54,7 +55,7 @@ class LanguageConsistencyMetric(evaluate.Metric):  # type: ignore[misc]
         )
 
     def _compute(self, question_languages: list[str], answers: list[str], **foreign: object) -> dict[str, float]:
-        check_foreign_inputs("language_consistency", foreign)
+        check_inputs("language_consistency", self.config_name, foreign)
         found = language_consistency(question_languages, detect_languages(answers), languages_agree)
         return {
             "language_consistency": found.overall.fraction,

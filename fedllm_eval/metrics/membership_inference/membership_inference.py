@@ -8,7 +8,7 @@ import evaluate
 import numpy as np
 
 from fedllm_data.errors import MetricError
-from fedllm_eval.metrics import check_foreign_inputs
+from fedllm_eval.metrics import check_config, check_inputs
 from fedllm_eval.scoring.epsilon_bound import MIN_UNITS, audit_epsilon
 from fedllm_eval.scoring.membership import membership
 
@@ -56,6 +56,7 @@ class MembershipInferenceMetric(evaluate.Metric):  # type: ignore[misc]
     """What a membership score gives away."""
 
     def _info(self) -> Any:
+        check_config("membership_inference", self.config_name)
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
@@ -75,7 +76,7 @@ class MembershipInferenceMetric(evaluate.Metric):  # type: ignore[misc]
         seed: int = 0,
         **foreign: object,
     ) -> dict[str, float]:
-        check_foreign_inputs("membership_inference", foreign)
+        check_inputs("membership_inference", self.config_name, foreign)
         scores, members = np.asarray(membership_scores, dtype=np.float64), np.asarray(is_member)
         if not np.isin(members, (0, 1)).all():
             raise MetricError("is_member holds other values than 0 and 1; give 1 for rows that were trained on")

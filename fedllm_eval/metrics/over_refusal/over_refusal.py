@@ -6,7 +6,7 @@ import datasets
 import evaluate
 
 from fedllm_data.pipeline.language import detect_languages
-from fedllm_eval.metrics import check_foreign_inputs
+from fedllm_eval.metrics import check_config, check_inputs
 from fedllm_eval.scoring.refusal import refusal_rate, verdicts
 
 _DESCRIPTION = """\
@@ -51,6 +51,7 @@ class OverRefusalMetric(evaluate.Metric):  # type: ignore[misc]
     """Share of harmless requests that are refused."""
 
     def _info(self) -> Any:
+        check_config("over_refusal", self.config_name)
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
@@ -62,7 +63,7 @@ class OverRefusalMetric(evaluate.Metric):  # type: ignore[misc]
     def _compute(
         self, answers: list[str], *, refusal_list: str = "curated", detect_language: bool = True, **foreign: object
     ) -> dict[str, float]:
-        check_foreign_inputs("over_refusal", foreign)
+        check_inputs("over_refusal", self.config_name, foreign)
         rate = refusal_rate(verdicts(answers, refusal_list, detect_languages(answers) if detect_language else None))
         return {
             "over_refusal": rate.refused.fraction,

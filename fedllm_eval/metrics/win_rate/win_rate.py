@@ -5,7 +5,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from fedllm_eval.metrics import check_foreign_inputs
+from fedllm_eval.metrics import check_config, check_inputs
 from fedllm_eval.scoring.length_controlled import length_controlled_win_rate
 from fedllm_eval.scoring.win_rate import average_swapped, win_rate
 
@@ -64,6 +64,7 @@ class WinRateMetric(evaluate.Metric):  # type: ignore[misc]
     """Preference for a candidate over a baseline."""
 
     def _info(self) -> Any:
+        check_config("win_rate", self.config_name)
         features = {"predictions": datasets.Value("float64")}
         if self.config_name == "swapped":
             features["swapped_predictions"] = datasets.Value("float64")
@@ -85,7 +86,12 @@ class WinRateMetric(evaluate.Metric):  # type: ignore[misc]
         baseline_lengths: list[float] | None = None,
         **foreign: object,
     ) -> dict[str, float]:
-        check_foreign_inputs("win_rate", foreign)
+        own = {
+            "swapped_predictions": swapped_predictions,
+            "candidate_lengths": candidate_lengths,
+            "baseline_lengths": baseline_lengths,
+        }
+        check_inputs("win_rate", self.config_name, {**foreign, **own})
         result: dict[str, float] = {}
         preferences: Any = predictions
         if self.config_name == "swapped":
