@@ -183,7 +183,7 @@ def _show_build(arguments: argparse.Namespace, result: "BuildResult") -> None:
         print(f"  {name.removeprefix('num_').replace('_', ' ')}: {count:,}")
     for reason, count in list(facts["rejected_reasons"].items())[:5]:
         print(f"    {count:>8,}  {reason}")
-    if "import" in facts:
+    if "import" in facts and not facts["partition"]:
         from fedllm_data.importing.import_notes import import_lines
 
         for line in import_lines(facts["import"]):

@@ -211,14 +211,12 @@ def row_of(
             row["row_id"] = _identifier(row_id)
         form = sft_columns if task == "sft" else preference_columns
         row |= form(record, MessageReader(roles or {}, changes), changes)
-        if notes is not None and row_problem(row, task) is None:
-            notes.add_row(changes)
-        return row
+        problem = row_problem(row, task)
     except _Unusable as reason:
-        return str(reason)
-    finally:
-        if notes is not None:
-            notes.add_record(fields, record)
+        row, problem = {}, str(reason)
+    if notes is not None:
+        notes.add(fields, record, None if problem else changes)
+    return row or str(problem)
 
 
 def _convert(
@@ -231,7 +229,9 @@ def _convert(
     notes: ImportNotes,
 ) -> SourceRow | Rejected:
     # Only Arrow pads: in JSON a null was written by somebody.
-    fields = without_nulls(record.fields) if record.file.endswith(_ARROW_SUFFIXES) else record.fields
+    fields = record.fields
+    if record.file.lower().endswith(_ARROW_SUFFIXES):
+        fields = {name: without_nulls(value) for name, value in fields.items()}
     row = row_of(fields, task, client_column, columns, language, roles, notes)
     if isinstance(row, str):
         return Rejected(record.file, record.line, row)

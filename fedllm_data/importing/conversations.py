@@ -118,7 +118,7 @@ class MessageReader:
                 return None
             value = found
         if isinstance(value, Mapping) and (is_certain or _is_message(value)):
-            value = [value]
+            value = _rows_of(value)
         if not isinstance(value, list):
             if not is_certain:
                 return None
@@ -337,11 +337,19 @@ def _parsed_messages(text: str, is_certain: bool) -> Any:
     return value if is_certain or is_list else None
 
 
+def _rows_of(message: Mapping[str, Any]) -> list[Any]:
+    """One message as a list, or the messages of a struct of lists, as `datasets` stores a sequence of structs."""
+    lengths = {len(value) if isinstance(value, list) else -1 for value in message.values()}
+    if len(lengths) != 1 or -1 in lengths:
+        return [message]
+    return [dict(zip(message, values, strict=True)) for values in zip(*message.values(), strict=True)]
+
+
 def _is_message(value: object) -> bool:
     if not isinstance(value, Mapping):
         return False
     has_content = any(key in value for key in (*_CONTENT_KEYS, *_CALL_KEYS))
-    return has_content and any(isinstance(value.get(key), str) for key in _ROLE_KEYS)
+    return has_content and any(isinstance(value.get(key), str | list) for key in _ROLE_KEYS)
 
 
 def _is_plain_json(content: object) -> bool:

@@ -61,10 +61,10 @@ def preference_columns(columns: RecordColumns, reader: MessageReader, changes: R
     values = {side: columns.value(side) for side in ("chosen", "rejected")}
     # One text alone that looks like messages is an answer that shows some.
     are_conversations = all(is_conversation(value) for value in values.values())
-    sides = {
-        side: reader.merged(side, _answer(columns.label(side), value, reader, are_conversations))
-        for side, value in values.items()
-    }
+    sides = {}
+    for side, value in values.items():
+        turns = reader.merged(side, _answer(columns.label(side), value, reader, are_conversations))
+        sides[side] = answered(side, turns, changes)
     shared = sides["chosen"][:-1]
     if not same_turns(shared, sides["rejected"][:-1]):
         raise Unusable("chosen and rejected: are conversations that differ before their last message")

@@ -155,4 +155,7 @@ def _call(place: str, call: object) -> dict[str, Any]:
 
 
 def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise Unusable(f"a tool, its call or its result cannot be written as JSON: {str(error)[:100]}") from None
