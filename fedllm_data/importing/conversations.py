@@ -295,8 +295,8 @@ def joined(prompt: Sequence[Turn], shared: Sequence[Turn]) -> list[Turn] | None:
         shared: what the two answers have before them.
 
     Returns:
-        The longer one where it holds the other, or both where the second goes on where the first ends. Space around
-        texts does not count.
+        The longer one where it holds the other, or both where the second goes on where the first ends or within it.
+        Space around texts does not count.
 
     >>> system, user, other = Turn("system", "Be kind"), Turn("user", "Hi"), Turn("user", "Bye")
     >>> joined([system, user], [user]) == joined([user], [system, user]) == joined([system], [user]) == [system, user]
@@ -304,15 +304,25 @@ def joined(prompt: Sequence[Turn], shared: Sequence[Turn]) -> list[Turn] | None:
     >>> joined([user], [other]) is None
     True
     """
-    for start in range(len(shared) - len(prompt) + 1):
-        if same_turns(shared[start : start + len(prompt)], prompt):
-            return list(shared)
-    for overlap in range(min(len(prompt), len(shared)), 0, -1):
-        if same_turns(prompt[-overlap:], shared[:overlap]):
-            return [*prompt, *shared[overlap:]]
-    if prompt and shared and prompt[-1].role != "user" and shared[0].role == "user":
-        return [*prompt, *shared]
-    return None if shared else list(prompt)
+    found = [
+        list(shared)
+        for start in range(len(shared) - len(prompt) + 1)
+        if same_turns(shared[start : start + len(prompt)], prompt)
+    ]
+    found += [
+        [*prompt, *shared[overlap:]]
+        for overlap in range(min(len(prompt), len(shared)), 0, -1)
+        if same_turns(prompt[-overlap:], shared[:overlap])
+    ]
+    if not shared or (prompt and prompt[-1].role != shared[0].role != "system"):
+        found.append([*prompt, *shared])
+    return next((turns for turns in found if _is_prompt(turns)), found[0] if found else None)
+
+
+def _is_prompt(turns: Sequence[Turn]) -> bool:
+    roles = [turn.role for turn in turns]
+    roles = roles[1:] if roles[:1] == ["system"] else roles
+    return roles == [("user", "assistant")[index % 2] for index in range(len(roles))] and roles[-1:] == ["user"]
 
 
 def same_turns(one: Sequence[Turn], other: Sequence[Turn]) -> bool:
