@@ -49,7 +49,7 @@ _ROLES = {
         "tool_result",
         "ipython",
     ),
-    "call": ("function_call", "tool_call"),
+    "call": ("function_call", "tool_call", "tool_calls"),
 }
 _MEANING_OF = {name: meaning for meaning, names in _ROLES.items() for name in names}
 _ROLE_KEYS = ("role", "from")

@@ -1,4 +1,4 @@
-"""Whole dialogues written as one text, whose turns are marked by words: Anthropic HH, Guanaco, Glaive.
+"""Whole dialogues written as one text, whose turns are marked: Anthropic HH, Guanaco, Glaive, ChatML.
 
 A text is taken for a dialogue only if it begins with a mark and the assistant's mark follows; anything else is plain
 text. Standard library only.
@@ -37,8 +37,14 @@ _STYLES = (
         mark=re.compile(r"(?:\A|\n)\s*(SYSTEM|USER|ASSISTANT|FUNCTION RESPONSE):"),
         answered=re.compile(r"\n\s*ASSISTANT:"),
     ),
+    # ChatML, as chat templates write it: "<|im_start|>user\n...<|im_end|>\n<|im_start|>assistant\n...<|im_end|>".
+    _Style(
+        begins=re.compile(r"\s*<\|im_start\|>"),
+        mark=re.compile(r"<\|im_start\|>(\w+)\n"),
+        answered=re.compile(r"<\|im_start\|>assistant\n"),
+    ),
 )
-_END_OF_TEXT = "<|endoftext|>"
+_ENDS = ("<|endoftext|>", "<|im_end|>")
 _SYSTEM_MARK = re.compile(r"\A\s*SYSTEM:\s*")
 
 
@@ -54,10 +60,12 @@ def dialogue_turns(text: str) -> list[tuple[str, str]] | None:
     if style is None:
         return None
     _, *pieces = style.mark.split(text)
-    return [
-        (mark, content.strip().removesuffix(_END_OF_TEXT).strip())
-        for mark, content in zip(pieces[::2], pieces[1::2], strict=True)
-    ]
+    turns = []
+    for mark, content in zip(pieces[::2], pieces[1::2], strict=True):
+        for end in _ENDS:
+            content = content.strip().removesuffix(end)
+        turns.append((mark, content.strip()))
+    return turns
 
 
 def without_mark(system: str) -> str:

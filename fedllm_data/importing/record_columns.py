@@ -176,19 +176,16 @@ class RecordColumns:
         return target if column == target else f"{target} ({column})"
 
     def _value(self, column: str) -> Any:
-        if column in self._fields or "+" not in column:
+        names = [part.strip() for part in column.split("+")]
+        if column in self._fields or len(names) == 1 or "" in names:
             return self._lookup(self._fields, column)
-        parts = []
-        for part in column.split("+"):
-            value = self._lookup(self._fields, part.strip())
-            if is_absent(value):
-                continue
-            if not isinstance(value, str):
-                raise Unusable(
-                    f"column {part.strip()[:60]!r}: must be text to be joined with others, got {type_name(value)}"
-                )
-            parts.append(value)
-        return JOINT.join(parts)
+        texts = []
+        for name in names:
+            value = self._lookup(self._fields, name)
+            if not (is_absent(value) or isinstance(value, str)):
+                raise Unusable(f"column {name[:60]!r}: must be text to be joined with others, got {type_name(value)}")
+            texts += [] if is_absent(value) else [value]
+        return JOINT.join(texts)
 
 
 def ambiguity(what: str, columns: list[str], settings: list[str]) -> str:

@@ -93,10 +93,10 @@ def _is_conversation(columns: RecordColumns) -> bool:
         return True
     if any(columns.is_named(target) for target in ("instruction", "response", "input")):
         return False
-    if not is_absent(columns.own_value("messages")):
-        return True
-    if not any(is_absent(columns.own_value(target)) for target in ("instruction", "response")):
-        return False
+    own = columns.own_value("messages")
+    is_pair = not any(is_absent(columns.own_value(target)) for target in ("instruction", "response"))
+    if is_pair or not is_absent(own):
+        return is_conversation(own) or not is_pair
     conversations = columns.candidates("messages", is_conversation)
     has_null = conversations == ["messages"]
     conversations = [] if has_null else conversations

@@ -55,7 +55,7 @@ def test_no_column_is_ever_unnamed(records):
 def test_a_column_counts_in_the_rows_that_left_its_value():
     notes = ImportNotes(["who"])
     alone = {"who": "a", "instruction": "Q", "response": "A"}
-    for fields in (alone, {**alone, "messages": "[]"}, {**alone, "note": "x"}, {**alone, "note": " "}):
+    for fields in (alone, {**alone, "note": "x"}, {**alone, "note": " "}, {**alone, "note": "y", "response": ""}):
         row_of(fields, "sft", "who", notes=notes)
     assert notes.facts()["unused_columns"] == {"note": 1}
 

@@ -71,11 +71,13 @@ def test_every_form_of_a_conversation_gives_the_same_messages(turns, data):
 def test_texts_with_marked_turns_are_read_as_they_were_written(turns):
     turns = [{**turn, "content": turn["content"].strip()} for turn in turns if turn["role"] != "system"]
     marks = {
-        "user": ("\n\nHuman:", "### Human:", "\n\n\nUSER:"),
-        "assistant": ("\n\nAssistant:", "### Assistant:", "\n\n\nASSISTANT:"),
+        "user": ("\n\nHuman:", "### Human:", "\n\n\nUSER:", "<|im_end|>\n<|im_start|>user\n"),
+        "assistant": ("\n\nAssistant:", "### Assistant:", "\n\n\nASSISTANT:", "<|im_end|>\n<|im_start|>assistant\n"),
     }
-    for style in range(3):
-        text = "".join(f"{marks[turn['role']][style]} {turn['content']}" for turn in turns)
+    for style in range(4):
+        text = "".join(f"{marks[turn['role']][style]} {turn['content']}" for turn in turns).removeprefix(
+            "<|im_end|>\n"
+        )
         assert messages_of(text) == turns
         pair = {"who": "a", "chosen": text, "rejected": text + " not"}
         row = row_of(pair, "preference", "who")

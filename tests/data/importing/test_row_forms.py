@@ -144,6 +144,18 @@ def test_columns_are_joined_and_blank_ones_left_out():
     assert reason == "column 'body': must be text to be joined with others, got list"
 
 
+def test_a_plus_in_a_name_is_part_of_it():
+    row, unused = row_and_unused({"c++": "Q", "answer": "A"}, "sft", {"instruction": "c++"})
+    assert contents(row["messages"]) == ["Q", "A"]
+    assert unused == set()
+
+
+def test_a_column_called_messages_that_holds_none_gives_way_to_instruction_and_response():
+    row, unused = row_and_unused({"instruction": "Q", "response": "A", "messages": "3"}, "sft")
+    assert contents(row["messages"]) == ["Q", "A"]
+    assert unused == {"messages"}
+
+
 def test_an_input_is_left_out_where_it_is_asked_to_be():
     row, unused = row_and_unused({"instruction": "Q", "input": "x", "output": "A"}, "sft", {"input": ""})
     assert contents(row["messages"]) == ["Q", "A"]
