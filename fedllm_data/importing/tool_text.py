@@ -2,9 +2,10 @@
 
 The calls of an assistant follow its text, a call in `<tool_call>` tags; results come from the user, in
 `<tool_response>` tags; the tools that a row lists end its system message. This is what the chat templates of Qwen 2.5
-and Qwen 3 make of structured calls, character by character, so for these bases nothing differs; bases whose templates
-write calls in another form learn this one. An Arrow column cannot keep the structure itself: it pads the arguments of
-every call with nulls for the names that only other calls use.
+and Qwen 3 make of structured calls, character by character, so for these bases nothing differs. Bases whose templates
+write calls in another form learn this one; templates that know no tools, such as SmolLM2's, would leave calls out.
+An Arrow column cannot keep the structure itself: it pads the arguments of every call with nulls for the names that
+only other calls use.
 """
 
 import ast
