@@ -11,7 +11,8 @@ from typing import Any
 
 from fedllm_data.build import BuildResult, build
 from fedllm_data.errors import ConfigError
-from fedllm_data.importing.conversations import ROLE_MEANINGS, MessageReader, RowChanges
+from fedllm_data.importing.conversation_turns import RowChanges
+from fedllm_data.importing.conversations import ROLE_MEANINGS, MessageReader
 from fedllm_data.importing.import_notes import ImportNotes, check_max_rejected_fraction, refuse_common_failure
 from fedllm_data.importing.record_columns import RecordColumns, WatchedFields
 from fedllm_data.importing.record_columns import Unusable as _Unusable

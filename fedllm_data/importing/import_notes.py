@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fedllm_data.errors import ConfigError, SourceError
-from fedllm_data.importing.conversations import RowChanges
+from fedllm_data.importing.conversation_turns import RowChanges
 from fedllm_data.importing.record_columns import RecordColumns, WatchedFields, is_absent
 
 if TYPE_CHECKING:

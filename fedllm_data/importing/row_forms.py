@@ -11,15 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from fedllm_data.importing.conversations import (
-    MessageReader,
-    RowChanges,
-    Turn,
-    answered,
-    is_conversation,
-    joined,
-    same_turns,
-)
+from fedllm_data.importing.conversation_turns import RowChanges, Turn, answered, joined, same_turns
+from fedllm_data.importing.conversations import MessageReader, is_conversation
 from fedllm_data.importing.dialogue_text import dialogue_turns, without_mark
 from fedllm_data.importing.record_columns import (
     JOINT,
@@ -67,7 +60,10 @@ def preference_columns(columns: RecordColumns, reader: MessageReader, changes: R
         sides[side] = answered(side, turns, changes)
     shared = sides["chosen"][:-1]
     if not same_turns(shared, sides["rejected"][:-1]):
-        raise Unusable("chosen and rejected: are conversations that differ before their last message")
+        raise Unusable(
+            "chosen and rejected: are conversations that differ before their last message; a pair is two answers to "
+            "one prompt"
+        )
     whole = joined(_prompt(columns, reader, is_needed=not shared), shared)
     if whole is None:
         raise Unusable(

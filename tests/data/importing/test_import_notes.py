@@ -13,7 +13,7 @@ from fedllm_data.cards.card import write_card
 from fedllm_data.cli import main
 from fedllm_data.errors import ConfigError, SourceError
 from fedllm_data.importer import import_files, row_of
-from fedllm_data.importing.conversations import RowChanges
+from fedllm_data.importing.conversation_turns import RowChanges
 from fedllm_data.importing.import_notes import ImportNotes, import_lines
 from fedllm_data.importing.record_columns import RecordColumns, WatchedFields
 
