@@ -109,6 +109,8 @@ class MessageReader:
             raise Unusable(f"{name}: must be a list of messages, got {type_name(value)}")
         if not value:
             raise Unusable(f"{name}: is an empty list")
+        # `datasets` stores messages whose fields differ as JSON texts.
+        value = [_parsed_messages(item, False) or item if isinstance(item, str) else item for item in value]
         if is_certain and all(isinstance(text, str) for text in value):
             return [Turn(("user", "assistant")[index % 2], text) for index, text in enumerate(value)]
         return [turn for index, message in enumerate(value) for turn in self._turns(f"{name}[{index}]", message)]

@@ -73,12 +73,11 @@ def calls_of(place: str, value: object) -> list[dict[str, Any]]:
     >>> calls_of("messages[1]", {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}})
     [{'name': 'f', 'arguments': {'x': 1}}]
     """
-    if isinstance(value, str):
-        try:
-            value = parsed(value)
-        except ValueError as error:
-            raise Unusable(f"{place}: the tool call {error}") from None
-    calls = value if isinstance(value, list) else [value]
+    try:
+        value = parsed(value) if isinstance(value, str) else value
+        calls = [_decoded(call) for call in (value if isinstance(value, list) else [value])]
+    except ValueError as error:
+        raise Unusable(f"{place}: the tool call {error}") from None
     return [_call(place, call) for call in calls]
 
 
@@ -114,7 +113,7 @@ def tools_of(value: object) -> list[Mapping[str, Any]] | None:
     try:
         value = parsed(value) if isinstance(value, str) else value
         listed = value if isinstance(value, list) else [value]
-        tools = [parsed(tool) if isinstance(tool, str) else tool for tool in listed]
+        tools = [_decoded(tool) for tool in listed]
     except ValueError:
         return None
     found = [tool for tool in tools if isinstance(tool, Mapping) and ("name" in tool or "function" in tool)]
@@ -141,12 +140,26 @@ def without_nulls(value: Any) -> Any:
     return [without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
+def _decoded(tool: Any) -> Any:
+    """A tool or a call whose parts may be JSON texts, as `datasets` stores those whose fields differ."""
+    tool = parsed(tool) if isinstance(tool, str) else tool
+    if not isinstance(tool, Mapping):
+        return tool
+    decoded = dict(tool)
+    for name in ("function", "parameters"):
+        if isinstance(decoded.get(name), str) and decoded[name].lstrip().startswith("{"):
+            decoded[name] = parsed(decoded[name])
+    if isinstance(decoded.get("function"), Mapping):
+        decoded["function"] = _decoded(decoded["function"])
+    return decoded
+
+
 def _call(place: str, call: object) -> dict[str, Any]:
     if isinstance(call, Mapping) and isinstance(call.get("function"), Mapping):
         call = call["function"]
     if not isinstance(call, Mapping) or not isinstance(call.get("name"), str):
         raise Unusable(f"{place}: a tool call must have a name and arguments, got {type_name(call)}")
-    arguments = call.get("arguments", call.get("parameters"))
+    arguments = call["arguments"] if call.get("arguments") is not None else call.get("parameters")
     if isinstance(arguments, str):
         try:
             arguments = parsed(arguments) if arguments.strip() else {}

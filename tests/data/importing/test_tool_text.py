@@ -159,6 +159,22 @@ def test_nulls_with_which_arrow_pads_arguments_are_no_arguments(tmp_path):
     }
 
 
+def test_messages_that_datasets_stores_as_json_are_read(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    rows = [
+        {"who": "a", "messages": [*TWO_CALLS[:-2], {"role": "user", "content": f"{index}"}, TOLD], "tools": TOOLS}
+        for index in range(3)
+    ]
+    # A tool whose answer is data, so that no common type fits the messages.
+    rows[0]["messages"][3] = {"role": "tool", "content": [{"type": "text", "text": "snow"}]}
+    datasets.Dataset.from_list(rows, on_mixed_types="use_json").to_parquet(tmp_path / "rows.parquet")
+    assert isinstance(pq.read_table(tmp_path / "rows.parquet")["messages"][0].as_py()[0], str)
+    import_files([tmp_path / "rows.parquet"], tmp_path / "repo", task="sft", client_column="who", unfiltered=True)
+    stored = [row["messages"] for row in load_clients(tmp_path / "repo", "train").rows]
+    wanted = [row_of(row, "sft", "who")["messages"] for row in rows]
+    assert sorted(map(str, stored)) == sorted(map(str, wanted))
+
+
 def test_a_null_that_somebody_wrote_into_json_is_kept():
     value = [ASKED, {"role": "assistant", "content": None, "tool_calls": [call("time", zone=None)]}]
     row = row_of({"who": "a", "messages": value}, "sft", "who")
