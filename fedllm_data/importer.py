@@ -44,7 +44,6 @@ TARGETS: dict[Task, tuple[str, ...]] = {
 
 _BY_MAPPING_ONLY = ("row_id",)
 """Columns of these names are used only where `columns` says so: foreign ids are seldom unique."""
-
 _ARROW_SUFFIXES = (".parquet", ".arrow", ".feather")
 
 
@@ -170,6 +169,7 @@ def import_files(
 
 
 def _check_forms(columns: Mapping[str, str], roles: Mapping[str, str]) -> None:
+    """Refuse two forms of a row at once, and roles that mean nothing."""
     for target in ("instruction", "response", "input"):
         if columns.get("messages") and columns.get(target):
             raise ConfigError(

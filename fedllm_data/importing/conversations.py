@@ -60,7 +60,8 @@ _ROLE_KEYS = ("role", "from")
 _CALL_KEYS = ("function_call", "tool_calls")
 _CONTENT_KEYS = ("content", "value", "text")
 """In order: `text` counts only where there is neither of the others."""
-_TEXT_PARTS = ("text", "input_text", "output_text")
+_TEXT_PARTS = ("text", "input_text", "output_text", None)
+"""Types of parts that are text; a part that states no type is one by its `text`."""
 _NESTED = re.compile(r"\s*[\[{]")
 _MESSAGE_LIKE = re.compile(r"\s*(?:\[\s*)?\{")
 

@@ -33,7 +33,7 @@ CHANGES = {
     "dialogue_text": "a text with marked turns (Human: ... Assistant: ...) was read as a conversation",
 }
 """What can be changed in a row, in words."""
-_MOST_COLUMNS = 40
+_MOST_COLUMNS = 200
 
 
 class ImportNotes:

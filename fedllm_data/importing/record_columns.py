@@ -9,7 +9,16 @@ import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
-__all__ = ["JOINT", "OTHER_NAMES", "RecordColumns", "Unusable", "WatchedFields", "is_absent", "type_name"]
+__all__ = [
+    "JOINT",
+    "OTHER_NAMES",
+    "RecordColumns",
+    "Unusable",
+    "WatchedFields",
+    "ambiguity",
+    "is_absent",
+    "type_name",
+]
 
 JOINT = "\n\n"
 """Between texts that become one: joined columns, an instruction and its input, turns of one role."""

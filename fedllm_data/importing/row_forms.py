@@ -14,14 +14,7 @@ from typing import Any
 from fedllm_data.importing.conversation_turns import RowChanges, Turn, answered, joined, same_turns
 from fedllm_data.importing.conversations import MessageReader, is_conversation
 from fedllm_data.importing.dialogue_text import dialogue_turns, without_mark
-from fedllm_data.importing.record_columns import (
-    JOINT,
-    RecordColumns,
-    Unusable,
-    ambiguity,
-    is_absent,
-    type_name,
-)
+from fedllm_data.importing.record_columns import JOINT, RecordColumns, Unusable, ambiguity, is_absent, type_name
 from fedllm_data.importing.tool_text import tools_of, tools_text
 
 __all__ = ["preference_columns", "sft_columns"]
@@ -41,8 +34,8 @@ def sft_columns(columns: RecordColumns, reader: MessageReader, changes: RowChang
         Unusable: if the record makes no row, with the reason.
     """
     if _is_conversation(columns):
-        turns = reader.conversation(columns.label("messages"), columns.value("messages"), is_certain=True) or []
-        turns = reader.merged("messages", turns)
+        value = columns.value("messages")
+        turns = reader.conversation("messages", value, is_certain=True) or []
     else:
         turns = _exchange(columns, reader)
     turns = _with_system(columns, reader.merged("messages", turns), changes)
@@ -116,7 +109,7 @@ def _is_conversation(columns: RecordColumns) -> bool:
 
 
 def _exchange(columns: RecordColumns, reader: MessageReader) -> list[Turn]:
-    """An instruction, which may be a whole conversation up to the response as chat logs often store it, and that."""
+    """An instruction, which chat logs often store as the whole conversation before the response, and the response."""
     instruction = columns.value("instruction")
     turns = _history(columns, reader, "instruction", instruction)
     if turns[-1].role != "user":

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from fedllm_data.check import check_repo
 from fedllm_data.clients import load_clients
 from fedllm_data.importer import import_files, row_of
 from fedllm_data.importing.import_notes import ImportNotes
@@ -152,6 +153,7 @@ def test_nulls_with_which_arrow_pads_arguments_are_no_arguments(tmp_path):
     padded = pq.read_table(tmp_path / "calls.parquet").to_pylist()
     assert padded[0]["messages"][1]["tool_calls"][0]["function"]["arguments"] == {"city": "Zürich", "zone": None}
     import_files([tmp_path / "calls.parquet"], tmp_path / "repo", task="sft", client_column="who", unfiltered=True)
+    assert check_repo(tmp_path / "repo") == []
     said = {row["messages"][-1]["content"] for row in load_clients(tmp_path / "repo", "train").rows}
     assert said == {
         '<tool_call>\n{"name": "weather", "arguments": {"city": "Zürich"}}\n</tool_call>',
