@@ -25,8 +25,8 @@ JOINT = "\n\n"
 
 OTHER_NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
     "messages": (("conversations", "conversation", "dialogue", "dialog", "chat", "text"),),
-    "instruction": (("prompt", "question", "query"), ("input",)),
-    "response": (("output", "completion", "answer"),),
+    "instruction": (("prompt", "question", "query"), ("input", "inputs")),
+    "response": (("output", "completion", "answer", "targets"),),
     "system": (("system_prompt",),),
     "prompt": (("instruction", "question", "query"), ("conversations", "conversation", "messages"), ("input",)),
     "input": (("context",),),

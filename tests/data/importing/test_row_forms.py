@@ -24,6 +24,9 @@ SFT = {
     "open orca": ({"id": 1, "system_prompt": "S", "question": "Q", "response": "A"}, ["S", "Q", "A"], {"id"}),
     "trl, plain": ({"prompt": "The sky is", "completion": " blue."}, ["The sky is", " blue."], set()),
     "trl, conversational": ({"prompt": [HI], "completion": [HELLO]}, ["Hi", "Hello"], set()),
+    "aya": ({"inputs": "Q", "targets": "A", "user_id": "b"}, ["Q", "A"], {"user_id"}),
+    "lima": ({"conversations": ["Hi", "Hello"], "source": "x"}, ["Hi", "Hello"], {"source"}),
+    "hh for sft": ({"prompt": "\n\nHuman: Hi\n\nAssistant:", "response": " Hello"}, ["Hi", " Hello"], set()),
     "gsm8k": ({"question": "Q", "answer": "A"}, ["Q", "A"], set()),
     "ultrachat": (
         {"prompt": "Hi", "prompt_id": "1", "messages": [HI, HELLO]},
