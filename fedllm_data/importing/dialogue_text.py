@@ -22,8 +22,8 @@ _STYLES = (
     # Bai et al. 2022, arXiv:2204.05862: "\n\nHuman: ...\n\nAssistant: ...".
     _Style(
         begins=re.compile(r"\s*Human:"),
-        mark=re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):"),
-        answered=re.compile(r"\n\nAssistant:"),
+        mark=re.compile(r"(?:\A\s*|(?:\r?\n){2})(Human|Assistant):"),
+        answered=re.compile(r"(?:\r?\n){2}Assistant:"),
     ),
     # OpenAssistant-Guanaco: "### Human: ...### Assistant: ...".
     _Style(

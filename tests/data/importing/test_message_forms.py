@@ -188,6 +188,10 @@ def test_keys_of_messages_that_say_something_are_named():
     assert notes.facts()["unused_message_keys"] == {"reasoning_content": 1, "weight": 1}
 
 
+def test_dialogues_with_line_ends_of_windows_are_read():
+    assert messages_of("\r\n\r\nHuman: Hi\r\n\r\nAssistant: Hello") == [HI, HELLO]
+
+
 def test_an_answer_that_shows_messages_stays_text():
     shown = json.dumps([HELLO])
     row = row_of({"who": "a", "instruction": "Show me one", "response": shown}, "sft", "who")
