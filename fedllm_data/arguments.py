@@ -50,7 +50,22 @@ def make_parser(commands_by_name: Mapping[str, Callable[[argparse.Namespace], No
         action="append",
         default=[],
         metavar="TARGET=COL,...",
-        help="what your columns are called, such as instruction=question,response=answer",
+        help="what your columns are called, such as instruction=question,response=answer; instruction=title+body joins"
+        " two columns, input= leaves one out",
+    )
+    importing.add_argument(
+        "--roles",
+        action="append",
+        default=[],
+        metavar="NAME=ROLE,...",
+        help="what the roles of your messages mean, such as customer=user,agent=assistant",
+    )
+    importing.add_argument(
+        "--max-rejected-fraction",
+        type=float,
+        default=0.1,
+        metavar="F",
+        help="stop where one reason rejects more than this fraction of the rows (0.1); 1 never stops",
     )
     importing.add_argument("--name", help="name of the corpus; by default that of the output folder")
     importing.add_argument("--language", metavar="CODE", help="ISO 639 code of rows without a language column")

@@ -25,7 +25,7 @@ from fedllm_data.pipeline.filters import (
     remove_ties,
     remove_unwanted,
 )
-from fedllm_data.pipeline.load import LoadSettings, load_rows
+from fedllm_data.pipeline.load import Loaded, LoadSettings, load_rows
 from fedllm_data.pipeline.record import (
     describe_clients,
     describe_file,
@@ -81,6 +81,7 @@ def build(
     options: dict[str, str] | None = None,
     memory_limit: str = "256MB",
     progress: Callable[[str, int], None] = lambda step, count: None,
+    look_at: Callable[[Loaded, int], dict[str, Any]] = lambda loaded, num_valid: {},
     finish: Callable[[Path, dict[str, Any]], None] = lambda folder, facts: None,
 ) -> BuildResult:
     """Build a client repo; equal arguments and versions give a byte-identical folder.
@@ -98,6 +99,8 @@ def build(
         options: the source's own options.
         memory_limit: what DuckDB may hold before it spills to disk (tried with 1.6 GB of text).
         progress: called with the step and a count of rows while the build goes on.
+        look_at: called with what was met while all rows were read and the number that can be used; raises to stop
+            before anything is made of them, and returns facts for `build.json`.
         finish: called with the complete folder and the facts before the folder is put in place, to add what belongs
             to it, such as the report: a kill leaves all of it or nothing.
 
@@ -144,6 +147,7 @@ def build(
         loaded = load_rows(connection, source, items, settings, folder / "rejected.jsonl", progress)
         counts = {"num_rejected": loaded.reasons.total(), "num_valid": count(connection, "facts")}
         _check_any_left(source, folder, counts, "could be used; look at the source, its format and its options")
+        looked = look_at(loaded, counts["num_valid"])
 
         counts |= remove_unwanted(connection, filters)
         counts |= remove_ties(connection, filters.keep_duplicates)
@@ -191,6 +195,7 @@ def build(
             "partition": None,
             "counts": counts,
             "rejected_reasons": dict(sorted(loaded.reasons.items(), key=lambda item: (-item[1], item[0]))),
+            **looked,
             "split_rule": SPLIT_RULE_OF_ALL if split_counts.pop("is_grouped", 0) else SPLIT_RULE,
             "split_fractions": {"unseen_clients": UNSEEN_FRACTION, "test_conversations": TEST_FRACTION},
             "split_counts": split_counts,

@@ -92,6 +92,7 @@ def _import(arguments: argparse.Namespace) -> None:
     from fedllm_data.source import Filters
 
     columns = pairs_of([pair for text in arguments.columns for pair in text.split(",")], "--columns")
+    roles = pairs_of([pair for text in arguments.roles for pair in text.split(",")], "--roles")
     with _progress() as progress:
         result = import_files(
             arguments.files,
@@ -101,6 +102,8 @@ def _import(arguments: argparse.Namespace) -> None:
             columns=columns,
             name=arguments.name,
             language=arguments.language,
+            roles=roles,
+            max_rejected_fraction=arguments.max_rejected_fraction,
             licence=arguments.licence,
             attribution=arguments.attribution,
             gate=arguments.gate,
@@ -181,6 +184,11 @@ def _show_build(arguments: argparse.Namespace, result: "BuildResult") -> None:
         print(f"  {name.removeprefix('num_').replace('_', ' ')}: {count:,}")
     for reason, count in list(facts["rejected_reasons"].items())[:5]:
         print(f"    {count:>8,}  {reason}")
+    if "import" in facts and not facts["partition"]:
+        from fedllm_data.importing.import_notes import import_lines
+
+        for line in import_lines(facts["import"]):
+            print(f"  {line}")
     if result.num_rejected:
         print(f"  every rejected row: {result.folder / 'rejected.jsonl'}")
     print(f"  folder: {result.folder}" if arguments.no_report else f"  report: {result.folder / 'report.html'}")

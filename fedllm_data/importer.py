@@ -1,32 +1,39 @@
 """Make a client repo of anybody's files: CSV, TSV, JSON lines, JSON or Parquet with a client column.
 
-Three shapes are taken as they are: `instruction` and `response` (with an optional `system`), `messages`, and `prompt`,
-`chosen` and `rejected`; `columns` names the columns of others. Message lists may be JSON text or, as pandas writes
-them into CSV files, the Python literal of a list; nothing is ever evaluated beyond literals.
+The forms of public files are recognised (`importing/row_forms.py`); `columns` names the columns of others. Message
+lists may be JSON text or, as pandas writes them into CSV files, the Python literal of a list; nothing is evaluated
+beyond literals. Columns that are not used are named, and an import stops where one reason rejects many rows.
 """
 
-import ast
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fedllm_data.build import BuildResult, build
 from fedllm_data.errors import ConfigError
+from fedllm_data.importing.conversation_turns import RowChanges
+from fedllm_data.importing.conversations import ROLE_MEANINGS, MessageReader
+from fedllm_data.importing.import_notes import ImportNotes, check_max_rejected_fraction, refuse_common_failure
+from fedllm_data.importing.record_columns import RecordColumns, Unusable, WatchedFields
+from fedllm_data.importing.row_forms import preference_columns, sft_columns
+from fedllm_data.importing.tool_text import without_nulls
 from fedllm_data.licences import read_licence
-from fedllm_data.schema import UNDETERMINED, Task
+from fedllm_data.pipeline.load import Loaded
+from fedllm_data.schema import UNDETERMINED, Task, row_problem
 from fedllm_data.source import Filters, Rejected, Source, SourceRow
 from fedllm_data.upstream.records import Record, data_files, read_records
 
 __all__ = ["TARGETS", "import_files", "row_of"]
 
 TARGETS: dict[Task, tuple[str, ...]] = {
-    "sft": ("instruction", "response", "system", "messages", "language", "row_id"),
+    "sft": ("instruction", "input", "response", "system", "messages", "tools", "language", "row_id"),
     "preference": (
         "prompt",
+        "input",
         "chosen",
         "rejected",
         "system",
+        "tools",
         "chosen_model",
         "rejected_model",
         "language",
@@ -37,11 +44,7 @@ TARGETS: dict[Task, tuple[str, ...]] = {
 
 _BY_MAPPING_ONLY = ("row_id",)
 """Columns of these names are used only where `columns` says so: foreign ids are seldom unique."""
-_SHARE_GPT_ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
-
-
-class _Unusable(Exception):
-    """A record that cannot become a row, with the reason."""
+_ARROW_SUFFIXES = (".parquet", ".arrow", ".feather")
 
 
 def import_files(
@@ -53,6 +56,8 @@ def import_files(
     columns: Mapping[str, str] | None = None,
     name: str | None = None,
     language: str | None = None,
+    roles: Mapping[str, str] | None = None,
+    max_rejected_fraction: float = 0.1,
     licence: str = "",
     attribution: str = "",
     gate: str = "",
@@ -72,10 +77,13 @@ def import_files(
         out: the folder to make.
         task: sft or preference.
         client_column: the column that tells whose row it is.
-        columns: what the columns are called, where they are not called as in `TARGETS`: target to column; an empty
-            name leaves a target out.
+        columns: what the columns are called, where they are not called as in `TARGETS`: target to column; `a+b` joins
+            the texts of two columns by a blank line, and an empty name leaves a target out.
         name: name of the corpus; None takes the name of `out`.
         language: ISO 639 code of all rows, where no column tells it.
+        roles: what the roles of messages mean, where the files have names of their own: name to user, assistant,
+            system, tool or call.
+        max_rejected_fraction: stop where one reason rejects more than this fraction of the rows; 1 never stops.
         licence: identifier as on the Hub (cc-by-4.0, ...), in any spelling, or the licence's name; empty where
             unknown.
         attribution: whom to credit.
@@ -90,8 +98,8 @@ def import_files(
         finish: called with the complete folder and the facts before the folder is put in place.
 
     Raises:
-        ConfigError: if `columns` names an unknown target, or the output cannot be written.
-        SourceError: if a file cannot be read, or no rows are left.
+        ConfigError: if `columns` names an unknown target or two forms, or the output cannot be written.
+        SourceError: if a file cannot be read, one reason rejects too many rows, or no rows are left.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as place:
@@ -100,7 +108,9 @@ def import_files(
     ...     import_files([path], Path(place, "repo"), task="sft", client_column="who").num_rows
     {'train': 1, 'test': 1}
     """
-    columns = dict(columns or {})
+    columns, roles = dict(columns or {}), dict(roles or {})
+    _check_forms(columns, roles)
+    check_max_rejected_fraction(max_rejected_fraction)
     unknown = sorted(set(columns) - set(TARGETS[task]))
     if unknown:
         raise ConfigError(
@@ -113,10 +123,19 @@ def import_files(
     if not paths:
         raise ConfigError("there is no file to import; name at least one")
 
+    notes = ImportNotes([client_column, *columns.values()])
+
     def read(path: Path | None, seed: int, options: dict[str, str]) -> Iterator[SourceRow | Rejected]:
         for file in paths:
             for item in read_records(file):
-                yield _convert(item, task, client_column, columns, language) if isinstance(item, Record) else item
+                if isinstance(item, Record):
+                    yield _convert(item, task, client_column, columns, language, roles, notes)
+                else:
+                    yield item
+
+    def look_at(loaded: Loaded, num_valid: int) -> dict[str, Any]:
+        refuse_common_failure(loaded, num_valid, max_rejected_fraction)
+        return {"import": notes.facts()}
 
     names = ", ".join(path.name for path in paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
     source = Source(
@@ -145,8 +164,22 @@ def import_files(
         scrub=scrub,
         memory_limit=memory_limit,
         progress=progress,
+        look_at=look_at,
         finish=finish,
     )
+
+
+def _check_forms(columns: Mapping[str, str], roles: Mapping[str, str]) -> None:
+    """Refuse two forms of a row at once, and roles that mean nothing."""
+    for target in ("instruction", "response", "input"):
+        if columns.get("messages") and columns.get(target):
+            raise ConfigError(
+                f"--columns names both messages and {target}; a row is a conversation or an instruction with its "
+                "response: leave one out"
+            )
+    for name, meaning in roles.items():
+        if meaning not in ROLE_MEANINGS:
+            raise ConfigError(f"--roles {name[:40]}={meaning[:40]} means none of {', '.join(ROLE_MEANINGS)}")
 
 
 def row_of(
@@ -155,17 +188,21 @@ def row_of(
     client_column: str,
     columns: Mapping[str, str] | None = None,
     language: str | None = None,
+    roles: Mapping[str, str] | None = None,
+    notes: ImportNotes | None = None,
 ) -> dict[str, Any] | str:
     """Return a raw record as a schema row, or the reason why it cannot be one.
 
-    What the row then holds is judged by `schema.row_problem`.
+    What the row then holds is judged by `schema.row_problem`. `notes` counts what was not used and what was changed.
 
     >>> row_of({"who": 7, "q": "Hi", "response": "Hello"}, "sft", "who", {"instruction": "q"})["client_id"]
     '7'
     >>> row_of({"who": 7, "response": "Hello"}, "sft", "who")
-    "column 'instruction' is missing; the columns are 'who', 'response'"
+    "column 'instruction' is missing; the columns are 'who', 'response'; name it with --columns instruction=COLUMN"
     """
     columns = columns or {}
+    fields, changes = WatchedFields(fields), RowChanges()
+    record = RecordColumns(fields, columns, _get, taken=[client_column])
     try:
         row = {
             "client_id": _identifier(_get(fields, client_column)),
@@ -174,128 +211,39 @@ def row_of(
         row_id = _optional(fields, columns, "row_id")
         if row_id is not None:
             row["row_id"] = _identifier(row_id)
-        return row | (_sft_columns(fields, columns) if task == "sft" else _preference_columns(fields, columns))
-    except _Unusable as reason:
-        return str(reason)
+        form = sft_columns if task == "sft" else preference_columns
+        row |= form(record, MessageReader(roles or {}, changes), changes)
+        problem = row_problem(row, task)
+    except Unusable as reason:
+        row, problem = {}, str(reason)
+    if notes is not None:
+        notes.add(fields, record, None if problem else changes)
+    return row or str(problem)
 
 
 def _convert(
-    record: Record, task: Task, client_column: str, columns: Mapping[str, str], language: str | None
+    record: Record,
+    task: Task,
+    client_column: str,
+    columns: Mapping[str, str],
+    language: str | None,
+    roles: Mapping[str, str],
+    notes: ImportNotes,
 ) -> SourceRow | Rejected:
-    row = row_of(record.fields, task, client_column, columns, language)
+    # Only Arrow pads: in JSON a null was written by somebody.
+    fields = record.fields
+    if record.file.lower().endswith(_ARROW_SUFFIXES):
+        fields = {name: without_nulls(value) for name, value in fields.items()}
+    row = row_of(fields, task, client_column, columns, language, roles, notes)
     if isinstance(row, str):
         return Rejected(record.file, record.line, row)
     return SourceRow(row, record.file, record.line)
 
 
-def _sft_columns(fields: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
-    has_messages = columns.get("messages", "messages") in fields or "messages" in columns
-    if has_messages and "instruction" not in columns and "response" not in columns:
-        messages = _messages("messages", _get(fields, columns.get("messages", "messages")))
-    else:
-        # An instruction may be a whole conversation up to the response, as chat logs often store it.
-        instruction = _get(fields, columns.get("instruction", "instruction"))
-        messages = _conversation("instruction", instruction) or [
-            {"role": "user", "content": _text(fields, columns, "instruction")}
-        ]
-        messages.append({"role": "assistant", "content": _text(fields, columns, "response")})
-    return {"messages": _with_system(fields, columns, messages)}
-
-
-def _preference_columns(fields: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
-    chosen, rejected = (_answer(name, _get(fields, columns.get(name, name))) for name in ("chosen", "rejected"))
-    if len(chosen) > 1 or len(rejected) > 1:
-        # Whole conversations: what they share before the last turn is the prompt.
-        if chosen[:-1] != rejected[:-1]:
-            raise _Unusable("chosen and rejected: are conversations that differ before their last message")
-        prompt, chosen, rejected = chosen[:-1], chosen[-1:], rejected[-1:]
-    else:
-        value = _get(fields, columns.get("prompt", "prompt"))
-        prompt = _conversation("prompt", value) or [{"role": "user", "content": _as_text("prompt", value)}]
-    row: dict[str, Any] = {
-        "prompt": _with_system(fields, columns, prompt),
-        "chosen": chosen,
-        "rejected": rejected,
-    }
-    for name in ("chosen_model", "rejected_model"):
-        value = _optional(fields, columns, name)
-        row[name] = None if value is None else _as_text(name, value)
-    return row
-
-
-def _answer(name: str, value: object) -> list[dict[str, Any]]:
-    return _conversation(name, value) or [{"role": "assistant", "content": _as_text(name, value)}]
-
-
-def _conversation(name: str, value: object) -> list[dict[str, Any]] | None:
-    """A message list, given as such or as the text of one; None where the value is ordinary text."""
-    if isinstance(value, list):
-        return _messages(name, value)
-    if isinstance(value, str) and value.lstrip().startswith("[{"):
-        try:
-            return _messages(name, value)
-        except _Unusable:
-            return None
-    return None
-
-
-def _messages(name: str, value: object) -> list[dict[str, Any]]:
-    if isinstance(value, str):
-        value = _parsed(name, value)
-    if not isinstance(value, list):
-        raise _Unusable(f"{name}: must be a list of messages, got {_type_name(value)}")
-    return [_message(name, index, message) for index, message in enumerate(value)]
-
-
-def _parsed(name: str, text: str) -> object:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        return ast.literal_eval(text.strip())
-    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
-        raise _Unusable(f"{name}: is neither JSON nor a Python literal") from None
-
-
-def _message(name: str, index: int, message: object) -> dict[str, Any]:
-    """Role and content alone: what else a message carries (names, null tool calls) has no place in the schema."""
-    if isinstance(message, Mapping) and {"role", "content"} <= set(message):
-        return {"role": message["role"], "content": message["content"]}
-    if isinstance(message, Mapping) and {"from", "value"} <= set(message):
-        role = message["from"]
-        return {"role": _SHARE_GPT_ROLES.get(str(role), role), "content": message["value"]}
-    raise _Unusable(f"{name}[{index}]: must have role and content")
-
-
-def _with_system(
-    fields: Mapping[str, Any], columns: Mapping[str, str], messages: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    system = _optional(fields, columns, "system")
-    if system is None or system == "" or (messages and messages[0]["role"] == "system"):
-        return messages
-    return [{"role": "system", "content": _as_text("system", system)}, *messages]
-
-
-def _text(fields: Mapping[str, Any], columns: Mapping[str, str], target: str) -> str:
-    column = columns.get(target, target)
-    return _as_text(target if column == target else f"{target} ({column})", _get(fields, column))
-
-
-def _as_text(name: str, value: object) -> str:
-    if value is None:
-        raise _Unusable(f"{name}: is null")
-    if not isinstance(value, str):
-        raise _Unusable(f"{name}: must be text, got {_type_name(value)}")
-    if not value.strip():
-        raise _Unusable(f"{name}: is empty")
-    return value
-
-
 def _get(fields: Mapping[str, Any], column: str) -> Any:
     if column not in fields:
         present = ", ".join(repr(str(name)[:40]) for name in list(fields)[:12])
-        raise _Unusable(f"column {column[:60]!r} is missing; the columns are {present}")
+        raise Unusable(f"column {column[:60]!r} is missing; the columns are {present}")
     return fields[column]
 
 
@@ -320,7 +268,3 @@ def _language(value: object, preset: str | None) -> Any:
     if value is None or value == "":
         return preset or UNDETERMINED
     return value.replace("_", "-").partition("-")[0].lower() if isinstance(value, str) else value
-
-
-def _type_name(value: object) -> str:
-    return "null" if value is None else type(value).__name__

@@ -36,6 +36,7 @@ from fedllm_data.cards.words import (
     scrub_words,
 )
 from fedllm_data.errors import SchemaError
+from fedllm_data.importing.import_notes import change_lines
 from fedllm_data.reporting.numbers import format_chance, format_number
 from fedllm_data.reporting.words import method_words
 from fedllm_data.schema import SCHEMAS, SPLITS, UNDETERMINED
@@ -134,6 +135,7 @@ def _render(folder: Path, facts: dict[str, Any], report: dict[str, Any] | None) 
             {"text": text, "num_rows": num_rows}
             for text, num_rows in [*facts["rejected_reasons"].items()][:_NUM_REASONS]
         ],
+        changes=change_lines(facts["import"]) if facts.get("import") else [],
         split_rule=facts["split_rule"][:1].upper() + facts["split_rule"][1:] + ".",
         limits=_limits(facts),
         filters=filter_words(facts["filters"]),

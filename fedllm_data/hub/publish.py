@@ -160,10 +160,10 @@ def _checked(folder: Path, repo_id: str) -> tuple[dict[str, Any], Terms]:
     if not folder.is_dir():
         raise SchemaError(f"{folder} is not a folder; give the folder of a client repo")
     check_repo_id(repo_id)
+    problems = check_repo(folder)
     card = folder / "README.md"
     if not card.is_file() or not card.read_text(encoding="utf-8", errors="replace").startswith("---"):
         raise SchemaError(f"{folder} has no card; write README.md with `fedllm-data report {folder} --out {folder}`")
-    problems = check_repo(folder)
     if problems:
         more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise SchemaError(f"{folder} cannot be published: {problems[0]}{more}; see `fedllm-data check {folder}`")

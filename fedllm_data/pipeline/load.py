@@ -51,6 +51,8 @@ class Loaded:
 
     reasons: Counter[str] = field(default_factory=Counter)
     """How often each reason to reject occurred, with numbers and quoted values left out."""
+    first: dict[str, Rejected] = field(default_factory=dict)
+    """The first row of each reason, with the reason as it was."""
     scrubbed: Counter[str] = field(default_factory=Counter)
     """How many pieces of text were replaced, by kind."""
 
@@ -118,6 +120,7 @@ def load_rows(
                 reason = row_problem(row, source.task) or _other_problem(row, item.is_public)
             if reason is not None:
                 loaded.reasons[_kind(reason)] += 1
+                loaded.first.setdefault(_kind(reason), Rejected(item.file, item.line, reason))
                 place = {"file": item.file, "line": item.line, "reason": reason}
                 rejected.write(json.dumps(place, ensure_ascii=True) + "\n")
             elif isinstance(item, SourceRow):
@@ -225,5 +228,6 @@ def _other_problem(row: dict[str, Any], is_public: bool) -> str | None:
 
 def _kind(reason: str) -> str:
     """A reason without the values of the row, so that equal faults count together."""
-    reason = re.sub(r"'[^']*'|\"[^\"]*\"", "…", reason[:200])
+    # What follows a semicolon is the remedy, or lists what is there: it may differ where the fault is one.
+    reason = re.sub(r"'[^']*'|\"[^\"]*\"", "…", reason[:200]).partition(";")[0]
     return re.sub(r"\d+", "N", reason)

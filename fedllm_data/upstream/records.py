@@ -237,10 +237,12 @@ def _read_parquet(stream: BinaryIO, name: str) -> Iterator[Record | Rejected]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from fedllm_data.upstream.arrow_values import rows_of_batch
+
     try:
         number = 0
         for batch in pq.ParquetFile(stream).iter_batches(batch_size=1000):
-            for fields in batch.to_pylist():
+            for fields in rows_of_batch(batch):
                 number += 1
                 yield Record(fields, name, number)
     except (pa.ArrowException, ValueError) as error:

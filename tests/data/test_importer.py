@@ -21,7 +21,7 @@ def run(tmp_path):
     def import_one(content, name="rows.jsonl", **settings):
         path = tmp_path / name
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        settings = {"task": "sft", "client_column": "who", "unfiltered": True} | settings
+        settings = {"task": "sft", "client_column": "who", "unfiltered": True, "max_rejected_fraction": 1} | settings
         result = import_files([path], tmp_path / "repo", **settings)
         assert check_repo(tmp_path / "repo") == []
         rows = [row for split in result.num_rows for row in load_clients(tmp_path / "repo", split).rows]
