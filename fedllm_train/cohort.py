@@ -18,7 +18,7 @@ from fedllm_data.errors import ConfigError
 from fedllm_train.config import FederatedConfig
 from fedllm_train.seeds import stream_rng
 
-__all__ = ["COHORT_RULES", "cohort_pool", "sample_cohort"]
+__all__ = ["COHORT_RULES", "cohort_pool", "eligible_clients", "sample_cohort"]
 
 Rule = Callable[[Sequence[str], int, Mapping[str, int], int, int], list[str]]
 """From (sorted client ids, cohort size, rows of each, run seed, round) to the cohort, in any order."""
@@ -80,6 +80,19 @@ def cohort_pool(config: FederatedConfig, client_ids: Sequence[str], *, alone: bo
             f"never be a server step; choose at most {most}"
         )
     return pool, size
+
+
+def eligible_clients(config: FederatedConfig, client_ids: Sequence[str]) -> list[str]:
+    """Return the clients that the cohort rule may ever sample, sorted: those named with rule fixed, else all.
+
+    >>> fixed = FederatedConfig(output_dir="run", cohort_rule="fixed", cohort_clients="c,a")
+    >>> eligible_clients(fixed, ["a", "b", "c"])
+    ['a', 'c']
+    """
+    if config.cohort_rule != "fixed" or config.cohort_clients is None:
+        return sorted(client_ids)
+    named = {each.strip() for each in config.cohort_clients.split(",")}
+    return sorted(named & set(client_ids))
 
 
 def _pool(config: FederatedConfig, client_ids: Sequence[str], alone: bool) -> tuple[list[str], int]:

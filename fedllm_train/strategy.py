@@ -6,15 +6,19 @@ must survive a stop is in the server's state (checkpointed) or in a client's mem
 disk), so that a resumed run goes on to the same bits.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from fedllm_train.adapters.arithmetic import Adapter, Parts
+from fedllm_train.cohort import eligible_clients
 from fedllm_train.config import FederatedConfig
 from fedllm_train.visit import Visit
 
-__all__ = ["Federation", "OneAdapter", "Strategy", "Traits"]
+__all__ = ["Federation", "OneAdapter", "Strategy", "Traits", "Weights", "client_weight"]
+
+Weights = Literal["rows", "uniform", "norms", "none"]
+"""How clients count in a mean: by their rows, alike, by the norm of what they learned; or there is no mean."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +33,13 @@ class Federation:
     """LoRA rank of each client; empty where all have the adapter's own."""
     languages: Mapping[str, str] = field(default_factory=dict)
     """Main language of each client; `und` where nobody knows."""
+    count_trainable: Callable[[Sequence[str]], int] = len
+    """How many of some clients have a row with a trained token; asked once the rows can be encoded."""
+
+    @property
+    def eligible(self) -> list[str]:
+        """The clients that the cohort rule may sample: who takes part, of all clients of the dataset."""
+        return eligible_clients(self.config, self.client_ids)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +52,8 @@ class Traits:
     family: Literal["baseline", "classic", "lora", "personal"]
     exact_aggregation: bool
     """Whether the product B A, with what is added to the base, becomes the weighted mean of the clients' products."""
+    weights: Weights
+    """How clients count in the server's mean by the method's source; `uniform_weights` overrides it."""
     secure_sum: bool
     """Whether the server needs sums over clients only, so that secure aggregation can hide each update."""
     plain_mean: bool = False
@@ -116,8 +129,12 @@ class Strategy(Protocol):
 class OneAdapter:
     """The plumbing of methods whose server state and messages are one adapter; the rules stand in their own files."""
 
+    traits: Traits
+
     def __init__(self, federation: Federation) -> None:
-        """Take no settings."""
+        """Take how clients count; a method with settings of its own takes them after this."""
+        self.weight_of = client_weight(federation.config, self.traits.weights)
+        """From a client's rows to its weight in the mean."""
 
     def participants(self, client_ids: Sequence[str]) -> list[str]:
         """Return all clients."""
@@ -140,5 +157,20 @@ class OneAdapter:
         return visit.received["adapter"]
 
     def contribution(self, state: Parts, update: Parts, num_rows: int) -> tuple[Adapter, float]:
-        """Return what the client sent, weighted by its rows."""
-        return update.get("adapter", {}), num_rows
+        """Return what the client sent, with its weight in the mean."""
+        return update.get("adapter", {}), self.weight_of(num_rows)
+
+
+def client_weight(config: FederatedConfig, weights: Weights) -> Callable[[int], int]:
+    """Return the function from a client's rows to its weight in a mean.
+
+    Args:
+        config: the settings of the federation; `uniform_weights` decides where it is given.
+        weights: what the method's source says; "norms" counts as "rows" where a number of rows is asked for.
+
+    >>> by_rows = FederatedConfig(output_dir="run", uniform_weights=False)
+    >>> client_weight(by_rows, "uniform")(7), client_weight(FederatedConfig(output_dir="run"), "uniform")(7)
+    (7, 1)
+    """
+    uniform = weights == "uniform" if config.uniform_weights is None else config.uniform_weights
+    return (lambda num_rows: 1) if uniform else (lambda num_rows: num_rows)

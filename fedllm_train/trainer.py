@@ -104,7 +104,7 @@ class FederatedTrainer:
                 f"dataset {clients.name!r} holds {clients.task} rows, which {objective.name} cannot train on; use "
                 f"{'DPOConfig or KTOConfig, or an sft' if objective.rows == 'sft' else 'a preference'} dataset"
             )
-        self._strategy = make_strategy(args, clients)
+        self._strategy = make_strategy(args, clients, count_trainable=self._count_trainable)
         self.args = args
         self.clients = clients
         self.task = objective.name
@@ -259,6 +259,14 @@ class FederatedTrainer:
             cohort_size=self._cohort_size,
         )
         return record if self._privacy is None else record | {"privacy": self._privacy.guarantee.as_record()}
+
+    def _count_trainable(self, client_ids: Sequence[str]) -> int:
+        """How many of some clients have a row to train on; the same ones in every process and after a resume."""
+        if self.args.num_processes == 1:
+            return self._resident_trainer().count_trainable(client_ids)
+        folder = self.run / ".work" / "counted"
+        tokens = TokenCache(self.clients, self._trl_args, self._policy.tokenizer, folder, loss_on=self.args.loss_on)
+        return tokens.count_trainable(client_ids)
 
     def _resident_trainer(self) -> ResidentTrainer:
         if self._resident is None:

@@ -10,7 +10,7 @@ seed, would give, to the bit.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -118,6 +118,10 @@ class ResidentTrainer:
     def trainer(self) -> Any:
         """The resident TRL trainer."""
         return self._trainer
+
+    def count_trainable(self, client_ids: Iterable[str]) -> int:
+        """Return how many of some clients have a row to train on."""
+        return self._tokens.count_trainable(client_ids)
 
     def train_client(self, task: ClientTask) -> ClientUpdate | LeftOut:
         """Follow the client rule for one client, from what it was sent."""

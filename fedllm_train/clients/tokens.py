@@ -6,7 +6,7 @@ path) and memory-mapped: neither time nor memory is spent again. Only the assist
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -115,6 +115,10 @@ class TokenCache:
             if rows.num_rows:
                 return rows.select([0])
         return Dataset.from_dict({})
+
+    def count_trainable(self, client_ids: Iterable[str]) -> int:
+        """Return how many of some clients have a row to train on; those not visited yet are encoded for it."""
+        return sum(self[client_id].num_rows > 0 for client_id in client_ids)
 
     def _write(self, client_id: str, path: Path) -> None:
         rows = self._clients.rows if client_id == POOLED else self._clients[client_id]
