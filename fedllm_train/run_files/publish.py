@@ -4,7 +4,8 @@ adapter_config.json  adapter_model.safetensors  README.md  config.yaml  rounds.j
 
 A run with full fine-tuning has its model and tokenizer at the root instead, as transformers' users expect. One with
 differential privacy is published as far as its guarantee goes (`privacy/covered.py`): releases.jsonl in the place of
-rounds.jsonl, config.yaml without the seed, no scores unless asked for, and a card made from that alone.
+rounds.jsonl, config.yaml without the seed, no scores unless asked for, and a card made from that alone. The secret
+that its noise was drawn from (`privacy/secret.py`) is in no list of what is pushed.
 """
 
 import json
@@ -95,9 +96,9 @@ def _notes(run: Path, config: dict[str, Any], include_scores: bool) -> list[str]
             notes.append("pushed, though the guarantee does not cover them: scores")
         else:
             notes[0] += ", scores"
-    if config["federated"]["seed"] < LEAST_SECRET_SEED:
+    if config["privacy"].get("randomness") is None and config["federated"]["seed"] < LEAST_SECRET_SEED:
         notes.append(
-            "the seed is small enough to be found by trying, and noise and cohorts follow from it; train what is "
-            f"published with a random --seed of {LEAST_SECRET_SEED:,} or more"
+            "noise and cohorts of this run follow from its seed, which is small enough to be found by trying; train "
+            "again what is published, with noise that is drawn from a secret"
         )
     return notes
