@@ -15,7 +15,7 @@ from fedllm_train.cohort import eligible_clients
 from fedllm_train.config import FederatedConfig
 from fedllm_train.visit import Visit
 
-__all__ = ["Federation", "OneAdapter", "Strategy", "Traits", "Weights", "client_weight"]
+__all__ = ["Federation", "OneAdapter", "Strategy", "Traits", "Weights", "counts_alike"]
 
 Weights = Literal["rows", "uniform", "norms", "none"]
 """How clients count in a mean: by their rows, alike, by the norm of what they learned; or there is no mean."""
@@ -52,7 +52,7 @@ class Traits:
     family: Literal["baseline", "classic", "lora", "personal"]
     exact_aggregation: bool
     """Whether the product B A, with what is added to the base, becomes the weighted mean of the clients' products."""
-    weights: Weights
+    weights: Weights = "rows"
     """How clients count in the server's mean by the method's source; `uniform_weights` overrides it."""
     secure_sum: bool
     """Whether the server needs sums over clients only, so that secure aggregation can hide each update."""
@@ -130,11 +130,15 @@ class OneAdapter:
     """The plumbing of methods whose server state and messages are one adapter; the rules stand in their own files."""
 
     traits: Traits
+    _counts_alike = False
 
     def __init__(self, federation: Federation) -> None:
         """Take how clients count; a method with settings of its own takes them after this."""
-        self.weight_of = client_weight(federation.config, self.traits.weights)
-        """From a client's rows to its weight in the mean."""
+        self._counts_alike = counts_alike(federation.config, self.traits.weights)
+
+    def weight_of(self, num_rows: int) -> int:
+        """Return the weight in the mean of a client with some rows."""
+        return 1 if self._counts_alike else num_rows
 
     def participants(self, client_ids: Sequence[str]) -> list[str]:
         """Return all clients."""
@@ -161,16 +165,15 @@ class OneAdapter:
         return update.get("adapter", {}), self.weight_of(num_rows)
 
 
-def client_weight(config: FederatedConfig, weights: Weights) -> Callable[[int], int]:
-    """Return the function from a client's rows to its weight in a mean.
+def counts_alike(config: FederatedConfig, weights: Weights) -> bool:
+    """Return whether every client counts alike in a mean, whatever its rows.
 
     Args:
         config: the settings of the federation; `uniform_weights` decides where it is given.
-        weights: what the method's source says; "norms" counts as "rows" where a number of rows is asked for.
+        weights: what the method's source says.
 
     >>> by_rows = FederatedConfig(output_dir="run", uniform_weights=False)
-    >>> client_weight(by_rows, "uniform")(7), client_weight(FederatedConfig(output_dir="run"), "uniform")(7)
-    (7, 1)
+    >>> counts_alike(by_rows, "uniform"), counts_alike(FederatedConfig(output_dir="run"), "uniform")
+    (False, True)
     """
-    uniform = weights == "uniform" if config.uniform_weights is None else config.uniform_weights
-    return (lambda num_rows: 1) if uniform else (lambda num_rows: num_rows)
+    return weights == "uniform" if config.uniform_weights is None else config.uniform_weights

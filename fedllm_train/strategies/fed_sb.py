@@ -49,7 +49,7 @@ from fedllm_train.adapters.lora_core import (
     split_cores,
     zero_cores,
 )
-from fedllm_train.strategy import Federation, OneAdapter, Traits, client_weight
+from fedllm_train.strategy import Federation, OneAdapter, Traits, counts_alike
 from fedllm_train.visit import Visit
 
 __all__ = ["FedSB"]
@@ -81,7 +81,7 @@ class FedSB(OneAdapter):
         super().__init__(federation)
         self._seed = federation.config.seed
         self._random = federation.config.core_frame == "random"
-        self._pooled_weight = client_weight(federation.config, "rows")
+        self._steps_count_alike = counts_alike(federation.config, "rows")
 
     def start(self, adapter: Adapter) -> Parts:
         """Begin with R = 0; what the starting adapter adds, if anything, is in the shift.
@@ -127,7 +127,9 @@ class FedSB(OneAdapter):
     def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
         """Add p_k R_k, or n_k M_k."""
         if _STEP in update:
-            sums.setdefault(_STEP, RunningSum()).add(_from_signs(update[_STEP]), self._pooled_weight(num_rows))
+            sums.setdefault(_STEP, RunningSum()).add(
+                _from_signs(update[_STEP]), 1 if self._steps_count_alike else num_rows
+            )
         else:
             sums.setdefault(_CORE, RunningSum()).add(update["adapter"], self.weight_of(num_rows))
 
