@@ -92,19 +92,28 @@ class HetLoRA(OneAdapter):
         visit.memory["pruned"] = {"rank": torch.tensor(rank)}
         return {"adapter": padded(sliced(end, rank), given)}
 
+    def contribution(self, state: Parts, update: Parts, num_rows: int) -> tuple[Adapter, float]:
+        """Return what the client sent, with the weight it has in the mean."""
+        # Where all products are zero, so is their mean, and its weights must not add up to zero.
+        return update["adapter"], max(self._weight(update["adapter"], num_rows), 1e-300)
+
     def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
         """Add the padded factors with their weight, and without one for a round in which all norms are zero."""
         adapter = update["adapter"]
-        pairs = factor_names(adapter).values()
-        norm = sum(squared_norm(Factors(adapter[b].double(), adapter[a].double())) for a, b in pairs) ** 0.5
         whole = padded(adapter, max(self._ranks.values(), default=rank_of(adapter)))
-        sums.setdefault("weighted", RunningSum()).add(whole, norm if self._by_norm else self.weight_of(num_rows))
+        sums.setdefault("weighted", RunningSum()).add(whole, self._weight(adapter, num_rows))
         sums.setdefault("uniform", RunningSum()).add(whole, 1)
 
     def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
         """Return the mean of the padded factors."""
         total = sums["weighted"] if sums["weighted"].total_weight > 0 else sums["uniform"]
         return {"adapter": padded(total.mean(), rank_of(state["adapter"]))}
+
+    def _weight(self, adapter: Adapter, num_rows: int) -> float:
+        if not self._by_norm:
+            return self.weight_of(num_rows)
+        pairs = factor_names(adapter).values()
+        return sum(squared_norm(Factors(adapter[b].double(), adapter[a].double())) for a, b in pairs) ** 0.5
 
 
 def _tail_norm(adapter: Adapter, tail: slice) -> float:

@@ -6,6 +6,8 @@ a power of two must then change no bit of any method, and a step that overflows 
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fedllm_train.clients import resident as resident_file
 from fedllm_train.clients.loss_scaling import fresh_scaler, loss_scale, true_gradients
@@ -174,6 +176,21 @@ def test_a_client_all_of_whose_passes_overflow_is_left_out(kit, tmp_path, scaled
     sent = trainer._strategy.broadcast(trainer._start_state, "ann", 0)
     task = ClientTask(round_index=0, client_id="ann", message=codec.encode(sent), learning_rate=1e-2, seed=1)
     assert "not finite" in trainer._resident_trainer().train_client(task).reason
+
+
+@given(
+    values=st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=8),
+    power=st.integers(0, 24),
+    added=st.floats(-1e6, 1e6, width=32),
+)
+def test_what_is_added_to_a_scaled_gradient_is_what_the_scaler_will_find(values, power, added):
+    scale, true = 2.0**power, torch.tensor(values)
+    gradients = {"w": true * scale}
+    with true_gradients(scale, gradients) as usable:
+        assert usable
+        assert torch.equal(gradients["w"], (true * scale) / scale)
+        gradients["w"].add_(added)
+    assert torch.equal(gradients["w"] / scale, (true * scale) / scale + torch.tensor(added))
 
 
 def test_without_a_scaler_nothing_is_touched(kit, tmp_path):

@@ -85,3 +85,12 @@ def test_the_row_that_is_written_of_a_round_has_the_methods_own_weights(rules):
         state = strategy.start({n: drawn(9)[n] * 0.01 for n in NAMES[:2]})
         weight = strategy.contribution(state, {"adapter": {n: drawn(1)[n] for n in NAMES[:2]}}, 7)[1]
         assert weight == (1 if STRATEGIES[name].traits.weights == "uniform" else 7)
+
+
+def test_hetloras_products_are_measured_against_by_the_norms_it_averages_by(rules):
+    one = {NAMES[0]: torch.tensor([[2.0]]), NAMES[1]: torch.tensor([[3.0]])}  # |B A| = 6
+    nothing = {NAMES[0]: torch.tensor([[2.0]]), NAMES[1]: torch.tensor([[0.0]])}
+    strategy = rules.make("hetlora")
+    weights = [strategy.contribution({}, {"adapter": each}, 7)[1] for each in (one, nothing)]
+    assert weights[0] == pytest.approx(6.0)
+    assert 0 < weights[1] < 1e-200
