@@ -5,7 +5,8 @@ weighted      without replacement, in proportion to rows: drawn one after the ot
               that weight their average by rows then count rows twice; the paper's is uniform
 fixed, all    the same clients in every round
 poisson       each client on its own with probability cohort_size / number of clients: cohort_size is a mean, and a
-              cohort may be empty; what the accountant of differential privacy assumes
+              cohort may be empty; what the accountant of differential privacy assumes. With a guarantee it is drawn
+              from the run's secret, since nobody may work out who took part (`privacy/secret.py`)
 fedllm-bench  as its released code draws them: CPython's `random`, seeded with the round and nothing else
 """
 
@@ -38,7 +39,7 @@ def sample_cohort(
     Args:
         client_ids: all clients that may take part, in any order.
         cohort_size: how many take part, or with "poisson" do on average; at most `len(client_ids)`.
-        seed: the run seed.
+        seed: the run seed, or with differential privacy what follows from the run's secret.
         round_index: from 0.
         rule: a name in `COHORT_RULES`.
         sizes: rows of each client; the rule "weighted" needs them.

@@ -37,14 +37,14 @@ def noise_note(guarantee: Guarantee, *, num_values: int, num_clients: int) -> st
         return None
     z, cohort = guarantee.noise_multiplier, guarantee.expected_cohort
     needed = math.ceil(z * math.sqrt(num_values))
-    enough = f"cohort_size {needed:,}" + ("" if needed <= num_clients else f", of {num_clients:,} clients there are")
+    enough = f"cohort_size {needed:,}" + ("" if needed <= num_clients else f" (and there are {num_clients:,} clients)")
     values = int((cohort / z) ** 2)
     return (
         f"the noise of a round is {_times(ratio)} dp_clip: on the mean of the clients' updates its norm is "
         f"{ratio * guarantee.clip:.3g} over {num_values:,} trained values, that of the mean at most dp_clip "
-        f"{guarantee.clip:g}, and one client's share of it is {_times(ratio * cohort)} smaller than the noise. The "
-        f"noise would be as large as dp_clip with {enough}; with {values:,} trained values (ffa_lora, fed_sb with "
-        "core_frame random, a lower lora_r, fewer lora_target_modules); or with "
+        f"{guarantee.clip:g}, and one client's share of it is {_times(ratio * cohort)} smaller than the noise. What "
+        f"would bring it down to dp_clip: {enough} at this dp_noise_multiplier; {values:,} trained values (ffa_lora, "
+        "fed_sb with core_frame random, a lower lora_r, fewer lora_target_modules); "
         f"{_less_noise(guarantee, cohort, num_values)}. More rounds at less noise help too: noise adds up as the root "
         "of their number, what clients agree on as their number"
     )

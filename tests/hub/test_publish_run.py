@@ -104,7 +104,7 @@ def private_run(tmp_path_factory):
     kit, folder = load_kit(), tmp_path_factory.mktemp("private")
     kit.make_model().save_pretrained(folder / "base")
     kit.make_tokenizer().save_pretrained(folder / "base")
-    FederatedTrainer(
+    trainer = FederatedTrainer(
         str(folder / "base"),
         FederatedConfig(
             output_dir=str(folder / "run"), cohort_rule="poisson", cohort_size=2, num_rounds=3, local_steps=2,
@@ -114,7 +114,10 @@ def private_run(tmp_path_factory):
         kit.trl_args("sft"),
         kit.lora(),
         eval_dataset=kit.make_clients(),
-    ).train()  # fmt: skip
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patched:  # cohorts that are not all empty
+        patched.setattr("fedllm_train.privacy.secret.draw_secret", lambda: bytes(range(32)))
+        trainer.train()
     (folder / "run" / "scores" / ".eval_results").mkdir(parents=True)
     (folder / "run" / "scores" / "results.md").write_text("| client | loss |\n| --- | --- |\n| ann | 1.5 |\n")
     (folder / "run" / "scores" / "results.json").write_text('{"clients": {"ann": 1.5}}')

@@ -18,8 +18,8 @@ def test_the_note_says_by_how_much_and_what_would_help():
     assert "20 times dp_clip" in note
     assert "its norm is 6 over 160,000 trained values" in note  # 20 * 0.3
     assert "one client's share of it is 200 times smaller than the noise" in note  # C / 10 against 20 C
-    assert "cohort_size 200;" in note  # 0.5 * 400
-    assert "with 400 trained values" in note  # (10 / 0.5)^2
+    assert "cohort_size 200 at this dp_noise_multiplier" in note  # 0.5 * 400
+    assert "; 400 trained values" in note  # (10 / 0.5)^2
     assert "dp_noise_multiplier 0.025 (too little for any guarantee)" in note  # 10 / 400
     assert "\n" not in note
 
@@ -30,8 +30,8 @@ def test_it_names_the_epsilon_that_less_noise_would_cost():
     assert f"dp_noise_multiplier 0.5 (epsilon {epsilon_spent(0.5, 0.01, 20, 1e-5):.3g})" in note
 
 
-def test_a_cohort_larger_than_the_federation_is_said_to_be_none():
-    assert "cohort_size 200, of 150 clients there are" in noise_note(MADE, num_values=160_000, num_clients=150)
+def test_that_there_are_fewer_clients_than_the_cohort_would_take_is_said():
+    assert "cohort_size 200 (and there are 150 clients)" in noise_note(MADE, num_values=160_000, num_clients=150)
 
 
 @pytest.mark.parametrize(("num_values", "is_said"), [(400, False), (401, True)])
