@@ -89,7 +89,7 @@ def _run(task: str, argv: list[str]) -> None:
     for note in arguments.notes:
         print(f"fedllm-train: {note}", file=sys.stderr)
     clients = load_clients(arguments.given.data, split="train", revision=arguments.given.data_revision)
-    with RoundProgress(arguments.federated.num_rounds) as progress:
+    with RoundProgress(arguments.federated.num_rounds) as progress, progress.warnings("fedllm_train"):
         trainer = FederatedTrainer(
             arguments.given.model,
             arguments.federated,
@@ -104,9 +104,12 @@ def _run(task: str, argv: list[str]) -> None:
         )
         state = trainer.train(resume=arguments.given.resume)
     ledger, made = state.ledger, finished_folder(trainer.model)
+    place, spent = trainer.run / made, ""
+    if trainer.guarantee is not None:
+        spent = f"; {trainer.guarantee.spent_in_words(state.next_round)}"
     print(
         f"{trainer.run}: {state.next_round} rounds, {ledger.num_local_steps} local steps, "
-        f"{ledger.download_bytes:,} bytes down, {ledger.upload_bytes:,} bytes up; {made} in {trainer.run / made}"
+        f"{ledger.download_bytes:,} bytes down, {ledger.upload_bytes:,} bytes up; {made} in {place}{spent}"
     )
 
 

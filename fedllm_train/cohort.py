@@ -5,7 +5,8 @@ weighted      without replacement, in proportion to rows: drawn one after the ot
               that weight their average by rows then count rows twice; the paper's is uniform
 fixed, all    the same clients in every round
 poisson       each client on its own with probability cohort_size / number of clients: cohort_size is a mean, and a
-              cohort may be empty; what the accountant of differential privacy assumes
+              cohort may be empty; what the accountant of differential privacy assumes. With a guarantee it is drawn
+              from the run's secret, since nobody may work out who took part (`privacy/secret.py`)
 fedllm-bench  as its released code draws them: CPython's `random`, seeded with the round and nothing else
 """
 
@@ -18,7 +19,7 @@ from fedllm_data.errors import ConfigError
 from fedllm_train.config import FederatedConfig
 from fedllm_train.seeds import stream_rng
 
-__all__ = ["COHORT_RULES", "cohort_pool", "sample_cohort"]
+__all__ = ["COHORT_RULES", "cohort_pool", "eligible_clients", "sample_cohort"]
 
 Rule = Callable[[Sequence[str], int, Mapping[str, int], int, int], list[str]]
 """From (sorted client ids, cohort size, rows of each, run seed, round) to the cohort, in any order."""
@@ -38,7 +39,7 @@ def sample_cohort(
     Args:
         client_ids: all clients that may take part, in any order.
         cohort_size: how many take part, or with "poisson" do on average; at most `len(client_ids)`.
-        seed: the run seed.
+        seed: the run seed, or with differential privacy what follows from the run's secret.
         round_index: from 0.
         rule: a name in `COHORT_RULES`.
         sizes: rows of each client; the rule "weighted" needs them.
@@ -80,6 +81,19 @@ def cohort_pool(config: FederatedConfig, client_ids: Sequence[str], *, alone: bo
             f"never be a server step; choose at most {most}"
         )
     return pool, size
+
+
+def eligible_clients(config: FederatedConfig, client_ids: Sequence[str]) -> list[str]:
+    """Return the clients that the cohort rule may ever sample, sorted: those named with rule fixed, else all.
+
+    >>> fixed = FederatedConfig(output_dir="run", cohort_rule="fixed", cohort_clients="c,a")
+    >>> eligible_clients(fixed, ["a", "b", "c"])
+    ['a', 'c']
+    """
+    if config.cohort_rule != "fixed" or config.cohort_clients is None:
+        return sorted(client_ids)
+    named = {each.strip() for each in config.cohort_clients.split(",")}
+    return sorted(named & set(client_ids))
 
 
 def _pool(config: FederatedConfig, client_ids: Sequence[str], alone: bool) -> tuple[list[str], int]:

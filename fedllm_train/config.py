@@ -145,9 +145,12 @@ class FederatedConfig:
     min_cluster_clients: int = field(
         default=2, metadata={"help": "With language_clusters: languages of fewer clients share one group."}
     )
-    uniform_weights: bool = field(
-        default=False,
-        metadata={"help": "With fedex_lora: every client counts alike, as in the paper, not by its rows."},
+    uniform_weights: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Whether every client counts alike in the server's mean, whatever its rows; as the method's "
+            "source has it if not given (fedllm-train methods)."
+        },
     )
     dp_clip: float | None = field(
         default=None,

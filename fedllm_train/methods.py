@@ -47,10 +47,12 @@ def print_methods() -> None:
         able = [word for word, key in _ABLE.items() if each[key]]
         keeps = [] if each["memory"] == "none" else [f"clients keep: {each['memory']}"]
         server = [f"server: {each['server_cost']}"]
+        counts = [] if each["weights"] == "none" else [f"weights: {each['weights']}"]
         ways = [f"down: {each['down']}", f"up: {each['up']}"]
         console.print(f"[bold]{each['name']:<{_WIDTH}}[/bold]{each['summary']}", soft_wrap=True)
         console.print(
-            " " * _WIDTH + "; ".join([", ".join(able) or "no secure sums", *ways, *keeps, *server]), soft_wrap=True
+            " " * _WIDTH + "; ".join([", ".join(able) or "no secure sums", *counts, *ways, *keeps, *server]),
+            soft_wrap=True,
         )
     console.print(
         "\nexact aggregation: the global product B A is the weighted mean of the clients' products. secure sums: the "
@@ -63,7 +65,7 @@ def methods_table() -> str:
     """Return the table as Markdown.
 
     >>> methods_table().splitlines()[0]
-    '| method | what it does | exact | sums | privacy | ranks | down | up | client keeps | server |'
+    '| method | what it does | weights | exact | sums | privacy | ranks | down | up | client keeps | server |'
     """
     head, *rows = [[cell.replace("|", "\\|") for cell in row] for row in _cells()]
     lines = [head, ["---"] * len(head), *rows]
@@ -77,13 +79,14 @@ def methods_page() -> str:
 
 
 def _cells() -> list[list[str]]:
-    head = ["method", "what it does", "exact", "sums", "privacy", "ranks", "down", "up", "client keeps", "server"]
+    head = ["method", "what it does", "weights", "exact", "sums", "privacy", "ranks"]
     return [
-        head,
+        [*head, "down", "up", "client keeps", "server"],
         *(
             [
                 each["name"],
                 each["summary"].rstrip("."),
+                _NO if each["weights"] == "none" else each["weights"],
                 _YES if each["exact_aggregation"] else _NO,
                 _YES if each["secure_sum"] else _NO,
                 _YES if each["plain_mean"] else _NO,
@@ -102,6 +105,9 @@ _INTRODUCTION = """# Methods
 
 Made by `python -m fedllm_train.methods` from the methods' own records; `fedllm-train methods --json` has the same.
 
+- **weights**: how clients count in the server's mean, by the method's source: by their rows, alike (uniform), or by
+  the norm of what they learned. `--uniform_weights True` or `False` overrides it. With differential privacy clients
+  always count alike.
 - **exact**: the global product B A is the weighted mean of the clients' products. Methods that average A and B apart
   are not; every round's record in `rounds.jsonl` says by how much (`aggregation_error`).
 - **sums**: the server needs sums over clients only, so secure aggregation can hide each client's update (as long as

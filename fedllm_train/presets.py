@@ -34,6 +34,7 @@ _BENCH_SFT = _BENCH | {
 }
 _BENCH_METHODS: dict[str, dict[str, Any]] = {
     "fedprox": {"prox_mu": 0.01},
+    "scaffold": {"uniform_weights": False},
     "fedavgm": {"server_momentum": 0.5, "server_learning_rate": 1.0, "benchmark_rules": True},
     "fedadagrad": {"server_learning_rate": 1e-3, "server_tau": 1e-3, "benchmark_rules": True},
     "fedyogi": {

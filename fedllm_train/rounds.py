@@ -61,6 +61,12 @@ class RunPlan:
     held_out: HeldOut | None = None
     """Scores the global adapter now and then."""
 
+    @property
+    def cohort_seed(self) -> int:
+        """What cohorts are drawn from: the run seed, but where a guarantee rests on nobody knowing who took part."""
+        secret = None if self.privacy is None else self.privacy.cohort_seed
+        return self.config.seed if secret is None else secret
+
 
 def run_rounds(plan: RunPlan, state: RunState, callbacks: Sequence[Callable[[Record], None]]) -> RunState:
     """Run the rounds that are left, with a checkpoint after each.
@@ -96,7 +102,7 @@ def run_round(plan: RunPlan, state: RunState) -> tuple[RunState, Record]:
     cohort = sample_cohort(
         plan.client_ids,
         plan.cohort_size,
-        seed=config.seed,
+        seed=plan.cohort_seed,
         round_index=round_index,
         rule=config.cohort_rule,
         sizes=plan.sizes,

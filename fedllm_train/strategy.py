@@ -11,10 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from fedllm_train.adapters.arithmetic import Adapter, Parts
+from fedllm_train.cohort import eligible_clients
 from fedllm_train.config import FederatedConfig
 from fedllm_train.visit import Visit
 
-__all__ = ["Federation", "OneAdapter", "Strategy", "Traits"]
+__all__ = ["Federation", "OneAdapter", "Strategy", "Traits", "Weights", "counts_alike"]
+
+Weights = Literal["rows", "uniform", "norms", "none"]
+"""How clients count in a mean: by their rows, alike, by the norm of what they learned; or there is no mean."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +34,11 @@ class Federation:
     languages: Mapping[str, str] = field(default_factory=dict)
     """Main language of each client; `und` where nobody knows."""
 
+    @property
+    def eligible(self) -> list[str]:
+        """The clients that the cohort rule may sample: who takes part, of all clients of the dataset."""
+        return eligible_clients(self.config, self.client_ids)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Traits:
@@ -41,6 +50,8 @@ class Traits:
     family: Literal["baseline", "classic", "lora", "personal"]
     exact_aggregation: bool
     """Whether the product B A, with what is added to the base, becomes the weighted mean of the clients' products."""
+    weights: Weights = "rows"
+    """How clients count in the server's mean by the method's source; `uniform_weights` overrides it."""
     secure_sum: bool
     """Whether the server needs sums over clients only, so that secure aggregation can hide each update."""
     plain_mean: bool = False
@@ -116,8 +127,16 @@ class Strategy(Protocol):
 class OneAdapter:
     """The plumbing of methods whose server state and messages are one adapter; the rules stand in their own files."""
 
+    traits: Traits
+    _counts_alike = False
+
     def __init__(self, federation: Federation) -> None:
-        """Take no settings."""
+        """Take how clients count; a method with settings of its own takes them after this."""
+        self._counts_alike = counts_alike(federation.config, self.traits.weights)
+
+    def weight_of(self, num_rows: int) -> int:
+        """Return the weight in the mean of a client with some rows."""
+        return 1 if self._counts_alike else num_rows
 
     def participants(self, client_ids: Sequence[str]) -> list[str]:
         """Return all clients."""
@@ -140,5 +159,19 @@ class OneAdapter:
         return visit.received["adapter"]
 
     def contribution(self, state: Parts, update: Parts, num_rows: int) -> tuple[Adapter, float]:
-        """Return what the client sent, weighted by its rows."""
-        return update.get("adapter", {}), num_rows
+        """Return what the client sent, with its weight in the mean."""
+        return update.get("adapter", {}), self.weight_of(num_rows)
+
+
+def counts_alike(config: FederatedConfig, weights: Weights) -> bool:
+    """Return whether every client counts alike in a mean, whatever its rows.
+
+    Args:
+        config: the settings of the federation; `uniform_weights` decides where it is given.
+        weights: what the method's source says.
+
+    >>> by_rows = FederatedConfig(output_dir="run", uniform_weights=False)
+    >>> counts_alike(by_rows, "uniform"), counts_alike(FederatedConfig(output_dir="run"), "uniform")
+    (False, True)
+    """
+    return weights == "uniform" if config.uniform_weights is None else config.uniform_weights

@@ -38,6 +38,7 @@ from fedllm_train.monitoring.evaluation import score_finished_run
 from fedllm_train.monitoring.held_out import HeldOut, held_out_clients, load_best
 from fedllm_train.monitoring.trackers import check_tracker, tracked
 from fedllm_train.privacy.accounting import run_guarantee
+from fedllm_train.privacy.beginning import begin_privacy
 from fedllm_train.privacy.mechanism import ClientPrivacy, check_private_method
 from fedllm_train.rounds import Record, RunPlan, run_rounds
 from fedllm_train.run_files.card import write_run_card
@@ -115,11 +116,11 @@ class FederatedTrainer:
         alone = self._strategy.traits.family == "baseline"
         trained = self._strategy.participants(list(clients))
         self._participants, self._cohort_size = cohort_pool(args, trained, alone=alone)
-        self._privacy: ClientPrivacy | None = None
         if args.dp_clip is not None:
             check_private_method(args.strategy, self._strategy.traits)
-        if guarantee := run_guarantee(args, num_clients=len(self._participants), cohort_size=self._cohort_size):
-            self._privacy = ClientPrivacy(guarantee=guarantee, seed=args.seed)
+        self.guarantee = run_guarantee(args, num_clients=len(self._participants), cohort_size=self._cohort_size)
+        """What a run with differential privacy guarantees; None for others."""
+        self._privacy: ClientPrivacy | None = None
         check_processes(args, model, self._cohort_size)
         check_tracker(args.report_to)
         scored = held_out_clients(args, clients, eval_dataset, self._strategy.traits) if args.eval_every else None
@@ -190,6 +191,14 @@ class FederatedTrainer:
         if not self._policy.is_base and not (self.run / "start_adapter").exists():
             write_folder(self.run / "start_adapter", partial(save_held_folder, self.model))
         state = first_state(self.run, self._start_state)
+        self._privacy = begin_privacy(
+            self.run,
+            self.guarantee,
+            self._strategy,
+            self._start_state,
+            self._participants,
+            next_round=state.next_round,
+        )
         tracker = tracked(self.args.report_to, self.run, self.config_record(), first_round=state.next_round)
         with self._engine() as engine, tracker as track:
             self.state = self._run_rounds(engine, state, [track, *self._callbacks])
@@ -258,7 +267,7 @@ class FederatedTrainer:
             min_learning_rate=self._min_learning_rate,
             cohort_size=self._cohort_size,
         )
-        return record if self._privacy is None else record | {"privacy": self._privacy.guarantee.as_record()}
+        return record if self.guarantee is None else record | {"privacy": self.guarantee.as_record()}
 
     def _resident_trainer(self) -> ResidentTrainer:
         if self._resident is None:

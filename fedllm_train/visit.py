@@ -19,7 +19,8 @@ __all__ = ["Correction", "Fit", "Visit"]
 Correction = Callable[[Adapter, Adapter], None]
 """Changes the gradients of an optimizer step in place, given (gradients, current values), before they are clipped.
 
-Only tensors that are trained are in either. The values must not be changed.
+Only tensors that are trained are in either. The values must not be changed. Gradients have their true size whatever
+the loss is scaled by; a step that overflowed in fp16, which the optimizer does not make, is not shown.
 """
 
 

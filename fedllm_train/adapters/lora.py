@@ -152,9 +152,9 @@ class ProductSum:
 def truncated_factors(factors: Factors, rank: int) -> tuple[Factors, torch.Tensor]:
     """Return the best approximation of a rank (Eckart and Young 1936) and all singular values.
 
-    The singular values are split evenly: left = U sqrt(S), right = sqrt(S) V'. Signs are fixed (the largest entry of
-    each column of U is positive), so that the result depends on the matrix alone. Where the matrix has a smaller rank,
-    the rest is zero.
+    The singular values stand in the left factor: left = U S, right = V', whose rows are orthonormal. Signs are fixed
+    (the largest entry of each column of U is positive), so that the result depends on the matrix alone. Where the
+    matrix has a smaller rank, the rest of the left factor is zero and that of the right one any orthonormal rows.
 
     Args:
         factors: the matrix, of any rank.
@@ -171,12 +171,22 @@ def truncated_factors(factors: Factors, rank: int) -> tuple[Factors, torch.Tenso
     count = min(rank, len(singular))
     u, vt = left_q @ u[:, : len(singular)], vt[: len(singular)] @ right_q.mT
     u, vt = with_fixed_signs(u, vt)
-    root = singular[:count].sqrt()
     left = torch.zeros(u.shape[0], rank, dtype=u.dtype)
-    right = torch.zeros(rank, vt.shape[1], dtype=vt.dtype)
-    left[:, :count] = u[:, :count] * root
-    right[:count] = root[:, None] * vt[:count]
-    return Factors(left, right), singular
+    left[:, :count] = u[:, :count] * singular[:count]
+    return Factors(left, _with_more_rows(vt[:count], rank)), singular
+
+
+def _with_more_rows(rows: torch.Tensor, count: int) -> torch.Tensor:
+    """Return orthonormal rows with others below them, up to `count`: a row of zeros could never be trained again.
+
+    Where `count` is more than there are orthonormal rows, the last ones are zero all the same.
+    """
+    others = torch.eye(rows.shape[1], max(0, min(count, rows.shape[1]) - len(rows)), dtype=rows.dtype)
+    basis = torch.linalg.qr(torch.cat([rows.mT, others], dim=1)).Q.mT
+    result = torch.zeros(count, rows.shape[1], dtype=rows.dtype)
+    result[: len(basis)] = basis
+    result[: len(rows)] = rows
+    return result
 
 
 def with_fixed_signs(u: torch.Tensor, vt: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

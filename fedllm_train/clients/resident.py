@@ -26,6 +26,7 @@ from fedllm_train.adapters.base_shift import shifted
 from fedllm_train.adapters.lora_core import cored, split_cores
 from fedllm_train.clients.client_memory import ClientMemory
 from fedllm_train.clients.local_work import LocalWork
+from fedllm_train.clients.loss_scaling import fresh_scaler, loss_scale, true_gradients
 from fedllm_train.clients.objectives import ClientArgs, keeps_reference, rows_of_visit
 from fedllm_train.clients.reference import ReferenceCache
 from fedllm_train.clients.tokens import TokenCache
@@ -95,6 +96,7 @@ class ResidentTrainer:
         self._trainer = build_trainer(model, tokenizer, args, example, keeps_reference=kept)
         self._trainer.plain_kernel = kernel == "plain"
         self._trainer.remove_callback(PrinterCallback)
+        self._reset_scaler = fresh_scaler(self._trainer)
         if starts_from_base and isinstance(model, PeftModel) and "ref" in model.peft_config:
             # Disabling adapters gives the same reference without computing with zeros in every step.
             model.delete_adapter("ref")
@@ -186,6 +188,7 @@ class ResidentTrainer:
         trainer.args.learning_rate = learning_rate
         trainer.args.max_steps = num_steps
         trainer.optimizer, trainer.lr_scheduler = None, None
+        self._reset_scaler()
         # accelerate wraps the model's forward for mixed precision at every train(); without this the wraps would pile.
         forward = trainer.model.__dict__.get("forward")
         # The order of the rows and any dropout follow from the seed last set, as in a trainer built with it.
@@ -196,7 +199,7 @@ class ResidentTrainer:
             cored(self.model, cores, trains) as between,
         ):
             trained |= {name: core for name, core in between.items() if core.requires_grad}
-            trainer.correct_gradients = None if correct is None else partial(_correct, correct, trained)
+            trainer.correct_gradients = None if correct is None else partial(_correct, trainer, correct, trained)
             trainer.frozen = [each for name, each in self.live_adapter.parameters.items() if name not in trained]
             trainer.train()
             cores = {name: core.detach().cpu().clone() for name, core in between.items()}
@@ -211,7 +214,7 @@ class ResidentTrainer:
         self, start: Adapter, rows: Any, *, learning_rate: float, seed: int, num_steps: int
     ) -> tuple[Adapter, dict[str, float]]:
         """Return full fine-tuning's first step on the adapted weights, estimated over the batches of a `fit`."""
-        with weight_gradients(self.model) as gradients:
+        with weight_gradients(self.model, partial(loss_scale, self._trainer)) as gradients:
             # A rate of 0 leaves every step at the start, and batches, loss and precision are those of any visit.
             metrics = self.fit(start, rows, learning_rate=0.0, seed=seed, num_steps=num_steps)[1]
         return first_step(self.model, gradients, learning_rate), metrics
@@ -270,9 +273,9 @@ class _Fits:
 
 
 @torch.no_grad()
-def _correct(correct: Correction, trained: dict[str, torch.nn.Parameter]) -> None:
+def _correct(trainer: Any, correct: Correction, trained: dict[str, torch.nn.Parameter]) -> None:
     with_gradient = {name: parameter for name, parameter in trained.items() if parameter.grad is not None}
-    correct(
-        {name: parameter.grad for name, parameter in with_gradient.items()},
-        {name: parameter.detach() for name, parameter in with_gradient.items()},
-    )
+    gradients = {name: parameter.grad for name, parameter in with_gradient.items()}
+    with true_gradients(loss_scale(trainer), gradients) as usable:
+        if usable:
+            correct(gradients, {name: parameter.detach() for name, parameter in with_gradient.items()})

@@ -1,6 +1,9 @@
 """How far a run is: a progress bar on a terminal, one line a round otherwise. On stderr."""
 
+import logging
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -35,6 +38,17 @@ class _Bar:
         if self._bar is not None:
             self._bar.stop()
 
+    @contextmanager
+    def warnings(self, name: str) -> Iterator[None]:
+        """Write warnings of a logger and those below it as lines above the bar, for as long as this is open."""
+        handler = _LineHandler(self._say)
+        logger = logging.getLogger(name)
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+
     def _show(self, done: int, description: str, line: str | None) -> None:
         """Move the bar, or write the line where there is no bar."""
         if self._bar is not None:
@@ -48,6 +62,18 @@ class _Bar:
             sys.stderr.flush()
         else:
             self._bar.console.print(line, markup=False, highlight=False)
+
+
+class _LineHandler(logging.Handler):
+    """Passes the text of warnings on."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say a warning."""
+        self._say(f"warning: {record.getMessage()}")
 
 
 class RoundProgress(_Bar):

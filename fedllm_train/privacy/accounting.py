@@ -17,7 +17,7 @@ from typing import Any
 from fedllm_data.errors import ConfigError
 from fedllm_train.config import FederatedConfig
 
-__all__ = ["ASSUMPTIONS", "Guarantee", "epsilon_spent", "noise_for_epsilon", "run_guarantee"]
+__all__ = ["ASSUMPTIONS", "RANDOMNESS", "Guarantee", "epsilon_spent", "noise_for_epsilon", "run_guarantee"]
 
 ASSUMPTIONS = (
     "The unit is the client: epsilon bounds what the global adapters of all rounds together tell about whether one "
@@ -26,13 +26,17 @@ ASSUMPTIONS = (
     "The server is trusted: it sees updates before the noise is added.",
     "Every client takes part in a round with the same probability, independently of all others and of other rounds "
     "(Poisson sampling), and nobody but the server learns who did. The number of clients is public.",
-    "This was a simulation: noise and cohorts derive from the run's seed, which config.yaml in the run folder names, "
-    "so whoever knows the seed can take the noise off. A deployment must draw both from a secure generator, keep "
-    "neither, and sample the Gaussian in a way that floating-point numbers do not give away.",
+    "Noise and cohorts are drawn from a secret of 256 bits that the system gave this run alone. It is kept in the run "
+    "folder (privacy_secret) so that the run can be resumed, and published with nothing; whoever has it can take the "
+    "noise off. The Gaussian is rounded to floating-point numbers, which a deployment must sample in a way that gives "
+    "nothing away.",
     "Only global adapters are covered: rounds.jsonl, scores on the clients' rows and adapters that clients keep for "
     "themselves are not, nor are the choice of settings by earlier runs and the making of the dataset.",
 )
 """What the guarantee rests on, in words; in every run's config and card."""
+
+RANDOMNESS = "a secret of the run, drawn from the system"
+"""Where noise and cohorts of a run with a guarantee come from; in its config."""
 
 _GRID = 1e-3
 _LEAST_NOISE = 0.1
@@ -56,6 +60,23 @@ class Guarantee:
         spent = epsilon_spent(self.noise_multiplier, self.sampling_rate, num_rounds, self.delta)
         return spent if math.isfinite(spent) else None
 
+    @property
+    def has_noise(self) -> bool:
+        """Whether there is anything to keep secret: clipping alone guarantees nothing."""
+        return self.noise_multiplier > 0
+
+    def spent_in_words(self, num_rounds: int) -> str:
+        """Return what some rounds spent, for people.
+
+        >>> mechanism = {"clip": 1.0, "sampling_rate": 0.1, "expected_cohort": 10, "delta": 1e-05, "num_rounds": 3}
+        >>> Guarantee(noise_multiplier=0.0, **mechanism).spent_in_words(3)
+        'no epsilon: updates were clipped, and no noise was added'
+        """
+        epsilon = self.epsilon(num_rounds)
+        if epsilon is None:
+            return "no epsilon: updates were clipped, and no noise was added"
+        return f"epsilon {epsilon:.4g} at delta {self.delta:g}, unit: client"
+
     def as_record(self) -> dict[str, Any]:
         """Return the guarantee after all rounds with what it rests on, JSON-ready."""
         return {
@@ -64,6 +85,7 @@ class Guarantee:
             **asdict(self),
             "accountant": "dp-accounting, privacy loss distributions of the Poisson-subsampled Gaussian",
             "neighbours": "one client added or removed",
+            "randomness": RANDOMNESS if self.has_noise else None,
             "assumptions": list(ASSUMPTIONS),
         }
 

@@ -3,7 +3,8 @@
 The guarantee covers the global adapters of all rounds. Whatever is calculated from them and from settings alone is
 covered with them (post-processing; Dwork and Roth 2014, Proposition 2.1). The other things a run folder holds are
 about single clients, or about who was there, and got no noise. So a round is published as a line of `releases.jsonl`,
-with the fields of `COVERED`, and `config.yaml` without the seed, from which noise and cohorts can be drawn again.
+with the fields of `COVERED`, and `config.yaml` without the seed, from which clients' orders of rows follow, of use
+only to who would find out whether a row was there. The run's secret (`privacy/secret.py`) goes nowhere.
 
 A new field of a round's record stays in the run folder until it is listed here.
 """
@@ -42,7 +43,8 @@ NOT_COVERED = {
 _PRIVACY = ("unit", "epsilon", "delta")
 
 LEAST_SECRET_SEED = 2**48
-"""Below it a seed may be found by trying: the starting adapter, often part of the finished one, is drawn from it."""
+"""Of a run that drew its noise from its seed: below it a seed may be found by trying, since the starting adapter,
+often part of the finished one, is drawn from it, too."""
 
 
 def is_private(config: Mapping[str, Any]) -> bool:

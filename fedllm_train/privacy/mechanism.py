@@ -14,12 +14,16 @@ The server clips what it decoded, so the bound holds whatever a client sends and
 are those whose server looks at the mean of the adapters and nothing else (`Traits.plain_mean`). What the noise buys,
 `privacy/accounting.py` says. Example-level privacy (DP-SGD inside a visit) is another unit and not offered.
 
+Noise must be secret, and so must who was in a Poisson cohort, on which the accountant's amplification rests: both are
+drawn from the run's secret (`privacy/secret.py`). Nothing else need be. The bound holds for whatever a client does, so
+its order of rows, its dropout and the rounding of a packed upload follow from the run seed as ever.
+
 Why not FedLLM-Bench's "FedDP": it clips gradients, not the update, then adds noise of a standard deviation derived
 from the sensitivity of one SGD step (2 lr C / n_k) to the weights a client sends. A visit there is many AdamW steps,
 whose change is not bounded by that, so its (epsilon, delta) does not hold and is not reproduced here.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -27,7 +31,7 @@ import torch
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Adapter, Parts, distance
 from fedllm_train.privacy.accounting import Guarantee
-from fedllm_train.seeds import stream_rng
+from fedllm_train.privacy.secret import secret_normals, secret_seed
 from fedllm_train.strategy import Traits
 
 __all__ = ["ClientPrivacy", "PrivateSum", "check_private_method", "clipped_change"]
@@ -38,8 +42,13 @@ class ClientPrivacy:
     """What makes a run private."""
 
     guarantee: Guarantee
-    seed: int
-    """The run seed. A simulation's noise can be drawn again by whoever knows it (`accounting.ASSUMPTIONS`)."""
+    secret: bytes | None = field(repr=False)
+    """What noise and cohorts are drawn from (`privacy/secret.py`); None where the guarantee has no noise."""
+
+    @property
+    def cohort_seed(self) -> int | None:
+        """What cohorts are drawn from in the place of the run seed; None where there is nothing to hide."""
+        return None if self.secret is None else secret_seed(self.secret, "cohort")
 
     def new_sum(self, start: Parts, round_index: int) -> "PrivateSum":
         """Return the empty sum of a round; `start` is what the clients' updates are measured from."""
@@ -68,15 +77,22 @@ class PrivateSum:
 
     def release(self) -> Parts:
         """Return what stands for the clients' mean: the start moved by the noisy sum over the expected cohort."""
-        guarantee = self._privacy.guarantee
-        rng = stream_rng(self._privacy.seed, "privacy noise", round_index=self._round_index)
-        deviation = guarantee.noise_multiplier * guarantee.clip
         adapter = {}
         for name, total in self._sum.items():
-            noise = torch.from_numpy(rng.standard_normal(tuple(total.shape))) * deviation
-            moved = self._start[name].double() + (total + noise) / guarantee.expected_cohort
+            noisy = total + self._noise(name, total)
+            moved = self._start[name].double() + noisy / self._privacy.guarantee.expected_cohort
             adapter[name] = moved.to(self._start[name].dtype)
         return {"adapter": adapter}
+
+    def _noise(self, name: str, total: torch.Tensor) -> torch.Tensor:
+        guarantee, secret = self._privacy.guarantee, self._privacy.secret
+        if not guarantee.has_noise:
+            return torch.zeros_like(total)
+        assert secret is not None, "a guarantee with noise has a secret"
+        drawn = secret_normals(
+            secret, "privacy noise", round_index=self._round_index, name=name, shape=tuple(total.shape)
+        )
+        return torch.from_numpy(drawn) * (guarantee.noise_multiplier * guarantee.clip)
 
     def as_record(self) -> dict[str, Any]:
         """Return what was spent up to this round; `num_clipped` itself is not private."""

@@ -6,8 +6,9 @@ A run with full fine-tuning has its model and tokenizer at the root instead, as 
 named unasked: clients have running numbers in rounds.jsonl, of the scores go those without a line per client, and
 places on this machine are named by their last part (`privacy/pseudonyms.py`). A run with differential privacy is
 published as far as its guarantee goes (`privacy/covered.py`): releases.jsonl in the place of rounds.jsonl, config.yaml
-without the seed, no scores unless asked for, and a card made from that alone. A run on a local dataset becomes a
-private repo unless it is to be public.
+without the seed, no scores unless asked for, and a card made from that alone; the secret that its noise was drawn from
+(`privacy/secret.py`) is in no list of what is pushed. A run on a local dataset becomes a private repo unless it is to
+be public.
 """
 
 import json
@@ -173,9 +174,9 @@ def _notes(run: Path, config: dict[str, Any], include_scores: bool) -> list[str]
             notes.append("pushed, though the guarantee does not cover them: scores")
         else:
             notes[0] += ", scores"
-    if config["federated"]["seed"] < LEAST_SECRET_SEED:
+    if config["privacy"].get("randomness") is None and config["federated"]["seed"] < LEAST_SECRET_SEED:
         notes.append(
-            "the seed is small enough to be found by trying, and noise and cohorts follow from it; train what is "
-            f"published with a random --seed of {LEAST_SECRET_SEED:,} or more"
+            "noise and cohorts of this run follow from its seed, which is small enough to be found by trying; train "
+            "again what is published, with noise that is drawn from a secret"
         )
     return notes

@@ -8,6 +8,7 @@ adapter/         the finished adapter, as PEFT writes it
 model/           in its place, with full fine-tuning: the finished model and its tokenizer
 start_adapter/   the adapter the run started from, if any: with the base, DPO's reference
 README.md        model card
+privacy_secret   with differential privacy: what noise and cohorts are drawn from; never published
 .work/           token ids and updates in transit while the run is on; removed when it is done
 """
 

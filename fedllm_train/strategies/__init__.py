@@ -4,11 +4,13 @@ A strategy is chosen by name from `STRATEGIES`; adding one is a file with a clas
 below, and a test file. CONTRIBUTING shows it.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.ranks import client_ranks
+from fedllm_train.cohort import eligible_clients
 from fedllm_train.config import FederatedConfig
 from fedllm_train.strategies.centralized import Centralized
 from fedllm_train.strategies.ditto import Ditto
@@ -66,12 +68,20 @@ STRATEGIES: dict[str, type[Strategy]] = {
 def make_strategy(config: FederatedConfig, clients: ClientDataset) -> Strategy:
     """Return the strategy that a config names, for the clients of a run.
 
+    Args:
+        config: the settings of the federation.
+        clients: the training clients.
+
     Raises:
         ConfigError: if there is no such strategy, or a setting was given that it would not look at.
     """
     if config.strategy not in STRATEGIES:
         raise ConfigError(f"strategy {config.strategy!r} is unknown; choose from {', '.join(STRATEGIES)}")
     chosen = STRATEGIES[config.strategy]
+    if config.uniform_weights is not None and chosen.traits.weights == "none":
+        raise ConfigError(
+            f"uniform_weights is given but strategy {config.strategy!r} averages no clients; leave it out"
+        )
     of_some = {name for each in STRATEGIES.values() for name in each.traits.settings}
     for each in fields(config):
         given = getattr(config, each.name) != each.default
@@ -87,14 +97,17 @@ def make_strategy(config: FederatedConfig, clients: ClientDataset) -> Strategy:
             f"strategy {config.strategy!r} works on LoRA factors, and with full_finetuning there are none; leave it "
             f"out, or use {', '.join(others)}"
         )
+    sizes = dict(clients.sizes)
+    # Ranks are dealt out among those who can take part.
+    taking_part = {client_id: sizes[client_id] for client_id in eligible_clients(config, list(clients))}
     return chosen(
         Federation(
             config=config,
             client_ids=list(clients),
-            sizes=dict(clients.sizes),
+            sizes=sizes,
             ranks={}
             if config.client_ranks is None
-            else client_ranks(config.client_ranks, clients.sizes, clients.table, seed=config.seed),
+            else client_ranks(config.client_ranks, taking_part or sizes, clients.table, seed=config.seed),
             languages=_main_languages(clients),
         )
     )

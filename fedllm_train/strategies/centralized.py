@@ -1,7 +1,8 @@
 """Centralized training: the rows of all clients pooled in one place. The upper bound that federation gives up.
 
-One pooled client trains on everything; with cohort_size S and K local steps a round has S K optimizer steps, so that
-the run makes as many as a federated one, at the same learning rates. Nothing travels.
+One pooled client trains on everything; with cohorts of S clients (`cohort_size`, or all with `cohort_rule` all) and K
+local steps a round has S K optimizer steps, so that the run makes as many as a federated one, at the same learning
+rates. Nothing travels.
 """
 
 from collections.abc import Sequence
@@ -24,6 +25,7 @@ class Centralized(OneAdapter):
         source="baseline",
         family="baseline",
         exact_aggregation=True,
+        weights="none",
         secure_sum=False,
         travels=False,
         down="nothing",
@@ -33,7 +35,9 @@ class Centralized(OneAdapter):
 
     def __init__(self, federation: Federation) -> None:
         """Take how many clients' steps a round stands for."""
-        self._cohort_size = federation.config.cohort_size
+        super().__init__(federation)
+        everybody = federation.config.cohort_rule == "all"
+        self._cohort_size = len(federation.client_ids) if everybody else federation.config.cohort_size
 
     def participants(self, client_ids: Sequence[str]) -> list[str]:
         """Return the pooled client.

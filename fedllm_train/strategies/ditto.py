@@ -1,8 +1,9 @@
 """Ditto (Li et al. 2021, arXiv 2012.04221, Algorithm 1): a personal adapter beside the global one, kept close to it.
 
-Client rule: train the global adapter as in FedAvg and send it; train the own adapter v_k on
-F_k(v) + (lambda / 2) ||v - theta_global||^2 for as many steps and keep it. Server rule: as FedAvg.
-A client that never took part makes its adapter from the final global one in the same way, after the last round.
+Client rule: train the global adapter as in FedAvg and send it; train the own adapter v_k on F_k(v) + (lambda / 2) ||v
+- theta_global||^2 for as many steps and keep it. Server rule: as FedAvg (the released code draws clients by rows and
+averages them alike, which has the same mean). A client that never took part makes its adapter from the final global
+one in the same way, after the last round.
 """
 
 from typing import Any
@@ -22,15 +23,17 @@ class Ditto(OneAdapter):
         source="Li et al. 2021, arXiv 2012.04221, Algorithm 1",
         family="personal",
         exact_aggregation=False,
+        weights="rows",
         secure_sum=True,
         plain_mean=True,
         memory="personal adapter",
         personal=True,
-        settings=("ditto_lambda",),
+        settings=("ditto_lambda", "uniform_weights"),
     )
 
     def __init__(self, federation: Federation) -> None:
         """Take lambda from the config."""
+        super().__init__(federation)
         self._pull = federation.config.ditto_lambda
 
     def client_update(self, visit: Visit) -> Parts:
@@ -41,7 +44,7 @@ class Ditto(OneAdapter):
 
     def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
         """Add n_k theta_k."""
-        sums.setdefault("adapter", RunningSum()).add(update["adapter"], num_rows)
+        sums.setdefault("adapter", RunningSum()).add(update["adapter"], self.weight_of(num_rows))
 
     def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
         """Return the weighted mean of the cohort's adapters."""

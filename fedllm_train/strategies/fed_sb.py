@@ -1,7 +1,7 @@
 """Fed-SB (Singhal et al. 2025, arXiv 2502.15436): W = W0 + s B R A with B and A frozen and shared; only R is trained.
 
 Client rule: train R (r, r) from the global R; send R.
-Server rule: R <- sum_k (n_k / n) R_k. The paper's weights are 1 / K.
+Server rule: R <- sum_k p_k R_k, with the paper's p_k = 1 / K unless `uniform_weights` is off.
 
 With one B and one A for all, s B mean(R) A = sum_k p_k s B R_k A: the average is exact. R is r^2 numbers a module,
 whatever the model's width, and under differential privacy the noise enters linearly. s is the adapter's own scaling;
@@ -16,8 +16,9 @@ gradient  (the paper's, from LoRA-SB, Ponkshe et al. 2024, arXiv 2411.19557): th
           of that step. A round for itself makes it: each client of the first cohort takes the gradients G of its own
           loss on the weights, over the batches of one visit at the starting policy, and sends signs: AdamW's first
           step is -eta sign(G), eta the round's learning rate. The server takes M = sum_k (n_k / n) M_k, in units of s,
-          and U_r S_r V_r' = M. Nothing is trained in that round (its "local steps" are batches), and until the steps
-          of some client came it is repeated.
+          and U_r S_r V_r' = M: by rows, as gradients of pooled rows add up, unless `uniform_weights` is on. Nothing is
+          trained in that round (its "local steps" are batches), and until the steps of some client came it is
+          repeated.
 
 Where `gradient` differs from the released code: there one process adds up the gradients of rows pooled over all
 clients and takes the sign once, eta being the first value of a warm-up. Here no gradient leaves a client but its
@@ -48,7 +49,7 @@ from fedllm_train.adapters.lora_core import (
     split_cores,
     zero_cores,
 )
-from fedllm_train.strategy import Federation, OneAdapter, Traits
+from fedllm_train.strategy import Federation, OneAdapter, Traits, counts_alike
 from fedllm_train.visit import Visit
 
 __all__ = ["FedSB"]
@@ -64,6 +65,7 @@ class FedSB(OneAdapter):
         source="Singhal et al. 2025, arXiv 2502.15436; frame from Ponkshe et al. 2024 (LoRA-SB), arXiv 2411.19557",
         family="lora",
         exact_aggregation=True,
+        weights="uniform",
         secure_sum=True,
         plain_mean=True,
         needs_lora=True,
@@ -71,13 +73,15 @@ class FedSB(OneAdapter):
         up="R, at first signs of gradients",
         server_cost="O(adapter); at first O(d m) and one SVD a module if from gradients",
         shifts_base=True,
-        settings=("core_frame",),
+        settings=("core_frame", "uniform_weights"),
     )
 
     def __init__(self, federation: Federation) -> None:
         """Take how the frame is made, and the run seed."""
+        super().__init__(federation)
         self._seed = federation.config.seed
         self._random = federation.config.core_frame == "random"
+        self._steps_count_alike = counts_alike(federation.config, "rows")
 
     def start(self, adapter: Adapter) -> Parts:
         """Begin with R = 0; what the starting adapter adds, if anything, is in the shift.
@@ -118,14 +122,16 @@ class FedSB(OneAdapter):
 
     def contribution(self, state: Parts, update: Parts, num_rows: int) -> tuple[Adapter, float]:
         """Return the client's core in the frame of all, as plain factors; nothing where there is no frame yet."""
-        return (folded(state[_FRAME], update["adapter"]) if _FRAME in state else {}), num_rows
+        return (folded(state[_FRAME], update["adapter"]) if _FRAME in state else {}), self.weight_of(num_rows)
 
     def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
-        """Add n_k R_k, or n_k M_k."""
+        """Add p_k R_k, or n_k M_k."""
         if _STEP in update:
-            sums.setdefault(_STEP, RunningSum()).add(_from_signs(update[_STEP]), num_rows)
+            sums.setdefault(_STEP, RunningSum()).add(
+                _from_signs(update[_STEP]), 1 if self._steps_count_alike else num_rows
+            )
         else:
-            sums.setdefault(_CORE, RunningSum()).add(update["adapter"], num_rows)
+            sums.setdefault(_CORE, RunningSum()).add(update["adapter"], self.weight_of(num_rows))
 
     def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
         """Average R, or make the frame of the mean step."""

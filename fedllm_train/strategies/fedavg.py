@@ -23,8 +23,10 @@ class FedAvg(OneAdapter):
         source="McMahan et al. 2017, arXiv 1602.05629, Algorithm 1; on LoRA: FedIT, arXiv 2305.05644",
         family="classic",
         exact_aggregation=False,
+        weights="rows",
         secure_sum=True,
         plain_mean=True,
+        settings=("uniform_weights",),
     )
 
     def client_update(self, visit: Visit) -> Parts:
@@ -33,7 +35,7 @@ class FedAvg(OneAdapter):
 
     def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
         """Add n_k theta_k."""
-        sums.setdefault("adapter", RunningSum()).add(update["adapter"], num_rows)
+        sums.setdefault("adapter", RunningSum()).add(update["adapter"], self.weight_of(num_rows))
 
     def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
         """Return the weighted mean of the cohort's adapters."""

@@ -21,15 +21,17 @@ class FedAvgFT(OneAdapter):
         source="Yu et al. 2020, arXiv 2002.04758",
         family="personal",
         exact_aggregation=False,
+        weights="rows",
         secure_sum=True,
         plain_mean=True,
         memory="none before the end",
         personal=True,
-        settings=("personal_steps",),
+        settings=("personal_steps", "uniform_weights"),
     )
 
     def __init__(self, federation: Federation) -> None:
         """Take the steps of the fine-tuning."""
+        super().__init__(federation)
         self._personal_steps = federation.config.personal_steps
 
     def client_update(self, visit: Visit) -> Parts:
@@ -38,7 +40,7 @@ class FedAvgFT(OneAdapter):
 
     def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
         """Add n_k theta_k."""
-        sums.setdefault("adapter", RunningSum()).add(update["adapter"], num_rows)
+        sums.setdefault("adapter", RunningSum()).add(update["adapter"], self.weight_of(num_rows))
 
     def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
         """Return the weighted mean of the cohort's adapters."""

@@ -27,14 +27,16 @@ class FedAvgM(OneAdapter):
         source="Hsu et al. 2019, arXiv 1909.06335, section 4.3",
         family="classic",
         exact_aggregation=False,
+        weights="rows",
         secure_sum=True,
         plain_mean=True,
         server_cost="O(adapter), one moment",
-        settings=("server_learning_rate", "server_momentum", "benchmark_rules"),
+        settings=("server_learning_rate", "server_momentum", "benchmark_rules", "uniform_weights"),
     )
 
     def __init__(self, federation: Federation) -> None:
         """Take eta and beta from the config."""
+        super().__init__(federation)
         self._config = federation.config
 
     def start(self, adapter: Adapter) -> Parts:
@@ -48,7 +50,7 @@ class FedAvgM(OneAdapter):
 
     def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
         """Add n_k theta_k."""
-        sums.setdefault("adapter", RunningSum()).add(update["adapter"], num_rows)
+        sums.setdefault("adapter", RunningSum()).add(update["adapter"], self.weight_of(num_rows))
 
     def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
         """Update the momentum and move along it."""

@@ -4,7 +4,9 @@ A module computes W0 x + (1 - a) s B_g A_g x + a s B_l A_l x, with a = `feddpa_m
 
 Client rule: train the global adapter as in FedAvg and send it. With `feddpa_when="during"` (FedDPA-T) the client then
 trains its local adapter beside the global one it received, which stays frozen, and keeps it. With "after" (FedDPA-F)
-every client does so once, after the last round, from the finished global adapter. Server rule: as FedAvg.
+every client does so once, after the last round, from the finished global adapter. Server rule: the global adapter is
+the clients' mean, uniform as in the paper, whose clients hold equally many rows, unless `uniform_weights` is off; the
+released code hands the clients' numbers of rows to its average, which there comes to the same.
 
 What a client ends with is one adapter of twice the rank, [(1 - a) B_g, B] [A_g; A_l]. We train B = a B_l itself, which
 under Adam is the same up to the learning rate of B. The paper can also choose a for every question, by the likeness of
@@ -31,16 +33,18 @@ class FedDPA(OneAdapter):
         source="Yang et al. 2024, arXiv 2403.19211",
         family="personal",
         exact_aggregation=False,
+        weights="uniform",
         secure_sum=True,
         plain_mean=True,
         needs_lora=True,
         memory="local adapter",
         personal=True,
-        settings=("feddpa_mix", "feddpa_when", "personal_steps"),
+        settings=("feddpa_mix", "feddpa_when", "personal_steps", "uniform_weights"),
     )
 
     def __init__(self, federation: Federation) -> None:
         """Take the mixing weight and when local adapters are trained."""
+        super().__init__(federation)
         self._mix = federation.config.feddpa_mix
         self._during = federation.config.feddpa_when == "during"
         self._personal_steps = federation.config.personal_steps
@@ -53,11 +57,11 @@ class FedDPA(OneAdapter):
         return {"adapter": update}
 
     def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
-        """Add n_k theta_k."""
-        sums.setdefault("adapter", RunningSum()).add(update["adapter"], num_rows)
+        """Add theta_k with the client's weight."""
+        sums.setdefault("adapter", RunningSum()).add(update["adapter"], self.weight_of(num_rows))
 
     def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
-        """Return the weighted mean of the cohort's adapters."""
+        """Return the mean of the cohort's adapters."""
         return {"adapter": sums["adapter"].mean()}
 
     def personal_adapter(self, visit: Visit) -> Adapter:

@@ -5,11 +5,10 @@ Server rule: Abar, Bbar as FedAvg; W0 <- W0 + s (sum_k p_k B_k A_k - Bbar Abar),
 
     W0' + s Bbar Abar = W0 + s sum_k p_k B_k A_k.
 
-The paper's p_k are 1/K (`uniform_weights`); by default they are n_k / n here, as for every other method. The residual
-of a round is sum_k p_k (B_k - Bbar) (A_k - Abar), of rank (K - 1) r at most. What a client downloads is Abar, Bbar and
-the sum of all residuals so far (`adapters/base_shift.py`): a client sampled now may have missed those before, and a
-client that keeps nothing between rounds has none of them. The server needs each B_k A_k, so secure sums cannot hide
-them.
+The p_k are 1/K, the paper's, unless `uniform_weights` is off. The residual of a round is sum_k p_k (B_k - Bbar) (A_k -
+Abar), of rank (K - 1) r at most. What a client downloads is Abar, Bbar and the sum of all residuals so far
+(`adapters/base_shift.py`): a client sampled now may have missed those before, and a client that keeps nothing between
+rounds has none of them. The server needs each B_k A_k, so secure sums cannot hide them.
 """
 
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
 from fedllm_train.adapters.base_shift import add_to_shift, travelling
 from fedllm_train.adapters.lora import Factors, ProductSum, check_factors_only, factor_names, side_by_side
-from fedllm_train.strategy import Federation, OneAdapter, Traits
+from fedllm_train.strategy import OneAdapter, Traits
 from fedllm_train.visit import Visit
 
 __all__ = ["FedExLoRA"]
@@ -31,6 +30,7 @@ class FedExLoRA(OneAdapter):
         source="Singhal et al. 2025, arXiv 2410.09432",
         family="lora",
         exact_aggregation=True,
+        weights="uniform",
         secure_sum=False,
         needs_lora=True,
         down="adapter + shift of the base weights",
@@ -38,10 +38,6 @@ class FedExLoRA(OneAdapter):
         shifts_base=True,
         settings=("uniform_weights",),
     )
-
-    def __init__(self, federation: Federation) -> None:
-        """Take whether clients count alike."""
-        self._uniform = federation.config.uniform_weights
 
     def start(self, adapter: Adapter) -> Parts:
         """Begin with the starting adapter and an unshifted base.
@@ -60,14 +56,10 @@ class FedExLoRA(OneAdapter):
         """Train from the means on the shifted base."""
         return {"adapter": visit.fit(visit.received["adapter"], base_shift=visit.received.get("base_shift"))}
 
-    def contribution(self, state: Parts, update: Parts, num_rows: int) -> tuple[Adapter, float]:
-        """Return the client's factors and their weight."""
-        return update["adapter"], self._weight(num_rows)
-
     def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
         """Add p_k A_k, p_k B_k and p_k B_k A_k."""
-        sums.setdefault("adapter", RunningSum()).add(update["adapter"], self._weight(num_rows))
-        sums.setdefault("products", ProductSum()).add(update["adapter"], self._weight(num_rows))
+        sums.setdefault("adapter", RunningSum()).add(update["adapter"], self.weight_of(num_rows))
+        sums.setdefault("products", ProductSum()).add(update["adapter"], self.weight_of(num_rows))
 
     def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
         """Average the factors and shift the base by the residual."""
@@ -79,6 +71,3 @@ class FedExLoRA(OneAdapter):
             for module, (a, b) in factor_names(mean).items()
         }
         return {"adapter": total.mean(), "base_shift": add_to_shift(state.get("base_shift", {}), residual)}
-
-    def _weight(self, num_rows: int) -> float:
-        return 1.0 if self._uniform else float(num_rows)

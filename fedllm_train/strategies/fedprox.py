@@ -21,13 +21,15 @@ class FedProx(OneAdapter):
         source="Li et al. 2020, arXiv 1812.06127, Algorithm 2",
         family="classic",
         exact_aggregation=False,
+        weights="rows",
         secure_sum=True,
         plain_mean=True,
-        settings=("prox_mu",),
+        settings=("prox_mu", "uniform_weights"),
     )
 
     def __init__(self, federation: Federation) -> None:
         """Take mu from `config.prox_mu`."""
+        super().__init__(federation)
         self._mu = federation.config.prox_mu
 
     def client_update(self, visit: Visit) -> Parts:
@@ -42,7 +44,7 @@ class FedProx(OneAdapter):
 
     def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
         """Add n_k theta_k."""
-        sums.setdefault("adapter", RunningSum()).add(update["adapter"], num_rows)
+        sums.setdefault("adapter", RunningSum()).add(update["adapter"], self.weight_of(num_rows))
 
     def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
         """Return the weighted mean of the cohort's adapters."""

@@ -2,7 +2,7 @@
 
 Client rule: train both from the global A and the client's own B (the starting adapter's at its first visit); send A_k,
 keep what was trained in memory.
-Server rule: A <- sum_k (n_k / n) A_k.
+Server rule: A <- sum_k (n_k / n) A_k, the weights of the released code (FederatedScope's average).
 
 A learns what is common, B what is the client's own. What a client ends with is the global A with its own B; a client
 that was never sampled has the starting adapter's B, which is zero unless the run began from a trained adapter. So the
@@ -28,6 +28,7 @@ class FedSALoRA(OneAdapter):
         source="Guo et al. 2025, arXiv 2410.01463",
         family="lora",
         exact_aggregation=False,
+        weights="rows",
         secure_sum=True,
         plain_mean=True,
         needs_lora=True,
@@ -35,6 +36,7 @@ class FedSALoRA(OneAdapter):
         up="A",
         memory="adapter",
         personal=True,
+        settings=("uniform_weights",),
     )
 
     def start(self, adapter: Adapter) -> Parts:
@@ -70,7 +72,7 @@ class FedSALoRA(OneAdapter):
 
     def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
         """Add n_k A_k."""
-        sums.setdefault("adapter", RunningSum()).add(update["adapter"], num_rows)
+        sums.setdefault("adapter", RunningSum()).add(update["adapter"], self.weight_of(num_rows))
 
     def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
         """Average A; B stays as it was."""

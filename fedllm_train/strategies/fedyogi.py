@@ -24,14 +24,23 @@ class FedYogi(OneAdapter):
         source="Reddi et al. 2021, arXiv 2003.00295, Algorithm 2",
         family="classic",
         exact_aggregation=False,
+        weights="uniform",
         secure_sum=True,
         plain_mean=True,
         server_cost="O(adapter), two moments",
-        settings=("server_learning_rate", "server_momentum", "server_beta2", "server_tau", "benchmark_rules"),
+        settings=(
+            "server_learning_rate",
+            "server_momentum",
+            "server_beta2",
+            "server_tau",
+            "benchmark_rules",
+            "uniform_weights",
+        ),
     )
 
     def __init__(self, federation: Federation) -> None:
         """Take eta, tau and the moments' rates from the config."""
+        super().__init__(federation)
         self._config = federation.config
 
     def start(self, adapter: Adapter) -> Parts:
@@ -44,7 +53,7 @@ class FedYogi(OneAdapter):
 
     def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
         """Add theta_k; every client counts alike."""
-        sums.setdefault("adapter", RunningSum()).add(update["adapter"], 1)
+        sums.setdefault("adapter", RunningSum()).add(update["adapter"], self.weight_of(num_rows))
 
     def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
         """Move v towards the squared change by a bounded amount and take the scaled step."""

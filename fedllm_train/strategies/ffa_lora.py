@@ -1,7 +1,7 @@
 """FFA-LoRA (Sun et al. 2024, arXiv 2403.12313, ICLR): A is drawn once, shared and frozen; only B is trained.
 
 Client rule: train B from the global B, with the A of the run's starting adapter, which every client knows.
-Server rule: B <- sum_k (n_k / n) B_k.
+Server rule: B <- sum_k p_k B_k, with the paper's p_k = 1 / K unless `uniform_weights` is off.
 
 With one A for all, s Bbar A = sum_k p_k s B_k A: the average is exact, and under differential privacy the noise enters
 linearly. Only B travels, in both directions.
@@ -25,11 +25,13 @@ class FFALoRA(OneAdapter):
         source="Sun et al. 2024, arXiv 2403.12313",
         family="lora",
         exact_aggregation=True,
+        weights="uniform",
         secure_sum=True,
         plain_mean=True,
         needs_lora=True,
         down="B",
         up="B",
+        settings=("uniform_weights",),
     )
 
     def start(self, adapter: Adapter) -> Parts:
@@ -55,11 +57,11 @@ class FFALoRA(OneAdapter):
 
     def contribution(self, state: Parts, update: Parts, num_rows: int) -> tuple[Adapter, float]:
         """Return the client's B with the A of all."""
-        return state["adapter"] | update["adapter"], num_rows
+        return state["adapter"] | update["adapter"], self.weight_of(num_rows)
 
     def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
-        """Add n_k B_k."""
-        sums.setdefault("adapter", RunningSum()).add(update["adapter"], num_rows)
+        """Add p_k B_k."""
+        sums.setdefault("adapter", RunningSum()).add(update["adapter"], self.weight_of(num_rows))
 
     def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
         """Average B; A stays."""

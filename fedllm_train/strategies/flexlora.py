@@ -1,10 +1,11 @@
 """FlexLoRA (Bai et al. 2024, arXiv 2402.11505): average the products, hand every client its best approximation.
 
-Client rule: plain training of factors of the client's own rank r_k.
-Server rule: M = sum_k (n_k / n) s B_k A_k; its singular value decomposition gives the factors of every rank: a client
-of rank r receives the best approximation of rank r (Eckart and Young 1936), which is the first r components of one
-decomposition. The global adapter has the largest rank R; what it loses is sqrt(sum_{i > R} sigma_i^2). The scaling s
-is the same for all and stays in the module, so it cancels (`adapters/ranks.py`).
+Client rule: plain training of factors of the client's own rank r_k. Server rule: M = sum_k (n_k / n) s B_k A_k; its
+singular value decomposition gives the factors of every rank: a client of rank r receives the best approximation of
+rank r (Eckart and Young 1936), which is the first r components of one decomposition, B = U_r S_r and A = V_r' as in
+the released code: A has orthonormal rows. The global adapter has the largest rank R; what it loses is sqrt(sum_{i > R}
+sigma_i^2). The scaling s is the same for all and stays in the module, so it cancels (`adapters/ranks.py`); the
+released code fixes lora_alpha at 16, so there it differs with the rank.
 """
 
 from typing import Any
@@ -26,17 +27,19 @@ class FlexLoRA(OneAdapter):
         source="Bai et al. 2024, arXiv 2402.11505",
         family="lora",
         exact_aggregation=False,
+        weights="rows",
         secure_sum=False,
         mixed_ranks=True,
         needs_lora=True,
         down="adapter of the client's rank",
         up="adapter of the client's rank",
         server_cost="O(d m) a module, one SVD a round",
-        settings=("client_ranks",),
+        settings=("client_ranks", "uniform_weights"),
     )
 
     def __init__(self, federation: Federation) -> None:
         """Take the clients' ranks."""
+        super().__init__(federation)
         self._ranks = federation.ranks
 
     def start(self, adapter: Adapter) -> Parts:
@@ -65,7 +68,7 @@ class FlexLoRA(OneAdapter):
 
     def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
         """Add n_k B_k A_k."""
-        sums.setdefault("products", ProductSum()).add(update["adapter"], num_rows)
+        sums.setdefault("products", ProductSum()).add(update["adapter"], self.weight_of(num_rows))
 
     def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
         """Decompose the mean product."""

@@ -1,8 +1,8 @@
 """FLoRA (Wang et al. 2024, arXiv 2409.05976, NeurIPS): stack the clients' factors, merge, begin with a fresh LoRA.
 
-Client rule: train a fresh adapter (A drawn anew for the round, B = 0) on the shifted base; send both factors.
+Client rule: train a fresh adapter (A drawn for this client and round, B = 0) on the shifted base; send both factors.
 Server rule: A = [p_1 A_1; ...; p_K A_K], B = [B_1, ..., B_K], W0 <- W0 + s B A; p stands in one factor only, so that
-B A = sum_k p_k B_k A_k exactly, with p_k = n_k / n.
+B A = sum_k p_k B_k A_k exactly, with p_k = n_k / n, as in the paper's code.
 
 Ranks may differ from client to client. The scaling s is the same for all of them (alpha_k = s r_k, as in the paper's
 code). A client of rank r_k trains the resident adapter with all but its first r_k rows of A at zero; B = 0, so the
@@ -10,9 +10,11 @@ padded parts have no gradient and stay zero, and only the first r_k rows and col
 
 What a client downloads is the sum of all stacks so far, as factors of its rank (`adapters/base_shift.py`): after a
 round that is up to sum_k r_k, so the download grows with the cohort until the plain matrix is smaller. The fresh A is
-not sent: every client draws it from the run's seed and the round, by PEFT's default rule (Kaiming, uniform in
-[-1/sqrt(m), 1/sqrt(m)]); in round 0 it is the starting adapter's. A run that starts from a trained adapter has that
-adapter's product in the shift from the beginning.
+not sent: every client draws its own from the run's seed, the round and its id, by PEFT's default rule (Kaiming,
+uniform in [-1/sqrt(m), 1/sqrt(m)]). An A of each client's own, from the first round on, is what the paper's code has:
+with one A for all, the clients' rows of A would stay close together and the stack would hold little beyond rank r. A
+run that starts from a trained adapter has that adapter's product in the shift from the beginning; the global adapter
+itself keeps the starting A and B = 0.
 """
 
 from math import sqrt
@@ -40,17 +42,19 @@ class FLoRA(OneAdapter):
         source="Wang et al. 2024, arXiv 2409.05976",
         family="lora",
         exact_aggregation=True,
+        weights="rows",
         secure_sum=False,
         mixed_ranks=True,
         needs_lora=True,
         down="shift of the base weights",
         server_cost="O(d m) per module once the shift has full rank",
         shifts_base=True,
-        settings=("client_ranks",),
+        settings=("client_ranks", "uniform_weights"),
     )
 
     def __init__(self, federation: Federation) -> None:
         """Take the run seed and the clients' ranks."""
+        super().__init__(federation)
         self._seed = federation.config.seed
         self._ranks = federation.ranks
 
@@ -59,14 +63,14 @@ class FLoRA(OneAdapter):
 
         Raises:
             ConfigError: if the adapter holds anything but LoRA factors, a client's rank is larger than its, or it is
-                fresh and its A was drawn by another rule than the one followed in later rounds.
+                fresh and its A was drawn by another rule than the one that clients follow.
         """
         check_factors_only(adapter, "flora")
         check_ranks(self._ranks, adapter)
         for a, b in factor_names(adapter).values():
             if not adapter[b].any() and float(adapter[a].abs().max()) > _bound(adapter[a]) * (1 + 1e-6):
                 raise ConfigError(
-                    f"strategy flora draws A anew in every round by PEFT's default rule, and {a} of the starting "
+                    f"strategy flora draws A for every visit by PEFT's default rule, and {a} of the starting "
                     "adapter was drawn by another; leave out init_lora_weights"
                 )
         products = {
@@ -82,7 +86,7 @@ class FLoRA(OneAdapter):
 
     def client_update(self, visit: Visit) -> Parts:
         """Train a fresh adapter of the client's rank on the shifted base."""
-        start = _with_zero_b(self._fresh(visit.start_adapter, visit.round_index))
+        start = self._fresh(visit.start_adapter, visit.round_index, visit.client_id)
         if visit.client_id in self._ranks:
             start = padded(sliced(start, self._ranks[visit.client_id]), rank_of(start))
         trained = visit.fit(start, base_shift=visit.received.get("base_shift"))
@@ -90,24 +94,21 @@ class FLoRA(OneAdapter):
 
     def expects(self, state: Parts, client_id: str, round_index: int) -> Parts:
         """Expect factors of the client's rank; the values are those it began with."""
-        return {"adapter": self._own_rank(self._fresh(state["adapter"], round_index), client_id)}
+        return {"adapter": self._own_rank(self._fresh(state["adapter"], round_index, client_id), client_id)}
 
     def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
         """Stack B_k and A_k, one of them times n_k."""
-        sums.setdefault("products", ProductSum()).add(update["adapter"], num_rows)
+        sums.setdefault("products", ProductSum()).add(update["adapter"], self.weight_of(num_rows))
 
     def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
-        """Merge the stack into the base and draw the next round's A."""
-        return {
-            "adapter": self._fresh(state["adapter"], round_index + 1),
-            "base_shift": add_to_shift(state.get("base_shift", {}), sums["products"].mean()),
-        }
+        """Merge the stack into the base."""
+        shift = add_to_shift(state.get("base_shift", {}), sums["products"].mean())
+        return {"adapter": state["adapter"], "base_shift": shift}
 
-    def _fresh(self, like: Adapter, round_index: int) -> Adapter:
-        """Return the adapter a round begins with; in round 0 it is the given one."""
-        if round_index == 0:
-            return like
-        generator = torch.Generator().manual_seed(stream_seed(self._seed, "flora", round_index=round_index))
+    def _fresh(self, like: Adapter, round_index: int, client_id: str) -> Adapter:
+        """Return the adapter that a client begins a round with."""
+        seed = stream_seed(self._seed, "flora", round_index=round_index, client_id=client_id)
+        generator = torch.Generator().manual_seed(seed)
         fresh = {}
         for name, tensor in sorted(like.items()):
             if is_a(name):

@@ -6,7 +6,8 @@ fell during the visit, the client prunes it: those ranks stay zero from then on 
 paper; its share of ranks and the exact test are not stated in what we could read, these are ours).
 Server rule: pad every client's factors with zeros to the largest rank and average A and B apart, with weights
 proportional to ||B_k A_k||_F over all modules (sparsity-weighted aggregation); every client receives the first r_k
-ranks of the result (truncation). Equal ranks and equal norms give the uniform FedIT.
+ranks of the result (truncation). Equal ranks and equal norms give the uniform FedIT. `uniform_weights`, where it is
+given, replaces the norms: on, every client counts alike; off, by its rows.
 """
 
 from typing import Any
@@ -32,19 +33,22 @@ class HetLoRA(OneAdapter):
         source="Cho et al. 2024, arXiv 2401.06432",
         family="lora",
         exact_aggregation=False,
+        weights="norms",
         secure_sum=False,
         mixed_ranks=True,
         needs_lora=True,
         down="adapter of the client's rank",
         up="adapter of the client's rank",
         memory="its pruned rank",
-        settings=("client_ranks", "hetlora_prune"),
+        settings=("client_ranks", "hetlora_prune", "uniform_weights"),
     )
 
     def __init__(self, federation: Federation) -> None:
         """Take the clients' ranks and lambda."""
+        super().__init__(federation)
         self._ranks = federation.ranks
         self._prune = federation.config.hetlora_prune
+        self._by_norm = federation.config.uniform_weights is None
 
     def start(self, adapter: Adapter) -> Parts:
         """Begin with the starting adapter, which has the largest rank.
@@ -88,19 +92,28 @@ class HetLoRA(OneAdapter):
         visit.memory["pruned"] = {"rank": torch.tensor(rank)}
         return {"adapter": padded(sliced(end, rank), given)}
 
+    def contribution(self, state: Parts, update: Parts, num_rows: int) -> tuple[Adapter, float]:
+        """Return what the client sent, with the weight it has in the mean."""
+        # Where all products are zero, so is their mean, and its weights must not add up to zero.
+        return update["adapter"], max(self._weight(update["adapter"], num_rows), 1e-300)
+
     def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
-        """Add the padded factors weighted by their norm, and unweighted for a round in which all norms are zero."""
+        """Add the padded factors with their weight, and without one for a round in which all norms are zero."""
         adapter = update["adapter"]
-        pairs = factor_names(adapter).values()
-        norm = sum(squared_norm(Factors(adapter[b].double(), adapter[a].double())) for a, b in pairs) ** 0.5
         whole = padded(adapter, max(self._ranks.values(), default=rank_of(adapter)))
-        sums.setdefault("weighted", RunningSum()).add(whole, norm)
+        sums.setdefault("weighted", RunningSum()).add(whole, self._weight(adapter, num_rows))
         sums.setdefault("uniform", RunningSum()).add(whole, 1)
 
     def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
         """Return the mean of the padded factors."""
         total = sums["weighted"] if sums["weighted"].total_weight > 0 else sums["uniform"]
         return {"adapter": padded(total.mean(), rank_of(state["adapter"]))}
+
+    def _weight(self, adapter: Adapter, num_rows: int) -> float:
+        if not self._by_norm:
+            return self.weight_of(num_rows)
+        pairs = factor_names(adapter).values()
+        return sum(squared_norm(Factors(adapter[b].double(), adapter[a].double())) for a, b in pairs) ** 0.5
 
 
 def _tail_norm(adapter: Adapter, tail: slice) -> float:

@@ -3,10 +3,10 @@
 A simple form of clustering by language family (FedLFC, FedHLT), which FedLLM-Bench's results on Fed-Aya suggest:
 collaboration among similar languages can help more than among all.
 
-A client's group is the language of most of its rows; languages of fewer than `min_cluster_clients` clients, and
-clients whose language nobody knows, form one further group. Client rule: plain training from the group's adapter.
-Server rule: FedAvg in each group. The global adapter, which serves people in no group, is the mean of the groups'
-adapters, each weighted by its clients' rows.
+A client's group is the language of most of its rows; languages of fewer than `min_cluster_clients` clients that may
+take part, and clients whose language nobody knows, form one further group. Client rule: plain training from the
+group's adapter. Server rule: FedAvg in each group. The global adapter, which serves people in no group, is the mean of
+the groups' adapters, each weighted by its clients' rows.
 """
 
 from collections import Counter
@@ -32,21 +32,24 @@ class LanguageClusters(OneAdapter):
         source="clients grouped by language, after FedLFC and FedHLT; FedAvg inside",
         family="personal",
         exact_aggregation=False,
+        weights="rows",
         secure_sum=True,
         down="adapter of the client's language",
         server_cost="O(languages x adapter)",
         personal=True,
-        settings=("min_cluster_clients",),
+        settings=("min_cluster_clients", "uniform_weights"),
     )
 
     def __init__(self, federation: Federation) -> None:
         """Group the clients."""
-        self._group_of = groups_of(federation.languages, federation.client_ids, federation.config.min_cluster_clients)
+        super().__init__(federation)
+        # Clients that never take part must neither make a group large nor weigh in the mean of the groups.
+        self._group_of = groups_of(federation.languages, federation.eligible, federation.config.min_cluster_clients)
         self._groups = sorted(set(self._group_of.values()))
-        rows = Counter[str]()
+        weights = Counter[str]()
         for client_id, group in self._group_of.items():
-            rows[group] += federation.sizes[client_id]
-        self._rows = rows
+            weights[group] += self.weight_of(federation.sizes[client_id])
+        self._weights = weights
 
     def start(self, adapter: Adapter) -> Parts:
         """Begin every group with the same adapter."""
@@ -66,9 +69,9 @@ class LanguageClusters(OneAdapter):
         return self.broadcast(state, client_id, round_index)
 
     def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
-        """Add n_k theta_k to the sum of its group."""
+        """Add theta_k with the client's weight to the sum of its group."""
         part = f"group {self._groups[int(update['group']['index'])]}"
-        sums.setdefault(part, RunningSum()).add(update["adapter"], num_rows)
+        sums.setdefault(part, RunningSum()).add(update["adapter"], self.weight_of(num_rows))
 
     def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
         """Average inside each group that was visited, then over the groups."""
@@ -76,7 +79,7 @@ class LanguageClusters(OneAdapter):
         after = {part: groups.get(part, adapter) for part, adapter in state.items() if part != "adapter"}
         whole = RunningSum()
         for group in self._groups:
-            whole.add(after[f"group {group}"], self._rows[group])
+            whole.add(after[f"group {group}"], self._weights[group])
         return {"adapter": whole.mean()} | after
 
     def personal_adapter(self, visit: Visit) -> Adapter:

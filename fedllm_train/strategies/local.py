@@ -26,6 +26,7 @@ class Local(OneAdapter):
         source="baseline",
         family="baseline",
         exact_aggregation=True,
+        weights="none",
         secure_sum=True,
         travels=False,
         down="nothing",
@@ -38,6 +39,7 @@ class Local(OneAdapter):
 
     def __init__(self, federation: Federation) -> None:
         """Take the client from `config.local_client`; one client alone needs no name."""
+        super().__init__(federation)
         ids = list(federation.client_ids)
         self._client_id = ids[0] if len(ids) == 1 else federation.config.local_client
 

@@ -3,13 +3,15 @@
 Client rule: plain training. Server rule: Abar and Bbar as in FedAvg, M = sum_k (n_k / n) B_k A_k, and then, module by
 module, the correction
 
-    dB = argmin  S(M, (Bbar + dB) Abar) + lambda ||dB||_F^2
+    dB = argmin  S(M, (Bbar + dB) Abar) + lambda ||dB||_F
 
-The clients receive Abar and Bbar + dB. S is 1 - cosine similarity, as in the paper, minimised by SciPy's L-BFGS from
-dB = 0 (the paper runs SGD); or, with `lora_fair_similarity="frobenius"`, S = ||M - (Bbar + dB) Abar||_F^2, which has
-the closed form dB = (M - Bbar Abar) Abar' (Abar Abar' + lambda I)^{-1}: least squares as lambda -> 0, FedAvg as lambda
--> infinity. The cosine is blind to scale: where the clients disagree so much that Bbar points away from M, its
-cheapest correction shrinks B towards zero, and the Frobenius norm is the safer choice.
+The clients receive Abar and Bbar + dB. S is 1 - cosine similarity and the norm is not squared, as in the paper's
+equation 8; SciPy's L-BFGS minimises it (the paper runs SGD). Such a norm has a corner at 0: where lambda is at least
+the norm of S's gradient there, dB = 0 and the step is FedAvg's. With `lora_fair_similarity="frobenius"`, which is
+ours, S = ||M - (Bbar + dB) Abar||_F^2 and the norm is squared, for the closed form dB = (M - Bbar Abar) Abar' (Abar
+Abar' + lambda I)^{-1}: least squares as lambda -> 0, FedAvg as lambda -> infinity. The cosine is blind to scale: where
+the clients disagree so much that Bbar points away from M, its cheapest correction shrinks B towards zero, and the
+Frobenius norm is the safer choice.
 """
 
 from typing import Any
@@ -26,6 +28,8 @@ from fedllm_train.visit import Visit
 
 __all__ = ["LoRAFair", "correction"]
 
+_FIRST_STEP = 1e-3
+
 
 class LoRAFair(OneAdapter):
     """FedAvg with the averaged B corrected on the server towards the mean product."""
@@ -35,14 +39,16 @@ class LoRAFair(OneAdapter):
         source="Bian et al. 2025, arXiv 2411.14961",
         family="lora",
         exact_aggregation=False,
+        weights="rows",
         secure_sum=False,
         needs_lora=True,
         server_cost="O(d m) a module, one small optimisation a module and round",
-        settings=("lora_fair_lambda", "lora_fair_similarity"),
+        settings=("lora_fair_lambda", "lora_fair_similarity", "uniform_weights"),
     )
 
     def __init__(self, federation: Federation) -> None:
         """Take lambda and the similarity."""
+        super().__init__(federation)
         self._config = federation.config
 
     def client_update(self, visit: Visit) -> Parts:
@@ -51,8 +57,8 @@ class LoRAFair(OneAdapter):
 
     def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
         """Add n_k theta_k, and n_k B_k A_k."""
-        sums.setdefault("adapter", RunningSum()).add(update["adapter"], num_rows)
-        sums.setdefault("products", ProductSum()).add(update["adapter"], num_rows)
+        sums.setdefault("adapter", RunningSum()).add(update["adapter"], self.weight_of(num_rows))
+        sums.setdefault("products", ProductSum()).add(update["adapter"], self.weight_of(num_rows))
 
     def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
         """Average, then correct B."""
@@ -98,9 +104,17 @@ def correction(mean: Factors, product: Factors, *, strength: float, similarity: 
         change = torch.from_numpy(flat.copy()).reshape(bbar.shape).requires_grad_(True)
         b = bbar + change
         norm = ((b @ gram) * b).sum().clamp_min(1e-300).sqrt()
-        loss = 1 - (b * target).sum() / (norm * size) + strength * change.square().sum()
+        # The gradient of a norm at 0 is taken as 0, so that there it is the similarity's alone.
+        loss = 1 - (b * target).sum() / (norm * size) + strength * torch.linalg.vector_norm(change)
         loss.backward()
         return float(loss.detach()), change.grad.flatten().numpy()
 
-    result = minimize(loss_and_gradient, np.zeros(bbar.numel()), jac=True, method="L-BFGS-B", options={"gtol": 1e-9})
-    return torch.from_numpy(result.x).reshape(bbar.shape)
+    nothing = np.zeros(bbar.numel())
+    before, slope = loss_and_gradient(nothing)
+    steepness = float(np.linalg.norm(slope))
+    if steepness <= strength:
+        return torch.zeros_like(bbar)
+    # Off the corner, downhill, by a step that is small beside Bbar.
+    start = slope * (-_FIRST_STEP * float(bbar.norm()) / steepness)
+    result = minimize(loss_and_gradient, start, jac=True, method="L-BFGS-B", options={"gtol": 1e-9})
+    return torch.from_numpy(result.x).reshape(bbar.shape) if result.fun < before else torch.zeros_like(bbar)

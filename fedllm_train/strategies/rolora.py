@@ -2,7 +2,7 @@
 
 Client rule: in rounds 0, 2, 4, ... train B with the global A frozen, in rounds 1, 3, ... train A with the global B
 frozen; send back what was trained.
-Server rule: the trained factor <- its mean, weighted by rows; the other stays.
+Server rule: the trained factor <- its mean, uniform as in the paper unless `uniform_weights` is off; the other stays.
 
 The frozen factor is the same on every client, so the mean of the products is the product of the means in every round.
 B comes first since A has no gradient while B = 0. (Counted from 1, as in the paper, that is: odd rounds B, even rounds
@@ -28,11 +28,13 @@ class RoLoRA(OneAdapter):
         source="Chen et al. 2024, arXiv 2409.02346",
         family="lora",
         exact_aggregation=True,
+        weights="uniform",
         secure_sum=True,
         plain_mean=True,
         needs_lora=True,
         down="A + B",
         up="A or B, in turns",
+        settings=("uniform_weights",),
     )
 
     def start(self, adapter: Adapter) -> Parts:
@@ -55,11 +57,11 @@ class RoLoRA(OneAdapter):
 
     def contribution(self, state: Parts, update: Parts, num_rows: int) -> tuple[Adapter, float]:
         """Return what the client trained with what rested."""
-        return state["adapter"] | update["adapter"], num_rows
+        return state["adapter"] | update["adapter"], self.weight_of(num_rows)
 
     def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
-        """Add the trained factor, n_k times."""
-        sums.setdefault("adapter", RunningSum()).add(update["adapter"], num_rows)
+        """Add the trained factor with the client's weight."""
+        sums.setdefault("adapter", RunningSum()).add(update["adapter"], self.weight_of(num_rows))
 
     def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
         """Average the trained factor; the other stays."""

@@ -1,12 +1,14 @@
 """SCAFFOLD (Karimireddy et al. 2020, arXiv 1910.06378, Algorithm 1): control variates take the clients' drift out.
 
-Symbols: c the server's control variate, c_k client k's, N clients in all, S the cohort.
+Symbols: c the server's control variate, c_k client k's, S the cohort, N the clients that can take part: those that the
+cohort rule may sample. The c_k of the others are zero for ever.
 
 Client rule: every gradient becomes g - c_k + c before it is clipped and before the optimizer sees it; afterwards
 c_k' = the mean of the uncorrected gradients over the local steps. Under plain SGD this is the paper's option II,
 c_k - c + (theta_global - theta_k) / (K lr), and it stays a gradient under AdamW, where that formula is not one
 (FedLLM-Bench applies it to AdamW steps and nudges the weights after the optimizer).
-Server rule: theta as FedAvg; c <- c + (1 / N) sum_{k in S} (c_k' - c_k).
+Server rule: theta <- (1 / |S|) sum_{k in S} theta_k, as in the paper with a global step of 1 (FedLLM-Bench weighs by
+rows: `uniform_weights` off); c <- c + (1 / N) sum_{k in S} (c_k' - c_k).
 """
 
 from typing import Any
@@ -28,16 +30,19 @@ class Scaffold(OneAdapter):
         source="Karimireddy et al. 2020, arXiv 1910.06378, Algorithm 1",
         family="classic",
         exact_aggregation=False,
+        weights="uniform",
         secure_sum=True,
         down="adapter + control variate",
         up="adapter + change of control variate",
         memory="control variate",
         server_cost="O(adapter) for c",
+        settings=("uniform_weights",),
     )
 
     def __init__(self, federation: Federation) -> None:
-        """Take the number of clients."""
-        self._num_clients = len(federation.client_ids)
+        """Take who can take part."""
+        super().__init__(federation)
+        self._num_clients = len(federation.eligible)
 
     def start(self, adapter: Adapter) -> Parts:
         """Begin with control variates of zero."""
@@ -67,8 +72,8 @@ class Scaffold(OneAdapter):
         return {"adapter": state["adapter"], "control_change": state["control"]}
 
     def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
-        """Add n_k theta_k, and c_k' - c_k without a weight."""
-        sums.setdefault("adapter", RunningSum()).add(update["adapter"], num_rows)
+        """Add theta_k with the client's weight, and c_k' - c_k without one."""
+        sums.setdefault("adapter", RunningSum()).add(update["adapter"], self.weight_of(num_rows))
         sums.setdefault("control", RunningSum()).add(update["control_change"], 1)
 
     def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:

@@ -18,6 +18,7 @@ from fedllm_eval.policy.policies import load_policy, load_reference
 from fedllm_train.cli import main
 from fedllm_train.config import FederatedConfig
 from fedllm_train.privacy.covered import COVERED, NOT_COVERED
+from fedllm_train.privacy.secret import SECRET_FILE
 from fedllm_train.run_files.publish import publish_run
 from fedllm_train.trainer import FederatedTrainer
 
@@ -181,7 +182,7 @@ def private_run(tmp_path_factory):
     kit, folder = load_kit(), tmp_path_factory.mktemp("private")
     kit.make_model().save_pretrained(folder / "base")
     kit.make_tokenizer().save_pretrained(folder / "base")
-    FederatedTrainer(
+    trainer = FederatedTrainer(
         str(folder / "base"),
         FederatedConfig(
             output_dir=str(folder / "run"), cohort_rule="poisson", cohort_size=2, num_rounds=3, local_steps=2,
@@ -191,7 +192,10 @@ def private_run(tmp_path_factory):
         kit.trl_args("sft"),
         kit.lora(),
         eval_dataset=kit.make_clients(),
-    ).train()  # fmt: skip
+    )  # fmt: skip
+    with pytest.MonkeyPatch.context() as patched:  # cohorts that are not all empty
+        patched.setattr("fedllm_train.privacy.secret.draw_secret", lambda: bytes(range(32)))
+        trainer.train()
     (folder / "run" / "scores" / ".eval_results").mkdir(parents=True)
     (folder / "run" / "scores" / "results.md").write_text("| client | loss |\n| --- | --- |\n| ann | 1.5 |\n")
     (folder / "run" / "scores" / "results.json").write_text('{"clients": {"ann": 1.5}}')
@@ -250,11 +254,30 @@ def test_scores_of_a_private_run_are_published_when_asked_for_and_said_to_be_unc
     assert not again.is_unchanged
 
 
-def test_a_seed_that_can_be_guessed_is_pointed_out(hub, repo_id, private_run, tmp_path):
+def test_the_secret_behind_the_noise_is_never_pushed(hub, repo_id, private_run):
+    secret = (private_run / SECRET_FILE).read_text().strip()
+    assert len(bytes.fromhex(secret)) == 32
+    publish_run(private_run, repo_id, include_scores=True)
+    for name, file in hub.repo(repo_id, "model").files.items():
+        assert SECRET_FILE not in name
+        assert secret.encode() not in file.content
+        assert bytes.fromhex(secret) not in file.content
+    # Nor does it stand anywhere else in the run folder.
+    others = [path for path in private_run.rglob("*") if path.is_file() and path.name != SECRET_FILE]
+    assert not any(
+        secret.encode() in path.read_bytes() or bytes.fromhex(secret) in path.read_bytes() for path in others
+    )
+
+
+def test_of_a_run_whose_noise_follows_from_its_seed_a_seed_that_can_be_guessed_is_pointed_out(
+    hub, repo_id, private_run, tmp_path
+):
     shutil.copytree(private_run, tmp_path / "run")
     config = yaml.safe_load((private_run / "config.yaml").read_text())
-    assert not any("found by trying" in note for note in publish_run(private_run, repo_id).notes)
     config["federated"]["seed"] = 7
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(config))
+    assert not any("found by trying" in note for note in publish_run(tmp_path / "run", repo_id).notes)
+    del config["privacy"]["randomness"]
     (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(config))
     assert any("found by trying" in note for note in publish_run(tmp_path / "run", repo_id).notes)
 

@@ -108,3 +108,25 @@ def test_help_names_every_setting_of_the_federation(capsys):
     assert main(["sft", "--help"]) == 0
     text = capsys.readouterr().out
     assert all(flag in text for flag in ("--data", "--strategy", "--cohort_size", "--resume", "--help-all"))
+
+
+def test_a_private_run_says_how_large_its_noise_is_first_and_ends_with_epsilon(folders, capsys):
+    private = ["--cohort_rule", "poisson", "--dp_clip", "0.1", "--dp_noise_multiplier", "1", "--dp_delta", "1e-2"]
+    assert main(sft(folders, "--lora_r", "2", *private)) == 0
+    shown = capsys.readouterr()
+    lines = shown.err.splitlines()
+    (noise,) = [index for index, line in enumerate(lines) if "times dp_clip" in line]
+    assert lines[noise].startswith("warning: the noise of a round is ")
+    assert noise < next(index for index, line in enumerate(lines) if line.startswith("round 1/2"))
+    last = json.loads((folders / "run" / "rounds.jsonl").read_text().splitlines()[-1])["privacy"]
+    assert shown.out.splitlines()[-1].endswith(f"epsilon {last['epsilon']:.4g} at delta 0.01, unit: client")
+
+
+def test_a_run_that_only_clips_ends_by_saying_that_there_is_no_epsilon(folders, capsys):
+    private = ["--cohort_rule", "all", "--dp_clip", "0.1", "--dp_noise_multiplier", "0", "--dp_delta", "1e-2"]
+    arguments = sft(folders, *private)
+    position = arguments.index("--cohort_size")
+    assert main(arguments[:position] + arguments[position + 2 :]) == 0
+    assert (
+        capsys.readouterr().out.splitlines()[-1].endswith("no epsilon: updates were clipped, and no noise was added")
+    )

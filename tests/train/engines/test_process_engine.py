@@ -7,6 +7,7 @@ import signal
 from functools import partial
 
 import pytest
+import torch
 
 from fedllm_data.errors import ConfigError, WorkerError
 from fedllm_train.adapters.arithmetic import adapter_sha256
@@ -116,3 +117,21 @@ def test_a_run_whose_process_was_killed_goes_on_to_the_same_bits_with_another_nu
     assert len(kit.records_of(tmp_path / "cut")) == 1
     resumed = from_disk(kit, tmp_path, "cut", "sft", strategy="scaffold").train(resume=True)
     assert adapter_sha256(resumed.adapter) == adapter_sha256(whole.adapter)
+
+
+@pytest.mark.slow
+def test_a_private_run_in_two_processes_has_the_noise_of_one(kit, tmp_path, monkeypatch):
+    """The secret stays with the server: no process that trains clients draws or needs one."""
+    monkeypatch.setattr("fedllm_train.privacy.secret.draw_secret", lambda: b"s" * 32)
+    private = {"cohort_rule": "poisson", "dp_clip": 0.05, "dp_noise_multiplier": 1.0, "dp_delta": 1e-2}
+    one = from_disk(kit, tmp_path, "one", "sft", **private).train()
+    two = from_disk(kit, tmp_path, "two", "sft", num_processes=2, **private).train()
+    assert adapter_sha256(two.adapter) == adapter_sha256(one.adapter)
+
+
+@pytest.mark.slow
+def test_scaffold_counts_who_takes_part_alike_in_one_process_and_in_two(kit, tmp_path):
+    fixed = {"strategy": "scaffold", "cohort_rule": "fixed", "cohort_clients": "ann,cyd", "cohort_size": 2}
+    ends = [from_disk(kit, tmp_path, str(n), "sft", num_processes=n, **fixed).train().server for n in (1, 2)]
+    for name, tensor in ends[0]["control"].items():
+        assert torch.equal(ends[1]["control"][name], tensor)

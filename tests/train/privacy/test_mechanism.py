@@ -18,7 +18,7 @@ def one(*values):
     return {"a": torch.tensor(values)}
 
 
-def privacy(*, clip=1.0, noise=0.0, expected_cohort=4, seed=3):
+def privacy(*, clip=1.0, noise=0.0, expected_cohort=4, secret=b"s" * 32):
     guarantee = Guarantee(
         clip=clip,
         noise_multiplier=noise,
@@ -27,7 +27,7 @@ def privacy(*, clip=1.0, noise=0.0, expected_cohort=4, seed=3):
         delta=1e-5,
         num_rounds=2,
     )
-    return ClientPrivacy(guarantee=guarantee, seed=seed)
+    return ClientPrivacy(guarantee=guarantee, secret=secret)
 
 
 # -- the mechanism --------------------------------------------------------------------------------------------------
@@ -74,8 +74,9 @@ def test_noise_has_the_stated_deviation_and_comes_from_a_stream_per_round():
     assert not torch.equal(released["a"], released["b"])
     assert torch.equal(made.new_sum(start, 0).release()["adapter"]["a"], released["a"])
     assert not torch.equal(made.new_sum(start, 1).release()["adapter"]["a"], released["a"])
-    other_seed = privacy(clip=0.5, noise=2.0, seed=4)
-    assert not torch.equal(other_seed.new_sum(start, 0).release()["adapter"]["a"], released["a"])
+    other = privacy(clip=0.5, noise=2.0, secret=b"t" * 32)
+    assert not torch.equal(other.new_sum(start, 0).release()["adapter"]["a"], released["a"])
+    assert "ssss" not in repr(made)
 
 
 # -- methods --------------------------------------------------------------------------------------------------------
@@ -116,6 +117,7 @@ def test_refusal_comes_before_the_run_folder(kit, tmp_path):
 
 # -- runs -----------------------------------------------------------------------------------------------------------
 
+SECRET = bytes(range(32))
 BUDGET = {"dp_clip": 0.05, "dp_noise_multiplier": 1.0, "dp_delta": 1e-2}
 
 
@@ -133,7 +135,9 @@ def test_without_clipping_and_noise_it_is_the_uniform_average(kit, tmp_path):
     assert record == {"unit": "client", "epsilon": None, "delta": 1e-2, "num_clipped": 0}
 
 
-def test_a_private_run_counts_epsilon_survives_empty_rounds_and_resumes_to_the_bit(kit, tmp_path):
+def test_a_private_run_counts_epsilon_survives_empty_rounds_and_resumes_to_the_bit(kit, tmp_path, monkeypatch):
+    # Cohorts of 1, 0, 0 and 2 of the five clients follow from this secret.
+    monkeypatch.setattr("fedllm_train.privacy.secret.draw_secret", lambda: SECRET)
     settings = {"cohort_rule": "poisson", "cohort_size": 1, "num_rounds": 4, "seed": 13, **BUDGET}
     whole = kit.make_trainer(tmp_path / "whole", **settings).train()
     kit.run_and_stop(tmp_path / "cut", after_round=1, **settings)

@@ -41,8 +41,11 @@ def test_ffa_lora_by_hand(rules):
     state = method.start(one(a=2.0, b=0.0))
     assert method.broadcast(state, "a", 0) == {"adapter": {"x.lora_B.weight": torch.tensor([[0.0]])}}
     after = rules.step(method, state, [({"x.lora_B.weight": torch.tensor([[b]])}, n) for b, n in ((1.0, 1), (5.0, 3))])
-    # B = (1*1 + 3*5) / 4 = 4 and A = 2 as ever; products: (1*1*2 + 3*5*2) / 4 = 8 = 4 * 2.
-    assert (after["adapter"]["x.lora_A.weight"].item(), after["adapter"]["x.lora_B.weight"].item()) == (2.0, 4.0)
+    # The paper's 1/K: B = (1 + 5) / 2 = 3 and A = 2 as ever; products: (1*2 + 5*2) / 2 = 6 = 3 * 2.
+    assert (after["adapter"]["x.lora_A.weight"].item(), after["adapter"]["x.lora_B.weight"].item()) == (2.0, 3.0)
+    method = rules.make("ffa_lora", uniform_weights=False)
+    after = rules.step(method, state, [({"x.lora_B.weight": torch.tensor([[b]])}, n) for b, n in ((1.0, 1), (5.0, 3))])
+    assert after["adapter"]["x.lora_B.weight"].item() == 4.0  # (1*1 + 3*5) / 4
 
 
 def test_rolora_trains_b_first_and_then_takes_turns(rules):
@@ -91,11 +94,11 @@ def test_fedex_lora_by_hand(rules):
     # Products 2 and 12: mean 7; means A = 2, B = 3: 6; so the base is shifted by 7 - 6 = 1.
     assert product(after["adapter"]).item() == 6.0
     assert shift_matrix(after).item() == pytest.approx(1.0, abs=1e-12)
-    # Weighted 1 : 3, products (2 + 3*12) / 4 = 9.5, A = 2.5, B = 3.5: 8.75, shift 0.75; uniform_weights: as above.
+    # By rows 1 : 3, products (2 + 3*12) / 4 = 9.5, A = 2.5, B = 3.5: 8.75, shift 0.75; by the paper's 1/K as above.
     weighted = [(one(a=1.0, b=2.0), 1), (one(a=3.0, b=4.0), 3)]
-    assert shift_matrix(rules.step(method, state, weighted)).item() == pytest.approx(0.75, abs=1e-12)
-    uniform = rules.make("fedex_lora", uniform_weights=True)
-    assert shift_matrix(rules.step(uniform, state, weighted)).item() == pytest.approx(1.0, abs=1e-12)
+    assert shift_matrix(rules.step(method, state, weighted)).item() == pytest.approx(1.0, abs=1e-12)
+    by_rows = rules.make("fedex_lora", uniform_weights=False)
+    assert shift_matrix(rules.step(by_rows, state, weighted)).item() == pytest.approx(0.75, abs=1e-12)
 
 
 def test_flora_by_hand(rules):
@@ -106,12 +109,51 @@ def test_flora_by_hand(rules):
     # (1*2 + 3*12) / 4 = 9.5; p in both factors would give (2 + 9*12) / 16.
     assert shift_matrix(after).item() == pytest.approx(9.5, abs=1e-12)
     assert after["adapter"]["x.lora_B.weight"].item() == 0.0
-    assert 0 < abs(after["adapter"]["x.lora_A.weight"].item()) <= 1.0  # uniform in [-1/sqrt(1), 1/sqrt(1)]
+
+
+def test_flora_draws_an_a_for_each_client_and_round(rules):
+    method = rules.make("flora")
+    start = fresh_adapter()
+    begun = {}
+
+    def begins(client_id, round_index):
+        visit = rules.visit(
+            method.broadcast(method.start(start), client_id, round_index),
+            lambda given, options: begun.setdefault((client_id, round_index), given),
+            **{"start_adapter": start, "client_id": client_id, "round_index": round_index},
+        )
+        method.client_update(visit)
+        return begun[client_id, round_index]
+
+    drawn = [begins(client_id, t) for client_id in "ab" for t in (0, 1)]
+    for i, adapter in enumerate(drawn):
+        assert not adapter["x.lora_B.weight"].any()
+        assert float(adapter["x.lora_A.weight"].abs().max()) <= 5**-0.5  # PEFT's rule: uniform in +-1/sqrt(m)
+        for other in [start, *drawn[:i]]:
+            assert not torch.equal(adapter["x.lora_A.weight"], other["x.lora_A.weight"])
+    # The server knows what they began with, and another run of the seed draws the same.
+    again = rules.make("flora").expects(method.start(start), "b", 1)["adapter"]
+    assert all(torch.equal(again[name], tensor) for name, tensor in drawn[3].items())
+
+
+def test_as_of_a_shared_a_little_of_a_round_would_lie_beyond_rank_r(rules):
+    """Twenty clients whose A stays near the one they drew: their mean has the rank of all A together."""
+    method = rules.make("flora", client_ids=[f"c{k}" for k in range(20)])
+    like = lora_adapter(0, d=40, m=30, r=2, modules=("x",))
+    state = method.start({n: t * 0 if is_b(n) else t.clamp(-0.1, 0.1) for n, t in like.items()})
+    updates = []
+    for k in range(20):
+        begun = method.expects(state, f"c{k}", 0)["adapter"]
+        learned = lora_adapter(k + 1, d=40, m=30, r=2, modules=("x",))["x.lora_B.weight"]
+        updates.append((begun | {"x.lora_B.weight": learned}, 1))
+    singular = torch.linalg.svdvals(shift_matrix(rules.step(method, state, updates)))
+    energy = float(singular[:2].square().sum() / singular.square().sum())
+    assert energy < 0.5  # 1 with one A for all, which spans 2 dimensions
 
 
 @pytest.mark.parametrize("name", SHIFTING)
 def test_a_shifting_step_adds_the_mean_product_in_every_round(rules, name):
-    method = rules.make(name)
+    method = rules.make(name, uniform_weights=False)
     state = method.start(fresh_adapter())
     weights = [1, 2, 4]
     for t in range(3):
@@ -170,7 +212,7 @@ def test_flora_client_of_a_lower_rank_trains_and_sends_its_rank_only(rules):
     )
     update = method.client_update(visit)
     assert given[0]["x.lora_A.weight"][1:].abs().sum() == 0
-    assert torch.equal(given[0]["x.lora_A.weight"][:1], start["x.lora_A.weight"][:1])
+    assert given[0]["x.lora_A.weight"][:1].any()
     shapes = {name: tuple(tensor.shape) for name, tensor in update["adapter"].items()}
     assert shapes["x.lora_A.weight"] == (1, 5)
     assert shapes == {name: tuple(t.shape) for name, t in method.expects(state, "a", 0)["adapter"].items()}

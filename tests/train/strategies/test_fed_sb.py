@@ -40,13 +40,16 @@ def test_cores_are_averaged_by_hand(rules):
     assert method.broadcast(state, "a", 0) == {"adapter": {"x.lora_R.weight": torch.tensor([[0.0]])}}
     updates = [({"x.lora_R.weight": torch.tensor([[value]])}, n) for value, n in ((2.0, 1), (6.0, 3))]
     after = rules.step(method, state, updates)
-    # (1 * 2 + 3 * 6) / 4 = 5; a frame of one number is +1 or -1 on either side.
+    # The paper's 1/K: (2 + 6) / 2 = 4; by rows (1 * 2 + 3 * 6) / 4 = 5.
+    assert after["core"]["x.lora_R.weight"].item() == 4.0
+    method = rules.make("fed_sb", core_frame="random", uniform_weights=False)
+    after = rules.step(method, method.start(fresh(d=1, m=1, r=1, modules=("x",))), updates)
     assert after["core"]["x.lora_R.weight"].item() == 5.0
     assert abs(product(after["adapter"]).item()) == 5.0
 
 
 def test_the_products_are_averaged_exactly(rules):
-    method = rules.make("fed_sb", core_frame="random")
+    method = rules.make("fed_sb", core_frame="random", uniform_weights=False)
     state = method.start(fresh())
     weights = [1, 2, 4]
     updates = [cores(seed) for seed in (1, 2, 3)]
@@ -98,7 +101,7 @@ def test_a_client_asks_for_the_first_step_once_and_sends_signs(rules):
     shapes = {part: {n: t.shape for n, t in tensors.items()} for part, tensors in update.items()}
     expected = method.expects(state, "a", 0)
     assert shapes == {part: {n: t.shape for n, t in tensors.items()} for part, tensors in expected.items()}
-    assert method.contribution(state, update, 3) == ({}, 3)
+    assert method.contribution(state, update, 3) == ({}, 1)
     steps["x.matrix"][0, 0] = torch.nan
     assert not method.client_update(first)["first_step"]["x.size"].isfinite()
     # In the next rounds only the core is trained, in the frame that was sent.

@@ -114,12 +114,52 @@ def test_lora_fair_with_the_cosine_ends_at_a_stationary_point_that_fits_better()
     def loss(change):
         made = (mean.left + change) @ mean.right
         cosine = (made * target.product()).sum() / (made.norm() * target.product().norm())
-        return 1 - cosine + 0.01 * change.square().sum()
+        return 1 - cosine + 0.01 * change.norm()
 
     change = correction(mean, target, strength=0.01, similarity="cosine").requires_grad_(True)
     (gradient,) = torch.autograd.grad(loss(change), change)
     assert float(gradient.norm()) < 1e-4
     assert float(loss(change).detach()) < float(loss(torch.zeros_like(change)))
+
+
+def test_lora_fair_leaves_b_alone_from_the_weight_on_at_which_the_norm_wins_over_the_slope():
+    # B = (1, 0)', A = 1 and M = (3, 4)': 1 - cos at B + (0, y)' is 1 - (3 + 4 y) / (5 sqrt(1 + y^2)), slope -4/5 in y.
+    mean = Factors(torch.tensor([[1.0], [0.0]]).double(), torch.ones(1, 1).double())
+    target = Factors(torch.tensor([[3.0], [4.0]]).double(), torch.ones(1, 1).double())
+    assert not bool(correction(mean, target, strength=0.8001, similarity="cosine").any())
+    change = correction(mean, target, strength=0.79, similarity="cosine")
+    assert 0 < float(change[1, 0]) < 0.1
+
+
+def test_flexlora_puts_the_singular_values_into_b(rules):
+    strategy = rules.make("flexlora")
+    state = rules.step(strategy, strategy.start(factors(9, 3)), [(factors(0, 2), 1), (factors(1, 2), 3)])
+    a, b = state["adapter"][A], state["adapter"][B]
+    torch.testing.assert_close(a @ a.mT, torch.eye(3).double(), rtol=0, atol=1e-12)
+    gram = b.mT @ b
+    whole = (product(factors(0, 2)) + 3 * product(factors(1, 2))) / 4
+    torch.testing.assert_close(gram.diagonal().sqrt(), torch.linalg.svdvals(whole)[:3], rtol=0, atol=1e-12)
+    assert float((gram - gram.diagonal().diag()).abs().max()) < 1e-12
+
+
+def test_flexlora_leaves_no_rank_that_could_never_be_trained_again(rules):
+    # One client of rank 1 in the cohort: the mean has rank 1, and ranks 2 and 3 must still have an A.
+    strategy = rules.make("flexlora", ranks={"a": 1, "b": 3, "c": 1, "d": 1})
+    state = rules.step(strategy, strategy.start(factors(9, 3)), [(factors(0, 1), 1)])
+    torch.testing.assert_close(product(state["adapter"]), product(factors(0, 1)), rtol=0, atol=1e-12)
+    a = state["adapter"][A]
+    torch.testing.assert_close(a @ a.mT, torch.eye(3).double(), rtol=0, atol=1e-12)
+    assert not bool(state["adapter"][B][:, 1:].any())
+
+
+def test_hetlora_counts_by_rows_or_alike_where_it_is_told_to(rules):
+    zero = {A: torch.zeros(2, 1), B: torch.zeros(1, 2)}
+    one = {A: torch.tensor([[1.0], [0.0]]), B: torch.tensor([[1.0, 0.0]])}  # norm 1
+    two = {A: torch.tensor([[1.0], [0.0]]), B: torch.tensor([[5.0, 0.0]])}  # norm 5
+    for uniform, expected in ((None, (1 + 5 * 5) / 6), (True, 3.0), (False, (1 + 3 * 5) / 4)):
+        strategy = rules.make("hetlora", uniform_weights=uniform)
+        state = rules.step(strategy, strategy.start(zero), [(one, 1), (two, 3)])
+        assert state["adapter"][B][0, 0].item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_lora_fair_keeps_what_equal_clients_agree_on(rules):

@@ -1,0 +1,53 @@
+"""What a private run does before its first round: say where its noise drowns what it learns, and have its secret."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedllm_train.adapters.arithmetic import Parts
+from fedllm_train.privacy.accounting import Guarantee
+from fedllm_train.privacy.mechanism import ClientPrivacy
+from fedllm_train.privacy.noise_size import noise_note
+from fedllm_train.privacy.secret import run_secret
+from fedllm_train.strategy import Strategy
+
+__all__ = ["begin_privacy", "num_values_sent"]
+
+logger = logging.getLogger(__name__)
+
+
+def begin_privacy(
+    run: Path,
+    guarantee: Guarantee | None,
+    strategy: Strategy,
+    start: Parts,
+    client_ids: Sequence[str],
+    *,
+    next_round: int,
+) -> ClientPrivacy | None:
+    """Return what makes the rounds private that are left; None where there are none, or nothing is guaranteed.
+
+    Args:
+        run: the run folder.
+        guarantee: of the run.
+        strategy: the method.
+        start: the server's state before round 0.
+        client_ids: clients that may take part.
+        next_round: where the run begins or goes on; from 0.
+
+    Raises:
+        ResumeError: if the run goes on and its secret is lost.
+    """
+    if guarantee is None or next_round >= guarantee.num_rounds:
+        return None
+    num_values = num_values_sent(strategy, start, client_ids[0])
+    if note := noise_note(guarantee, num_values=num_values, num_clients=len(client_ids)):
+        logger.warning(note)
+    secret = run_secret(run, begins=next_round == 0) if guarantee.has_noise else None
+    return ClientPrivacy(guarantee=guarantee, secret=secret)
+
+
+def num_values_sent(strategy: Strategy, start: Parts, client_id: str) -> int:
+    """Return how many values of an adapter a client sends in a round; the most where methods take turns."""
+    sent = [strategy.expects(start, client_id, round_index)["adapter"] for round_index in (0, 1)]
+    return max(sum(tensor.numel() for tensor in adapter.values()) for adapter in sent)

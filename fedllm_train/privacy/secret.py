@@ -1,0 +1,121 @@
+"""The secret of a private run, and what is drawn from it: the noise on sums and, with Poisson sampling, the cohorts.
+
+Noise that a run seed decides is no noise to whoever can guess the seed: two runs with one seed, one of them without a
+client, would differ by exactly that client's update. So a run with a guarantee draws 256 bits from the system when it
+begins and keeps them in its folder (`privacy_secret`, readable by its owner alone), which lets a run that was stopped
+go on with the noise it would have had. They stand in no config, checkpoint or record and are never published; once the
+run is finished, the file may be destroyed. A run that begins again from round 0 draws others.
+
+Draws are named by (purpose, round, tensor), as all random streams are, and are cryptographic: SHAKE-256 (FIPS 202) of
+the secret and the name gives uniform bits, the inverse of the normal distribution makes them Gaussian. From what is
+released, nobody can work back to the bits of another round or tensor. Imports no torch.
+"""
+
+import os
+import secrets
+import stat
+from hashlib import blake2b, shake_256
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import ndtri
+
+from fedllm_data.errors import ResumeError
+
+__all__ = ["SECRET_FILE", "draw_secret", "run_secret", "secret_normals", "secret_seed"]
+
+SECRET_FILE = "privacy_secret"
+"""In the run folder: the secret in hexadecimal."""
+_NUM_BYTES = 32
+_CHUNK = 2**20
+"""Values drawn at a time, which bounds the memory of a large tensor's bits."""
+
+
+def draw_secret() -> bytes:
+    """Return 256 bits from the system's generator.
+
+    >>> len(draw_secret()), draw_secret() == draw_secret()
+    (32, False)
+    """
+    return secrets.token_bytes(_NUM_BYTES)
+
+
+def run_secret(run: Path, *, begins: bool) -> bytes:
+    """Return the secret of a run.
+
+    Args:
+        run: the run folder.
+        begins: whether nothing was released yet: then the secret is drawn and written; else it is the one that is
+            there.
+
+    Raises:
+        ResumeError: if a run that goes on has lost its secret.
+    """
+    path = run / SECRET_FILE
+    if begins:
+        secret = draw_secret()
+        _write(path, secret)
+        return secret
+    try:
+        secret = bytes.fromhex(path.read_text(encoding="ascii").strip())
+    except (OSError, ValueError):
+        secret = b""
+    if len(secret) != _NUM_BYTES:
+        raise ResumeError(
+            f"{path} is missing or damaged, and the noise of the rounds that are left is drawn from it; put it back, "
+            "or begin anew in another output_dir"
+        )
+    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        path.chmod(0o600)  # a copy of the folder may have opened it to others
+    return secret
+
+
+def secret_seed(secret: bytes, purpose: str) -> int:
+    """Return a run seed of 256 bits for `seeds.stream_rng`, of one purpose.
+
+    >>> secret_seed(b"x" * 32, "cohort") == secret_seed(b"x" * 32, "other")
+    False
+    """
+    return int.from_bytes(blake2b(purpose.encode(), key=secret, digest_size=32).digest(), "big")
+
+
+def secret_normals(
+    secret: bytes, purpose: str, *, round_index: int, name: str, shape: tuple[int, ...]
+) -> npt.NDArray[np.float64]:
+    """Return independent standard normal numbers of one stream.
+
+    Args:
+        secret: from `run_secret`.
+        purpose: what they are for.
+        round_index: from 0.
+        name: of the tensor.
+        shape: of what is returned.
+
+    >>> a, b = (secret_normals(b"x" * 32, "noise", round_index=t, name="w", shape=(2, 3)) for t in (0, 1))
+    >>> a.shape, bool((a == b).any())
+    ((2, 3), False)
+    """
+    size = int(np.prod(shape))
+    parts = []
+    for start in range(0, size, _CHUNK):
+        label = "\0".join([purpose, str(round_index), name, str(start)])
+        count = min(_CHUNK, size - start)
+        words = np.frombuffer(shake_256(secret + label.encode()).digest(8 * count), dtype="<u8")
+        # 52 bits and a half are below 0.5, exact in float64 and never 0; the highest bit is the sign.
+        below = ((words & np.uint64(2**52 - 1)).astype(np.float64) + 0.5) * 2.0**-53
+        parts.append(np.where(words >> np.uint64(63), -ndtri(below), ndtri(below)))
+    return np.concatenate(parts).reshape(shape) if parts else np.zeros(shape)
+
+
+def _write(path: Path, secret: bytes) -> None:
+    """Write the secret such that at no moment anybody else could read it."""
+    temporary = path.with_name(f".{path.name}.partial")
+    temporary.unlink(missing_ok=True)
+    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        os.write(file, f"{secret.hex()}\n".encode())
+        os.fsync(file)
+    finally:
+        os.close(file)
+    os.replace(temporary, path)
