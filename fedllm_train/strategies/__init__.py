@@ -4,7 +4,6 @@ A strategy is chosen by name from `STRATEGIES`; adding one is a file with a clas
 below, and a test file. CONTRIBUTING shows it.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import fields
 
 from fedllm_data.clients import ClientDataset
