@@ -1,4 +1,4 @@
-"""Make a client repo of anybody's files: CSV, TSV, JSON lines, JSON or Parquet with a client column.
+"""Make a client repo of anybody's files: CSV, TSV, JSON, Parquet, Arrow or Excel, with a client column.
 
 Three shapes are taken as they are: `instruction` and `response` (with an optional `system`), `messages`, and `prompt`,
 `chosen` and `rejected`; `columns` names the columns of others. Message lists may be JSON text or, as pandas writes
@@ -15,7 +15,8 @@ from fedllm_data.build import BuildResult, build
 from fedllm_data.errors import ConfigError
 from fedllm_data.schema import UNDETERMINED, Task
 from fedllm_data.source import Filters, Rejected, Source, SourceRow
-from fedllm_data.upstream.records import Record, data_files, read_records
+from fedllm_data.upstream.nested_columns import with_nested_columns
+from fedllm_data.upstream.records import AS_SEEN, ReadSettings, Record, check_settings, data_files, read_records
 
 __all__ = ["TARGETS", "import_files", "row_of"]
 
@@ -60,6 +61,7 @@ def import_files(
     unfiltered: bool = False,
     salt: bytes | None = None,
     scrub: bool = False,
+    reading: ReadSettings = AS_SEEN,
     memory_limit: str = "256MB",
     progress: Callable[[str, int], None] = lambda step, count: None,
     finish: Callable[[Path, dict[str, Any]], None] = lambda folder, facts: None,
@@ -67,10 +69,11 @@ def import_files(
     """Build a client repo from files.
 
     Args:
-        paths: .csv, .tsv, .jsonl, .json or .parquet files; text may be gzipped.
+        paths: .csv, .tsv, .jsonl, .ndjson, .json, .parquet, .arrow, .feather or .xlsx files, also compressed (.gz,
+            .bz2, .xz, .zst).
         out: the folder to make.
         task: sft or preference.
-        client_column: the column that tells whose row it is.
+        client_column: the column that tells whose row it is; `metadata.user` is `user` in the column `metadata`.
         columns: what the columns are called, where they are not called as in `TARGETS`: target to column; an empty
             name leaves a target out.
         name: name of the corpus; None takes the name of `out`.
@@ -83,12 +86,13 @@ def import_files(
         unfiltered: keep every client and every valid row.
         salt: replace client ids by keyed hashes.
         scrub: replace e-mail addresses, phone numbers, IP addresses and keys in the texts by placeholders.
+        reading: delimiter, encoding and sheet, where the files do not show them.
         memory_limit: what DuckDB may hold before it spills to disk.
         progress: called with the step and a count of rows.
         finish: called with the complete folder and the facts before the folder is put in place.
 
     Raises:
-        ConfigError: if `columns` names an unknown target, or the output cannot be written.
+        ConfigError: if `columns` names an unknown target, a setting fits no file, or the output cannot be written.
         SourceError: if a file cannot be read, or no rows are left.
 
     >>> from tempfile import TemporaryDirectory
@@ -110,10 +114,11 @@ def import_files(
         data_files(path)
     if not paths:
         raise ConfigError("there is no file to import; name at least one")
+    check_settings(reading, list(paths))
 
     def read(path: Path | None, seed: int, options: dict[str, str]) -> Iterator[SourceRow | Rejected]:
         for file in paths:
-            for item in read_records(file):
+            for item in read_records(file, reading):
                 yield _convert(item, task, client_column, columns, language) if isinstance(item, Record) else item
 
     names = ", ".join(path.name for path in paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
@@ -130,6 +135,7 @@ def import_files(
         revision="",
         citation="",
         read=read,
+        is_row_per_record=True,
         options={},
     )
     return build(
@@ -164,6 +170,7 @@ def row_of(
     "column 'instruction' is missing; the columns are 'who', 'response'"
     """
     columns = columns or {}
+    fields = with_nested_columns(fields, (client_column, *columns.values()))
     try:
         row = {
             "client_id": _identifier(_get(fields, client_column)),

@@ -98,6 +98,7 @@ def test_deleted_accounts_and_the_community_account_are_no_clients(read):
     rows, rejected = read(posts)
     assert rows == []
     assert rejected == {
+        1: "every answer to this question is nobody's",
         2: "nobody answered this question",
         3: "OwnerUserId: is missing (the account behind the answer was deleted)",
         4: "OwnerUserId: the answer belongs to the Community account, which is nobody",
