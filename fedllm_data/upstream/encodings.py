@@ -29,6 +29,8 @@ _MARKS = (
 _HIGH_RUN = re.compile(rb"[\x80-\xff]+")
 _NULS_OF_UTF16 = 0.2
 """The least fraction of zero bytes in UTF-16: text in European languages has one half."""
+_NULS_OF_DAMAGE = 3
+"""So many zero bytes at a file's beginning may be damage to rows of text."""
 
 
 def _mark_undecodable(error: UnicodeError) -> tuple[str, int]:
@@ -122,7 +124,7 @@ def encoding_of_head(head: bytes, place: str) -> str:
     for mark, encoding in _MARKS:
         if head.startswith(mark):
             return encoding
-    if b"\0" not in head:
+    if head.count(b"\0") <= _NULS_OF_DAMAGE:
         return "utf-8"
     if head.count(b"\0") >= _NULS_OF_UTF16 * len(head):
         # In UTF-16 the zeros of ASCII characters all stand at odd places, or all at even ones.
@@ -135,7 +137,7 @@ def encoding_of_head(head: bytes, place: str) -> str:
         codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError as error:
         raise SourceError(f"{place} is not UTF-8 text: it holds zero bytes; name a text file") from error
-    return "utf-8"  # a single zero byte is damage to a row
+    return "utf-8"
 
 
 def as_utf8(stream: BinaryIO, encoding: str, place: str) -> BinaryIO:

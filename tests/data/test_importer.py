@@ -165,7 +165,8 @@ def test_latin_1_lines_are_listed_and_utf_16_files_refused(run):
     rows, rejected = run(lines(GOOD).encode() + '{"who": "é"}\n'.encode("latin-1"))
     assert "not UTF-8" in rejected["rows.jsonl", 10]
     with pytest.raises(SourceError, match="not UTF-8 text"):
-        run(as_csv(GOOD).encode("utf-16"), "x.csv")
+        run(as_csv(GOOD).encode("utf-16-le"), "x.csv")
+    assert len(run(as_csv(GOOD).encode("utf-16"), "x.csv")[0]) == 9
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_column(run):
@@ -179,10 +180,11 @@ def test_csv_with_quotes_newlines_and_missing_fields(run):
     assert rejected == {("x.csv", 4): "has 2 fields, the header has 3"}
 
 
-def test_a_quote_that_never_closes_ends_the_file_and_is_listed(run):
+def test_a_quote_that_never_closes_costs_its_row_and_is_listed(run):
     rows, rejected = run(as_csv(GOOD) + 'ann,"open,x\nann,y,z\n', "x.csv")
-    assert len(rows) == 9
-    assert "not CSV from here on" in next(iter(rejected.values()))
+    assert len(rows) == 10
+    assert list(rejected) == [("x.csv", 11)]
+    assert "quotes of this row do not match" in rejected["x.csv", 11]
 
 
 @pytest.mark.parametrize(
@@ -194,7 +196,8 @@ def test_a_quote_that_never_closes_ends_the_file_and_is_listed(run):
         ("x.json", b'[{"who": 1}', "not a JSON list"),
         ("x.jsonl.gz", b"no gzip", "cannot be read"),
         ("x.jsonl.gz", gzip.compress(b'{"who": 1}\n' * 10_000)[:-100], "cannot be read"),
-        ("x.xlsx", b"PK", "ends in '.xlsx'"),
+        ("x.xlsx", b"PK", "not a readable .xlsx file"),
+        ("x.xls", b"PK", "ends in '.xls'"),
         ("x.jsonl", b"", "of 0 rows read"),
         ("x.jsonl", b'{"a": 1}\n', "column 'who' is missing; the columns are 'a'"),
     ],

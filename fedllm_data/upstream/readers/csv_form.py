@@ -92,7 +92,7 @@ def sniff_delimiter(lines: Sequence[str], usual: str, place: str) -> str:
 
 
 def _fit(lines: Sequence[str], delimiter: str) -> float:
-    """The fraction of rows with as many fields as the header; 0 where the header is one field."""
+    """The fraction of rows with as many fields as the header, which counts as one; 0 where it is one field."""
     num_fields = num_rows = num_fitting = 0
     # Not strict: here a quote that does not match must not end the sample.
     for values in csv.reader(lines, delimiter=delimiter):
@@ -105,4 +105,4 @@ def _fit(lines: Sequence[str], delimiter: str) -> float:
             break
     if num_fields < 2:
         return 0.0
-    return num_fitting / num_rows if num_rows else 1.0
+    return (num_fitting + 1) / (num_rows + 1)

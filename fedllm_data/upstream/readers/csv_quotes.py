@@ -110,17 +110,24 @@ def strict(first: str, lines: Lines, dialect: Dialect, max_chars: int = MAX_RECO
 
 
 def literal(line: str, dialect: Dialect) -> Reading:
-    """Read a line in which quotes are text; it is believed where every field has its quotes in pairs.
+    """Read a line in which quotes are text; it is believed where every field has single quotes, in pairs.
 
     >>> literal('ann,"Why?" I ask.', Dialect(delimiter=",")).values
     ['ann', '"Why?" I ask.']
     """
     values = line.rstrip("\r\n").split(dialect.delimiter)
-    return Reading(None if any(value.count('"') % 2 for value in values) else values, [line])
+    is_odd = any(value.count('"') % 2 or '""' in value for value in values)
+    return Reading(None if is_odd else values, [line])
 
 
-def lenient(first: str, lines: Lines, dialect: Dialect) -> Reading:
+def lenient(first: str, lines: Lines, dialect: Dialect, is_doubled: bool = True) -> Reading:
     """Read the record that begins with a line, taking quotes that end no field as text.
+
+    Args:
+        first: the line.
+        lines: what follows it.
+        dialect: how the file is written.
+        is_doubled: two quotes before a separator are a quote of the text; otherwise a quote of the text and the end.
 
     >>> lenient('ann,"5" nail?",yes', Lines([], LetterTally()), Dialect(delimiter=",")).values
     ['ann', '5" nail?', 'yes']
@@ -139,7 +146,7 @@ def lenient(first: str, lines: Lines, dialect: Dialect) -> Reading:
             continue
         place += 1
         parts: list[str] = []
-        while (match := _closing(end, line, place)) is None:
+        while (match := _closing(end, line, place, is_doubled)) is None:
             parts.append(line[place:])
             following = lines.take() if len(taken) < _LENIENT_LINES else None
             if following is None:
@@ -154,6 +161,7 @@ def lenient(first: str, lines: Lines, dialect: Dialect) -> Reading:
         place += 1
 
 
-def _closing(end: re.Pattern[str], line: str, place: int) -> re.Match[str] | None:
+def _closing(end: re.Pattern[str], line: str, place: int, is_doubled: bool) -> re.Match[str] | None:
     """The quotes that end a field: an odd number, of which the last closes; in an even number all are text."""
-    return next((match for match in end.finditer(line, place) if (match.end() - match.start()) % 2), None)
+    found = end.finditer(line, place)
+    return next((match for match in found if not is_doubled or (match.end() - match.start()) % 2), None)

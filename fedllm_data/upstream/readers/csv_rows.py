@@ -1,6 +1,6 @@
 """The rows of CSV and TSV files: a row whose quotes do not match costs no other row.
 
-Rows are read strictly (RFC 4180). Where the quotes of a row do not match, four readings are tried, each believed only
+Rows are read strictly (RFC 4180). Where the quotes of a row do not match, other readings are tried, each believed only
 if it gives as many fields as the header has and takes no other whole row with it: backslash escapes, quotes inside
 quoted fields as text, and quotes as text altogether. If none is, the row's first line is rejected and reading goes on
 with the next line, so a quote that is never closed swallows nothing. Python's csv module, pandas and DuckDB see the
@@ -131,6 +131,7 @@ class _Rows:
             yield strict(first, self.lines, Dialect(delimiter=delimiter, is_escaped=not self.dialect.is_escaped))
         if not is_matched:
             yield lenient(first, self.lines, self.dialect)
+            yield lenient(first, Lines([], LetterTally()), self.dialect, is_doubled=False)
             yield literal(first, self.dialect)
 
     def _skip_rest_of(self, first: str) -> None:
@@ -209,16 +210,26 @@ def _is_escaped(sample: list[str], delimiter: str, num_fields: int) -> bool:
 
 
 def _has_bare_quotes(stream: BinaryIO) -> bool:
-    """Whether every line holds all fields and some field begins with a quote that does not close where it ends.
+    """Whether quotes are text in a tab-separated file, as its format has it, and not what fields stand in.
 
-    Under quoting, the first means that no field spans lines or holds a tab, and the second that the file is damaged.
+    Then every line holds all fields, as no field spans lines or holds a tab, some field begins with a quote that does
+    not close where it ends, and no writer's quoting shows: no doubled quotes within quotes, most fields without any.
+    A single field with a damaged quote is no reason to take the quotes of all others as text.
     """
-    has_bare = False
-    num_fields = 0
+    num_fields = num_lines = num_bare = num_quoted = 0
     for line in stream:
         fields = line.rstrip(b"\r\n").split(b"\t")
         if line.strip() and len(fields) != (num_fields or len(fields)):
             return False
         num_fields = num_fields or len(fields)
-        has_bare = has_bare or any(field[:1] == b'"' and not _QUOTED.fullmatch(field) for field in fields)
-    return has_bare
+        num_lines += bool(line.strip())
+        for field in fields:
+            if field[:1] != b'"':
+                continue
+            if not _QUOTED.fullmatch(field):
+                num_bare += 1
+            elif b'""' in field[1:-1]:
+                return False
+            else:
+                num_quoted += 1
+    return num_bare > 0 and num_quoted <= num_lines * num_fields / 2

@@ -8,6 +8,7 @@ of the latter one that is damaged costs itself, while a damaged list is refused 
 import json
 import re
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, BinaryIO
 
 from fedllm_data.errors import SourceError
@@ -21,6 +22,7 @@ _BOM = b"\xef\xbb\xbf"
 _START = re.compile(r"^\{", re.MULTILINE)
 _GAP = re.compile(r"[\s,]*[^\s{]?[\s,]*(?=\{)")
 """What may stand between two objects on one line: space, a comma, or the byte that was a line end."""
+_SEARCHED_LINES = 1_000
 _BETWEEN = " \t\r\n,"
 _SPACE = re.compile(r"[ \t\r\n,]*")
 _DECODER = json.JSONDecoder()
@@ -46,10 +48,13 @@ def _is_document(raw: RawFile) -> bool:
         return all(isinstance(value, list) for value in whole.values())
     if isinstance(whole, dict | list):
         return True
-    if not first.lstrip().startswith((b"[", b"{")):
-        return False
-    # A broken first line of a file with an object a line has a sound second one; `[` may begin a list line by line.
-    return first.strip() == b"[" or not isinstance(_parsed(second), dict)
+    if first.lstrip().startswith((b"[", b"{")):
+        # A file with an object a line whose first line is broken has a sound second one; a lone `[` begins a list.
+        return first.strip() == b"[" or not isinstance(_parsed(second), dict)
+    # Objects over several lines may follow a first one that is broken.
+    is_spread = any(line.rstrip() == b"{" for line in islice(raw.stream, _SEARCHED_LINES))
+    raw.stream.seek(0)
+    return is_spread
 
 
 def _next_line(stream: BinaryIO) -> bytes:
@@ -115,7 +120,7 @@ def _several(text: str, reason: str, name: str, number: int) -> Iterator[Record 
         if gap is None:
             break
     rest = text[place:].strip()
-    if rest and "{" not in rest and found:
+    if rest and "{" not in rest and "\n" not in rest and found:
         found.pop()  # what follows the last object is part of its row, which is damaged
     yield from (Record(fields, name, number) for fields in found)
     if rest:
@@ -136,7 +141,7 @@ def _read_document(raw: RawFile) -> Iterator[Record | Rejected]:
     try:
         document = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
-        if not text.lstrip().startswith("{"):
+        if text.lstrip().startswith("["):
             raise SourceError(
                 f"{raw.place} is not a JSON list: {str(error)[:150]}; correct it, or give an object a line"
             ) from error
