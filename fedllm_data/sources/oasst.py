@@ -84,7 +84,7 @@ def _read_sft(
         if isinstance(item, Rejected):
             yield item
         elif item.fields["role"] == "prompter":
-            if not item.replies:
+            if not any(reply.fields["role"] == "assistant" for reply in item.replies):
                 yield item.rejected("nobody answered this prompt")
         elif len(item.path) < 2 or item.path[-2].fields["role"] != "prompter":
             yield item.rejected("answers no prompter's message")

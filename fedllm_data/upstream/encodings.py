@@ -50,6 +50,7 @@ class LetterTally:
     num_valid: int = 0
     num_broken: int = 0
     first_broken: int = 0
+    last_broken: int = 0
     sample: bytearray = field(default_factory=bytearray)
 
     def see(self, line: bytes, number: int) -> bool:
@@ -61,7 +62,10 @@ class LetterTally:
         try:
             line.decode()
         except UnicodeDecodeError:
-            self.num_broken += 1
+            # A line end within a character breaks two lines, and is one damage.
+            is_rest = 0x80 <= line[0] < 0xC0 and number == self.last_broken + 1
+            self.num_broken += not is_rest
+            self.last_broken = number
             self.first_broken = self.first_broken or number
             if len(self.sample) < _SAMPLE_BYTES:
                 self.sample += line
@@ -87,8 +91,8 @@ class LetterTally:
         encoding = likely_encoding(bytes(self.sample))
         raise SourceError(
             f"{place} is not UTF-8 text: {self.num_broken} lines are not, the first of them line {self.first_broken}, "
-            f"and {self.num_valid} lines with other letters than ASCII are; it looks like {encoding}: read it with "
-            f"--encoding {encoding}, or with --encoding utf-8 to reject those lines"
+            f"and {self.num_valid} lines with other letters than ASCII are; it looks like {encoding}: import it "
+            f"with --encoding {encoding}, or with --encoding utf-8 to reject those lines; for a build convert it to UTF-8"
         )
 
 
@@ -131,7 +135,7 @@ def encoding_of_head(head: bytes, place: str) -> str:
         encoding = "utf-16-le" if head[1::2].count(b"\0") > head[::2].count(b"\0") else "utf-16-be"
         raise SourceError(
             f"{place} is not UTF-8 text: it looks like {encoding} without a byte order mark, or like no text; "
-            f"read it with --encoding {encoding}"
+            f"import it with --encoding {encoding}"
         )
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head)

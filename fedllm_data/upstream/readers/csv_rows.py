@@ -22,7 +22,16 @@ from fedllm_data.source import Rejected
 from fedllm_data.upstream.encodings import LetterTally
 from fedllm_data.upstream.raw import RawFile, Record
 from fedllm_data.upstream.readers.csv_form import check_delimiter, sample_lines, separator_line, sniff_delimiter
-from fedllm_data.upstream.readers.csv_quotes import Dialect, Lines, Reading, lenient, literal, strict
+from fedllm_data.upstream.readers.csv_quotes import (
+    Dialect,
+    Lines,
+    OneLine,
+    Reading,
+    is_clean,
+    lenient,
+    literal,
+    strict,
+)
 
 __all__ = ["read_csv", "read_tsv"]
 
@@ -96,10 +105,15 @@ class _Rows:
 
     def read(self) -> Iterator[Record | Rejected]:
         delimiter, num_fields = self.dialect.delimiter, len(self.header)
+        one_line = OneLine(self.dialect)
         while (line := self.lines.take()) is not None:
             number = self.lines.number
             if self.is_quoted and ('"' in line or (self.dialect.is_escaped and "\\" in line)):
-                yield self._quoted(line, number)
+                fields = one_line.fields(line)
+                if fields is not None and len(fields) == num_fields:
+                    yield Record(dict(zip(self.header, fields, strict=True)), self.name, number)
+                else:
+                    yield self._quoted(line, number)
             elif bare := line.rstrip("\r\n"):
                 values = bare.split(delimiter)
                 if len(values) == num_fields:
@@ -113,12 +127,13 @@ class _Rows:
         num_fields = len(self.header)
         if reading.fits(num_fields) and (len(reading.lines) == 1 or not self._swallows(reading)):
             return self._record(number, reading)
+        is_whole = reading.values is not None and not reading.fits(num_fields) and not self._holds_a_row(reading.lines)
         self.lines.put_back(reading.lines[1:])
         for other in self._other_readings(first, is_matched=reading.values is not None):
             if other.fits(num_fields) and not self._holds_a_row(other.lines):
                 return self._record(number, other)
             self.lines.put_back(other.lines[1:])
-        if reading.values is not None and not reading.fits(num_fields) and not self._holds_a_row(reading.lines):
+        if is_whole and reading.values is not None:
             for _ in reading.lines[1:]:
                 self.lines.take()
             return self._rejected(number, reading.values)
@@ -150,7 +165,8 @@ class _Rows:
     def _swallows(self, reading: Reading) -> bool:
         """Whether a row of several lines fits only because its last quote begins a field of another row.
 
-        Then its lines after the first are rows, of which the last goes beyond it, and what follows it is none.
+        Then its lines after the first are rows. Either the last of them goes beyond it, and what follows it is none,
+        or it holds a quote in a field that does not begin with one, which no writer makes.
         """
         rest, is_beyond = reading.lines[1:], False
         while rest:
@@ -160,7 +176,7 @@ class _Rows:
             is_beyond = len(inner.lines) > len(rest)
             rest = rest[len(inner.lines) :]
         if not is_beyond:
-            return False
+            return not is_clean("".join(reading.lines), self.dialect)
         following = self.lines.take()
         assert following is not None  # the inner reading took it
         is_row = self._peek([following]).fits(len(self.header))

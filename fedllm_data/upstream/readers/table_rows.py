@@ -39,13 +39,12 @@ def read_arrow(raw: RawFile) -> Iterator[Record | Rejected]:
     import pyarrow as pa
 
     def batches() -> Iterator[Any]:
-        content = pa.py_buffer(raw.stream.read()) if not hasattr(raw.stream, "fileno") else raw.stream
         try:
-            reader = pa.ipc.open_file(content)
+            reader = pa.ipc.open_file(raw.stream)
             found = (reader.get_batch(index) for index in range(reader.num_record_batches))
         except pa.ArrowInvalid:
             raw.stream.seek(0)
-            reader = pa.ipc.open_stream(content)
+            reader = pa.ipc.open_stream(raw.stream)
             found = iter(reader)
         _check_names(reader.schema, raw.place)
         for batch in found:

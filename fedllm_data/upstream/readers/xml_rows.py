@@ -30,15 +30,23 @@ def read_xml(raw: RawFile) -> Iterator[Record | Rejected]:
     # Text that was brought into UTF-8 may still declare what it was in before.
     parser = ElementTree.XMLParser(encoding="utf-8") if raw.letters.is_settled else None
     number = 0
+    problem = "a row begins within another one"
     try:
         root = None
+        is_open = False
         for event, element in ElementTree.iterparse(raw.stream, events=("start", "end"), parser=parser):
             root = element if root is None else root
-            if event == "end" and element.tag == "row":
+            if element.tag != "row":
+                continue
+            if event == "start" and is_open:
+                break  # the end of the row before was damaged
+            is_open = event == "start"
+            if event == "end":
                 number += 1
                 yield Record(dict(element.attrib), raw.name, number)
                 root.clear()  # else the tree grows with the file
-        return
+        else:
+            return
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two: an encoding nobody knows
         problem = str(error)
     raw.stream.seek(0)

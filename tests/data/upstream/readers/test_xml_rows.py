@@ -47,6 +47,6 @@ def test_the_declared_encoding_counts_and_another_is_refused():
     assert ids(declared.encode("latin-1")) == list("01234")
     assert ids(declared.encode("latin-1").replace(b'"2"', b'"2')) == ["0", "1", None, "3", "4"]
     assert ids(content.replace("utf-8", "utf-16").encode("utf-16")) == list("01234")
-    with pytest.raises(SourceError, match="read it with --encoding cp1252"):
+    with pytest.raises(SourceError, match="import it with --encoding cp1252"):
         ids(content.encode("latin-1"))
     assert ids(content.encode("latin-1"), settings=ReadSettings(encoding="cp1252")) == list("01234")
