@@ -92,7 +92,7 @@ class LetterTally:
         raise SourceError(
             f"{place} is not UTF-8 text: {self.num_broken} lines are not, the first of them line {self.first_broken}, "
             f"and {self.num_valid} lines with other letters than ASCII are; it looks like {encoding}: import it "
-            f"with --encoding {encoding}, or with --encoding utf-8 to reject those lines; for a build convert it to UTF-8"
+            f"with --encoding {encoding}, or with --encoding utf-8 to reject those lines; for a build convert it"
         )
 
 

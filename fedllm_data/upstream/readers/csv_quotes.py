@@ -175,7 +175,8 @@ def lenient(first: str, lines: Lines, dialect: Dialect, is_doubled: bool = True)
     >>> lenient('ann,"5" nail?",yes', Lines([], LetterTally()), Dialect(delimiter=",")).values
     ['ann', '5" nail?', 'yes']
     """
-    end = re.compile(f'"+(?={re.escape(dialect.delimiter)}|[\r\n]|$)')
+    # Spaces between the quote that closes and the separator are no text.
+    end = re.compile(f'("+) *(?={re.escape(dialect.delimiter)}|[\r\n]|$)')
     values: list[str] = []
     taken = [first]
     line, place = first, 0
@@ -196,7 +197,7 @@ def lenient(first: str, lines: Lines, dialect: Dialect, is_doubled: bool = True)
                 return Reading(None, taken)
             taken.append(following)
             line, place = following, 0
-        parts.append(line[place : match.end() - 1])
+        parts.append(line[place : match.end(1) - 1])
         values.append("".join(parts).replace('""', '"'))
         place = match.end()
         if not line.startswith(dialect.delimiter, place):
@@ -207,4 +208,4 @@ def lenient(first: str, lines: Lines, dialect: Dialect, is_doubled: bool = True)
 def _closing(end: re.Pattern[str], line: str, place: int, is_doubled: bool) -> re.Match[str] | None:
     """The quotes that end a field: an odd number, of which the last closes; in an even number all are text."""
     found = end.finditer(line, place)
-    return next((match for match in found if not is_doubled or (match.end() - match.start()) % 2), None)
+    return next((match for match in found if not is_doubled or len(match[1]) % 2), None)

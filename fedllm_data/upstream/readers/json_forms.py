@@ -34,9 +34,12 @@ def rows_of_document(document: object, place: str) -> list[Any]:
     if not isinstance(document, dict):
         return [document]
     lists = {name: value for name, value in document.items() if _is_list_of_rows(value)}
-    if len(lists) == 1 and not any(isinstance(v, list) for name, v in document.items() if name not in lists):
+    others = [value for name, value in document.items() if name not in lists]
+    if len(lists) == 1 and not any(
+        isinstance(item, dict) for value in others if isinstance(value, list) for item in value
+    ):
         return next(iter(lists.values()))
-    if len(lists) > 1 and len(lists) == len(document):
+    if len(lists) > 1:
         names = ", ".join(repr(name[:40]) for name in list(lists)[:5])
         raise SourceError(f"{place} holds several lists of rows ({names}); write each into a file of its own")
     if set(document) in ({"columns", "data"}, {"columns", "data", "index"}):

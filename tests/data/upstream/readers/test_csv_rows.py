@@ -28,6 +28,7 @@ def split(items):
         ('u0,"Why?" I ask.,r', '"Why?" I ask.'),
         ('u0,"say \\"hi\\", now",r', 'say "hi", now'),
         ('u0,"He said ""hi"" and "bye"",r', 'He said "hi" and "bye"'),
+        ('u0,"a text, closed" ,r', "a text, closed"),
         ('u0,"open,r', None),
         ('u0,"open, with, commas,r', None),
         ("u0,one,too,many", None),

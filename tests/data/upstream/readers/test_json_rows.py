@@ -27,6 +27,7 @@ def fields(content, name):
         "[\n" + ",\n".join(map(json.dumps, ROWS)) + "\n]\n",
         json.dumps({"data": ROWS}),
         json.dumps({"version": "1.0", "meta": {"n": 3}, "rows": ROWS}, indent=1),
+        json.dumps({"errors": [], "columns": ["who", "n"], "rows": ROWS}, indent=1),
         json.dumps(COLUMNS),
         "\n".join(json.dumps(row, indent=4) for row in ROWS),
         "\n".join(map(json.dumps, ROWS)),
