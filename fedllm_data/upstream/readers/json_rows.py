@@ -40,14 +40,18 @@ def _is_document(raw: RawFile) -> bool:
     """Whether the file is one document, or objects over several lines, by its first two lines that say something."""
     first, second = _next_line(raw.stream).removeprefix(_BOM), _next_line(raw.stream)
     raw.stream.seek(0)
+    if not second and raw.suffix == ".json":
+        return True
     whole = _parsed(first)
     if isinstance(whole, dict | list) and second:
         return False
-    if isinstance(whole, dict) and raw.suffix != ".json":
+    if isinstance(whole, dict):
         # The only line of a .jsonl file is a row, unless nothing but lists is in it.
         return all(isinstance(value, list) for value in whole.values())
-    if isinstance(whole, dict | list):
+    if isinstance(whole, list):
         return True
+    if not second:
+        return False
     if first.lstrip().startswith((b"[", b"{")):
         # A file with an object a line whose first line is broken has a sound second one; a lone `[` begins a list.
         return first.strip() == b"[" or not isinstance(_parsed(second), dict)

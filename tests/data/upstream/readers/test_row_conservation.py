@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from tests.data.upstream.readers.damage import COLUMNS, LINES, TEXTS, damages, read, read_or_refuse, rows_of, values_of
 
-EXAMPLES = settings(max_examples=150, derandomize=True, deadline=None, database=None)
-FEW = settings(max_examples=40, derandomize=True, deadline=None, database=None)
+EXAMPLES = settings(max_examples=100, derandomize=True, deadline=None, database=None)
+FEW = settings(max_examples=20, derandomize=True, deadline=None, database=None)
 QUOTINGS = st.sampled_from([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
 
 
@@ -172,6 +172,17 @@ def test_tables_come_back_equal(rows, kind):
 def test_a_cut_table_is_refused(data, rows, kind):
     content, name = written(rows, kind)
     assert read_or_refuse(content[: data.draw(st.integers(0, len(content) - 1))], name) is None
+
+
+@EXAMPLES
+@given(st.data(), rows_of(TEXTS, min_size=1), st.sampled_from(["parquet", "stream", "file", "feather"]))
+def test_a_damaged_table_is_refused_or_holds_all_its_rows(data, rows, kind):
+    content, name = written(rows, kind)
+    place = data.draw(st.integers(0, len(content) - 1))
+    byte = bytes([data.draw(st.integers(0, 255))])
+    after = place + data.draw(st.sampled_from([0, 1]))
+    items = read_or_refuse(content[:place] + byte + content[after:], name)
+    assert items is None or len(items) == len(rows)
 
 
 @FEW
