@@ -21,7 +21,7 @@ _SAMPLE_BYTES = 1 << 20
 _SAMPLE_RECORDS = 200
 _MARGIN = 0.1
 """How much better another separator must fit than the one of the file's ending."""
-_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?[\r\n]*')
+_SEPARATOR_LINE = re.compile(r'"?sep=([^\w\s"]|\t)"?[\r\n]*')
 
 
 def check_delimiter(delimiter: str) -> str:

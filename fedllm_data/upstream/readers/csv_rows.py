@@ -150,13 +150,18 @@ class _Rows:
             yield literal(first, self.dialect)
 
     def _skip_rest_of(self, first: str) -> None:
-        """Take the lines that go on a rejected row: it lacked separators, and they cannot be rows themselves."""
-        num_missing = len(self.header) - 1 - first.count(self.dialect.delimiter)
+        """Take the lines that go on a rejected row: it lacked separators, and they cannot be rows themselves.
+
+        A line that opens a quote is left, as it may be another row that is damaged: rather two rejected lines of one
+        row than one of two.
+        """
+        delimiter = self.dialect.delimiter
+        num_missing = len(self.header) - 1 - first.count(delimiter)
         while num_missing > 0 and (line := self.lines.take()) is not None:
-            if self._peek([line]).fits(len(self.header)):
+            if line.startswith('"') or f'{delimiter}"' in line or self._peek([line]).fits(len(self.header)):
                 self.lines.put_back([line])
                 return
-            num_missing -= line.count(self.dialect.delimiter)
+            num_missing -= line.count(delimiter)
 
     def _holds_a_row(self, lines: list[str]) -> bool:
         """Whether another row begins on one of the lines after the first, which were taken."""

@@ -80,6 +80,7 @@ def test_rows_are_where_csv_and_duckdb_see_them():
         # Two bad rows one after the other are two rejected rows.
         ('a,"open,r\nb,"open,r\nc,x,y\n', ["c"], [2, 3]),
         ('a,"x" y,z,r\nb,"open,r\n', [], [2, 3]),
+        ('a,"open\nb,"open\nc,"open\nd,x,y\n', ["d"], [2, 3, 4]),
     ],
 )
 def test_a_damaged_row_swallows_no_other(body, rows, rejected):
