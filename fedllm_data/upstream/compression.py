@@ -9,11 +9,11 @@ from collections.abc import Callable
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, cast
 
-__all__ = ["COMPRESSIONS", "DAMAGED", "bare_name", "decompressed"]
+__all__ = ["COMPRESSIONS", "DAMAGED", "bare_name", "decompressed", "is_damage"]
 
 _SPOOLED_BYTES = 1 << 26
 DAMAGED = (EOFError, zlib.error, lzma.LZMAError)
-"""What the codecs raise on a damaged file, beside an `OSError` without a number."""
+"""What the codecs raise on a damaged file, beside what `is_damage` tells."""
 
 
 def _zstd(stream: BinaryIO) -> BinaryIO:
@@ -46,6 +46,15 @@ def bare_name(name: str) -> str:
     """
     name = name.lower()
     return next((name.removesuffix(ending) for ending in COMPRESSIONS if name.endswith(ending)), name)
+
+
+def is_damage(error: OSError) -> bool:
+    """Whether an error is a codec's or pyarrow's own, and neither the disk's nor the network's.
+
+    >>> is_damage(OSError("Invalid data stream")), is_damage(OSError(5, "Input/output error"))
+    (True, False)
+    """
+    return type(error) in (OSError, gzip.BadGzipFile) and error.errno is None
 
 
 def decompressed(stream: BinaryIO, name: str) -> BinaryIO:

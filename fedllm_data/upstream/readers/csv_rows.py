@@ -158,14 +158,25 @@ class _Rows:
         delimiter = self.dialect.delimiter
         num_missing = len(self.header) - 1 - first.count(delimiter)
         while num_missing > 0 and (line := self.lines.take()) is not None:
-            if line.startswith('"') or f'{delimiter}"' in line or self._peek([line]).fits(len(self.header)):
+            if line.startswith('"') or f'{delimiter}"' in line or self._peek(line):
                 self.lines.put_back([line])
                 return
             num_missing -= line.count(delimiter)
 
     def _holds_a_row(self, lines: list[str]) -> bool:
         """Whether another row begins on one of the lines after the first, which were taken."""
-        return any(self._peek(lines[place:]).fits(len(self.header)) for place in range(1, len(lines)))
+        self.lines.put_back(lines[1:])
+        found = False
+        num_taken = 0
+        while not found and num_taken < len(lines) - 1:
+            line = self.lines.take()
+            assert line is not None
+            num_taken += 1
+            found = self._peek(line)
+        self.lines.put_back(lines[1 : 1 + num_taken])
+        for _ in lines[1:]:
+            self.lines.take()
+        return found
 
     def _swallows(self, reading: Reading) -> bool:
         """Whether a row of several lines fits only because its last quote begins a field of another row.
@@ -173,31 +184,37 @@ class _Rows:
         Then its lines after the first are rows. Either the last of them goes beyond it, and what follows it is none,
         or it holds a quote in a field that does not begin with one, which no writer makes.
         """
-        rest, is_beyond = reading.lines[1:], False
-        while rest:
-            inner = self._peek(rest)
-            if not inner.fits(len(self.header)):
-                return False
-            is_beyond = len(inner.lines) > len(rest)
-            rest = rest[len(inner.lines) :]
-        if not is_beyond:
+        inner = reading.lines[1:]
+        self.lines.put_back(inner)
+        taken: list[str] = []
+        are_rows = True
+        while are_rows and len(taken) < len(inner) and (line := self.lines.take()) is not None:
+            row = self._read_row(line)
+            taken += row.lines
+            are_rows = row.fits(len(self.header))
+        self.lines.put_back(taken)
+        for _ in inner:
+            self.lines.take()
+        if not are_rows:
+            return False
+        if len(taken) == len(inner):
             return not is_clean("".join(reading.lines), self.dialect)
-        following = self.lines.take()
-        assert following is not None  # the inner reading took it
-        is_row = self._peek([following]).fits(len(self.header))
+        following = taken[len(inner)]
+        self.lines.take()
+        is_row = self._peek(following)
         self.lines.put_back([following])
         return not is_row
 
-    def _peek(self, pending: list[str]) -> Reading:
-        """Read a record that begins with lines already taken; afterwards all is as it was."""
-        if pending[0].count(self.dialect.delimiter) < len(self.header) - 1 and '"' not in pending[0]:
-            return Reading(None, pending[:1])  # cannot be a whole row
-        self.lines.put_back(pending[1:])
-        reading = strict(pending[0], self.lines, self.dialect, max_chars=_PEEK_CHARS)
+    def _peek(self, line: str) -> bool:
+        """Whether a line that was taken begins a whole row; afterwards all is as it was."""
+        reading = self._read_row(line)
         self.lines.put_back(reading.lines[1:])
-        for _ in pending[1:]:
-            self.lines.take()
-        return reading
+        return reading.fits(len(self.header))
+
+    def _read_row(self, line: str) -> Reading:
+        if line.count(self.dialect.delimiter) < len(self.header) - 1 and '"' not in line:
+            return Reading(None, [line])  # cannot be a whole row
+        return strict(line, self.lines, self.dialect, max_chars=_PEEK_CHARS)
 
     def _record(self, number: int, reading: Reading) -> Record:
         assert reading.values is not None

@@ -11,7 +11,7 @@ from typing import Any
 
 from fedllm_data.errors import SourceError
 
-__all__ = ["rows_of_document"]
+__all__ = ["is_list_of_rows", "rows_of_document"]
 
 
 def rows_of_document(document: object, place: str) -> list[Any]:
@@ -33,7 +33,7 @@ def rows_of_document(document: object, place: str) -> list[Any]:
         return document
     if not isinstance(document, dict):
         return [document]
-    lists = {name: value for name, value in document.items() if _is_list_of_rows(value)}
+    lists = {name: value for name, value in document.items() if is_list_of_rows(value)}
     others = [value for name, value in document.items() if name not in lists]
     if len(lists) == 1 and not any(
         isinstance(item, dict) for value in others if isinstance(value, list) for item in value
@@ -51,16 +51,20 @@ def rows_of_document(document: object, place: str) -> list[Any]:
     return _indexed_rows(document) or [document]
 
 
-def _is_message(value: object) -> bool:
-    return isinstance(value, Mapping) and ({"role", "content"} <= set(value) or {"from", "value"} <= set(value))
+def is_list_of_rows(value: object) -> bool:
+    """Return whether a value is a list of objects, of which some may be damaged, and no conversation.
 
-
-def _is_list_of_rows(value: object) -> bool:
-    """A list of objects, of which some may be damaged, that is no conversation."""
+    >>> is_list_of_rows([{"a": 1}]), is_list_of_rows([{"role": "user", "content": "Hi"}]), is_list_of_rows([1])
+    (True, False, False)
+    """
     if not isinstance(value, list) or not value:
         return False
     num_objects = sum(isinstance(item, dict) for item in value)
     return num_objects > len(value) / 2 and not any(_is_message(item) for item in value)
+
+
+def _is_message(value: object) -> bool:
+    return isinstance(value, Mapping) and ({"role", "content"} <= set(value) or {"from", "value"} <= set(value))
 
 
 def _are_columns(document: dict[str, Any]) -> bool:

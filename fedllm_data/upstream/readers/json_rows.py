@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from fedllm_data.errors import SourceError
 from fedllm_data.source import Rejected
 from fedllm_data.upstream.raw import RawFile, Record
-from fedllm_data.upstream.readers.json_forms import rows_of_document
+from fedllm_data.upstream.readers.json_forms import is_list_of_rows, rows_of_document
 
 __all__ = ["read_json"]
 
@@ -90,7 +90,9 @@ def _read_lines(raw: RawFile) -> Iterator[Record | Rejected]:
         except RecursionError:
             yield Rejected(raw.name, number, "is not JSON: nested too deeply")
         else:
-            yield _item(fields, raw.name, number)
+            # A line may hold a list of rows, as one that was written batch by batch does.
+            rows = fields if isinstance(fields, list) and is_list_of_rows(fields) else [fields]
+            yield from (_item(row, raw.name, number) for row in rows)
 
 
 def _first_fault(line: bytes) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from fedllm_data.errors import SourceError
 from fedllm_data.source import Rejected
+from fedllm_data.upstream.compression import is_damage
 from fedllm_data.upstream.plain_values import plain_value
 from fedllm_data.upstream.raw import RawFile, Record
 
@@ -81,7 +82,7 @@ def _rows(raw: RawFile, kind: str, batches: Callable[[], Iterator[Any]]) -> Iter
             raise
         raise _unreadable(raw, kind, error) from error
     except OSError as error:
-        if error.errno is not None:
+        if not is_damage(error):
             raise
         raise _unreadable(raw, kind, error) from error
 
