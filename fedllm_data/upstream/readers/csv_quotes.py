@@ -18,7 +18,7 @@ __all__ = ["Dialect", "Lines", "OneLine", "Reading", "is_clean", "lenient", "lit
 
 MAX_RECORD_CHARS = 1 << 26
 """A record that goes on for longer has a quote that was never closed."""
-_LENIENT_LINES = 100
+_LENIENT_LINES = 30
 _ESCAPE = re.compile(r'\\(["\\])')
 # Lone surrogates of a range that undecodable bytes never become: they stand for what was escaped.
 _MARK_OF = {'"': "\ud800", "\\": "\ud801"}

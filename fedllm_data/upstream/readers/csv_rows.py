@@ -37,6 +37,7 @@ __all__ = ["read_csv", "read_tsv"]
 
 _MAX_FIELD_CHARS = 1 << 28
 _PEEK_CHARS = 1 << 20
+_MAX_LINES_OF_WRONG = 100
 _QUOTED = re.compile(rb'"(?:[^"]|"")*"')
 _MISMATCH = "the quotes of this row do not match: a quoted field is not closed, or a quote within it is not doubled"
 
@@ -127,7 +128,7 @@ class _Rows:
         num_fields = len(self.header)
         if reading.fits(num_fields) and (len(reading.lines) == 1 or not self._swallows(reading)):
             return self._record(number, reading)
-        is_whole = reading.values is not None and not reading.fits(num_fields) and not self._holds_a_row(reading.lines)
+        is_whole = not reading.fits(num_fields) and self._is_one_row(reading)
         self.lines.put_back(reading.lines[1:])
         for other in self._other_readings(first, is_matched=reading.values is not None):
             if other.fits(num_fields) and not self._holds_a_row(other.lines):
@@ -139,6 +140,11 @@ class _Rows:
             return self._rejected(number, reading.values)
         self._skip_rest_of(first)
         return Rejected(self.name, number, _MISMATCH)
+
+    def _is_one_row(self, reading: Reading) -> bool:
+        """Whether a reading with the wrong number of fields is one row, and not an open quote with many behind it."""
+        is_short = reading.values is not None and len(reading.lines) <= _MAX_LINES_OF_WRONG
+        return is_short and not self._holds_a_row(reading.lines)
 
     def _other_readings(self, first: str, is_matched: bool) -> Iterator[Reading]:
         delimiter = self.dialect.delimiter

@@ -89,6 +89,13 @@ def test_a_damaged_row_swallows_no_other(body, rows, rejected):
     assert lines == rejected
 
 
+def test_an_open_quote_over_rows_that_are_wrong_themselves_stands_for_none_of_them():
+    body = 'a,"open\n' + "b,short\n" * 500 + 'c,closed"\nd,x,y\n'
+    rows, rejected = split(read((HEAD + body).encode(), "rows.csv"))
+    assert [row[0] for row in rows] == ["d"]
+    assert len(rejected) >= 500
+
+
 def test_a_file_that_escapes_by_backslashes_is_read_as_it_was_written():
     rows = [("a", 'say "hi", now', "C:\\dir"), ("b", "plain", "x\\y"), ("c", 'ends with "', "\\n stays")]
     text = io.StringIO()
