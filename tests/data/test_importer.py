@@ -1,11 +1,15 @@
 """Anybody's files: the shapes that are understood, and every way in which they can be broken."""
 
+import bz2
 import datetime
 import gzip
+import io
 import json
+import lzma
 from decimal import Decimal
 
 import pyarrow as pa
+import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
@@ -42,15 +46,34 @@ def as_csv(rows, delimiter=","):
     return "\n".join(delimiter.join(row) for row in [list(rows[0]), *(list(row.values()) for row in rows)]) + "\n"
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "tsv", "parquet", "jsonl.gz", "csv.gz"])
-def test_every_format_gives_the_same_rows(run, tmp_path, kind):
+FORMATS = ["jsonl", "ndjson", "json", "csv", "tsv", "parquet", "arrow", "feather", "xlsx"]
+COMPRESSED = ["jsonl.gz", "csv.gz", "csv.bz2", "jsonl.xz", "json.zst", "xlsx.gz", "parquet.zst"]
+
+
+def in_format(kind):
+    """The good rows in a format."""
+    table, sink = pa.Table.from_pylist(GOOD), io.BytesIO()
     if kind == "parquet":
-        pq.write_table(pa.Table.from_pylist(GOOD), tmp_path / "made")
-        content = (tmp_path / "made").read_bytes()
+        pq.write_table(table, sink)
+    elif kind in ("arrow", "feather"):
+        pyarrow.feather.write_feather(table, sink)
+    elif kind == "xlsx":
+        book = pytest.importorskip("openpyxl").Workbook()
+        for row in [list(GOOD[0]), *(list(row.values()) for row in GOOD)]:
+            book.active.append(row)
+        book.save(sink)
     else:
-        text = {"jsonl": lines(GOOD), "json": json.dumps(GOOD), "csv": as_csv(GOOD), "tsv": as_csv(GOOD, "\t")}
-        content = text[kind.removesuffix(".gz")].encode()
-        content = gzip.compress(content) if kind.endswith(".gz") else content
+        text = {"json": json.dumps(GOOD), "csv": as_csv(GOOD), "tsv": as_csv(GOOD, "\t")}
+        return text.get(kind, lines(GOOD)).encode()
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize("kind", [*FORMATS, *COMPRESSED])
+def test_every_format_gives_the_same_rows(run, kind):
+    kind_inside, _, ending = kind.partition(".")
+    compress = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "": bytes}
+    compress["zst"] = lambda content: pa.compress(content, "zstd", asbytes=True)
+    content = compress[ending](in_format(kind_inside))
     rows, rejected = run(content, f"rows.{kind}")
     assert sorted(row["messages"][1]["content"] for row in rows) == [f"A{i}" for i in range(9)]
     assert rejected == {}
