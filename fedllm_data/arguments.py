@@ -42,9 +42,16 @@ def make_parser(commands_by_name: Mapping[str, Callable[[argparse.Namespace], No
     build.set_defaults(command=commands_by_name["build"])
 
     importing = commands.add_parser("import", help="make a client repo of your own files")
-    importing.add_argument("files", nargs="+", type=Path, metavar="FILE", help="CSV, TSV, JSON lines, JSON or Parquet")
+    importing.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="CSV, TSV, JSON, Parquet, Arrow or xlsx"
+    )
     importing.add_argument("--task", required=True, choices=("sft", "preference"), help="what the rows are for")
-    importing.add_argument("--client-column", required=True, metavar="COL", help="the column that names the client")
+    importing.add_argument(
+        "--client-column",
+        required=True,
+        metavar="COL",
+        help="the column that names the client; metadata.user is user within metadata",
+    )
     importing.add_argument(
         "--columns",
         action="append",
@@ -67,6 +74,9 @@ def make_parser(commands_by_name: Mapping[str, Callable[[argparse.Namespace], No
         metavar="F",
         help="stop where one reason rejects more than this fraction of the rows (0.1); 1 never stops",
     )
+    importing.add_argument("--delimiter", metavar="C", help="what separates the columns of a .csv or .tsv: ; or tab")
+    importing.add_argument("--encoding", metavar="NAME", help="of text files that are not UTF-8, such as cp1252")
+    importing.add_argument("--sheet", metavar="NAME", help="of a workbook (.xlsx) that holds several")
     importing.add_argument("--name", help="name of the corpus; by default that of the output folder")
     importing.add_argument("--language", metavar="CODE", help="ISO 639 code of rows without a language column")
     importing.add_argument("--licence", default="", metavar="ID", help="such as cc-by-4.0, for the card")

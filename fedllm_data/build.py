@@ -17,6 +17,7 @@ import duckdb
 
 from fedllm_data.cards.notice import write_notice
 from fedllm_data.errors import ConfigError, SourceError
+from fedllm_data.pipeline.conservation import Counted, check_conservation
 from fedllm_data.pipeline.filters import (
     check_filters,
     count,
@@ -41,6 +42,7 @@ from fedllm_data.pipeline.write import readme_text, write_clients, write_split
 from fedllm_data.schema import SCHEMAS, SPLITS
 from fedllm_data.source import Filters, Source
 from fedllm_data.upstream.files import COMMIT
+from fedllm_data.upstream.read_counts import count_reads
 
 __all__ = ["BUILD_FILE", "BuildResult", "build"]
 
@@ -143,8 +145,9 @@ def build(
         connection.execute("SET preserve_insertion_order = false")
         connection.execute(f"SET temp_directory = '{str(folder / 'work.tmp').replace(chr(39), chr(39) * 2)}'")
 
-        items = source.read(source_path, seed, options)
-        loaded = load_rows(connection, source, items, settings, folder / "rejected.jsonl", progress)
+        items = Counted(source.read(source_path, seed, options))
+        with count_reads() as reads:
+            loaded = load_rows(connection, source, iter(items), settings, folder / "rejected.jsonl", progress)
         counts = {"num_rejected": loaded.reasons.total(), "num_valid": count(connection, "facts")}
         _check_any_left(source, folder, counts, "could be used; look at the source, its format and its options")
         looked = look_at(loaded, counts["num_valid"])
@@ -173,6 +176,16 @@ def build(
         progress("split", counts["num_kept"])
 
         splits, files = _write_rows(connection, source, folder, progress)
+        check_conservation(
+            source.name,
+            reads,
+            items.num_items,
+            counts,
+            split_counts,
+            sum(split["num_rows"] for split in splits.values()),
+            rejected_path=folder / "rejected.jsonl",
+            is_row_per_record=source.is_row_per_record,
+        )
         # The public rows belong to no client and count nowhere below.
         written = "assigned USING (ordinal) WHERE assigned.split IS NOT NULL AND assigned.split != 'public'"
         written_rows = f"(SELECT rows.*, assigned.split FROM rows JOIN {written})"

@@ -90,6 +90,7 @@ def _import(arguments: argparse.Namespace) -> None:
     from fedllm_data.importer import import_files
     from fedllm_data.pipeline.salt import read_salt
     from fedllm_data.source import Filters
+    from fedllm_data.upstream.records import ReadSettings
 
     columns = pairs_of([pair for text in arguments.columns for pair in text.split(",")], "--columns")
     roles = pairs_of([pair for text in arguments.roles for pair in text.split(",")], "--roles")
@@ -100,6 +101,7 @@ def _import(arguments: argparse.Namespace) -> None:
             task=arguments.task,
             client_column=arguments.client_column,
             columns=columns,
+            reading=ReadSettings(delimiter=arguments.delimiter, encoding=arguments.encoding, sheet=arguments.sheet),
             name=arguments.name,
             language=arguments.language,
             roles=roles,

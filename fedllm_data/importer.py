@@ -1,4 +1,4 @@
-"""Make a client repo of anybody's files: CSV, TSV, JSON lines, JSON or Parquet with a client column.
+"""Make a client repo of anybody's files: CSV, TSV, JSON, Parquet, Arrow or Excel, with a client column.
 
 The forms of public files are recognised (`importing/row_forms.py`); `columns` names the columns of others. Message
 lists may be JSON text or, as pandas writes them into CSV files, the Python literal of a list; nothing is evaluated
@@ -21,7 +21,8 @@ from fedllm_data.licences import read_licence
 from fedllm_data.pipeline.load import Loaded
 from fedllm_data.schema import UNDETERMINED, Task, row_problem
 from fedllm_data.source import Filters, Rejected, Source, SourceRow
-from fedllm_data.upstream.records import Record, data_files, read_records
+from fedllm_data.upstream.compression import bare_name
+from fedllm_data.upstream.records import AS_SEEN, ReadSettings, Record, check_settings, data_files, read_records
 
 __all__ = ["TARGETS", "import_files", "row_of"]
 
@@ -66,6 +67,7 @@ def import_files(
     unfiltered: bool = False,
     salt: bytes | None = None,
     scrub: bool = False,
+    reading: ReadSettings = AS_SEEN,
     memory_limit: str = "256MB",
     progress: Callable[[str, int], None] = lambda step, count: None,
     finish: Callable[[Path, dict[str, Any]], None] = lambda folder, facts: None,
@@ -73,10 +75,11 @@ def import_files(
     """Build a client repo from files.
 
     Args:
-        paths: .csv, .tsv, .jsonl, .json or .parquet files; text may be gzipped.
+        paths: .csv, .tsv, .jsonl, .ndjson, .json, .parquet, .arrow, .feather or .xlsx files, also compressed (.gz,
+            .bz2, .xz, .zst).
         out: the folder to make.
         task: sft or preference.
-        client_column: the column that tells whose row it is.
+        client_column: the column that tells whose row it is; `metadata.user` is `user` in the column `metadata`.
         columns: what the columns are called, where they are not called as in `TARGETS`: target to column; `a+b` joins
             the texts of two columns by a blank line, and an empty name leaves a target out.
         name: name of the corpus; None takes the name of `out`.
@@ -93,12 +96,14 @@ def import_files(
         unfiltered: keep every client and every valid row.
         salt: replace client ids by keyed hashes.
         scrub: replace e-mail addresses, phone numbers, IP addresses and keys in the texts by placeholders.
+        reading: delimiter, encoding and sheet, where the files do not show them.
         memory_limit: what DuckDB may hold before it spills to disk.
         progress: called with the step and a count of rows.
         finish: called with the complete folder and the facts before the folder is put in place.
 
     Raises:
-        ConfigError: if `columns` names an unknown target or two forms, or the output cannot be written.
+        ConfigError: if `columns` names an unknown target or two forms, a setting fits no file, or the output cannot
+            be written.
         SourceError: if a file cannot be read, one reason rejects too many rows, or no rows are left.
 
     >>> from tempfile import TemporaryDirectory
@@ -122,12 +127,13 @@ def import_files(
         data_files(path)
     if not paths:
         raise ConfigError("there is no file to import; name at least one")
+    check_settings(reading, list(paths))
 
     notes = ImportNotes([client_column, *columns.values()])
 
     def read(path: Path | None, seed: int, options: dict[str, str]) -> Iterator[SourceRow | Rejected]:
         for file in paths:
-            for item in read_records(file):
+            for item in read_records(file, reading):
                 if isinstance(item, Record):
                     yield _convert(item, task, client_column, columns, language, roles, notes)
                 else:
@@ -151,6 +157,7 @@ def import_files(
         revision="",
         citation="",
         read=read,
+        is_row_per_record=True,
         options={},
     )
     return build(
@@ -201,7 +208,7 @@ def row_of(
     "column 'instruction' is missing; the columns are 'who', 'response'; name it with --columns instruction=COLUMN"
     """
     columns = columns or {}
-    fields, changes = WatchedFields(fields), RowChanges()
+    fields, changes = WatchedFields(fields, (client_column, *columns.values())), RowChanges()
     record = RecordColumns(fields, columns, _get, taken=[client_column])
     try:
         row = {
@@ -232,7 +239,7 @@ def _convert(
 ) -> SourceRow | Rejected:
     # Only Arrow pads: in JSON a null was written by somebody.
     fields = record.fields
-    if record.file.lower().endswith(_ARROW_SUFFIXES):
+    if bare_name(record.file).endswith(_ARROW_SUFFIXES):
         fields = {name: without_nulls(value) for name, value in fields.items()}
     row = row_of(fields, task, client_column, columns, language, roles, notes)
     if isinstance(row, str):

@@ -117,6 +117,8 @@ class Source:
     """Upstream's client ids must not be published as they are: a build needs a salt."""
     clients_share_items: bool = False
     """Several clients judge the same items by design: equal rows of two clients are two verdicts, not duplicates."""
+    is_row_per_record: bool = False
+    """`read` yields exactly one item for every record of the files, which a build then asserts."""
 
     @property
     def is_non_commercial(self) -> bool:

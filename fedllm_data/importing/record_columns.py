@@ -2,12 +2,14 @@
 
 A target is what a row is made of: instruction, response, messages, prompt, ... Its column is the one that `--columns`
 names (`title+body` joins columns), else the one of its own name, else the one column of a name in `OTHER_NAMES` that
-is there. Two such names are ambiguous and nothing is guessed. Standard library only.
+is there. Two such names are ambiguous and nothing is guessed.
 """
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
+
+from fedllm_data.upstream.nested_columns import nested_columns
 
 __all__ = [
     "JOINT",
@@ -42,13 +44,23 @@ class Unusable(Exception):
 class WatchedFields(Mapping[str, Any]):
     """The fields of a record, which remember what was read of them, so that what was not can be named."""
 
-    def __init__(self, fields: Mapping[str, Any]) -> None:
-        """Watch the fields of one record."""
+    def __init__(self, fields: Mapping[str, Any], paths: Iterable[str] = ()) -> None:
+        """Watch the fields of one record.
+
+        Args:
+            fields: the record.
+            paths: names that may lead to a column within a column, such as `metadata.user`.
+        """
         self._fields = fields
+        self._nested = nested_columns(fields, [part.strip() for path in paths for part in (path, *path.split("+"))])
         self.read: set[str] = set()
 
     def __getitem__(self, name: str) -> Any:
-        """Return a value and remember that it was read."""
+        """Return a value and remember that it was read, or that something within its column was."""
+        if name in self._nested:
+            column, value = self._nested[name]
+            self.read.add(column)
+            return value
         value = self._fields[name]
         self.read.add(name)
         return value
@@ -62,12 +74,12 @@ class WatchedFields(Mapping[str, Any]):
         return len(self._fields)
 
     def __contains__(self, name: object) -> bool:
-        """Return whether there is such a field; asking is not reading."""
-        return name in self._fields
+        """Return whether there is such a field, or one within a field; asking is not reading."""
+        return name in self._fields or name in self._nested
 
     def peek(self, name: str) -> Any:
         """Return a value, None where there is none, without counting it as read."""
-        return self._fields.get(name)
+        return self._nested[name][1] if name in self._nested else self._fields.get(name)
 
 
 class RecordColumns:

@@ -83,6 +83,7 @@ FED_AYA = Source(
   year = {2024}
 }""",
     read=_read,
+    is_row_per_record=True,
     options={
         **HUB_OPTIONS,
         "varieties": "benchmark (preset) leaves out Chinese in the traditional script, all keeps it",

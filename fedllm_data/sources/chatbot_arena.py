@@ -105,6 +105,7 @@ def _source_row(record: Record, content: dict[str, Any]) -> SourceRow:
 
 
 _COMMON: dict[str, Any] = {
+    "is_row_per_record": True,
     "client": "the user who asked and judged (Arena `judge`; upstream counts one IP address as one user)",
     "licence": "cc-by-nc-4.0",
     "licence_url": "https://creativecommons.org/licenses/by-nc/4.0/",

@@ -84,7 +84,7 @@ def _read_sft(
         if isinstance(item, Rejected):
             yield item
         elif item.fields["role"] == "prompter":
-            if not item.replies:
+            if not any(reply.fields["role"] == "assistant" for reply in item.replies):
                 yield item.rejected("nobody answered this prompt")
         elif len(item.path) < 2 or item.path[-2].fields["role"] != "prompter":
             yield item.rejected("answers no prompter's message")
@@ -107,6 +107,8 @@ def _read_preference(
             yield item
         elif item.fields["role"] == "prompter":
             yield from _pairs_under(item)
+        elif len(item.path) < 2 or item.path[-2].fields["role"] != "prompter":
+            yield item.rejected("answers no prompter's message")
 
 
 def _pairs_under(prompt: _Message) -> Iterator[SourceRow | Rejected]:
@@ -114,6 +116,10 @@ def _pairs_under(prompt: _Message) -> Iterator[SourceRow | Rejected]:
     replies = [reply for reply in prompt.replies if reply.fields["role"] == "assistant"]
     ranked = [reply for reply in replies if reply.fields["rank"] is not None]
     ranked.sort(key=lambda reply: (reply.fields["rank"], reply.fields["message_id"]))
+    if not replies:
+        yield prompt.rejected("nobody answered this prompt")
+    elif len({reply.fields["rank"] for reply in ranked}) < 2:
+        yield prompt.rejected("no two replies to this prompt have different ranks")
     for reply in replies:
         if reply.fields["rank"] is None:
             yield reply.rejected("has no rank")

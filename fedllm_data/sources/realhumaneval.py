@@ -184,6 +184,7 @@ FED_REALHUMANEVAL = Source(
   archivePrefix = {arXiv}
 }""",
     read=_read,
+    is_row_per_record=True,
     options=HUB_OPTIONS,
     filters=Filters(min_rows=2, near_duplicates=0.8),
     filter_reasons="Two rows are the least that can be split into train and test. Near-duplicates at the usual "

@@ -89,6 +89,8 @@ def _read_sft(path: Path | None, seed: int, options: dict[str, str]) -> Iterator
             continue
         if not thread.answers:
             yield _rejected(thread.question, "nobody answered this question")
+        elif all(_person_problem(answer) for answer in thread.answers):
+            yield _rejected(thread.question, "every answer to this question is nobody's")
         for answer in thread.answers:
             if problem := _person_problem(answer):
                 yield _rejected(answer, problem)

@@ -91,6 +91,7 @@ _COMMON: dict[str, Any] = {
   year = {2024}
 }""",
     "read": _read,
+    "is_row_per_record": True,
     "options": HUB_OPTIONS,
     "terms": "ODC-BY since 2024-06-26, for earlier downloads too; the answers were written by OpenAI models, whose "
     "terms bind those who use them to develop models.",

@@ -9,7 +9,7 @@ __all__ = ["rows_of_batch"]
 
 
 def rows_of_batch(batch: pa.RecordBatch) -> list[dict[str, Any]]:
-    """Return the rows of a batch; JSON, which Arrow gives as text, becomes the value that it holds.
+    """Return the rows of a batch, maps as objects; JSON, which Arrow gives as text, becomes the value that it holds.
 
     Raises:
         ValueError: if a value of the type JSON is none.
@@ -18,7 +18,7 @@ def rows_of_batch(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     >>> rows_of_batch(pa.RecordBatch.from_arrays([column], ["a"]))
     [{'a': {'x': None}}, {'a': 'Hi'}, {'a': None}]
     """
-    rows: list[dict[str, Any]] = batch.to_pylist()
+    rows: list[dict[str, Any]] = batch.to_pylist(maps_as_pydicts="lossy")
     for field in batch.schema:
         if _holds_json(field.type):
             for row in rows:

@@ -216,6 +216,24 @@ def test_a_report_into_the_repo_itself_writes_the_card_anew_and_nothing_else(tmp
     assert digest(repo) == before
 
 
+def test_delimiter_encoding_sheet_and_nested_columns_are_flags(tmp_path, capsys):
+    rows = "".join(f'"{{""user"": ""w{i % 3}""}}"|Où est {i}; là, ici ?|réponse {i}\n' for i in range(12))
+    path = tmp_path / "rows.csv"
+    path.write_bytes(f"meta|q|a\n{rows}".encode("cp1252"))
+    command = import_command(path, tmp_path / "repo", "--no-report", "--json")
+    command[command.index("who")] = "meta.user"
+    assert main(command) == 2
+    assert "import it with --encoding cp1252" in capsys.readouterr().err
+    assert main([*command, "--encoding", "cp1252", "--delimiter", "pipe"]) == 0
+    assert json.loads(capsys.readouterr().out)["clients"]["num_clients"] == 3
+    assert main([*command, "--delimiter", "::"]) == 2
+    assert main([*command, "--sheet", "one"]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 2
+    assert "--delimiter '::' is no single character" in errors[0]
+    assert "--sheet is for .xlsx files" in errors[1]
+
+
 def test_a_non_commercial_import_states_its_gate(tmp_path, csv_file):
     command = import_command(csv_file, tmp_path / "repo", "--licence", "cc-by-nc-4.0", "--gate", "Do not sell.")
     assert main(command) == 0

@@ -1,9 +1,15 @@
 """Anybody's files: the shapes that are understood, and every way in which they can be broken."""
 
+import bz2
+import datetime
 import gzip
+import io
 import json
+import lzma
+from decimal import Decimal
 
 import pyarrow as pa
+import pyarrow.feather
 import pyarrow.parquet as pq
 import pytest
 
@@ -12,6 +18,7 @@ from fedllm_data.clients import load_clients
 from fedllm_data.errors import ConfigError, SourceError
 from fedllm_data.importer import import_files, row_of
 from fedllm_data.source import Filters
+from fedllm_data.upstream.records import ReadSettings
 
 GOOD = [{"who": f"w{i % 3}", "instruction": f"Q{i}", "response": f"A{i}"} for i in range(9)]
 
@@ -39,15 +46,34 @@ def as_csv(rows, delimiter=","):
     return "\n".join(delimiter.join(row) for row in [list(rows[0]), *(list(row.values()) for row in rows)]) + "\n"
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "tsv", "parquet", "jsonl.gz", "csv.gz"])
-def test_every_format_gives_the_same_rows(run, tmp_path, kind):
+FORMATS = ["jsonl", "ndjson", "json", "csv", "tsv", "parquet", "arrow", "feather", "xlsx"]
+COMPRESSED = ["jsonl.gz", "csv.gz", "csv.bz2", "jsonl.xz", "json.zst", "xlsx.gz", "parquet.zst"]
+
+
+def in_format(kind):
+    """The good rows in a format."""
+    table, sink = pa.Table.from_pylist(GOOD), io.BytesIO()
     if kind == "parquet":
-        pq.write_table(pa.Table.from_pylist(GOOD), tmp_path / "made")
-        content = (tmp_path / "made").read_bytes()
+        pq.write_table(table, sink)
+    elif kind in ("arrow", "feather"):
+        pyarrow.feather.write_feather(table, sink)
+    elif kind == "xlsx":
+        book = pytest.importorskip("openpyxl").Workbook()
+        for row in [list(GOOD[0]), *(list(row.values()) for row in GOOD)]:
+            book.active.append(row)
+        book.save(sink)
     else:
-        text = {"jsonl": lines(GOOD), "json": json.dumps(GOOD), "csv": as_csv(GOOD), "tsv": as_csv(GOOD, "\t")}
-        content = text[kind.removesuffix(".gz")].encode()
-        content = gzip.compress(content) if kind.endswith(".gz") else content
+        text = {"json": json.dumps(GOOD), "csv": as_csv(GOOD), "tsv": as_csv(GOOD, "\t")}
+        return text.get(kind, lines(GOOD)).encode()
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize("kind", [*FORMATS, *COMPRESSED])
+def test_every_format_gives_the_same_rows(run, kind):
+    kind_inside, _, ending = kind.partition(".")
+    compress = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress, "": bytes}
+    compress["zst"] = lambda content: pa.compress(content, "zstd", asbytes=True)
+    content = compress[ending](in_format(kind_inside))
     rows, rejected = run(content, f"rows.{kind}")
     assert sorted(row["messages"][1]["content"] for row in rows) == [f"A{i}" for i in range(9)]
     assert rejected == {}
@@ -165,7 +191,8 @@ def test_latin_1_lines_are_listed_and_utf_16_files_refused(run):
     rows, rejected = run(lines(GOOD).encode() + '{"who": "é"}\n'.encode("latin-1"))
     assert "not UTF-8" in rejected["rows.jsonl", 10]
     with pytest.raises(SourceError, match="not UTF-8 text"):
-        run(as_csv(GOOD).encode("utf-16"), "x.csv")
+        run(as_csv(GOOD).encode("utf-16-le"), "x.csv")
+    assert len(run(as_csv(GOOD).encode("utf-16"), "x.csv")[0]) == 9
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_column(run):
@@ -179,10 +206,11 @@ def test_csv_with_quotes_newlines_and_missing_fields(run):
     assert rejected == {("x.csv", 4): "has 2 fields, the header has 3"}
 
 
-def test_a_quote_that_never_closes_ends_the_file_and_is_listed(run):
+def test_a_quote_that_never_closes_costs_its_row_and_is_listed(run):
     rows, rejected = run(as_csv(GOOD) + 'ann,"open,x\nann,y,z\n', "x.csv")
-    assert len(rows) == 9
-    assert "not CSV from here on" in next(iter(rejected.values()))
+    assert len(rows) == 10
+    assert list(rejected) == [("x.csv", 11)]
+    assert "quotes of this row do not match" in rejected["x.csv", 11]
 
 
 @pytest.mark.parametrize(
@@ -194,7 +222,8 @@ def test_a_quote_that_never_closes_ends_the_file_and_is_listed(run):
         ("x.json", b'[{"who": 1}', "not a JSON list"),
         ("x.jsonl.gz", b"no gzip", "cannot be read"),
         ("x.jsonl.gz", gzip.compress(b'{"who": 1}\n' * 10_000)[:-100], "cannot be read"),
-        ("x.xlsx", b"PK", "ends in '.xlsx'"),
+        ("x.xlsx", b"PK", "not a readable .xlsx file"),
+        ("x.xls", b"PK", "ends in '.xls'"),
         ("x.jsonl", b"", "of 0 rows read"),
         ("x.jsonl", b'{"a": 1}\n', "column 'who' is missing; the columns are 'a'"),
     ],
@@ -234,3 +263,69 @@ def test_several_files_and_their_digests_are_on_record(tmp_path):
     assert sum(result.num_rows.values()) == 9
     assert [item["name"] for item in result.facts["source_files"]] == ["0.jsonl", "1.jsonl"]
     assert str(tmp_path) not in (tmp_path / "repo" / "build.json").read_text()
+
+
+def rows_with(bad):
+    """5,000 rows of which row 101 is another line."""
+    lines_of_csv = [f"w{index % 7},Q{index},A{index}" for index in range(5_000)]
+    lines_of_csv[100] = bad
+    return "who,instruction,response\n" + "\n".join(lines_of_csv) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("bad", "question"),
+    [('u0,"5" nail?",r', '5" nail?'), ('u0,"never closed,r', None), ('u0,"say \\"hi\\"!",r', 'say "hi"!')],
+)
+def test_a_malformed_quote_costs_its_row_at_most(tmp_path, bad, question):
+    (tmp_path / "x.csv").write_text(rows_with(bad))
+    result = import_files([tmp_path / "x.csv"], tmp_path / "repo", task="sft", client_column="who", unfiltered=True)
+    assert sum(result.num_rows.values()) + result.num_rejected == 5_000
+    assert result.num_rejected == (question is None)
+    if question:
+        rows = [row for split in result.num_rows for row in load_clients(tmp_path / "repo", split).rows]
+        assert [row["messages"][0]["content"] for row in rows if row["client_id"] == "u0"] == [question]
+
+
+def test_delimiter_encoding_and_nested_columns_reach_the_readers(run):
+    text = "meta;instruction;response\n" + "".join(
+        f'"{{""user"": ""w{index % 3}""}}";Où {index}, là ?;été {index}\n' for index in range(9)
+    )
+    with pytest.raises(SourceError, match="--encoding cp1252"):
+        run(text.encode("cp1252"), "x.csv", client_column="meta.user")
+    settings = {"client_column": "meta.user", "reading": ReadSettings(encoding="cp1252", delimiter=";")}
+    rows, rejected = run(text.encode("cp1252"), "x.csv", **settings)
+    assert sorted({row["client_id"] for row in rows}) == ["w0", "w1", "w2"]
+    assert {row["messages"][0]["content"] for row in rows} == {f"Où {index}, là ?" for index in range(9)}
+    assert rejected == {}
+
+
+def test_ids_that_are_dates_decimals_or_bytes_are_the_same_text_in_every_format(run, tmp_path):
+    days = [datetime.date(2024, 1, day) for day in (1, 2, 3)]
+    table = pa.table(
+        {
+            "who": pa.array(days * 3),
+            "instruction": [f"Q{index}" for index in range(9)],
+            "response": pa.array([f"A{index}".encode() for index in range(9)]),
+            "key": pa.array([Decimal(f"{index}.00") for index in range(9)]),
+        }
+    )
+    pq.write_table(table, tmp_path / "made")
+    rows, _ = run((tmp_path / "made").read_bytes(), "x.parquet", columns={"row_id": "key"})
+    assert {row["client_id"] for row in rows} == {"2024-01-01", "2024-01-02", "2024-01-03"}
+    assert sorted(row["row_id"] for row in rows) == [str(index) for index in range(9)]
+
+
+@pytest.mark.parametrize(
+    ("reading", "name", "words"),
+    [
+        ({"delimiter": ";;"}, "x.csv", "--delimiter ';;' is no single character"),
+        ({"delimiter": ";"}, "x.jsonl", r"--delimiter is for \.csv and \.tsv files, and none of the files is one"),
+        ({"encoding": "klingon"}, "x.csv", "--encoding 'klingon' is no encoding"),
+        ({"encoding": "cp1252"}, "x.parquet", "--encoding is for"),
+        ({"sheet": "one"}, "x.csv", r"--sheet is for \.xlsx files"),
+    ],
+)
+def test_settings_that_cannot_be_honoured_are_refused(run, tmp_path, reading, name, words):
+    with pytest.raises(ConfigError, match=words):
+        run(lines(GOOD), name, reading=ReadSettings(**reading))
+    assert not (tmp_path / "repo").exists()

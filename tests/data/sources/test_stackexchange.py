@@ -98,6 +98,7 @@ def test_deleted_accounts_and_the_community_account_are_no_clients(read):
     rows, rejected = read(posts)
     assert rows == []
     assert rejected == {
+        1: "every answer to this question is nobody's",
         2: "nobody answered this question",
         3: "OwnerUserId: is missing (the account behind the answer was deleted)",
         4: "OwnerUserId: the answer belongs to the Community account, which is nobody",
@@ -251,3 +252,23 @@ def test_real_dumps_give_their_known_counts(tmp_path, shared_data, name, answers
         result = build(source, tmp_path / source.name, source_path=path)
         assert result.facts["counts"]["num_valid"] == rows
         assert check_repo(tmp_path / source.name) == []
+
+
+@settings(
+    max_examples=30, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.data())
+@pytest.mark.parametrize("source", [FED_STACKEXCHANGE, FED_STACKEXCHANGE_PA])
+def test_every_post_is_in_a_row_or_rejected(read, source, data):
+    users = st.sampled_from(["ann", None, "community"])
+    posts = []
+    for number in range(1, data.draw(st.integers(2, 8))):
+        if data.draw(st.booleans()):
+            posts.append(
+                question(str(number), data.draw(users), accepted=data.draw(st.sampled_from(["2", "3", None])))
+            )
+        else:
+            posts.append(answer(str(number), data.draw(st.sampled_from("123")), data.draw(users)))
+    rows, rejected = read(posts, source)
+    used = {part for row in rows for part in row["row_id"].split(":")[1:]}
+    assert [n for n, post in enumerate(posts, start=1) if post["Id"] not in used and n not in rejected] == []
