@@ -34,6 +34,7 @@ from fedllm_data.pipeline.record import (
     describe_source_files,
     describe_versions,
 )
+from fedllm_data.pipeline.replacing import Remake
 from fedllm_data.pipeline.salt import salt_fingerprint
 from fedllm_data.pipeline.split import SPLIT_RULE, SPLIT_RULE_OF_ALL, TEST_FRACTION, UNSEEN_FRACTION, assign_splits
 from fedllm_data.pipeline.staging import staged_folder
@@ -79,15 +80,16 @@ def build(
     salt: bytes | None = None,
     scrub: bool = False,
     options: dict[str, str] | None = None,
+    overwrite: bool = False,
     memory_limit: str = "256MB",
     progress: Callable[[str, int], None] = lambda step, count: None,
-    finish: Callable[[Path, dict[str, Any]], None] = lambda folder, facts: None,
+    finish: Callable[[Path, dict[str, Any]], None] | None = None,
 ) -> BuildResult:
     """Build a client repo; equal arguments and versions give a byte-identical folder.
 
     Args:
         source: the corpus.
-        out: the folder to make. An earlier folder made here is replaced when the new one is complete.
+        out: the folder to make. An earlier folder of the same dataset is replaced when the new one is complete.
         source_path: a local copy of the corpus, for sources that can read one.
         source_files: files that the source reads on its own account, for the record.
         seed: decides the splits, and what generated sources generate.
@@ -96,10 +98,12 @@ def build(
         salt: replace client ids by keyed hashes (see `pipeline/salt.py`); some sources demand it.
         scrub: replace e-mail addresses, phone numbers, IP addresses and keys in the texts by placeholders.
         options: the source's own options.
+        overwrite: replace a folder made here that holds another dataset, a report, or files beside the repo's own.
         memory_limit: what DuckDB may hold before it spills to disk (tried with 1.6 GB of text).
         progress: called with the step and a count of rows while the build goes on.
         finish: called with the complete folder and the facts before the folder is put in place, to add what belongs
-            to it, such as the report: a kill leaves all of it or nothing.
+            to it, such as the report: a kill leaves all of it or nothing. Without it an earlier report at `out` would
+            be lost, which `overwrite` must allow.
 
     Returns:
         The folder and the facts of its `build.json`.
@@ -129,8 +133,18 @@ def build(
         is_detected=source.upstream != "generated",
         near_duplicates=filters.near_duplicates,
     )
+    remake = Remake(
+        name=source.name,
+        task=source.task,
+        upstream=upstream,
+        client=source.client,
+        source_files=(*([source_path] if source_path else []), *source_files),
+        is_copy=source_path is not None,
+        has_report=finish is not None,
+        overwrite=overwrite,
+    )
     with (
-        staged_folder(out, BUILD_FILE) as folder,
+        staged_folder(out, BUILD_FILE, remake) as folder,
         _memory_errors(memory_limit),
         duckdb.connect(str(folder / "work.duckdb")) as connection,
     ):
@@ -179,16 +193,18 @@ def build(
             **describe_source(source),
             "upstream": upstream,
             "revision": revision,
-            "source_files": describe_source_files([*([source_path] if source_path else []), *source_files]),
+            "source_files": describe_source_files(remake.source_files),
             "seed": seed,
             "options": options,
             "filters": {"unfiltered": unfiltered, **asdict(filters), "languages": list(filters.languages)},
             "is_preset": filters == source.filters,
             "filter_reasons": source.filter_reasons,
+            "clients_share_items": source.clients_share_items,
             "client_ids": {"hashed": salt is not None, "salt_fingerprint": salt and salt_fingerprint(salt)},
             "scrubbed": dict(sorted(loaded.scrubbed.items())) if scrub else None,
             "languages": describe_languages(connection, written_facts, settings.is_detected),
             "partition": None,
+            "import": source.notes or None,
             "counts": counts,
             "rejected_reasons": dict(sorted(loaded.reasons.items(), key=lambda item: (-item[1], item[0]))),
             "split_rule": SPLIT_RULE_OF_ALL if split_counts.pop("is_grouped", 0) else SPLIT_RULE,
@@ -205,7 +221,8 @@ def build(
         write_notice(folder, facts)
         (folder / "README.md").write_text(readme_text(source, list(splits)), encoding="utf-8")
         (folder / BUILD_FILE).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        finish(folder, facts)
+        if finish is not None:
+            finish(folder, facts)
     return BuildResult(folder=out, facts=facts)
 
 

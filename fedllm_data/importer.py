@@ -8,11 +8,16 @@ them into CSV files, the Python literal of a list; nothing is ever evaluated bey
 import ast
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from fedllm_data.build import BuildResult, build
+from fedllm_data.client_ids import canonical_id, is_missing
 from fedllm_data.errors import ConfigError
+from fedllm_data.language_column import LanguageColumn, are_languages
+from fedllm_data.pipeline.language import language_code
 from fedllm_data.schema import UNDETERMINED, Task
 from fedllm_data.source import Filters, Rejected, Source, SourceRow
 from fedllm_data.upstream.records import Record, data_files, read_records
@@ -20,7 +25,7 @@ from fedllm_data.upstream.records import Record, data_files, read_records
 __all__ = ["TARGETS", "import_files", "row_of"]
 
 TARGETS: dict[Task, tuple[str, ...]] = {
-    "sft": ("instruction", "response", "system", "messages", "language", "row_id"),
+    "sft": ("instruction", "response", "system", "messages", "language", "row_id", "group"),
     "preference": (
         "prompt",
         "chosen",
@@ -30,12 +35,16 @@ TARGETS: dict[Task, tuple[str, ...]] = {
         "rejected_model",
         "language",
         "row_id",
+        "group",
     ),
 }
 """What `columns` can name for each task."""
 
-_BY_MAPPING_ONLY = ("row_id",)
-"""Columns of these names are used only where `columns` says so: foreign ids are seldom unique."""
+_BY_MAPPING_ONLY = ("row_id", "group")
+"""Columns of these names are used only where `columns` says so: foreign ids are seldom unique, and a column `group`
+may tell the arms of a study."""
+_NUM_SAMPLED = 20_000
+"""Records of each file that are looked at before the import: whether optional columns are there and what they hold."""
 _SHARE_GPT_ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
 
 
@@ -52,6 +61,7 @@ def import_files(
     columns: Mapping[str, str] | None = None,
     name: str | None = None,
     language: str | None = None,
+    shared_items: bool | None = None,
     licence: str = "",
     attribution: str = "",
     gate: str = "",
@@ -60,9 +70,10 @@ def import_files(
     unfiltered: bool = False,
     salt: bytes | None = None,
     scrub: bool = False,
+    overwrite: bool = False,
     memory_limit: str = "256MB",
     progress: Callable[[str, int], None] = lambda step, count: None,
-    finish: Callable[[Path, dict[str, Any]], None] = lambda folder, facts: None,
+    finish: Callable[[Path, dict[str, Any]], None] | None = None,
 ) -> BuildResult:
     """Build a client repo from files.
 
@@ -74,7 +85,11 @@ def import_files(
         columns: what the columns are called, where they are not called as in `TARGETS`: target to column; an empty
             name leaves a target out.
         name: name of the corpus; None takes the name of `out`.
-        language: ISO 639 code of all rows, where no column tells it.
+        language: code or name of the language of all rows, where no column tells it. A column `language` that
+            `columns` does not name is used if most of its distinct values are languages.
+        shared_items: whether clients judge or answer the same items, so that equal rows of two clients are no
+            duplicates; None: for preference rows, whose equality is that two people agree. Equal rows of one client
+            are duplicates either way.
         licence: identifier as on the Hub (cc-by-4.0, ...); empty where unknown.
         attribution: whom to credit.
         gate: what readers on the Hub must agree to; a licence that forbids commercial use needs it.
@@ -83,12 +98,14 @@ def import_files(
         unfiltered: keep every client and every valid row.
         salt: replace client ids by keyed hashes.
         scrub: replace e-mail addresses, phone numbers, IP addresses and keys in the texts by placeholders.
+        overwrite: replace a folder made here that holds another dataset or a report alone.
         memory_limit: what DuckDB may hold before it spills to disk.
         progress: called with the step and a count of rows.
         finish: called with the complete folder and the facts before the folder is put in place.
 
     Raises:
-        ConfigError: if `columns` names an unknown target, or the output cannot be written.
+        ConfigError: if `columns` names an unknown target or a column that no file has, the language is none, or the
+            output cannot be written.
         SourceError: if a file cannot be read, or no rows are left.
 
     >>> from tempfile import TemporaryDirectory
@@ -111,10 +128,23 @@ def import_files(
     if not paths:
         raise ConfigError("there is no file to import; name at least one")
 
+    if language is not None and language != UNDETERMINED and language_code(language) == UNDETERMINED:
+        raise ConfigError(f"--language {language[:40]!r} is no language; write a code such as en, or its English name")
+    notes: dict[str, Any] = {"client_column": client_column, "columns": dict(columns)}
+    spoken = _language_column(paths, columns)
+    if not spoken.is_used:
+        columns["language"] = ""
+
     def read(path: Path | None, seed: int, options: dict[str, str]) -> Iterator[SourceRow | Rejected]:
         for file in paths:
             for item in read_records(file):
-                yield _convert(item, task, client_column, columns, language) if isinstance(item, Record) else item
+                if isinstance(item, Record):
+                    if spoken.is_used:
+                        spoken.code(_perhaps(item.fields, columns, "language"))
+                    yield _convert(item, task, client_column, columns, language)
+                else:
+                    yield item
+        notes["language"] = spoken.facts()
 
     names = ", ".join(path.name for path in paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
     source = Source(
@@ -131,6 +161,8 @@ def import_files(
         citation="",
         read=read,
         options={},
+        clients_share_items=task == "preference" if shared_items is None else shared_items,
+        notes=notes,
     )
     return build(
         source,
@@ -141,6 +173,7 @@ def import_files(
         unfiltered=unfiltered,
         salt=salt,
         scrub=scrub,
+        overwrite=overwrite,
         memory_limit=memory_limit,
         progress=progress,
         finish=finish,
@@ -156,7 +189,8 @@ def row_of(
 ) -> dict[str, Any] | str:
     """Return a raw record as a schema row, or the reason why it cannot be one.
 
-    What the row then holds is judged by `schema.row_problem`.
+    What the row then holds is judged by `schema.row_problem`. Where `columns` names a `group` and the record has one,
+    it stands beside the columns of the schema.
 
     >>> row_of({"who": 7, "q": "Hi", "response": "Hello"}, "sft", "who", {"instruction": "q"})["client_id"]
     '7'
@@ -166,12 +200,15 @@ def row_of(
     columns = columns or {}
     try:
         row = {
-            "client_id": _identifier(_get(fields, client_column)),
-            "language": _language(_optional(fields, columns, "language"), language),
+            "client_id": canonical_id(_get(fields, client_column)),
+            "language": _language(_perhaps(fields, columns, "language"), language),
         }
         row_id = _optional(fields, columns, "row_id")
         if row_id is not None:
-            row["row_id"] = _identifier(row_id)
+            row["row_id"] = canonical_id(row_id)
+        group = canonical_id(_perhaps(fields, columns, "group"))
+        if not is_missing(group):
+            row["group"] = group
         return row | (_sft_columns(fields, columns) if task == "sft" else _preference_columns(fields, columns))
     except _Unusable as reason:
         return str(reason)
@@ -183,7 +220,33 @@ def _convert(
     row = row_of(record.fields, task, client_column, columns, language)
     if isinstance(row, str):
         return Rejected(record.file, record.line, row)
-    return SourceRow(row, record.file, record.line)
+    return SourceRow(row, record.file, record.line, group=row.pop("group", None))
+
+
+def _language_column(paths: Sequence[Path], columns: Mapping[str, str]) -> LanguageColumn:
+    """Decide which column tells the language, from the first records of every file.
+
+    Raises:
+        ConfigError: if `columns` names a column for the language or the group that no record has.
+    """
+    sampled = [name for name in ("language", "group") if columns.get(name)]
+    seen: dict[str, dict[str, None]] = {}
+    for path in paths:
+        for item in islice(read_records(path), _NUM_SAMPLED):
+            if isinstance(item, Rejected):
+                continue
+            for name in {"language", *sampled}:
+                with suppress(_Unusable):
+                    value = _get(item.fields, columns.get(name, name))
+                    seen.setdefault(name, {})[str(value)[:80]] = None
+    for name in sampled:
+        if name not in seen:
+            raise ConfigError(f"--columns {name}={columns[name]}: no file has this column; correct it or leave it out")
+    words = [word for word in seen.get("language", ()) if not is_missing(word)]
+    is_asked = "language" in columns
+    column = columns.get("language", "language") if "language" in seen else None
+    is_used = column is not None and (is_asked or are_languages(words))
+    return LanguageColumn(column or None, is_asked=is_asked, is_used=is_used, values=tuple(words[:10]))
 
 
 def _sft_columns(fields: Mapping[str, Any], columns: Mapping[str, str]) -> dict[str, Any]:
@@ -304,20 +367,17 @@ def _optional(fields: Mapping[str, Any], columns: Mapping[str, str], target: str
     return None if target in _BY_MAPPING_ONLY else fields.get(target)
 
 
-def _identifier(value: object) -> Any:
-    """An id as text; whole numbers become their digits, anything else is left for the row check to judge."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return value
+def _perhaps(fields: Mapping[str, Any], columns: Mapping[str, str], target: str) -> Any:
+    """A column that a record may lack, also where `columns` names it: JSON lines leave out what is null."""
+    try:
+        return _optional(fields, columns, target)
+    except _Unusable:
+        return None
 
 
-def _language(value: object, preset: str | None) -> Any:
-    """The primary part of a language tag: pt of pt-BR."""
-    if value is None or value == "":
-        return preset or UNDETERMINED
-    return value.replace("_", "-").partition("-")[0].lower() if isinstance(value, str) else value
+def _language(value: object, preset: str | None) -> str:
+    """The code of a language by any of its names and tags; the preset where nothing is said."""
+    return language_code(preset if is_missing(value) else value)
 
 
 def _type_name(value: object) -> str:

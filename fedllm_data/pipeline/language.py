@@ -15,6 +15,7 @@ and Korean under ten characters, at half the time and a ninth of the memory.
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.metadata import version
@@ -33,9 +34,13 @@ DETECTOR = f"py3langid {version('py3langid')}, confidence >= {_MIN_CONFIDENCE}"
 
 _TAG = re.compile(r"[a-z]{2,3}(?:-[a-z0-9]{1,8})*")
 _CODE = re.compile(r"[a-z]{2,3}")
-_NO_LANGUAGE = frozenset({"mis", "mul", "und", "zxx", "nan", "nil", "non", "n/a", "unk", "unknown", "none", "null"})
-"""Codes and words for "no one language". `nan` (Min Nan), `nil` (Nila) and `non` (Old Norse) are codes too, but as a
-mark they are a missing number, a null and a word far more often, so these three languages are not told."""
+_NO_LANGUAGE = frozenset(
+    {"mis", "mul", "und", "zxx", "nan", "na", "nil", "non", "n/a", "unk", "unknown", "none", "null"}
+    | {"golang", "java", "java script", "javascript", "kotlin", "python", "typescript"}
+)
+"""Codes and words for "no one language". `nan` (Min Nan), `na` (Nauru), `nil` (Nila) and `non` (Old Norse) are codes
+too, but as a mark they are a missing value or a word far more often, so these four languages are not told. CLDR's
+table finds Javanese in "JavaScript" and Gol in "golang"."""
 _OWN_CODE = {"tl": "tl", "tgl": "tl"}
 """CLDR folds Tagalog into Filipino (`fil`), yet ISO 639-1 has a code for it."""
 _MAX_CHARS = 80
@@ -120,7 +125,7 @@ def _detector() -> Any:
 
 @lru_cache(maxsize=4096)
 def _code_of(text: str) -> str:
-    text = " ".join(text.split())
+    text = " ".join(unicodedata.normalize("NFC", text).split())
     tag = text.lower().replace("_", "-").split(".")[0]  # a locale may name its encoding: en_GB.UTF-8
     if tag in _NO_LANGUAGE:
         return UNDETERMINED
