@@ -36,7 +36,14 @@ from fedllm_data.pipeline.record import (
 )
 from fedllm_data.pipeline.replacing import Remake
 from fedllm_data.pipeline.salt import salt_fingerprint
-from fedllm_data.pipeline.split import SPLIT_RULE, SPLIT_RULE_OF_ALL, TEST_FRACTION, UNSEEN_FRACTION, assign_splits
+from fedllm_data.pipeline.split import (
+    GROUP_RULE,
+    SPLIT_RULE,
+    SPLIT_RULE_OF_ALL,
+    TEST_FRACTION,
+    UNSEEN_FRACTION,
+    assign_splits,
+)
 from fedllm_data.pipeline.staging import staged_folder
 from fedllm_data.pipeline.write import readme_text, write_clients, write_split
 from fedllm_data.schema import SCHEMAS, SPLITS
@@ -207,7 +214,7 @@ def build(
             "import": source.notes or None,
             "counts": counts,
             "rejected_reasons": dict(sorted(loaded.reasons.items(), key=lambda item: (-item[1], item[0]))),
-            "split_rule": SPLIT_RULE_OF_ALL if split_counts.pop("is_grouped", 0) else SPLIT_RULE,
+            "split_rule": _split_rule(split_counts.pop("is_grouped", 0) > 0, "num_groups" in split_counts),
             "split_fractions": {"unseen_clients": UNSEEN_FRACTION, "test_conversations": TEST_FRACTION},
             "split_counts": split_counts,
             "splits": splits,
@@ -224,6 +231,10 @@ def build(
         if finish is not None:
             finish(folder, facts)
     return BuildResult(folder=out, facts=facts)
+
+
+def _split_rule(is_of_all: bool, has_groups: bool) -> str:
+    return "; ".join([SPLIT_RULE_OF_ALL if is_of_all else SPLIT_RULE, *([GROUP_RULE] if has_groups else [])])
 
 
 def _limit_memory(connection: duckdb.DuckDBPyConnection, memory_limit: str) -> None:

@@ -47,8 +47,8 @@ class LanguageColumn:
         """Return a value of the column as a code, `und` where it names no language, and count it then.
 
         >>> column = LanguageColumn("language", is_used=True)
-        >>> column.code("English"), column.code("Klingonish"), column.code("nan"), dict(column.unknown)
-        ('en', 'und', 'und', {'Klingonish': 1})
+        >>> column.code("English"), column.code("Elvish"), column.code("nan"), dict(column.unknown)
+        ('en', 'und', 'und', {'Elvish': 1})
         """
         code = language_code(value)
         if code == UNDETERMINED and not is_missing(value) and str(value).strip().casefold() not in _NO_ONE_LANGUAGE:

@@ -22,6 +22,7 @@ def assign(rows, seed=0, keep_all=False):
             "ordinal": list(range(len(rows))),
             "client_id": clients,
             "opening": openings,
+            "is_group": [bool(row[1] and row[1].startswith("group")) for row in rows],
             "prompt": prompts,
             "client_draw": [draw(seed, "client", client) for client in clients],
             "opening_draw": [draw(seed, "opening", opening) for opening in openings],
