@@ -116,9 +116,9 @@ def assign_splits(
 
     >>> with duckdb.connect() as connection:
     ...     _ = connection.execute(
-    ...         "CREATE TABLE kept AS SELECT i AS ordinal, 'ann' AS client_id, i::VARCHAR AS opening, FALSE AS is_group, "
-    ...         "i::VARCHAR AS prompt, 0.5 AS client_draw, (i + 1) / 10 AS opening_draw, 0.5 AS prompt_draw, "
-    ...         "FALSE AS is_public FROM range(10) t(i)")
+    ...         "CREATE TABLE kept AS SELECT i AS ordinal, 'ann' AS client_id, i::VARCHAR AS opening, "
+    ...         "FALSE AS is_group, i::VARCHAR AS prompt, 0.5 AS client_draw, (i + 1) / 10 AS opening_draw, "
+    ...         "0.5 AS prompt_draw, FALSE AS is_public FROM range(10) t(i)")
     ...     _ = assign_splits(connection, "kept", "assigned")
     ...     connection.execute("SELECT split, count(*) FROM assigned GROUP BY split ORDER BY split").fetchall()
     [('test', 1), ('train', 9)]

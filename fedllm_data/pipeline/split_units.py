@@ -32,9 +32,9 @@ def make_units(connection: duckdb.DuckDBPyConnection, kept: str, is_grouped: boo
 
     >>> with duckdb.connect() as connection:
     ...     _ = connection.execute(
-    ...         "CREATE TABLE kept AS SELECT i AS ordinal, 'ann' AS client_id, i::VARCHAR AS opening, FALSE AS is_group, "
-    ...         "i::VARCHAR AS prompt, 0.5 AS client_draw, 0.2 AS opening_draw, 0.2 AS prompt_draw, FALSE AS is_public "
-    ...         "FROM range(3) t(i)")
+    ...         "CREATE TABLE kept AS SELECT i AS ordinal, 'ann' AS client_id, i::VARCHAR AS opening, "
+    ...         "FALSE AS is_group, i::VARCHAR AS prompt, 0.5 AS client_draw, 0.2 AS opening_draw, "
+    ...         "0.2 AS prompt_draw, FALSE AS is_public FROM range(3) t(i)")
     ...     make_units(connection, "kept", is_grouped=False)
     ...     connection.execute("SELECT count(DISTINCT unit) FROM split_rows").fetchall()
     [(3,)]
@@ -110,7 +110,7 @@ def components_of(one_P: np.ndarray, other_P: np.ndarray, num_least: int = 0) ->
     """
     num_nodes = max(int(one_P.max(initial=-1)), int(other_P.max(initial=-1)), num_least - 1) + 1
     graph = coo_array((np.ones(len(one_P), np.int8), (one_P, other_P)), shape=(num_nodes, num_nodes))
-    components: np.ndarray = connectedcomponents_of(graph, directed=False)[1]
+    components: np.ndarray = connected_components(graph, directed=False)[1]
     return components
 
 
