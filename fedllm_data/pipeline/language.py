@@ -37,8 +37,7 @@ DETECTOR = f"py3langid {version('py3langid')}, confidence >= {_MIN_CONFIDENCE}"
 _TAG = re.compile(r"[a-z]{2,3}(?:-[a-z0-9]{1,8})*")
 _CODE = re.compile(r"[a-z]{2,3}")
 _NO_LANGUAGE = frozenset(
-    {"mis", "mul", "und", "zxx", "nan", "na", "nil", "non", "n/a", "unk", "unknown", "none", "null"}
-    | {"java"}
+    {"mis", "mul", "und", "zxx", "nan", "na", "nil", "non", "n/a", "unk", "unknown", "none", "null"} | {"java"}
 )
 """Codes and words for "no one language". `nan` (Min Nan), `na` (Nauru), `nil` (Nila) and `non` (Old Norse) are codes
 too, but as a mark they are a missing value or a word far more often, so these four languages are not told. "Java" is

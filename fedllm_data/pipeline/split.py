@@ -7,7 +7,7 @@ first user message). Rows of one conversation repeat one another's text, so all 
 1. About 10 % of the clients, drawn by a hash of (seed, client id), are `unseen`: all of their rows.
 2. A conversation that an unseen client takes part in is held out: rows that other clients have in it go to `test`
    (or are dropped, where an unseen client has the very same prompt), and a client with rows nowhere else is `unseen`
-   as well. Where this makes more than 15 % of the clients unseen, half as many are drawn under 1, and so on.
+   as well. Where such clients bring the unseen ones to more than 15 %, half as many are drawn under 1, and so on.
 3. Every other client keeps one conversation for training, the one with the highest draw (a hash of seed and opening).
    Of the conversations that no client keeps so, 15 % go to `test`, and for a client that has none there, be it drawn
    or held out under 2, the one of its own with the lowest draw.
@@ -34,14 +34,17 @@ whole groups of clients that share conversations with nobody outside: in the ord
 10 % of the clients. Where all clients hang together, there is no such group, and none is unseen. Groups of rows that
 have a prompt in common are one unit then.
 
-What holds between two builds with one seed (with and without a salt, of another task, of more or fewer rows of the
-same people): all draws follow from the upstream client id and the words of the rows, so the salt changes nothing at
-all, and where clients share no conversation, a client with a draw below 0.10 is unseen in every build and no other
-ever is, whatever its rows. (Of ten clients or more with no such draw, the one with the lowest is unseen: here another
-set of people matters.) Where conversations are shared, rule 2 decides on people and prompts by who shares what in this
-very build, so a client can be unseen in one corpus and train in another: in OASST1's English validation split 5 of
-the 35 unseen clients of fed-oasst train in fed-oasst-pa, and none of the 20 unseen clients of fed-oasst-pa, nor any
-prompt of theirs, trains in fed-oasst. To carry the people of one build over to another, give it as `earlier`.
+What holds between two builds with one seed (with and without a salt, of another task, of more or fewer people or rows):
+
+- All draws follow from the upstream client id and the words of the rows, so a salt changes ids and nothing else.
+- Where clients share no conversation, the unseen clients are those with a draw below 0.10, whatever their rows and
+  whoever is there besides: nobody moves between `unseen` and `train`, and no prompt does. (Of ten clients or more
+  without such a draw the one with the lowest is unseen; there the set of people matters.)
+- Where conversations are shared, rule 2 decides on people and prompts by who shares what in this very build, so that
+  a client can be unseen in one corpus and train in another. In OASST1's English validation split 5 of the 35 unseen
+  clients of fed-oasst train in fed-oasst-pa; none of the 20 unseen clients of fed-oasst-pa, nor any of their prompts,
+  trains in fed-oasst, which is the order in which people train (SFT, then DPO). Clients of fed-stackexchange answer
+  and those of fed-stackexchange-pa ask: a thread can train in one and be unseen in the other.
 """
 
 from hashlib import blake2b
@@ -179,7 +182,7 @@ def _assign(connection: duckdb.DuckDBPyConnection, kept: str, assigned: str, *, 
         LEFT JOIN split_unseen_prompts AS prompts ON kept.prompt = prompts.prompt
         LEFT JOIN split_unseen ON kept.client_id = split_unseen.client_id
     """)
-    num_groups = int(run("SELECT count(DISTINCT unit) FROM split_rows WHERE is_group").fetchall()[0][0])
+    num_groups = int(run(f"SELECT count(DISTINCT opening) FROM {kept} WHERE is_group").fetchall()[0][0])
     if num_groups:
         _part_prompts(connection, assigned)
     dropped = f"""{assigned} JOIN split_rows USING (ordinal) LEFT JOIN split_unseen USING (client_id)
@@ -249,7 +252,9 @@ def _draw_unseen_clients(connection: duckdb.DuckDBPyConnection) -> tuple[int, in
         num_drawn, num_unseen, num_clients = run("""
             SELECT (SELECT count(*) FROM split_drawn), count(*) FILTER (is_unseen), count(*) FROM split_unseen
         """).fetchall()[0]
-        if num_unseen <= max(1, _MOST_UNSEEN * num_clients) and num_unseen < num_clients:
+        # Where nobody is unseen by sharing, the hash alone decides: who is in the corpus besides must not matter.
+        is_fair = num_unseen == num_drawn or num_unseen <= max(1, _MOST_UNSEEN * num_clients)
+        if is_fair and num_unseen < num_clients:
             break
     run("DROP TABLE split_drawn")
     return int(num_drawn), int(num_unseen - num_drawn)

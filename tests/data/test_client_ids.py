@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedllm_data.clients import load_clients
 from fedllm_data.client_ids import canonical_id, is_missing
+from fedllm_data.clients import load_clients
 from fedllm_data.importer import import_files, row_of
 from fedllm_data.schema import row_problem
 
@@ -38,7 +38,9 @@ def test_ids_that_differ_in_more_than_form_stay_apart(one, other):
         assert canonical_id(one) != canonical_id(other)
 
 
-@pytest.mark.parametrize("word", ["NaN", "nan", "None", "NONE", "null", "NULL", "N/A", "n/a", "NA", "<NA>", "#N/A", "NaT"])
+@pytest.mark.parametrize(
+    "word", ["NaN", "nan", "None", "NONE", "null", "NULL", "N/A", "n/a", "NA", "<NA>", "#N/A", "NaT"]
+)
 @pytest.mark.parametrize("blanks", ["", " ", "\u00a0"])
 def test_words_for_a_missing_id_are_none(word, blanks):
     assert is_missing(blanks + word + blanks)
@@ -47,7 +49,9 @@ def test_words_for_a_missing_id_are_none(word, blanks):
 
 
 def test_names_that_only_look_like_such_words_are_kept():
-    assert not any(is_missing(name) for name in ("Nancy", "Nanna", "nullah", "Nonette", "na", "Na", "0", "-", "N", "A"))
+    assert not any(
+        is_missing(name) for name in ("Nancy", "Nanna", "nullah", "Nonette", "na", "Na", "0", "-", "N", "A")
+    )
 
 
 def test_one_person_in_six_forms_is_one_client_and_missing_ids_are_named(tmp_path):
@@ -64,7 +68,9 @@ def test_one_person_in_six_forms_is_one_client_and_missing_ids_are_named(tmp_pat
 
 
 def test_a_salt_hashes_the_one_spelling(tmp_path):
-    rows = [{"who": who, "instruction": f"Q{who}{i}", "response": "A"} for i in range(3) for who in ("Rene\u0301", " René")]
+    rows = [
+        {"who": who, "instruction": f"Q{who}{i}", "response": "A"} for i in range(3) for who in ("Rene\u0301", " René")
+    ]
     (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     facts = import_files(
         [tmp_path / "rows.jsonl"], tmp_path / "repo", task="sft", client_column="who", salt=b"s" * 32

@@ -17,8 +17,8 @@ from fedllm_data.language_column import are_languages
 from fedllm_data.pipeline.language import language_code
 from fedllm_data.source import Filters
 
-# Not deprecated codes, a family (bh), Tagalog (whose name in CLDR is Filipino's) and Nauru, which reads as missing.
-TOLD = sorted({code for code in LANGUAGE_ALPHA3 if len(code) == 2} - {"bh", "na", "tl", "in", "iw", "ji", "jw", "mo", "sh"})
+# Not Bihari, a family; Tagalog, whose name in CLDR is Filipino's; Nauru, which reads as a missing value.
+TOLD = sorted({code for code in LANGUAGE_ALPHA3 if len(code) == 2} - {"bh", "na", "tl"})
 FRENCH = ["fr", "fra", "fre", "FR", "fr-CA", "fr_FR.UTF-8", "French", "french", "Français", "franc\u0327ais", " fr "]
 
 
@@ -38,20 +38,25 @@ def spellings(draw):
 @given(spellings())
 def test_any_spelling_of_a_language_is_one_code(case):
     code, spelling = case
-    assert language_code(spelling) == code
+    assert language_code(spelling) == language_code(code) != "und"
+
+
+def test_codes_stand_for_themselves_but_for_old_ones_and_members():
+    old = {"in": "id", "iw": "he", "ji": "yi", "jw": "jv", "mo": "ro", "sh": "sr", "tw": "ak"}
+    assert {code: language_code(code) for code in TOLD} == {code: old.get(code, code) for code in TOLD}
 
 
 @pytest.mark.parametrize(
     "word",
-    ["Go", "go", "Python", "Java", "JavaScript", "golang", "Kotlin", "C", "C++", "C#", "R", "Rust", "SQL", "TypeScript"]
-    + ["nan", "NaN", "NA", "None", "null", "N/A", "", " ", "formal", "English or French", "42", "x" * 90],
+    [*"Go go Python Java JavaScript golang Kotlin C C++ C# R Rust SQL TypeScript nan NaN NA None null N/A 42".split(),
+     "", " ", "formal", "English or French", "Danish pastry", "x" * 90],
 )  # fmt: skip
 def test_any_other_word_is_undetermined(word):
     assert language_code(word) == "und"
 
 
 @settings(max_examples=100, derandomize=True, deadline=None, database=None)
-@given(st.lists(st.sampled_from(FRENCH + ["de", "English", "pt-BR", "zh-Hans", "uk_UA"]), min_size=1))
+@given(st.lists(st.sampled_from([*FRENCH, "de", "English", "pt-BR", "zh-Hans", "uk_UA"]), min_size=1))
 def test_columns_of_languages_are_told_whatever_the_spelling(values):
     assert are_languages([*values, None, "nan", "und", ""])
 
@@ -74,7 +79,12 @@ def test_columns_of_something_else_are_not(values):
 
 def imported(tmp_path, values, column="language", **settings):
     rows = [
-        {"who": f"w{i % 2}", "instruction": f"How does this thing number {i} work?", "response": "Like that.", column: value}
+        {
+            "who": f"w{i % 2}",
+            "instruction": f"How does this thing number {i} work?",
+            "response": "Like that.",
+            column: value,
+        }
         for i, value in enumerate(values)
     ]
     (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
