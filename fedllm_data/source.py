@@ -118,7 +118,8 @@ class Source:
     ids_must_be_hashed: bool = False
     """Upstream's client ids must not be published as they are: a build needs a salt."""
     clients_share_items: bool = False
-    """Several clients judge the same items by design: equal rows of two clients are two verdicts, not duplicates."""
+    """Clients judge or answer the same items: equal rows of two clients are two verdicts, not duplicates. Where it is
+    false for preference rows, what people agree on is kept once and what they differ in twice."""
     notes: dict[str, Any] = field(default_factory=dict)
     """What the reader decided and met, for `build.json`; complete when all rows are read. Empty for a known corpus."""
 

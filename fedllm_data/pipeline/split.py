@@ -34,7 +34,7 @@ whole groups of clients that share conversations with nobody outside: in the ord
 10 % of the clients. Where all clients hang together, there is no such group, and none is unseen. Groups of rows that
 have a prompt in common are one unit then.
 
-What holds between two builds with one seed (with and without a salt, of another task, of more or fewer people or rows):
+What holds between two builds with one seed (another salt, another task, more or fewer people or rows):
 
 - All draws follow from the upstream client id and the words of the rows, so a salt changes ids and nothing else.
 - Where clients share no conversation, the unseen clients are those with a draw below 0.10, whatever their rows and

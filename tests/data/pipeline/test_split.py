@@ -1,6 +1,7 @@
 """The split rule: proportions, whole clients, whole conversations, and what happens when everything is shared."""
 
 from collections import defaultdict
+from itertools import product
 from random import Random
 
 import duckdb
