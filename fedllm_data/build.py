@@ -211,7 +211,7 @@ def build(
             "scrubbed": dict(sorted(loaded.scrubbed.items())) if scrub else None,
             "languages": describe_languages(connection, written_facts, settings.is_detected),
             "partition": None,
-            "import": source.notes or None,
+            "reading": source.notes or None,
             "counts": counts,
             "rejected_reasons": dict(sorted(loaded.reasons.items(), key=lambda item: (-item[1], item[0]))),
             "split_rule": _split_rule(split_counts.pop("is_grouped", 0) > 0, "num_groups" in split_counts),

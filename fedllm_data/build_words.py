@@ -10,13 +10,13 @@ def row_lines(facts: Mapping[str, Any]) -> list[str]:
     """Return the lines, of the content of build.json.
 
     >>> facts = {"task": "sft", "clients_share_items": False, "counts": {"num_duplicates_across_clients": 2}}
-    >>> row_lines(facts | {"import": {}})[0]
+    >>> row_lines(facts | {"reading": {}})[0]
     'equal rows of different clients: one of them was kept; --shared-items keeps all'
     """
-    imported = facts.get("import")
-    lines = _duplicate_lines(facts, is_import=imported is not None)
-    if imported and imported.get("language"):
-        lines += _language_lines(imported["language"])
+    reading = facts.get("reading")
+    lines = _duplicate_lines(facts, is_import=reading is not None)
+    if reading and reading.get("language"):
+        lines += _language_lines(reading["language"])
     if num_groups := facts.get("split_counts", {}).get("num_groups"):
         lines.append(f"groups: {num_groups:,}, each whole in one split")
     return lines

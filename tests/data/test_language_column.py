@@ -100,8 +100,8 @@ def test_every_row_keeps_its_place_and_one_code_whatever_its_spelling(tmp_path):
     # The detector says `en` of the English rows that nobody marked.
     assert languages == ["fr"] * len(FRENCH) + ["en", "en", "zh", "en", "en", "en", "en"]
     assert facts["counts"]["num_rejected"] == 0
-    assert facts["import"]["language"]["is_used"]
-    assert facts["import"]["language"]["unknown"] == {"7": 1, "Elvish": 1}
+    assert facts["reading"]["language"]["is_used"]
+    assert facts["reading"]["language"]["unknown"] == {"7": 1, "Elvish": 1}
 
 
 def test_one_language_in_two_spellings_is_one_for_the_filter(tmp_path):
@@ -112,14 +112,14 @@ def test_one_language_in_two_spellings_is_one_for_the_filter(tmp_path):
 def test_programming_languages_are_left_alone_and_that_is_said(tmp_path):
     languages, facts = imported(tmp_path, ["Go", "Python", "Java", "Lua"] * 2)
     assert languages == ["en"] * 8
-    assert not facts["import"]["language"]["is_used"]
-    assert facts["import"]["language"]["values"] == ["Go", "Python", "Java", "Lua"]
+    assert not facts["reading"]["language"]["is_used"]
+    assert facts["reading"]["language"]["values"] == ["Go", "Python", "Java", "Lua"]
 
 
 def test_a_column_that_is_asked_for_is_used_whatever_it_holds(tmp_path):
     languages, facts = imported(tmp_path, ["Go", "Rust", "fr"], column="tongue", columns={"language": "tongue"})
     assert languages == ["en", "en", "fr"]
-    assert facts["import"]["language"]["unknown"] == {"Go": 1, "Rust": 1}
+    assert facts["reading"]["language"]["unknown"] == {"Go": 1, "Rust": 1}
 
 
 def test_the_preset_is_for_rows_that_say_nothing(tmp_path):
