@@ -50,7 +50,8 @@ def make_parser(commands_by_name: Mapping[str, Callable[[argparse.Namespace], No
         action="append",
         default=[],
         metavar="TARGET=COL,...",
-        help="what your columns are called, such as instruction=question,response=answer",
+        help="what your columns are called, such as instruction=question,response=answer; group=thread_id keeps every"
+        " thread in one split",
     )
     importing.add_argument("--name", help="name of the corpus; by default that of the output folder")
     importing.add_argument("--language", metavar="CODE", help="language of rows without a language column (en)")

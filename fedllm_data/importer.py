@@ -203,12 +203,12 @@ def row_of(
             "client_id": canonical_id(_get(fields, client_column)),
             "language": _language(_perhaps(fields, columns, "language"), language),
         }
-        row_id = _optional(fields, columns, "row_id")
-        if row_id is not None:
-            row["row_id"] = canonical_id(row_id)
-        group = canonical_id(_perhaps(fields, columns, "group"))
-        if not is_missing(group):
-            row["group"] = group
+        for target, value in (
+            ("row_id", _optional(fields, columns, "row_id")),
+            ("group", _perhaps(fields, columns, "group")),
+        ):
+            if not is_missing(value):
+                row[target] = canonical_id(value)
         return row | (_sft_columns(fields, columns) if task == "sft" else _preference_columns(fields, columns))
     except _Unusable as reason:
         return str(reason)

@@ -14,6 +14,7 @@ from fedllm_data.importer import import_files
 from fedllm_data.pipeline.facts import prompt_of
 from fedllm_data.pipeline.salt import hash_client_id
 from fedllm_data.source import Filters
+from fedllm_data.sources import SOURCES
 
 SALT = b"s" * 32
 
@@ -81,6 +82,12 @@ def test_the_summary_says_what_was_decided_for_the_rows(tmp_path, capsys):
     assert "column 'language' was not used as the language: most of its values ('Go', 'Rust') are none" in said
     assert main([*command, "--no-shared-items", "--out", str(tmp_path / "two")]) == 0
     assert "one of them was kept; --shared-items keeps all" in capsys.readouterr().out
+
+
+def test_corpora_whose_clients_judge_keep_verdicts_that_agree():
+    # In the others the client asked, or was generated: whoever ranked the answers is no client.
+    judged = {"fed-chatbot-pa", "fed-prism", "fed-community-alignment", "fed-collective-alignment", "fed-mqm"}
+    assert {name for name, source in SOURCES.items() if source.clients_share_items} == judged
 
 
 def tickets(num_tickets, num_turns, who):
