@@ -4,7 +4,7 @@ No two of `train`, `test` and `unseen` share a prompt (all messages up to the la
 regard to case and spacing). The unit is the conversation: all rows that open with the same words (system message and
 first user message). Rows of one conversation repeat one another's text, so all of it lies on one side.
 
-1. About 10 % of the clients, drawn by a hash of (seed, client id), are `unseen`: all of their rows.
+1. About 10 % of the clients, drawn by a hash of (seed, upstream client id), are `unseen`: all of their rows.
 2. A conversation that an unseen client takes part in is held out: rows that other clients have in it go to `test`
    (or are dropped, where an unseen client has the very same prompt), and a client with rows nowhere else is `unseen`
    as well. Where such clients bring the unseen ones to more than 15 %, half as many are drawn under 1, and so on.
@@ -40,11 +40,12 @@ What holds between two builds with one seed (another salt, another task, more or
 - Where clients share no conversation, the unseen clients are those with a draw below 0.10, whatever their rows and
   whoever is there besides: nobody moves between `unseen` and `train`, and no prompt does. (Of ten clients or more
   without such a draw the one with the lowest is unseen; there the set of people matters.)
-- Where conversations are shared, rule 2 decides on people and prompts by who shares what in this very build, so that
-  a client can be unseen in one corpus and train in another. In OASST1's English validation split 5 of the 35 unseen
-  clients of fed-oasst train in fed-oasst-pa; none of the 20 unseen clients of fed-oasst-pa, nor any of their prompts,
-  trains in fed-oasst, which is the order in which people train (SFT, then DPO). Clients of fed-stackexchange answer
-  and those of fed-stackexchange-pa ask: a thread can train in one and be unseen in the other.
+- Where conversations are shared, rule 2 and what is common decide by who shares what in this very build: a client
+  can be unseen in one corpus and, left to train or no longer sharing all it has, train in another. In OASST1's English
+  validation split 5 of the 35 unseen clients of fed-oasst train in fed-oasst-pa; none of the 20 unseen clients of
+  fed-oasst-pa, nor any of their prompts, trains in fed-oasst, which is the order of training (SFT, then DPO). Clients
+  of fed-stackexchange answer and those of fed-stackexchange-pa ask: a thread can train in one and be unseen in the
+  other.
 """
 
 from hashlib import blake2b
