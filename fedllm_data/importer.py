@@ -132,14 +132,14 @@ def import_files(
         raise ConfigError(f"--language {language[:40]!r} is no language; write a code such as en, or its English name")
     notes: dict[str, Any] = {"client_column": client_column, "columns": dict(columns)}
     spoken = _language_column(paths, columns)
-    if not spoken.is_used:
+    if spoken.column is not None and not spoken.is_used:
         columns["language"] = ""
 
     def read(path: Path | None, seed: int, options: dict[str, str]) -> Iterator[SourceRow | Rejected]:
         for file in paths:
             for item in read_records(file):
                 if isinstance(item, Record):
-                    if spoken.is_used:
+                    if columns.get("language") != "":
                         spoken.code(_perhaps(item.fields, columns, "language"))
                     yield _convert(item, task, client_column, columns, language)
                 else:
