@@ -1,13 +1,13 @@
 """The flags of `fedllm-data`, and what they mean for the functions behind it."""
 
 import argparse
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fedllm_data.errors import ConfigError
+from fedllm_data.schema import UNDETERMINED
 from fedllm_data.source import Filters
 from fedllm_data.terminal import OneLineParser
 
@@ -58,7 +58,7 @@ def make_parser(commands_by_name: Mapping[str, Callable[[argparse.Namespace], No
         default=[],
         metavar="TARGET=COL,...",
         help="what your columns are called, such as instruction=question,response=answer; instruction=title+body joins"
-        " two columns, input= leaves one out",
+        " two columns, input= leaves one out, group=thread_id keeps every thread in one split",
     )
     importing.add_argument(
         "--roles",
@@ -78,7 +78,13 @@ def make_parser(commands_by_name: Mapping[str, Callable[[argparse.Namespace], No
     importing.add_argument("--encoding", metavar="NAME", help="of text files that are not UTF-8, such as cp1252")
     importing.add_argument("--sheet", metavar="NAME", help="of a workbook (.xlsx) that holds several")
     importing.add_argument("--name", help="name of the corpus; by default that of the output folder")
-    importing.add_argument("--language", metavar="CODE", help="ISO 639 code of rows without a language column")
+    importing.add_argument("--language", metavar="CODE", help="language of rows without a language column (en)")
+    importing.add_argument(
+        "--shared-items",
+        action=argparse.BooleanOptionalAction,
+        help="clients judge or answer the same items: equal rows of two clients are no duplicates (by default so for"
+        " preference rows, not for sft)",
+    )
     importing.add_argument("--licence", default="", metavar="ID", help="such as cc-by-4.0, for the card")
     importing.add_argument("--attribution", default="", metavar="TEXT", help="whom to credit, for the card")
     importing.add_argument("--gate", default="", metavar="TEXT", help="what readers on the Hub must agree to")
@@ -107,6 +113,7 @@ def make_parser(commands_by_name: Mapping[str, Callable[[argparse.Namespace], No
         " of now, or equal with --clients",
     )
     partition.add_argument("--seed", type=int, default=0, metavar="N", help="of the partition (0)")
+    _add_overwrite(partition)
     partition.add_argument("--no-report", action="store_true", help="leave out the report and the full card")
     partition.add_argument("--json", action="store_true", help="print build.json instead of a summary")
     partition.set_defaults(command=commands_by_name["partition"])
@@ -200,7 +207,7 @@ def filters_of(arguments: argparse.Namespace, preset: Filters) -> Filters | None
     """Return the preset with what the flags change; None where no flag changes anything.
 
     Raises:
-        ConfigError: if a language code is none.
+        ConfigError: if a language is none.
 
     >>> flags = dict.fromkeys(("min_rows", "max_rows", "max_clients", "min_turns", "max_turns", "max_chars",
     ...     "keep_toxic", "languages", "near_duplicates"))
@@ -213,14 +220,20 @@ def filters_of(arguments: argparse.Namespace, preset: Filters) -> Filters | None
         if getattr(arguments, name) is not None
     }
     if arguments.languages is not None:
-        codes = [code.strip() for code in arguments.languages.split(",")]
-        wrong = next((code for code in codes if not re.fullmatch("[a-z]{2,3}", code)), None)
-        if wrong is not None:
-            raise ConfigError(f"--languages {wrong[:40]!r} is no ISO 639 code; write codes such as en,fr, or all")
-        given["languages"] = () if codes == ["all"] else tuple(codes)
+        words = [word.strip() for word in arguments.languages.split(",")]
+        given["languages"] = () if words == ["all"] else tuple(_code_of(word) for word in words)
     if arguments.near_duplicates is not None:
         given["near_duplicates"] = arguments.near_duplicates or None
     return replace(preset, **given) if given else None
+
+
+def _code_of(word: str) -> str:
+    from fedllm_data.pipeline.language import language_code
+
+    code = language_code(word)
+    if code == UNDETERMINED and word != UNDETERMINED:
+        raise ConfigError(f"--languages {word[:40]!r} is no language; write codes such as en,fr, or all")
+    return code
 
 
 def pairs_of(texts: list[str], flag: str) -> dict[str, str]:
@@ -243,9 +256,18 @@ def pairs_of(texts: list[str], flag: str) -> dict[str, str]:
     return pairs
 
 
+def _add_overwrite(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace a folder made here that holds another dataset, or a report that is not made again",
+    )
+
+
 def _add_output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the client repo to make")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the splits and of generated rows (0)")
+    _add_overwrite(parser)
     filters = parser.add_argument_group("what to leave out; each overrides the preset of the corpus")
     filters.add_argument("--min-rows", type=int, metavar="N", help="clients with fewer rows")
     filters.add_argument("--max-rows", type=int, metavar="N", help="rows of a client above N")

@@ -35,8 +35,16 @@ from fedllm_data.pipeline.record import (
     describe_source_files,
     describe_versions,
 )
+from fedllm_data.pipeline.replacing import Remake
 from fedllm_data.pipeline.salt import salt_fingerprint
-from fedllm_data.pipeline.split import SPLIT_RULE, SPLIT_RULE_OF_ALL, TEST_FRACTION, UNSEEN_FRACTION, assign_splits
+from fedllm_data.pipeline.split import (
+    GROUP_RULE,
+    SPLIT_RULE,
+    SPLIT_RULE_OF_ALL,
+    TEST_FRACTION,
+    UNSEEN_FRACTION,
+    assign_splits,
+)
 from fedllm_data.pipeline.staging import staged_folder
 from fedllm_data.pipeline.write import readme_text, write_clients, write_split
 from fedllm_data.schema import SCHEMAS, SPLITS
@@ -81,16 +89,17 @@ def build(
     salt: bytes | None = None,
     scrub: bool = False,
     options: dict[str, str] | None = None,
+    overwrite: bool = False,
     memory_limit: str = "256MB",
     progress: Callable[[str, int], None] = lambda step, count: None,
     look_at: Callable[[Loaded, int], dict[str, Any]] = lambda loaded, num_valid: {},
-    finish: Callable[[Path, dict[str, Any]], None] = lambda folder, facts: None,
+    finish: Callable[[Path, dict[str, Any]], None] | None = None,
 ) -> BuildResult:
     """Build a client repo; equal arguments and versions give a byte-identical folder.
 
     Args:
         source: the corpus.
-        out: the folder to make. An earlier folder made here is replaced when the new one is complete.
+        out: the folder to make. An earlier folder of the same dataset is replaced when the new one is complete.
         source_path: a local copy of the corpus, for sources that can read one.
         source_files: files that the source reads on its own account, for the record.
         seed: decides the splits, and what generated sources generate.
@@ -99,12 +108,14 @@ def build(
         salt: replace client ids by keyed hashes (see `pipeline/salt.py`); some sources demand it.
         scrub: replace e-mail addresses, phone numbers, IP addresses and keys in the texts by placeholders.
         options: the source's own options.
+        overwrite: replace a folder made here that holds another dataset, a report, or files beside the repo's own.
         memory_limit: what DuckDB may hold before it spills to disk (tried with 1.6 GB of text).
         progress: called with the step and a count of rows while the build goes on.
         look_at: called with what was met while all rows were read and the number that can be used; raises to stop
             before anything is made of them, and returns facts for `build.json`.
         finish: called with the complete folder and the facts before the folder is put in place, to add what belongs
-            to it, such as the report: a kill leaves all of it or nothing.
+            to it, such as the report: a kill leaves all of it or nothing. Without it an earlier report at `out` would
+            be lost, which `overwrite` must allow.
 
     Returns:
         The folder and the facts of its `build.json`.
@@ -134,8 +145,18 @@ def build(
         is_detected=source.upstream != "generated",
         near_duplicates=filters.near_duplicates,
     )
+    remake = Remake(
+        name=source.name,
+        task=source.task,
+        upstream=upstream,
+        client=source.client,
+        source_files=(*([source_path] if source_path else []), *source_files),
+        is_copy=source_path is not None,
+        has_report=finish is not None,
+        overwrite=overwrite,
+    )
     with (
-        staged_folder(out, BUILD_FILE) as folder,
+        staged_folder(out, BUILD_FILE, remake) as folder,
         _memory_errors(memory_limit),
         duckdb.connect(str(folder / "work.duckdb")) as connection,
     ):
@@ -196,20 +217,22 @@ def build(
             **describe_source(source),
             "upstream": upstream,
             "revision": revision,
-            "source_files": describe_source_files([*([source_path] if source_path else []), *source_files]),
+            "source_files": describe_source_files(remake.source_files),
             "seed": seed,
             "options": options,
             "filters": {"unfiltered": unfiltered, **asdict(filters), "languages": list(filters.languages)},
             "is_preset": filters == source.filters,
             "filter_reasons": source.filter_reasons,
+            "clients_share_items": source.clients_share_items,
             "client_ids": {"hashed": salt is not None, "salt_fingerprint": salt and salt_fingerprint(salt)},
             "scrubbed": dict(sorted(loaded.scrubbed.items())) if scrub else None,
             "languages": describe_languages(connection, written_facts, settings.is_detected),
             "partition": None,
+            "reading": source.notes or None,
             "counts": counts,
             "rejected_reasons": dict(sorted(loaded.reasons.items(), key=lambda item: (-item[1], item[0]))),
             **looked,
-            "split_rule": SPLIT_RULE_OF_ALL if split_counts.pop("is_grouped", 0) else SPLIT_RULE,
+            "split_rule": _split_rule(split_counts.pop("is_grouped", 0) > 0, "num_groups" in split_counts),
             "split_fractions": {"unseen_clients": UNSEEN_FRACTION, "test_conversations": TEST_FRACTION},
             "split_counts": split_counts,
             "splits": splits,
@@ -223,8 +246,13 @@ def build(
         write_notice(folder, facts)
         (folder / "README.md").write_text(readme_text(source, list(splits)), encoding="utf-8")
         (folder / BUILD_FILE).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        finish(folder, facts)
+        if finish is not None:
+            finish(folder, facts)
     return BuildResult(folder=out, facts=facts)
+
+
+def _split_rule(is_of_all: bool, has_groups: bool) -> str:
+    return "; ".join([SPLIT_RULE_OF_ALL if is_of_all else SPLIT_RULE, *([GROUP_RULE] if has_groups else [])])
 
 
 def _limit_memory(connection: duckdb.DuckDBPyConnection, memory_limit: str) -> None:

@@ -78,6 +78,7 @@ def _build(arguments: argparse.Namespace) -> None:
             unfiltered=arguments.unfiltered,
             salt=read_salt(arguments.salt_file) if arguments.salt_file else None,
             scrub=arguments.scrub,
+            overwrite=arguments.overwrite,
             memory_limit=arguments.memory,
             options=options,
             progress=progress,
@@ -106,6 +107,7 @@ def _import(arguments: argparse.Namespace) -> None:
             language=arguments.language,
             roles=roles,
             max_rejected_fraction=arguments.max_rejected_fraction,
+            shared_items=arguments.shared_items,
             licence=arguments.licence,
             attribution=arguments.attribution,
             gate=arguments.gate,
@@ -114,6 +116,7 @@ def _import(arguments: argparse.Namespace) -> None:
             unfiltered=arguments.unfiltered,
             salt=read_salt(arguments.salt_file) if arguments.salt_file else None,
             scrub=arguments.scrub,
+            overwrite=arguments.overwrite,
             memory_limit=arguments.memory,
             progress=progress,
             finish=_finisher(arguments, progress),
@@ -141,6 +144,7 @@ def _partition(arguments: argparse.Namespace) -> None:
             one_split=arguments.one_split,
             random_sizes=arguments.random_sizes,
             seed=arguments.seed,
+            overwrite=arguments.overwrite,
             progress=progress,
             finish=_finisher(arguments, progress, parent=arguments.folder),
         )
@@ -149,27 +153,30 @@ def _partition(arguments: argparse.Namespace) -> None:
 
 def _finisher(
     arguments: argparse.Namespace, progress: Callable[[str, int], None], parent: Path | None = None
-) -> Callable[[Path, dict[str, Any]], None]:
-    """What adds report and card to a new client repo before it is put in place.
+) -> Callable[[Path, dict[str, Any]], None] | None:
+    """What adds report and card to a new client repo before it is put in place; None where neither is wanted.
 
     The report of a partition has its parent's codebook, so that the figures of both can be compared.
     """
+    if arguments.no_report:
+        return None
 
     def add(folder: Path, facts: dict[str, Any]) -> None:
-        if not arguments.no_report:
-            from fedllm_data.cards.card import write_card
-            from fedllm_data.report import parent_codebook, write_report
+        from fedllm_data.cards.card import write_card
+        from fedllm_data.report import parent_codebook, write_report
 
-            progress("measuring heterogeneity", sum(split["num_rows"] for split in facts["splits"].values()))
-            codebook = parent_codebook(parent) if parent else None
-            report = write_report(folder, folder, seed=arguments.seed, name=facts["name"], codebook=codebook)
-            write_card(folder, report)
+        progress("measuring heterogeneity", sum(split["num_rows"] for split in facts["splits"].values()))
+        codebook = parent_codebook(parent) if parent else None
+        report = write_report(folder, folder, seed=arguments.seed, name=facts["name"], codebook=codebook)
+        write_card(folder, report)
 
     return add
 
 
 def _show_build(arguments: argparse.Namespace, result: "BuildResult") -> None:
     """Say what was made."""
+    from fedllm_data.build_words import row_lines
+
     if arguments.json:
         print(json.dumps(result.facts, indent=2, ensure_ascii=False))
         return
@@ -184,6 +191,8 @@ def _show_build(arguments: argparse.Namespace, result: "BuildResult") -> None:
         if count == 0 or name in ("num_valid", "num_kept"):
             continue
         print(f"  {name.removeprefix('num_').replace('_', ' ')}: {count:,}")
+    for line in row_lines(facts):
+        print(f"  {line}")
     for reason, count in list(facts["rejected_reasons"].items())[:5]:
         print(f"    {count:>8,}  {reason}")
     if "import" in facts and not facts["partition"]:

@@ -6,10 +6,13 @@ beyond literals. Columns that are not used are named, and an import stops where 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from fedllm_data.build import BuildResult, build
+from fedllm_data.client_ids import canonical_id, is_missing
 from fedllm_data.errors import ConfigError
 from fedllm_data.importing.conversation_turns import RowChanges
 from fedllm_data.importing.conversations import ROLE_MEANINGS, MessageReader
@@ -17,7 +20,9 @@ from fedllm_data.importing.import_notes import ImportNotes, check_max_rejected_f
 from fedllm_data.importing.record_columns import RecordColumns, Unusable, WatchedFields
 from fedllm_data.importing.row_forms import preference_columns, sft_columns
 from fedllm_data.importing.tool_text import without_nulls
+from fedllm_data.language_column import LanguageColumn, are_languages
 from fedllm_data.licences import read_licence
+from fedllm_data.pipeline.language import language_code
 from fedllm_data.pipeline.load import Loaded
 from fedllm_data.schema import UNDETERMINED, Task, row_problem
 from fedllm_data.source import Filters, Rejected, Source, SourceRow
@@ -27,7 +32,7 @@ from fedllm_data.upstream.records import AS_SEEN, ReadSettings, Record, check_se
 __all__ = ["TARGETS", "import_files", "row_of"]
 
 TARGETS: dict[Task, tuple[str, ...]] = {
-    "sft": ("instruction", "input", "response", "system", "messages", "tools", "language", "row_id"),
+    "sft": ("instruction", "input", "response", "system", "messages", "tools", "language", "row_id", "group"),
     "preference": (
         "prompt",
         "input",
@@ -39,13 +44,17 @@ TARGETS: dict[Task, tuple[str, ...]] = {
         "rejected_model",
         "language",
         "row_id",
+        "group",
     ),
 }
 """What `columns` can name for each task."""
 
-_BY_MAPPING_ONLY = ("row_id",)
-"""Columns of these names are used only where `columns` says so: foreign ids are seldom unique."""
+_BY_MAPPING_ONLY = ("row_id", "group")
+"""Columns of these names are used only where `columns` says so: foreign ids are seldom unique, and a column `group`
+may tell the arms of a study."""
 _ARROW_SUFFIXES = (".parquet", ".arrow", ".feather")
+_NUM_SAMPLED = 20_000
+"""Records of each file that are looked at before the import: whether optional columns are there and what they hold."""
 
 
 def import_files(
@@ -59,6 +68,7 @@ def import_files(
     language: str | None = None,
     roles: Mapping[str, str] | None = None,
     max_rejected_fraction: float = 0.1,
+    shared_items: bool | None = None,
     licence: str = "",
     attribution: str = "",
     gate: str = "",
@@ -68,9 +78,10 @@ def import_files(
     salt: bytes | None = None,
     scrub: bool = False,
     reading: ReadSettings = AS_SEEN,
+    overwrite: bool = False,
     memory_limit: str = "256MB",
     progress: Callable[[str, int], None] = lambda step, count: None,
-    finish: Callable[[Path, dict[str, Any]], None] = lambda folder, facts: None,
+    finish: Callable[[Path, dict[str, Any]], None] | None = None,
 ) -> BuildResult:
     """Build a client repo from files.
 
@@ -83,10 +94,14 @@ def import_files(
         columns: what the columns are called, where they are not called as in `TARGETS`: target to column; `a+b` joins
             the texts of two columns by a blank line, and an empty name leaves a target out.
         name: name of the corpus; None takes the name of `out`.
-        language: ISO 639 code of all rows, where no column tells it.
+        language: code or name of the language of all rows, where no column tells it. A column `language` that
+            `columns` does not name is used if most of its distinct values are languages.
         roles: what the roles of messages mean, where the files have names of their own: name to user, assistant,
             system, tool or call.
         max_rejected_fraction: stop where one reason rejects more than this fraction of the rows; 1 never stops.
+        shared_items: whether clients judge or answer the same items, so that equal rows of two clients are no
+            duplicates; None: for preference rows, whose equality is that two people agree. Equal rows of one client
+            are duplicates either way.
         licence: identifier as on the Hub (cc-by-4.0, ...), in any spelling, or the licence's name; empty where
             unknown.
         attribution: whom to credit.
@@ -97,13 +112,14 @@ def import_files(
         salt: replace client ids by keyed hashes.
         scrub: replace e-mail addresses, phone numbers, IP addresses and keys in the texts by placeholders.
         reading: delimiter, encoding and sheet, where the files do not show them.
+        overwrite: replace a folder made here that holds another dataset or a report alone.
         memory_limit: what DuckDB may hold before it spills to disk.
         progress: called with the step and a count of rows.
         finish: called with the complete folder and the facts before the folder is put in place.
 
     Raises:
-        ConfigError: if `columns` names an unknown target or two forms, a setting fits no file, or the output cannot
-            be written.
+        ConfigError: if `columns` names an unknown target, two forms or a column that no file has, the language is
+            none, a setting fits no file, or the output cannot be written.
         SourceError: if a file cannot be read, one reason rejects too many rows, or no rows are left.
 
     >>> from tempfile import TemporaryDirectory
@@ -131,13 +147,23 @@ def import_files(
 
     notes = ImportNotes([client_column, *columns.values()])
 
+    if language is not None and language != UNDETERMINED and language_code(language) == UNDETERMINED:
+        raise ConfigError(f"--language {language[:40]!r} is no language; write a code such as en, or its English name")
+    decided: dict[str, Any] = {"client_column": client_column, "columns": dict(columns)}
+    spoken = _language_column(paths, columns, reading)
+    if spoken.column is not None and not spoken.is_used:
+        columns["language"] = ""
+
     def read(path: Path | None, seed: int, options: dict[str, str]) -> Iterator[SourceRow | Rejected]:
         for file in paths:
             for item in read_records(file, reading):
                 if isinstance(item, Record):
+                    if columns.get("language") != "":
+                        spoken.code(_perhaps(_watched(item.fields, columns), columns, "language"))
                     yield _convert(item, task, client_column, columns, language, roles, notes)
                 else:
                     yield item
+        decided["language"] = spoken.facts()
 
     def look_at(loaded: Loaded, num_valid: int) -> dict[str, Any]:
         refuse_common_failure(loaded, num_valid, max_rejected_fraction)
@@ -159,6 +185,8 @@ def import_files(
         read=read,
         is_row_per_record=True,
         options={},
+        clients_share_items=task == "preference" if shared_items is None else shared_items,
+        notes=decided,
     )
     return build(
         source,
@@ -169,6 +197,7 @@ def import_files(
         unfiltered=unfiltered,
         salt=salt,
         scrub=scrub,
+        overwrite=overwrite,
         memory_limit=memory_limit,
         progress=progress,
         look_at=look_at,
@@ -200,7 +229,8 @@ def row_of(
 ) -> dict[str, Any] | str:
     """Return a raw record as a schema row, or the reason why it cannot be one.
 
-    What the row then holds is judged by `schema.row_problem`. `notes` counts what was not used and what was changed.
+    What the row then holds is judged by `schema.row_problem`. Where `columns` names a `group` and the record has one,
+    it stands beside the columns of the schema. `notes` counts what was not used and what was changed.
 
     >>> row_of({"who": 7, "q": "Hi", "response": "Hello"}, "sft", "who", {"instruction": "q"})["client_id"]
     '7'
@@ -212,15 +242,18 @@ def row_of(
     record = RecordColumns(fields, columns, _get, taken=[client_column])
     try:
         row = {
-            "client_id": _identifier(_get(fields, client_column)),
-            "language": _language(_optional(fields, columns, "language"), language),
+            "client_id": canonical_id(_get(fields, client_column)),
+            "language": _language(_perhaps(fields, columns, "language"), language),
         }
         row_id = _optional(fields, columns, "row_id")
-        if row_id is not None:
-            row["row_id"] = _identifier(row_id)
+        if not is_missing(row_id):
+            row["row_id"] = canonical_id(row_id)
         form = sft_columns if task == "sft" else preference_columns
         row |= form(record, MessageReader(roles or {}, changes), changes)
         problem = row_problem(row, task)
+        group = _perhaps(fields, columns, "group")
+        if not is_missing(group):
+            row["group"] = canonical_id(group)
     except Unusable as reason:
         row, problem = {}, str(reason)
     if notes is not None:
@@ -244,7 +277,38 @@ def _convert(
     row = row_of(fields, task, client_column, columns, language, roles, notes)
     if isinstance(row, str):
         return Rejected(record.file, record.line, row)
-    return SourceRow(row, record.file, record.line)
+    return SourceRow(row, record.file, record.line, group=row.pop("group", None))
+
+
+def _language_column(paths: Sequence[Path], columns: Mapping[str, str], reading: ReadSettings) -> LanguageColumn:
+    """Decide which column tells the language, from the first records of every file.
+
+    Raises:
+        ConfigError: if `columns` names a column for the language or the group that no record has.
+    """
+    sampled = [name for name in ("language", "group") if columns.get(name)]
+    seen: dict[str, dict[str, None]] = {}
+    for path in paths:
+        for item in islice(read_records(path, reading), _NUM_SAMPLED):
+            if isinstance(item, Rejected):
+                continue
+            for name in {"language", *sampled}:
+                with suppress(Unusable):
+                    value = _get(_watched(item.fields, columns), columns.get(name, name))
+                    seen.setdefault(name, {})[str(value)[:80]] = None
+    for name in sampled:
+        if name not in seen:
+            raise ConfigError(f"--columns {name}={columns[name]}: no file has this column; correct it or leave it out")
+    words = [word for word in seen.get("language", ()) if not is_missing(word)]
+    is_asked = "language" in columns
+    column = columns.get("language", "language") if "language" in seen else None
+    is_used = column is not None and (is_asked or are_languages(words))
+    return LanguageColumn(column or None, is_asked=is_asked, is_used=is_used, values=tuple(words[:10]))
+
+
+def _watched(fields: Mapping[str, Any], columns: Mapping[str, str]) -> Mapping[str, Any]:
+    """The record with the columns within its columns, where any are named."""
+    return WatchedFields(fields, columns.values()) if any("." in name for name in columns.values()) else fields
 
 
 def _get(fields: Mapping[str, Any], column: str) -> Any:
@@ -261,17 +325,14 @@ def _optional(fields: Mapping[str, Any], columns: Mapping[str, str], target: str
     return None if target in _BY_MAPPING_ONLY else fields.get(target)
 
 
-def _identifier(value: object) -> Any:
-    """An id as text; whole numbers become their digits, anything else is left for the row check to judge."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return value
+def _perhaps(fields: Mapping[str, Any], columns: Mapping[str, str], target: str) -> Any:
+    """A column that a record may lack, also where `columns` names it: JSON lines leave out what is null."""
+    try:
+        return _optional(fields, columns, target)
+    except Unusable:
+        return None
 
 
-def _language(value: object, preset: str | None) -> Any:
-    """The primary part of a language tag: pt of pt-BR."""
-    if value is None or value == "":
-        return preset or UNDETERMINED
-    return value.replace("_", "-").partition("-")[0].lower() if isinstance(value, str) else value
+def _language(value: object, preset: str | None) -> str:
+    """The code of a language by any of its names and tags; the preset where nothing is said."""
+    return language_code(preset if is_missing(value) else value)

@@ -3,11 +3,13 @@
 `sft`:        client_id, row_id, language, detected_language, messages
 `preference`: client_id, row_id, language, detected_language, prompt, chosen, rejected, chosen_model, rejected_model
 
+A client id has one spelling (`client_ids.py`), and no word for a missing value is one.
+
 `language` is what upstream says, or the detector's word where upstream says nothing; `detected_language` is the
 detector's word alone, null where it does not dare or was not asked: where the two differ, both are kept.
 
 A message is `{role, content}`. Both formats go into TRL's `SFTTrainer` and `DPOTrainer` as they are: extra columns
-are ignored there, and no nested field is ever null. Imports pyarrow only.
+are ignored there, and no nested field is ever null. Imports pyarrow and `client_ids.py` only.
 """
 
 from collections.abc import Mapping
@@ -16,6 +18,8 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import pyarrow as pa
+
+from fedllm_data.client_ids import is_missing
 
 __all__ = [
     "MAX_CLIENT_ID_BYTES",
@@ -113,6 +117,8 @@ def _client_id_problem(client_id: object) -> str | None:
     num_bytes = len(client_id.encode(errors="surrogatepass"))
     if num_bytes > MAX_CLIENT_ID_BYTES:
         return f"client_id: is {num_bytes} bytes long, at most {MAX_CLIENT_ID_BYTES} are allowed"
+    if is_missing(client_id):
+        return f"client_id: {client_id!r} stands for a missing id"
     if any(ord(char) < 32 or ord(char) == 127 for char in client_id):
         return "client_id: contains a control character"
     return _encoding_problem("client_id", client_id)

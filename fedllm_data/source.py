@@ -5,7 +5,7 @@ A source file defines one `Source` per corpus it can build. `read` yields one it
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,9 @@ class SourceRow:
     """The row belongs to no client and goes into the `public` split."""
     is_toxic: bool = False
     """Upstream flags the row as toxic or unsafe; left out unless `Filters.keep_toxic`."""
+    group: str | None = None
+    """What the row must not be parted from, of all clients: a thread, a ticket, a document. All rows of a group lie in
+    one split. None: rows that open with the same words belong together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +119,12 @@ class Source:
     ids_must_be_hashed: bool = False
     """Upstream's client ids must not be published as they are: a build needs a salt."""
     clients_share_items: bool = False
-    """Several clients judge the same items by design: equal rows of two clients are two verdicts, not duplicates."""
+    """Clients judge or answer the same items: equal rows of two clients are two verdicts, not duplicates. Where it is
+    false for preference rows, what people agree on is kept once and what they differ in twice."""
     is_row_per_record: bool = False
     """`read` yields exactly one item for every record of the files, which a build then asserts."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """What the reader decided and met, for `build.json`; complete when all rows are read. Empty for a known corpus."""
 
     @property
     def is_non_commercial(self) -> bool:

@@ -31,6 +31,7 @@ from fedllm_data.errors import ConfigError, PartitionError, SchemaError
 from fedllm_data.partition.labels import cluster_rows, column_labels
 from fedllm_data.partition.rules import PartitionRule, deal_rows, random_stream
 from fedllm_data.pipeline.record import describe_clients, describe_file, describe_versions
+from fedllm_data.pipeline.replacing import Remake
 from fedllm_data.pipeline.staging import staged_folder
 from fedllm_data.pipeline.write import readme_text, write_clients, write_split
 from fedllm_data.repo import CLIENTS_FILE, FolderRepo, open_repo, split_of_file
@@ -63,15 +64,17 @@ def partition(
     one_split: bool = False,
     random_sizes: bool = False,
     seed: int = 0,
+    overwrite: bool = False,
     memory_limit: str = "256MB",
     progress: Callable[[str, int], None] = lambda step, count: None,
-    finish: Callable[[Path, dict[str, Any]], None] = lambda folder, facts: None,
+    finish: Callable[[Path, dict[str, Any]], None] | None = None,
 ) -> BuildResult:
     """Make another client repo of the same rows; equal arguments and versions give a byte-identical folder.
 
     Args:
         repo: the parent, a folder made by `build`, `import` or this function.
-        out: the folder to make. An earlier folder made here is replaced when the new one is complete.
+        out: the folder to make. An earlier partition of this parent by this rule is replaced when the new one is
+            complete.
         rule: how rows are dealt out.
         num_clients: training clients; None for as many as the parent has, of the same sizes. Unseen clients are
             as many in proportion.
@@ -79,6 +82,7 @@ def partition(
         random_sizes: whether each row goes to a client drawn at random; a client that gets no row is not there. Not
             for the rule `quantity`, which sets the sizes.
         seed: of all draws.
+        overwrite: replace a folder made here that holds another dataset, a report, or files beside the repo's own.
         memory_limit: what DuckDB may hold before it spills to disk.
         progress: called with the step and a count of rows while the work goes on.
         finish: called with the complete folder and the facts before the folder is put in place.
@@ -110,7 +114,16 @@ def partition(
     parent = cast(FolderRepo, open_repo(repo))
     parent_facts = _read_facts(parent)
     paths = _paths_by_split(parent, parent_facts)
-    with staged_folder(out, BUILD_FILE) as folder:
+    remake = Remake(
+        name=f"{parent_facts['name']}-{rule.name}",
+        task=parent_facts["task"],
+        upstream=parent_facts.get("upstream", ""),
+        client=_client_words(rule),
+        partition=(rule.name, parent_facts["name"]),
+        has_report=finish is not None,
+        overwrite=overwrite,
+    )
+    with staged_folder(out, BUILD_FILE, remake) as folder:
         config: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": memory_limit,
             "threads": 1,
@@ -133,7 +146,8 @@ def partition(
         readme = readme_text(_source_of(facts), list(facts["splits"]))
         (folder / "README.md").write_text(readme, encoding="utf-8")
         (folder / BUILD_FILE).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        finish(folder, facts)
+        if finish is not None:
+            finish(folder, facts)
     return BuildResult(folder=out, facts=facts)
 
 
@@ -165,7 +179,7 @@ def _make(
     return {
         **parent_facts,
         "name": f"{name}-{rule.name}",
-        "client": f"nobody: an artificial client of the rule {rule.name}",
+        "client": _client_words(rule),
         "client_ids": {"hashed": False, "salt_fingerprint": None, "artificial": True},
         # Published sizes are those of the natural clients.
         "sizes": [],
@@ -175,6 +189,10 @@ def _make(
         "files": {name: describe_file(folder / name) for names in files.values() for name in names},
         "versions": {**describe_versions(), "numpy": np.__version__},
     }
+
+
+def _client_words(rule: PartitionRule) -> str:
+    return f"nobody: an artificial client of the rule {rule.name}"
 
 
 def _read_facts(parent: FolderRepo) -> dict[str, Any]:

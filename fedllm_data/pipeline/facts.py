@@ -1,7 +1,8 @@
 """What a build knows of a row without its text: digests, draws, counts and flags, by which everything is decided.
 
 Symbols: a digest is 16 bytes of BLAKE2b; a draw lies in [0, 1) and follows from the seed and the digest alone, so that
-adding a row moves no other.
+adding a row moves no other. What is decided of a person (the draw of the client, the order in which rows are kept)
+follows from the *upstream* id, whatever the id is published as: neither a salt nor the task moves it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ FACTS = pa.schema(
         ("ordinal", pa.int64()),
         ("client_id", pa.string()),
         ("row_id", pa.string()),
+        ("order_key", pa.string()),
         ("is_public", pa.bool_()),
         ("is_tie", pa.bool_()),
         ("is_toxic", pa.bool_()),
@@ -33,6 +35,7 @@ FACTS = pa.schema(
         ("num_bytes", pa.int64()),
         ("content", pa.binary()),
         ("opening", pa.binary()),
+        ("is_group", pa.bool_()),
         ("prompt", pa.binary()),
         ("client_draw", pa.float64()),
         ("opening_draw", pa.float64()),
@@ -43,7 +46,15 @@ FACTS = pa.schema(
 """What the filters and the split rule look at: digests, draws in [0, 1), counts and flags; no text."""
 
 
-def facts_of(row: Mapping[str, Any], task: Task, name: str, seed: int) -> dict[str, Any]:
+def facts_of(
+    row: Mapping[str, Any],
+    task: Task,
+    name: str,
+    seed: int,
+    *,
+    upstream_id: str | None = None,
+    group: str | None = None,
+) -> dict[str, Any]:
     """Return the facts that follow from a row itself, of the columns of `FACTS`.
 
     Args:
@@ -51,6 +62,9 @@ def facts_of(row: Mapping[str, Any], task: Task, name: str, seed: int) -> dict[s
         task: its format.
         name: of the corpus; part of the row id where the source gave none.
         seed: of the draws.
+        upstream_id: the client's id before it was hashed; None where it is published as it is.
+        group: what the row belongs to and must not be parted from (a thread, a ticket, a document); None takes the
+            words that the conversation opens with.
 
     >>> turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     >>> row = {"client_id": "ann", "row_id": "1", "language": "en", "messages": turns}
@@ -65,14 +79,20 @@ def facts_of(row: Mapping[str, Any], task: Task, name: str, seed: int) -> dict[s
     ).encode()
     content = _digest(text)
     client_id = row["client_id"]
+    upstream_id = client_id if upstream_id is None else upstream_id
     messages = row["messages"] if task == "sft" else row["prompt"]
     num_turns = sum(message["role"] == "user" for message in messages)
     opening = _digest(opening_of(row, task).encode())
     # The first user message is the last one in a single turn: one digest, one draw.
     prompt = opening if num_turns == 1 else _digest(prompt_of(row, task).encode())
+    if group is not None:
+        # No opening begins so: its first word is a role.
+        opening = _digest(b"group\0" + group.encode())
     return {
         "client_id": client_id,
         "row_id": row.get("row_id") or make_row_id(name, client_id, content.hex()),
+        # Which of several rows stays must not depend on the salt, and a published id must not tell the upstream one.
+        "order_key": row.get("row_id") or make_row_id(name, upstream_id, content.hex()),
         "is_tie": task == "preference" and row["chosen"] == row["rejected"],
         "language": row["language"],
         "num_turns": num_turns,
@@ -80,8 +100,9 @@ def facts_of(row: Mapping[str, Any], task: Task, name: str, seed: int) -> dict[s
         "num_bytes": len(text),
         "content": content,
         "opening": opening,
+        "is_group": group is not None,
         "prompt": prompt,
-        "client_draw": draw(seed, "client", client_id),
+        "client_draw": draw(seed, "client", upstream_id),
         "opening_draw": draw(seed, "opening", opening),
         "prompt_draw": draw(seed, "prompt", prompt),
         "content_draw": draw(seed, "content", content),

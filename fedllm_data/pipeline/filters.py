@@ -79,7 +79,7 @@ def remove_ties(connection: duckdb.DuckDBPyConnection, keep: bool) -> dict[str, 
 def remove_duplicates(
     connection: duckdb.DuckDBPyConnection, keep: bool, keep_across_clients: bool = False
 ) -> dict[str, int]:
-    """Make the table `distinct_rows`: of rows with the same words the first by row id, within and across clients.
+    """Make the table `distinct_rows`: of rows with the same words the first by `order_key`, within and across clients.
 
     Args:
         connection: holds the table `facts`.
@@ -88,20 +88,20 @@ def remove_duplicates(
             verdicts of their own.
 
     >>> with duckdb.connect() as connection:
-    ...     _ = connection.execute("CREATE TABLE facts AS SELECT i AS ordinal, i::VARCHAR AS row_id, 'x' AS content, "
-    ...                            "if(i < 2, 'ann', 'bob') AS client_id, FALSE AS is_public FROM range(3) t(i)")
+    ...     _ = connection.execute("CREATE TABLE facts AS SELECT i AS ordinal, i::VARCHAR AS order_key, "
+    ...         "'x' AS content, if(i < 2, 'ann', 'bob') AS client_id, FALSE AS is_public FROM range(3) t(i)")
     ...     remove_duplicates(connection, keep=False)
     {'num_duplicates_in_client': 1, 'num_duplicates_across_clients': 1}
     """
     connection.execute("""
         CREATE TABLE marked AS
-        SELECT *, row_number() OVER (PARTITION BY client_id, content ORDER BY row_id, ordinal) AS rank_in_client
+        SELECT *, row_number() OVER (PARTITION BY client_id, content ORDER BY order_key, ordinal) AS rank_in_client
         FROM facts
     """)
     within = count(connection, "marked WHERE rank_in_client > 1")
     connection.execute("""
         CREATE TABLE distinct_rows AS
-        SELECT *, row_number() OVER (PARTITION BY content ORDER BY is_public, row_id, ordinal) AS rank_overall
+        SELECT *, row_number() OVER (PARTITION BY content ORDER BY is_public, order_key, ordinal) AS rank_overall
         FROM marked WHERE rank_in_client = 1
     """)
     across = count(connection, "distinct_rows WHERE rank_overall > 1")
@@ -120,19 +120,21 @@ def remove_duplicates(
 def limit_sizes(connection: duckdb.DuckDBPyConnection, filters: Filters) -> dict[str, int]:
     """Make the table `kept` from `distinct_rows`: clients with enough rows, the largest of them, not too many of each.
 
-    A client's size for `max_clients` is its number of rows before `max_rows`; among equals the first by id stays.
+    A client's size for `max_clients` is its number of rows before `max_rows`; among equals the one with the lowest
+    draw stays, which no salt moves.
 
     >>> with duckdb.connect() as connection:
-    ...     _ = connection.execute("CREATE TABLE distinct_rows AS SELECT i AS ordinal, i::VARCHAR AS row_id, "
-    ...                            "if(i < 4, 'ann', 'bob') AS client_id, FALSE AS is_public FROM range(5) t(i)")
+    ...     _ = connection.execute("CREATE TABLE distinct_rows AS SELECT i AS ordinal, i::VARCHAR AS order_key, "
+    ...         "if(i < 4, 'ann', 'bob') AS client_id, 0.5 AS client_draw, FALSE AS is_public FROM range(5) t(i)")
     ...     limit_sizes(connection, Filters(min_rows=2, max_rows=3))
     {'num_small_clients': 1, 'num_rows_of_small_clients': 1, 'num_rows_over_max': 1}
     """
     connection.execute(f"""
         CREATE TEMP TABLE client_sizes AS
         SELECT client_id, num_rows, num_rows >= {filters.min_rows} AS is_large,
-               row_number() OVER (ORDER BY num_rows DESC, client_id) AS position
-        FROM (SELECT client_id, count(*) AS num_rows FROM distinct_rows WHERE NOT is_public GROUP BY client_id)
+               row_number() OVER (ORDER BY num_rows DESC, client_draw, client_id) AS position
+        FROM (SELECT client_id, count(*) AS num_rows, any_value(client_draw) AS client_draw
+              FROM distinct_rows WHERE NOT is_public GROUP BY client_id)
     """)
     most = filters.max_clients or "position"
     sums = connection.execute(f"""
@@ -145,7 +147,7 @@ def limit_sizes(connection: duckdb.DuckDBPyConnection, filters: Filters) -> dict
     connection.execute(f"""
         CREATE TABLE kept AS
         SELECT distinct_rows.* EXCLUDE (client_rank) FROM (
-            SELECT *, row_number() OVER (PARTITION BY client_id ORDER BY row_id, ordinal) AS client_rank
+            SELECT *, row_number() OVER (PARTITION BY client_id ORDER BY order_key, ordinal) AS client_rank
             FROM distinct_rows
         ) AS distinct_rows LEFT JOIN client_sizes USING (client_id)
         WHERE is_public OR (is_large AND position <= {most} AND client_rank <= {filters.max_rows or "num_rows"})

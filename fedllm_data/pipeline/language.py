@@ -15,6 +15,7 @@ and Korean under ten characters, at half the time and a ninth of the memory.
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 from importlib.metadata import version
@@ -22,6 +23,8 @@ from typing import Any
 
 import langcodes
 from langcodes.data_dicts import MACROLANGUAGES
+from language_data.names import get_trie_value, load_trie, normalize_name
+from language_data.util import data_filename
 
 from fedllm_data.schema import UNDETERMINED
 
@@ -33,11 +36,20 @@ DETECTOR = f"py3langid {version('py3langid')}, confidence >= {_MIN_CONFIDENCE}"
 
 _TAG = re.compile(r"[a-z]{2,3}(?:-[a-z0-9]{1,8})*")
 _CODE = re.compile(r"[a-z]{2,3}")
-_NO_LANGUAGE = frozenset({"mis", "mul", "und", "zxx", "nan", "nil", "non", "n/a", "unk", "unknown", "none", "null"})
-"""Codes and words for "no one language". `nan` (Min Nan), `nil` (Nila) and `non` (Old Norse) are codes too, but as a
-mark they are a missing number, a null and a word far more often, so these three languages are not told."""
+_NO_LANGUAGE = frozenset(
+    {"mis", "mul", "und", "zxx", "nan", "na", "nil", "non", "n/a", "unk", "unknown", "none", "null"} | {"java"}
+)
+"""Codes and words for "no one language". `nan` (Min Nan), `na` (Nauru), `nil` (Nila) and `non` (Old Norse) are codes
+too, but as a mark they are a missing value or a word far more often, so these four languages are not told. "Java" is
+Javanese in CLDR's table."""
 _OWN_CODE = {"tl": "tl", "tgl": "tl"}
 """CLDR folds Tagalog into Filipino (`fil`), yet ISO 639-1 has a code for it."""
+_REMARK = re.compile(r"\s*[(\[][^)\]]*[)\]]\s*$")
+"""What stands in brackets behind a name: a country, a script, another name."""
+_KIND = re.compile(r" (?:language|languages|dialect|script|[a-z]{2}|latn|cyrl|arab|hans|hant)$")
+"""What may follow a name without changing the language: its kind, a country's code, a script's."""
+_SHORT = 3
+"""Names of so few letters are told whole, not as a part of a text."""
 _MAX_CHARS = 80
 _DETECT_CHARS = 600
 """Enough to tell, and the time grows with the length: 40 characters already give 96 to 99 % (Italian, French)."""
@@ -120,7 +132,7 @@ def _detector() -> Any:
 
 @lru_cache(maxsize=4096)
 def _code_of(text: str) -> str:
-    text = " ".join(text.split())
+    text = " ".join(unicodedata.normalize("NFC", text).split())
     tag = text.lower().replace("_", "-").split(".")[0]  # a locale may name its encoding: en_GB.UTF-8
     if tag in _NO_LANGUAGE:
         return UNDETERMINED
@@ -141,11 +153,33 @@ def _code_of_tag(tag: str) -> str:
 
 
 def _code_of_name(text: str) -> str:
+    """The code of a name in any language, also with a remark, as "Greek, Modern (1453-)" or "Spanish; Castilian"."""
     if not text.isprintable():  # the table of names (marisa-trie 1.x) breaks on NUL, and holds no such name
         return ""
-    try:
-        found = langcodes.find(text).language or ""
-    except LookupError:
-        return ""
-    # A name of one letter is an accident, and some names lead to a member ("Standard Arabic" to arb).
-    return _code_of_tag(found) if len(text) > 1 and _CODE.fullmatch(found) else ""
+    bare = _REMARK.sub("", text)
+    names = [name for name in re.split(r"\s*[;/|]\s*", bare) if name]
+    if len(names) < 2:
+        return _code_of_one_name(text) or _code_of_one_name(bare)
+    codes = {_code_of_one_name(name) for name in names if len(name) > _SHORT} - {""}
+    return codes.pop() if len(codes) == 1 else ""
+
+
+def _code_of_one_name(name: str) -> str:
+    first, separator, rest = (part.strip() for part in name.partition(","))
+    inverted = f"{rest} {first}" if separator and len(first) > _SHORT else ""
+    for form in (normalize_name(name.replace("_", " ")), normalize_name(inverted)):
+        shorter = _KIND.sub("", form)
+        # A name of one letter is an accident, and some names lead to a member ("Standard Arabic" to arb).
+        for spelling in ([form] if len(form) > 1 else []) + ([shorter] if len(shorter) > _SHORT else []):
+            for trie in _names():
+                found = get_trie_value(trie, spelling).split("-")[0] if spelling in trie else ""
+                if _CODE.fullmatch(found):
+                    return _code_of_tag(found)
+    return ""
+
+
+@lru_cache(maxsize=1)
+def _names() -> tuple[Any, ...]:
+    # Not `langcodes.find`: it takes any text that begins with a name for the language ("JavaScript" for Javanese).
+    # The table of all languages' names leaves out what is ambiguous among them ("Hindi").
+    return tuple(load_trie(data_filename(f"trie/{language}/name_to_language.marisa")) for language in ("und", "en"))

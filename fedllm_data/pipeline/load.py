@@ -15,7 +15,9 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from fedllm_data.client_ids import canonical_id, is_missing
 from fedllm_data.pipeline.facts import FACTS, facts_of, texts_of
+from fedllm_data.pipeline.language import detect_languages, language_code, languages_agree
 from fedllm_data.pipeline.salt import hash_client_id
 from fedllm_data.schema import PUBLIC_CLIENT, SCHEMAS, UNDETERMINED, Task, row_problem
 from fedllm_data.source import Rejected, Source, SourceRow
@@ -25,7 +27,6 @@ __all__ = ["LoadSettings", "Loaded", "load_rows"]
 _BATCH_ROWS = 4_000
 _BATCH_BYTES = 8 * 1024 * 1024
 _DETECT_CHARS = 400
-_LANGUAGE = re.compile(r"[a-z]{2,3}")
 _TEXT_COLUMNS = ("messages", "prompt", "chosen", "rejected")
 
 
@@ -114,10 +115,9 @@ def load_rows(
                 reason: str | None = item.reason
             else:
                 row = {name: item.row.get(name) for name in SCHEMAS[source.task].names}
-                row["language"] = row["language"] or UNDETERMINED
-                if item.is_public:
-                    row["client_id"] = PUBLIC_CLIENT
-                reason = row_problem(row, source.task) or _other_problem(row, item.is_public)
+                row["language"] = language_code(row["language"])
+                row["client_id"] = PUBLIC_CLIENT if item.is_public else canonical_id(row["client_id"])
+                reason = row_problem(row, source.task) or _other_problem(row, item)
             if reason is not None:
                 loaded.reasons[_kind(reason)] += 1
                 loaded.first.setdefault(_kind(reason), Rejected(item.file, item.line, reason))
@@ -155,6 +155,7 @@ def _prepare(
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Bring valid rows into the form they are published in, and state the facts about them."""
     rows = [row for _, row in batch]
+    upstream_ids = [row["client_id"] for row in rows]
     for row in rows:
         if settings.salt is not None and row["client_id"] != PUBLIC_CLIENT:
             row["client_id"] = hash_client_id(row["client_id"], settings.salt)
@@ -162,32 +163,26 @@ def _prepare(
             _scrub_row(row, loaded.scrubbed)
     detected: list[str | None] = [None] * len(rows)
     if settings.is_detected:
-        from fedllm_data.pipeline.language import detect_languages
-
         detected = detect_languages([_text_to_detect(row, source.task) for row in rows])
     facts = []
-    for ordinal, ((item, row), code) in enumerate(zip(batch, detected, strict=True), start=start):
+    for ordinal, ((item, row), code, upstream_id) in enumerate(
+        zip(batch, detected, upstream_ids, strict=True), start=start
+    ):
         is_upstream = row["language"] != UNDETERMINED
         fact = {
             "is_public": item.is_public,
             "is_toxic": item.is_toxic,
             "is_upstream_language": is_upstream,
             "is_detected": code is not None,
-            "is_disagreement": is_upstream and code is not None and _disagree(row["language"], code),
+            "is_disagreement": is_upstream and code is not None and not languages_agree(row["language"], code),
         }
         row["detected_language"] = code
         row["language"] = row["language"] if is_upstream else code or UNDETERMINED
-        fact |= facts_of(row, source.task, source.name, settings.seed)
+        fact |= facts_of(row, source.task, source.name, settings.seed, upstream_id=upstream_id, group=_group_of(item))
         row["row_id"] = fact["row_id"]
         row["ordinal"] = fact["ordinal"] = ordinal
         facts.append(fact)
     return rows, facts
-
-
-def _disagree(upstream: str, detected: str) -> bool:
-    from fedllm_data.pipeline.language import languages_agree
-
-    return not languages_agree(upstream, detected)
 
 
 def _scrub_row(row: dict[str, Any], counts: Counter[str]) -> None:
@@ -210,17 +205,19 @@ def _text_to_detect(row: Mapping[str, Any], task: Task) -> str:
     return f"{asked['content'][:_DETECT_CHARS]}\n{answered['content'][:_DETECT_CHARS]}"
 
 
-def _other_problem(row: dict[str, Any], is_public: bool) -> str | None:
-    if row["client_id"] == PUBLIC_CLIENT and not is_public:
+def _group_of(item: SourceRow) -> Any:
+    return None if is_missing(item.group) else canonical_id(item.group)
+
+
+def _other_problem(row: dict[str, Any], item: SourceRow) -> str | None:
+    if row["client_id"] == PUBLIC_CLIENT and not item.is_public:
         return f"client_id: {PUBLIC_CLIENT!r} is reserved for rows that belong to no client"
-    language = row["language"]
-    if not isinstance(language, str) or not _LANGUAGE.fullmatch(language):
-        return f"language: must be an ISO 639 code or {UNDETERMINED}, got {str(language)[:40]!r}"
-    for column in ("row_id", "chosen_model", "rejected_model"):
-        if not isinstance(row.get(column), str | None):
-            return f"{column}: must be text, got {type(row[column]).__name__}"
+    fields = {name: row.get(name) for name in ("row_id", "chosen_model", "rejected_model")}
+    for column, value in {**fields, "group": _group_of(item)}.items():
+        if not isinstance(value, str | None):
+            return f"{column}: must be text, got {type(value).__name__}"
         try:
-            (row.get(column) or "").encode()
+            (value or "").encode()
         except UnicodeEncodeError as error:
             return f"{column}: is not valid Unicode at character {error.start}"
     return None

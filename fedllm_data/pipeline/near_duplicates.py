@@ -8,7 +8,7 @@ Characters, not words: Chinese and Thai have no spaces.
 
 Signatures are taken over the shingles of all parts, each marked with its part: where every part reaches the
 threshold, so does their union. Rows that share a band are candidates, and only an exact comparison removes one. Rows
-are taken in the order of row ids (clients' rows before public ones); a row goes if it is near an earlier row that
+are taken in the order of `order_key` (clients' rows before public ones); a row goes if it is near an earlier row that
 stayed. Banding is set to find 99 % of pairs 0.05 above the threshold; a bucket remembers its first 32 rows that
 stayed, so that a template used by thousands costs no square of them.
 """
@@ -99,8 +99,8 @@ def remove_near_duplicates(
     """Remove from `distinct_rows` every row that is near an earlier row that stays; return how many, by whose it was.
 
     Args:
-        connection: holds `distinct_rows` (ordinal, client_id, row_id, is_public, ...), `signatures` (ordinal, bands,
-            made with the same threshold) and `rows` (ordinal and the columns of the task's schema).
+        connection: holds `distinct_rows` (ordinal, client_id, order_key, is_public, ...), `signatures` (ordinal,
+            bands, made with the same threshold) and `rows` (ordinal and the columns of the task's schema).
         threshold: Jaccard similarity in (0, 1] that every part must reach.
         task: the format of the rows.
         across_clients: compare rows of different clients too. A row near rows of its own client and of others counts
@@ -113,14 +113,14 @@ def remove_near_duplicates(
     ...     signed = signatures([(text, "I see.") for text in texts], 0.8).append_column("ordinal", rows["ordinal"])
     ...     _ = connection.execute("CREATE TABLE rows AS FROM rows; CREATE TABLE signatures AS FROM signed")
     ...     _ = connection.execute("CREATE TABLE distinct_rows AS SELECT ordinal, 'ann' AS client_id, "
-    ...                            "ordinal::VARCHAR AS row_id, FALSE AS is_public FROM rows")
+    ...                            "ordinal::VARCHAR AS order_key, FALSE AS is_public FROM rows")
     ...     remove_near_duplicates(connection, 0.8, "sft", across_clients=True)
     {'num_near_duplicates_in_client': 1, 'num_near_duplicates_across_clients': 0}
     """
     bucket = "band" if across_clients else "hash(band, client_id)"
     connection.execute(f"""
-        CREATE TABLE in_order AS SELECT ordinal, client_id, row_number() OVER (ORDER BY is_public, row_id, ordinal) AS
-        position FROM distinct_rows;
+        CREATE TABLE in_order AS SELECT ordinal, client_id,
+        row_number() OVER (ORDER BY is_public, order_key, ordinal) AS position FROM distinct_rows;
         CREATE TABLE banded AS SELECT position, {bucket} AS bucket
         FROM (SELECT ordinal, unnest(bands) AS band FROM signatures) JOIN in_order USING (ordinal);
         CREATE TABLE crowded AS SELECT bucket, count(*) AS num_members FROM banded GROUP BY bucket HAVING count(*) > 1;

@@ -4,10 +4,10 @@ No two of `train`, `test` and `unseen` share a prompt (all messages up to the la
 regard to case and spacing). The unit is the conversation: all rows that open with the same words (system message and
 first user message). Rows of one conversation repeat one another's text, so all of it lies on one side.
 
-1. About 10 % of the clients, drawn by a hash of (seed, client id), are `unseen`: all of their rows.
+1. About 10 % of the clients, drawn by a hash of (seed, upstream client id), are `unseen`: all of their rows.
 2. A conversation that an unseen client takes part in is held out: rows that other clients have in it go to `test`
    (or are dropped, where an unseen client has the very same prompt), and a client with rows nowhere else is `unseen`
-   as well. Where this makes more than 15 % of the clients unseen, half as many are drawn under 1, and so on.
+   as well. Where such clients bring the unseen ones to more than 15 %, half as many are drawn under 1, and so on.
 3. Every other client keeps one conversation for training, the one with the highest draw (a hash of seed and opening).
    Of the conversations that no client keeps so, 15 % go to `test`, and for a client that has none there, be it drawn
    or held out under 2, the one of its own with the lowest draw.
@@ -25,9 +25,27 @@ rows so are not drawn. 15 % are drawn for `test` as under 3, and nothing is give
   on average drop at most a tenth of the rows in openings of fewer: about what drawing them for themselves costs;
 - openings that more than m clients use, m likewise, for which rule 2 would on average hold out at most a third.
 
+Rows that the source puts into one *group* (a thread, a ticket, a document) are one unit in the place of a
+conversation, whatever they open with, and lie in one split: where an unseen client has rows in a group, those of other
+clients are dropped. A prompt may then stand in several units; held-out rows whose very prompt trains are dropped too.
+
 Where every row is to be kept (`keep_all`) and this would drop some, no opening is common, and `unseen` is made of
 whole groups of clients that share conversations with nobody outside: in the order of their lowest draw, up to about
-10 % of the clients. Where all clients hang together, there is no such group, and none is unseen.
+10 % of the clients. Where all clients hang together, there is no such group, and none is unseen. Groups of rows that
+have a prompt in common are one unit then.
+
+What holds between two builds with one seed (another salt, another task, more or fewer people or rows):
+
+- All draws follow from the upstream client id and the words of the rows, so a salt changes ids and nothing else.
+- Where clients share no conversation, the unseen clients are those with a draw below 0.10, whatever their rows and
+  whoever is there besides: nobody moves between `unseen` and `train`, and no prompt does. (Of ten clients or more
+  without such a draw the one with the lowest is unseen; there the set of people matters.)
+- Where conversations are shared, rule 2 and what is common decide by who shares what in this very build: a client
+  can be unseen in one corpus and, left to train or no longer sharing all it has, train in another. In OASST1's English
+  validation split 5 of the 35 unseen clients of fed-oasst train in fed-oasst-pa; none of the 20 unseen clients of
+  fed-oasst-pa, nor any of their prompts, trains in fed-oasst, which is the order of training (SFT, then DPO). Clients
+  of fed-stackexchange answer and those of fed-stackexchange-pa ask: a thread can train in one and be unseen in the
+  other.
 """
 
 from hashlib import blake2b
@@ -35,20 +53,20 @@ from hashlib import blake2b
 import duckdb
 import numpy as np
 import pyarrow as pa
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
-__all__ = ["SPLIT_RULE", "SPLIT_RULE_OF_ALL", "TEST_FRACTION", "UNSEEN_FRACTION", "assign_splits", "draw"]
+from fedllm_data.pipeline.split_units import TEST_FRACTION, UNSEEN_FRACTION, components_of, make_units
 
-UNSEEN_FRACTION = 0.10
-TEST_FRACTION = 0.15
-_UNSEEN_STOP = 0.25
-"""Common openings with a draw from `TEST_FRACTION` up to here are drawn for `unseen`."""
+__all__ = [
+    "GROUP_RULE",
+    "SPLIT_RULE",
+    "SPLIT_RULE_OF_ALL",
+    "TEST_FRACTION",
+    "UNSEEN_FRACTION",
+    "assign_splits",
+    "draw",
+]
+
 _MOST_UNSEEN = 0.15
-_FEW_CLIENTS = 10
-_MANY_CLIENTS = 30
-_MOST_DROPPED = 0.10
-_MOST_HELD_OUT = 1 / 3
 
 SPLIT_RULE = (
     "no two of train, test and unseen share a prompt; about 10 % of the clients (by a hash of seed and client id) are "
@@ -65,6 +83,12 @@ SPLIT_RULE_OF_ALL = (
     "of seed and client id); of the other clients, test holds 15 % of the conversations (by hash of seed and "
     "opening), one at least of each client that has several, never all of a client"
 )
+
+GROUP_RULE = (
+    "rows of one group (threads, tickets, documents, as the source names them) count as one conversation and lie in "
+    "one split; held-out rows whose prompt trains in another group are dropped"
+)
+"""Added to either rule where rows have groups."""
 
 
 def draw(seed: int, purpose: str, text: str | bytes) -> float:
@@ -84,21 +108,21 @@ def assign_splits(
     """Make the table `assigned` (ordinal, split) from the table `kept`, by the rule at the top of this file.
 
     Args:
-        connection: holds the table `kept`: ordinal, client_id, opening, prompt, client_draw, opening_draw,
-            prompt_draw, is_public; one row per row that passed the filters.
+        connection: holds the table `kept`: ordinal, client_id, opening, is_group, prompt, client_draw,
+            opening_draw, prompt_draw, is_public; one row per row that passed the filters.
         kept: name of that table.
         assigned: name of the table to make; its split is NULL for a row that has to be dropped.
         keep_all: drop no client's row, at the price of fewer unseen clients.
 
     Returns:
         How often each clause of the rule applied, for `build.json`; `is_grouped` is 1 where `SPLIT_RULE_OF_ALL` was
-        needed to keep all rows.
+        needed to keep all rows, and `num_groups` is there where rows have groups.
 
     >>> with duckdb.connect() as connection:
     ...     _ = connection.execute(
-    ...         "CREATE TABLE kept AS SELECT i AS ordinal, 'ann' AS client_id, i::VARCHAR AS opening, i::VARCHAR AS "
-    ...         "prompt, 0.5 AS client_draw, (i + 1) / 10 AS opening_draw, 0.5 AS prompt_draw, FALSE AS is_public "
-    ...         "FROM range(10) t(i)")
+    ...         "CREATE TABLE kept AS SELECT i AS ordinal, 'ann' AS client_id, i::VARCHAR AS opening, "
+    ...         "FALSE AS is_group, i::VARCHAR AS prompt, 0.5 AS client_draw, (i + 1) / 10 AS opening_draw, "
+    ...         "0.5 AS prompt_draw, FALSE AS is_public FROM range(10) t(i)")
     ...     _ = assign_splits(connection, "kept", "assigned")
     ...     connection.execute("SELECT split, count(*) FROM assigned GROUP BY split ORDER BY split").fetchall()
     [('test', 1), ('train', 9)]
@@ -112,7 +136,7 @@ def assign_splits(
 
 def _assign(connection: duckdb.DuckDBPyConnection, kept: str, assigned: str, *, is_grouped: bool) -> dict[str, int]:
     run = connection.execute
-    _make_units(connection, kept, is_grouped)
+    make_units(connection, kept, is_grouped)
     num_drawn, num_left = _draw_unseen_groups(connection) if is_grouped else _draw_unseen_clients(connection)
     # What a client keeps for training is never held out on account of another client.
     run("""
@@ -151,6 +175,7 @@ def _assign(connection: duckdb.DuckDBPyConnection, kept: str, assigned: str, *, 
                CASE WHEN is_public THEN if(held.unit IS NULL, 'public', NULL)
                     WHEN is_unseen THEN if(shared.unit IS NULL, NULL, 'unseen')
                     WHEN held.unit IS NULL THEN 'train'
+                    WHEN kept.is_group AND shared.unit IS NOT NULL THEN NULL
                     WHEN prompts.prompt IS NULL THEN 'test' END AS split
         FROM split_rows AS kept
         LEFT JOIN split_held AS held ON kept.unit = held.unit
@@ -158,6 +183,9 @@ def _assign(connection: duckdb.DuckDBPyConnection, kept: str, assigned: str, *, 
         LEFT JOIN split_unseen_prompts AS prompts ON kept.prompt = prompts.prompt
         LEFT JOIN split_unseen ON kept.client_id = split_unseen.client_id
     """)
+    num_groups = int(run(f"SELECT count(DISTINCT opening) FROM {kept} WHERE is_group").fetchall()[0][0])
+    if num_groups:
+        _part_prompts(connection, assigned)
     dropped = f"""{assigned} JOIN split_rows USING (ordinal) LEFT JOIN split_unseen USING (client_id)
                   WHERE split IS NULL AND"""
     counts = {
@@ -175,87 +203,27 @@ def _assign(connection: duckdb.DuckDBPyConnection, kept: str, assigned: str, *, 
         "num_public_rows_dropped": f"SELECT count(*) FROM {dropped} is_public",
     }
     result = {"num_clients_drawn_unseen": num_drawn, "num_clients_unseen_by_sharing": num_left}
+    if num_groups:
+        result["num_groups"] = num_groups
     result |= {name: int(run(query).fetchall()[0][0]) for name, query in counts.items()}
     for table in "order openings rows pairs unseen shared anchors free unseen_prompts given held".split():
         run(f"DROP TABLE split_{table}")
     return result
 
 
-def _make_units(connection: duckdb.DuckDBPyConnection, kept: str, is_grouped: bool) -> None:
-    """Make `split_openings`, `split_rows` (each row with its unit), `split_pairs` and `split_order` (of clients).
+def _part_prompts(connection: duckdb.DuckDBPyConnection, assigned: str) -> None:
+    """Drop held-out rows whose prompt trains, and public ones whose prompt is held out: with groups, units share some.
 
-    Where unseen clients are drawn in groups, no opening is a template or common.
+    What `test` shares with `unseen` is dropped already, wherever it stands.
     """
     run = connection.execute
-    run(f"""
-        CREATE OR REPLACE TEMP TABLE split_openings AS
-        SELECT opening, count(*) AS num_clients, sum(num_rows)::BIGINT AS num_rows,
-               min(first_prompt) = max(last_prompt) AS is_one_prompt,
-               {not is_grouped} AND count(*) > {_FEW_CLIENTS} AND (count(*) > {_MANY_CLIENTS} OR 10 * count(*) > (
-                   SELECT count(DISTINCT client_id) FROM {kept} WHERE NOT is_public)) AS is_template
-        FROM (SELECT opening, count(*) AS num_rows, min(prompt) AS first_prompt, max(prompt) AS last_prompt
-              FROM {kept} WHERE NOT is_public GROUP BY opening, client_id)
-        GROUP BY opening
-    """)
-    sizes = run("""
-        SELECT num_clients, sum(num_rows) FILTER (is_one_prompt), sum(num_rows) FROM split_openings
-        WHERE NOT is_template GROUP BY num_clients
-    """).fetchall()
-    total = sum(int(rows) for (rows,) in run("SELECT num_rows FROM split_openings WHERE is_template").fetchall())
-    total += sum(int(rows) for _, _, rows in sizes)
-    single = _most_clients({clients: int(rows or 0) for clients, rows, _ in sizes}, _MOST_DROPPED * total)
-    left = {clients: int(rows) - (int(one or 0) if clients > single else 0) for clients, one, rows in sizes}
-    several = _most_clients(left, _MOST_HELD_OUT * total)
-    run(f"""
-        CREATE OR REPLACE TEMP TABLE split_openings AS
-        SELECT opening, is_template,
-               {not is_grouped} AND (
-                   is_template OR (is_one_prompt AND num_clients > {single}) OR num_clients > {several}
-               ) AS is_common
-        FROM split_openings
-    """)
-    run(f"""
-        CREATE TEMP TABLE split_rows AS
-        SELECT ordinal, client_id, prompt, is_public, is_common, if(is_template, prompt, kept.opening) AS unit,
-               if(is_template, prompt_draw, opening_draw) AS draw
-        FROM {kept} AS kept LEFT JOIN split_openings ON kept.opening = split_openings.opening
-    """)
-    run(f"""
-        CREATE TEMP TABLE split_pairs AS
-        SELECT client_id, unit, draw, is_common,
-               NOT is_common OR (draw >= {TEST_FRACTION} AND draw < {_UNSEEN_STOP}) AS may_be_unseen
-        FROM (SELECT client_id, unit, any_value(draw) AS draw,
-                     any_value(is_common) AND count(*) OVER (PARTITION BY unit) > 1 AS is_common
-              FROM split_rows WHERE NOT is_public GROUP BY client_id, unit)
-    """)
-    # A client all of whose rows would have to be dropped is not drawn for `unseen`: it trains.
-    run(f"""
-        CREATE TEMP TABLE split_order AS
-        SELECT client_id, client_draw, num_clients, row_number() OVER (ORDER BY client_draw, client_id) AS position
-        FROM (SELECT client_id, any_value(client_draw) AS client_draw, count(*) OVER () AS num_clients
-              FROM {kept} WHERE NOT is_public GROUP BY client_id)
-        WHERE client_id IN (SELECT client_id FROM split_pairs WHERE may_be_unseen)
-    """)
-
-
-def _most_clients(rows_by_clients: dict[int, int], most_rows: float) -> int:
-    """How many clients an opening may have for rule 2: the highest number that holds out `most_rows` at most.
-
-    Args:
-        rows_by_clients: rows in openings of so many clients.
-        most_rows: rows held out on average, because one of the n - 1 other clients of an opening is unseen.
-    """
-    highest = max(rows_by_clients, default=1)
-    most: int
-    for most in (highest, *range(_FEW_CLIENTS, 0, -1)):
-        held = sum(
-            rows * (1 - (1 - UNSEEN_FRACTION) ** (clients - 1))
-            for clients, rows in sorted(rows_by_clients.items())
-            if clients <= most
-        )
-        if held <= most_rows + 1e-6:
-            return most
-    raise AssertionError("an opening of one client is never held out for another's sake")
+    for split, others in {"train": "'test', 'unseen'", "test": "'public'", "unseen": "'public'"}.items():
+        run(f"""
+            UPDATE {assigned} SET split = NULL
+            WHERE split IN ({others}) AND ordinal IN (
+                SELECT ordinal FROM split_rows WHERE prompt IN (
+                    SELECT prompt FROM split_rows JOIN {assigned} USING (ordinal) WHERE split = '{split}'))
+        """)
 
 
 def _draw_unseen_clients(connection: duckdb.DuckDBPyConnection) -> tuple[int, int]:
@@ -285,7 +253,9 @@ def _draw_unseen_clients(connection: duckdb.DuckDBPyConnection) -> tuple[int, in
         num_drawn, num_unseen, num_clients = run("""
             SELECT (SELECT count(*) FROM split_drawn), count(*) FILTER (is_unseen), count(*) FROM split_unseen
         """).fetchall()[0]
-        if num_unseen <= max(1, _MOST_UNSEEN * num_clients) and num_unseen < num_clients:
+        # Where nobody is unseen by sharing, the hash alone decides: who is in the corpus besides must not matter.
+        is_fair = num_unseen == num_drawn or num_unseen <= max(1, _MOST_UNSEEN * num_clients)
+        if is_fair and num_unseen < num_clients:
             break
     run("DROP TABLE split_drawn")
     return int(num_drawn), int(num_unseen - num_drawn)
@@ -301,9 +271,7 @@ def _draw_unseen_groups(connection: duckdb.DuckDBPyConnection) -> tuple[int, int
     order = run("SELECT client_id, client_draw FROM split_order ORDER BY client_id").fetchall()
     num_clients = len(order)
     client_P, unit_P = pairs["client"].astype(np.int64), pairs["unit"].astype(np.int64) + num_clients
-    num_nodes = int(unit_P.max(initial=num_clients - 1)) + 1
-    graph = coo_array((np.ones(len(client_P), np.int8), (client_P, unit_P)), shape=(num_nodes, num_nodes))
-    group_K = connected_components(graph, directed=False)[1][:num_clients]
+    group_K = components_of(client_P, unit_P, num_clients)[:num_clients]
     lowest: dict[int, tuple[float, str]] = {}
     for (client_id, client_draw), group in zip(order, group_K.tolist(), strict=True):
         lowest[group] = min(lowest.get(group, (client_draw, client_id)), (client_draw, client_id))

@@ -1,10 +1,9 @@
 """Make an output folder so that a kill at any moment leaves either the earlier folder or the new one.
 
-The new folder grows beside its final place and is renamed into it when it is complete. A folder is replaced only when
-it carries the mark of a folder made here (a `build.json` that says so) and no version control of somebody's own.
+The new folder grows beside its final place and is renamed into it when it is complete. Which folders are replaced at
+all is said in `replacing.py`.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,21 +11,24 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fedllm_data.errors import ConfigError
+from fedllm_data.pipeline.replacing import Remake, check_replaceable
 
 __all__ = ["staged_folder"]
 
 
 @contextmanager
-def staged_folder(out: Path, mark: str) -> Iterator[Path]:
+def staged_folder(out: Path, mark: str, remake: Remake | None = None) -> Iterator[Path]:
     """Yield an empty folder that takes the place of `out` when the block ends without an error.
 
     Args:
         out: the final place.
         mark: a JSON file at the root of a folder of ours, in which `made_by` is "fedllm-data"; only such a folder, or
             an empty one, is replaced.
+        remake: what is to be made, by which another dataset or a report at `out` is told from an earlier making of
+            this one; None replaces whatever has the mark.
 
     Raises:
-        ConfigError: if something else lies at `out`, or its parent cannot be written.
+        ConfigError: if something lies at `out` that is not to be replaced, or its parent cannot be written.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as place:
@@ -39,7 +41,7 @@ def staged_folder(out: Path, mark: str) -> Iterator[Path]:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         _clean_up(out)
-        _check_replaceable(out, mark)
+        check_replaceable(out, mark, remake)
         staging = out.parent / f".{out.name}.making-{os.getpid()}"
         staging.mkdir()
     except OSError as error:
@@ -49,26 +51,6 @@ def staged_folder(out: Path, mark: str) -> Iterator[Path]:
         _put_in_place(staging, out)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-
-
-def _check_replaceable(out: Path, mark: str) -> None:
-    if not out.exists() and not out.is_symlink():
-        return
-    if not out.is_dir() or out.is_symlink():
-        raise ConfigError(f"{out} exists and is not a folder; name another --out")
-    if any(out.iterdir()) and (not _is_ours(out / mark) or (out / ".git").exists()):
-        raise ConfigError(
-            f"{out} holds files that were not made here (no {mark} of ours, or a .git); "
-            "name another --out or remove it"
-        )
-
-
-def _is_ours(mark: Path) -> bool:
-    try:
-        content = json.loads(mark.read_bytes())
-    except (OSError, ValueError):
-        return False
-    return isinstance(content, dict) and content.get("made_by") == "fedllm-data"
 
 
 def _put_in_place(staging: Path, out: Path) -> None:

@@ -193,5 +193,6 @@ FED_CHATBOT_PA = Source(
         "common prompt goes with the vote.",
         *_LIMITS,
     ),
+    clients_share_items=True,
     **_COMMON,
 )

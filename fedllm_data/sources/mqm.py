@@ -17,6 +17,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from fedllm_data.client_ids import canonical_id, is_missing
 from fedllm_data.errors import SourceError
 from fedllm_data.schema import make_row_id
 from fedllm_data.source import Filters, KnownSize, Rejected, Source, SourceRow
@@ -142,6 +143,8 @@ def _mark_of(record: Record | Rejected, ordinal: int, pair: str) -> dict[str, An
     for name in ("system", "seg_id", "rater"):
         if not fields[name].strip():
             return Rejected(record.file, record.line, f"{name}: is empty")
+    if is_missing(fields["rater"]):
+        return Rejected(record.file, record.line, f"rater: {fields['rater'][:40]!r} stands for a missing id")
     languages = _languages_of(pair or _stem(record.file))
     if languages is None:
         reason = "the file's name does not end in a language pair such as zhen; name it with --set pair=zhen"
@@ -155,7 +158,7 @@ def _mark_of(record: Record | Rejected, ordinal: int, pair: str) -> dict[str, An
         "ordinal": ordinal,
         "file": record.file,
         "line": record.line,
-        "client_id": f"{_stem(record.file)}:{fields['rater']}",
+        "client_id": f"{_stem(record.file)}:{canonical_id(fields['rater'])}",
         "source_language": languages[0],
         "target_language": languages[1],
         "segment": "\t".join(fields[name] for name in ("doc", "doc_id", "seg_id")),

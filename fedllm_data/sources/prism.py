@@ -301,4 +301,5 @@ FED_PRISM = Source(
         "The moderation flags come from an automatic classifier of 2023-2024, and it errs.",
     ),
     ids_must_be_hashed=True,
+    clients_share_items=True,
 )

@@ -18,6 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from fedllm_data.client_ids import canonical_id
 from fedllm_data.schema import make_row_id
 from fedllm_data.source import Filters, KnownSize, Rejected, Source, SourceRow
 from fedllm_data.upstream.files import HUB_OPTIONS, HubFiles, read_upstream
@@ -80,9 +81,7 @@ def _log_of(record: Record | Rejected, ordinal: int) -> dict[str, Any] | Rejecte
     if isinstance(record, Rejected):
         return record
     fields = record.fields
-    programmer = fields.get("programmer_id")
-    if isinstance(programmer, int) and not isinstance(programmer, bool):
-        programmer = str(programmer)
+    programmer = canonical_id(fields.get("programmer_id"))
     problem = text_problem("programmer_id", programmer) or text_problem("response", fields.get("response"))
     turns = fields.get("request")
     if problem is None and isinstance(turns, str):

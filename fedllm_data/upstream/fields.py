@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from fedllm_data.client_ids import canonical_id, is_missing
 from fedllm_data.errors import SourceError
 from fedllm_data.schema import ROLES
 from fedllm_data.source import Rejected, SourceRow
@@ -71,15 +72,16 @@ def text(fields: Mapping[str, Any], name: str) -> str:
 
 
 def identifier(fields: Mapping[str, Any], name: str) -> str | None:
-    """Return an id or a name, whole numbers as text; None where there is none that can be used.
+    """Return an id or a name in its one spelling, whole numbers as text; None where there is none that can be used.
 
     >>> identifier({"turn_identifier": 101001}, "turn_identifier"), identifier({"question_id": ""}, "question_id")
     ('101001', None)
     """
     value = fields.get(name)
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1 << 64:
-        return str(value)
-    return value if isinstance(value, str) and value.strip() and _is_valid(value) else None
+    if isinstance(value, int) and abs(value) >= 1 << 64:
+        return None
+    found = canonical_id(value)
+    return found if isinstance(found, str) and not is_missing(found) and _is_valid(found) else None
 
 
 def nested(fields: Mapping[str, Any], name: str) -> Any:

@@ -7,6 +7,7 @@ a `Rejected`; values quoted in a reason stand between '…', so that equal fault
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fedllm_data.client_ids import canonical_id, is_missing
 from fedllm_data.errors import SourceError
 
 __all__ = ["choice_option", "id_of", "quoted", "text_of"]
@@ -22,16 +23,16 @@ def text_of(value: Any) -> str | None:
 
 
 def id_of(value: Any) -> str | None:
-    """Return an id as text: whole numbers are spelled out; blank, broken and other values are None.
+    """Return an id in its one spelling: whole numbers are spelled out; missing, broken and other values are None.
 
-    >>> id_of("user7"), id_of(7), id_of(True), id_of(""), id_of(chr(0xD800))
+    >>> id_of(" user7"), id_of(7), id_of(True), id_of("NaN"), id_of(chr(0xD800))
     ('user7', '7', None, None, None)
     """
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
-    text = text_of(value)
+    text = canonical_id(value)
+    if not isinstance(text, str) or is_missing(text):
+        return None
     try:
-        (text or "").encode()
+        text.encode()
     except UnicodeEncodeError:
         return None
     return text

@@ -28,7 +28,8 @@ def run(tmp_path):
     def import_one(content, name="rows.jsonl", **settings):
         path = tmp_path / name
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        settings = {"task": "sft", "client_column": "who", "unfiltered": True, "max_rejected_fraction": 1} | settings
+        asked = {"task": "sft", "client_column": "who", "unfiltered": True}
+        settings = asked | {"max_rejected_fraction": 1, "overwrite": True} | settings
         result = import_files([path], tmp_path / "repo", **settings)
         assert check_repo(tmp_path / "repo") == []
         rows = [row for split in result.num_rows for row in load_clients(tmp_path / "repo", split).rows]
@@ -147,11 +148,10 @@ def test_bad_values_are_listed_with_line_and_reason(run):
         {"who": "w0", "instruction": 7, "response": "A"},
         {"who": "w0", "instruction": "Q", "response": "\ud800"},
         {"who": ["w0"], "instruction": "Q", "response": "A"},
-        {"who": "w0", "instruction": "Q", "response": "A", "language": "English"},
     ]
     rows, rejected = run(lines([*GOOD, *bad]) + "[1]\n7\n\n")
     assert len(rows) == 9
-    reasons = [rejected["rows.jsonl", line] for line in range(10, 21)]
+    reasons = [rejected["rows.jsonl", line] for line in range(10, 20)]
     expected = [
         "instruction: is null",
         "response: is empty",
@@ -161,7 +161,6 @@ def test_bad_values_are_listed_with_line_and_reason(run):
         "instruction: must be text, got int",
         "not valid Unicode",
         "client_id: must be a string",
-        "language: must be an ISO 639 code",
         "is a JSON list",
         "is a JSON int",
     ]

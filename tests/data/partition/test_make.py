@@ -287,9 +287,9 @@ def test_a_preference_repo_can_be_partitioned(tmp_path, make_source):
     ]
     build(make_source(rows, task="preference"), tmp_path / "repo")
     for rule in (PartitionRule(name="dirichlet", alpha=0.01, column="chosen_model"), RULES[7]):
-        partition(tmp_path / "repo", tmp_path / "out", rule)
-        assert check_repo(tmp_path / "out") == []
-        assert rows_of(tmp_path / "out")[0] == rows_of(tmp_path / "repo")[0]
+        partition(tmp_path / "repo", tmp_path / rule.name, rule)
+        assert check_repo(tmp_path / rule.name) == []
+        assert rows_of(tmp_path / rule.name)[0] == rows_of(tmp_path / "repo")[0]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def remaining(rows, threshold=0.8, task="sft", across_clients=True):
         ordinals = pa.array(range(len(rows)), pa.int64())
         table = pa.table({"ordinal": ordinals, **columns})
         facts = pa.table(
-            {"ordinal": ordinals, "row_id": [row[0] for row in rows], "client_id": [row[1] for row in rows]}
+            {"ordinal": ordinals, "order_key": [row[0] for row in rows], "client_id": [row[1] for row in rows]}
         )
         batches = [signatures([row[2] for row in rows[i : i + 100]], threshold) for i in range(0, len(rows), 100)]
         signed = pa.concat_tables(batches).add_column(0, "ordinal", ordinals)
@@ -34,7 +34,9 @@ def remaining(rows, threshold=0.8, task="sft", across_clients=True):
             connection.execute(f"CREATE TABLE {name} AS FROM made")
         connection.execute("CREATE TABLE distinct_rows AS SELECT *, client_id = 'public' AS is_public FROM facts")
         counts = remove_near_duplicates(connection, threshold, task, across_clients=across_clients)
-        kept = [row[0] for row in connection.execute("SELECT row_id FROM distinct_rows ORDER BY row_id").fetchall()]
+        kept = [
+            row[0] for row in connection.execute("SELECT order_key FROM distinct_rows ORDER BY order_key").fetchall()
+        ]
     return kept, tuple(counts[name] for name in DONE)
 
 

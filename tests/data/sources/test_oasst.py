@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from fedllm_data.build import build
 from fedllm_data.clients import load_clients
 from fedllm_data.errors import HubError, SourceError
+from fedllm_data.pipeline.salt import hash_client_id
 from fedllm_data.source import Rejected, SourceRow
 from fedllm_data.sources import SOURCES
 from fedllm_data.sources.oasst import FED_OASST2, FED_OASST2_PA
@@ -343,3 +344,24 @@ def test_every_message_is_in_a_row_or_rejected(read, name, data):
     said = json.dumps(rows)
     lost = [line for line, m in enumerate(messages, start=1) if m["text"] not in said and line not in rejected]
     assert lost == []
+
+
+@pytest.mark.slow
+def test_salt_and_task_hold_out_the_same_people_of_the_english_validation_split(tmp_path, shared_data):
+    path, salt = shared_data / "sft" / "oasst1" / "en-validation.jsonl", b"s" * 32
+    people = {}
+    for name, key in (("fed-oasst", None), ("fed-oasst", salt), ("fed-oasst-pa", salt)):
+        result = build(SOURCES[name], tmp_path / f"{name}-{key is None}", source_path=path, salt=key)
+        people[name, key] = {
+            split: {
+                client_id if key else hash_client_id(client_id, salt)
+                for client_id in load_clients(result.folder, split)
+            }
+            for split in result.num_rows
+        }
+    assert people["fed-oasst", None] == people["fed-oasst", salt]
+    # Prompters share trees, so the rule of shared conversations decides too; `pipeline/split.py` states what holds.
+    sft, pairs = people["fed-oasst", None], people["fed-oasst-pa", salt]
+    assert (len(sft["unseen"]), len(pairs["unseen"])) == (35, 20)
+    assert not pairs["unseen"] & (sft["train"] | sft["test"])
+    assert len(sft["unseen"] & pairs["train"]) == 5

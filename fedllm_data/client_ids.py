@@ -1,0 +1,61 @@
+"""One spelling for ids: what differs in form alone is one id, and what stands for a missing value is none.
+
+Spreadsheets, data frames and databases leave blanks around an id, spell an accented letter as one character or as two
+(Unicode NFC and NFD), and write a missing value as a word. Without this a person would be two clients, or everybody
+whose id is missing would be one. Case is kept: ids may differ by it.
+"""
+
+import math
+import unicodedata
+
+__all__ = ["canonical_id", "is_missing"]
+
+_INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"
+"""Byte order mark, zero-width space and joiners: what copying leaves at the ends of a text."""
+_MISSING = frozenset(
+    {"", "nan", "+nan", "-nan", "none", "null", "nil", "n/a", "#n/a", "#na", "#n/a n/a", "<na>", "<none>", "<null>"}
+    | {"nat", "undefined", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan", "#null!", "\\n"}
+)
+"""In any case: what pandas, R, NumPy, SQL, JavaScript and spreadsheets write for a missing value."""
+_MISSING_AS_WRITTEN = frozenset({"NA"})
+"""R's mark; in other letters it may be somebody's name."""
+
+
+def canonical_id(value: object) -> object:
+    """Return an id in its one spelling: text without blanks at its ends and in Unicode's composed form.
+
+    Args:
+        value: what a file holds. Whole numbers become their digits; a float that is no number becomes None; what is
+            neither text nor a whole number comes back as it is, for the row check to judge.
+
+    >>> canonical_id(" ann" + chr(0xA0)), canonical_id("Ame" + chr(0x301) + "lie"), canonical_id(7.0)
+    ('ann', 'Amélie', '7')
+    """
+    if isinstance(value, str):
+        return _trimmed(unicodedata.normalize("NFC", value))
+    if isinstance(value, float) and math.isnan(value):
+        return None
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return value
+
+
+def is_missing(value: object) -> bool:
+    """Return whether a value is none, or a text that stands for a missing one.
+
+    >>> [is_missing(value) for value in ("NaN", "None", " null ", "N/A", "NA", "", None, "Na", "Nancy", "0", 0)]
+    [True, True, True, True, True, True, True, False, False, False, False]
+    """
+    found = canonical_id(value)
+    if not isinstance(found, str):
+        return found is None
+    return found.casefold() in _MISSING or found in _MISSING_AS_WRITTEN
+
+
+def _trimmed(text: str) -> str:
+    before = None
+    while text != before:
+        before, text = text, text.strip().strip(_INVISIBLE)
+    return text
