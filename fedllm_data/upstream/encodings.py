@@ -76,7 +76,7 @@ class LetterTally:
     def see_objects(self, content: bytes) -> None:
         """Count the objects of a JSON document, which may all stand on one line."""
         for number, line in enumerate(content.split(b"\n"), start=1):
-            for part in line.split(b"}"):
+            for part in [] if line.isascii() else line.split(b"}"):
                 if not part.isascii():
                     self.see(part, number)
 

@@ -21,6 +21,7 @@ from fedllm_data.errors import SourceError
 from fedllm_data.source import Rejected
 from fedllm_data.upstream.encodings import LetterTally
 from fedllm_data.upstream.raw import RawFile, Record
+from fedllm_data.upstream.readers.column_names import column_names
 from fedllm_data.upstream.readers.csv_form import check_delimiter, sample_lines, separator_line, sniff_delimiter
 from fedllm_data.upstream.readers.csv_quotes import (
     Dialect,
@@ -88,10 +89,7 @@ def _header(lines: Lines, dialect: Dialect, is_quoted: bool, place: str) -> list
     header = strict(line, lines, dialect).values if is_quoted else line.rstrip("\r\n").split(dialect.delimiter)
     if header is None:
         raise SourceError(f"{place}: the quotes of its header line do not match; correct its first line")
-    if len(set(header)) < len(header):
-        twice = next(column for column in header if header.count(column) > 1)
-        raise SourceError(f"{place} names the column {twice[:60]!r} twice in its header; rename one")
-    return header
+    return column_names(header, place)
 
 
 class _Rows:

@@ -15,6 +15,7 @@ from fedllm_data.errors import ConfigError, SourceError
 from fedllm_data.source import Rejected
 from fedllm_data.upstream.plain_values import plain_value
 from fedllm_data.upstream.raw import RawFile, Record
+from fedllm_data.upstream.readers.column_names import column_names
 
 __all__ = ["read_workbook"]
 
@@ -72,11 +73,7 @@ def _sheet(sheets: dict[str, list[Any]], raw: RawFile) -> list[Any]:
 def _header(values: list[Any], place: str) -> list[str]:
     while values and values[-1] is None:
         values = values[:-1]
-    header = ["" if value is None else str(value) for value in values]
-    if len(set(header)) < len(header):
-        twice = next(column for column in header if header.count(column) > 1)
-        raise SourceError(f"{place} names the column {twice[:60]!r} twice in its header; rename one")
-    return header
+    return column_names(["" if value is None else str(value) for value in values], place)
 
 
 def _value(cell: Any) -> Any:

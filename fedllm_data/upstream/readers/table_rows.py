@@ -12,6 +12,7 @@ from fedllm_data.source import Rejected
 from fedllm_data.upstream.compression import is_damage
 from fedllm_data.upstream.plain_values import plain_value
 from fedllm_data.upstream.raw import RawFile, Record
+from fedllm_data.upstream.readers.column_names import column_names
 
 __all__ = ["read_arrow", "read_parquet"]
 
@@ -24,11 +25,11 @@ def read_parquet(raw: RawFile) -> Iterator[Record | Rejected]:
 
     def batches() -> Iterator[Any]:
         file = pq.ParquetFile(raw.stream, page_checksum_verification=True)
-        _check_names(file.schema_arrow, raw.place)
+        names = column_names(file.schema_arrow.names, raw.place)
         num_rows = 0
         for batch in file.iter_batches(batch_size=_BATCH_ROWS):
             num_rows += batch.num_rows
-            yield batch
+            yield batch.rename_columns(names)
         if num_rows != file.metadata.num_rows:
             raise SourceError(f"{raw.place} holds {num_rows} rows and says {file.metadata.num_rows}; fetch it again")
 
@@ -47,19 +48,13 @@ def read_arrow(raw: RawFile) -> Iterator[Record | Rejected]:
             raw.stream.seek(0)
             reader = pa.ipc.open_stream(raw.stream)
             found = iter(reader)
-        _check_names(reader.schema, raw.place)
+        names = column_names(reader.schema.names, raw.place)
         for batch in found:
             batch.validate(full=True)  # unlike Parquet's pages, the buffers are taken as they lie in the file
             for start in range(0, batch.num_rows, _BATCH_ROWS):
-                yield batch.slice(start, _BATCH_ROWS)
+                yield batch.slice(start, _BATCH_ROWS).rename_columns(names)
 
     yield from _rows(raw, "Arrow", batches)
-
-
-def _check_names(schema: Any, place: str) -> None:
-    if len(set(schema.names)) < len(schema.names):
-        twice = next(name for name in schema.names if schema.names.count(name) > 1)
-        raise SourceError(f"{place} names the column {twice[:60]!r} twice; rename one")
 
 
 def _rows(raw: RawFile, kind: str, batches: Callable[[], Iterator[Any]]) -> Iterator[Record | Rejected]:

@@ -141,6 +141,16 @@ def test_two_separators_that_fit_are_refused_with_the_flag_that_tells():
             check_delimiter(wrong)
 
 
+def test_columns_without_a_name_are_kept_apart():
+    items = read(b"who,q,,\nann,Hi,,\nbob,Oh,x,y\n", "rows.csv")
+    assert [item.fields for item in items] == [
+        {"who": "ann", "q": "Hi", "unnamed 3": "", "unnamed 4": ""},
+        {"who": "bob", "q": "Oh", "unnamed 3": "x", "unnamed 4": "y"},
+    ]
+    with pytest.raises(SourceError, match="names the column 'q' twice"):
+        read(b"who,q,q\n", "rows.csv")
+
+
 def test_a_header_whose_quotes_do_not_match_is_refused():
     with pytest.raises(SourceError, match="quotes of its header line do not match"):
         read(b'who,"q,r\na,b,c\n', "rows.csv")

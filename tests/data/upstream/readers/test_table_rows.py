@@ -71,6 +71,8 @@ def test_a_column_named_twice_is_refused(kind):
     table = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"])
     with pytest.raises(SourceError, match="names the column 'a' twice"):
         read(written(table, kind), f"x.{kind}")
+    table = pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["", ""])
+    assert read(written(table, kind), f"x.{kind}")[0].fields == {"unnamed 1": 1, "unnamed 2": 2}
 
 
 def test_text_that_is_no_utf_8_costs_its_row():
