@@ -79,6 +79,7 @@ class Results:
 
     def markdown(self) -> str:
         """Return the scores as a Markdown document."""
+        from fedllm_eval.reporting.section import all_notes
         from fedllm_eval.reporting.sections import markdown_sections
 
         policy, reference = self.summary["policy"]["name"], self.summary["reference"]
@@ -89,7 +90,7 @@ class Results:
         lines += ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
         lines += ["| " + " | ".join(cells) + " |" for cells in _cells(self.summary)[1:]]
         lines += ["", LEGEND, ""]
-        lines += [f"- {split}: {note}." for split, part in self.summary["splits"].items() for note in part["notes"]]
+        lines += [f"- {where}: {note}." for where, note in all_notes(self.summary)]
         lines += ["", *markdown_sections(self.summary)]
         return "\n".join(lines).rstrip() + "\n"
 
@@ -144,6 +145,7 @@ def make_results(scores: Sequence[ClientScores], *, seed: int = 0) -> Results:
                 },
                 "scores": _with_perplexity(item.summary(seed=seed)),
                 "notes": list(item.notes),
+                **({"never_trained": list(item.never_trained)} if item.never_trained else {}),
             }
             for item in scores
         },

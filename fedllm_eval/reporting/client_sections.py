@@ -127,7 +127,8 @@ def gains_section(summary: Mapping[str, Any]) -> Section | None:
         "gains",
         "What each client gains",
         "Positive where the policy serves a client better than what it is set against, whichever direction of the "
-        "score is better; against pooled training that is the gap. Better off: share of clients with a positive gain.",
+        "score is better; against pooled training that is the gap. Better off: share of clients with a positive gain; "
+        "a difference that is rounding is none.",
         ("score", "policy", "against", "gain, 95 %", "p", "better off", "worse off", "worst decile", "clients"),
         tuple(rows),
         num_text=3,

@@ -11,7 +11,7 @@ from jinja2 import ChoiceLoader, PackageLoader
 
 from fedllm_data.reporting.page import page_environment
 from fedllm_eval.reporting.figures import gain_figures, score_figures
-from fedllm_eval.reporting.section import name_of, number
+from fedllm_eval.reporting.section import all_notes, name_of, number
 from fedllm_eval.reporting.sections import sections
 
 if TYPE_CHECKING:
@@ -27,12 +27,6 @@ def render_page(results: "Results") -> str:
     environment = page_environment()
     environment.loader = ChoiceLoader([PackageLoader("fedllm_eval", "reporting"), environment.loader])  # type: ignore[list-item]
     summary = results.summary
-    notes = [(split, note) for split, part in summary["splits"].items() for note in part["notes"]]
-    for label, other in summary.get("policies", {}).items():
-        of_other = ((split, note) for split, part in other["splits"].items() for note in part["notes"])
-        notes += [
-            (f"{name_of(label, summary)}, {split}", note) for split, note in of_other if (split, note) not in notes
-        ]
     return environment.get_template("results_page.html.jinja").render(
         summary=summary,
         title=Path(summary["policy"]["name"]).name,
@@ -42,7 +36,7 @@ def render_page(results: "Results") -> str:
         score_figures=score_figures(results),
         gain_figures=gain_figures(results),
         sections=sections(summary),
-        notes=notes,
+        notes=all_notes(summary),
         settings=_settings(summary),
     )
 

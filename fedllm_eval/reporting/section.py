@@ -12,6 +12,7 @@ __all__ = [
     "ORDER",
     "Cell",
     "Section",
+    "all_notes",
     "arrow",
     "by_label",
     "fewer_clients",
@@ -86,6 +87,17 @@ def fewer_clients(score: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     ('4 clients', '')
     """
     return "" if score["num_clients"] == own["num_clients"] else f"{score['num_clients']:,} clients"
+
+
+def all_notes(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what to know before trusting the numbers: (split, or policy and split; a note), none of them twice."""
+    notes = [(split, note) for split, part in summary["splits"].items() for note in part["notes"]]
+    for label, other in summary.get("policies", {}).items():
+        of_other = ((split, note) for split, part in other["splits"].items() for note in part["notes"])
+        notes += [
+            (f"{name_of(label, summary)}, {split}", note) for split, note in of_other if (split, note) not in notes
+        ]
+    return notes
 
 
 def arrow(score: Mapping[str, Any]) -> str:

@@ -183,7 +183,10 @@ def transfer_records(rows: Mapping[str, pa.Table]) -> list[dict[str, Any]]:
                     tested.append(of)
             if not values:
                 continue
-            matrix = transfer_matrix(values, trained, tested, higher_is_better=SCORES[name].higher_is_better)
+            about = SCORES[name]
+            matrix = transfer_matrix(
+                values, trained, tested, higher_is_better=about.higher_is_better, rounding=about.rounding
+            )
             found.append(
                 {
                     "split": split,

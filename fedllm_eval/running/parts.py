@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 __all__ = ["Part", "Parts", "file_digest"]
 
-VERSION = 1
+VERSION = 2
 """Counted up when a change of code moves what a part holds."""
 
 

@@ -26,6 +26,7 @@ from scipy import stats
 
 from fedllm_data.errors import MetricError
 from fedllm_eval.scoring.bootstrap import bca_tails, resampled_ratios
+from fedllm_eval.scoring.rounding import difference_beyond_rounding
 
 __all__ = ["Interval", "PairedDifference", "mean_interval", "paired_difference", "sign_flip_p"]
 
@@ -60,7 +61,7 @@ class PairedDifference:
     p_value: float
     """Two-sided; NaN for fewer than two clients."""
     higher_fraction: float
-    """Share of clients with b > a; ties are neither higher nor lower."""
+    """Share of clients with b > a; ties, and differences that are rounding, are neither higher nor lower."""
     lower_fraction: float
     num_clients: int
 
@@ -140,6 +141,7 @@ def paired_difference(
     num_resamples: int = 2_000,
     seed: int = 0,
     method: Method = "t",
+    rounding: float = 0.0,
 ) -> PairedDifference:
     """Compare two scores of the same clients: mean of b - a, its interval, and a sign-flip p-value.
 
@@ -150,6 +152,7 @@ def paired_difference(
         num_resamples: of the bootstrap, where it is asked for.
         seed: of bootstrap and sign flips.
         method: as in `mean_interval`.
+        rounding: an absolute difference that is none, as in `rounding.difference_beyond_rounding`.
 
     Returns:
         Difference, bounds, p-value (the smallest that K clients can give is 2^(1-K)), shares of clients higher and
@@ -164,7 +167,7 @@ def paired_difference(
     a, b = _scores(a_K), _scores(b_K)
     if a.shape != b.shape:
         raise MetricError(f"{a.size} clients against {b.size}; pair the scores of the same clients")
-    d_K = b - a
+    d_K = difference_beyond_rounding(a, b, rounding)
     interval = mean_interval(d_K, confidence=confidence, num_resamples=num_resamples, seed=seed, method=method)
     return PairedDifference(
         difference=interval.mean,
