@@ -103,7 +103,7 @@ def gains_section(summary: Mapping[str, Any]) -> Section | None:
     """Return what each client gains."""
     rows = []
     for item in summary.get("gains", []):
-        p_value = item["p_value"]
+        p_value = item["p_holm"]
         rows.append(
             (
                 (f"{item['score']}", f"{item['split']}, {item['unit']}"),
@@ -128,8 +128,9 @@ def gains_section(summary: Mapping[str, Any]) -> Section | None:
         "What each client gains",
         "Positive where the policy serves a client better than what it is set against, whichever direction of the "
         "score is better; against pooled training that is the gap. Better off: share of clients with a positive gain; "
-        "a difference that is rounding is none.",
-        ("score", "policy", "against", "gain, 95 %", "p", "better off", "worse off", "worst decile", "clients"),
+        "a difference that is rounding is none. p is corrected (Holm) over all rows of this table; intervals are 95 % "
+        "each and say what other clients would show, not what another seed of training would.",
+        ("score", "policy", "against", "gain, 95 %", "p (Holm)", "better off", "worse off", "worst decile", "clients"),
         tuple(rows),
         num_text=3,
         notes=tuple(recovered),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["finding", "render_page"]
 
+ALPHA = 0.05
 FLAT_SETTINGS = ("dataset", "settings", "interval", "versions")
 
 
@@ -68,7 +69,7 @@ def finding(summary: Mapping[str, Any]) -> str:
         told.add(pair)
         ours, theirs = (name_of(label, summary) for label in pair)
         low, high = item["ci_low"], item["ci_high"]
-        shown = low is not None and (low > 0 or high < 0)
+        shown = low is not None and (low > 0 or high < 0) and item["p_holm"] is not None and item["p_holm"] < ALPHA
         which = "better" if item["gain"] > 0 else "worse"
         sentences.append(
             f"In {item['score']}, {ours}: {which} than {theirs} by {number(abs(item['gain']))} on average, and for "

@@ -28,7 +28,7 @@ from fedllm_data.errors import MetricError
 from fedllm_eval.scoring.bootstrap import bca_tails, resampled_ratios
 from fedllm_eval.scoring.rounding import difference_beyond_rounding
 
-__all__ = ["Interval", "PairedDifference", "mean_interval", "paired_difference", "sign_flip_p"]
+__all__ = ["NUM_SIGN_PATTERNS", "Interval", "PairedDifference", "mean_interval", "paired_difference", "sign_flip_p"]
 
 Array = npt.NDArray[np.float64]
 Method = Literal["t", "bca", "percentile"]
@@ -197,12 +197,13 @@ def _jackknife(residual_K: Array, p_K: Array) -> tuple[float, float]:
     return float(np.sqrt(variance)), float(max(1.0, kish + SATTERTHWAITE_SHARE * (satterthwaite - kish)))
 
 
-def sign_flip_p(d_K: npt.ArrayLike, *, seed: int = 0) -> float:
+def sign_flip_p(d_K: npt.ArrayLike, *, seed: int = 0, num_patterns: int = NUM_SIGN_PATTERNS) -> float:
     """Return the two-sided p-value of a mean difference when every client's sign is a coin toss.
 
     Args:
         d_K: (K,) finite differences.
         seed: of the sign patterns, where there are too many to try all.
+        num_patterns: drawn then; the smallest p-value is one over one more.
 
     Returns:
         A value in (0, 1], 2^(1-K) at least; NaN for one client, whose sign alone says nothing.
@@ -224,10 +225,10 @@ def sign_flip_p(d_K: npt.ArrayLike, *, seed: int = 0) -> float:
         patterns = np.arange(2**d_K.size)[:, None] >> np.arange(d_K.size) & 1
         return float((np.abs((1 - 2 * patterns) @ d_K) >= threshold).mean())
     num_extreme = 0
-    for begin in range(0, NUM_SIGN_PATTERNS, step := max(1, CHUNK // d_K.size)):
-        signs = 1 - 2 * rng.integers(2, size=(min(step, NUM_SIGN_PATTERNS - begin), d_K.size))
+    for begin in range(0, num_patterns, step := max(1, CHUNK // d_K.size)):
+        signs = 1 - 2 * rng.integers(2, size=(min(step, num_patterns - begin), d_K.size))
         num_extreme += int((np.abs(signs @ d_K) >= threshold).sum())
-    return (num_extreme + 1) / (NUM_SIGN_PATTERNS + 1)
+    return (num_extreme + 1) / (num_patterns + 1)
 
 
 def _scores(values: npt.ArrayLike) -> Array:
