@@ -230,7 +230,7 @@ def table(corpus: str, result: dict[str, Any]) -> str:
 
 
 def _difference(item: dict[str, Any]) -> str:
-    bold = "**" if item["outcome"] == "better" else ""
+    bold = "**" if item["outcome"] in ("better", "better run") else ""
     return f"{bold}{item['difference']:+.4f}{bold} [{item['ci_low']:+.4f}, {item['ci_high']:+.4f}]"
 
 
@@ -239,10 +239,10 @@ HEAD = """# Methods, client by client
 
 Made by `python benchmarks/methods.py CORPUS --data CLIENTS --model BASE` (the settings are in
 `methods_<corpus>.json`, the comparisons with their pages in `methods_<corpus>/`). Differences of held-out loss from
-the base model, in nats a token: lower is better. Mean over clients of the mean over seeds, 95 % interval over clients;
-bold where better than the base after Holm's correction over the methods. "Own rows": each client's test rows under the
-adapter it ends with, its own where the method personalises, else the global one. Clients of `flora`, `flexlora` and
-`hetlora` have ranks 2, 4 and 8 by their number of rows; all others rank 8.
+the base model, in nats a token: lower is better. Mean over clients of the mean over seeds, 95 % interval over clients
+and seeds; bold where better than the base after Holm's correction over methods and splits. "Own rows": each client's
+test rows under the adapter it ends with, its own where the method personalises, else the global one. Clients of
+`flora`, `flexlora` and `hetlora` have ranks 2, 4 and 8 by their number of rows; all others rank 8.
 """
 
 

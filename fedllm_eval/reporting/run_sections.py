@@ -164,4 +164,6 @@ def audit_section(summary: Mapping[str, Any]) -> Section | None:
 
 
 def _bound(unit: str, bound: Mapping[str, Any]) -> str:
-    return f"{unit}: " + ("no bound" if bound["epsilon"] is None else f"{bound['epsilon']:.2f}")
+    if bound["epsilon"] is None:
+        return f"{unit}: no bound"
+    return f"{unit}: {bound['epsilon']:.2f}, of {bound['largest_epsilon']:.2f} that so many units could show"
