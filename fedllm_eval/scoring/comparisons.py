@@ -2,7 +2,7 @@
 
 Symbols: K clients, N rows, S and T seeds of the two methods. Two things make a difference uncertain that a mean over
 clients does not show: other clients would have come, and another seed would have trained another adapter. Each is a
-`Source` of variance with its own degrees of freedom, and the interval is difference -+ sqrt(sum t_i^2 V_i), Student's
+`Source` of error with its own degrees of freedom, and the interval is difference -+ sqrt(sum t_i^2 e_i^2), Student's
 quantile t_i of each source by itself (Banerjee 1960): under normal errors it covers at least what it says, whatever
 the sources' sizes, where Satterthwaite's degrees of freedom do not (two seeds each: 88 %), because two or three seeds
 estimate them badly. It is wide with two seeds, as it must be: t with one degree of freedom is 12.7. The variances over
@@ -28,6 +28,7 @@ from fedllm_data.errors import MetricError
 from fedllm_data.heterogeneity import null
 from fedllm_eval.scoring.intervals import NUM_SIGN_PATTERNS, sign_flip_p
 from fedllm_eval.scoring.rounding import difference_beyond_rounding
+from fedllm_eval.scoring.scale import power_of_two
 
 __all__ = ["MethodDifference", "Source", "holm", "method_difference", "two_level_std_error"]
 
@@ -40,8 +41,8 @@ SMALLEST_LOG_P = -300.0
 class Source:
     """One thing that makes a difference uncertain."""
 
-    variance: float
-    """Of the difference; NaN where one client is all there is."""
+    std_error: float
+    """Of the difference by this alone; NaN where one client is all there is."""
     num_degrees: float
 
 
@@ -69,7 +70,7 @@ class MethodDifference:
     @property
     def std_error(self) -> float:
         """NaN for one client."""
-        return math.sqrt(sum(source.variance for source in self.sources))
+        return math.hypot(*(source.std_error for source in self.sources))
 
     def bounds(self, confidence: float) -> tuple[float, float]:
         """Return the two-sided interval of another confidence."""
@@ -124,16 +125,22 @@ def method_difference(
     if paired_seeds and a.shape != b.shape:
         raise MetricError(f"{a.shape[0]} seeds against {b.shape[0]} cannot be paired; score both methods' seeds")
     num_clients, num_seeds = a.shape[1], (a.shape[0], b.shape[0])
-    d_K = difference_beyond_rounding(a.mean(axis=0), b.mean(axis=0), rounding)
-    difference = float(d_K.mean())
+    scale = power_of_two(a, b)
+    a, b = a / scale, b / scale
+    d_K = difference_beyond_rounding(a.mean(axis=0), b.mean(axis=0), rounding / scale)
+    difference = float(d_K.mean()) * scale
     # Equal differences come out unequal in the last bit; that is no spread.
     flat = bool(np.ptp(d_K) <= 1e-12 * np.abs(d_K).max()) if num_clients > 1 else False
-    over_clients = float("nan") if num_clients == 1 else 0.0 if flat else float(d_K.var(ddof=1) / num_clients)
-    if std_error is not None and num_clients > 1:
-        over_clients = std_error**2
+    if num_clients == 1:
+        over_clients = float("nan")
+    elif std_error is not None:
+        over_clients = std_error
+    else:
+        over_clients = 0.0 if flat else scale * math.sqrt(d_K.var(ddof=1) / num_clients)
     seeds, covers = _seed_sources(a.mean(axis=1), b.mean(axis=1), paired_seeds, a_fixed, b_fixed)
+    seeds = tuple(Source(source.std_error * scale, source.num_degrees) for source in seeds)
     sources = (Source(over_clients, max(1, num_clients - 1)), *seeds)
-    by_sign_flips = not any(source.variance > 0 for source in seeds) and not (std_error is not None and std_error > 0)
+    by_sign_flips = not any(source.std_error > 0 for source in seeds) and not std_error
     half = _half_width(sources, (1 - confidence) / 2)
     return MethodDifference(
         difference=difference,
@@ -195,6 +202,8 @@ def two_level_std_error(
     if num_clients == 1:
         return float("nan")
     rng = np.random.default_rng(seed)
+    scale = power_of_two(d_N)
+    d_N, weights = d_N / scale, weights / power_of_two(weights)
     means = np.empty(num_resamples)
     for resample in range(num_resamples):
         drawn = rng.integers(num_clients, size=num_clients)
@@ -203,7 +212,7 @@ def two_level_std_error(
         edges = np.r_[0, np.cumsum(counts)[:-1]]
         sums = np.add.reduceat(d_N[rows] * weights[rows], edges)
         means[resample] = (sums / np.add.reduceat(weights[rows], edges)).mean()
-    return float(means.std(ddof=1) * np.sqrt(num_clients / (num_clients - 1)))
+    return float(means.std(ddof=1) * np.sqrt(num_clients / (num_clients - 1))) * scale
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -225,18 +234,21 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _half_width(sources: Sequence[Source], tail: float) -> float:
-    """Half of the interval that leaves `tail` on either side: sqrt(sum t_i^2 V_i)."""
-    halves = [float(stats.t.isf(tail, source.num_degrees)) * math.sqrt(source.variance) for source in sources]
+    """Half of the interval that leaves `tail` on either side: sqrt(sum t_i^2 e_i^2)."""
+    halves = [float(stats.t.isf(tail, source.num_degrees)) * source.std_error for source in sources]
     return math.hypot(*halves)
 
 
 def _p(difference: float, sources: Sequence[Source]) -> float:
     """One minus the confidence at which the interval ends at 0; NaN where there is no interval."""
-    if any(np.isnan(source.variance) for source in sources):
+    if any(math.isnan(source.std_error) for source in sources):
         return float("nan")
 
     if difference == 0:
         return 1.0
+    scale = power_of_two(difference)
+    difference = difference / scale
+    sources = [Source(source.std_error / scale, source.num_degrees) for source in sources]
 
     def beyond(log_p: float) -> float:
         half = _half_width(sources, math.exp(log_p) / 2)
@@ -253,15 +265,20 @@ def _seed_sources(
 ) -> tuple[tuple[Source, ...], bool]:
     """The variance of the difference between seeds as far as it is known, and whether all of it is."""
     if paired and a_S.size > 1:
-        return (Source(float((b_T - a_S).var(ddof=1) / a_S.size), a_S.size - 1),), True
+        return (Source(_spread(b_T - a_S) / math.sqrt(a_S.size), a_S.size - 1),), True
     trained = [x_S for x_S, fixed in ((a_S, a_fixed), (b_T, b_fixed)) if not fixed]
     several = [x_S for x_S in trained if x_S.size > 1]
     if len(several) == 1 and len(trained) == 2:
         # One estimate serves for both: a single source, not two that would seem to be known independently.
         (x_S,) = several
-        return (Source(float(x_S.var(ddof=1) * (1 / a_S.size + 1 / b_T.size)), x_S.size - 1),), False
-    found = tuple(Source(float(x_S.var(ddof=1) / x_S.size), x_S.size - 1) for x_S in several)
+        return (Source(_spread(x_S) * math.sqrt(1 / a_S.size + 1 / b_T.size), x_S.size - 1),), False
+    found = tuple(Source(_spread(x_S) / math.sqrt(x_S.size), x_S.size - 1) for x_S in several)
     return found, len(several) == len(trained)
+
+
+def _spread(x_S: Array) -> float:
+    """Standard deviation between seeds; 0 where they differ in the last bit alone."""
+    return 0.0 if np.ptp(x_S) <= 1e-12 * np.abs(x_S).max() else float(x_S.std(ddof=1))
 
 
 def _scores(values: npt.ArrayLike) -> Array:

@@ -27,6 +27,7 @@ from scipy import stats
 from fedllm_data.errors import MetricError
 from fedllm_eval.scoring.bootstrap import bca_tails, resampled_ratios
 from fedllm_eval.scoring.rounding import difference_beyond_rounding
+from fedllm_eval.scoring.scale import power_of_two
 
 __all__ = ["NUM_SIGN_PATTERNS", "Interval", "PairedDifference", "mean_interval", "paired_difference", "sign_flip_p"]
 
@@ -113,24 +114,26 @@ def mean_interval(
         raise MetricError(f"confidence is {confidence}; it is a number between 0 and 1, such as 0.95")
     if x.min() < bounds[0] or x.max() > bounds[1]:
         raise MetricError(f"scores go from {x.min()} to {x.max()}, beyond their bounds {bounds[0]} and {bounds[1]}")
+    scale = power_of_two(x)
+    x, weights = x / scale, weights / power_of_two(weights)
     numerator, denominator = x * weights, weights
     mean = float(numerator.sum() / denominator.sum())
     if x.size == 1:
-        return Interval(mean, float("nan"), float("nan"), 1)
+        return Interval(mean * scale, float("nan"), float("nan"), 1)
     # Differences of equal size come out unequal in the last bit; that is no spread.
     if np.ptp(x) <= 1e-12 * np.abs(x).max():
-        return Interval(mean, mean, mean, x.size)
+        return Interval(mean * scale, mean * scale, mean * scale, x.size)
     tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
     if method == "t":
         std_error, num_degrees = _jackknife(x - mean, weights / weights.sum())
-        low, high = np.clip(mean + std_error * stats.t.ppf(tails, num_degrees), *bounds)
-        return Interval(mean, float(low), float(high), x.size)
+        low, high = np.clip(scale * (mean + std_error * stats.t.ppf(tails, num_degrees)), *bounds)
+        return Interval(mean * scale, float(low), float(high), x.size)
     resampled_B = resampled_ratios(numerator, denominator, num_resamples, np.random.default_rng(seed))
     if method == "bca":
         leave_one_out_K = (numerator.sum() - numerator) / (denominator.sum() - denominator)
         tails = bca_tails(mean, resampled_B, leave_one_out_K, tails)
-    low, high = np.clip(np.quantile(resampled_B, tails), *bounds)
-    return Interval(mean, float(low), float(high), x.size)
+    low, high = np.clip(scale * np.quantile(resampled_B, tails), *bounds)
+    return Interval(mean * scale, float(low), float(high), x.size)
 
 
 def paired_difference(
@@ -215,6 +218,7 @@ def sign_flip_p(d_K: npt.ArrayLike, *, seed: int = 0, num_patterns: int = NUM_SI
     0.25
     """
     d_K = _scores(d_K)
+    d_K = d_K / power_of_two(d_K)
     if d_K.size == 1:
         return float("nan")
     rng = np.random.default_rng([seed, 1])

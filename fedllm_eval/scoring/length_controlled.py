@@ -28,6 +28,7 @@ from scipy import special
 
 from fedllm_data.errors import MetricError
 from fedllm_eval.scoring.proportion import wilson
+from fedllm_eval.scoring.scale import power_of_two
 from fedllm_eval.scoring.win_rate import Preferences, preference_array
 
 __all__ = ["LengthControlled", "length_controlled_win_rate"]
@@ -99,14 +100,15 @@ def length_controlled_win_rate(
     if p_N.size == 0:
         return LengthControlled(*(math.nan,) * 7, 0, num_missing)
     plain = float(p_N.mean())
-    spread = float(d_N.std(ddof=1)) if d_N.size > 1 else 0.0
+    unit = power_of_two(d_N)
+    spread = float((d_N / unit).std(ddof=1)) if d_N.size > 1 else 0.0
     if plain in (0.0, 1.0):
         low, high = wilson(plain, p_N.size, confidence)
         return LengthControlled(
             plain, low, high, plain, 0.0, float(d_N.mean()), float((d_N > 0).mean()), int(p_N.size), num_missing
         )
     # Answers that all differ by the same length say nothing about what length does: phi stays 0.
-    x_N = np.tanh(d_N / spread) if spread > 0 else np.zeros_like(d_N)
+    x_N = np.tanh(d_N / unit / spread) if spread > 0 else np.zeros_like(d_N)
     theta, phi = _fit(p_N, x_N, ridge)
     half = float(special.ndtri((1 + confidence) / 2)) * _standard_error(p_N, x_N, theta, phi, ridge)
     low, high = special.expit([theta - half, theta + half])

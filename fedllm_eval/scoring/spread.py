@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedllm_data.errors import MetricError
+from fedllm_eval.scoring.scale import power_of_two
 
 __all__ = ["Spread", "client_spread", "gini_coefficient", "jain_index", "worst_decile"]
 
@@ -51,9 +52,10 @@ def client_spread(x_K: npt.ArrayLike, *, higher_is_better: bool) -> Spread:
     x = _scores(x_K)
     worst, best = (x.min(), x.max()) if higher_is_better else (x.max(), x.min())
     shareable = x.min() >= 0 and x.max() > 0
+    scale = power_of_two(x)
     return Spread(
-        mean=float(x.mean()),
-        std=float(x.std()),
+        mean=float((x / scale).mean() * scale),
+        std=float((x / scale).std() * scale),
         worst=float(worst),
         worst_decile=worst_decile(x, higher_is_better=higher_is_better),
         best=float(best),
@@ -76,8 +78,8 @@ def worst_decile(x_K: npt.ArrayLike, *, higher_is_better: bool) -> float:
     3.0
     """
     x = np.sort(_scores(x_K))
-    num_worst = max(1, x.size // 10)
-    return float((x[:num_worst] if higher_is_better else x[-num_worst:]).mean())
+    num_worst, scale = max(1, x.size // 10), power_of_two(x)
+    return float(((x[:num_worst] if higher_is_better else x[-num_worst:]) / scale).mean() * scale)
 
 
 def jain_index(x_K: npt.ArrayLike) -> float:
@@ -107,6 +109,7 @@ def gini_coefficient(x_K: npt.ArrayLike) -> float:
     0.5
     """
     x = np.sort(_amounts(x_K))
+    x = x / power_of_two(x)
     rank_K = np.arange(1, x.size + 1)
     return float(((2 * rank_K - x.size - 1) * x).sum() / (x.size * x.sum()))
 

@@ -25,7 +25,8 @@ def test_seeds_and_clients_by_hand():
     # sqrt(12.7062^2 + 12.7062^2) = 17.9693.
     found = method_difference([[0.0, 0.0], [0.0, 0.0]], [[0.0, 2.0], [2.0, 4.0]], paired_seeds=True)
     assert found.difference == 2.0
-    assert [(source.variance, source.num_degrees) for source in found.sources] == [(1.0, 1), (1.0, 1)]
+    assert [source.num_degrees for source in found.sources] == [1, 1]
+    assert [source.std_error for source in found.sources] == pytest.approx([1.0, 1.0])
     assert found.std_error == pytest.approx(np.sqrt(2))
     assert found.high - found.difference == pytest.approx(17.9693, abs=1e-4)
     # With one degree of freedom each, the half-width is that of one source of variance 2: t = 2 / sqrt(2).
