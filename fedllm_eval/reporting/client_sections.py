@@ -17,8 +17,16 @@ from fedllm_eval.reporting.section import (
     number,
     signed,
 )
+from fedllm_eval.scoring.spread import num_worst
 
-__all__ = ["gains_section", "languages_section", "scores_section", "spread_section", "transfer_section"]
+__all__ = [
+    "gains_section",
+    "languages_section",
+    "scores_section",
+    "spread_section",
+    "transfer_section",
+    "worst_served_section",
+]
 
 
 def scores_section(summary: Mapping[str, Any]) -> Section | None:
@@ -75,7 +83,9 @@ def spread_section(summary: Mapping[str, Any]) -> Section | None:
                 score = splits.get(split, {}).get("scores", {}).get(name)
                 if score is None:
                     continue
-                values = [score[key] for key in ("worst_decile", "worst", "best", "std", "jain", "gini")]
+                num = num_worst(score["num_clients"])
+                decile = (number(score["worst_decile"]), f"{num:,} client{'s' * (num != 1)}")
+                values = [score[key] for key in ("worst", "best", "std", "jain", "gini")]
                 pooled = (
                     number(score["weighted_mean"]),
                     interval(score["weighted_ci_low"], score["weighted_ci_high"]),
@@ -84,6 +94,7 @@ def spread_section(summary: Mapping[str, Any]) -> Section | None:
                     (
                         (f"{name} {arrow(score)}", split),
                         (name_of(label, summary), fewer_clients(score, part["scores"][name])),
+                        decile,
                         *((number(value), "") for value in values),
                         pooled,
                     )
@@ -96,6 +107,43 @@ def spread_section(summary: Mapping[str, Any]) -> Section | None:
         ("score", "policy", "worst decile", "worst", "best", "std", "Jain", "Gini", "pooled"),
         tuple(rows),
         num_text=2,
+    )
+
+
+def worst_served_section(summary: Mapping[str, Any]) -> Section | None:
+    """Return the ten clients of every split that are served worst, by name."""
+    rows, notes = [], []
+    for item in summary.get("worst_served", []):
+        where = f"{name_of(item['policy'], summary)}, {item['split']}"
+        for client in item["clients"]:
+            before, now = client["before"], client["now"]
+            change = "" if before is None else f"{now - before:+.4f}"
+            rows.append(
+                (
+                    (client["client_id"], where),
+                    (", ".join(client["languages"] or []) or "–", ""),
+                    (f"{item['score']} {arrow(item)}", item["unit"]),
+                    (f"{client['num_rows']:,}", ""),
+                    ("–" if before is None else number(before), ""),
+                    (number(now), change),
+                )
+            )
+        num = item["num_in_worst_decile"]
+        notes.append(
+            f"{where}: the worst tenth of {item['num_clients']:,} clients is "
+            + (f"one person, {item['clients'][0]['client_id']}." if num == 1 else f"the {num:,} worst.")
+        )
+        if tied := item["num_tied_beyond"]:
+            notes.append(f"{where}: {tied:,} more client{'s' * (tied != 1)} with the score of the last one listed.")
+    return Section(
+        "worst",
+        "Who is served worst",
+        "The ten clients with the worst scores, the worst first; of equal scores those of more rows. Before: the "
+        "base, where it was scored as well. A score of few rows is mostly chance.",
+        ("client", "language", "score", "rows", "before", "now"),
+        tuple(rows),
+        num_text=3,
+        notes=tuple(notes),
     )
 
 
@@ -113,7 +161,7 @@ def gains_section(summary: Mapping[str, Any]) -> Section | None:
                 ("n/a" if p_value is None else f"{p_value:.2g}", ""),
                 (f"{item['better_off']:.0%}", interval(item["better_off_ci_low"], item["better_off_ci_high"])),
                 (f"{item['worse_off']:.0%}", ""),
-                (signed(item["worst_decile_gain"]), ""),
+                (signed(item["worst_decile_gain"]), "one client" if num_worst(item["num_clients"]) == 1 else ""),
                 (f"{item['num_clients']:,}", ""),
             )
         )

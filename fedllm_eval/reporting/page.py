@@ -11,7 +11,7 @@ from jinja2 import ChoiceLoader, PackageLoader
 
 from fedllm_data.reporting.page import page_environment
 from fedllm_eval.reporting.figures import gain_figures, score_figures
-from fedllm_eval.reporting.section import all_notes, name_of, number
+from fedllm_eval.reporting.section import all_notes, name_of, number, worst_tenth
 from fedllm_eval.reporting.sections import sections
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def finding(summary: Mapping[str, Any]) -> str:
     )
     sentences = [
         f"On {score['num_clients']:,} {split} clients {name} is {number(score['mean'])} {score['unit']}{within}; "
-        f"{number(score['worst_decile'])} for the worst tenth."
+        f"{number(score['worst_decile'])} for the {worst_tenth(score['num_clients'])}."
     ]
     told = set()
     for item in summary.get("gains", []):

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fedllm_eval.scoring.spread import num_worst
+
 __all__ = [
     "NAMES",
     "ORDER",
@@ -20,6 +22,7 @@ __all__ = [
     "name_of",
     "number",
     "signed",
+    "worst_tenth",
 ]
 
 
@@ -103,6 +106,16 @@ def all_notes(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 def arrow(score: Mapping[str, Any]) -> str:
     """Return which way is better; nothing where neither is."""
     return "" if score["higher_is_better"] is None else "↑" if score["higher_is_better"] else "↓"
+
+
+def worst_tenth(num_clients: int) -> str:
+    """Return what the worst decile is in words: below twenty clients it is one person.
+
+    >>> worst_tenth(266), worst_tenth(19)
+    ('worst tenth (26 clients)', 'one client served worst')
+    """
+    num = num_worst(num_clients)
+    return "one client served worst" if num == 1 else f"worst tenth ({num:,} clients)"
 
 
 def signed(value: float | None) -> str:

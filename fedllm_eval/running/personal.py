@@ -11,7 +11,7 @@ they are known. Who still has what the run started from never trained, and a not
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -24,13 +24,13 @@ from fedllm_data.errors import ConfigError
 from fedllm_eval.per_client import Progress, evaluate_policy, sample_positions
 from fedllm_eval.policy.adapter_content import adapter_content
 from fedllm_eval.policy.policies import Policy, load_policy
+from fedllm_eval.running.participation import first_ten, is_private_run
 from fedllm_eval.scores import ClientScores, warnings_about
 
-__all__ = ["Others", "evaluate_personal", "named", "personal_folders", "policy_content"]
+__all__ = ["Others", "evaluate_personal", "personal_folders", "policy_content"]
 
 Others = ClientScores | Literal["score", "leave out"]
 """What becomes of clients without an adapter of their own."""
-NUM_NAMED = 10
 
 
 def personal_folders(run: Path) -> dict[str, Path]:
@@ -135,10 +135,12 @@ def evaluate_personal(
         notes.append(f"{without} of {len(chosen)} clients have no adapter of their own: scored with the global one")
     start = adapter_content(policy.location.start_adapter if policy.location else None)
     never_trained = tuple(client_id for client_id in own if contents[client_id] == start)
+    if policy.location is not None and is_private_run(policy.location.folder):
+        never_trained = ()  # who took part is not covered by the guarantee
     if never_trained:
         notes.append(
             f"{len(never_trained)} of {len(chosen)} clients never trained, their own adapter is still what the run "
-            f"started from: {named(never_trained)}"
+            f"started from: {first_ten(never_trained)}"
         )
     if num_sampled < len(all_ids):
         notes.append(f"{num_sampled} of {len(all_ids)} clients were sampled (seed {seed})")
@@ -161,16 +163,6 @@ def policy_content(policy: Policy) -> str | None:
     location = policy.location
     whole = location.model if location is not None and location.kind == "run" else None
     return adapter_content(policy.adapter if whole is None else whole)
-
-
-def named(client_ids: Sequence[str]) -> str:
-    """Return ids in words: the first ten, and how many more there are.
-
-    >>> named(["ann", "bob"]), named([str(number) for number in range(12)])[-12:]
-    ('ann, bob', '9 and 2 more')
-    """
-    more = len(client_ids) - NUM_NAMED
-    return ", ".join(client_ids[:NUM_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _score_group(

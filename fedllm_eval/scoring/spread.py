@@ -14,7 +14,7 @@ import numpy.typing as npt
 from fedllm_data.errors import MetricError
 from fedllm_eval.scoring.scale import power_of_two
 
-__all__ = ["Spread", "client_spread", "gini_coefficient", "jain_index", "worst_decile"]
+__all__ = ["Spread", "client_spread", "gini_coefficient", "jain_index", "num_worst", "worst_decile"]
 
 Array = npt.NDArray[np.float64]
 
@@ -78,8 +78,17 @@ def worst_decile(x_K: npt.ArrayLike, *, higher_is_better: bool) -> float:
     3.0
     """
     x = np.sort(_scores(x_K))
-    num_worst, scale = max(1, x.size // 10), power_of_two(x)
-    return float(((x[:num_worst] if higher_is_better else x[-num_worst:]) / scale).mean() * scale)
+    num, scale = num_worst(x.size), power_of_two(x)
+    return float(((x[:num] if higher_is_better else x[-num:]) / scale).mean() * scale)
+
+
+def num_worst(num_clients: int) -> int:
+    """Return how many clients the worst tenth is: one person below twenty clients.
+
+    >>> num_worst(266), num_worst(19), num_worst(3)
+    (26, 1, 1)
+    """
+    return max(1, num_clients // 10)
 
 
 def jain_index(x_K: npt.ArrayLike) -> float:

@@ -290,3 +290,16 @@ def test_who_never_trained_neither_gains_nor_loses_and_is_named(tmp_path, repo, 
         assert words in page
         assert words in text
         assert words in printed
+
+
+def test_of_a_private_run_nothing_says_who_took_part(tmp_path, repo, make_run, make_adapter):
+    run = with_personal(make_run(tmp_path / "run", task="sft"), make_adapter, {"ann": 5, "bob": None})
+    with (run / "config.yaml").open("a") as file:
+        file.write("privacy:\n  epsilon: 2.0\n")
+    ledger = {"download_bytes": 100, "upload_bytes": 50, "num_local_steps": 3, "client_seconds": 2.0}
+    line = {"round_index": 0, "clients": [{"client_id": "ann"}], "ledger": ledger, "seconds": 3.0}
+    (run / "rounds.jsonl").write_text(json.dumps(line) + "\n")
+    results = score_run(run, repo, splits=["test"])
+    told = json.dumps(results.summary)
+    assert "took part" not in told
+    assert "never" not in told
