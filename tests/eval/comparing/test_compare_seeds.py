@@ -176,6 +176,14 @@ def test_the_gate_stops_what_is_surely_beyond_the_margin(low, high, higher_is_be
     assert result["passed"] == (outcome != "worse")
 
 
+def test_a_margin_is_not_passed_by_rounding():
+    # All clients lose 0.32 - 0.30, which is 0.020000000000000018; a real step beyond is still stopped.
+    exact = 0.32 - 0.30
+    assert exact > 0.02
+    assert gate([item(exact, exact)], {"heldout_loss": 0.02})["checks"][0]["outcome"] == "within"
+    assert gate([item(0.0201, 0.0201)], {"heldout_loss": 0.02})["checks"][0]["outcome"] == "worse"
+
+
 def test_gating_more_scores_asks_for_more_confidence():
     asked = []
 

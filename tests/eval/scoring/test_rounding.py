@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from fedllm_eval.scoring.collaboration import collaboration_gain, recovered_fraction
 from fedllm_eval.scoring.forgetting import forgetting
+from fedllm_eval.scoring.implicit_reward import ranking_accuracy
 from fedllm_eval.scoring.intervals import paired_difference
 from fedllm_eval.scoring.rounding import RELATIVE, difference_beyond_rounding
 from fedllm_eval.scoring.transfer import transfer_matrix
@@ -80,3 +81,8 @@ def test_what_is_no_rounding_stays_to_the_bit(a, b):
     assert (found == 0.0) == (abs(b - a) <= RELATIVE * max(abs(a), abs(b)))
     # Neither the direction of better nor the order of the two turns rounding into a gain.
     assert float(difference_beyond_rounding(-b, -a)) == found
+
+
+def test_two_answers_of_one_text_are_a_tie_whatever_their_batches():
+    found = ranking_accuracy([-300.0, -300.0, -299.0], [-300.0 * (1 + 2e-7), -300.0 * (1 - 2e-7), -300.0])
+    assert (found.accuracy, found.tie_fraction) == (1 / 3, 2 / 3)
