@@ -17,6 +17,8 @@ from fedllm_eval.reporting.section import (
     number,
     signed,
 )
+from fedllm_eval.scores import SCORES
+from fedllm_eval.scoring.rounding import difference_beyond_rounding
 from fedllm_eval.scoring.spread import num_worst
 
 __all__ = [
@@ -117,12 +119,11 @@ def worst_served_section(summary: Mapping[str, Any]) -> Section | None:
         where = f"{name_of(item['policy'], summary)}, {item['split']}"
         for client in item["clients"]:
             before, now = client["before"], client["now"]
-            change = "" if before is None else f"{now - before:+.4f}"
+            change = "" if before is None else _change(before, now, SCORES[item["score"]].rounding)
             rows.append(
                 (
-                    (client["client_id"], where),
+                    (client["client_id"], f"{where}: {item['score']} {arrow(item)}"),
                     (", ".join(client["languages"] or []) or "–", ""),
-                    (f"{item['score']} {arrow(item)}", item["unit"]),
                     (f"{client['num_rows']:,}", ""),
                     ("–" if before is None else number(before), ""),
                     (number(now), change),
@@ -140,9 +141,9 @@ def worst_served_section(summary: Mapping[str, Any]) -> Section | None:
         "Who is served worst",
         "The ten clients with the worst scores, the worst first; of equal scores those of more rows. Before: the "
         "base, where it was scored as well. A score of few rows is mostly chance.",
-        ("client", "language", "score", "rows", "before", "now"),
+        ("client", "language", "rows", "before", "now"),
         tuple(rows),
-        num_text=3,
+        num_text=2,
         notes=tuple(notes),
     )
 
@@ -235,6 +236,11 @@ def transfer_section(summary: Mapping[str, Any]) -> Section | None:
         num_text=2,
         notes=tuple(notes),
     )
+
+
+def _change(before: float, now: float, rounding: float) -> str:
+    difference = float(difference_beyond_rounding(before, now, rounding))
+    return f"{difference:+.4f}" if difference else "unchanged"
 
 
 def _beside(words: str) -> str:
