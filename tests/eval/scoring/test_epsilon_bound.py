@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -36,6 +36,7 @@ def theorem(num_units, num_guesses, num_correct, epsilon, delta):
     st.floats(0, 5),
     st.floats(0, 0.05),
 )
+@settings(deadline=None)
 def test_the_p_value_is_the_theorems(counts, epsilon, delta):
     assert one_run_p_value(*counts, epsilon, delta) == pytest.approx(theorem(*counts, epsilon, delta), abs=1e-12)
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedllm_data.errors import MetricError
@@ -74,6 +74,7 @@ def test_ratings_that_contradict_one_another_are_flagged():
 
 
 @given(st.text(alphabet="abc .,\n", max_size=30), st.integers(1, 10), st.text(alphabet="abc .,", max_size=30))
+@settings(deadline=None)
 def test_a_number_in_the_middle_of_words_is_no_rating_and_double_brackets_are(before, number, after):
     words = f"{before} word [{number}] word {after}"
     assert parse_rating(words).failure == "no rating"

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedllm_eval.scoring.collaboration import collaboration_gain, recovered_fraction
@@ -68,6 +68,7 @@ scores = st.floats(-1e6, 1e6, allow_nan=False, width=32)
 
 
 @given(st.lists(scores, min_size=1, max_size=20), st.floats(-0.9, 0.9))
+@settings(deadline=None)
 def test_whatever_the_scores_rounding_moves_nobody(values, share):
     values = np.array(values)
     moved = values * (1 + share * RELATIVE)
@@ -75,6 +76,7 @@ def test_whatever_the_scores_rounding_moves_nobody(values, share):
 
 
 @given(scores, scores)
+@settings(deadline=None)
 def test_what_is_no_rounding_stays_to_the_bit(a, b):
     found = float(difference_beyond_rounding(a, b))
     assert found in (0.0, b - a)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedllm_data.errors import MetricError
@@ -57,6 +57,7 @@ def test_a_difference_that_no_double_holds_is_refused():
 
 
 @given(st.lists(st.floats(-1e308, 1e308), min_size=1, max_size=5))
+@settings(deadline=None)
 def test_what_is_divided_lies_between_one_and_two(values):
     scale = power_of_two(values)
     largest = max(map(abs, values))
