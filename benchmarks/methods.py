@@ -30,6 +30,7 @@ from trl import SFTConfig  # noqa: E402
 from fedllm_data.clients import ClientDataset, load_clients  # noqa: E402
 from fedllm_eval.compare import compare_results  # noqa: E402
 from fedllm_eval.comparing.report import write_comparison  # noqa: E402
+from fedllm_eval.comparing.verdicts import OF_RUNS  # noqa: E402
 from fedllm_eval.per_client import evaluate_policy, sample_positions  # noqa: E402
 from fedllm_eval.policy.policies import Policy, load_policy  # noqa: E402
 from fedllm_eval.results import make_results, write_results  # noqa: E402
@@ -230,7 +231,7 @@ def table(corpus: str, result: dict[str, Any]) -> str:
 
 
 def _difference(item: dict[str, Any]) -> str:
-    bold = "**" if item["outcome"] in ("better", "better run") else ""
+    bold = "**" if OF_RUNS.get(item["outcome"], item["outcome"]) == "better" else ""
     return f"{bold}{item['difference']:+.4f}{bold} [{item['ci_low']:+.4f}, {item['ci_high']:+.4f}]"
 
 

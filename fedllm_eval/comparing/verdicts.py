@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from fedllm_eval.scores import SCORES
 from fedllm_eval.scoring.comparisons import MethodDifference
 
-__all__ = ["ALPHA", "CLAIMS", "MIN_CLIENTS", "Family", "verdict"]
+__all__ = ["ALPHA", "CLAIMS", "MIN_CLIENTS", "OF_RUNS", "Family", "verdict"]
 
 ALPHA = 0.05
 MIN_CLIENTS = 6
 """2^(1-5) = 0.0625: five clients cannot reach p < 0.05 by a two-sided sign-flip test."""
-CLAIMS = ("better", "worse", "better run", "worse run")
+OF_RUNS = {"better run": "better", "worse run": "worse"}
+"""Outcomes that are shown of the runs at hand alone -> what they are to a reader who asks about these runs."""
+CLAIMS = ("better", "worse", *OF_RUNS)
 """Outcomes that are shown: of a method, or of the runs at hand where other seeds are not covered."""
 
 
