@@ -47,7 +47,12 @@ def adapter_content(folder: Path | None) -> str | None:
         return None
     if _changes_nothing(config, tensors):
         return UNCHANGED
-    settings = {name: config[name] for name in sorted(config) if name not in SETTINGS_THAT_DO_NOT_COUNT}
+    # PEFT writes sets as lists, in an order that differs from process to process.
+    settings = {
+        name: sorted(value, key=str) if isinstance(value, list) else value
+        for name, value in config.items()
+        if name not in SETTINGS_THAT_DO_NOT_COUNT
+    }
     return hashlib.sha256(f"{digest}\0{json.dumps(settings, sort_keys=True)}".encode()).hexdigest()
 
 

@@ -105,15 +105,16 @@ def evaluate_personal(
     if others == "leave out":
         chosen = own
     contents = {client_id: adapter_content(folders[client_id]) for client_id in own}
+    # Content -> clients that it was scored on before.
+    scored_on = {content: set(scores.table["client_id"].to_pylist()) for content, scores in (known or {}).items()}
     groups: dict[str | None, list[str]] = {}
     made: dict[str, ClientScores] = {}
     for client_id in chosen:
         content = contents.get(client_id)
-        before = (known or {}).get(content) if content is not None else None
         if client_id not in folders and isinstance(others, ClientScores):
             made[client_id] = _of_client(others, client_id)
-        elif before is not None and client_id in before.table["client_id"].to_pylist():
-            made[client_id] = _of_client(before, client_id)
+        elif known is not None and content is not None and client_id in scored_on.get(content, ()):
+            made[client_id] = _of_client(known[content], client_id)
         else:
             key = None if client_id not in folders else content or f"client {client_id}"
             groups.setdefault(key, []).append(client_id)

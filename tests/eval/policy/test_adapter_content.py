@@ -21,7 +21,8 @@ def test_equal_tensors_in_another_order_are_one_content_and_other_scaling_is_not
     save_file(dict(reversed(tensors.items())), two / "adapter_model.safetensors", metadata={"made": "elsewhere"})
     assert adapter_content(one) == adapter_content(two)
     config = json.loads((two / "adapter_config.json").read_text())
-    (two / "adapter_config.json").write_text(json.dumps({**config, "inference_mode": False, "revision": "x"}))
+    turned = {**config, "inference_mode": False, "revision": "x", "target_modules": config["target_modules"][::-1]}
+    (two / "adapter_config.json").write_text(json.dumps(turned))
     assert adapter_content(one) == adapter_content(two)
     (two / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 99}))
     assert adapter_content(one) != adapter_content(two)
