@@ -5,22 +5,53 @@ users of Stack Exchange and OASST are), a score of the client's own, and the noi
 size. The truth is that of the infinite population of such clients, from a million draws. An interval should contain
 it in 95 % of the data sets; the noise of counting 3,000 of them is 0.4 points (one standard error).
 
-    python benchmarks/interval_coverage.py [--num-datasets 3000]
+The second part is about two methods with few seeds each (`SEED_CELLS`): clients of 20 and 50, the difference of a
+client's two scores with a standard deviation of 0.1, and seeds that move all clients of a method together. An interval
+that says it covers other seeds should contain the true difference in at least 93 %; one that makes no such claim (a
+trained method with one seed) is listed with what it covers all the same.
+
+    python benchmarks/interval_coverage.py [--num-datasets 3000] [--part clients|seeds]
 """
 
 import argparse
+import json
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from machine import write_result
 
+from fedllm_eval.scoring.comparisons import method_difference
 from fedllm_eval.scoring.intervals import mean_interval
 from fedllm_eval.scoring.proportion import wilson_interval
 from fedllm_eval.scoring.tail_interval import worst_decile_interval
 
 NUM_CLIENTS = (20, 50, 100, 200, 400, 800)
 POPULATION = 1_000_000
+SEED_CLIENTS = (20, 50)
+CLIENT_METHOD_SD = 0.1
+SEED_CELLS = [
+    # Seeds of baseline and method, what is known of them, sd between seeds of either, sd of client and seed together.
+    ((2, 2), "paired", (0.05, 0.05), 0.0),
+    ((3, 3), "paired", (0.05, 0.05), 0.0),
+    ((3, 3), "paired", (0.05, 0.05), 0.1),
+    ((5, 5), "paired", (0.01, 0.01), 0.0),
+    ((2, 2), "unpaired", (0.05, 0.05), 0.0),
+    ((2, 2), "unpaired", (0.0, 0.05), 0.0),
+    ((2, 3), "unpaired", (0.05, 0.05), 0.0),
+    ((2, 5), "unpaired", (0.05, 0.01), 0.0),
+    ((3, 3), "unpaired", (0.05, 0.05), 0.1),
+    ((3, 3), "unpaired", (0.0, 0.05), 0.0),
+    ((5, 5), "unpaired", (0.02, 0.02), 0.1),
+    ((1, 2), "against a base model", (0.0, 0.05), 0.0),
+    ((1, 2), "against a base model", (0.0, 0.01), 0.0),
+    ((1, 3), "against a base model", (0.0, 0.05), 0.1),
+    ((1, 5), "against a base model", (0.0, 0.01), 0.0),
+    ((1, 2), "unpaired", (0.05, 0.05), 0.0),
+    ((1, 3), "unpaired", (0.05, 0.02), 0.0),
+]
 
 
 def sizes(rng: np.random.Generator, num_clients: int) -> np.ndarray:
@@ -122,22 +153,79 @@ def coverage(case: str, num_clients: int, num_datasets: int) -> dict[str, float 
     }
 
 
+def seed_coverage(
+    num_clients: int,
+    num_seeds: tuple[int, int],
+    kind: str,
+    seed_sds: tuple[float, float],
+    together_sd: float,
+    num_datasets: int,
+) -> dict[str, Any]:
+    """Count how often the interval of a difference of two methods contains the truth, which is 0."""
+    inside, widths, covers = 0, [], True
+    for seed in range(num_datasets):
+        rng = np.random.default_rng([seed, num_clients])
+        client_K = rng.normal(0, 1, num_clients)
+        sides = []
+        for num, sd, own_sd in zip(num_seeds, seed_sds, (0.0, CLIENT_METHOD_SD), strict=True):
+            own_K = client_K + rng.normal(0, own_sd, num_clients)
+            sides.append(own_K + rng.normal(0, sd, (num, 1)) + rng.normal(0, together_sd, (num, num_clients)))
+        if kind == "against a base model":
+            sides[0] = client_K[None]
+        found = method_difference(*sides, paired_seeds=kind == "paired", a_fixed=kind == "against a base model")
+        inside += found.low <= 0 <= found.high
+        widths.append(found.high - found.low)
+        covers = found.covers_seeds
+    return {
+        "num_clients": num_clients,
+        "num_seeds": list(num_seeds),
+        "kind": kind,
+        "seed_sds": list(seed_sds),
+        "client_and_seed_sd": together_sd,
+        "says_it_covers_seeds": covers,
+        "coverage": inside / num_datasets,
+        "median_width": float(np.median(widths)),
+    }
+
+
 def main() -> None:
-    """Run every case at every number of clients and write the results."""
+    """Run every case at every number of clients and write the results; a part made alone leaves the other as it is."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-datasets", type=int, default=3000)
+    parser.add_argument("--part", choices=("clients", "seeds"), help="make this part again alone")
     arguments = parser.parse_args()
+    path = Path(__file__).parent / "results" / "interval_coverage.json"
+    result = json.loads(path.read_text(encoding="utf-8")) if arguments.part else {}
+    if arguments.part != "seeds":
+        result |= {"num_datasets": arguments.num_datasets, "coverage": over_clients(arguments.num_datasets)}
+    if arguments.part != "clients":
+        result["seeds"] = {"num_datasets": arguments.num_datasets, "cells": over_seeds(arguments.num_datasets)}
+    print(write_result("interval_coverage", result))
+
+
+def over_seeds(num_datasets: int) -> list[dict[str, Any]]:
+    """Return the coverage of every cell of seeds."""
+    cells = []
+    for num_clients in SEED_CLIENTS:
+        for cell in SEED_CELLS:
+            cells.append(seed_coverage(num_clients, *cell, num_datasets))
+            print(f"{num_clients} clients, {cell}: {cells[-1]['coverage']:.3f}", flush=True)
+    return cells
+
+
+def over_clients(num_datasets: int) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Return the coverage of every case at every number of clients."""
     results: dict[str, dict[str, dict[str, float | None]]] = {}
     for case in cases():
         results[case] = {}
         for num_clients in NUM_CLIENTS:
             begin = time.perf_counter()
-            found = coverage(case, num_clients, arguments.num_datasets)
+            found = coverage(case, num_clients, num_datasets)
             results[case][str(num_clients)] = found
             print(
                 f"{case}, {num_clients} clients: {found['coverage']} ({time.perf_counter() - begin:.1f} s)", flush=True
             )
-    print(write_result("interval_coverage", {"num_datasets": arguments.num_datasets, "coverage": results}))
+    return results
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from trl import SFTConfig  # noqa: E402
 from fedllm_data.clients import ClientDataset, load_clients  # noqa: E402
 from fedllm_eval.compare import compare_results  # noqa: E402
 from fedllm_eval.comparing.report import write_comparison  # noqa: E402
+from fedllm_eval.comparing.verdicts import OF_RUNS  # noqa: E402
 from fedllm_eval.per_client import evaluate_policy, sample_positions  # noqa: E402
 from fedllm_eval.policy.policies import Policy, load_policy  # noqa: E402
 from fedllm_eval.results import make_results, write_results  # noqa: E402
@@ -230,7 +231,7 @@ def table(corpus: str, result: dict[str, Any]) -> str:
 
 
 def _difference(item: dict[str, Any]) -> str:
-    bold = "**" if item["outcome"] == "better" else ""
+    bold = "**" if OF_RUNS.get(item["outcome"], item["outcome"]) == "better" else ""
     return f"{bold}{item['difference']:+.4f}{bold} [{item['ci_low']:+.4f}, {item['ci_high']:+.4f}]"
 
 
@@ -239,10 +240,10 @@ HEAD = """# Methods, client by client
 
 Made by `python benchmarks/methods.py CORPUS --data CLIENTS --model BASE` (the settings are in
 `methods_<corpus>.json`, the comparisons with their pages in `methods_<corpus>/`). Differences of held-out loss from
-the base model, in nats a token: lower is better. Mean over clients of the mean over seeds, 95 % interval over clients;
-bold where better than the base after Holm's correction over the methods. "Own rows": each client's test rows under the
-adapter it ends with, its own where the method personalises, else the global one. Clients of `flora`, `flexlora` and
-`hetlora` have ranks 2, 4 and 8 by their number of rows; all others rank 8.
+the base model, in nats a token: lower is better. Mean over clients of the mean over seeds, 95 % interval over clients
+and seeds; bold where better than the base after Holm's correction over methods and splits. "Own rows": each client's
+test rows under the adapter it ends with, its own where the method personalises, else the global one. Clients of
+`flora`, `flexlora` and `hetlora` have ranks 2, 4 and 8 by their number of rows; all others rank 8.
 """
 
 

@@ -218,7 +218,9 @@ def audit_lines(audit: Mapping[str, Any]) -> list[str]:
             else:
                 lines.append(
                     f"{name}: epsilon for one {unit} is at least {bound['epsilon']:.2f} "
-                    f"({100 * bound['confidence']:g} % sure, delta {bound['delta']:g})"
+                    f"({100 * bound['confidence']:g} % sure, delta {bound['delta']:g}); with "
+                    f"{bound['num_members']:,} members and {bound['num_nonmembers']:,} non-members no attack could "
+                    f"have shown more than {bound['largest_epsilon']:.2f}"
                 )
     if found["reference_auc"] is not None:
         before = found["reference_auc"]

@@ -3,12 +3,13 @@
 Every method is set against the baseline. Only what was scored alike is compared: same task, dataset revision, sample
 and `max_length`; implicit rewards also need the same reference and beta. Runs that differ in their seed alone are one
 method, and its interval then covers other seeds, too. A difference counts as shown when its 95 % interval excludes 0
-and its p-value, corrected for the number of methods (Holm), is below 0.05; the second keeps a handful of clients from
-proving anything. Otherwise the verdict says what the data cannot tell, and how large a difference would be seen.
+and its p-value, corrected over everything the comparison tests (methods, scores and splits, Holm), is below 0.05; the
+second keeps a handful of clients from proving anything. Otherwise the verdict says what the data cannot tell, and how
+large a difference would be seen (`comparing/verdicts.py`).
 """
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +19,17 @@ from fedllm_eval.comparing.history import append_history, history_line, read_his
 from fedllm_eval.comparing.methods import Method, group_methods, read_scored, split_name
 from fedllm_eval.comparing.report import comparison_table, means_of, summary_of, write_comparison
 from fedllm_eval.comparing.scores import paired_table, rows_std_error
+from fedllm_eval.comparing.verdicts import ALPHA, Family, verdict
 from fedllm_eval.results import without_nan
 from fedllm_eval.scores import SCORES
 from fedllm_eval.scoring.comparisons import MethodDifference, holm, method_difference
+from fedllm_eval.scoring.intervals import NUM_SIGN_PATTERNS
 
-__all__ = ["compare_results", "comparison_table", "verdict", "write_comparison"]
+__all__ = ["compare_results", "comparison_table", "write_comparison"]
 
-FORMAT = "fedllm-eval-compare/2"
-ALPHA = 0.05
-MIN_CLIENTS = 6
-"""2^(1-5) = 0.0625: five clients cannot reach p < 0.05 by a two-sided sign-flip test."""
+FORMAT = "fedllm-eval-compare/3"
+PATTERNS_PER_TEST = 100
+"""The smallest p-value is then 1 / (100 tests), which no correction lifts above 0.01."""
 
 
 def compare_results(
@@ -52,10 +54,10 @@ def compare_results(
     Returns:
         What a comparison file holds: `baseline`, `others`, `means` (of every method, with intervals), and under
         `comparisons` one item per other method, split and score with means, `difference` (other - baseline), `ci_low`,
-        `ci_high`, `p_value`, `p_holm`, `better_fraction` and `worse_fraction` of clients, `num_clients`, `num_seeds`,
-        `minimum_detectable`, `outcome` (better, worse or undecided) and a `verdict`; `summary` in words; `gate` where
-        margins were given; `history`; `caveats` on the intervals; `notes` name what could not be
-            compared.
+        `ci_high`, `p_value`, `p_holm` (corrected over all items), `better_fraction` and `worse_fraction` of clients,
+        `num_clients`, `num_seeds`, `covers_seeds`, `minimum_detectable` (after correction), `outcome` (better, worse,
+        better run, worse run or undecided) and a `verdict`; `correction` says over what; `summary` in words; `gate`
+        where margins were given; `history`; `caveats` on the intervals; `notes` name what could not be compared.
 
     Raises:
         ConfigError: if a folder holds no results, or the history cannot be used.
@@ -76,17 +78,26 @@ def compare_results(
         )
     base, others = methods[0], methods[1:]
     notes: list[str] = []
-    caveats: list[str] = []
     first = base.runs[0].results.summary
     for method in methods:
         for run in method.runs:
             _check_alike(base.label, first, run.label, run.results.summary)
-    comparisons: list[dict[str, Any]] = []
-    for split in first["splits"]:
-        names = {other.label: _comparable(base, other, split, notes) for other in others}
-        for name in (name for name in SCORES if any(name in found for found in names.values())):
-            able = [other for other in others if name in names[other.label]]
-            comparisons += _compare(base, able, split, name, seed, notes, caveats)
+    planned = [
+        (other, split, name)
+        for split in first["splits"]
+        for name, able in _able(base, others, split, notes).items()
+        for other in able
+    ]
+    tested = [_test(base, *what, len(planned), seed, notes) for what in planned]
+    family = Family(
+        num_tests=len(tested),
+        num_methods=len({one.other.label for one in tested}),
+        num_scores=len({one.score for one in tested}),
+        num_splits=len({one.split for one in tested}),
+    )
+    corrected = holm([one.found.p_value for one in tested])
+    comparisons = [_item(base, one, p_holm, family) for one, p_holm in zip(tested, corrected, strict=True)]
+    caveats = _caveats(base, tested)
     if not comparisons:
         labels = ", ".join(method.label for method in methods)
         raise MetricError(f"{labels} have no split and score in common; score the same splits")
@@ -96,14 +107,15 @@ def compare_results(
         "task": first["task"],
         "dataset": first["dataset"],
         "settings": first["settings"],
-        "interval": {"confidence": 1 - ALPHA, "method": "t", "unit": "client", "correction": "Holm", "seed": seed},
+        "interval": {"confidence": 1 - ALPHA, "method": "t", "unit": "client", "seed": seed},
+        "correction": {"method": "Holm", "over": ["methods", "scores", "splits"], "alpha": ALPHA, **asdict(family)},
         "baseline": _about(base),
         "others": [_about(other) for other in others],
         "means": means_of(methods, comparisons),
         "comparisons": comparisons,
         "gate": gate(comparisons, parse_margins(margins, known)) if margins else None,
-        "summary": summary_of(comparisons, base.label),
-        "caveats": list(dict.fromkeys(caveats)),
+        "summary": summary_of(comparisons, base.label, family.words()),
+        "caveats": caveats,
         "notes": list(dict.fromkeys(notes)),
     }
     for item in comparisons:
@@ -117,43 +129,17 @@ def compare_results(
     return checked
 
 
-def verdict(
-    other: str, baseline: str, score: str, split: str, found: MethodDifference, p_holm: float, num_methods: int = 1
-) -> tuple[str, str]:
-    """Return the outcome (better, worse, undecided) and one sentence that says what the data can and cannot tell.
+@dataclass(frozen=True)
+class _Tested:
+    """One difference before it is corrected."""
 
-    >>> found = MethodDifference(0.05, 0.01, 39, 0.03, 0.07, 0.001, 0.03, 0.75, 0.25, 40, (1, 1), False)
-    >>> outcome, sentence = verdict("dpo", "sft", "ranking_accuracy", "test", found, 0.001)
-    >>> sentence[:94]
-    'dpo is better than sft in ranking_accuracy on test clients: +0.0500 [+0.0300, +0.0700], p = 0.'
-    >>> sentence[-36:]
-    '40 clients, 75 % of them better off.'
-    >>> found = MethodDifference(0.01, 0.02, 39, -0.03, 0.05, 0.6, 0.06, 0.5, 0.5, 40, (1, 1), False)
-    >>> verdict("dpo", "sft", "ranking_accuracy", "test", found, 0.6)[0]
-    'undecided'
-    """
-    better_fraction = found.higher_fraction if SCORES[score].higher_is_better else found.lower_fraction
-    where = f"in {score} on {split} clients"
-    corrected = f" (corrected for {num_methods} methods)" if num_methods > 1 else ""
-    numbers = f"{found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}], p = {p_holm:.2g}{corrected}"
-    if found.higher_fraction == found.lower_fraction == 0:
-        clients = f"all {found.num_clients} {split} clients" if found.num_clients > 1 else f"the one {split} client"
-        return "undecided", f"{other} and {baseline} score the same in {score} for {clients}."
-    if found.num_clients < MIN_CLIENTS:
-        return "undecided", (
-            f"The data cannot tell {other} from {baseline} {where}: {found.difference:+.4f} over "
-            f"{found.num_clients} clients, and fewer than {MIN_CLIENTS} cannot show any difference at p < {ALPHA}."
-        )
-    if found.low <= 0 <= found.high or p_holm >= ALPHA:
-        return "undecided", (
-            f"The data cannot tell {other} from {baseline} {where}: {numbers}, {found.num_clients} clients; a true "
-            f"difference would have to be about {found.minimum_detectable:.2g} to be seen four times in five."
-        )
-    outcome = "better" if (found.difference > 0) == SCORES[score].higher_is_better else "worse"
-    return outcome, (
-        f"{other} is {outcome} than {baseline} {where}: {numbers}, {found.num_clients} clients, "
-        f"{100 * better_fraction:.0f} % of them better off."
-    )
+    other: Method
+    split: str
+    score: str
+    found: MethodDifference
+    means: tuple[float, float]
+    """Of the baseline and of the other."""
+    two_levels: bool
 
 
 def _about(method: Method) -> dict[str, Any]:
@@ -214,76 +200,83 @@ def _identity(policy: Mapping[str, Any] | None) -> tuple[Any, ...] | None:
     return policy.get("base_digest") or policy.get("base"), policy.get("adapter_sha256")
 
 
-def _compare(
-    base: Method,
-    others: Sequence[Method],
-    split: str,
-    name: str,
-    seed: int,
-    notes: list[str],
-    caveats: list[str],
-) -> list[dict[str, Any]]:
-    """One item for each other method; their p-values are corrected together."""
-    found: list[tuple[Method, MethodDifference, float, float, bool]] = []
-    for other in others:
-        common, a_SK, b_TK, num_any = paired_table(base, other, split, name)
-        if not common:
-            raise MetricError(
-                f"{base.label} and {other.label} share no scored client in split {split}; score the same clients"
-            )
-        if len(common) < num_any:
-            notes.append(f"{len(common)} clients of split {split} are scored in both {base.label} and {other.label}")
-        std_error = rows_std_error(base, other, split, name, common, seed)
-        difference = method_difference(
-            a_SK,
-            b_TK,
-            paired_seeds=None not in base.seeds and base.seeds == other.seeds and len(base.seeds) > 1,
-            a_fixed=all(run.is_base for run in base.runs),
-            b_fixed=all(run.is_base for run in other.runs),
-            std_error=std_error,
-            confidence=1 - ALPHA,
-            seed=seed,
-        )
-        if not difference.covers_seeds:
-            caveats.append(
-                f"{other.label} against {base.label}: one seed each, so the interval says what other clients would "
-                "show, not what another seed would"
-            )
-        found.append((other, difference, float(a_SK.mean()), float(b_TK.mean()), std_error is not None))
-    corrected = holm([difference.p_value for _, difference, *_ in found])
-    higher_is_better = SCORES[name].higher_is_better
-    items = []
-    for (other, difference, a_mean, b_mean, two_levels), p_holm in zip(found, corrected, strict=True):
-        outcome, sentence = verdict(other.label, base.label, name, split, difference, p_holm, len(found))
-        shares = difference.higher_fraction, difference.lower_fraction
-        items.append(
-            {
-                "other": other.label,
-                "split": split,
-                "score": name,
-                "baseline_mean": a_mean,
-                "other_mean": b_mean,
-                "difference": difference.difference,
-                "ci_low": difference.low,
-                "ci_high": difference.high,
-                "p_value": difference.p_value,
-                "p_holm": p_holm,
-                "minimum_detectable": difference.minimum_detectable,
-                "better_fraction": shares[0] if higher_is_better else shares[1],
-                "worse_fraction": shares[1] if higher_is_better else shares[0],
-                "num_clients": difference.num_clients,
-                "num_seeds": list(difference.num_seeds),
-                "covers_seeds": difference.covers_seeds,
-                "levels": ["client", "row"] if two_levels else ["client"],
-                "unit": SCORES[name].unit,
-                "higher_is_better": higher_is_better,
-                "outcome": outcome,
-                "verdict": sentence,
-                "bounds": partial(_bounds, difference),
-            }
-        )
-    return items
+def _able(base: Method, others: Sequence[Method], split: str, notes: list[str]) -> dict[str, list[Method]]:
+    """Score -> the methods that can be set against the baseline in it."""
+    names = {id(other): _comparable(base, other, split, notes) for other in others}
+    found = {name: [other for other in others if name in names[id(other)]] for name in SCORES}
+    return {name: able for name, able in found.items() if able}
 
 
-def _bounds(found: MethodDifference, confidence: float) -> tuple[float, float]:
-    return found.bounds(confidence)
+def _test(base: Method, other: Method, split: str, name: str, num_tests: int, seed: int, notes: list[str]) -> _Tested:
+    common, a_SK, b_TK, num_any = paired_table(base, other, split, name)
+    if not common:
+        raise MetricError(
+            f"{base.label} and {other.label} share no scored client in split {split}; score the same clients"
+        )
+    if len(common) < num_any:
+        notes.append(f"{len(common)} clients of split {split} are scored in both {base.label} and {other.label}")
+    std_error = rows_std_error(base, other, split, name, common, seed)
+    found = method_difference(
+        a_SK,
+        b_TK,
+        paired_seeds=None not in base.seeds and base.seeds == other.seeds and len(base.seeds) > 1,
+        a_fixed=base.is_fixed,
+        b_fixed=other.is_fixed,
+        std_error=std_error,
+        rounding=SCORES[name].rounding,
+        confidence=1 - ALPHA,
+        num_patterns=max(NUM_SIGN_PATTERNS, PATTERNS_PER_TEST * num_tests),
+        seed=seed,
+    )
+    return _Tested(other, split, name, found, (float(a_SK.mean()), float(b_TK.mean())), std_error is not None)
+
+
+def _item(base: Method, tested: _Tested, p_holm: float, family: Family) -> dict[str, Any]:
+    found, about = tested.found, SCORES[tested.score]
+    outcome, sentence = verdict(tested.other.label, base.label, tested.score, tested.split, found, p_holm, family)
+    shares = found.higher_fraction, found.lower_fraction
+    return {
+        "other": tested.other.label,
+        "split": tested.split,
+        "score": tested.score,
+        "baseline_mean": tested.means[0],
+        "other_mean": tested.means[1],
+        "difference": found.difference,
+        "ci_low": found.low,
+        "ci_high": found.high,
+        "p_value": found.p_value,
+        "p_holm": p_holm,
+        "minimum_detectable": found.detectable(family.confidence),
+        "better_fraction": shares[0] if about.higher_is_better else shares[1],
+        "worse_fraction": shares[1] if about.higher_is_better else shares[0],
+        "num_clients": found.num_clients,
+        "num_seeds": list(found.num_seeds),
+        "covers_seeds": found.covers_seeds,
+        "levels": ["client", "row"] if tested.two_levels else ["client"],
+        "unit": about.unit,
+        "higher_is_better": about.higher_is_better,
+        "outcome": outcome,
+        "verdict": sentence,
+        "bounds": found.bounds,
+    }
+
+
+def _caveats(base: Method, tested: Sequence[_Tested]) -> list[str]:
+    """What the intervals do not say, once a method."""
+    found = []
+    for one in tested:
+        if one.found.covers_seeds:
+            continue
+        alone = [method for method in (one.other, base) if not method.is_fixed and len(method.runs) == 1]
+        pair = f"{one.other.label} against {base.label}"
+        if max(one.found.num_seeds) == 1:
+            found.append(
+                f"{pair}: one seed each, so the interval says what other clients would show, not what another seed "
+                "would"
+            )
+        else:
+            found.append(
+                f"{pair}: {alone[0].label} has one seed, so how much it varies between seeds is not known; the "
+                "interval takes it to vary as the other does, and other seeds are not covered"
+            )
+    return list(dict.fromkeys(found))

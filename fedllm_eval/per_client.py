@@ -20,6 +20,7 @@ from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
 from fedllm_eval.scores import ClientScores, warnings_about
 from fedllm_eval.scoring.implicit_reward import margins, reward_loss
+from fedllm_eval.scoring.rounding import difference_beyond_rounding
 
 if TYPE_CHECKING:
     from fedllm_eval.policy.models import Policy
@@ -214,12 +215,13 @@ def _sample_rows(clients: ClientDataset, limit: int | None, seed: int) -> tuple[
 def _ranking_sums(chosen: Array, rejected: Array, chosen_tokens: Counts, rejected_tokens: Counts) -> Sums:
     scored = np.isfinite(chosen)
     one = scored.astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        per_token = chosen / np.maximum(chosen_tokens, 1) > rejected / np.maximum(rejected_tokens, 1)
-        likelier = chosen > rejected
+    per_token = difference_beyond_rounding(
+        rejected / np.maximum(rejected_tokens, 1), chosen / np.maximum(chosen_tokens, 1)
+    )
+    likelier = difference_beyond_rounding(rejected, chosen)
     return {
-        "ranking_accuracy": (np.where(scored, likelier, np.nan), one),
-        "ranking_accuracy_per_token": (np.where(scored, per_token, np.nan), one),
+        "ranking_accuracy": (np.where(scored, likelier > 0, np.nan), one),
+        "ranking_accuracy_per_token": (np.where(scored, per_token > 0, np.nan), one),
         "chosen_loss": (-chosen, chosen_tokens),
     }
 

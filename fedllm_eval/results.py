@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from fedllm_data.errors import ConfigError, MetricError
 from fedllm_eval.running.folders import link_tree, replace_folder
 from fedllm_eval.scores import ClientScores
+from fedllm_eval.scoring.spread import num_worst
 from fedllm_eval.texts import json_text
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ FILES = (
 )
 LEGEND = (
     "Mean over clients with its 95 % interval (clients as the unit); pooled: over all rows or tokens; worst decile: "
-    "mean of the tenth of the clients served worst."
+    "mean of the tenth of the clients served worst, and how many those are."
 )
 PACKAGES = ("fedllm-commons", "torch", "transformers", "peft", "datasets", "numpy", "scipy")
 
@@ -80,6 +81,7 @@ class Results:
 
     def markdown(self) -> str:
         """Return the scores as a Markdown document."""
+        from fedllm_eval.reporting.section import all_notes
         from fedllm_eval.reporting.sections import markdown_sections
 
         policy, reference = self.summary["policy"]["name"], self.summary["reference"]
@@ -90,7 +92,7 @@ class Results:
         lines += ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
         lines += ["| " + " | ".join(cells) + " |" for cells in _cells(self.summary)[1:]]
         lines += ["", LEGEND, ""]
-        lines += [f"- {split}: {note}." for split, part in self.summary["splits"].items() for note in part["notes"]]
+        lines += [f"- {where}: {note}." for where, note in all_notes(self.summary)]
         lines += ["", *markdown_sections(self.summary)]
         return "\n".join(lines).rstrip() + "\n"
 
@@ -145,6 +147,7 @@ def make_results(scores: Sequence[ClientScores], *, seed: int = 0) -> Results:
                 },
                 "scores": _with_perplexity(item.summary(seed=seed)),
                 "notes": list(item.notes),
+                **({"never_trained": list(item.never_trained)} if item.never_trained else {}),
             }
             for item in scores
         },
@@ -178,14 +181,15 @@ def join_results(
         found: further JSON-ready findings by name: `kl`, `general_text`, `audit`.
 
     Returns:
-        The policy's results; their summary also holds `policies`, `gains`, `languages`, `transfer`, `suites`,
-        `changes`, `cost` and what was `found`, as far as there is any.
+        The policy's results; their summary also holds `policies`, `gains`, `worst_served`, `languages`, `transfer`,
+        `suites`, `changes`, `cost` and what was `found`, as far as there is any.
 
     Raises:
         MetricError: if two policies were not scored alike.
     """
     from fedllm_eval.running.client_tables import gain_records, gain_table, language_records, transfer_records
     from fedllm_eval.running.suite_runs import suite_changes, suite_records
+    from fedllm_eval.running.worst_served import worst_served_records
 
     main = results["policy"]
     others = {label: one for label, one in results.items() if label != "policy"}
@@ -202,6 +206,7 @@ def join_results(
         }
     if gains:
         extra["gains"] = [{name: item[name] for name in item if name != "by_client"} for item in gains]
+    extra["worst_served"] = worst_served_records(scored)
     if main.per_row is not None:
         extra["languages"] = language_records(main.per_row, seed=seed)
     trained = {
@@ -309,7 +314,7 @@ def _cells(summary: Mapping[str, Any]) -> list[list[str]]:
                     f"{name} {'↑' if score['higher_is_better'] else '↓'}",
                     _with_interval(score["mean"], score["ci_low"], score["ci_high"]),
                     _with_interval(score["weighted_mean"], score["weighted_ci_low"], score["weighted_ci_high"]),
-                    _number(score["worst_decile"]),
+                    f"{_number(score['worst_decile'])} ({_people(num_worst(score['num_clients']))})",
                     _number(score["std"]),
                     f"{score['num_clients']:,}",
                     f"{score['num_items']:,} {'tokens' if score['weighted_by'] == 'tokens' else 'rows'}",
@@ -321,6 +326,10 @@ def _cells(summary: Mapping[str, Any]) -> list[list[str]]:
 
 def _with_interval(mean: float | None, low: float | None, high: float | None) -> str:
     return f"{_number(mean)} [{_number(low)}, {_number(high)}]"
+
+
+def _people(num_clients: int) -> str:
+    return f"{num_clients:,} client{'s' * (num_clients != 1)}"
 
 
 def _number(value: float | None) -> str:

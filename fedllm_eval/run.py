@@ -22,7 +22,6 @@ from fedllm_eval.running.suite_runs import SuitePlan, check_suites, make_plan_ju
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
     from fedllm_eval.running.policy_scores import Scored
-    from fedllm_eval.scores import ClientScores
 
 __all__ = ["score_run"]
 
@@ -109,7 +108,9 @@ def score_run(
     general = None if general_data is None else _load_splits(general_data, None, None)[0]
 
     from fedllm_eval.policy.policies import load_policy, load_reference
-    from fedllm_eval.running.policy_scores import score_on_splits
+    from fedllm_eval.running.participation import with_who_took_part
+    from fedllm_eval.running.personal import policy_content
+    from fedllm_eval.running.policy_scores import Earlier, score_on_splits
 
     policy = load_policy(run_or_model, revision)
     judge = make_plan_judge(plan, None if work is None else work / "judgments")
@@ -140,13 +141,15 @@ def score_run(
         "seed": seed,
     }
     results = {}
-    stand_ins: list[ClientScores] = []
+    earlier: list[Earlier] = []
     for label, scored in compared.items():
         scores = score_on_splits(
-            scored, all_clients, parts, reference=against, stand_ins=stand_ins, progress=progress, **options
+            scored, all_clients, parts, reference=against, earlier=earlier, progress=progress, **options
         )
+        if label in ("policy", "base"):
+            earlier.append(Earlier(policy_content(scored.policy), scores))
         if label == "policy":
-            stand_ins = scores
+            scores = [with_who_took_part(one, policy) for one in scores]
         if scores:
             results[label] = make_results(scores, seed=seed)
     found: dict[str, Any] = {"cost": run_costs}

@@ -149,6 +149,7 @@ def _value(text: str) -> Any:
 
 
 def _run(arguments: argparse.Namespace, make_progress: Callable[[], Any], print_table: Callable[[Any], None]) -> None:
+    from fedllm_eval.reporting.section import all_notes
     from fedllm_eval.reporting.sections import terminal_tables
     from fedllm_eval.results import LEGEND
     from fedllm_eval.run import score_run
@@ -199,9 +200,8 @@ def _run(arguments: argparse.Namespace, make_progress: Callable[[], Any], print_
         return
     print_table(results.table())
     print(LEGEND)
-    for split, part in results.summary["splits"].items():
-        for note in part["notes"]:
-            print(f"{split}: {note}")
+    for where, note in all_notes(results.summary):
+        print(f"{where}: {note}")
     for table, notes in terminal_tables(results.summary):
         print_table(table)
         for note in notes:

@@ -21,6 +21,8 @@ from fedllm_eval.scoring.spread import client_spread
 __all__ = ["SCORES", "ClientScores", "Score", "summarise", "warnings_about"]
 
 FEW_CLIENTS = 10
+NATS_ROUNDING = 1e-5
+"""Five times the largest difference in nats a token that batches of another shape made to a 135M model's loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,8 @@ class Score:
     needs_reference: bool = False
     bounds: tuple[float, float] = (-math.inf, math.inf)
     """Smallest and largest value; no interval reaches beyond."""
+    rounding: float = 0.0
+    """An absolute difference of two scores that is float32 arithmetic and none of the policies'."""
     summary: str
 
 
@@ -45,6 +49,7 @@ SCORES: dict[str, Score] = {
         bounds=(0.0, math.inf),
         higher_is_better=False,
         weight="num_tokens",
+        rounding=NATS_ROUNDING,
         summary="negative log-likelihood of the assistant's tokens",
     ),
     "implicit_reward_accuracy": Score(
@@ -62,6 +67,7 @@ SCORES: dict[str, Score] = {
         higher_is_better=True,
         weight="num_rows",
         needs_reference=True,
+        rounding=NATS_ROUNDING,
         summary="implicit reward of the chosen minus that of the rejected answer",
     ),
     "implicit_reward_loss": Score(
@@ -71,6 +77,7 @@ SCORES: dict[str, Score] = {
         higher_is_better=False,
         weight="num_rows",
         needs_reference=True,
+        rounding=NATS_ROUNDING,
         summary="DPO's loss; log 2 where policy and reference agree",
     ),
     "ranking_accuracy": Score(
@@ -95,6 +102,7 @@ SCORES: dict[str, Score] = {
         bounds=(0.0, math.inf),
         higher_is_better=False,
         weight="num_tokens",
+        rounding=NATS_ROUNDING,
         summary="negative log-likelihood of the chosen answer's tokens",
     ),
 }
@@ -119,6 +127,8 @@ class ClientScores:
     settings: Mapping[str, Any]
     notes: tuple[str, ...] = field(default=())
     """What a reader must know before trusting the numbers, one sentence each."""
+    never_trained: tuple[str, ...] = ()
+    """Clients whose own adapter is still what the run started from; of personal adapters alone."""
     rows: pa.Table | None = None
     """One row a row: split, client_id, row_id, language, num_tokens and a column a score, null where it has none."""
 

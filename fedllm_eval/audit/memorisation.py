@@ -7,7 +7,6 @@ Clients share one global adapter, so whoever has it and knows a handle can do th
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from math import log2
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,9 +15,14 @@ from fedllm_data.errors import MetricError
 from fedllm_eval.audit.canaries import Canary, candidate_secrets
 from fedllm_eval.audit.token_logps import continue_greedily
 from fedllm_eval.policy.chat import encode_messages
-from fedllm_eval.scoring.exposure import CHANCE_EXPOSURE_BITS, exposure, exposure_p_value, extrapolated_exposure
+from fedllm_eval.scoring.exposure import (
+    CHANCE_EXPOSURE_BITS,
+    exposure,
+    exposure_p_value,
+    extrapolated_exposure,
+    mean_exposure,
+)
 from fedllm_eval.scoring.extraction import extracted, extraction_similarity
-from fedllm_eval.scoring.intervals import mean_interval
 from fedllm_eval.scoring.proportion import wilson_interval
 
 if TYPE_CHECKING:
@@ -98,7 +102,9 @@ def audit_canaries(
         )
         if progress is not None:
             progress("canaries", position + 1, len(canaries))
-    bits = mean_interval([item["exposure_bits"] for item in items])
+    bits, ceiling = mean_exposure(
+        [item["exposure_bits"] for item in items], [item["num_candidates"] for item in items]
+    )
     share = wilson_interval(sum(item["extracted"] for item in items), len(items))
     return {
         "canaries": items,
@@ -107,7 +113,7 @@ def audit_canaries(
             "low": bits.low,
             "high": bits.high,
             "chance_bits": CHANCE_EXPOSURE_BITS,
-            "ceiling_bits": min(log2(item["num_candidates"] + 1) for item in items),
+            "ceiling_bits": ceiling,
         },
         "extraction": {
             "fraction": share.fraction,

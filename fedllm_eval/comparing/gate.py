@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedllm_data.errors import MetricError
+from fedllm_eval.scoring.rounding import difference_beyond_rounding
 
 __all__ = ["gate", "parse_margins"]
 
@@ -67,11 +68,13 @@ def gate(comparisons: Sequence[Mapping[str, Any]], margins: Mapping[str, float])
         sign = -1 if item["higher_is_better"] else 1
         low, high = sorted(sign * bound for bound in item["bounds"](confidence))
         margin, harm = margins[item["score"]], sign * item["difference"]
+        # 0.32 - 0.30 is 0.020000000000000018, and no worse than a margin of 0.02.
+        low_beyond, high_beyond = (float(difference_beyond_rounding(margin, bound)) for bound in (low, high))
         if math.isnan(low):
             outcome, words = "cannot tell", "one client has no interval"
-        elif low > margin:
+        elif low_beyond > 0:
             outcome, words = "worse", f"worse by {low:.4g} or more, beyond the margin of {margin:.4g}"
-        elif high <= margin:
+        elif high_beyond <= 0:
             outcome, words = "within", f"worse by {max(0.0, high):.4g} at most, within the margin of {margin:.4g}"
         else:
             outcome = "cannot tell"

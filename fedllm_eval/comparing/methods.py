@@ -38,9 +38,12 @@ class Scored:
 
     @property
     def is_base(self) -> bool:
-        """Whether nothing was trained: another seed would be the same policy."""
+        """Whether nothing was trained: another seed would be the same policy.
+
+        A run that trained all weights has no adapter either, but it has a configuration.
+        """
         policy = self.results.summary["policy"]
-        return "adapter_sha256" in policy and policy["adapter_sha256"] is None
+        return "adapter_sha256" in policy and policy["adapter_sha256"] is None and self.config is None
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,11 @@ class Method:
 
     label: str
     runs: tuple[Scored, ...]
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether nothing was trained."""
+        return all(run.is_base for run in self.runs)
 
     @property
     def seeds(self) -> tuple[int | None, ...]:

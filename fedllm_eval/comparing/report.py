@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fedllm_eval.comparing.methods import Method
 from fedllm_eval.comparing.page import render_page
 from fedllm_eval.comparing.scores import paired_table
+from fedllm_eval.comparing.verdicts import CLAIMS
 from fedllm_eval.running.folders import replace_folder
 from fedllm_eval.scores import SCORES
 from fedllm_eval.scoring.intervals import mean_interval
@@ -81,23 +82,27 @@ def means_of(methods: Sequence[Method], comparisons: Sequence[Mapping[str, Any]]
     return list(found.values())
 
 
-def summary_of(comparisons: Sequence[Mapping[str, Any]], baseline: str) -> str:
-    """What the whole comparison shows, in one sentence a kind of outcome."""
+def summary_of(comparisons: Sequence[Mapping[str, Any]], baseline: str, corrected: str) -> str:
+    """What the whole comparison shows, in one sentence a kind of outcome, and what it is corrected for."""
     counts = {
-        outcome: [item for item in comparisons if item["outcome"] == outcome]
-        for outcome in ("better", "worse", "undecided")
+        outcome: [item for item in comparisons if item["outcome"] == outcome] for outcome in (*CLAIMS, "undecided")
     }
     sentences = []
-    for outcome in ("better", "worse"):
+    for outcome in CLAIMS:
         if counts[outcome]:
             places = [f"{item['other']} in {item['score']} ({item['split']})" for item in counts[outcome]]
             shown = ", ".join(places[:6]) + (f" and {len(places) - 6} more" if len(places) > 6 else "")
-            sentences.append(f"Shown to be {outcome} than {baseline}: {shown}.")
+            which = outcome.removesuffix(" run")
+            what = "Shown to be" if which == outcome else "Runs that scored"
+            but = "" if which == outcome else " (other seeds are not covered)"
+            sentences.append(f"{what} {which} than {baseline}{but}: {shown}.")
     if counts["undecided"]:
         num = len(counts["undecided"])
         sentences.append(
             f"{num} of {len(comparisons)} comparisons are undecided: these clients cannot tell the methods apart."
         )
+    if corrected:
+        sentences.append(f"P-values are corrected (Holm) for {corrected}.")
     return " ".join(sentences)
 
 

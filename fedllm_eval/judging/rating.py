@@ -13,6 +13,7 @@ from fedllm_data.errors import ConfigError
 from fedllm_eval.judging.answering import answer_questions, stored_answers
 from fedllm_eval.judging.judge import Judge
 from fedllm_eval.judging.questions import Question, pick, questions_digest, read_questions
+from fedllm_eval.judging.recorded import FASTCHAT_ERROR
 from fedllm_eval.judging.request import JudgeRequest, Judgment
 from fedllm_eval.scoring.proportion import wilson
 from fedllm_eval.scoring.ratings import HIGHEST, LOWEST, MeanRating, Rating, mean_rating, parse_rating
@@ -26,7 +27,7 @@ __all__ = ["JUDGE_SWITCHES", "Item", "check_judge", "check_switches", "collect_a
 JUDGE_SWITCHES: dict[str, Any] = {"judge_max_tokens": 2048}
 """What every judged suite lets a user set of the judge; the benchmarks allow it 2,048 tokens."""
 UNIT = f"rating, {LOWEST:g} to {HIGHEST:g}"
-RULES_VERSION = 1
+RULES_VERSION = 2
 """Counted up when reading or summing up changes what a score means."""
 
 
@@ -84,9 +85,25 @@ def collect_answers(
     temperatures: Sequence[float],
     answers: str | None,
 ) -> list[tuple[str, ...]]:
-    """Return the policy's answers, or those of a file where one is given."""
+    """Return the policy's answers, or those of a file where one is given.
+
+    Raises:
+        ConfigError: if there is nobody to answer, or an answer of the file is FastChat's mark of an error.
+    """
     if answers is not None:
-        return stored_answers(str(answers), questions)
+        found = stored_answers(str(answers), questions)
+        failed = [
+            question.question_id
+            for question, turns in zip(questions, found, strict=True)
+            if any(turn.strip() == FASTCHAT_ERROR for turn in turns)
+        ]
+        if failed:
+            raise ConfigError(
+                f"{answers}: {len(failed)} of {len(questions)} questions have {FASTCHAT_ERROR} in the place of an "
+                f"answer (first: {failed[0]}), which is what FastChat writes where the model could not be reached; "
+                "have them answered again"
+            )
+        return found
     if policy is None:
         raise ConfigError("there is neither a policy to answer nor a file of answers; give one of them")
     return answer_questions(policy, questions, options, temperatures)

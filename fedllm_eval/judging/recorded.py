@@ -4,6 +4,10 @@ A record is a JSONL file, one judgment a line with the request it answers (`requ
 other judge under `record=`. MT-Bench's own files (`*_single.jsonl` of FastChat's `llm_judge`) are read as well. A
 judgment is found by the content of the request, so a record serves whoever asks the same about the same answers, and a
 request that is not in it stops the run: a score over the part that happens to be there would be another score.
+
+Where FastChat could not reach its judge it wrote `$ERROR$`, which is no judgment: it counts as one that failed, and
+another line that judges the same takes its place. A file in which an answer was judged twice (FastChat appends) is
+refused with the lines: one of the two would be chosen by accident.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,10 +20,12 @@ from fedllm_eval.judging.request import Finish, JudgeRequest, Judgment, judgment
 from fedllm_eval.judging.store import read_jsonl
 from fedllm_eval.texts import whole
 
-__all__ = ["Recorded"]
+__all__ = ["FASTCHAT_ERROR", "Recorded"]
 
 FASTCHAT_TEMPERATURE, FASTCHAT_MAX_TOKENS = 0.0, 2048
 """How FastChat asks its judges."""
+FASTCHAT_ERROR = "$ERROR$"
+"""What FastChat writes in the place of a judgment or an answer that could not be had."""
 
 
 class Recorded:
@@ -39,15 +45,28 @@ class Recorded:
         """
         self.path = Path(path)
         found: dict[str, dict[str, Judgment]] = {}
-        for number, line in enumerate(read_jsonl(self.path), start=1):
+        places: dict[tuple[str, str], int] = {}
+        judged: dict[tuple[str, ...], int] = {}
+        lines = read_jsonl(self.path)
+        for number, line in zip(_line_numbers(self.path), lines, strict=True):
             if answered_by is not None and "judgment" in line and line.get("model") != answered_by:
                 continue
-            judge, request, judgment = _read_line(line, f"{self.path}, judgment {number}")
-            known = found.setdefault(judge, {}).setdefault(request.key, judgment)
-            if known.text != judgment.text:
+            judge, request, judgment = _read_line(line, f"{self.path}, line {number}")
+            if judgment.failure is None and (item := _judged_item(line)) is not None:
+                if (first := judged.setdefault(item, number)) != number:
+                    raise ConfigError(
+                        f"{self.path}, lines {first} and {number} judge the same answer (question "
+                        f"{line.get('question_id')}, turn {line.get('turn')}, model {line.get('model')!r}); keep one"
+                    )
+            known = found.setdefault(judge, {}).get(request.key)
+            if known is None or (known.failure is not None and judgment.failure is None):
+                found[judge][request.key] = judgment
+                places[judge, request.key] = number
+            elif judgment.failure is None and known.text != judgment.text:
                 raise ConfigError(
-                    f"{self.path}: judge {judge!r} answered one request in two ways; keep one of them (for FastChat's "
-                    "files, name the model whose answers were judged: answered_by)"
+                    f"{self.path}, lines {places[judge, request.key]} and {number}: judge {judge!r} answered one "
+                    "request in two ways; keep one of them (for FastChat's files, name the model whose answers were "
+                    "judged: answered_by)"
                 )
         if model is None and len(found) > 1:
             raise ConfigError(f"{self.path} holds judgments of {', '.join(sorted(found))}; name one as model")
@@ -110,10 +129,25 @@ def _read_fastchat(line: dict[str, Any], where: str) -> tuple[str, JudgeRequest,
             max_tokens=FASTCHAT_MAX_TOKENS,
             prompt=prompt.version,
         )
-        return str(judge), request, Judgment(text=whole(str(line["judgment"])), model=str(judge))
+        text = whole(str(line["judgment"]))
+        failure = f"FastChat could not reach the judge ({FASTCHAT_ERROR})" if text.strip() == FASTCHAT_ERROR else None
+        return str(judge), request, Judgment(text="" if failure else text, model=str(judge), failure=failure)
     except (KeyError, TypeError, ValueError, OSError) as error:
         known = ", ".join(_fastchat_names())
         raise ConfigError(f"{where}: no judgment under one of FastChat's prompts {known}; drop the line") from error
+
+
+def _judged_item(line: dict[str, Any]) -> tuple[str, ...] | None:
+    """Which answer a line of FastChat's judges, under which prompt; None where the line does not say."""
+    if "judgment" not in line or not {"question_id", "turn", "model"} <= line.keys():
+        return None
+    return tuple(str(line[name]) for name in ("judge", "question_id", "turn", "model"))
+
+
+def _line_numbers(path: Path) -> list[int]:
+    """The numbers of the lines that hold something, as an editor counts them."""
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    return [number for number, line in enumerate(lines, start=1) if line.strip()]
 
 
 def _fastchat_names() -> Iterable[str]:

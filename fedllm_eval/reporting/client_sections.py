@@ -17,8 +17,18 @@ from fedllm_eval.reporting.section import (
     number,
     signed,
 )
+from fedllm_eval.scores import SCORES
+from fedllm_eval.scoring.rounding import difference_beyond_rounding
+from fedllm_eval.scoring.spread import num_worst
 
-__all__ = ["gains_section", "languages_section", "scores_section", "spread_section", "transfer_section"]
+__all__ = [
+    "gains_section",
+    "languages_section",
+    "scores_section",
+    "spread_section",
+    "transfer_section",
+    "worst_served_section",
+]
 
 
 def scores_section(summary: Mapping[str, Any]) -> Section | None:
@@ -75,7 +85,9 @@ def spread_section(summary: Mapping[str, Any]) -> Section | None:
                 score = splits.get(split, {}).get("scores", {}).get(name)
                 if score is None:
                     continue
-                values = [score[key] for key in ("worst_decile", "worst", "best", "std", "jain", "gini")]
+                num = num_worst(score["num_clients"])
+                decile = (number(score["worst_decile"]), f"{num:,} client{'s' * (num != 1)}")
+                values = [score[key] for key in ("worst", "best", "std", "jain", "gini")]
                 pooled = (
                     number(score["weighted_mean"]),
                     interval(score["weighted_ci_low"], score["weighted_ci_high"]),
@@ -84,6 +96,7 @@ def spread_section(summary: Mapping[str, Any]) -> Section | None:
                     (
                         (f"{name} {arrow(score)}", split),
                         (name_of(label, summary), fewer_clients(score, part["scores"][name])),
+                        decile,
                         *((number(value), "") for value in values),
                         pooled,
                     )
@@ -99,11 +112,47 @@ def spread_section(summary: Mapping[str, Any]) -> Section | None:
     )
 
 
+def worst_served_section(summary: Mapping[str, Any]) -> Section | None:
+    """Return the ten clients of every split that are served worst, by name."""
+    rows, notes = [], []
+    for item in summary.get("worst_served", []):
+        where = f"{name_of(item['policy'], summary)}, {item['split']}"
+        for client in item["clients"]:
+            before, now = client["before"], client["now"]
+            change = "" if before is None else _change(before, now, SCORES[item["score"]].rounding)
+            rows.append(
+                (
+                    (client["client_id"], f"{where}: {item['score']} {arrow(item)}"),
+                    (", ".join(client["languages"] or []) or "–", ""),
+                    (f"{client['num_rows']:,}", ""),
+                    ("–" if before is None else number(before), ""),
+                    (number(now), change),
+                )
+            )
+        num = item["num_in_worst_decile"]
+        notes.append(
+            f"{where}: the worst tenth of {item['num_clients']:,} clients is "
+            + (f"one person, {item['clients'][0]['client_id']}." if num == 1 else f"the {num:,} worst.")
+        )
+        if tied := item["num_tied_beyond"]:
+            notes.append(f"{where}: {tied:,} more client{'s' * (tied != 1)} with the score of the last one listed.")
+    return Section(
+        "worst",
+        "Who is served worst",
+        "The ten clients with the worst scores, the worst first; of equal scores those of more rows. Before: the "
+        "base, where it was scored as well. A score of few rows is mostly chance.",
+        ("client", "language", "rows", "before", "now"),
+        tuple(rows),
+        num_text=2,
+        notes=tuple(notes),
+    )
+
+
 def gains_section(summary: Mapping[str, Any]) -> Section | None:
     """Return what each client gains."""
     rows = []
     for item in summary.get("gains", []):
-        p_value = item["p_value"]
+        p_value = item["p_holm"]
         rows.append(
             (
                 (f"{item['score']}", f"{item['split']}, {item['unit']}"),
@@ -113,7 +162,7 @@ def gains_section(summary: Mapping[str, Any]) -> Section | None:
                 ("n/a" if p_value is None else f"{p_value:.2g}", ""),
                 (f"{item['better_off']:.0%}", interval(item["better_off_ci_low"], item["better_off_ci_high"])),
                 (f"{item['worse_off']:.0%}", ""),
-                (signed(item["worst_decile_gain"]), ""),
+                (signed(item["worst_decile_gain"]), "one client" if num_worst(item["num_clients"]) == 1 else ""),
                 (f"{item['num_clients']:,}", ""),
             )
         )
@@ -127,8 +176,10 @@ def gains_section(summary: Mapping[str, Any]) -> Section | None:
         "gains",
         "What each client gains",
         "Positive where the policy serves a client better than what it is set against, whichever direction of the "
-        "score is better; against pooled training that is the gap. Better off: share of clients with a positive gain.",
-        ("score", "policy", "against", "gain, 95 %", "p", "better off", "worse off", "worst decile", "clients"),
+        "score is better; against pooled training that is the gap. Better off: share of clients with a positive gain; "
+        "a difference that is rounding is none. p is corrected (Holm) over all rows of this table; intervals are 95 % "
+        "each and say what other clients would show, not what another seed of training would.",
+        ("score", "policy", "against", "gain, 95 %", "p (Holm)", "better off", "worse off", "worst decile", "clients"),
         tuple(rows),
         num_text=3,
         notes=tuple(recovered),
@@ -185,6 +236,11 @@ def transfer_section(summary: Mapping[str, Any]) -> Section | None:
         num_text=2,
         notes=tuple(notes),
     )
+
+
+def _change(before: float, now: float, rounding: float) -> str:
+    difference = float(difference_beyond_rounding(before, now, rounding))
+    return f"{difference:+.4f}" if difference else "same"
 
 
 def _beside(words: str) -> str:

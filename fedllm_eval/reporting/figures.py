@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedllm_eval.reporting.section import by_label, fewer_clients, name_of
+from fedllm_eval.running.worst_served import HEADLINES
 
 if TYPE_CHECKING:
     from fedllm_eval.results import Results
@@ -18,7 +19,6 @@ Array = npt.NDArray[np.float64]
 WIDTH, ROW, CURVE_HEIGHT = 620.0, 34.0, 130.0
 NUM_TICKS = 5
 MAX_POINTS = 160
-HEADLINES = ("heldout_loss", "implicit_reward_accuracy", "ranking_accuracy_per_token")
 
 
 def score_figures(results: "Results") -> list[dict[str, Any]]:

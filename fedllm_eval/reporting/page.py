@@ -11,7 +11,7 @@ from jinja2 import ChoiceLoader, PackageLoader
 
 from fedllm_data.reporting.page import page_environment
 from fedllm_eval.reporting.figures import gain_figures, score_figures
-from fedllm_eval.reporting.section import name_of, number
+from fedllm_eval.reporting.section import all_notes, name_of, number, worst_tenth
 from fedllm_eval.reporting.sections import sections
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["finding", "render_page"]
 
+ALPHA = 0.05
 FLAT_SETTINGS = ("dataset", "settings", "interval", "versions")
 
 
@@ -27,12 +28,6 @@ def render_page(results: "Results") -> str:
     environment = page_environment()
     environment.loader = ChoiceLoader([PackageLoader("fedllm_eval", "reporting"), environment.loader])  # type: ignore[list-item]
     summary = results.summary
-    notes = [(split, note) for split, part in summary["splits"].items() for note in part["notes"]]
-    for label, other in summary.get("policies", {}).items():
-        of_other = ((split, note) for split, part in other["splits"].items() for note in part["notes"])
-        notes += [
-            (f"{name_of(label, summary)}, {split}", note) for split, note in of_other if (split, note) not in notes
-        ]
     return environment.get_template("results_page.html.jinja").render(
         summary=summary,
         title=Path(summary["policy"]["name"]).name,
@@ -42,7 +37,7 @@ def render_page(results: "Results") -> str:
         score_figures=score_figures(results),
         gain_figures=gain_figures(results),
         sections=sections(summary),
-        notes=notes,
+        notes=all_notes(summary),
         settings=_settings(summary),
     )
 
@@ -64,7 +59,7 @@ def finding(summary: Mapping[str, Any]) -> str:
     )
     sentences = [
         f"On {score['num_clients']:,} {split} clients {name} is {number(score['mean'])} {score['unit']}{within}; "
-        f"{number(score['worst_decile'])} for the worst tenth."
+        f"{number(score['worst_decile'])} for the {worst_tenth(score['num_clients'])}."
     ]
     told = set()
     for item in summary.get("gains", []):
@@ -74,7 +69,7 @@ def finding(summary: Mapping[str, Any]) -> str:
         told.add(pair)
         ours, theirs = (name_of(label, summary) for label in pair)
         low, high = item["ci_low"], item["ci_high"]
-        shown = low is not None and (low > 0 or high < 0)
+        shown = low is not None and (low > 0 or high < 0) and item["p_holm"] is not None and item["p_holm"] < ALPHA
         which = "better" if item["gain"] > 0 else "worse"
         sentences.append(
             f"In {item['score']}, {ours}: {which} than {theirs} by {number(abs(item['gain']))} on average, and for "

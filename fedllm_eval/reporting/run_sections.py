@@ -7,8 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedllm_eval.reporting.section import ORDER, Cell, Section, arrow, interval, name_of, number, signed
+from fedllm_eval.scoring.length_controlled import DISTANCE
 
 __all__ = ["audit_section", "changes_section", "cost_section", "suites_section"]
+
+LENGTH_CONTROLLED = "pairwise/length_controlled_win_rate"
+"""A number that looks like one of a leaderboard and is another."""
 
 
 def suites_section(summary: Mapping[str, Any]) -> Section | None:
@@ -18,6 +22,8 @@ def suites_section(summary: Mapping[str, Any]) -> Section | None:
     labels = [label for label in ORDER if any(label in by_policy for by_policy in suites.values())]
     for name, by_policy in suites.items():
         listed = [score["name"] for record in by_policy.values() for score in record["scores"]]
+        if LENGTH_CONTROLLED in listed:
+            notes.append(f"{LENGTH_CONTROLLED} is {DISTANCE}.")
         for score_name in dict.fromkeys(listed):
             found = {
                 label: score
@@ -164,4 +170,6 @@ def audit_section(summary: Mapping[str, Any]) -> Section | None:
 
 
 def _bound(unit: str, bound: Mapping[str, Any]) -> str:
-    return f"{unit}: " + ("no bound" if bound["epsilon"] is None else f"{bound['epsilon']:.2f}")
+    if bound["epsilon"] is None:
+        return f"{unit}: no bound"
+    return f"{unit}: {bound['epsilon']:.2f}, of {bound['largest_epsilon']:.2f} that so many units could show"

@@ -7,11 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fedllm_eval.scoring.spread import num_worst
+
 __all__ = [
     "NAMES",
     "ORDER",
     "Cell",
     "Section",
+    "all_notes",
     "arrow",
     "by_label",
     "fewer_clients",
@@ -19,6 +22,7 @@ __all__ = [
     "name_of",
     "number",
     "signed",
+    "worst_tenth",
 ]
 
 
@@ -88,9 +92,30 @@ def fewer_clients(score: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     return "" if score["num_clients"] == own["num_clients"] else f"{score['num_clients']:,} clients"
 
 
+def all_notes(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what to know before trusting the numbers: (split, or policy and split; a note), none of them twice."""
+    notes = [(split, note) for split, part in summary["splits"].items() for note in part["notes"]]
+    for label, other in summary.get("policies", {}).items():
+        of_other = ((split, note) for split, part in other["splits"].items() for note in part["notes"])
+        notes += [
+            (f"{name_of(label, summary)}, {split}", note) for split, note in of_other if (split, note) not in notes
+        ]
+    return notes
+
+
 def arrow(score: Mapping[str, Any]) -> str:
     """Return which way is better; nothing where neither is."""
     return "" if score["higher_is_better"] is None else "↑" if score["higher_is_better"] else "↓"
+
+
+def worst_tenth(num_clients: int) -> str:
+    """Return what the worst decile is in words: below twenty clients it is one person.
+
+    >>> worst_tenth(266), worst_tenth(19)
+    ('worst tenth (26 clients)', 'one client served worst')
+    """
+    num = num_worst(num_clients)
+    return "one client served worst" if num == 1 else f"worst tenth ({num:,} clients)"
 
 
 def signed(value: float | None) -> str:

@@ -18,6 +18,7 @@ from fedllm_eval.results import Results
 from fedllm_eval.running.gains import client_gains
 from fedllm_eval.scores import SCORES
 from fedllm_eval.scoring.collaboration import recovered_fraction
+from fedllm_eval.scoring.comparisons import holm
 from fedllm_eval.scoring.intervals import mean_interval
 from fedllm_eval.scoring.transfer import transfer_matrix
 
@@ -114,9 +115,9 @@ def gain_records(policies: Mapping[str, Results], *, seed: int = 0) -> list[dict
         seed: of the sign flips.
 
     Returns:
-        One item a pair, split and score: `policy`, `against`, `split`, `score`, `unit`, `higher_is_better` and what
-        `gains.client_gains` gives (`gain` with interval, p-value, shares, `by_client`). Under `alone`, where
-        `centralised` is there as well, also `recovered_fraction`.
+        One item a pair, split and score: `policy`, `against`, `split`, `score`, `unit`, `higher_is_better`, what
+        `gains.client_gains` gives (`gain` with interval, p-value, shares, `by_client`), and `p_holm`, corrected over
+        all items. Under `alone`, where `centralised` is there as well, also `recovered_fraction`.
 
     Raises:
         MetricError: if two policies were not scored alike.
@@ -143,6 +144,9 @@ def gain_records(policies: Mapping[str, Results], *, seed: int = 0) -> list[dict
                 if theirs == "alone" and "centralised" in policies:
                     item["recovered_fraction"] = _recovered(own, other, policies["centralised"], name, split)
                 found.append(item)
+    p_values = [math.nan if item["p_value"] is None else item["p_value"] for item in found]
+    for item, p_holm in zip(found, holm(p_values), strict=True):
+        item["p_holm"] = None if math.isnan(p_holm) else p_holm
     return found
 
 
@@ -183,7 +187,10 @@ def transfer_records(rows: Mapping[str, pa.Table]) -> list[dict[str, Any]]:
                     tested.append(of)
             if not values:
                 continue
-            matrix = transfer_matrix(values, trained, tested, higher_is_better=SCORES[name].higher_is_better)
+            about = SCORES[name]
+            matrix = transfer_matrix(
+                values, trained, tested, higher_is_better=about.higher_is_better, rounding=about.rounding
+            )
             found.append(
                 {
                     "split": split,

@@ -41,8 +41,9 @@ def client_gains(
     Returns:
         JSON-ready: `score`, `split`, `unit`, `higher_is_better`, and under `against` for each baseline the mean
         `gain` with `ci_low`, `ci_high` and `p_value`, `better_off` with its interval, `worse_off`,
-        `worst_decile_gain`, `num_clients` (those with a score on both sides) and `by_client`. With both alone and
-        centralised also `recovered_fraction`, over the clients that all three have. Undefined numbers are None.
+        `num_unmoved` (clients without a difference beyond rounding), `worst_decile_gain`, `num_clients` (those with a
+        score on both sides) and `by_client`. With both alone and centralised also `recovered_fraction`, over the
+        clients that all three have. Undefined numbers are None.
 
     Raises:
         MetricError: if no baseline is given, the policies were scored on different data, or a baseline shares no
@@ -74,6 +75,7 @@ def client_gains(
             [own[client_id] for client_id in shared],
             [baseline[client_id] for client_id in shared],
             higher_is_better=about.higher_is_better,
+            rounding=about.rounding,
             seed=seed,
         )
         against[name] = _record(gain, shared)
@@ -105,6 +107,7 @@ def _record(gain: Gain, client_ids: list[str]) -> dict[str, Any]:
         "better_off_ci_low": gain.better_off.low,
         "better_off_ci_high": gain.better_off.high,
         "worse_off": gain.worse_off.fraction,
+        "num_unmoved": int((gain.gain_K == 0).sum()),
         "worst_decile_gain": gain.worst_decile_gain,
         "num_clients": len(client_ids),
         "by_client": dict(zip(client_ids, gain.gain_K.tolist(), strict=True)),

@@ -23,7 +23,7 @@ from fedllm_eval.texts import json_text
 
 __all__ = ["Part", "Parts", "file_digest"]
 
-VERSION = 1
+VERSION = 2
 """Counted up when a change of code moves what a part holds."""
 
 

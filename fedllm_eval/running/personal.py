@@ -4,6 +4,10 @@ A run of such a method holds `personal/clients.json`, from client ids to folders
 models, where all weights were trained). A client of the split is scored with its own adapter on its own rows; one that
 has none (it came too late, or was left out) with the run's global adapter, or it is left out, and a note says how many
 there are.
+
+Equal adapters give equal scores, to the last digit: clients whose folders hold the same content are scored together,
+and a client whose adapter is the global one, or still what the run started from, takes the scores of that policy where
+they are known. Who still has what the run started from never trained, and a note names them.
 """
 
 import json
@@ -18,10 +22,12 @@ import pyarrow.compute as pc
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
 from fedllm_eval.per_client import Progress, evaluate_policy, sample_positions
+from fedllm_eval.policy.adapter_content import adapter_content
 from fedllm_eval.policy.policies import Policy, load_policy
+from fedllm_eval.running.participation import first_ten, is_private_run
 from fedllm_eval.scores import ClientScores, warnings_about
 
-__all__ = ["Others", "evaluate_personal", "personal_folders"]
+__all__ = ["Others", "evaluate_personal", "personal_folders", "policy_content"]
 
 Others = ClientScores | Literal["score", "leave out"]
 """What becomes of clients without an adapter of their own."""
@@ -58,6 +64,7 @@ def evaluate_personal(
     *,
     reference: Policy | None = None,
     others: Others = "score",
+    known: Mapping[str, ClientScores] | None = None,
     max_clients: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -73,19 +80,22 @@ def evaluate_personal(
         others: what becomes of clients without an adapter of their own: their scores under the global policy, given
             as they were made with the same settings (so that they neither gain nor lose a last digit) or to be made;
             or they are left out.
+        known: content of a policy (`policy_content`) -> its scores on this split with the same settings, such as those
+            of the global policy and of the base.
         max_clients: score at most so many clients: the same ones that `evaluate_policy` would.
         seed: of the samples.
         progress: told (what is scored, clients done, clients in all) after every client.
         options: further ones of `evaluate_policy`.
 
     Returns:
-        The per-client table; `policy.personal` counts the adapters that were used.
+        The per-client table; `policy.personal` counts the adapters that were used, and `never_trained` names the
+        clients whose adapter is still the start's.
 
     Raises:
         ConfigError: if no client of the split has an adapter.
     """
-    known = list(clients)
-    chosen = [known[position] for position in sample_positions(known, max_clients, seed, "clients")]
+    all_ids = list(clients)
+    chosen = [all_ids[position] for position in sample_positions(all_ids, max_clients, seed, "clients")]
     own = [client_id for client_id in chosen if client_id in folders]
     if not own:
         raise ConfigError(
@@ -94,25 +104,29 @@ def evaluate_personal(
     num_sampled = len(chosen)
     if others == "leave out":
         chosen = own
-    parts = []
-    for position, client_id in enumerate(chosen):
+    contents = {client_id: adapter_content(folders[client_id]) for client_id in own}
+    # Content -> clients that it was scored on before.
+    scored_on = {content: set(scores.table["client_id"].to_pylist()) for content, scores in (known or {}).items()}
+    groups: dict[str | None, list[str]] = {}
+    made: dict[str, ClientScores] = {}
+    for client_id in chosen:
+        content = contents.get(client_id)
         if client_id not in folders and isinstance(others, ClientScores):
-            parts.append(_of_client(others, client_id))
-            continue
-        folder, name = folders.get(client_id), f"{policy.name}: {client_id}"
-        whole = folder is not None and not (folder / "adapter_config.json").is_file()
-        if folder is None:
-            scored = policy
-        elif whole:  # full fine-tuning: a model of its own, which is gone after its turn
-            scored = replace(load_policy(folder), name=name)
+            made[client_id] = _of_client(others, client_id)
+        elif known is not None and content is not None and client_id in scored_on.get(content, ()):
+            made[client_id] = _of_client(known[content], client_id)
         else:
-            scored = replace(policy, name=name, adapter=folder)
-            policy.backbone.load_adapter(folder)
-        parts.append(evaluate_policy(scored, clients.select([client_id]), reference=reference, seed=seed, **options))
-        if folder is not None and not whole:
-            policy.backbone.unload_adapter(folder)
+            key = None if client_id not in folders else content or f"client {client_id}"
+            groups.setdefault(key, []).append(client_id)
+    for key, members in groups.items():
+        folder = None if key is None else folders[members[0]]
+        name = policy.name if folder is None else f"{policy.name}: {members[0]}"
+        together = clients.select(members)
+        scores = _score_group(policy, folder, name, together, reference=reference, seed=seed, **options)
+        made |= {client_id: _of_client(scores, client_id) for client_id in members}
         if progress is not None:
-            progress("personal adapters", position + 1, len(chosen))
+            progress("personal adapters", len(made), len(chosen))
+    parts = [made[client_id] for client_id in chosen]
     table = pa.concat_tables([part.table for part in parts])
     notes = []
     if others == "leave out" and len(own) < num_sampled:
@@ -120,8 +134,17 @@ def evaluate_personal(
     elif len(own) < len(chosen):
         without = len(chosen) - len(own)
         notes.append(f"{without} of {len(chosen)} clients have no adapter of their own: scored with the global one")
-    if num_sampled < len(known):
-        notes.append(f"{num_sampled} of {len(known)} clients were sampled (seed {seed})")
+    start = adapter_content(policy.location.start_adapter if policy.location else None)
+    never_trained = tuple(client_id for client_id in own if contents[client_id] == start)
+    if policy.location is not None and is_private_run(policy.location.folder):
+        never_trained = ()  # who took part is not covered by the guarantee
+    if never_trained:
+        notes.append(
+            f"{len(never_trained)} of {len(chosen)} clients never trained, their own adapter is still what the run "
+            f"started from: {first_ten(never_trained)}"
+        )
+    if num_sampled < len(all_ids):
+        notes.append(f"{num_sampled} of {len(all_ids)} clients were sampled (seed {seed})")
     rows = [part.rows for part in parts if part.rows is not None]
     first = next(part for part, client_id in zip(parts, chosen, strict=True) if client_id in folders)
     return replace(
@@ -129,10 +152,33 @@ def evaluate_personal(
         table=table,
         rows=pa.concat_tables(rows) if len(rows) == len(parts) else None,
         policy={**policy.describe(), "personal": len(own)},
-        dataset={**first.dataset, "num_clients": len(known), "num_rows": clients.rows.num_rows},
+        dataset={**first.dataset, "num_clients": len(all_ids), "num_rows": clients.rows.num_rows},
         settings={**first.settings, "max_clients": max_clients},
         notes=(*notes, *warnings_about(table)),
+        never_trained=never_trained,
     )
+
+
+def policy_content(policy: Policy) -> str | None:
+    """Return a digest of what a policy is on its base: `adapter_content` of its adapter, or of its whole model."""
+    location = policy.location
+    whole = location.model if location is not None and location.kind == "run" else None
+    return adapter_content(policy.adapter if whole is None else whole)
+
+
+def _score_group(
+    policy: Policy, folder: Path | None, name: str, clients: ClientDataset, **options: Any
+) -> ClientScores:
+    """Score clients that share one adapter (or, without a folder, have none), and forget the adapter again."""
+    if folder is None:
+        return evaluate_policy(policy, clients, **options)
+    if not (folder / "adapter_config.json").is_file():
+        # Full fine-tuning: a model of its own, which is gone after its turn.
+        return evaluate_policy(replace(load_policy(folder), name=name), clients, **options)
+    policy.backbone.load_adapter(folder)
+    scores = evaluate_policy(replace(policy, name=name, adapter=folder), clients, **options)
+    policy.backbone.unload_adapter(folder)
+    return scores
 
 
 def _of_client(scores: ClientScores, client_id: str) -> ClientScores:

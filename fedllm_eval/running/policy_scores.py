@@ -24,7 +24,7 @@ from fedllm_eval.scores import ClientScores
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
 
-__all__ = ["Scored", "identity", "of_run", "score_on_splits"]
+__all__ = ["Earlier", "Scored", "identity", "of_run", "score_on_splits"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,13 +44,23 @@ class Scored:
     """Whether clients without an adapter of their own are left out; else the global policy stands in."""
 
 
+@dataclass(frozen=True)
+class Earlier:
+    """Scores of a policy that others of the same evaluation may turn out to equal."""
+
+    content: str | None
+    """Of the policy, as `personal.policy_content` gives it."""
+    scores: Sequence[ClientScores]
+    """One item a split."""
+
+
 def score_on_splits(
     scored: Scored,
     all_clients: Sequence[ClientDataset],
     parts: Parts,
     *,
     reference: "Policy | None",
-    stand_ins: Sequence[ClientScores] = (),
+    earlier: Sequence[Earlier] = (),
     progress: Progress | None = None,
     **options: Any,
 ) -> list[ClientScores]:
@@ -61,7 +71,8 @@ def score_on_splits(
         all_clients: the splits.
         parts: where finished splits are kept.
         reference: as in `evaluate_policy`.
-        stand_ins: scores of the global policy with the same settings, for clients without an adapter of their own.
+        earlier: what was scored before with the same settings, the global policy first: it stands in for clients
+            without an adapter of their own, and an adapter that equals one of these takes its scores.
         progress: told (policy and split, sequences done, sequences in all).
         options: further ones of `evaluate_policy`.
 
@@ -85,8 +96,8 @@ def score_on_splits(
         }
         known = None not in (key["policy"], clients.revision) and (reference is None or key["reference"] is not None)
         told = _told(progress, scored.label, clients.split)
-        stand_in = next((each for each in stand_ins if each.split == clients.split), None)
-        make = partial(_score, scored, clients, reference, stand_in, told, options)
+        of_split = [(one.content, scores) for one in earlier for scores in one.scores if scores.split == clients.split]
+        make = partial(_score, scored, clients, reference, of_split, told, options)
         found.append(_from_part(parts.get(f"scores {scored.label} {clients.split}", key if known else None, make)))
     if not found and scored.label == "personal":
         # Nobody asked for these in particular, and a small sample of clients may have none.
@@ -137,13 +148,14 @@ def _score(
     scored: Scored,
     clients: ClientDataset,
     reference: "Policy | None",
-    stand_in: ClientScores | None,
+    earlier: Sequence[tuple[str | None, ClientScores]],
     progress: Progress | None,
     options: Mapping[str, Any],
 ) -> Part:
     settings: dict[str, Any] = {"reference": reference, "progress": progress, **options}
     if scored.personal:
-        others: Others = "leave out" if scored.own_only else stand_in or "score"
+        others: Others = "leave out" if scored.own_only else earlier[0][1] if earlier else "score"
+        settings["known"] = {content: scores for content, scores in reversed(earlier) if content is not None}
         return _to_part(evaluate_personal(scored.policy, scored.personal, clients, others=others, **settings))
     return _to_part(evaluate_policy(scored.policy, clients, **settings))
 
@@ -179,7 +191,8 @@ _FIELDS = ("task", "split", "policy", "reference", "dataset", "settings")
 
 
 def _to_part(scores: ClientScores) -> Part:
-    record = {name: getattr(scores, name) for name in _FIELDS} | {"notes": list(scores.notes)}
+    record = {name: getattr(scores, name) for name in _FIELDS}
+    record |= {"notes": list(scores.notes), "never_trained": list(scores.never_trained)}
     tables: dict[str, pa.Table] = {"clients": scores.table}
     if scores.rows is not None:
         tables["rows"] = scores.rows
@@ -190,6 +203,7 @@ def _from_part(part: Part) -> ClientScores:
     return ClientScores(
         **{name: part.record[name] for name in _FIELDS},
         notes=tuple(part.record["notes"]),
+        never_trained=tuple(part.record["never_trained"]),
         table=part.tables["clients"],
         rows=part.tables.get("rows"),
     )

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from fedllm_data.errors import MetricError
 from fedllm_eval.scoring.intervals import PairedDifference, paired_difference
 from fedllm_eval.scoring.proportion import Proportion, wilson_interval
+from fedllm_eval.scoring.rounding import difference_beyond_rounding
 from fedllm_eval.scoring.spread import worst_decile
 
 __all__ = ["Gain", "collaboration_gain", "recovered_fraction"]
@@ -30,7 +31,7 @@ class Gain:
     better_off: Proportion
     """Share of clients that gain."""
     worse_off: Proportion
-    """Share of clients that lose; the rest see no difference."""
+    """Share of clients that lose; the rest see no difference, or one that is rounding."""
     worst_decile_gain: float
     """Mean gain of the tenth of clients that gain least."""
     gain_K: Array
@@ -38,7 +39,12 @@ class Gain:
 
 
 def collaboration_gain(
-    policy_K: npt.ArrayLike, baseline_K: npt.ArrayLike, *, higher_is_better: bool, seed: int = 0
+    policy_K: npt.ArrayLike,
+    baseline_K: npt.ArrayLike,
+    *,
+    higher_is_better: bool,
+    rounding: float = 0.0,
+    seed: int = 0,
 ) -> Gain:
     """Return what the clients gain by a policy over a baseline: the base model, training alone, or pooled training.
 
@@ -47,10 +53,11 @@ def collaboration_gain(
         baseline_K: (K,) scores of the same clients under the baseline. For training alone that is each client's score
             under its own adapter.
         higher_is_better: False for losses.
+        rounding: an absolute difference that is none, as in `rounding.difference_beyond_rounding`.
         seed: of the bootstrap and the sign flips.
 
     Returns:
-        Gains in the unit of the score: 0 where both are alike.
+        Gains in the unit of the score: 0 where both are alike, or differ by rounding alone.
 
     Raises:
         MetricError: if there are no clients, lengths differ, or a score is not finite.
@@ -61,8 +68,8 @@ def collaboration_gain(
     """
     policy, baseline = np.asarray(policy_K, dtype=np.float64), np.asarray(baseline_K, dtype=np.float64)
     sign = 1.0 if higher_is_better else -1.0
-    difference = paired_difference(sign * baseline, sign * policy, seed=seed)
-    gain_K: Array = sign * (policy - baseline)
+    difference = paired_difference(sign * baseline, sign * policy, seed=seed, rounding=rounding)
+    gain_K = difference_beyond_rounding(sign * baseline, sign * policy, rounding)
     return Gain(
         gain=difference,
         better_off=wilson_interval(int((gain_K > 0).sum()), gain_K.size),
@@ -82,7 +89,8 @@ def recovered_fraction(policy: float, alone: float, centralised: float) -> float
 
     Returns:
         1 when the policy equals pooled training, 0 when it equals training alone; below 0 and above 1 are possible.
-        The same for losses and for accuracies. NaN where pooling changes nothing: there is no gap to close.
+        The same for losses and for accuracies. NaN where pooling changes nothing beyond rounding: there is no gap to
+        close.
 
     Raises:
         MetricError: if a score is not finite.
@@ -92,5 +100,5 @@ def recovered_fraction(policy: float, alone: float, centralised: float) -> float
     """
     if not np.isfinite([policy, alone, centralised]).all():
         raise MetricError(f"scores are {policy}, {alone}, {centralised}; give finite means")
-    gap = centralised - alone
+    gap = float(difference_beyond_rounding(alone, centralised))
     return float("nan") if gap == 0 else (policy - alone) / gap

@@ -1,56 +1,85 @@
-"""Differences between two methods: over clients and rows (two levels), over seeds, and corrected for many methods.
+"""Differences between two methods: over clients and rows (two levels), over seeds, and corrected for many tests.
 
 Symbols: K clients, N rows, S and T seeds of the two methods. Two things make a difference uncertain that a mean over
-clients does not show: other clients would have come, and another seed would have trained another adapter. Their
-variances are added (each holds the interaction of the two, so the sum errs on the safe side), and Student's quantiles
-take Satterthwaite's degrees of freedom. Two levels (clients resampled, then rows within each): Davison & Hinkley 1997,
-section 3.8; rows counted twice make it a little wider than it need be where clients have few.
+clients does not show: other clients would have come, and another seed would have trained another adapter. Each is a
+`Source` of error with its own degrees of freedom, and the interval is difference -+ sqrt(sum t_i^2 e_i^2), Student's
+quantile t_i of each source by itself (Banerjee 1960): under normal errors it covers at least what it says, whatever
+the sources' sizes, where Satterthwaite's degrees of freedom do not (two seeds each: 88 %), because two or three seeds
+estimate them badly. It is wide with two seeds, as it must be: t with one degree of freedom is 12.7. The variances over
+clients and over seeds both hold the interaction of the two, so their sum errs on the safe side.
 
-Holm's correction (1979) keeps the chance of any false claim among several methods at the stated level.
+A trained method of one seed shows no spread between seeds. Beside one of several it is taken to vary as that one does,
+but nothing shows that it does, so such an interval does not claim to cover other seeds.
+
+Two levels (clients resampled, then rows within each): Davison & Hinkley 1997, section 3.8; rows counted twice make it
+a little wider than it need be where clients have few. Holm's correction (1979) keeps the chance of any false claim
+among all tests at the stated level.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import optimize, stats
 
 from fedllm_data.errors import MetricError
 from fedllm_data.heterogeneity import null
-from fedllm_eval.scoring.intervals import sign_flip_p
+from fedllm_eval.scoring.intervals import NUM_SIGN_PATTERNS, sign_flip_p
+from fedllm_eval.scoring.rounding import difference_beyond_rounding
+from fedllm_eval.scoring.scale import power_of_two
 
-__all__ = ["MethodDifference", "holm", "method_difference", "two_level_std_error"]
+__all__ = ["MethodDifference", "Source", "holm", "method_difference", "two_level_std_error"]
 
 Array = npt.NDArray[np.float64]
-CHUNK = 1_000_000
+SMALLEST_LOG_P = -300.0
+"""Below 1e-130 a p-value is as good as 0, and Student's quantiles with one degree of freedom are still numbers."""
 
 
 @dataclass(frozen=True)
+class Source:
+    """One thing that makes a difference uncertain."""
+
+    std_error: float
+    """Of the difference by this alone; NaN where one client is all there is."""
+    num_degrees: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class MethodDifference:
     """Mean over clients and seeds of b - a, and how far off it may be."""
 
     difference: float
-    std_error: float
-    """NaN for one client."""
-    num_degrees: float
+    sources: tuple[Source, ...]
+    """Clients first, then the seeds of each trained method, or of both together where they are paired."""
     low: float
     high: float
     p_value: float
-    """Two-sided. Sign flips of clients for one seed each, Student's t beyond; NaN for one client."""
-    minimum_detectable: float
-    """The true difference that four in five such comparisons would show; NaN for one client."""
+    """Two-sided. Sign flips of clients for one seed each, else where the interval ends at 0; NaN for one client."""
+    by_sign_flips: bool
+    """Whether `p_value` is of sign flips, which K clients cannot bring below 2^(1-K)."""
     higher_fraction: float
     lower_fraction: float
+    """Shares of clients; a difference that is rounding is neither higher nor lower."""
     num_clients: int
     num_seeds: tuple[int, int]
     covers_seeds: bool
-    """Whether the interval holds for other seeds of the same methods, too."""
+    """Whether the interval holds for other seeds of the same methods, too: every trained one has several."""
+
+    @property
+    def std_error(self) -> float:
+        """NaN for one client."""
+        return math.hypot(*(source.std_error for source in self.sources))
 
     def bounds(self, confidence: float) -> tuple[float, float]:
         """Return the two-sided interval of another confidence."""
-        half = self.std_error * float(stats.t.ppf((1 + confidence) / 2, self.num_degrees))
+        half = _half_width(self.sources, (1 - confidence) / 2)
         return self.difference - half, self.difference + half
+
+    def detectable(self, confidence: float = 0.95, power: float = 0.8) -> float:
+        """Return the true difference that four in five such comparisons would show; NaN for one client."""
+        return _half_width(self.sources, (1 - confidence) / 2) + _half_width(self.sources, 1 - power)
 
 
 def method_difference(
@@ -61,8 +90,9 @@ def method_difference(
     a_fixed: bool = False,
     b_fixed: bool = False,
     std_error: float | None = None,
+    rounding: float = 0.0,
     confidence: float = 0.95,
-    power: float = 0.8,
+    num_patterns: int = NUM_SIGN_PATTERNS,
     seed: int = 0,
 ) -> MethodDifference:
     """Compare two methods over the same clients, each trained with one or more seeds.
@@ -74,13 +104,13 @@ def method_difference(
         a_fixed: the baseline is no trained method (a base model): another seed would change nothing.
         b_fixed: the same of the other.
         std_error: of the difference over clients, where two levels were resampled; by default clients alone.
+        rounding: an absolute difference that is none, as in `rounding.difference_beyond_rounding`.
         confidence: of the interval.
-        power: of the minimum detectable difference.
+        num_patterns: of sign flips, where there are too many to try all.
         seed: of the sign flips.
 
     Returns:
-        Where both methods have one seed, what `paired_difference` gives. A trained method of one seed beside one of
-        several is taken to vary as much between seeds as that one does.
+        Where both methods have one seed, what `paired_difference` gives.
 
     Raises:
         MetricError: if a side is empty, the clients differ in number, or a score is not finite.
@@ -95,32 +125,30 @@ def method_difference(
     if paired_seeds and a.shape != b.shape:
         raise MetricError(f"{a.shape[0]} seeds against {b.shape[0]} cannot be paired; score both methods' seeds")
     num_clients, num_seeds = a.shape[1], (a.shape[0], b.shape[0])
-    d_K = b.mean(axis=0) - a.mean(axis=0)
-    difference = float(d_K.mean())
+    scale = power_of_two(a, b)
+    a, b = a / scale, b / scale
+    d_K = difference_beyond_rounding(a.mean(axis=0), b.mean(axis=0), rounding / scale)
+    difference = float(d_K.mean()) * scale
     # Equal differences come out unequal in the last bit; that is no spread.
     flat = bool(np.ptp(d_K) <= 1e-12 * np.abs(d_K).max()) if num_clients > 1 else False
-    over_clients = float("nan") if num_clients == 1 else 0.0 if flat else float(d_K.var(ddof=1) / num_clients)
-    if std_error is not None and num_clients > 1:
-        over_clients = std_error**2
-    over_seeds, seed_degrees, covers = _seed_variance(a.mean(axis=1), b.mean(axis=1), paired_seeds, a_fixed, b_fixed)
-    variance = over_clients + over_seeds
-    parts = (over_clients**2 / max(1, num_clients - 1)) + (over_seeds**2 / seed_degrees)
-    num_degrees = float(variance**2 / parts) if parts > 0 else float(max(1, num_clients - 1))
-    error = float(np.sqrt(variance))
-    upper = float(stats.t.ppf((1 + confidence) / 2, num_degrees))
-    if over_seeds > 0 or std_error is not None:
-        p_value = float(2 * stats.t.sf(abs(difference) / error, num_degrees)) if error > 0 else float(difference == 0)
-        p_value = float("nan") if num_clients == 1 else p_value
+    if num_clients == 1:
+        over_clients = float("nan")
+    elif std_error is not None:
+        over_clients = std_error
     else:
-        p_value = sign_flip_p(d_K, seed=seed)
+        over_clients = 0.0 if flat else scale * math.sqrt(d_K.var(ddof=1) / num_clients)
+    seeds, covers = _seed_sources(a.mean(axis=1), b.mean(axis=1), paired_seeds, a_fixed, b_fixed)
+    seeds = tuple(Source(source.std_error * scale, source.num_degrees) for source in seeds)
+    sources = (Source(over_clients, max(1, num_clients - 1)), *seeds)
+    by_sign_flips = not any(source.std_error > 0 for source in seeds) and not std_error
+    half = _half_width(sources, (1 - confidence) / 2)
     return MethodDifference(
         difference=difference,
-        std_error=error,
-        num_degrees=num_degrees,
-        low=difference - upper * error,
-        high=difference + upper * error,
-        p_value=p_value,
-        minimum_detectable=(upper + float(stats.t.ppf(power, num_degrees))) * error,
+        sources=sources,
+        low=difference - half,
+        high=difference + half,
+        p_value=sign_flip_p(d_K, seed=seed, num_patterns=num_patterns) if by_sign_flips else _p(difference, sources),
+        by_sign_flips=by_sign_flips,
         higher_fraction=float((d_K > 0).mean()),
         lower_fraction=float((d_K < 0).mean()),
         num_clients=num_clients,
@@ -174,6 +202,8 @@ def two_level_std_error(
     if num_clients == 1:
         return float("nan")
     rng = np.random.default_rng(seed)
+    scale = power_of_two(d_N)
+    d_N, weights = d_N / scale, weights / power_of_two(weights)
     means = np.empty(num_resamples)
     for resample in range(num_resamples):
         drawn = rng.integers(num_clients, size=num_clients)
@@ -182,7 +212,7 @@ def two_level_std_error(
         edges = np.r_[0, np.cumsum(counts)[:-1]]
         sums = np.add.reduceat(d_N[rows] * weights[rows], edges)
         means[resample] = (sums / np.add.reduceat(weights[rows], edges)).mean()
-    return float(means.std(ddof=1) * np.sqrt(num_clients / (num_clients - 1)))
+    return float(means.std(ddof=1) * np.sqrt(num_clients / (num_clients - 1))) * scale
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -203,22 +233,52 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def _seed_variance(a_S: Array, b_T: Array, paired: bool, a_fixed: bool, b_fixed: bool) -> tuple[float, float, bool]:
-    """Variance of the difference between seeds, its degrees of freedom, and whether it is known."""
+def _half_width(sources: Sequence[Source], tail: float) -> float:
+    """Half of the interval that leaves `tail` on either side: sqrt(sum t_i^2 e_i^2)."""
+    halves = [float(stats.t.isf(tail, source.num_degrees)) * source.std_error for source in sources]
+    return math.hypot(*halves)
+
+
+def _p(difference: float, sources: Sequence[Source]) -> float:
+    """One minus the confidence at which the interval ends at 0; NaN where there is no interval."""
+    if any(math.isnan(source.std_error) for source in sources):
+        return float("nan")
+
+    if difference == 0:
+        return 1.0
+    scale = power_of_two(difference)
+    difference = difference / scale
+    sources = [Source(source.std_error / scale, source.num_degrees) for source in sources]
+
+    def beyond(log_p: float) -> float:
+        half = _half_width(sources, math.exp(log_p) / 2)
+        # On a log scale it is nearly straight; at p = 1 the interval has no width.
+        return math.log(half / abs(difference)) if half > 0 else -1.0
+
+    if beyond(SMALLEST_LOG_P) <= 0:
+        return math.exp(SMALLEST_LOG_P)
+    return math.exp(optimize.brentq(beyond, SMALLEST_LOG_P, 0.0, xtol=1e-10))
+
+
+def _seed_sources(
+    a_S: Array, b_T: Array, paired: bool, a_fixed: bool, b_fixed: bool
+) -> tuple[tuple[Source, ...], bool]:
+    """The variance of the difference between seeds as far as it is known, and whether all of it is."""
     if paired and a_S.size > 1:
-        return float((b_T - a_S).var(ddof=1) / a_S.size), a_S.size - 1.0, True
-    spreads = {id(x): float(x.var(ddof=1)) for x in (a_S, b_T) if x.size > 1}
-    trained = [x for x, fixed in ((a_S, a_fixed), (b_T, b_fixed)) if not fixed]
-    if not spreads:
-        return 0.0, 1.0, not trained
-    shared = float(np.mean(list(spreads.values())))
-    variances = [spreads.get(id(x), shared) / x.size for x in trained]
-    degrees = [x.size - 1.0 if x.size > 1 else max(a_S.size, b_T.size) - 1.0 for x in trained]
-    total = sum(variances)
-    if total == 0:
-        return 0.0, 1.0, True
-    parts = sum(v**2 / n for v, n in zip(variances, degrees, strict=True))
-    return total, total**2 / parts, True
+        return (Source(_spread(b_T - a_S) / math.sqrt(a_S.size), a_S.size - 1),), True
+    trained = [x_S for x_S, fixed in ((a_S, a_fixed), (b_T, b_fixed)) if not fixed]
+    several = [x_S for x_S in trained if x_S.size > 1]
+    if len(several) == 1 and len(trained) == 2:
+        # One estimate serves for both: a single source, not two that would seem to be known independently.
+        (x_S,) = several
+        return (Source(_spread(x_S) * math.sqrt(1 / a_S.size + 1 / b_T.size), x_S.size - 1),), False
+    found = tuple(Source(_spread(x_S) / math.sqrt(x_S.size), x_S.size - 1) for x_S in several)
+    return found, len(several) == len(trained)
+
+
+def _spread(x_S: Array) -> float:
+    """Standard deviation between seeds; 0 where they differ in the last bit alone."""
+    return 0.0 if np.ptp(x_S) <= 1e-12 * np.abs(x_S).max() else float(x_S.std(ddof=1))
 
 
 def _scores(values: npt.ArrayLike) -> Array:

@@ -14,15 +14,27 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import integrate, stats
+from scipy import integrate, special, stats
 
 from fedllm_data.errors import MetricError
+from fedllm_eval.scoring.intervals import Interval, mean_interval
+from fedllm_eval.scoring.rounding import RELATIVE
+from fedllm_eval.scoring.scale import power_of_two
 
-__all__ = ["CHANCE_EXPOSURE_BITS", "Extrapolation", "exposure", "exposure_p_value", "extrapolated_exposure"]
+__all__ = [
+    "CHANCE_EXPOSURE_BITS",
+    "Extrapolation",
+    "exposure",
+    "exposure_p_value",
+    "extrapolated_exposure",
+    "mean_exposure",
+]
 
 Array = npt.NDArray[np.float64]
 CHANCE_EXPOSURE_BITS = float(np.log2(np.e))
 """Mean exposure of a canary that was not learned, for many candidates."""
+FARTHEST = 1e100
+"""Standard deviations beyond which the fitted density has no logarithm that a double holds."""
 MIN_FIT = 100
 MIN_FIT_P = 0.01
 
@@ -32,7 +44,7 @@ class Extrapolation:
     """Exposure beyond the ranking's ceiling."""
 
     bits: float
-    """NaN where the candidates' losses are not skew-normal."""
+    """NaN where the candidates' losses are not skew-normal, or nothing can be extrapolated from them."""
     fit_p_value: float
     """Of the Kolmogorov-Smirnov test, conservative because the shape was fitted to the same losses."""
     reason: str | None
@@ -58,6 +70,33 @@ def exposure(canary_loss: float, candidate_losses_C: npt.ArrayLike) -> float:
     """
     rank = _rank(canary_loss, candidate_losses_C)
     return float(np.log2(np.asarray(candidate_losses_C).size + 1) - np.log2(rank))
+
+
+def mean_exposure(bits: npt.ArrayLike, num_candidates: npt.ArrayLike) -> tuple[Interval, float]:
+    """Return the mean exposure of canaries with its interval, and its ceiling, which the interval does not pass.
+
+    Args:
+        bits: exposures, as `exposure` gives them.
+        num_candidates: how many candidates each was ranked against.
+
+    Returns:
+        The interval lies in [0, ceiling]; the ceiling is what the mean would be if every canary were the likeliest.
+
+    Raises:
+        MetricError: if there are no canaries, or not a number of candidates for each.
+
+    >>> interval, ceiling = mean_exposure([2.0, 2.0, 0.5], [3, 3, 3])
+    >>> interval.mean, interval.high, ceiling
+    (1.5, 2.0, 2.0)
+    """
+    bits_N, num_N = np.asarray(bits, dtype=np.float64), np.asarray(num_candidates, dtype=np.float64)
+    if bits_N.shape != num_N.shape or not (num_N >= 1).all():
+        raise MetricError(f"{bits_N.size} exposures need {bits_N.size} numbers of candidates, 1 or more each")
+    ceiling = float(np.log2(num_N + 1).mean())
+    interval = mean_interval(bits_N)
+    # Bounds of the mean, not of each canary: one with more candidates may lie above the mean of the ceilings.
+    low, high = (float(np.clip(bound, 0.0, ceiling)) for bound in (interval.low, interval.high))
+    return Interval(interval.mean, low, high, interval.num_clients), ceiling
 
 
 def exposure_p_value(canary_loss: float, candidate_losses_C: npt.ArrayLike) -> float:
@@ -87,8 +126,10 @@ def extrapolated_exposure(canary_loss: float, candidate_losses_C: npt.ArrayLike)
     if losses.size < MIN_FIT or not np.isfinite(canary_loss):
         raise MetricError(f"{losses.size} candidates and a loss of {canary_loss}; a fit needs {MIN_FIT} and a number")
     nan = float("nan")
-    if np.ptp(losses) == 0:
-        return Extrapolation(nan, nan, "all candidates have one loss")
+    unit = power_of_two(losses)
+    losses = losses / unit
+    if np.ptp(losses) <= RELATIVE * np.abs(losses).max():
+        return Extrapolation(nan, nan, "all candidates have one loss, to rounding")
     centre, scale = losses.mean(), losses.std()
     z = (losses - centre) / scale
     # Moments first: the likelihood of a skew-normal has a flat ridge at no skewness, where a bare start gets stuck.
@@ -102,7 +143,9 @@ def extrapolated_exposure(canary_loss: float, candidate_losses_C: npt.ArrayLike)
     p_value = float(stats.kstest(z, stats.skewnorm(shape, location, width).cdf).pvalue)
     if p_value < MIN_FIT_P:
         return Extrapolation(nan, p_value, f"the candidates' losses are not skew-normal (p = {p_value:.2g})")
-    at = (canary_loss - centre) / scale
+    at = (canary_loss / unit - centre) / scale
+    if not abs(at) < FARTHEST:
+        return Extrapolation(nan, p_value, f"the canary lies {abs(at):.2g} standard deviations from the candidates")
     return Extrapolation(float(-_log_mass_below(at, shape, location, width) / np.log(2)), p_value, None)
 
 
@@ -113,13 +156,26 @@ def _log_mass_below(at: float, shape: float, location: float, width: float) -> f
     """
     if stats.skewnorm.cdf(at, shape, location, width) > 1e-6:
         return float(np.log(stats.skewnorm.cdf(at, shape, location, width)))
-    peak = float(stats.skewnorm.logpdf(at, shape, location, width))
+    z = (at - location) / width
+    # The density is log-concave, so it falls at least as fast as its slope here: nothing is left beyond 50 such steps.
+    step = 1 / (shape * _hazard(shape * z) - z)
+    peak = _log_density(z, shape)
 
-    def relative(distance: float) -> float:
-        return float(np.exp(stats.skewnorm.logpdf(at - distance, shape, location, width) - peak))
+    def relative(steps: float) -> float:
+        return float(np.exp(_log_density(z - steps * step, shape) - peak))
 
-    mass, _ = integrate.quad(relative, 0, 20 * width, limit=200, points=[0.01 * width, 0.1 * width, width])
-    return peak + float(np.log(mass))
+    mass, _ = integrate.quad(relative, 0, 50, limit=200, points=[0.1, 1, 5])
+    return peak + float(np.log(mass * step))
+
+
+def _log_density(z: float, shape: float) -> float:
+    """Log of the standard skew-normal density, 2 phi(z) Phi(shape z)."""
+    return float(np.log(2) - z**2 / 2 - np.log(2 * np.pi) / 2 + special.log_ndtr(shape * z))
+
+
+def _hazard(h: float) -> float:
+    """phi(h) / Phi(h), which is -h far to the left."""
+    return -h if h < -1e6 else float(np.exp(-(h**2) / 2 - np.log(2 * np.pi) / 2 - special.log_ndtr(h)))
 
 
 def _rank(canary_loss: float, candidate_losses_C: npt.ArrayLike) -> float:

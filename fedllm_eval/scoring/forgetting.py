@@ -18,6 +18,7 @@ import numpy.typing as npt
 from fedllm_data.errors import MetricError
 from fedllm_eval.scoring.intervals import Interval, PairedDifference, mean_interval, paired_difference
 from fedllm_eval.scoring.proportion import Proportion, wilson_interval
+from fedllm_eval.scoring.rounding import difference_beyond_rounding
 
 __all__ = ["Forgetting", "SequenceKL", "forgetting", "loss_increase", "sequence_kl"]
 
@@ -57,7 +58,8 @@ def forgetting(before_N: npt.ArrayLike, after_N: npt.ArrayLike, *, higher_is_bet
         higher_is_better: False for losses.
 
     Returns:
-        `change` of 0 where nothing was lost or won, or as much won as lost; `lost` and `won` tell these apart.
+        `change` of 0 where nothing was lost or won, or as much won as lost; `lost` and `won` tell these apart. A
+        difference that is rounding (`scoring/rounding.py`) is neither.
 
     Raises:
         MetricError: if there are no items, lengths differ, or a score is not finite.
@@ -69,10 +71,11 @@ def forgetting(before_N: npt.ArrayLike, after_N: npt.ArrayLike, *, higher_is_bet
     sign = 1.0 if higher_is_better else -1.0
     before, after = (sign * np.asarray(scores, dtype=np.float64) for scores in (before_N, after_N))
     change = paired_difference(before, after)
+    change_N = difference_beyond_rounding(before, after)
     return Forgetting(
         change=change,
-        lost=wilson_interval(int((after < before).sum()), before.size),
-        won=wilson_interval(int((after > before).sum()), before.size),
+        lost=wilson_interval(int((change_N < 0).sum()), before.size),
+        won=wilson_interval(int((change_N > 0).sum()), before.size),
     )
 
 

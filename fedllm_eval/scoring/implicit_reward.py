@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedllm_data.errors import MetricError
+from fedllm_eval.scoring.rounding import difference_beyond_rounding
 
 __all__ = ["ImplicitReward", "Ranking", "implicit_reward", "margins", "ranking_accuracy", "reward_loss"]
 
@@ -114,7 +115,8 @@ def ranking_accuracy(
 ) -> Ranking:
     """Return how often the policy finds the chosen answer likelier than the rejected one, without a reference.
 
-    Summed log-probabilities favour short answers. With token counts the comparison is per token instead.
+    Summed log-probabilities favour short answers. With token counts the comparison is per token instead. Two answers
+    whose log-probabilities differ by rounding alone, such as two of the same text in different batches, are a tie.
 
     Args:
         chosen_N: (N,) finite log-probabilities of the chosen answers.
@@ -138,9 +140,10 @@ def ranking_accuracy(
         if (chosen_tokens <= 0).any() or (rejected_tokens <= 0).any():
             raise MetricError("an answer of no tokens has no mean log-probability; drop such pairs before scoring")
         chosen, rejected = chosen / chosen_tokens, rejected / rejected_tokens
+    lead_N = difference_beyond_rounding(rejected, chosen)
     return Ranking(
-        accuracy=float((chosen > rejected).mean()),
-        tie_fraction=float((chosen == rejected).mean()),
+        accuracy=float((lead_N > 0).mean()),
+        tie_fraction=float((lead_N == 0).mean()),
         num_pairs=int(chosen.size),
     )
 

@@ -26,8 +26,10 @@ from scipy import stats
 
 from fedllm_data.errors import MetricError
 from fedllm_eval.scoring.bootstrap import bca_tails, resampled_ratios
+from fedllm_eval.scoring.rounding import difference_beyond_rounding
+from fedllm_eval.scoring.scale import power_of_two
 
-__all__ = ["Interval", "PairedDifference", "mean_interval", "paired_difference", "sign_flip_p"]
+__all__ = ["NUM_SIGN_PATTERNS", "Interval", "PairedDifference", "mean_interval", "paired_difference", "sign_flip_p"]
 
 Array = npt.NDArray[np.float64]
 Method = Literal["t", "bca", "percentile"]
@@ -60,7 +62,7 @@ class PairedDifference:
     p_value: float
     """Two-sided; NaN for fewer than two clients."""
     higher_fraction: float
-    """Share of clients with b > a; ties are neither higher nor lower."""
+    """Share of clients with b > a; ties, and differences that are rounding, are neither higher nor lower."""
     lower_fraction: float
     num_clients: int
 
@@ -112,24 +114,26 @@ def mean_interval(
         raise MetricError(f"confidence is {confidence}; it is a number between 0 and 1, such as 0.95")
     if x.min() < bounds[0] or x.max() > bounds[1]:
         raise MetricError(f"scores go from {x.min()} to {x.max()}, beyond their bounds {bounds[0]} and {bounds[1]}")
+    scale = power_of_two(x)
+    x, weights = x / scale, weights / power_of_two(weights)
     numerator, denominator = x * weights, weights
     mean = float(numerator.sum() / denominator.sum())
     if x.size == 1:
-        return Interval(mean, float("nan"), float("nan"), 1)
+        return Interval(mean * scale, float("nan"), float("nan"), 1)
     # Differences of equal size come out unequal in the last bit; that is no spread.
     if np.ptp(x) <= 1e-12 * np.abs(x).max():
-        return Interval(mean, mean, mean, x.size)
+        return Interval(mean * scale, mean * scale, mean * scale, x.size)
     tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
     if method == "t":
         std_error, num_degrees = _jackknife(x - mean, weights / weights.sum())
-        low, high = np.clip(mean + std_error * stats.t.ppf(tails, num_degrees), *bounds)
-        return Interval(mean, float(low), float(high), x.size)
+        low, high = np.clip(scale * (mean + std_error * stats.t.ppf(tails, num_degrees)), *bounds)
+        return Interval(mean * scale, float(low), float(high), x.size)
     resampled_B = resampled_ratios(numerator, denominator, num_resamples, np.random.default_rng(seed))
     if method == "bca":
         leave_one_out_K = (numerator.sum() - numerator) / (denominator.sum() - denominator)
         tails = bca_tails(mean, resampled_B, leave_one_out_K, tails)
-    low, high = np.clip(np.quantile(resampled_B, tails), *bounds)
-    return Interval(mean, float(low), float(high), x.size)
+    low, high = np.clip(scale * np.quantile(resampled_B, tails), *bounds)
+    return Interval(mean * scale, float(low), float(high), x.size)
 
 
 def paired_difference(
@@ -140,6 +144,7 @@ def paired_difference(
     num_resamples: int = 2_000,
     seed: int = 0,
     method: Method = "t",
+    rounding: float = 0.0,
 ) -> PairedDifference:
     """Compare two scores of the same clients: mean of b - a, its interval, and a sign-flip p-value.
 
@@ -150,6 +155,7 @@ def paired_difference(
         num_resamples: of the bootstrap, where it is asked for.
         seed: of bootstrap and sign flips.
         method: as in `mean_interval`.
+        rounding: an absolute difference that is none, as in `rounding.difference_beyond_rounding`.
 
     Returns:
         Difference, bounds, p-value (the smallest that K clients can give is 2^(1-K)), shares of clients higher and
@@ -164,7 +170,7 @@ def paired_difference(
     a, b = _scores(a_K), _scores(b_K)
     if a.shape != b.shape:
         raise MetricError(f"{a.size} clients against {b.size}; pair the scores of the same clients")
-    d_K = b - a
+    d_K = difference_beyond_rounding(a, b, rounding)
     interval = mean_interval(d_K, confidence=confidence, num_resamples=num_resamples, seed=seed, method=method)
     return PairedDifference(
         difference=interval.mean,
@@ -194,12 +200,13 @@ def _jackknife(residual_K: Array, p_K: Array) -> tuple[float, float]:
     return float(np.sqrt(variance)), float(max(1.0, kish + SATTERTHWAITE_SHARE * (satterthwaite - kish)))
 
 
-def sign_flip_p(d_K: npt.ArrayLike, *, seed: int = 0) -> float:
+def sign_flip_p(d_K: npt.ArrayLike, *, seed: int = 0, num_patterns: int = NUM_SIGN_PATTERNS) -> float:
     """Return the two-sided p-value of a mean difference when every client's sign is a coin toss.
 
     Args:
         d_K: (K,) finite differences.
         seed: of the sign patterns, where there are too many to try all.
+        num_patterns: drawn then; the smallest p-value is one over one more.
 
     Returns:
         A value in (0, 1], 2^(1-K) at least; NaN for one client, whose sign alone says nothing.
@@ -211,6 +218,7 @@ def sign_flip_p(d_K: npt.ArrayLike, *, seed: int = 0) -> float:
     0.25
     """
     d_K = _scores(d_K)
+    d_K = d_K / power_of_two(d_K)
     if d_K.size == 1:
         return float("nan")
     rng = np.random.default_rng([seed, 1])
@@ -221,10 +229,10 @@ def sign_flip_p(d_K: npt.ArrayLike, *, seed: int = 0) -> float:
         patterns = np.arange(2**d_K.size)[:, None] >> np.arange(d_K.size) & 1
         return float((np.abs((1 - 2 * patterns) @ d_K) >= threshold).mean())
     num_extreme = 0
-    for begin in range(0, NUM_SIGN_PATTERNS, step := max(1, CHUNK // d_K.size)):
-        signs = 1 - 2 * rng.integers(2, size=(min(step, NUM_SIGN_PATTERNS - begin), d_K.size))
+    for begin in range(0, num_patterns, step := max(1, CHUNK // d_K.size)):
+        signs = 1 - 2 * rng.integers(2, size=(min(step, num_patterns - begin), d_K.size))
         num_extreme += int((np.abs(signs @ d_K) >= threshold).sum())
-    return (num_extreme + 1) / (NUM_SIGN_PATTERNS + 1)
+    return (num_extreme + 1) / (num_patterns + 1)
 
 
 def _scores(values: npt.ArrayLike) -> Array:

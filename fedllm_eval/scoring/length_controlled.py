@@ -15,8 +15,10 @@ and long on purpose, which pulls the original's phi towards what it is for those
 (a ridge) instead of an L1 penalty on all coefficients chosen by five-fold cross-validation; (4) items without a
 verdict are left out and counted. So the numbers are not those of the leaderboard and must not be set beside them. For
 the eleven models whose annotations are kept for tests they lie within 8.4 points of it, and within 4 points for the
-seven where the candidate's answer is the longer one for 4 to 96 % of the items. Beyond that, equal length is a guess
-outside the data: the interval gets wide, and `longer_fraction` says why.
+seven where the candidate's answer is the longer one for 4 to 96 % of the items. That holds for these eleven alone: on
+53 other models of the leaderboard the difference was 5.3 points on average and 17.8 at most, and mostly upwards (5.2
+points on average), because instruction difficulty and the answers made long or short on purpose are missing. Beyond 4
+to 96 %, equal length is a guess outside the data: the interval gets wide, and `longer_fraction` says why.
 """
 
 import math
@@ -28,12 +30,18 @@ from scipy import special
 
 from fedllm_data.errors import MetricError
 from fedllm_eval.scoring.proportion import wilson
+from fedllm_eval.scoring.scale import power_of_two
 from fedllm_eval.scoring.win_rate import Preferences, preference_array
 
-__all__ = ["LengthControlled", "length_controlled_win_rate"]
+__all__ = ["DISTANCE", "LengthControlled", "length_controlled_win_rate"]
 
 Array = npt.NDArray[np.float64]
 MAX_STEPS = 100
+DISTANCE = (
+    "not AlpacaEval's length-controlled win rate: on 53 models of its leaderboard the two differed by 5.3 points on "
+    "average and 17.8 at most, this one being the higher by 5.2 on average"
+)
+"""What a reader must know of the number, for pages."""
 
 
 @dataclass(frozen=True)
@@ -99,14 +107,15 @@ def length_controlled_win_rate(
     if p_N.size == 0:
         return LengthControlled(*(math.nan,) * 7, 0, num_missing)
     plain = float(p_N.mean())
-    spread = float(d_N.std(ddof=1)) if d_N.size > 1 else 0.0
+    unit = power_of_two(d_N)
+    spread = float((d_N / unit).std(ddof=1)) if d_N.size > 1 else 0.0
     if plain in (0.0, 1.0):
         low, high = wilson(plain, p_N.size, confidence)
         return LengthControlled(
             plain, low, high, plain, 0.0, float(d_N.mean()), float((d_N > 0).mean()), int(p_N.size), num_missing
         )
     # Answers that all differ by the same length say nothing about what length does: phi stays 0.
-    x_N = np.tanh(d_N / spread) if spread > 0 else np.zeros_like(d_N)
+    x_N = np.tanh(d_N / unit / spread) if spread > 0 else np.zeros_like(d_N)
     theta, phi = _fit(p_N, x_N, ridge)
     half = float(special.ndtri((1 + confidence) / 2)) * _standard_error(p_N, x_N, theta, phi, ridge)
     low, high = special.expit([theta - half, theta + half])

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from fedllm_data.errors import MetricError
-from fedllm_eval.scoring.epsilon_bound import clopper_pearson
+from fedllm_eval.scoring.proportion import clopper_pearson
 
 __all__ = ["Membership", "TruePositives", "membership", "min_k_score", "true_positives_at"]
 

@@ -1,16 +1,19 @@
-"""A share of items that are one thing or the other, with Wilson's interval (Wilson 1927).
+"""A share of items that are one thing or the other, with Wilson's interval (Wilson 1927) or Clopper and Pearson's.
 
 The Wald interval has no width where all items agree and leaves [0, 1] elsewhere; Wilson's does neither, and keeps its
-coverage at small numbers. It takes the items as independent: prompts that are variants of one another tell less.
+coverage at small numbers on average; Clopper-Pearson's (1934) is never narrower than it claims. Both take the items as
+independent: prompts that are variants of one another tell less.
 """
 
 from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
 
+from scipy import stats
+
 from fedllm_data.errors import MetricError
 
-__all__ = ["Proportion", "wilson", "wilson_interval"]
+__all__ = ["Proportion", "clopper_pearson", "wilson", "wilson_interval"]
 
 
 @dataclass(frozen=True)
@@ -70,3 +73,23 @@ def wilson(share: float, num_items: int, confidence: float = 0.95) -> tuple[floa
     half = z / (1 + z * z / n) * sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     # At 0 and 1 one bound is the share itself; rounding must not leave 1e-17 there.
     return (0.0 if p == 0 else max(0.0, centre - half)), (1.0 if p == 1 else min(1.0, centre + half))
+
+
+def clopper_pearson(num_hits: int, num_trials: int, *, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the two-sided Clopper-Pearson (1934) interval of a proportion: never narrower than it claims.
+
+    Raises:
+        MetricError: if there are no trials, more hits than trials, or the confidence is none.
+
+    >>> low, high = clopper_pearson(0, 100)
+    >>> low, round(high, 4)  # 1 - .025^(1/100)
+    (0.0, 0.0362)
+    """
+    if num_trials < 1 or not 0 <= num_hits <= num_trials:
+        raise MetricError(f"{num_hits} of {num_trials} is no proportion; count hits among at least one trial")
+    if not 0 < confidence < 1:
+        raise MetricError(f"confidence is {confidence}; it is a number between 0 and 1, such as 0.95")
+    tail = (1 - confidence) / 2
+    low = 0.0 if num_hits == 0 else float(stats.beta.ppf(tail, num_hits, num_trials - num_hits + 1))
+    high = 1.0 if num_hits == num_trials else float(stats.beta.isf(tail, num_hits + 1, num_trials - num_hits))
+    return low, high

@@ -1,7 +1,9 @@
 """Reading a judge's words: ratings, pairwise verdicts, and their means with every failure counted.
 
 A rating stands in the judgment as `[[7]]`, or failing that as `[7]`; the first one counts, as in MT-Bench's own reader
-(Zheng et al. 2023; FastChat). What a judge thinks aloud (`<think>`) is not read. A judgment without a rating, or with
+(Zheng et al. 2023; FastChat). FastChat takes any number in single brackets, and so a citation; here one counts where
+it says that it is a rating: after a word such as "rating", after a colon at the end of a line, or alone on the last
+line. `[[7]](...)` is a link. What a judge thinks aloud (`<think>`) is not read. A judgment without a rating, or with
 one outside the scale, is a failure: it has a reason, no number, and is never dropped without being counted. Judges
 fail more on some answers than on others, so a mean over the readable rest is biased by an amount that the failures
 bound (`lowest`, `highest`).
@@ -12,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 
@@ -20,7 +23,12 @@ from fedllm_eval.scoring.intervals import mean_interval
 
 __all__ = ["MeanRating", "Rating", "mean_rating", "parse_rating", "parse_verdict"]
 
-PATTERNS = (re.compile(r"\[\[(\d+\.?\d*)\]\]"), re.compile(r"\[(\d+\.?\d*)\]"))
+RATING_WORD = r"\b(?:rat(?:e|es|ed|ing)|scor(?:e|es|ed|ing)|grad(?:e|es|ed|ing)|mark|verdict)"
+FILLING = (
+    r"(?:[\s:：=*_\"'`(~–—-]|\b(?:is|was|of|at|as|be|a|an|the|to|would|will|give|it|this|that|answer|response)\b)*"
+)
+"""What may stand between such a word and the bracket."""
+CITING = r"(?!.*\b(?:sources?|references?|citations?|see|cf)\b)"
 VERDICT = re.compile(r"\[\[([ABC])\]\]")
 PREFERENCE = {"A": 1.0, "B": 0.0, "C": 0.5}
 LOWEST, HIGHEST = 1.0, 10.0
@@ -65,17 +73,21 @@ def parse_rating(judgment: str, lowest: float = LOWEST, highest: float = HIGHEST
         lowest: end of the scale.
         highest: other end of the scale.
 
+    Raises:
+        MetricError: if the scale is none.
+
     >>> parse_rating("Clear and correct. Rating: [[8.5]]").value
     8.5
     >>> parse_rating("Rating: [8]").value
     8.0
     >>> parse_rating("Rating: [[11]]").failure
     'rating 11 is outside 1 to 10'
-    >>> parse_rating("Rating: 8").failure
-    'no rating'
+    >>> parse_rating("Rating: 8").failure, parse_rating("As [1] says, the answer is wrong.").failure
+    ('no rating', 'no rating')
     """
+    _check_scale(lowest, highest)
     judgment = _said(judgment)
-    for pattern in PATTERNS:
+    for pattern in _patterns(signed=lowest < 0):
         found = pattern.findall(judgment)
         if found:
             value = float(found[0])
@@ -95,6 +107,23 @@ def parse_verdict(judgment: str) -> float | None:
     """
     found = VERDICT.findall(_said(judgment))
     return PREFERENCE[found[-1]] if found else None
+
+
+@cache
+def _patterns(*, signed: bool) -> tuple[re.Pattern[str], ...]:
+    """Where a rating may stand, the surest place first: double brackets, then single ones that say what they are."""
+    number = rf"({'-?' if signed else ''}\d+\.?\d*)"
+    return (
+        re.compile(rf"\[\[{number}\]\](?!\()"),
+        re.compile(rf"{RATING_WORD}{FILLING}\[{number}\]", re.IGNORECASE),
+        re.compile(rf"^{CITING}.*[:：=][\s*_]*\[{number}\][\s*_.!]*$", re.IGNORECASE | re.MULTILINE),
+        re.compile(rf"(?:^|\n)[\s*_#>-]*\[{number}\][\s*_.!]*\Z"),
+    )
+
+
+def _check_scale(lowest: float, highest: float) -> None:
+    if not (math.isfinite(lowest) and math.isfinite(highest) and lowest < highest):
+        raise MetricError(f"a scale from {lowest} to {highest} is none; give two finite ends, the lower one first")
 
 
 def _said(judgment: str) -> str:
@@ -121,7 +150,7 @@ def mean_rating(
         highest: other end of the scale.
 
     Raises:
-        MetricError: if there are no judgments at all, or not one group for each.
+        MetricError: if there are no judgments at all, not one group for each, or the scale is none.
 
     >>> result = mean_rating([parse_rating(text) for text in ("[[8]]", "[[6]]", "no idea")])
     >>> result.mean, result.num_failed, dict(result.failures)
@@ -129,6 +158,7 @@ def mean_rating(
     >>> result.lowest, result.highest  # (8 + 6 + 1) / 3 and (8 + 6 + 10) / 3
     (5.0, 8.0)
     """
+    _check_scale(lowest, highest)
     if not ratings:
         raise MetricError("no judgments to take a mean of; give at least one")
     if groups is None:

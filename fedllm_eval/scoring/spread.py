@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fedllm_data.errors import MetricError
+from fedllm_eval.scoring.scale import power_of_two
 
-__all__ = ["Spread", "client_spread", "gini_coefficient", "jain_index", "worst_decile"]
+__all__ = ["Spread", "client_spread", "gini_coefficient", "jain_index", "num_worst", "worst_decile"]
 
 Array = npt.NDArray[np.float64]
 
@@ -51,9 +52,10 @@ def client_spread(x_K: npt.ArrayLike, *, higher_is_better: bool) -> Spread:
     x = _scores(x_K)
     worst, best = (x.min(), x.max()) if higher_is_better else (x.max(), x.min())
     shareable = x.min() >= 0 and x.max() > 0
+    scale = power_of_two(x)
     return Spread(
-        mean=float(x.mean()),
-        std=float(x.std()),
+        mean=float((x / scale).mean() * scale),
+        std=float((x / scale).std() * scale),
         worst=float(worst),
         worst_decile=worst_decile(x, higher_is_better=higher_is_better),
         best=float(best),
@@ -76,8 +78,17 @@ def worst_decile(x_K: npt.ArrayLike, *, higher_is_better: bool) -> float:
     3.0
     """
     x = np.sort(_scores(x_K))
-    num_worst = max(1, x.size // 10)
-    return float((x[:num_worst] if higher_is_better else x[-num_worst:]).mean())
+    num, scale = num_worst(x.size), power_of_two(x)
+    return float(((x[:num] if higher_is_better else x[-num:]) / scale).mean() * scale)
+
+
+def num_worst(num_clients: int) -> int:
+    """Return how many clients the worst tenth is: one person below twenty clients.
+
+    >>> num_worst(266), num_worst(19), num_worst(3)
+    (26, 1, 1)
+    """
+    return max(1, num_clients // 10)
 
 
 def jain_index(x_K: npt.ArrayLike) -> float:
@@ -107,6 +118,7 @@ def gini_coefficient(x_K: npt.ArrayLike) -> float:
     0.5
     """
     x = np.sort(_amounts(x_K))
+    x = x / power_of_two(x)
     rank_K = np.arange(1, x.size + 1)
     return float(((2 * rank_K - x.size - 1) * x).sum() / (x.size * x.sum()))
 

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from fedllm_data.errors import MetricError
 from fedllm_eval.scoring.intervals import Interval
+from fedllm_eval.scoring.scale import power_of_two
 from fedllm_eval.scoring.spread import worst_decile
 
 __all__ = ["MIN_TAIL_CLIENTS", "worst_decile_interval"]
@@ -55,7 +56,8 @@ def worst_decile_interval(
     if not 0 < confidence < 1:
         raise MetricError(f"confidence is {confidence}; it is a number between 0 and 1, such as 0.95")
     # High is bad from here on.
-    x = np.sort(np.asarray(x_K, dtype=np.float64) * (-1 if higher_is_better else 1))
+    scale = power_of_two(x_K)
+    x = np.sort(np.asarray(x_K, dtype=np.float64) / scale * (-1 if higher_is_better else 1))
     if x.size < MIN_TAIL_CLIENTS:
         return Interval(mean, float("nan"), float("nan"), x.size)
     tail, std_error = _tail(x[None])
@@ -76,6 +78,7 @@ def worst_decile_interval(
     low, high = (tail[0] - (error * pivot if error > 0 else 0.0) for pivot in (pivot_high, pivot_low))
     # Infinite only where ties left nothing to scale by: no better than the median, no worse than the worst.
     low, high = max(float(low), float(np.median(x))), float(high) if np.isfinite(high) else float(x[-1])
+    low, high = low * scale, high * scale
     return Interval(mean, *((-high, -low) if higher_is_better else (low, high)), num_clients=x.size)
 
 

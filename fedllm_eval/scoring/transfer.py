@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedllm_data.errors import MetricError
+from fedllm_eval.scoring.rounding import difference_beyond_rounding
 
 __all__ = ["TransferMatrix", "transfer_matrix"]
 
@@ -32,13 +33,20 @@ class TransferMatrix:
     out_of_language: float
     """Unweighted mean of the other cells; NaN where there is none."""
     transfer_gap: float
-    """How much better a policy is in the language it was trained on; NaN where a side is missing."""
+    """How much better a policy is in the language it was trained on, 0 where that is rounding; NaN where a side is
+    missing."""
     best_source: dict[str, str]
-    """Language tested on -> language whose policy serves it best; ties go to the first by name."""
+    """Language tested on -> language whose policy serves it best; ties, and what differs by rounding alone, go to the
+    first by name."""
 
 
 def transfer_matrix(
-    score_N: npt.ArrayLike, trained_on_N: Sequence[str], tested_on_N: Sequence[str], *, higher_is_better: bool
+    score_N: npt.ArrayLike,
+    trained_on_N: Sequence[str],
+    tested_on_N: Sequence[str],
+    *,
+    higher_is_better: bool,
+    rounding: float = 0.0,
 ) -> TransferMatrix:
     """Return the matrix of mean scores and its gap.
 
@@ -47,6 +55,7 @@ def transfer_matrix(
         trained_on_N: (N,) language that the policy was trained on; `all` or the like for policies of several.
         tested_on_N: (N,) language of the item.
         higher_is_better: False for losses.
+        rounding: an absolute difference that is none, as in `rounding.difference_beyond_rounding`.
 
     Returns:
         Rows and columns in order of their names; cells weigh alike in the summaries, however many items they hold.
@@ -80,7 +89,10 @@ def transfer_matrix(
     same_RC = rows[:, None] == columns[None, :]
     inside, outside = (_mean(mean_RC[side & (num_RC > 0)]) for side in (same_RC, ~same_RC))
     sign = 1.0 if higher_is_better else -1.0
-    ranked_RC = np.where(num_RC > 0, sign * mean_RC, -np.inf)
+    filled_RC = np.where(num_RC > 0, sign * mean_RC, -np.inf)
+    best_C = filled_RC.max(axis=0)
+    with np.errstate(invalid="ignore"):  # a cell without items is -inf, and none is the best
+        is_best_RC = (num_RC > 0) & (difference_beyond_rounding(filled_RC, best_C[None, :], rounding) <= 0)
     return TransferMatrix(
         trained_on=tuple(rows.tolist()),
         tested_on=tuple(columns.tolist()),
@@ -88,8 +100,8 @@ def transfer_matrix(
         num_items_RC=num_RC.astype(np.int64),
         in_language=inside,
         out_of_language=outside,
-        transfer_gap=sign * (inside - outside),
-        best_source={str(name): str(rows[ranked_RC[:, at].argmax()]) for at, name in enumerate(columns)},
+        transfer_gap=float(difference_beyond_rounding(sign * outside, sign * inside, rounding)),
+        best_source={str(name): str(rows[is_best_RC[:, at].argmax()]) for at, name in enumerate(columns)},
     )
 
 

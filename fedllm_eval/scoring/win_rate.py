@@ -20,6 +20,7 @@ import numpy.typing as npt
 from fedllm_data.errors import MetricError
 from fedllm_eval.scoring.intervals import mean_interval
 from fedllm_eval.scoring.proportion import wilson
+from fedllm_eval.scoring.rounding import difference_beyond_rounding
 
 __all__ = [
     "Swapped",
@@ -45,7 +46,7 @@ class WinRate:
     """Of the mean, over items; NaN for fewer than two."""
     win_fraction: float
     tie_fraction: float
-    """Preferences of exactly 0.5."""
+    """Preferences of 0.5, to rounding."""
     num_items: int
     """Items with a verdict."""
     num_missing: int
@@ -90,6 +91,7 @@ def win_rate(preferences: Preferences, *, confidence: float = 0.95) -> WinRate:
         nan = math.nan
         return WinRate(nan, nan, nan, nan, nan, nan, 0, num_missing)
     mean = float(p_N.mean())
+    lead_N = difference_beyond_rounding(0.5, p_N)
     if np.isin(p_N, (0.0, 1.0)).all() or np.ptp(p_N) < 1e-12:
         low, high = wilson(mean, p_N.size, confidence)
     else:
@@ -100,8 +102,8 @@ def win_rate(preferences: Preferences, *, confidence: float = 0.95) -> WinRate:
         low=low,
         high=high,
         standard_error=float(p_N.std(ddof=1) / math.sqrt(p_N.size)) if p_N.size > 1 else math.nan,
-        win_fraction=float((p_N > 0.5).mean()),
-        tie_fraction=float((p_N == 0.5).mean()),
+        win_fraction=float((lead_N > 0).mean()),
+        tie_fraction=float((lead_N == 0).mean()),
         num_items=int(p_N.size),
         num_missing=num_missing,
     )
@@ -128,9 +130,10 @@ def average_swapped(shown_first: Preferences, shown_second: Preferences) -> Swap
         )
     complete_N = ~np.isnan(first_N) & ~np.isnan(second_N)
     first, second = first_N[complete_N], second_N[complete_N]
+    leads = [np.sign(difference_beyond_rounding(0.5, verdicts)) for verdicts in (first, second)]
     return Swapped(
         preferences_N=(first_N + second_N) / 2,
-        consistent_fraction=float((np.sign(first - 0.5) == np.sign(second - 0.5)).mean()) if first.size else math.nan,
+        consistent_fraction=float((leads[0] == leads[1]).mean()) if first.size else math.nan,
         first_position_preference=float((first + 1 - second).mean() / 2) if first.size else math.nan,
         num_incomplete=int((np.isnan(first_N) != np.isnan(second_N)).sum()),
     )

@@ -224,8 +224,7 @@ def _notes(found: _Found, opponent: dict[str, Any]) -> list[str]:
         else f"set against the answers of {opponent['name']}, which is the opponent and so is not judged itself"
     ]
     if rate.num_items:
-        there = [preference for preference in found.preferences if preference is not None]
-        won, tied = sum(p > 0.5 for p in there), sum(p == 0.5 for p in there)
+        won, tied = (round(share * rate.num_items) for share in (rate.win_fraction, rate.tie_fraction))
         same = len(found.ours) - len(found.asked)
         notes.append(
             f"of {rate.num_items} pairs {won} won, {tied} tied and {rate.num_items - won - tied} lost"

@@ -16,6 +16,7 @@ import pyarrow as pa
 from fedllm_data.clients import load_clients
 from fedllm_data.errors import ConfigError
 from fedllm_eval.compare import compare_results
+from fedllm_eval.comparing.verdicts import OF_RUNS
 from fedllm_eval.results import Results, read_results
 from fedllm_eval.scores import SCORES
 from fedllm_eval.scoring.intervals import mean_interval
@@ -80,7 +81,7 @@ class Evidence:
     scores: dict[tuple[str, str], Results]
     """Keyed by kind (`loss` or `preference`) and policy."""
     comparisons: list[dict[str, Any]]
-    """As `compare_results` gives them, with `kind` and `baseline` added."""
+    """As `compare_results` gives them, with `kind` and `baseline` added; the outcome is that of the run at hand."""
     model_bytes: int
     """Of the base model's weights."""
 
@@ -228,7 +229,9 @@ def _compare(folder: Path) -> list[dict[str, Any]]:
         root = folder / "scores" / kind
         for item in compare_results([root / baseline, root / other])["comparisons"]:
             if item["score"] == score:
-                comparisons.append(item | {"kind": kind, "baseline": baseline})
+                # The page tells what happened in this run, and claims nothing about another seed.
+                outcome = OF_RUNS.get(item["outcome"], item["outcome"])
+                comparisons.append(item | {"kind": kind, "baseline": baseline, "outcome": outcome})
     return comparisons
 
 

@@ -1,7 +1,8 @@
 """The words of the quickstart's page that are made from numbers. None says more than its interval shows.
 
 Every claim about better or worse comes from the outcome of `fedllm_eval.compare`: a difference counts as shown when
-its 95 % interval excludes 0 and the sign-flip test agrees.
+its 95 % interval excludes 0 and the sign-flip test agrees after correction. The claims are about the one run that the
+page shows, not about another seed.
 """
 
 from collections.abc import Mapping

@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from scipy import stats
 
 from fedllm_data.errors import ConfigError, MetricError
 from fedllm_eval.compare import compare_results, comparison_table, write_comparison
@@ -51,9 +52,12 @@ def test_a_clear_gain_is_called_better_with_its_numbers(save):
     (item,) = compare_results([save("sft", a), save("dpo", b)])["comparisons"]
     paired = paired_difference(a, b)
     assert (item["difference"], item["ci_low"], item["ci_high"]) == (paired.difference, paired.low, paired.high)
-    assert item["outcome"] == "better"
     assert item["better_fraction"] == (b > a).mean()
-    assert item["verdict"].startswith("dpo is better than sft in ranking_accuracy on test clients: +0.1")
+    # One seed each: what is shown is shown of these runs, and the verdict makes no claim about the methods.
+    assert item["outcome"] == "better run"
+    assert item["verdict"].startswith("The runs of dpo at hand scored better than sft in ranking_accuracy on test")
+    assert item["verdict"].endswith("other seeds are not covered.")
+    assert "is better" not in item["verdict"]
 
 
 def test_the_order_of_clients_in_the_files_does_not_matter(save):
@@ -139,3 +143,76 @@ def test_a_comparison_is_written_with_its_verdicts(save, tmp_path):
     text = (tmp_path / "out" / "comparison.md").read_text(encoding="utf-8")
     assert comparison["comparisons"][0]["verdict"] in text
     assert comparison_table(comparison).row_count == 1
+
+
+@pytest.fixture
+def twelve(save):
+    """Two methods, three scores and two splits against a baseline; the first method gains a little in all of them."""
+    rng = np.random.default_rng(5)
+    names = ("ranking_accuracy", "ranking_accuracy_per_token", "chosen_loss")
+    base = {(split, name): 0.3 + 0.3 * rng.random(20) for split in ("test", "unseen") for name in names}
+    folders = []
+    for method, gain in (("base", 0.0), ("one", 0.03), ("two", 0.0)):
+        scores = []
+        for split in ("test", "unseen"):
+            columns = {name: base[split, name] + gain + 0.04 * rng.normal(size=20) for name in names}
+            num = pa.array([2] * 20, pa.int64())
+            table = {"client_id": [f"c{i:03}" for i in range(20)], "split": [split] * 20, "num_rows": num}
+            table |= {"num_tokens": num, "num_skipped": num, "num_truncated": num, **columns}
+            scores.append(
+                ClientScores(
+                    task="preference",
+                    split=split,
+                    table=pa.table(table),
+                    policy={"name": method},
+                    reference=None,
+                    dataset={"name": "memory", "revision": "abc", "num_clients": 20, "num_rows": 40},
+                    settings={"max_length": 64, "max_clients": None, "max_rows_per_client": None, "seed": 0},
+                )
+            )
+        folder = save(method, [0.0])
+        write_results(make_results(scores), folder)
+        folders.append(folder)
+    return folders
+
+
+def test_twelve_tests_are_corrected_together_and_it_is_said_everywhere(twelve, tmp_path):
+    comparison = compare_results(twelve)
+    items = comparison["comparisons"]
+    p = [item["p_value"] for item in items]
+    assert len(p) == 12
+    # Holm by hand: the i-th smallest times (12 - i), never below an earlier one, at most 1.
+    expected, largest = {}, 0.0
+    for rank, index in enumerate(sorted(range(12), key=lambda at: p[at])):
+        largest = max(largest, min(1.0, (12 - rank) * p[index]))
+        expected[index] = largest
+    assert [item["p_holm"] for item in items] == pytest.approx([expected[index] for index in range(12)])
+    # Small by itself, not shown among twelve.
+    assert any(item["p_value"] < 0.05 <= item["p_holm"] and item["outcome"] == "undecided" for item in items)
+    assert comparison["correction"] == {
+        "method": "Holm",
+        "over": ["methods", "scores", "splits"],
+        "alpha": 0.05,
+        "num_tests": 12,
+        "num_methods": 2,
+        "num_scores": 3,
+        "num_splits": 2,
+    }
+    write_comparison(comparison, tmp_path / "out")
+    text, page = ((tmp_path / "out" / f"comparison.{end}").read_text(encoding="utf-8") for end in ("md", "html"))
+    assert "corrected (Holm) for 12 tests: 2 methods, 3 scores, 2 splits" in text
+    assert "12 tests of 2 methods, 3 scores and 2 splits" in page
+    # A difference that four in five would show has to pass the corrected level: t(1 - .05 / 24) + t(.8).
+    item, quantile = items[0], stats.t(19)
+    half = (item["ci_high"] - item["ci_low"]) / 2 / quantile.ppf(0.975)
+    assert item["minimum_detectable"] == pytest.approx(half * (quantile.ppf(1 - 0.025 / 12) + quantile.ppf(0.8)))
+
+
+def test_among_many_tests_more_clients_are_needed_and_the_verdict_says_so(save):
+    x = np.linspace(0.1, 0.5, 7)
+    folders = [save("base", x)] + [save(f"m{i}", x + 0.1 + 0.001 * i) for i in range(6)]
+    items = compare_results(folders)["comparisons"]
+    # 7 clients reach 2 / 2^7 = .0156, times 6 tests .094; 8 clients .0078 x 6 = .047.
+    assert {item["outcome"] for item in items} == {"undecided"}
+    assert "fewer than 8 cannot show any difference at p < 0.05 over 6 tests" in items[0]["verdict"]
+    assert compare_results(folders[:2])["comparisons"][0]["outcome"] == "better run"

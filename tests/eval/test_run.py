@@ -9,6 +9,7 @@ import pytest
 from fedllm_data.errors import ConfigError, JudgeError
 from fedllm_data.schema import SCHEMAS
 from fedllm_eval import per_client
+from fedllm_eval.cli import main
 from fedllm_eval.compare import compare_results
 from fedllm_eval.judging import Judge
 from fedllm_eval.results import read_results
@@ -265,3 +266,40 @@ def test_scores_do_not_depend_on_how_rows_are_cut_into_chunks(repo, runs, monkey
     assert ours == pytest.approx(theirs, abs=1e-5)
     assert seen[-1] == (8, 8)
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+
+
+def test_who_never_trained_neither_gains_nor_loses_and_is_named(tmp_path, repo, make_run, make_adapter, capsys):
+    run = with_personal(make_run(tmp_path / "run", task="sft"), make_adapter, {"ann": 5, "bob": None, "eve": None})
+    ledger = {"download_bytes": 100, "upload_bytes": 50, "num_local_steps": 3, "client_seconds": 2.0}
+    line = {"round_index": 0, "clients": [{"client_id": "ann"}], "ledger": ledger, "seconds": 3.0}
+    (run / "rounds.jsonl").write_text(json.dumps(line) + "\n")
+    out = tmp_path / "out"
+    command = ["run", str(run), "--data", str(repo), "--out", str(out), "--splits", "test", "--base-too"]
+    assert main(command) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    summary = json.loads((out / "results.json").read_text())
+    (gain,) = (item for item in summary["gains"] if (item["policy"], item["against"]) == ("personal", "base"))
+    assert gain["better_off"] + gain["worse_off"] == pytest.approx(1 / 3)
+    assert gain["num_unmoved"] == 2
+    assert summary["policies"]["personal"]["splits"]["test"]["never_trained"] == ["bob", "eve"]
+    page, text = ((out / name).read_text() for name in ("results.html", "results.md"))
+    for words in (
+        "2 of 3 clients never trained, their own adapter is still what the run started from: bob, eve",
+        "2 of 3 clients took part in no round of training: bob, eve",
+    ):
+        assert words in page
+        assert words in text
+        assert words in printed
+
+
+def test_of_a_private_run_nothing_says_who_took_part(tmp_path, repo, make_run, make_adapter):
+    run = with_personal(make_run(tmp_path / "run", task="sft"), make_adapter, {"ann": 5, "bob": None})
+    with (run / "config.yaml").open("a") as file:
+        file.write("privacy:\n  epsilon: 2.0\n")
+    ledger = {"download_bytes": 100, "upload_bytes": 50, "num_local_steps": 3, "client_seconds": 2.0}
+    line = {"round_index": 0, "clients": [{"client_id": "ann"}], "ledger": ledger, "seconds": 3.0}
+    (run / "rounds.jsonl").write_text(json.dumps(line) + "\n")
+    results = score_run(run, repo, splits=["test"])
+    told = json.dumps(results.summary)
+    assert "took part" not in told
+    assert "never" not in told

@@ -4,12 +4,10 @@ from typing import Any
 
 import datasets
 import evaluate
-import numpy as np
 
 from fedllm_data.errors import MetricError
 from fedllm_eval.metrics import check_config, check_inputs
-from fedllm_eval.scoring.exposure import CHANCE_EXPOSURE_BITS, exposure
-from fedllm_eval.scoring.intervals import mean_interval
+from fedllm_eval.scoring.exposure import CHANCE_EXPOSURE_BITS, exposure, mean_exposure
 
 _DESCRIPTION = """\
 How far planted secrets stand out among the secrets they could have been, in bits: log2 of the number of candidates
@@ -24,7 +22,7 @@ Args:
 Returns:
     exposure_bits, ci_low, ci_high (float): mean over canaries and its interval; NaN bounds for one canary.
     chance_bits (float): 1.44, what canaries that were not learned show on average.
-    ceiling_bits (float): the most that so many candidates can show.
+    ceiling_bits (float): the most that so many candidates can show; the interval ends there.
     num_canaries (int): what the numbers rest on.
 
 No canaries, or one without candidates, is an error (`MetricError`), never an exposure of 0.
@@ -73,12 +71,12 @@ class CanaryExposureMetric(evaluate.Metric):  # type: ignore[misc]
         if len(canary_losses) == 0:
             raise MetricError("no canaries: the exposure of nothing is undefined; give at least one")
         bits = [exposure(loss, others) for loss, others in zip(canary_losses, candidate_losses, strict=True)]
-        interval = mean_interval(bits)
+        interval, ceiling = mean_exposure(bits, [len(others) for others in candidate_losses])
         return {
             "exposure_bits": interval.mean,
             "ci_low": interval.low,
             "ci_high": interval.high,
             "chance_bits": CHANCE_EXPOSURE_BITS,
-            "ceiling_bits": float(np.log2(min(len(others) for others in candidate_losses) + 1)),
+            "ceiling_bits": ceiling,
             "num_canaries": len(bits),
         }

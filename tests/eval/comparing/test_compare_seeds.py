@@ -34,6 +34,7 @@ def save(tmp_path):
             text = f"task: sft\nfederated:\n  strategy: {strategy}\n  seed: {seed}\nclient:\n  seed: {seed}\n"
             (run / "config.yaml").write_text(text)
         num = len(losses)
+        digest = None if adapter == "" or (adapter is None and seed is None) else adapter or name
         columns = {
             "client_id": IDS[:num],
             "split": ["test"] * num,
@@ -45,7 +46,7 @@ def save(tmp_path):
             task="sft",
             split="test",
             table=pa.table(columns),
-            policy={"name": str(run), "adapter_sha256": adapter or (None if seed is None else f"{name}")},
+            policy={"name": str(run), "adapter_sha256": digest},
             reference=None,
             dataset={"name": "memory", "revision": "abc", "num_clients": num, "num_rows": 4 * num},
             settings={"max_length": 64, "max_clients": None, "max_rows_per_client": None, "seed": 0},
@@ -175,6 +176,14 @@ def test_the_gate_stops_what_is_surely_beyond_the_margin(low, high, higher_is_be
     assert result["passed"] == (outcome != "worse")
 
 
+def test_a_margin_is_not_passed_by_rounding():
+    # All clients lose 0.32 - 0.30, which is 0.020000000000000018; a real step beyond is still stopped.
+    exact = 0.32 - 0.30
+    assert exact > 0.02
+    assert gate([item(exact, exact)], {"heldout_loss": 0.02})["checks"][0]["outcome"] == "within"
+    assert gate([item(0.0201, 0.0201)], {"heldout_loss": 0.02})["checks"][0]["outcome"] == "worse"
+
+
 def test_gating_more_scores_asks_for_more_confidence():
     asked = []
 
@@ -275,3 +284,20 @@ def test_a_single_client_still_makes_a_page(save, tmp_path):
     )
     assert "no interval" in render_page(comparison)
     assert comparison["gate"]["checks"][0]["outcome"] == "cannot tell"
+
+
+def test_a_run_that_trained_all_weights_is_no_base(save, losses):
+    # It has no adapter, but a configuration with a seed: another seed would have trained another model.
+    comparison = compare_results([save("base", losses["base"]), save("full", losses["fedavg-s0"], seed=0, adapter="")])
+    (item,) = comparison["comparisons"]
+    assert not item["covers_seeds"]
+    assert item["outcome"] == "better run"
+
+
+def test_one_seed_beside_several_is_said_to_be_unknown(folders):
+    comparison = compare_results([folders[4], *folders[1:4]])
+    (item,) = comparison["comparisons"]
+    assert (item["num_seeds"], item["covers_seeds"]) == ([1, 3], False)
+    (caveat,) = comparison["caveats"]
+    assert "fedprox-s0 has one seed, so how much it varies between seeds is not known" in caveat
+    assert " is better" not in item["verdict"]

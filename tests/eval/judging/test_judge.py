@@ -158,3 +158,54 @@ def test_one_kind_of_judge_is_asked_for(monkeypatch):
         make_judge(url="http://host/v1", model="m", api_key_env="JUDGE_KEY")
     monkeypatch.setitem(os.environ, "JUDGE_KEY", "k")
     assert make_judge(url="http://host/v1", model="m", api_key_env="JUDGE_KEY").backend.api_key == "k"
+
+
+@pytest.fixture
+def fastchat(tmp_path):
+    """Write FastChat's judgments of answers to `2 + 2?`: (question, turn, model, answer, judgment) a line."""
+    from fedllm_eval.judging.prompts import load_prompt
+
+    def write(*lines):
+        written, requests = [], []
+        for question, turn, model, answer, judgment in lines:
+            request = load_prompt("fastchat-single-v1").request({"question": "2 + 2?", "answer": answer})
+            requests.append(request)
+            line = {"question_id": question, "turn": turn, "model": model, "judge": ["gpt-4", "single-v1"]}
+            written.append(json.dumps({**line, "user_prompt": request.user, "judgment": judgment}))
+        path = tmp_path / "gpt-4_single.jsonl"
+        # An empty line between them: lines are counted as an editor does.
+        path.write_text("\n\n".join(written) + "\n")
+        return path, requests
+
+    return write
+
+
+def test_an_error_of_fastchats_is_no_judgment_and_is_counted(fastchat):
+    path, requests = fastchat((1, 1, "a", "4", "$ERROR$"), (2, 1, "a", "5", "[[2]]"))
+    failed, rated = make_judge(recorded=path).ask(requests)
+    assert failed.failure == "FastChat could not reach the judge ($ERROR$)"
+    assert failed.text == ""
+    assert (rated.text, rated.failure) == ("[[2]]", None)
+
+
+def test_a_judgment_takes_the_place_of_an_error_whichever_came_first(fastchat):
+    error, judged = (1, 1, "a", "4", "$ERROR$"), (1, 1, "a", "4", "[[9]]")
+    for lines in ([error, judged], [judged, error], [error, error, judged]):
+        path, requests = fastchat(*lines)
+        assert make_judge(recorded=path).ask(requests[:1])[0].text == "[[9]]"
+
+
+def test_an_answer_judged_twice_is_refused_with_the_lines(fastchat):
+    other = (2, 1, "a", "5", "[[2]]")
+    for second in ("[[3]]", "[[9]]"):
+        path, _ = fastchat((1, 1, "a", "4", "[[9]]"), other, (1, 1, "a", "4", second))
+        with pytest.raises(
+            ConfigError, match=r"lines 1 and 5 judge the same answer \(question 1, turn 1, model 'a'\)"
+        ):
+            Recorded(path)
+    # The same question answered again since, and two models that answer alike, are judged once each.
+    path, _ = fastchat((1, 1, "a", "4", "[[9]]"), (1, 1, "b", "4", "[[9]]"), (1, 2, "a", "4", "[[9]]"))
+    assert len(Recorded(path)) == 1
+    path, _ = fastchat((1, 1, "a", "4", "[[9]]"), (1, 1, "b", "4", "[[1]]"))
+    with pytest.raises(ConfigError, match="lines 1 and 3: judge 'gpt-4' answered one request in two ways"):
+        Recorded(path)

@@ -1,13 +1,15 @@
 """Clients scored with adapters of their own."""
 
 import json
+import shutil
 
 import pytest
 
 from fedllm_data.errors import ConfigError
 from fedllm_eval.per_client import evaluate_policy
-from fedllm_eval.policy.policies import load_policy
-from fedllm_eval.running.personal import evaluate_personal, personal_folders
+from fedllm_eval.policy.policies import load_policy, load_reference
+from fedllm_eval.running import personal
+from fedllm_eval.running.personal import evaluate_personal, personal_folders, policy_content
 
 
 @pytest.fixture
@@ -68,3 +70,46 @@ def test_who_has_no_adapter_keeps_the_global_scores_to_the_last_digit_or_is_left
     alone = evaluate_personal(policy, personal_folders(run), sft_clients, others="leave out")
     assert losses(alone) == {name: loss for name, loss in losses(own).items() if name != "eve"}
     assert any("1 of 3 clients have no adapter of their own: left out" in note for note in alone.notes)
+
+
+def test_who_never_trained_keeps_the_scores_of_the_start_to_the_last_digit(
+    tmp_path, make_run, make_adapter, sft_clients
+):
+    folder = make_run(tmp_path / "run", task="sft")
+    for client_id, seed in (("ann", 5), ("bob", None), ("eve", None)):
+        make_adapter(folder / "personal" / client_id, seed)
+    entries = {client_id: {"folder": client_id} for client_id in ("ann", "bob", "eve")}
+    (folder / "personal" / "clients.json").write_text(json.dumps(entries))
+    policy = load_policy(folder)
+    base = evaluate_policy(load_reference(policy), sft_clients)
+    known = {"unchanged": base}
+    own = evaluate_personal(policy, personal_folders(folder), sft_clients, known=known)
+    assert {name: losses(own)[name] for name in ("bob", "eve")} == {
+        name: losses(base)[name] for name in ("bob", "eve")
+    }
+    assert losses(own)["ann"] != losses(base)["ann"]
+    assert own.never_trained == ("bob", "eve")
+    assert any("2 of 3 clients never trained" in note and note.endswith("from: bob, eve") for note in own.notes)
+
+
+def test_equal_adapters_are_scored_together_and_equal_ones_of_the_run_not_at_all(
+    tmp_path, make_run, sft_clients, monkeypatch
+):
+    folder = make_run(tmp_path / "run", task="sft")
+    for client_id in ("ann", "bob", "eve"):
+        shutil.copytree(folder / "adapter", folder / "personal" / client_id)
+    entries = {client_id: {"folder": client_id} for client_id in ("ann", "bob", "eve")}
+    (folder / "personal" / "clients.json").write_text(json.dumps(entries))
+    policy = load_policy(folder)
+    plain = evaluate_policy(policy, sft_clients)
+    # Scored without knowing the global scores: once, in the same batches.
+    alike = evaluate_personal(policy, personal_folders(folder), sft_clients)
+    assert losses(alike) == losses(plain)
+    assert alike.never_trained == ()
+
+    def never(*_, **__):
+        raise AssertionError("scored again")
+
+    monkeypatch.setattr(personal, "evaluate_policy", never)
+    again = evaluate_personal(policy, personal_folders(folder), sft_clients, known={policy_content(policy): plain})
+    assert losses(again) == losses(plain)

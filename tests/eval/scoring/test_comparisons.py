@@ -21,22 +21,89 @@ def test_one_seed_each_is_the_paired_difference():
 
 def test_seeds_and_clients_by_hand():
     # Client differences 1, 3: mean 2, variance 2, over clients 2 / 2 = 1. Seed means of b - a: 1 and 3
-    # (paired), variance 2, over seeds 1. Sum 2; degrees (1 + 1)^2 / (1 / 1 + 1 / 1) = 2.
+    # (paired), variance 2, over seeds 1. Each has one degree of freedom: t(.975, 1) = 12.7062, and
+    # sqrt(12.7062^2 + 12.7062^2) = 17.9693.
     found = method_difference([[0.0, 0.0], [0.0, 0.0]], [[0.0, 2.0], [2.0, 4.0]], paired_seeds=True)
-    assert (found.difference, found.num_degrees) == (2.0, 2.0)
+    assert found.difference == 2.0
+    assert [source.num_degrees for source in found.sources] == [1, 1]
+    assert [source.std_error for source in found.sources] == pytest.approx([1.0, 1.0])
     assert found.std_error == pytest.approx(np.sqrt(2))
+    assert found.high - found.difference == pytest.approx(17.9693, abs=1e-4)
+    # With one degree of freedom each, the half-width is that of one source of variance 2: t = 2 / sqrt(2).
+    assert found.p_value == pytest.approx(2 * stats.t.sf(np.sqrt(2), 1), rel=1e-6)
     assert found.covers_seeds
 
 
-def test_unpaired_seeds_alone_are_welchs_test():
+def test_seeds_of_one_method_alone_are_students_test():
     rng = np.random.default_rng(1)
-    a, b = rng.normal(0, 1, (4, 1)), rng.normal(1, 2, (6, 1))
-    # Two clients with equal differences: nothing but seeds is uncertain.
-    found = method_difference(np.repeat(a, 2, axis=1), np.repeat(b, 2, axis=1))
-    expected = stats.ttest_ind(b[:, 0], a[:, 0], equal_var=False)
+    b = rng.normal(1, 2, (6, 1))
+    # Two clients with equal differences from a base model: nothing but the method's seeds is uncertain.
+    found = method_difference(np.zeros((1, 2)), np.repeat(b, 2, axis=1), a_fixed=True)
+    expected = stats.ttest_1samp(b[:, 0], 0.0)
     assert found.p_value == pytest.approx(expected.pvalue)
     interval = expected.confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_unpaired_seeds_promise_no_more_than_welchs_test():
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(0, 1, (4, 1)), rng.normal(1, 2, (6, 1))
+    found = method_difference(np.repeat(a, 2, axis=1), np.repeat(b, 2, axis=1))
+    expected = stats.ttest_ind(b[:, 0], a[:, 0], equal_var=False)
+    interval = expected.confidence_interval(0.95)
+    assert found.std_error == pytest.approx(expected._standard_error)
+    assert found.low < interval.low < interval.high < found.high
+    assert found.p_value > expected.pvalue
+
+
+def test_the_p_value_is_where_the_interval_ends_at_zero():
+    rng = np.random.default_rng(7)
+    for shift in (0.01, 0.3, 3.0):
+        found = method_difference(rng.normal(0, 0.1, (2, 9)), shift + rng.normal(0, 0.1, (3, 9)))
+        low, high = found.bounds(1 - found.p_value)
+        assert min(abs(low), abs(high)) == pytest.approx(0.0, abs=1e-8)
+
+
+CELLS = [
+    # Seeds of both, paired, baseline fixed, sd between seeds of either.
+    ((2, 2), True, False, (0.05, 0.05)),
+    ((2, 2), False, False, (0.05, 0.05)),
+    ((2, 2), False, False, (0.0, 0.05)),
+    ((2, 5), False, False, (0.05, 0.01)),
+    ((3, 3), True, False, (0.05, 0.05)),
+    ((1, 2), False, True, (0.0, 0.05)),
+]
+
+
+@pytest.mark.parametrize(("num_seeds", "paired", "fixed", "spreads"), CELLS)
+def test_what_says_it_covers_other_seeds_does(num_seeds, paired, fixed, spreads):
+    covered = 0
+    for draw in range(600):
+        rng = np.random.default_rng(draw)
+        clients = rng.normal(0, 1, 50)
+        a = clients + rng.normal(0, 1, (num_seeds[0], 1)) * spreads[0]
+        b = clients + rng.normal(0, 0.1, 50) + rng.normal(0, 1, (num_seeds[1], 1)) * spreads[1]
+        found = method_difference(a, b, paired_seeds=paired, a_fixed=fixed)
+        assert found.covers_seeds
+        covered += found.low <= 0 <= found.high
+    # 95 % less two standard errors at 600 draws; Satterthwaite's degrees of freedom cover 86 to 91 %.
+    assert covered / 600 >= 0.932
+
+
+@pytest.mark.parametrize("num_seeds", [(1, 1), (1, 2), (3, 1)])
+def test_one_seed_of_a_trained_method_makes_no_claim_of_other_seeds(num_seeds):
+    rng = np.random.default_rng(8)
+    found = method_difference(rng.normal(size=(num_seeds[0], 9)), rng.normal(size=(num_seeds[1], 9)))
+    assert not found.covers_seeds
+    # One estimate that serves for both methods is one source: 1 against 2 by hand is s^2 (1 / 1 + 1 / 2).
+    assert len(found.sources) == (1 if num_seeds == (1, 1) else 2)
+
+
+def test_rounding_decides_for_neither_method():
+    a = np.random.default_rng(9).gamma(4, 1, (3, 20))
+    found = method_difference(a, a * (1 + 2e-7))
+    assert (found.difference, found.higher_fraction, found.lower_fraction) == (0.0, 0.0, 0.0)
+    assert found.p_value == 1.0
 
 
 def test_a_base_model_does_not_vary_between_seeds():
@@ -63,7 +130,7 @@ def test_the_interval_holds_over_clients_and_seeds():
 def test_the_minimum_detectable_difference_is_shown_four_times_in_five():
     rng = np.random.default_rng(3)
     shown, size = [], method_difference([np.zeros(50)], [rng.normal(size=50)])
-    true = size.minimum_detectable / size.std_error / np.sqrt(50)
+    true = size.detectable() / size.std_error / np.sqrt(50)
     for draw in range(400):
         d = np.random.default_rng(draw).normal(true, 1, 50)
         shown.append(mean_interval(d).low > 0)
@@ -114,7 +181,7 @@ def test_equal_methods_differ_by_nothing():
 def test_one_client_says_nothing():
     found = method_difference([[1.0]], [[2.0]])
     assert found.difference == 1.0
-    assert np.isnan([found.low, found.high, found.p_value, found.minimum_detectable]).all()
+    assert np.isnan([found.low, found.high, found.p_value, found.detectable()]).all()
 
 
 @pytest.mark.parametrize(

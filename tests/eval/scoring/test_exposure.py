@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fedllm_data.errors import MetricError
-from fedllm_eval.scoring.exposure import CHANCE_EXPOSURE_BITS, exposure, exposure_p_value, extrapolated_exposure
+from fedllm_eval.scoring.exposure import (
+    CHANCE_EXPOSURE_BITS,
+    exposure,
+    exposure_p_value,
+    extrapolated_exposure,
+    mean_exposure,
+)
 from fedllm_eval.scoring.extraction import edit_distance, extracted, extraction_similarity
 
 
@@ -47,7 +53,39 @@ def test_extrapolation_refuses_another_shape():
     found = extrapolated_exposure(-5.0, losses)
     assert np.isnan(found.bits)
     assert "not skew-normal" in found.reason
-    assert extrapolated_exposure(-5.0, np.ones(200)).reason == "all candidates have one loss"
+    assert extrapolated_exposure(-5.0, np.ones(200)).reason == "all candidates have one loss, to rounding"
+
+
+@pytest.mark.parametrize("scale", [1e-320, 1e-300, 1e-160, 1e160, 1e300])
+def test_extrapolation_has_no_scale(scale):
+    losses = np.random.default_rng(4).normal(20.0, 1.0, 400)
+    expected = extrapolated_exposure(12.0, losses).bits
+    assert extrapolated_exposure(12.0 * scale, losses * scale).bits == pytest.approx(expected, rel=1e-2)
+
+
+def test_what_is_too_far_out_or_differs_by_rounding_alone_is_refused_with_a_reason():
+    losses = np.random.default_rng(5).normal(0.0, 1.0, 400)
+    found = extrapolated_exposure(-1e300, losses)
+    assert np.isnan(found.bits)
+    assert "standard deviations from the candidates" in found.reason
+    assert extrapolated_exposure(0.0, 1e12 + losses).reason == "all candidates have one loss, to rounding"
+    # Far, and still a number: the tail of a normal falls as z^2 / 2.
+    near_normal = stats.norm.ppf((np.arange(5000) + 0.5) / 5000)
+    assert extrapolated_exposure(-1e4, near_normal).bits == pytest.approx(5e7 / np.log(2), rel=0.15)
+
+
+def test_the_interval_of_canaries_ends_at_their_ceiling():
+    # Four of four candidates passed by three canaries, one learned nothing: mean (3 x log2 5 + 0) / 4.
+    interval, ceiling = mean_exposure([np.log2(5)] * 3 + [0.0], [4, 4, 4, 4])
+    assert ceiling == pytest.approx(np.log2(5))
+    assert interval.mean == pytest.approx(0.75 * np.log2(5))
+    assert (interval.low, interval.high) == (0.0, ceiling)
+    # Canaries of unequal ceilings: no interval beyond their mean, though one canary lies above it.
+    interval, ceiling = mean_exposure([3.0, 1.0, 3.0], [7, 1, 7])
+    assert ceiling == pytest.approx(7 / 3)
+    assert interval.high == ceiling
+    with pytest.raises(MetricError, match="numbers of candidates"):
+        mean_exposure([1.0], [0])
 
 
 def test_far_beyond_what_a_cdf_can_hold_the_mass_is_still_right():

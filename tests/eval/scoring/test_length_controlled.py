@@ -100,3 +100,17 @@ def test_inputs_that_do_not_fit():
         length_controlled_win_rate([1], [1], [1], ridge=0)
     with pytest.raises(MetricError, match="at least one item"):
         length_controlled_win_rate([], [], [])
+
+
+def test_card_and_page_say_how_far_it_lies_from_the_leaderboard():
+    from fedllm_eval.metrics import METRIC_FOLDERS
+    from fedllm_eval.reporting.run_sections import suites_section
+    from fedllm_eval.scoring.length_controlled import DISTANCE
+
+    card = (METRIC_FOLDERS["win_rate"] / "README.md").read_text(encoding="utf-8")
+    score = {"name": "pairwise/length_controlled_win_rate", "value": 0.5, "low": 0.4, "high": 0.6, "num_items": 9}
+    record = {"scores": [{**score, "unit": "u", "higher_is_better": True}], "settings": {}, "notes": []}
+    (note,) = suites_section({"suites": {"pairwise": {"policy": record}}}).notes
+    assert DISTANCE in note
+    for text in (card, note):
+        assert all(figure in text for figure in ("53", "5.3", "17.8", "5.2"))

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fedllm_data.errors import MetricError
 from fedllm_eval.scoring.intervals import mean_interval
@@ -22,6 +24,14 @@ from fedllm_eval.scoring.ratings import mean_rating, parse_rating, parse_verdict
         ("[[6]] ... on reflection [[8]]", 6),  # the first counts, as in FastChat
         ("[[5.]]", 5),
         ("<think>[[2]] perhaps</think> [[7]]", 7),
+        ("As [1] and [2] say, it is right. Rating: [9]", 9),  # a citation before the rating
+        ("I would rate this response a [6].", 6),
+        ("**Score:** [8]/10", 8),
+        ("Bewertung: [8]", 8),
+        ("评分：[9]\n", 9),
+        ("It agrees with [3].\n\n[7]", 7),
+        ("[4]", 4),
+        ("[[3]](https://a.b) says so. [[5]]", 5),  # a link is no rating
     ],
 )
 def test_ratings_are_read(text, value):
@@ -35,6 +45,12 @@ def test_ratings_are_read(text, value):
         ("", "empty judgment"),
         (" \n", "empty judgment"),
         ("Rating: 7", "no rating"),
+        ("As [1] shows, the answer is wrong.", "no rating"),
+        ("It is told in [12] in text.", "no rating"),
+        ("Good [1][2].\n\nSources:\n[1] Smith\n[2] Doe", "no rating"),
+        ("Sources: [3]", "no rating"),
+        ("array[0] and x[3] are read", "no rating"),
+        ("[[3]](https://a.b) says so.", "no rating"),
         ("<think>is it [[2]] or", "empty judgment"),
         ("<think>[[2]]</think> fine", "no rating"),
         ("[[seven]]", "no rating"),
@@ -55,6 +71,25 @@ def test_failures_have_a_reason_and_no_number(text, failure):
 def test_ratings_that_contradict_one_another_are_flagged():
     assert parse_rating("[[6]] or [[8]]").ambiguous
     assert not parse_rating("[[6]] and again [[6.0]]").ambiguous
+
+
+@given(st.text(alphabet="abc .,\n", max_size=30), st.integers(1, 10), st.text(alphabet="abc .,", max_size=30))
+@settings(deadline=None)
+def test_a_number_in_the_middle_of_words_is_no_rating_and_double_brackets_are(before, number, after):
+    words = f"{before} word [{number}] word {after}"
+    assert parse_rating(words).failure == "no rating"
+    assert parse_rating(f"{words} [[{number}]]").value == number
+
+
+def test_other_scales_are_read_and_what_is_no_scale_is_refused():
+    assert parse_rating("[[-3]]", -5, 5).value == -3
+    assert parse_rating("Rating: [-4.5]", -5, 5).value == -4.5
+    assert parse_rating("[[0.5]]", 0, 1).value == 0.5
+    for lowest, highest in ((10, 1), (1, 1), (0, math.inf), (math.nan, 1)):
+        with pytest.raises(MetricError, match="a scale from"):
+            parse_rating("[[1]]", lowest, highest)
+        with pytest.raises(MetricError, match="a scale from"):
+            mean_rating([parse_rating("[[1]]")], lowest=lowest, highest=highest)
 
 
 def test_verdicts():

@@ -1,0 +1,69 @@
+"""Which of the scored clients took part in a run at all: the others get what their neighbours' rows taught.
+
+Read from the run's own `rounds.jsonl`, which stays where the run is; a published run has none, and nothing is said.
+Nor is anything said of a run with differential privacy: its scores can be published, and its guarantee does not cover
+who took part.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from fedllm_eval.running.run_cost import read_rounds
+from fedllm_eval.scores import ClientScores
+
+if TYPE_CHECKING:
+    from fedllm_eval.policy.policies import Policy
+
+__all__ = ["first_ten", "is_private_run", "with_who_took_part"]
+
+NUM_NAMED = 10
+
+
+def is_private_run(run: Path) -> bool:
+    """Return whether a run's `config.yaml` states a guarantee of differential privacy.
+
+    >>> is_private_run(Path("no/such/run"))
+    False
+    """
+    try:
+        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return False
+    privacy = config.get("privacy") if isinstance(config, dict) else None
+    return isinstance(privacy, dict) and privacy.get("epsilon") is not None
+
+
+def with_who_took_part(scores: ClientScores, policy: "Policy") -> ClientScores:
+    """Return a run's scores with a note that names the clients of the split who took part in no round.
+
+    Splits of which nobody took part, such as `unseen`, are left as they are: that is what they are for.
+
+    Raises:
+        ConfigError: if the run's rounds cannot be read.
+    """
+    location = policy.location
+    if location is None or location.kind != "run" or not (location.folder / "rounds.jsonl").is_file():
+        return scores
+    if is_private_run(location.folder):
+        return scores
+    took_part = {client["client_id"] for record in read_rounds(location.folder) for client in record["clients"]}
+    client_ids = scores.table["client_id"].to_pylist()
+    absent = [client_id for client_id in client_ids if client_id not in took_part]
+    if not absent or len(absent) == len(client_ids):
+        return scores
+    note = f"{len(absent)} of {len(client_ids)} clients took part in no round of training: {first_ten(absent)}"
+    return replace(scores, notes=(*scores.notes, note))
+
+
+def first_ten(client_ids: Sequence[str]) -> str:
+    """Return ids in words: the first ten, and how many more there are.
+
+    >>> first_ten(["ann", "bob"]), first_ten([str(number) for number in range(12)])[-12:]
+    ('ann, bob', '9 and 2 more')
+    """
+    more = len(client_ids) - NUM_NAMED
+    return ", ".join(client_ids[:NUM_NAMED]) + (f" and {more} more" if more > 0 else "")
