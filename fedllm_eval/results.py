@@ -147,7 +147,7 @@ def make_results(scores: Sequence[ClientScores], *, seed: int = 0) -> Results:
                 },
                 "scores": _with_perplexity(item.summary(seed=seed)),
                 "notes": list(item.notes),
-                **({"never_trained": list(item.never_trained)} if item.never_trained else {}),
+                **{name: list(found) for name in ("never_trained", "took_no_part") if (found := getattr(item, name))},
             }
             for item in scores
         },

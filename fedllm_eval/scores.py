@@ -126,9 +126,11 @@ class ClientScores:
     """name, revision, and how many clients and rows the split holds in all."""
     settings: Mapping[str, Any]
     notes: tuple[str, ...] = field(default=())
-    """What a reader must know before trusting the numbers, one sentence each."""
+    """What a reader must know before trusting the numbers, one sentence each; no client is named in them."""
     never_trained: tuple[str, ...] = ()
     """Clients whose own adapter is still what the run started from; of personal adapters alone."""
+    took_no_part: tuple[str, ...] = ()
+    """Clients of the split that took part in no round of the run, where others of it did."""
     rows: pa.Table | None = None
     """One row a row: split, client_id, row_id, language, num_tokens and a column a score, null where it has none."""
 

@@ -3,7 +3,7 @@
 A number that is undefined is shown as n/a, never as 0.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ __all__ = [
     "arrow",
     "by_label",
     "fewer_clients",
+    "first_ten",
     "interval",
     "name_of",
     "number",
@@ -31,6 +32,9 @@ Cell = tuple[str, str]
 ORDER = ("base", "policy", "personal", "alone", "centralised")
 NAMES = {"policy": "global adapter", "personal": "personal adapters", "alone": "trained alone", "base": "base"}
 """What the labels mean to a reader; a plain model has no adapter, so `policy` then stands as it is."""
+NAMED = {"never_trained": "never trained", "took_no_part": "took part in no round"}
+"""Lists of clients in the summary of a split, and what is said of them."""
+NUM_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -94,13 +98,28 @@ def fewer_clients(score: Mapping[str, Any], own: Mapping[str, Any]) -> str:
 
 def all_notes(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what to know before trusting the numbers: (split, or policy and split; a note), none of them twice."""
-    notes = [(split, note) for split, part in summary["splits"].items() for note in part["notes"]]
+    notes = [(split, note) for split, part in summary["splits"].items() for note in _notes_of(part)]
     for label, other in summary.get("policies", {}).items():
-        of_other = ((split, note) for split, part in other["splits"].items() for note in part["notes"])
+        of_other = ((split, note) for split, part in other["splits"].items() for note in _notes_of(part))
         notes += [
             (f"{name_of(label, summary)}, {split}", note) for split, note in of_other if (split, note) not in notes
         ]
     return notes
+
+
+def first_ten(client_ids: Sequence[str]) -> str:
+    """Return ids in words: the first ten, and how many more there are.
+
+    >>> first_ten(["ann", "bob"]), first_ten([str(number) for number in range(12)])[-12:]
+    ('ann, bob', '9 and 2 more')
+    """
+    more = len(client_ids) - NUM_NAMED
+    return ", ".join(client_ids[:NUM_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _notes_of(part: Mapping[str, Any]) -> list[str]:
+    """The notes of a split, and those that name clients, where the summary has their names."""
+    return [*part["notes"], *(f"{words}: {first_ten(part[name])}" for name, words in NAMED.items() if part.get(name))]
 
 
 def arrow(score: Mapping[str, Any]) -> str:

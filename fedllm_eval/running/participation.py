@@ -5,7 +5,6 @@ Nor is anything said of a run with differential privacy: its scores can be publi
 who took part.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +17,7 @@ from fedllm_eval.scores import ClientScores
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
 
-__all__ = ["first_ten", "is_private_run", "with_who_took_part"]
-
-NUM_NAMED = 10
+__all__ = ["is_private_run", "with_who_took_part"]
 
 
 def is_private_run(run: Path) -> bool:
@@ -38,7 +35,7 @@ def is_private_run(run: Path) -> bool:
 
 
 def with_who_took_part(scores: ClientScores, policy: "Policy") -> ClientScores:
-    """Return a run's scores with a note that names the clients of the split who took part in no round.
+    """Return a run's scores with the clients of the split who took part in no round, and a note that counts them.
 
     Splits of which nobody took part, such as `unseen`, are left as they are: that is what they are for.
 
@@ -55,15 +52,5 @@ def with_who_took_part(scores: ClientScores, policy: "Policy") -> ClientScores:
     absent = [client_id for client_id in client_ids if client_id not in took_part]
     if not absent or len(absent) == len(client_ids):
         return scores
-    note = f"{len(absent)} of {len(client_ids)} clients took part in no round of training: {first_ten(absent)}"
-    return replace(scores, notes=(*scores.notes, note))
-
-
-def first_ten(client_ids: Sequence[str]) -> str:
-    """Return ids in words: the first ten, and how many more there are.
-
-    >>> first_ten(["ann", "bob"]), first_ten([str(number) for number in range(12)])[-12:]
-    ('ann, bob', '9 and 2 more')
-    """
-    more = len(client_ids) - NUM_NAMED
-    return ", ".join(client_ids[:NUM_NAMED]) + (f" and {more} more" if more > 0 else "")
+    note = f"{len(absent)} of {len(client_ids)} clients took part in no round of training"
+    return replace(scores, notes=(*scores.notes, note), took_no_part=tuple(absent))

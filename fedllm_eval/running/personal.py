@@ -24,7 +24,7 @@ from fedllm_data.errors import ConfigError
 from fedllm_eval.per_client import Progress, evaluate_policy, sample_positions
 from fedllm_eval.policy.adapter_content import adapter_content
 from fedllm_eval.policy.policies import Policy, load_policy
-from fedllm_eval.running.participation import first_ten, is_private_run
+from fedllm_eval.running.participation import is_private_run
 from fedllm_eval.scores import ClientScores, warnings_about
 
 __all__ = ["Others", "evaluate_personal", "personal_folders", "policy_content"]
@@ -141,7 +141,7 @@ def evaluate_personal(
     if never_trained:
         notes.append(
             f"{len(never_trained)} of {len(chosen)} clients never trained, their own adapter is still what the run "
-            f"started from: {first_ten(never_trained)}"
+            "started from"
         )
     if num_sampled < len(all_ids):
         notes.append(f"{num_sampled} of {len(all_ids)} clients were sampled (seed {seed})")

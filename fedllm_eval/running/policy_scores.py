@@ -187,12 +187,13 @@ def _told(progress: Progress | None, label: str, split: str) -> Progress | None:
     return lambda what, done, total: progress(f"{where}, {what}", done, total)
 
 
+_LISTS = ("notes", "never_trained", "took_no_part")
 _FIELDS = ("task", "split", "policy", "reference", "dataset", "settings")
 
 
 def _to_part(scores: ClientScores) -> Part:
     record = {name: getattr(scores, name) for name in _FIELDS}
-    record |= {"notes": list(scores.notes), "never_trained": list(scores.never_trained)}
+    record |= {name: list(getattr(scores, name)) for name in _LISTS}
     tables: dict[str, pa.Table] = {"clients": scores.table}
     if scores.rows is not None:
         tables["rows"] = scores.rows
@@ -204,6 +205,7 @@ def _from_part(part: Part) -> ClientScores:
         **{name: part.record[name] for name in _FIELDS},
         notes=tuple(part.record["notes"]),
         never_trained=tuple(part.record["never_trained"]),
+        took_no_part=tuple(part.record["took_no_part"]),
         table=part.tables["clients"],
         rows=part.tables.get("rows"),
     )

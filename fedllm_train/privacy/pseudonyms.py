@@ -2,18 +2,17 @@
 
 A client is called client-1, client-2, ... in the order in which the run first met them, so that visits can still be
 counted and their cost added up. What is left out could be put together with a public dataset and name a person: ids,
-row counts, losses, the reasons for which a client was left out, tables with a line per client or row.
+row counts, losses, and the reasons for which a client was left out. Of scores, `fedllm_eval/reporting/unnamed.py` says
+what goes.
 """
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["COSTS", "SCORE_FILES", "without_client_records", "without_names"]
+__all__ = ["COSTS", "without_names"]
 
 COSTS = ("num_steps", "seconds", "num_tokens", "peak_memory_bytes", "energy_joules")
 """Fields of a visit's record that stay: what it cost, which says nothing of the client's rows."""
-SCORE_FILES = ("results.json", "results.md", "model-index.yaml", ".eval_results")
-"""What of `scores/` names no client; the other files hold a line per client, row or answer."""
 
 
 def without_names(rounds: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -38,21 +37,3 @@ def without_names(rounds: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         left_out = [{"client_id": called(each["client_id"])} for each in record.get("left_out", ())]
         records.append({**record, "clients": visits, "left_out": left_out})
     return records
-
-
-def without_client_records(value: Any) -> Any:
-    """Return nested mappings and lists without the lists that speak of single clients.
-
-    >>> without_client_records({"mean": 1.5, "worst": [{"client_id": "ann", "now": 3.0}]})
-    {'mean': 1.5}
-    """
-    if isinstance(value, Mapping):
-        kept = {name: item for name, item in value.items() if not _speaks_of_clients(item)}
-        return {name: without_client_records(item) for name, item in kept.items() if name != "client_id"}
-    if isinstance(value, list):
-        return [without_client_records(item) for item in value]
-    return value
-
-
-def _speaks_of_clients(value: Any) -> bool:
-    return isinstance(value, list) and any(isinstance(item, Mapping) and "client_id" in item for item in value)

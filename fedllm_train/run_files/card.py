@@ -35,19 +35,20 @@ _COHORTS = {
 }
 
 
-def write_run_card(run: Path, *, repo_id: str | None = None) -> Path:
+def write_run_card(run: Path, *, repo_id: str | None = None, scores: Path | None = None) -> Path:
     """Write README.md into a run folder and return its path.
 
     Args:
         run: a finished run.
         repo_id: where the run will be published; the loading example names it.
+        scores: Markdown file of the scores to show; by default that in the run's `scores/`.
 
     Raises:
         ConfigError: if the folder is not a run folder.
     """
     config = read_config(run)
     rounds = read_rounds(run)
-    scores = run / "scores" / "results.md"
+    scores = scores or run / "scores" / "results.md"
     environment = Environment(
         loader=PackageLoader("fedllm_train", "cards"), undefined=StrictUndefined, keep_trailing_newline=True
     )

@@ -24,8 +24,9 @@ import yaml
 from fedllm_data.errors import ConfigError
 from fedllm_data.hub.local_paths import hide_paths, local_paths
 from fedllm_data.hub.push import PushResult, push_folder
+from fedllm_eval.reporting.unnamed import copy_unnamed
 from fedllm_train.privacy.covered import LEAST_SECRET_SEED, covered_config, covered_round, is_private
-from fedllm_train.privacy.pseudonyms import SCORE_FILES, without_client_records, without_names
+from fedllm_train.privacy.pseudonyms import without_names
 from fedllm_train.run_files.card import RELEASES, is_hub_id, read_rounds, write_run_card
 from fedllm_train.run_files.files import write_bytes
 from fedllm_train.run_files.run_folder import read_config
@@ -92,9 +93,11 @@ def publish_run(
             # Made from what is pushed, so that it cannot tell more; the run folder keeps its own.
             write_run_card(staged, repo_id=repo_id)
         else:
-            write_run_card(run, repo_id=repo_id)
-            for name in ("README.md", "config.yaml", "rounds.jsonl"):
+            for name in ("config.yaml", "rounds.jsonl"):
                 shutil.copy(run / name, staged / name)
+            # Its words count from the whole run; its scores are those that are pushed.
+            write_run_card(run, repo_id=repo_id, scores=staged / "scores" / "results.md")
+            shutil.copy(run / "README.md", staged / "README.md")
             if not include_clients:
                 _write_rounds(staged / "rounds.jsonl", without_names(read_rounds(run)))
         _hide_places(staged, config, run)
@@ -119,15 +122,7 @@ def _stage_scores(run: Path, staged: Path, *, include_clients: bool) -> None:
     if include_clients:
         shutil.copytree(scores, place, ignore=shutil.ignore_patterns(".work"))
     else:
-        for name in SCORE_FILES:
-            if (scores / name).is_dir():
-                shutil.copytree(scores / name, place / name)
-            elif (scores / name).is_file():
-                place.mkdir(exist_ok=True)
-                shutil.copy(scores / name, place / name)
-        if (results := place / "results.json").is_file():
-            summary = without_client_records(json.loads(results.read_text(encoding="utf-8")))
-            write_bytes(results, (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
+        copy_unnamed(scores, place)
     if (place / ".eval_results").is_dir():
         # At the root of the repo, where the Hub looks for it.
         shutil.copytree(place / ".eval_results", staged / ".eval_results")

@@ -284,8 +284,10 @@ def test_who_never_trained_neither_gains_nor_loses_and_is_named(tmp_path, repo, 
     assert summary["policies"]["personal"]["splits"]["test"]["never_trained"] == ["bob", "eve"]
     page, text = ((out / name).read_text() for name in ("results.html", "results.md"))
     for words in (
-        "2 of 3 clients never trained, their own adapter is still what the run started from: bob, eve",
-        "2 of 3 clients took part in no round of training: bob, eve",
+        "2 of 3 clients never trained, their own adapter is still what the run started from",
+        "never trained: bob, eve",
+        "2 of 3 clients took part in no round of training",
+        "took part in no round: bob, eve",
     ):
         assert words in page
         assert words in text

@@ -9,12 +9,15 @@ import re
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import yaml
 from peft import PeftModel
 
 from fedllm_data.errors import ConfigError, HubError
 from fedllm_eval.policy.policies import load_policy, load_reference
+from fedllm_eval.results import join_results, make_results, write_results
+from fedllm_eval.scores import ClientScores
 from fedllm_train.cli import main
 from fedllm_train.config import FederatedConfig
 from fedllm_train.privacy.covered import COVERED, NOT_COVERED
@@ -91,17 +94,33 @@ def test_a_publish_that_dies_leaves_no_commit(hub, repo_id, run):
     assert set(hub.repo(repo_id, "model").files) <= {".gitattributes"}
 
 
+def write_scores(run):
+    """Scores as an evaluation leaves them, of four clients who are all named somewhere."""
+    columns = {"client_id": ["ann", "bob", "cyd", "dan"], "split": ["test"] * 4, "num_rows": [2] * 4}
+    columns |= dict.fromkeys(("num_tokens", "num_skipped", "num_truncated"), [9] * 4)
+    scores = ClientScores(
+        task="sft",
+        split="test",
+        table=pa.table(columns | {"heldout_loss": [1.0, 2.0, 3.0, 4.0]}),
+        policy={"name": str(run)},
+        reference=None,
+        dataset={"name": str(run / "rows"), "revision": "r", "num_clients": 4, "num_rows": 8},
+        settings={},
+        notes=("2 of 4 clients never trained",),
+        never_trained=("cyd", "dan"),
+        took_no_part=("bob",),
+    )
+    write_results(join_results({"policy": make_results([scores])}), run / "scores")
+    (run / "scores" / ".eval_results").mkdir(exist_ok=True)
+    (run / "scores" / ".eval_results" / "words.yaml").write_text("- value: 1.5\n")
+    (run / "scores" / ".work").mkdir()
+    (run / "scores" / ".work" / "x").write_text("ann")
+
+
 def scored(run, folder):
-    """A copy of the run with scores as an evaluation leaves them: some files name clients, some do not."""
+    """A copy of the run, with scores."""
     shutil.copytree(run, folder)
-    scores = folder / "scores"
-    (scores / "policies" / "base").mkdir(parents=True)
-    (scores / ".work").mkdir()
-    for name in ("per_client.parquet", "per_row.parquet", "results.html", "policies/base/results.json", ".work/x"):
-        (scores / name).write_text('{"name": "ann"}')
-    summary = {"policy": {"name": str(folder)}, "worst": [{"client_id": "ann", "now": 3.0}], "mean": 1.5}
-    (scores / "results.json").write_text(json.dumps(summary))
-    (scores / "results.md").write_text(f"# Scores of {folder}\n")
+    write_scores(folder)
     return folder
 
 
@@ -109,8 +128,13 @@ def test_nobody_is_named_unless_asked_for(hub, repo_id, run, tmp_path):
     copy = scored(run, tmp_path / "run")
     result = publish_run(copy, repo_id)
     files = texts(hub.repo(repo_id, "model"))
-    assert {name for name in files if name.startswith("scores")} == {"scores/results.json", "scores/results.md"}
-    assert json.loads(files["scores/results.json"])["mean"] == 1.5
+    assert {name for name in files if name.startswith("scores/")} == {
+        "scores/results.json", "scores/results.md", "scores/model-index.yaml", "scores/.eval_results/words.yaml",
+    }  # fmt: skip
+    assert "2 of 4 clients never trained" in files["scores/results.md"]
+    assert "heldout_loss" in files["README.md"]
+    whole = [(copy / "scores" / name).read_text() for name in ("results.json", "results.md", "results.html")]
+    assert all("cyd" in text and "dan" in text and "bob" in text for text in whole)
     for name, text in files.items():
         if name != "tokenizer.json":
             assert not re.search(r"\b(ann|bob|cyd|dan|eve)\b", text), name
@@ -130,9 +154,9 @@ def test_nobody_is_named_unless_asked_for(hub, repo_id, run, tmp_path):
 
     publish_run(copy, repo_id, include_clients=True)
     repo = hub.repo(repo_id, "model").files
-    assert {"scores/per_client.parquet", "scores/policies/base/results.json"} <= set(repo)
+    assert {"scores/per_client.parquet", "scores/results.html"} <= set(repo)
     assert not any(".work" in name for name in repo)
-    assert json.loads(repo["scores/results.json"].content)["worst"] == [{"client_id": "ann", "now": 3.0}]
+    assert json.loads(repo["scores/results.json"].content)["splits"]["test"]["never_trained"] == ["cyd", "dan"]
     assert json.loads(repo["rounds.jsonl"].content.splitlines()[0]) == ours[0]
 
 
@@ -196,10 +220,7 @@ def private_run(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:  # cohorts that are not all empty
         patched.setattr("fedllm_train.privacy.secret.draw_secret", lambda: bytes(range(32)))
         trainer.train()
-    (folder / "run" / "scores" / ".eval_results").mkdir(parents=True)
-    (folder / "run" / "scores" / "results.md").write_text("| client | loss |\n| --- | --- |\n| ann | 1.5 |\n")
-    (folder / "run" / "scores" / "results.json").write_text('{"clients": {"ann": 1.5}}')
-    (folder / "run" / "scores" / ".eval_results" / "words.yaml").write_text("- value: 1.5\n")
+    write_scores(folder / "run")
     return folder / "run"
 
 
@@ -245,7 +266,8 @@ def test_scores_of_a_private_run_are_published_when_asked_for_and_said_to_be_unc
     result = publish_run(private_run, repo_id, include_scores=True)
     files = texts(hub.repo(repo_id, "model"))
     assert {"scores/results.json", "scores/results.md", ".eval_results/words.yaml"} <= set(files)
-    assert "| ann | 1.5 |" in files["README.md"]
+    assert "heldout_loss" in files["README.md"]
+    assert not any(re.search(r"\b(ann|bob|cyd|dan|eve)\b", text) for text in files.values())
     assert "without noise: the guarantee above does not cover them" in files["README.md"]
     assert "rounds.jsonl" not in files
     assert any("pushed, though the guarantee does not cover them: scores" in note for note in result.notes)
