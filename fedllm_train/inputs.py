@@ -239,9 +239,8 @@ def _agreeing(client_args: ClientArgs, args: FederatedConfig) -> ClientArgs:
 def _check_together(client_args: ClientArgs, args: FederatedConfig) -> None:
     """Refuse what the other config leaves nothing to do for."""
     objective = objective_of(client_args)
-    of_task = {"loss_on": ("sft",), "sft_kernel": ("sft",), "reference_cache": ("dpo", "kto")}
-    for name, tasks in of_task.items():
-        if name in given_of(args) and objective.name not in tasks:
+    for name in ("loss_on", "sft_kernel"):
+        if name in given_of(args) and objective.name != "sft":
             raise ConfigError(f"{name} is given, and {objective.title} does not look at it; leave it out")
     if isinstance(client_args, SFTConfig) and client_args.assistant_only_loss and args.loss_on == "all":
         raise ConfigError("assistant_only_loss=True and loss_on='all' contradict each other; leave one of them out")
