@@ -103,7 +103,7 @@ def parse_run_arguments(task: str, argv: Sequence[str]) -> RunArguments:
         peft=None if run.adapter is not None or federated.full_finetuning else peft_config(run, model),
         quantization=quantization_config(model),
         revision=None if model.model_revision == "main" else model.model_revision,
-        notes=notes,
+        notes=notes + _lost_of_preset(run, federated, defaults),
     )
 
 
@@ -146,3 +146,18 @@ def _preset(task: str, given: dict[str, Any]) -> tuple[dict[str, Any], tuple[str
     if (missing := missing_for_quantization()) is None:
         return defaults | {"load_in_8bit": True}, ()
     return defaults, (f"preset {name} loads the base model in 8 bit, and {missing}: it is loaded in full precision",)
+
+
+def _lost_of_preset(run: RunInput, federated: FederatedConfig, defaults: dict[str, Any]) -> tuple[str, ...]:
+    """What a preset says of LoRA where no LoRA adapter is made, one sentence."""
+    reason = None
+    if run.adapter is not None:
+        reason = f"adapter {run.adapter!r} brings its own settings"
+    elif federated.full_finetuning:
+        reason = "full_finetuning trains no adapter"
+    elif run.peft_type not in ("lora", "dora", "rslora"):
+        reason = f"peft_type {run.peft_type} has no LoRA factors"
+    lost = [name for name in defaults if name.startswith("lora_")]
+    if reason is None or not lost:
+        return ()
+    return (f"preset {federated.preset} sets {', '.join(lost)}, and {reason}: they are left out",)

@@ -33,7 +33,7 @@ def plain_value(name: str, value: Any, hint: Any) -> Any:
     kinds = _kinds(hint)
     if value is None and NoneType in kinds:
         return None
-    if isinstance(value, bool) or type(value).__name__ == "bool_":
+    if isinstance(value, bool) or getattr(getattr(value, "dtype", None), "kind", "") == "b":
         made: Any = bool(value) if bool in kinds else None
     elif isinstance(value, Integral) and int in kinds:
         made = int(value)

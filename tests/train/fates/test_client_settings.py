@@ -239,7 +239,8 @@ def test_what_the_two_configs_say_together_is_refused_where_one_would_be_lost(
 def test_assistant_only_loss_is_what_a_run_does(kit, tmp_path):
     def loss(name, **changes):
         trainer = FederatedTrainer(
-            kit.make_model(), FederatedConfig(output_dir=str(tmp_path / name), num_rounds=1, cohort_size=1, local_steps=1),
+            kit.make_model(),
+            FederatedConfig(output_dir=str(tmp_path / name), num_rounds=1, cohort_size=1, local_steps=1),
             kit.make_clients(), replace(kit.trl_args("sft"), **changes), kit.lora(), tokenizer=kit.make_tokenizer(),
         )  # fmt: skip
         trainer.train()
