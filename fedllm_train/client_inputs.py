@@ -127,8 +127,12 @@ def _from_trl(row: Mapping[str, Any], place: str) -> dict[str, Any]:
         raise ConfigError(
             f"{place} is unpaired (prompt, completion, label); KTO takes pairs here: prompt, chosen and rejected"
         )
+    for name in ("prompt", "completion", "chosen", "rejected"):
+        turns = row.get(name, [])
+        if not isinstance(turns, list | tuple) or not all(isinstance(turn, Mapping) for turn in turns):
+            raise ConfigError(f"{place}: {name} is {kind_of(turns)} and no list of messages; a row needs {_FORMATS}")
     if {"prompt", "completion"} <= row.keys():
-        if any(turn["role"] == "assistant" for turn in row["prompt"]):
+        if any(turn.get("role") == "assistant" for turn in row["prompt"]):
             raise ConfigError(
                 f"{place} has assistant turns in its prompt, on which TRL would not train and a run with messages "
                 "does; pass messages if they are to be trained on, or leave them out"

@@ -84,7 +84,8 @@ def kind_of(value: Any) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}"
     name = type(value).__name__
-    return "None" if value is None else f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+    vowels = "AEFHILMNORSX" if name[:2].isupper() else "AEIOUaeiou"  # an SFTConfig, a DPOConfig
+    return "None" if value is None else f"{'an' if name[0] in vowels else 'a'} {name}"
 
 
 def _kinds(hint: Any) -> set[Any]:

@@ -82,7 +82,7 @@ def check_fates(
                 "at what it would do to a federated run; leave it out"
             )
         if not any(not differs(value, kept) for kept in fate.kept):
-            shown = f"{flag}{each.name} is given and" if fate.is_secret else f"{flag}{each.name}={value!r}"
+            shown = f"{flag}{each.name} is given and" if fate.is_secret else f"{flag}{each.name}={_plain(value)!r}"
             raise ConfigError(f"{shown} cannot be honoured in a federated run; {fate.instead}")
 
 

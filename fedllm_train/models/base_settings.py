@@ -11,6 +11,7 @@ from trl import ModelConfig
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.clients.objectives import ClientArgs
+from fedllm_train.models.quantization import missing_for_quantization
 
 __all__ = ["BaseSettings", "base_settings", "init_kwargs_of_flags"]
 
@@ -51,6 +52,14 @@ def base_settings(
             )
         if given.revision is not None:
             raise ConfigError(f"revision={given.revision!r} is given, and the model is loaded already; leave it out")
+    quantization = _either("quantization_config", given.quantization, kwargs.pop("quantization_config", None))
+    if quantization is not None and is_loaded:
+        raise ConfigError("the model is loaded already; quantise it where it is loaded, or name its folder or Hub id")
+    if quantization is not None and (missing := missing_for_quantization()) is not None:
+        raise ConfigError(
+            f"quantization_config needs an NVIDIA GPU and bitsandbytes, and {missing}; leave it out to load the base "
+            "in full precision"
+        )
     for name in ("device_map", "max_memory", "tp_plan", "device_mesh"):
         if kwargs.pop(name, None) is not None:
             raise ConfigError(f"model_init_kwargs has {name}, and a client trains on a single device; leave it out")
@@ -66,7 +75,7 @@ def base_settings(
     return BaseSettings(
         revision=_either("revision", given.revision, kwargs.pop("revision", None)),
         trust_remote_code=bool(given.trust_remote_code or trusts),
-        quantization=_either("quantization_config", given.quantization, kwargs.pop("quantization_config", None)),
+        quantization=quantization,
         init_kwargs=kwargs,
     )
 

@@ -75,6 +75,11 @@ def model_and_adapter(model: Any, peft_config: Any, adapter: Any) -> tuple[Any, 
                 "the model carries an adapter that add_adapter or load_adapter put on it; pass the plain model, with "
                 "peft_config= for a new adapter or adapter= for a saved one"
             )
+        if not model.can_generate():
+            raise ConfigError(
+                f"model is {kind_of(model)}, which writes no text; pass a causal language model "
+                "(AutoModelForCausalLM.from_pretrained)"
+            )
         return model, config
     if isinstance(model, str) and model:
         return model, config

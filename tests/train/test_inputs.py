@@ -7,13 +7,14 @@ import pytest
 import torch
 from datasets import Dataset, DatasetDict
 from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import EarlyStoppingCallback, TrainingArguments
+from transformers import BitsAndBytesConfig, EarlyStoppingCallback, LlamaForSequenceClassification, TrainingArguments
 from trl import DPOConfig, GRPOConfig, RewardConfig, SFTConfig
 
 from fedllm_data.errors import ConfigError
 from fedllm_train import FederatedConfig, FederatedTrainer
 from fedllm_train.client_inputs import as_clients
 from fedllm_train.inputs import asks_to_resume
+from fedllm_train.models import base_settings
 from fedllm_train.strategies.fedavg import FedAvg
 from fedllm_train.strategies.fedprox import FedProx
 
@@ -75,15 +76,6 @@ def test_every_form_of_the_same_clients_is_the_same_dataset(kit):
     first = held.pop("ClientDataset")
     assert {name: len(rows) for name, rows in first.items()} == {"ann": 3, "bob": 2}
     assert all(rows == first for rows in held.values())
-
-
-def test_a_dict_of_datasets_trains_as_its_client_dataset_does(kit, tmp_path):
-    forms = sft_forms(kit)
-    made = {
-        adapter_after(trainer(kit, args=config(tmp_path / form[:6], cohort_size=2), clients=forms[form]))
-        for form in ("ClientDataset", "dict of lists")
-    }
-    assert len(made) == 1
 
 
 def test_preferences_with_the_prompt_inside_are_those_with_it_apart(kit):
@@ -227,12 +219,18 @@ MISTAKES = {
     "clients rows that are text": ({"clients": {"ann": ["hello"]}}, "row 0 is a str"),
     "clients text": ({"clients": text_rows(text="hello")}, "is plain text"),
     "clients prompt and completion as text": ({"clients": text_rows(prompt="a", completion="b")}, "is plain text"),
+    "clients turns that are text": ({"clients": text_rows(prompt=["a"], completion=["b"])}, "no list of messages"),
+    "clients sides that are nothing": ({"clients": text_rows(chosen=None, rejected=None)}, "chosen is None and no"),
+    "quantization without a GPU": (
+        {"model": "org/m", "quantization": BitsAndBytesConfig(load_in_8bit=True)}, "needs an NVIDIA GPU"
+    ),
+    "quantization of a loaded model": ({"quantization_config": BitsAndBytesConfig()}, "quantise it where it is"),
     "clients unpaired": (
         {"clients": text_rows(prompt=[], completion=[], label=True)}, "KTO takes pairs here"
     ),
     "clients odd roles": ({"clients": text_rows(messages=[{"role": "x", "content": "y"}])}, "role 'x' is none of"),
     "both names": ({"train_dataset": {}}, "mean the same and are both given"),
-    "args SFTConfig": ({"args": SFTConfig(bf16=False)}, "args is a SFTConfig; TRL's settings are client_args"),
+    "args SFTConfig": ({"args": SFTConfig(bf16=False)}, "args is an SFTConfig; TRL's settings are client_args"),
     "args nothing": ({"args": None}, "args is None; pass args=FederatedConfig"),
     "args a dict": ({"args": {"output_dir": "run"}}, "args is a dict"),
     "client_args GRPO": ({"client_args": GRPOConfig(bf16=False)}, "client_args is a GRPOConfig; pass TRL's SFTConfig"),
@@ -272,6 +270,7 @@ def test_a_mistake_ends_in_one_line_before_a_model_is_loaded(kit, tmp_path, monk
     from fedllm_train import trainer as module
 
     monkeypatch.setattr(module, "load_starting_policy", None)
+    monkeypatch.setattr(base_settings, "missing_for_quantization", lambda: "there is no GPU")
     changes, reason = MISTAKES[mistake]
     with pytest.raises(
         ValueError if "path" not in mistake else RuntimeError, match=reason
@@ -291,6 +290,8 @@ def test_a_model_that_carries_another_adapter_is_refused(kit):
     wrapped.add_adapter("second", kit.lora())
     with pytest.raises(ConfigError, match="adapters default, second, and a run trains one"):
         trainer(kit, model=wrapped, peft_config=None)
+    with pytest.raises(ConfigError, match="LlamaForSequenceClassification, which writes no text"):
+        trainer(kit, model=LlamaForSequenceClassification(kit.make_model().config))
     injected = kit.make_model()
     injected.add_adapter(kit.lora())
     with pytest.raises(ConfigError, match="add_adapter or load_adapter"):
