@@ -10,8 +10,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import MISSING, fields
 from typing import Any, TypeVar
 
-import yaml
-
 __all__ = ["given_flags", "given_in_file", "given_of", "records_given", "with_given"]
 
 Config = TypeVar("Config")
@@ -80,6 +78,8 @@ def given_in_file(path: str | None) -> dict[str, Any]:
     """
     if path is None:
         return {}
+    import yaml  # `--help` does not need it
+
     try:
         with open(path) as file:
             content = yaml.safe_load(file)

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import BitsAndBytesConfig, EarlyStoppingCallback, LlamaForSequenceClassification, TrainingArguments
 from trl import DPOConfig, GRPOConfig, RewardConfig, SFTConfig
@@ -26,14 +28,14 @@ def config(path="run", **changes):
 
 
 def trainer(kit, **changes):
-    given = {
+    inputs = {
         "model": kit.make_model(),
         "args": config(),
         "clients": kit.make_clients(),
         "client_args": kit.trl_args("sft"),
     }
-    given |= {"peft_config": kit.lora(), "tokenizer": kit.make_tokenizer()}
-    return FederatedTrainer(**given | changes)
+    inputs |= {"peft_config": kit.lora(), "tokenizer": kit.make_tokenizer()}
+    return FederatedTrainer(**inputs | changes)
 
 
 def adapter_after(made):
@@ -87,6 +89,19 @@ def test_preferences_with_the_prompt_inside_are_those_with_it_apart(kit):
     made = as_clients({"ann": inside})["ann"]
     for name in ("prompt", "chosen", "rejected"):
         assert made[name][:] == [row[name] for row in rows]
+
+
+@given(st.dictionaries(st.integers(0, 99) | st.text("abc", min_size=1), st.integers(1, 4), min_size=1, max_size=5))
+@settings(max_examples=25, deadline=None)
+def test_every_row_of_every_client_is_there(sizes):
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    rows = {key: [{"messages": [*turns, *turns][: 2 + 2 * (i % 2)]} for i in range(n)] for key, n in sizes.items()}
+    made = as_clients(rows)
+    assert made.sizes == {str(key): n for key, n in sizes.items()}
+    flat = [{"client_id": str(key), **row} for key, each in rows.items() for row in each]
+    assert as_clients(Dataset.from_list(flat)).sizes == as_clients(flat).sizes == made.sizes
+    for key, each in rows.items():
+        assert made[str(key)]["messages"][:] == [row["messages"] for row in each]
 
 
 def test_a_folder_and_integers_name_clients(kit, tmp_path):
