@@ -71,9 +71,9 @@ def parse_run_arguments(task: str, argv: Sequence[str]) -> RunArguments:
         ConfigError: for a flag or value that cannot be used.
     """
     argv = [*argv]
-    if not torch.cuda.is_available() and not any(flag.split("=")[0] in ("--bf16", "--fp16") for flag in argv):
-        argv += ["--bf16", "False"]  # TRL's default of True needs a GPU
     given, values = _given(argv)
+    if not torch.cuda.is_available() and not given & {"bf16", "fp16"}:
+        argv += ["--bf16", "False"]  # TRL's default of True needs a GPU
     defaults, notes = _preset(task, values)
     parser = _parser(task)
     unknown = parser.set_defaults_with_config(**defaults)

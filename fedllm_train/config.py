@@ -33,7 +33,10 @@ class FederatedConfig:
     """Settings of the federation: how many rounds, who takes part, how the server learns."""
 
     output_dir: str = field(metadata={"help": "The run folder; must not hold another run unless resuming."})
-    strategy: str = field(default="fedavg", metadata={"help": "The algorithm; fedllm-train methods lists them."})
+    strategy: str = field(
+        default="fedavg",
+        metadata={"help": "The algorithm; fedllm-train methods lists them. module:Class names one of your own."},
+    )
     num_rounds: int = field(default=100, metadata={"help": "Server steps."})
     cohort_rule: str = field(
         default="uniform",

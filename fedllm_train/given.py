@@ -31,10 +31,10 @@ def records_given(config_class: type[Config]) -> type[Config]:
     make = config_class.__init__
 
     @functools.wraps(make)
-    def remember(self: Any, **named: Any) -> None:
+    def remember(self: Any, *unnamed: Any, **named: Any) -> None:
         is_copy = len(named) == len(fields(config_class))  # type: ignore[arg-type]
         object.__setattr__(self, _NAMES, frozenset() if is_copy else frozenset(named))
-        make(self, **named)
+        make(self, *unnamed, **named)
 
     config_class.__init__ = remember  # type: ignore[method-assign]
     return config_class

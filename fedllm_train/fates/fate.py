@@ -57,7 +57,7 @@ def check_fates(
     Args:
         config: a dataclass.
         fates: of its fields.
-        default: a dataclass of the same type that nobody set anything in.
+        default: a dataclass of the same type, or of the one that the table is for, that nobody set anything in.
         given: fields that somebody did set, be it to the default; from Python nobody knows, and a value that equals
             the default passes.
         flag: what stands before a field's name on a command line.
@@ -71,7 +71,7 @@ def check_fates(
     Traceback (most recent call last):
     fedllm_data.errors.ConfigError: steps=6 cannot be honoured in a federated run; use local_steps
     """
-    for each in fields(config):
+    for each in fields(default):  # what a subclass adds is its own
         value, fate = getattr(config, each.name), fates.get(each.name)
         is_given = each.name in given or differs(value, getattr(default, each.name))
         if not is_given or not (fate is None or isinstance(fate, Refused)):

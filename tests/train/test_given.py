@@ -3,6 +3,7 @@
 from dataclasses import MISSING, fields, replace
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -96,6 +97,14 @@ def test_what_a_preset_says_of_lora_is_told_where_no_lora_is_made(flags):
 def test_what_goes_with_another_setting_is_refused_at_its_default(changes, reason):
     with pytest.raises(ConfigError, match=reason):
         FederatedConfig(output_dir="run", **changes)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="where there is a GPU, TRL's own default stands")
+def test_a_precision_in_a_file_is_not_overridden_on_a_cpu(tmp_path):
+    (tmp_path / "run.yaml").write_text("bf16: true\nuse_cpu: true\n")
+    argv = ["--data", "d", "--model", "m", "--output_dir", "o"]
+    assert parse_run_arguments("sft", [*argv, "--config", str(tmp_path / "run.yaml")]).client.bf16 is True
+    assert parse_run_arguments("sft", argv).client.bf16 is False
 
 
 def test_what_is_off_and_said_so_is_no_contradiction():

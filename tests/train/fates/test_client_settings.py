@@ -1,7 +1,7 @@
 """Every field of TRL's configs has a fate, and it is the one that the tables say."""
 
 import copy
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 
 import pytest
 from transformers.trainer_utils import SchedulerType
@@ -117,6 +117,16 @@ def test_a_token_is_never_shown():
     with pytest.raises(ConfigError, match="hub_token is given") as caught:
         check_client_args(with_value(SFTConfig, "hub_token", "hf_secret"))
     assert "hf_secret" not in str(caught.value)
+
+
+def test_what_a_subclass_adds_is_its_own():
+    @dataclass
+    class Mine(SFTConfig):
+        note: str = ""
+
+    check_client_args(Mine(note="x", **CPU))
+    with pytest.raises(ConfigError, match="max_steps=3"):
+        check_client_args(Mine(max_steps=3, **CPU))
 
 
 def test_a_field_of_a_newer_version_is_refused_where_it_is_set():
