@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset, DatasetDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from transformers import BitsAndBytesConfig, EarlyStoppingCallback, LlamaForSequenceClassification, TrainingArguments
 from trl import DPOConfig, GRPOConfig, RewardConfig, SFTConfig
 
@@ -143,6 +143,15 @@ def test_the_adapter_of_a_peft_model_is_trained_from_where_it_is(kit, tmp_path, 
     assert adapter_after(by_model) == adapter_after(by_folder)
     started = by_model.start_adapter
     assert any(not torch.equal(value, started[name]) for name, value in by_model.state.adapter.items())
+
+
+def test_a_frozen_prompt_of_a_peft_model_is_trained(kit, tmp_path):
+    prompt = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
+    get_peft_model(kit.make_model(), prompt).save_pretrained(tmp_path / "start")
+    frozen = PeftModel.from_pretrained(kit.make_model(), tmp_path / "start")
+    made = trainer(kit, args=config(tmp_path / "run"), model=frozen, peft_config=None)
+    made.train()
+    assert kit.records_of(made.run)[0]["update_norm"] > 0
 
 
 def test_a_peft_models_settings_alone_are_those_of_a_fresh_adapter(kit):
