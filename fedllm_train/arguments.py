@@ -7,17 +7,21 @@ only once a command really runs; the help of our own flags is made from `config.
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NoReturn
 
 import torch
-import yaml
 from peft import PeftConfig
 from trl import ModelConfig, TrlParser
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.clients.objectives import OBJECTIVES, ClientArgs
+from fedllm_train.clients.resident_args import check_client_args
 from fedllm_train.config import FederatedConfig, RunInput
+from fedllm_train.fates.adapter_settings import MODEL_FATES
+from fedllm_train.fates.fate import check_fates
+from fedllm_train.given import given_flags, given_in_file, with_given
+from fedllm_train.models.base_settings import init_kwargs_of_flags
 from fedllm_train.models.peft_kinds import check_given, peft_config
 from fedllm_train.models.quantization import missing_for_quantization, quantization_config
 from fedllm_train.presets import DECISIVE, PRESETS, preset_defaults
@@ -67,30 +71,39 @@ def parse_run_arguments(task: str, argv: Sequence[str]) -> RunArguments:
         ConfigError: for a flag or value that cannot be used.
     """
     argv = [*argv]
-    if not torch.cuda.is_available() and not any(flag.split("=")[0] in ("--bf16", "--fp16") for flag in argv):
+    given, values = _given(argv)
+    if not torch.cuda.is_available() and not given & {"bf16", "fp16"}:
         argv += ["--bf16", "False"]  # TRL's default of True needs a GPU
-    defaults, notes = _preset(task, argv)
+    defaults, notes = _preset(task, values)
     parser = _parser(task)
     unknown = parser.set_defaults_with_config(**defaults)
     assert not unknown, f"a preset sets {unknown}, which no flag is called"
     try:
-        federated, given, client, model = parser.parse_args_and_config(argv)
+        federated, run, client, model = parser.parse_args_and_config(argv)
+        federated = with_given(federated, given)
     except (ValueError, TypeError, OSError) as error:
         if isinstance(error, ConfigError):
             raise
         reason = str(error).splitlines()[0].replace("by the HfArgumentParser", f"by fedllm-train {task}")
         raise ConfigError(f"{reason}; --help-all lists all flags") from error
-    check_given(given, federated, argv)
-    if model.model_name_or_path is not None:
-        raise ConfigError("--model_name_or_path is called --model here; use that")
+    check_fates(model, MODEL_FATES, default=ModelConfig(), given=given, flag="--")
+    check_given(run, federated, model, given)
+    # output_dir, seed and report_to are the run's.
+    check_client_args(client, given=given - {each.name for each in fields(FederatedConfig)}, flag="--")
+    if "assistant_only_loss" in given and client.assistant_only_loss != (federated.loss_on == "assistant"):
+        raise ConfigError(
+            f"--assistant_only_loss {client.assistant_only_loss} is given, and loss_on is {federated.loss_on}; leave "
+            "it out, and give --loss_on"
+        )
+    client.model_init_kwargs = init_kwargs_of_flags(client, model, given)
     return RunArguments(
-        given=given,
+        given=run,
         federated=federated,
         client=client,
-        peft=None if given.adapter is not None or federated.full_finetuning else peft_config(given, model),
+        peft=None if run.adapter is not None or federated.full_finetuning else peft_config(run, model),
         quantization=quantization_config(model),
         revision=None if model.model_revision == "main" else model.model_revision,
-        notes=notes,
+        notes=notes + _lost_of_preset(run, federated, defaults),
     )
 
 
@@ -112,18 +125,18 @@ def _parser(task: str) -> _Parser:
     return parser
 
 
-def _preset(task: str, argv: Sequence[str]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Return the defaults of the preset that is asked for, if any, and what of it cannot be had."""
+def _given(argv: Sequence[str]) -> tuple[frozenset[str], dict[str, Any]]:
+    """Return the names that flags and a `--config` file set, and of what decides about a preset the values."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     for name in ("preset", "config", *DECISIVE):
         first.add_argument(f"--{name}", *([f"--{name.replace('_', '-')}"] if "_" in name else []))
-    given = vars(first.parse_known_args(list(argv))[0])
-    if (path := given.pop("config", None)) is not None:
-        try:
-            with open(path) as file:
-                given = (yaml.safe_load(file) or {}) | given
-        except (OSError, yaml.YAMLError, TypeError):
-            pass  # TRL's parser reads it again and says what is wrong
+    values = vars(first.parse_known_args(list(argv))[0])
+    in_file = given_in_file(values.pop("config", None))
+    return given_flags(argv) | frozenset(in_file), in_file | values
+
+
+def _preset(task: str, given: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the defaults of the preset that is asked for, if any, and what of it cannot be had."""
     name = given.get("preset")
     if name is None:
         return {}, ()
@@ -133,3 +146,18 @@ def _preset(task: str, argv: Sequence[str]) -> tuple[dict[str, Any], tuple[str, 
     if (missing := missing_for_quantization()) is None:
         return defaults | {"load_in_8bit": True}, ()
     return defaults, (f"preset {name} loads the base model in 8 bit, and {missing}: it is loaded in full precision",)
+
+
+def _lost_of_preset(run: RunInput, federated: FederatedConfig, defaults: dict[str, Any]) -> tuple[str, ...]:
+    """What a preset says of LoRA where no LoRA adapter is made, one sentence."""
+    reason = None
+    if run.adapter is not None:
+        reason = f"adapter {run.adapter!r} brings its own settings"
+    elif federated.full_finetuning:
+        reason = "full_finetuning trains no adapter"
+    elif run.peft_type not in ("lora", "dora", "rslora"):
+        reason = f"peft_type {run.peft_type} has no LoRA factors"
+    lost = [name for name in defaults if name.startswith("lora_")]
+    if reason is None or not lost:
+        return ()
+    return (f"preset {federated.preset} sets {', '.join(lost)}, and {reason}: they are left out",)

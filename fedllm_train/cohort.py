@@ -17,6 +17,7 @@ import numpy as np
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.config import FederatedConfig
+from fedllm_train.given import given_of
 from fedllm_train.seeds import stream_rng
 
 __all__ = ["COHORT_RULES", "cohort_pool", "eligible_clients", "sample_cohort"]
@@ -112,10 +113,10 @@ def _pool(config: FederatedConfig, client_ids: Sequence[str], alone: bool) -> tu
                 f"cohort_clients names {unknown[0]!r}, which is not among the {len(client_ids)} clients; "
                 f"they are called like {sorted(client_ids)[0]!r}"
             )
-        if size not in (default := FederatedConfig.cohort_size, len(set(named))):
+        if "cohort_size" in given_of(config) and size != len(set(named)):
             raise ConfigError(
                 f"cohort_size is {size} but cohort_rule {rule!r} takes {len(set(named))} clients in every round; "
-                f"leave cohort_size out (it is {default} unless given)"
+                "leave cohort_size out"
             )
         return sorted(set(named)), len(set(named))
     if alone:

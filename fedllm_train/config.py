@@ -5,7 +5,7 @@ PEFT's `LoraConfig`. Imports no torch: the command's `--help` is made from this 
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_type_hints
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.config_checks import (
@@ -15,6 +15,8 @@ from fedllm_train.config_checks import (
     check_local_work,
     check_privacy,
 )
+from fedllm_train.field_types import plain_value
+from fedllm_train.given import records_given
 
 __all__ = ["FederatedConfig", "RunInput"]
 
@@ -25,12 +27,16 @@ _AT_LEAST_ONE = (
 )
 
 
+@records_given
 @dataclass(frozen=True, kw_only=True)
 class FederatedConfig:
     """Settings of the federation: how many rounds, who takes part, how the server learns."""
 
     output_dir: str = field(metadata={"help": "The run folder; must not hold another run unless resuming."})
-    strategy: str = field(default="fedavg", metadata={"help": "The algorithm; fedllm-train methods lists them."})
+    strategy: str = field(
+        default="fedavg",
+        metadata={"help": "The algorithm; fedllm-train methods lists them. module:Class names one of your own."},
+    )
     num_rounds: int = field(default=100, metadata={"help": "Server steps."})
     cohort_rule: str = field(
         default="uniform",
@@ -232,6 +238,10 @@ class FederatedConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense, before anything is loaded."""
+        for name, hint in get_type_hints(type(self)).items():
+            value = getattr(self, name)
+            if not (name == "strategy" and isinstance(value, type)):  # the trainer looks up a class's name
+                object.__setattr__(self, name, plain_value(name, value, hint))
         if not self.output_dir:
             raise ConfigError("output_dir is not given; name the run folder")
         for name in _AT_LEAST_ONE:

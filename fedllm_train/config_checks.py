@@ -4,6 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 from fedllm_data.errors import ConfigError
+from fedllm_train.given import given_of
 
 if TYPE_CHECKING:
     from fedllm_train.config import FederatedConfig
@@ -17,8 +18,11 @@ __all__ = [
     "check_privacy",
 ]
 
-EVALUATION_SETTINGS = ("eval_every", "eval_rows_per_client", "eval_score", "early_stopping_patience")
-"""What is None where nothing is scored during the run."""
+EVALUATION_SETTINGS = {
+    **dict.fromkeys(("eval_every", "eval_rows_per_client", "eval_score", "early_stopping_patience"), None),
+    **{"eval_clients": 20, "eval_split": "test", "load_best": False},
+}
+"""What the settings of the evaluation are where nothing is scored during the run."""
 
 
 def check_local_work(config: "FederatedConfig") -> None:
@@ -31,7 +35,7 @@ def check_local_work(config: "FederatedConfig") -> None:
         if (value := getattr(config, name)) is not None and not 0 < value < math.inf:
             raise ConfigError(f"{name} is {value}; it must be positive")
     given = [name for name in ("local_epochs", "expected_epochs") if getattr(config, name) is not None]
-    if config.local_steps != type(config).local_steps:
+    if "local_steps" in given_of(config):
         given.insert(0, "local_steps")
     if len(given) > 1:
         raise ConfigError(f"{' and '.join(given)} are both given; choose one measure of local work")
@@ -56,8 +60,8 @@ def check_evaluation(config: "FederatedConfig") -> None:
         ConfigError: naming the setting.
     """
     if config.eval_every is None:
-        for name in (*EVALUATION_SETTINGS, "load_best"):
-            if getattr(config, name) not in (None, False):
+        for name in EVALUATION_SETTINGS:
+            if name in given_of(config) and getattr(config, name) is not False:
                 raise ConfigError(f"{name} is given, and nothing is scored during the run; give eval_every too")
     elif config.eval_every > config.num_rounds:
         raise ConfigError(
@@ -116,7 +120,7 @@ def check_compression(config: "FederatedConfig") -> None:
         raise ConfigError(f"topk_fraction is {config.topk_fraction}; it must be above 0 and at most 1")
     if config.upload_codec != "topk":
         for name in ("topk_fraction", "error_feedback"):
-            if getattr(config, name) != getattr(type(config), name):
+            if name in given_of(config) and getattr(config, name) is not False:
                 raise ConfigError(
                     f"{name} is given and upload_codec is {config.upload_codec!r}, which does not look at it; use "
                     "upload_codec topk"

@@ -166,6 +166,8 @@ def preset_defaults(name: str, task: str, given: dict[str, Any]) -> dict[str, An
         replaced |= set(_ONE_OF)
     if given.get("cohort_rule") in ("fixed", "all"):
         replaced.add("cohort_size")
+    if given.get("strategy") == "centralized":
+        replaced.add("round_rows")  # of one client, and there is none
     return {flag: value for flag, value in defaults.items() if flag not in replaced}
 
 

@@ -14,24 +14,25 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peft import PeftConfig
+from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel
 
-from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import LiveAdapter, Parts
 from fedllm_train.adapters.base_shift import check_shiftable, shifted
+from fedllm_train.client_inputs import ClientInput
 from fedllm_train.clients.client_memory import ClientMemory
 from fedllm_train.clients.local_work import work_of_run
 from fedllm_train.clients.objectives import ClientArgs, check_adapter, objective_of
 from fedllm_train.clients.resident import ResidentTrainer
-from fedllm_train.clients.resident_args import default_client_args, resident_args
+from fedllm_train.clients.resident_args import resident_args
 from fedllm_train.clients.sft_kernel import chosen_kernel
 from fedllm_train.clients.tokens import TokenCache
 from fedllm_train.cohort import cohort_pool
 from fedllm_train.config import FederatedConfig
 from fedllm_train.engines.engine import Engine, InProcessEngine
 from fedllm_train.engines.process_engine import check_processes, trainer_processes
+from fedllm_train.inputs import asks_to_resume, check_options, read_inputs
 from fedllm_train.messages.compression import Upload, check_upload
 from fedllm_train.models.policy import load_starting_policy
 from fedllm_train.monitoring.evaluation import score_finished_run
@@ -44,7 +45,13 @@ from fedllm_train.rounds import Record, RunPlan, run_rounds
 from fedllm_train.run_files.card import write_run_card
 from fedllm_train.run_files.checkpoint import RunState
 from fedllm_train.run_files.files import write_folder
-from fedllm_train.run_files.finished import finished_folder, save_client_folder, save_held_folder, save_server_folder
+from fedllm_train.run_files.finished import (
+    copy_finished,
+    finished_folder,
+    save_client_folder,
+    save_held_folder,
+    save_server_folder,
+)
 from fedllm_train.run_files.personal import make_personal_adapters
 from fedllm_train.run_files.resolved import resolved_settings
 from fedllm_train.run_files.resume import empty_spool, first_state
@@ -63,26 +70,28 @@ class FederatedTrainer:
 
     def __init__(
         self,
-        model: str | PreTrainedModel,
-        args: FederatedConfig,
-        clients: ClientDataset,
+        model: str | Path | PreTrainedModel | PeftModel | None = None,
+        args: FederatedConfig | None = None,
+        clients: ClientInput | None = None,
         client_args: ClientArgs | None = None,
         peft_config: PeftConfig | None = None,
         *,
-        adapter: str | None = None,
+        adapter: str | Path | None = None,
         tokenizer: Any = None,
         revision: str | None = None,
         trust_remote_code: bool = False,
         quantization: Any = None,
-        eval_dataset: ClientDataset | None = None,
+        eval_dataset: ClientInput | None = None,
         callbacks: Sequence[Callable[[Record], None]] = (),
+        **of_trl: Any,
     ) -> None:
         """Check every setting and load the model; nothing is trained or written yet.
 
         Args:
-            model: folder, Hub id or loaded model.
+            model: folder, Hub id or loaded model; of a `PeftModel` its adapter is trained.
             args: settings of the federation.
-            clients: the training clients, from `load_clients`.
+            clients: the training clients, from `load_clients`; or a dict of datasets by client id, a `Dataset` with a
+                `client_id` column, or what `load_clients` would be given.
             client_args: TRL's settings for a client's training; TRL's defaults for the dataset's task if not given.
             peft_config: the adapter's settings; LoRA of rank 8 on all linear layers if not given.
             adapter: run folder, PEFT folder or Hub id of an adapter to start from; DPO's reference is then the base
@@ -94,23 +103,23 @@ class FederatedTrainer:
             eval_dataset: held-out rows scored during the run, with `eval_every`; by default the training clients' own
                 `eval_split`.
             callbacks: functions called with each round's record once it is on disk.
+            of_trl: TRL's names for the same: `train_dataset` for clients, `processing_class` for tokenizer,
+                `quantization_config` for quantization.
 
         Raises:
             ConfigError: for a setting that cannot be honoured.
         """
-        client_args = client_args or default_client_args(clients.task)
-        objective = objective_of(client_args)
-        if clients.task != objective.rows:
-            raise ConfigError(
-                f"dataset {clients.name!r} holds {clients.task} rows, which {objective.name} cannot train on; use "
-                f"{'DPOConfig or KTOConfig, or an sft' if objective.rows == 'sft' else 'a preference'} dataset"
-            )
+        given = {"model": model, "args": args, "clients": clients, "client_args": client_args}
+        given |= {"peft_config": peft_config, "adapter": adapter, "tokenizer": tokenizer, "revision": revision}
+        given |= {"trust_remote_code": trust_remote_code, "quantization": quantization}
+        inputs = read_inputs(given | {"eval_dataset": eval_dataset, "callbacks": callbacks} | of_trl)
+        args, clients, client_args, base = inputs.args, inputs.clients, inputs.client_args, inputs.base
         self._strategy = make_strategy(args, clients)
         self.args = args
         self.clients = clients
-        self.task = objective.name
+        self.task = objective_of(client_args).name
         self.run = Path(args.output_dir)
-        self._callbacks = callbacks
+        self._callbacks = inputs.callbacks
         self._memory = ClientMemory(self.run / "client_memory")
         # One named client, or the pool of all, is a cohort of one whatever is asked for.
         alone = self._strategy.traits.family == "baseline"
@@ -121,9 +130,11 @@ class FederatedTrainer:
         self.guarantee = run_guarantee(args, num_clients=len(self._participants), cohort_size=self._cohort_size)
         """What a run with differential privacy guarantees; None for others."""
         self._privacy: ClientPrivacy | None = None
-        check_processes(args, model, self._cohort_size)
+        check_processes(args, inputs.model, self._cohort_size)
         check_tracker(args.report_to)
-        scored = held_out_clients(args, clients, eval_dataset, self._strategy.traits) if args.eval_every else None
+        scored = None
+        if args.eval_every:
+            scored = held_out_clients(args, clients, inputs.eval_dataset, self._strategy.traits)
         trl_args = resident_args(client_args, local_steps=args.local_steps, workspace=str(self.run / ".work"))
         self._work = work_of_run(args, trl_args, cohort_size=self._cohort_size, num_clients=len(self._participants))
         self._kernel = chosen_kernel(args.sft_kernel, trl_args)
@@ -132,14 +143,15 @@ class FederatedTrainer:
             args.min_learning_rate if args.min_learning_rate is not None else client_args.learning_rate / 20
         )
         self._policy = load_starting_policy(
-            model,
-            tokenizer=tokenizer,
-            peft_config=peft_config,
-            adapter=adapter,
-            revision=revision,
-            trust_remote_code=trust_remote_code,
+            inputs.model,
+            tokenizer=inputs.tokenizer,
+            peft_config=inputs.peft_config,
+            adapter=inputs.adapter,
+            revision=base.revision,
+            trust_remote_code=base.trust_remote_code,
             full_finetuning=args.full_finetuning,
-            quantization=quantization,
+            quantization=base.quantization,
+            init_kwargs=base.init_kwargs,
             seed=args.seed,
         )
         check_adapter(client_args, self._policy.model)
@@ -154,9 +166,10 @@ class FederatedTrainer:
             args, scored, self._policy, trl_args, start=self._start_state, save=self._save_server, run=self.run
         )
         # What another process makes the same trainer of.
-        self._given = {"model": model, "args": args, "clients": clients, "client_args": client_args}
-        self._given |= {"peft_config": peft_config, "adapter": adapter, "tokenizer": tokenizer}
-        self._given |= {"revision": revision, "trust_remote_code": trust_remote_code, "quantization": quantization}
+        self._given = {"model": inputs.model, "args": args, "clients": clients, "client_args": client_args}
+        self._given |= {"peft_config": inputs.peft_config, "adapter": inputs.adapter, "tokenizer": inputs.tokenizer}
+        self._given |= {"revision": base.revision, "trust_remote_code": base.trust_remote_code}
+        self._given |= {"quantization": base.quantization}
         self._trl_args = trl_args
         self._resident: ResidentTrainer | None = None
         self.state: RunState | None = None
@@ -171,10 +184,11 @@ class FederatedTrainer:
         """The model's tokenizer."""
         return self._policy.tokenizer
 
-    def train(self, *, resume: bool = False) -> RunState:
+    def train(self, resume_from_checkpoint: bool | str | Path | None = None, *, resume: bool = False) -> RunState:
         """Run all rounds, or those that are left, and write the finished adapter.
 
         Args:
+            resume_from_checkpoint: TRL's name for `resume`; a path must lie in the run folder.
             resume: go on from the newest checkpoint in the run folder; start afresh where there is none.
 
         Returns:
@@ -186,6 +200,7 @@ class FederatedTrainer:
             ResumeError: if the run in the folder was begun with other settings or cannot be read.
             WorkerError: if one of several processes dies or fails; the run can be resumed.
         """
+        resume = asks_to_resume(resume_from_checkpoint, run=self.run, resume=resume)
         open_run_folder(self.run, self.config_record(), resume=resume)
         self._held_shift.close()
         if not self._policy.is_base and not (self.run / "start_adapter").exists():
@@ -249,10 +264,35 @@ class FederatedTrainer:
         """
         return score_finished_run(self.run, self.clients, **options)
 
-    def push_to_hub(self, repo_id: str, **options: Any) -> "PushResult":
-        """Publish the finished run as a model repo in one commit; options as in `run_files.publish.publish_run`."""
+    def save_model(self, output_dir: str | Path | None = None) -> Path:
+        """Write the finished adapter, or model, with its tokenizer into a folder of its own.
+
+        Args:
+            output_dir: a folder that does not exist or is empty; the run folder, or nothing, stands for the place
+                where `train` has put it already.
+
+        Returns:
+            Where it lies.
+
+        Raises:
+            ConfigError: if the run is not finished, or the folder holds something.
+        """
+        made = self.run / finished_folder(self.model)
+        if self.state is None or not made.is_dir():
+            raise ConfigError(f"{self.run} is not finished, so there is nothing to save; call train() first")
+        return copy_finished(made, self.run if output_dir is None else Path(output_dir), self.tokenizer)
+
+    def push_to_hub(self, repo_id: str | None = None, **options: Any) -> "PushResult":
+        """Publish the finished run as a model repo in one commit; options as in `run_files.publish.publish_run`.
+
+        Raises:
+            ConfigError: if no repo is named, or for an option that there is not.
+        """
         from fedllm_train.run_files.publish import publish_run
 
+        if repo_id is None:
+            raise ConfigError("push_to_hub needs the name of a repo; pass push_to_hub('org/name')")
+        check_options("push_to_hub", publish_run, options)
         return publish_run(self.run, repo_id, **options)
 
     def config_record(self) -> dict[str, Any]:

@@ -204,6 +204,13 @@ def _check_dpo(args: DPOConfig) -> None:
             f"f_divergence_type={args.f_divergence_type} has no meaning for loss_type {odd[0]}, which is no function "
             "of the difference of two rewards; leave one of the two out"
         )
+    if args.f_alpha_divergence_coef != defaults["f_alpha_divergence_coef"].default and (
+        args.f_divergence_type != "alpha_divergence"
+    ):
+        raise ConfigError(
+            f"f_alpha_divergence_coef={args.f_alpha_divergence_coef} is given, and f_divergence_type "
+            f"{args.f_divergence_type} does not look at it; use f_divergence_type alpha_divergence, or leave it out"
+        )
     if args.use_weighting and (odd := sorted({"aot", "aot_unpaired"} & set(losses))):
         raise ConfigError(
             f"use_weighting weighs pairs, and loss_type {odd[0]} sorts their sides apart; leave one of the two out"

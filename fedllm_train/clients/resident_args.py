@@ -1,46 +1,82 @@
-"""Which of TRL's settings a federation takes over, and which values it must refuse.
+"""The TRL settings of a trainer that is kept for the whole run, and those that must be refused.
 
 A resident trainer owns its number of steps, its schedule, its logging and its saving. A value of the user's that would
-be ignored is refused instead, with the setting to use in its place (design rule 8).
+be ignored is refused instead, with the setting to use in its place (design rule 8): `fates/client_settings.py` says
+what becomes of every field.
 """
 
 import copy
 import logging
-from dataclasses import fields
-from typing import Any
+from collections.abc import Collection
 
 import torch
+from transformers import Trainer
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, SchedulerType
-from trl import DPOConfig, SFTConfig
+from trl import DPOConfig, KTOConfig, SFTConfig
 
 from fedllm_data.errors import ConfigError
 from fedllm_data.schema import Task
-from fedllm_train.clients.objectives import ClientArgs, check_objective
+from fedllm_train.clients.objectives import ClientArgs, check_objective, objective_of
+from fedllm_train.fates.client_settings import DPO_FATES, KTO_FATES, SFT_FATES
+from fedllm_train.fates.fate import Fate, check_fates
 
-__all__ = ["default_client_args", "resident_args"]
+__all__ = ["FATES", "check_client_args", "default_client_args", "resident_args", "untouched_args"]
 
 logger = logging.getLogger(__name__)
 
-# Settings a resident trainer owns: what the user would have to use instead. A value that differs from TRL's default
-# was meant, and could not be honoured.
-_OWNED = {
-    "max_steps": "local_steps",
-    "num_train_epochs": "local_epochs",
-    "warmup_steps": "nothing: the learning rate is constant inside a round",
-    "warmup_ratio": "nothing: the learning rate is constant inside a round",
-    "lr_scheduler_kwargs": "min_learning_rate, the floor of the cosine over rounds",
-    "eval_strategy": "eval_every, or fedllm-eval after the run",
-    "load_best_model_at_end": "load_best, with eval_every",
-    "resume_from_checkpoint": "--resume, for the whole run",
-    "push_to_hub": "push_to_hub() of the federated trainer",
-    "shuffle_dataset": "nothing: a client's rows are shuffled in every round",
-    "data_seed": "seed, from which every stream derives",
-    "precompute_ref_log_probs": "reference_cache, which is on by default",
-    "sync_ref_model": "nothing: the reference is fixed for the run",
-    "deepspeed": "a single device",
-    "fsdp": "a single device",
-    "auto_find_batch_size": "per_device_train_batch_size",
-}
+FATES: dict[type[ClientArgs], dict[str, Fate]] = {SFTConfig: SFT_FATES, DPOConfig: DPO_FATES, KTOConfig: KTO_FATES}
+"""Config -> what becomes of its fields."""
+
+
+def check_client_args(client_args: ClientArgs, *, given: Collection[str] = (), flag: str = "") -> None:
+    """Refuse settings that a federated run cannot honour, or that fail on this machine in the first step.
+
+    Args:
+        client_args: TRL's settings.
+        given: fields that somebody set, be it to TRL's default; only a command line or a file tells.
+        flag: what stands before a field's name there.
+
+    Raises:
+        ConfigError: naming the setting and what to use instead.
+    """
+    check_objective(client_args)
+    kind = objective_of(client_args).config
+    check_fates(client_args, FATES[kind], default=untouched_args(client_args), given=given, flag=flag)
+    on_cpu = client_args.device.type == "cpu"
+    if on_cpu and client_args.fp16:
+        raise ConfigError(
+            f"{flag}fp16=True cannot be honoured on a CPU, where training would run in float32; leave it out, or "
+            "train on a GPU"
+        )
+    if on_cpu and client_args.activation_offloading:
+        raise ConfigError(
+            f"{flag}activation_offloading=True moves activations from a GPU to the CPU, and training runs on a CPU; "
+            "leave it out"
+        )
+    if client_args.train_sampling_strategy == "group_by_length" and kind is not SFTConfig:
+        raise ConfigError(
+            f"{flag}train_sampling_strategy='group_by_length' looks for input_ids, which rows of {kind.__name__} do "
+            "not have; leave it out"
+        )
+    try:
+        Trainer.get_optimizer_cls_and_kwargs(client_args)
+    except ImportError as error:
+        raise ConfigError(
+            f"{flag}optim={client_args.optim!s} needs a package: {' '.join(str(error).split())}"
+        ) from error
+    except ValueError as error:
+        # Some of them want to see the model, which is not there yet.
+        logger.debug("optim=%s cannot be tried before the model is loaded: %s", client_args.optim, error)
+
+
+def untouched_args(client_args: ClientArgs) -> ClientArgs:
+    """Return TRL's own settings on the same device in the same precision, in which nobody set anything.
+
+    >>> untouched_args(SFTConfig(bf16=False, use_cpu=True, max_length=7)).max_length
+    1024
+    """
+    same = {name: getattr(client_args, name) for name in ("use_cpu", "bf16", "fp16")}
+    return objective_of(client_args).config(**same)
 
 
 def resident_args(client_args: ClientArgs, *, local_steps: int, workspace: str) -> ClientArgs:
@@ -49,24 +85,7 @@ def resident_args(client_args: ClientArgs, *, local_steps: int, workspace: str) 
     Raises:
         ConfigError: for a setting that a federated run cannot honour.
     """
-    check_objective(client_args)
-    defaults = {each.name: each.default for each in fields(client_args)}
-    for name, instead in _OWNED.items():
-        if name in defaults and _differs(getattr(client_args, name), defaults[name]):
-            raise ConfigError(
-                f"{name}={getattr(client_args, name)!r} cannot be honoured in a federated run; use {instead}"
-            )
-    if client_args.report_to not in ([], ["none"], "none", None):
-        raise ConfigError(
-            f"report_to={client_args.report_to!r} stands in the settings of a client, and would open a run per visit; "
-            "give it to FederatedConfig"
-        )
-    scheduler = SchedulerType(client_args.lr_scheduler_type)
-    if scheduler not in (SchedulerType(defaults["lr_scheduler_type"]), SchedulerType.CONSTANT):
-        raise ConfigError(
-            f"lr_scheduler_type={scheduler.value!r} cannot be honoured: the learning rate follows a cosine over "
-            "rounds and is constant inside a round; leave it out"
-        )
+    check_client_args(client_args)
     args = copy.copy(client_args)
     args.output_dir = workspace
     args.max_steps = local_steps
@@ -90,9 +109,3 @@ def default_client_args(task: Task) -> SFTConfig | DPOConfig:
     """Return TRL's own defaults for a task; on a machine without an accelerator, in float32."""
     precision = {} if torch.cuda.is_available() else {"bf16": False}
     return (SFTConfig if task == "sft" else DPOConfig)(**precision)
-
-
-def _differs(value: Any, default: Any) -> bool:
-    if not value and not default:  # TRL fills some defaults of None in with False, [] or {}
-        return False
-    return bool(getattr(value, "value", value) != default)

@@ -34,6 +34,9 @@ def build_trainer(model: Any, tokenizer: Any, args: ClientArgs, example: Any, *,
     """
     objective = objective_of(args)
     given: dict[str, Any] = {}
+    if args.model_init_kwargs is not None:
+        args = copy(args)
+        args.model_init_kwargs = None  # the model is loaded with them, and TRL would warn that it is loaded
     if objective.name != "sft" and not isinstance(model, PeftModel):
         # TRL would load the reference from the model's name once more.
         if keeps_reference:
@@ -48,7 +51,7 @@ def build_trainer(model: Any, tokenizer: Any, args: ClientArgs, example: Any, *,
             return _resident_class(objective.trainer)(
                 model=model, args=args, train_dataset=example, processing_class=tokenizer, **given
             )
-    except (ValueError, NotImplementedError) as error:
+    except (ValueError, NotImplementedError, ImportError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"TRL's {objective.trainer.__name__} refuses these settings: {reason}") from error
 

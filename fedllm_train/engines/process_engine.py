@@ -221,7 +221,7 @@ def _client_trainer(args: FederatedConfig, *, num_threads: int, **given: Any) ->
     from fedllm_train.trainer import FederatedTrainer  # which imports this file
 
     torch.set_num_threads(num_threads)
-    apart = dict.fromkeys(EVALUATION_SETTINGS) | {"num_processes": 1, "report_to": "none", "load_best": False}
+    apart = EVALUATION_SETTINGS | {"num_processes": 1, "report_to": "none"}
     train_client = FederatedTrainer(args=replace(args, **apart), **given)._resident_trainer().train_client
     gc.collect()
     gc.freeze()

@@ -7,7 +7,8 @@ another form than it trains, such as prefix tuning with a projection, has no suc
 refuses it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection
+from dataclasses import fields
 
 from peft import IA3Config, LNTuningConfig, PeftConfig, PrefixTuningConfig, PromptTuningConfig
 from trl import ModelConfig, get_peft_config
@@ -19,35 +20,49 @@ __all__ = ["check_given", "peft_config"]
 
 _OF_LORA = ("lora", "dora", "rslora")
 _OF_TOKENS = ("prompt_tuning", "prefix_tuning")
-_LORA_FLAGS = ("--lora_", "--lora-", "--use_dora", "--use-dora", "--use_rslora", "--use-rslora")
-_TARGETS = ("--lora_target_modules", "--lora-target-modules")
+_LORA_FLAGS = frozenset({each.name for each in fields(ModelConfig) if each.name.startswith("lora_")}) | {
+    *("use_dora", "use_rslora")
+}
+_OF_4BIT = ("bnb_4bit_quant_type", "use_bnb_nested_quant", "bnb_4bit_quant_storage")
 
 
-def check_given(given: RunInput, federated: FederatedConfig, argv: Sequence[str]) -> None:
-    """Refuse flags that would not be looked at.
+def check_given(run: RunInput, federated: FederatedConfig, model: ModelConfig, given: Collection[str]) -> None:
+    """Refuse flags that would not be looked at, or that contradict one another.
 
     Args:
-        given: what the run starts from.
+        run: what the run starts from.
         federated: the settings of the federation.
-        argv: the flags as they were typed.
+        model: TRL's settings of model and adapter.
+        given: names of the flags, and of the settings of a file, that somebody gave.
 
     Raises:
         ConfigError: naming the flag.
     """
-    lora = next((flag for flag in argv if flag.startswith(_LORA_FLAGS)), None)
-    kind = given.peft_type
-    if given.adapter is not None and (lora or kind != "lora"):
-        raise ConfigError(
-            f"{lora or '--peft_type'} is given, but adapter {given.adapter!r} brings its own settings; drop it"
-        )
-    if federated.full_finetuning and (lora or kind != "lora"):
-        raise ConfigError(f"{lora or '--peft_type'} is given, but full_finetuning trains no adapter; drop one")
-    if kind not in _OF_LORA and lora and not (kind == "ia3" and lora.startswith(_TARGETS)):
-        raise ConfigError(f"{lora} is given, but --peft_type {kind} has no LoRA factors; drop it")
-    if given.num_virtual_tokens != RunInput.num_virtual_tokens and kind not in _OF_TOKENS:
+    names = sorted(_LORA_FLAGS & set(given))
+    lora = f"--{names[0]}" if names else None
+    kind = run.peft_type
+    of_adapter = lora or ("--peft_type" if "peft_type" in given else None)
+    if run.adapter is not None and of_adapter:
+        raise ConfigError(f"{of_adapter} is given, but adapter {run.adapter!r} brings its own settings; drop it")
+    if federated.full_finetuning and of_adapter:
+        raise ConfigError(f"{of_adapter} is given, but full_finetuning trains no adapter; drop one")
+    if kind not in _OF_LORA and (odd := [name for name in names if (kind, name) != ("ia3", "lora_target_modules")]):
+        raise ConfigError(f"--{odd[0]} is given, but --peft_type {kind} has no LoRA factors; drop it")
+    if "num_virtual_tokens" in given and kind not in _OF_TOKENS:
         raise ConfigError(f"num_virtual_tokens is given, but --peft_type {kind} has none; drop it")
-    if given.num_virtual_tokens < 1:
-        raise ConfigError(f"num_virtual_tokens is {given.num_virtual_tokens}; it must be at least 1")
+    if run.num_virtual_tokens < 1:
+        raise ConfigError(f"num_virtual_tokens is {run.num_virtual_tokens}; it must be at least 1")
+    for name, of_kind in (("use_dora", "dora"), ("use_rslora", "rslora")):
+        if name in given and not getattr(model, name) and kind == of_kind:
+            raise ConfigError(f"--{name} False contradicts --peft_type {kind}; drop one")
+    if "use_peft" in given and model.use_peft == federated.full_finetuning:
+        raise ConfigError(
+            "--use_peft trains an adapter, and full_finetuning is given; drop one"
+            if model.use_peft
+            else "--use_peft False asks for all weights to be trained; use --full_finetuning"
+        )
+    if (odd := [name for name in _OF_4BIT if name in given]) and not model.load_in_4bit:
+        raise ConfigError(f"--{odd[0]} is given without --load_in_4bit, so nothing looks at it; give both")
 
 
 def peft_config(given: RunInput, model: ModelConfig) -> PeftConfig:

@@ -6,6 +6,7 @@ weights of the model are trained, in float32.
 """
 
 import warnings
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from hashlib import sha256
@@ -40,7 +41,7 @@ class StartingPolicy:
 
 
 def load_starting_policy(
-    model: str | PreTrainedModel,
+    model: str | PreTrainedModel | PeftModel,
     *,
     tokenizer: Any = None,
     peft_config: PeftConfig | None = None,
@@ -49,12 +50,14 @@ def load_starting_policy(
     trust_remote_code: bool = False,
     full_finetuning: bool = False,
     quantization: Any = None,
+    init_kwargs: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> StartingPolicy:
     """Load a base model and put the adapter on it.
 
     Args:
-        model: folder, Hub id, or a loaded model (which is then changed in place).
+        model: folder, Hub id, or a loaded model (which is then changed in place); of a `PeftModel` its adapter, called
+            "default", is trained from where it is.
         tokenizer: by default the one beside the model.
         peft_config: the fresh adapter's settings; by default a `LoraConfig` of rank 8 on all linear layers.
         adapter: a run folder, a PEFT folder or a Hub id to start from instead of a fresh adapter.
@@ -62,6 +65,7 @@ def load_starting_policy(
         trust_remote_code: run code that comes with the model; off unless the user asks.
         full_finetuning: train all weights of the model, without an adapter.
         quantization: a `BitsAndBytesConfig` for the base model, from `models/quantization.py`.
+        init_kwargs: what else `from_pretrained` is told of the base model (`models/base_settings.py`).
         seed: the run seed.
 
     Raises:
@@ -75,7 +79,8 @@ def load_starting_policy(
         raise ConfigError("the model is loaded already; quantise it where it is loaded, or name its folder or Hub id")
     base = model
     if isinstance(model, str):
-        base = _load_base(model, revision, trust_remote_code, float32=full_finetuning, quantization=quantization)
+        settings = {"trust_remote_code": trust_remote_code, **(init_kwargs or {})}
+        base = _load_base(model, revision, settings, float32=full_finetuning, quantization=quantization)
     base_name = model if isinstance(model, str) else (base.config._name_or_path or None)
     if tokenizer is None:
         if base_name is None:
@@ -83,6 +88,8 @@ def load_starting_policy(
         tokenizer = _load_tokenizer(base_name, revision, trust_remote_code)
     if full_finetuning:
         peft_model = base.requires_grad_(True)
+    elif isinstance(base, PeftModel):
+        peft_model = _trained_on(base)
     elif adapter is None:
         # PEFT writes the base's name and the modules it found into the settings it is given.
         config = deepcopy(peft_config) or LoraConfig(
@@ -108,14 +115,24 @@ def load_starting_policy(
         peft_model = _load_adapter(base, adapter)
     if not full_finetuning:
         # PEFT leaves None here for a model built from a config; the finished adapter must name its base.
-        peft_model.peft_config["default"].base_model_name_or_path = base_name
+        own = peft_model.peft_config["default"]
+        own.base_model_name_or_path = base_name or (own.base_model_name_or_path if peft_model is model else None)
     return StartingPolicy(
         model=peft_model,
         tokenizer=tokenizer,
         base_name=base_name,
         base_revision=getattr(base.config, "_commit_hash", None) or _folder_digest(base_name),
-        is_base=full_finetuning or (adapter is None and _adds_nothing(peft_model)),
+        is_base=full_finetuning or (adapter is None and peft_model is not model and _adds_nothing(peft_model)),
     )
+
+
+def _trained_on(model: PeftModel) -> PeftModel:
+    """The model with its adapter trained on, which `PeftModel.from_pretrained` freezes unless it is told otherwise."""
+    model.peft_config["default"].inference_mode = False
+    model.set_adapter("default")
+    if model.peft_config["default"].is_prompt_learning:
+        model.prompt_encoder["default"].requires_grad_(True)
+    return model
 
 
 def _adds_nothing(model: PeftModel) -> bool:
@@ -139,18 +156,21 @@ def adapter_folder(adapter: str) -> str:
 
 
 def _load_base(
-    name: str, revision: str | None, trust_remote_code: bool, *, float32: bool, quantization: Any
+    name: str, revision: str | None, given: dict[str, Any], *, float32: bool, quantization: Any
 ) -> PreTrainedModel:
     # Weights that are trained need float32: an update below bfloat16's resolution would be lost.
     short = torch.cuda.is_available() and torch.cuda.is_bf16_supported() and not float32
-    settings = {"dtype": torch.bfloat16 if short else torch.float32, "trust_remote_code": trust_remote_code}
+    settings = {"dtype": torch.bfloat16 if short else torch.float32, **given}
     try:
         if quantization is None:
             return AutoModelForCausalLM.from_pretrained(name, revision=revision, **settings)
         # Quantised weights cannot be moved between devices afterwards.
         settings |= {"quantization_config": quantization, "device_map": {"": torch.cuda.current_device()}}
         return AutoModelForCausalLM.from_pretrained(name, revision=revision, **settings)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError, TypeError) as error:
+        if set(given) - {"trust_remote_code"} and not isinstance(error, OSError):
+            shown = ", ".join(f"{key}={value!r}" for key, value in given.items() if key != "trust_remote_code")
+            raise ConfigError(f"model {name!r} cannot be loaded with {shown} ({_first_line(error)})") from error
         raise ConfigError(
             f"model {name!r} cannot be loaded ({_first_line(error)}); give a folder with config.json and "
             "safetensors, or a Hub id"

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
+from fedllm_train.inputs import check_options
 from fedllm_train.run_files.card import write_run_card
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ def score_finished_run(run: Path, clients: ClientDataset, **options: Any) -> "Re
     """
     from fedllm_eval.run import score_run
 
+    check_options("evaluate", score_run, options)
     if clients.revision is None:
         raise ConfigError(
             "the clients were made in memory and have no held-out splits; score with fedllm_eval.evaluate_policy on "

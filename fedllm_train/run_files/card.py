@@ -72,11 +72,11 @@ def read_rounds(run: Path) -> list[dict[str, Any]]:
 
 def _setting(config: dict[str, Any], run: Path, repo_id: str | None) -> dict[str, Any]:
     """What was trained on what, and how."""
-    from fedllm_train.strategies import STRATEGIES
+    from fedllm_train.strategies import strategy_class
 
     federated, model, data, peft = config["federated"], config["model"], config["data"], config["peft"] or {}
     base, dataset = _public_name(model["name"]), _public_name(data["name"])
-    traits = STRATEGIES[federated["strategy"]].traits
+    traits = strategy_class(federated["strategy"]).traits
     is_lora = peft.get("peft_type", "LORA") == "LORA"
     is_adapter = bool(peft)
     what = {True: "A LoRA adapter" if is_lora else f"An adapter ({peft.get('peft_type')})", False: "A model"}[

@@ -3,16 +3,19 @@
 Where all weights are trained, whole models take their place, as transformers writes them, each with its tokenizer.
 """
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
 from transformers import PreTrainedModel
 
+from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Adapter, LiveAdapter, Parts
 from fedllm_train.adapters.base_shift import save_finished_adapter
+from fedllm_train.run_files.files import write_folder
 
-__all__ = ["finished_folder", "save_client_folder", "save_held_folder", "save_server_folder"]
+__all__ = ["copy_finished", "finished_folder", "save_client_folder", "save_held_folder", "save_server_folder"]
 
 Model = PeftModel | PreTrainedModel
 
@@ -20,6 +23,30 @@ Model = PeftModel | PreTrainedModel
 def finished_folder(model: Model) -> str:
     """Return the name, in a run folder, of the folder that holds what was learned."""
     return "adapter" if isinstance(model, PeftModel) else "model"
+
+
+def copy_finished(made: Path, folder: Path, tokenizer: Any) -> Path:
+    """Copy what a run learned, with its tokenizer, into a folder; return where it lies.
+
+    Args:
+        made: the run's folder of it.
+        folder: a folder that is not there or is empty; the run folder stands for `made` itself.
+        tokenizer: saved beside it.
+
+    Raises:
+        ConfigError: if the folder holds something.
+    """
+    if folder.resolve() in (made.resolve(), made.parent.resolve()):
+        return made
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} is there and holds something; choose an empty folder, or one that is not there")
+
+    def fill(target: Path) -> None:
+        shutil.copytree(made, target, dirs_exist_ok=True)
+        tokenizer.save_pretrained(target)
+
+    write_folder(folder, fill)
+    return folder
 
 
 def save_held_folder(model: Model, folder: Path, tokenizer: Any = None) -> None:

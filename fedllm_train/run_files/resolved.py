@@ -1,6 +1,7 @@
 """What `config.yaml` says of a run: every setting as it was resolved, versions, revisions. A resume compares it."""
 
 import json
+from dataclasses import fields
 from typing import Any
 
 from peft import PeftModel
@@ -40,7 +41,8 @@ def resolved_settings(
         min_learning_rate: that the cosine falls to.
         cohort_size: clients that do take part in a round.
     """
-    federated = {**config.__dict__, "min_learning_rate": min_learning_rate, "cohort_size": cohort_size}
+    set_of = {each.name: getattr(config, each.name) for each in fields(config)}
+    federated = {**set_of, "min_learning_rate": min_learning_rate, "cohort_size": cohort_size}
     federated.pop("output_dir")
     client = json.loads(args.to_json_string()) | {"learning_rate": learning_rate}
     for name in _OF_THE_MACHINE:

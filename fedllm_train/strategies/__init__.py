@@ -4,13 +4,16 @@ A strategy is chosen by name from `STRATEGIES`; adding one is a file with a clas
 below, and a test file. CONTRIBUTING shows it.
 """
 
+import sys
 from dataclasses import fields
+from importlib import import_module
 
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.ranks import client_ranks
 from fedllm_train.cohort import eligible_clients
 from fedllm_train.config import FederatedConfig
+from fedllm_train.given import given_of
 from fedllm_train.strategies.centralized import Centralized
 from fedllm_train.strategies.ditto import Ditto
 from fedllm_train.strategies.fed_sb import FedSB
@@ -35,7 +38,7 @@ from fedllm_train.strategies.rolora import RoLoRA
 from fedllm_train.strategies.scaffold import Scaffold
 from fedllm_train.strategy import Federation, Strategy
 
-__all__ = ["STRATEGIES", "Strategy", "make_strategy"]
+__all__ = ["STRATEGIES", "Strategy", "make_strategy", "strategy_class", "strategy_name"]
 
 STRATEGIES: dict[str, type[Strategy]] = {
     "local": Local,
@@ -74,17 +77,14 @@ def make_strategy(config: FederatedConfig, clients: ClientDataset) -> Strategy:
     Raises:
         ConfigError: if there is no such strategy, or a setting was given that it would not look at.
     """
-    if config.strategy not in STRATEGIES:
-        raise ConfigError(f"strategy {config.strategy!r} is unknown; choose from {', '.join(STRATEGIES)}")
-    chosen = STRATEGIES[config.strategy]
+    chosen = strategy_class(config.strategy)
     if config.uniform_weights is not None and chosen.traits.weights == "none":
         raise ConfigError(
             f"uniform_weights is given but strategy {config.strategy!r} averages no clients; leave it out"
         )
     of_some = {name for each in STRATEGIES.values() for name in each.traits.settings}
     for each in fields(config):
-        given = getattr(config, each.name) != each.default
-        if given and each.name in of_some - set(chosen.traits.settings):
+        if each.name in given_of(config) and each.name in of_some - set(chosen.traits.settings):
             users = [name for name, other in STRATEGIES.items() if each.name in other.traits.settings]
             raise ConfigError(
                 f"{each.name} is given but strategy {config.strategy!r} does not use it; "
@@ -110,6 +110,59 @@ def make_strategy(config: FederatedConfig, clients: ClientDataset) -> Strategy:
             languages=_main_languages(clients),
         )
     )
+
+
+def strategy_class(name: str) -> type[Strategy]:
+    """Return the method of a name: one of `STRATEGIES`, or a class of the user's own as `module:Class`.
+
+    Raises:
+        ConfigError: if there is no such method.
+
+    >>> strategy_class("fedllm_train.strategies.fedprox:FedProx").traits.title
+    'FedProx'
+    """
+    if name in STRATEGIES:
+        return STRATEGIES[name]
+    module, _, path = name.partition(":")
+    try:
+        # A module that runs as a script, or that a notebook is, cannot be imported again.
+        found = sys.modules[module] if module in sys.modules else import_module(module) if path else None
+        for part in path.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError, ValueError):
+        found = None
+    if path and isinstance(found, type) and hasattr(found, "traits"):
+        return found
+    raise ConfigError(
+        f"strategy {name!r} is unknown; choose from {', '.join(STRATEGIES)}, or give a class of your own as "
+        "module:Class"
+    )
+
+
+def strategy_name(chosen: type) -> str:
+    """Return the name under which `strategy_class` finds a class again, in every process.
+
+    Raises:
+        ConfigError: if it is no method, or cannot be found by a name.
+
+    >>> strategy_name(FedProx)
+    'fedprox'
+    """
+    known = [name for name, strategy in STRATEGIES.items() if strategy is chosen]
+    if known:
+        return known[0]
+    name = f"{chosen.__module__}:{chosen.__qualname__}"
+    if not hasattr(chosen, "traits"):
+        raise ConfigError(
+            f"strategy is the class {chosen.__qualname__}, which has no traits and so is no method; give a name "
+            "(fedllm-train methods lists them) or a class of the shape in fedllm_train/strategy.py"
+        )
+    if "<locals>" in name:
+        raise ConfigError(
+            f"strategy is the class {chosen.__qualname__}, made inside a function, where no process finds it again; "
+            "define it at the top of a module"
+        )
+    return name
 
 
 def _main_languages(clients: ClientDataset) -> dict[str, str]:

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -36,15 +35,13 @@ def import_command(path, out, *more):
     ]
 
 
-def test_help_answers_quickly_and_imports_no_torch():
+def test_help_imports_nothing_heavy():
     code = (
         "import sys, fedllm_data.cli as cli\n"
         "try: cli.main(['--help'])\n"
-        "finally: print([name for name in ('torch', 'datasets', 'duckdb') if name in sys.modules])"
+        "finally: print([name for name in ('torch', 'datasets', 'duckdb', 'pyarrow', 'scipy', 'numpy', 'huggingface_hub', 'matplotlib') if name in sys.modules])"
     )
-    start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert time.perf_counter() - start < 2
     assert done.stdout.endswith("[]\n")
 
 

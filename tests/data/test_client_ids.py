@@ -59,7 +59,8 @@ def test_one_person_in_six_forms_is_one_client_and_missing_ids_are_named(tmp_pat
     missing = ["NaN", "None", "null", "N/A", "", "  ", None, float("nan")]
     rows = [{"who": who, "instruction": f"Q{i}", "response": "A"} for i, who in enumerate([*people, *missing])]
     (tmp_path / "rows.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    import_files([tmp_path / "rows.jsonl"], tmp_path / "repo", task="sft", client_column="who")
+    settings = {"task": "sft", "client_column": "who", "max_rejected_fraction": 1}
+    import_files([tmp_path / "rows.jsonl"], tmp_path / "repo", **settings)
     assert sorted(load_clients(tmp_path / "repo", "train")) == ["Amélie", "ann"]
     listed = [json.loads(line) for line in (tmp_path / "repo" / "rejected.jsonl").read_text().splitlines()]
     assert [item["line"] for item in listed] == list(range(7, 15))

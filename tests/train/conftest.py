@@ -130,7 +130,12 @@ def lora(**changes) -> LoraConfig:
 def make_trainer(
     run, task="sft", *, callbacks=(), adapter=None, strategy="fedavg", clients=None, peft_config=None, **changes
 ):
-    settings = {"num_rounds": 4, "cohort_size": 3, "local_steps": 2, "seed": 5, **changes}
+    settings = {"num_rounds": 4, "seed": 5, **changes}
+    # What stands in their place must not find them given.
+    if settings.get("cohort_rule") not in ("fixed", "all"):
+        settings.setdefault("cohort_size", 3)
+    if not {"local_epochs", "expected_epochs"} & settings.keys():
+        settings.setdefault("local_steps", 2)
     return FederatedTrainer(
         make_model(),
         FederatedConfig(output_dir=str(run), strategy=strategy, **settings),

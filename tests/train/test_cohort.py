@@ -79,7 +79,7 @@ def test_rules_that_cannot_be_followed_are_refused(changes, message):
 
 
 def test_a_run_with_a_fixed_cohort_visits_those_clients_in_every_round(kit, tmp_path):
-    settings = {"cohort_rule": "fixed", "cohort_clients": "eve,bob", "cohort_size": 10, "num_rounds": 2}
+    settings = {"cohort_rule": "fixed", "cohort_clients": "eve,bob", "num_rounds": 2}
     kit.make_trainer(tmp_path / "run", **settings).train()
     visited = [[each["client_id"] for each in record["clients"]] for record in kit.records_of(tmp_path / "run")]
     assert visited == [["bob", "eve"], ["bob", "eve"]]

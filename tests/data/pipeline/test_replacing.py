@@ -15,7 +15,10 @@ from fedllm_data.partition.rules import PartitionRule
 
 def rows_file(folder, name, words="A", num=8):
     folder.mkdir(exist_ok=True)
-    rows = [{"who": f"w{i % 2}", "instruction": f"Q{i}", "response": f"{words}{i}"} for i in range(num)]
+    rows = [
+        {"who": f"w{i % 2}", "team": f"t{i % 2}", "instruction": f"Q{i}", "response": f"{words}{i}"}
+        for i in range(num)
+    ]
     (folder / name).write_text("\n".join(json.dumps(row) for row in rows))
     return folder / name
 
@@ -53,7 +56,7 @@ def test_the_same_dataset_is_made_again_in_place(repo, tmp_path):
     ("settings", "words"),
     [
         ({"name": "another"}, "another dataset .name 'repo', not 'another'"),
-        ({"client_column": "instruction"}, "another dataset .client "),
+        ({"client_column": "team"}, "another dataset .client "),
     ],
 )
 def test_another_name_or_kind_of_client_is_another_dataset(repo, tmp_path, digest, settings, words):

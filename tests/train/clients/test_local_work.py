@@ -65,7 +65,7 @@ def test_rows_cannot_be_drawn_where_they_are_packed():
 
 
 def test_a_run_by_epochs_gives_each_client_its_own_number_of_steps(kit, tmp_path):
-    trainer = kit.make_trainer(tmp_path / "run", cohort_size=5, num_rounds=1, local_steps=10, local_epochs=1.0)
+    trainer = kit.make_trainer(tmp_path / "run", cohort_size=5, num_rounds=1, local_epochs=1.0)
     trainer.train()
     steps = {each["client_id"]: each["num_steps"] for each in kit.records_of(tmp_path / "run")[0]["clients"]}
     # ceil(rows / 4): 7, 3, 12, 5 and 9 rows.
@@ -82,7 +82,7 @@ def test_a_visit_trains_on_the_drawn_rows_alone(kit, tmp_path, monkeypatch):
         return fit(resident, start, rows, **settings)
 
     monkeypatch.setattr(ResidentTrainer, "fit", watch)
-    settings = {"cohort_rule": "fixed", "cohort_clients": "cyd", "cohort_size": 10}
+    settings = {"cohort_rule": "fixed", "cohort_clients": "cyd"}
     trainer = kit.make_trainer(tmp_path / "run", num_rounds=1, local_steps=2, round_rows="fedllm-bench", **settings)
     trainer.train()
     random.seed(0)

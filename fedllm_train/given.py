@@ -1,0 +1,88 @@
+"""What somebody set, be it to the default: only then can a setting that nothing looks at be refused.
+
+A `FederatedConfig` remembers the names it was made with. A command line and a file name theirs; what a preset sets is
+nobody's word. A call that names every field is a copy (`dataclasses.replace`, TRL's parser): what differs from the
+default counts then. Imports no torch.
+"""
+
+import functools
+from collections.abc import Collection, Sequence
+from dataclasses import MISSING, fields
+from typing import Any, TypeVar
+
+__all__ = ["given_flags", "given_in_file", "given_of", "records_given", "with_given"]
+
+Config = TypeVar("Config")
+_NAMES = "_given_names"
+
+
+def records_given(config_class: type[Config]) -> type[Config]:
+    """Let the objects of a frozen dataclass remember which fields they were made with.
+
+    >>> from dataclasses import dataclass, replace
+    >>> @records_given
+    ... @dataclass(frozen=True, kw_only=True)
+    ... class Settings:
+    ...     steps: int = 10
+    ...     rounds: int = 3
+    >>> sorted(given_of(Settings(steps=10))), sorted(given_of(replace(Settings(steps=10), rounds=5)))
+    (['steps'], ['rounds'])
+    """
+    make = config_class.__init__
+
+    @functools.wraps(make)
+    def remember(self: Any, *unnamed: Any, **named: Any) -> None:
+        is_copy = len(named) == len(fields(config_class))  # type: ignore[arg-type]
+        object.__setattr__(self, _NAMES, frozenset() if is_copy else frozenset(named))
+        make(self, *unnamed, **named)
+
+    config_class.__init__ = remember  # type: ignore[method-assign]
+    return config_class
+
+
+def given_of(config: Any) -> frozenset[str]:
+    """Return the fields that somebody set, or that differ from their default; None stands for a field left out."""
+    named = getattr(config, _NAMES, frozenset())
+    return frozenset(
+        each.name
+        for each in fields(config)
+        if (value := getattr(config, each.name)) is not None and (each.name in named or value != each.default)
+    )
+
+
+def with_given(config: Config, names: Collection[str], **changes: Any) -> Config:
+    """Return a copy, with some changes, that remembers these names and what differs from its default as given."""
+    changed = {
+        each.name: getattr(config, each.name)
+        for each in fields(config)  # type: ignore[arg-type]
+        if each.name in names or each.default is MISSING or getattr(config, each.name) != each.default
+    }
+    return type(config)(**(changed | changes))
+
+
+def given_flags(argv: Sequence[str]) -> frozenset[str]:
+    """Return the names of the flags on a command line, as fields are called; `--no_x` names x, too.
+
+    >>> sorted(given_flags(["--lora-r", "8", "--seed=3", "--no_packing", "-1"]))
+    ['lora_r', 'no_packing', 'packing', 'seed']
+    """
+    names = {flag[2:].split("=")[0].replace("-", "_") for flag in argv if flag.startswith("--")}
+    return frozenset(names | {name.removeprefix("no_") for name in names})
+
+
+def given_in_file(path: str | None) -> dict[str, Any]:
+    """Return the settings of a `--config` file; none where TRL's parser will say what is wrong with it.
+
+    >>> given_in_file("no/such/file.yaml")
+    {}
+    """
+    if path is None:
+        return {}
+    import yaml  # `--help` does not need it
+
+    try:
+        with open(path) as file:
+            content = yaml.safe_load(file)
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return {}
+    return {str(name).replace("-", "_"): value for name, value in content.items()} if isinstance(content, dict) else {}
