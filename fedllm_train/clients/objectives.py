@@ -31,6 +31,7 @@ __all__ = [
     "Objective",
     "check_adapter",
     "check_objective",
+    "first_sequence",
     "keeps_reference",
     "objective_of",
     "rows_of_visit",
@@ -129,6 +130,21 @@ def check_adapter(args: ClientArgs, model: Any) -> None:
             f"bias={bias!r} trains the base model's own biases, so that the reference would move with the policy; "
             "leave it out, or train with SFT"
         )
+
+
+def first_sequence(rows: Dataset, max_length: int | None) -> list[int]:
+    """Return a prompt with its completion as the trainer reads them, of the first row.
+
+    Args:
+        rows: encoded preference rows.
+        max_length: tokens that are kept.
+
+    >>> first_sequence(Dataset.from_dict({"prompt_ids": [[1, 2]], "chosen_ids": [[3, 4]]}), max_length=3)
+    [1, 2, 3]
+    """
+    row = rows[0]
+    completion = row["chosen_ids"] if "chosen_ids" in row else row["completion_ids"]
+    return [*row["prompt_ids"], *completion][:max_length]
 
 
 def keeps_reference(args: ClientArgs) -> bool:

@@ -201,7 +201,7 @@ def test_the_quantisation_reaches_the_load_of_the_base(kit, tmp_path, monkeypatc
 
     def load(name, **settings):
         given.update(settings)
-        return kit.make_model()
+        return kit.make_model(), {"missing_keys": set()}
 
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", load)
     monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
