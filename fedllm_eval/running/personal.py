@@ -109,7 +109,8 @@ def evaluate_personal(
             scored = replace(policy, name=name, adapter=folder)
             policy.backbone.load_adapter(folder)
         parts.append(evaluate_policy(scored, clients.select([client_id]), reference=reference, seed=seed, **options))
-        if folder is not None and not whole:
+        due = folders.get(chosen[position + 1]) if position + 1 < len(chosen) else None
+        if folder is not None and not whole and folder != due:  # clients may share an adapter
             policy.backbone.unload_adapter(folder)
         if progress is not None:
             progress("personal adapters", position + 1, len(chosen))

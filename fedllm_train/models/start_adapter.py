@@ -75,8 +75,8 @@ def load_start_adapter(base: Any, adapter: str, identity: BaseIdentity) -> PeftM
         if tokens and (config.peft_type not in _TABLES or getattr(config, "prefix_projection", False)):
             raise ConfigError(
                 f"adapter {adapter!r} is a {type(config).__name__} whose file holds what its encoder made, not the "
-                "encoder, so it cannot be trained on; start from a PromptTuningConfig, or a PrefixTuningConfig without "
-                "prefix_projection"
+                "encoder, so it cannot be trained on; start from a PromptTuningConfig, or a PrefixTuningConfig "
+                "without prefix_projection"
             )
         with without_warnings_about_keys():
             model = PeftModel.from_pretrained(base, folder, config=config, is_trainable=not tokens)

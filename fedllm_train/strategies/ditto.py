@@ -26,7 +26,7 @@ class Ditto(OneAdapter):
         plain_mean=True,
         memory="personal adapter",
         personal=True,
-        settings=("ditto_lambda",),
+        settings=("ditto_lambda", "personal_clients"),
     )
 
     def __init__(self, federation: Federation) -> None:

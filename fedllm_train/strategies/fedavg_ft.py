@@ -25,7 +25,7 @@ class FedAvgFT(OneAdapter):
         plain_mean=True,
         memory="none before the end",
         personal=True,
-        settings=("personal_steps",),
+        settings=("personal_steps", "personal_clients"),
     )
 
     def __init__(self, federation: Federation) -> None:

@@ -36,7 +36,7 @@ class FedDPA(OneAdapter):
         needs_lora=True,
         memory="local adapter",
         personal=True,
-        settings=("feddpa_mix", "feddpa_when", "personal_steps"),
+        settings=("feddpa_mix", "feddpa_when", "personal_steps", "personal_clients"),
     )
 
     def __init__(self, federation: Federation) -> None:

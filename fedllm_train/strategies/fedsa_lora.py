@@ -35,6 +35,7 @@ class FedSALoRA(OneAdapter):
         up="A",
         memory="adapter",
         personal=True,
+        settings=("personal_clients",),
     )
 
     def start(self, adapter: Adapter) -> Parts:

@@ -36,7 +36,7 @@ class LanguageClusters(OneAdapter):
         down="adapter of the client's language",
         server_cost="O(languages x adapter)",
         personal=True,
-        settings=("min_cluster_clients",),
+        settings=("min_cluster_clients", "personal_clients"),
     )
 
     def __init__(self, federation: Federation) -> None:

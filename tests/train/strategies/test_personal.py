@@ -10,7 +10,7 @@ from peft import PeftModel
 from fedllm_data.clients import ClientDataset
 from fedllm_train.adapters.arithmetic import adapter_sha256, distance, load_adapter
 from fedllm_train.adapters.lora import factor_names
-from fedllm_train.clients.client_memory import ClientMemory, client_folder_name
+from fedllm_train.clients.client_memory import ClientMemory
 from fedllm_train.strategies.language_clusters import groups_of
 
 PERSONAL = ("local", "fedavg_ft", "ditto", "feddpa", "language_clusters")
@@ -61,7 +61,9 @@ def test_a_stronger_pull_keeps_dittos_adapters_closer(kit, tmp_path):
 
 def test_fine_tuning_starts_from_the_final_global_adapter(kit, tmp_path):
     plain = kit.make_trainer(tmp_path / "plain", num_rounds=2).train()
-    state = kit.make_trainer(tmp_path / "run", strategy="fedavg_ft", num_rounds=2, personal_steps=1).train()
+    state = kit.make_trainer(
+        tmp_path / "run", strategy="fedavg_ft", num_rounds=2, personal_steps=1, personal_clients="all"
+    ).train()
     assert adapter_sha256(state.adapter) == adapter_sha256(plain.adapter)
     own = personal_adapters(tmp_path / "run")
     assert set(own) == set(kit.SIZES)
@@ -123,13 +125,14 @@ def test_one_language_is_fedavg(kit, tmp_path):
 
 @pytest.mark.parametrize(("name", "task"), [*((name, "sft") for name in PERSONAL), ("ditto", "dpo")])
 def test_a_run_that_stops_anywhere_ends_with_the_same_adapters(kit, tmp_path, name, task):
-    settings = {"strategy": name, "num_rounds": 2, "cohort_size": 2, "local_steps": 1}
+    settings = {"strategy": name, "num_rounds": 2, "cohort_size": 2, "local_steps": 1, "personal_clients": "all"}
     kit.make_trainer(tmp_path / "whole", task, **settings).train()
     kit.run_and_stop(tmp_path / "cut", task, after_round=0, **settings)
     kit.make_trainer(tmp_path / "cut", task, **settings).train(resume=True)
-    # Stopped again while personal adapters were made: one is missing.
-    for path in (tmp_path / "cut" / "personal" / client_folder_name("bob")).iterdir():
-        path.unlink()
+    # Stopped again while personal adapters were made: one is missing, and a line was being written.
+    made = tmp_path / "cut" / "personal" / "made.jsonl"
+    kept = [line for line in made.read_text().splitlines() if '"bob"' not in line]
+    made.write_text("\n".join(kept) + '\n{"client_id": "bob", "fol')
     kit.make_trainer(tmp_path / "cut", task, **settings).train(resume=True)
     whole, cut = personal_adapters(tmp_path / "whole"), personal_adapters(tmp_path / "cut")
     assert {c: adapter_sha256(a) for c, a in whole.items()} == {c: adapter_sha256(a) for c, a in cut.items()}
