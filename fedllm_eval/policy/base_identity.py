@@ -171,7 +171,7 @@ def _from_run(path: Path) -> BaseIdentity | None:
     except (OSError, ValueError, yaml.YAMLError):
         return None
     model = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(model, dict) or "federated" not in content:
+    if not isinstance(model, dict) or not _text(model.get("name")):
         return None  # some other program's
     return BaseIdentity(
         name=_text(model.get("name")), revision=_commit(model.get("revision")), weights=_text(model.get("weights"))

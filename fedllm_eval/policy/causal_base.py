@@ -9,6 +9,7 @@ Imports torch and transformers when a model is loaded, not before.
 from typing import Any
 
 from fedllm_data.errors import ConfigError
+from fedllm_eval.policy.threads import fit_threads
 
 __all__ = ["check_causal", "load_causal_base"]
 
@@ -31,6 +32,7 @@ def load_causal_base(name: Any, **settings: Any) -> Any:
 
     loaded: Any = AutoModelForCausalLM.from_pretrained(name, output_loading_info=True, **settings)
     model, info = loaded
+    fit_threads(model.num_parameters())
     check_causal(model, str(name))
     # Tied weights are in no checkpoint, and transformers does not call them missing.
     if missing := sorted(info["missing_keys"]):

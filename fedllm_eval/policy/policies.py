@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.errors import ConfigError
-from fedllm_eval.policy.adapter_fit import check_loaded, without_warnings_about_keys
+from fedllm_eval.policy.adapter_fit import check_leaves_base_alone, check_loaded, without_warnings_about_keys
 from fedllm_eval.policy.base_identity import BaseIdentity, check_same_base, recorded_base, weights_digest
 from fedllm_eval.policy.causal_base import load_causal_base
 from fedllm_eval.policy.locate import Location, locate
@@ -38,13 +38,14 @@ class Backbone:
 
     def load_adapter(self, folder: Path) -> str:
         """Load an adapter folder once and return its name inside the model."""
-        from peft import PeftModel
+        from peft import PeftConfig, PeftModel
 
         key = folder.resolve()
         if key not in self.adapters:
             name = f"adapter{self._num_loaded}"
             self._num_loaded += 1
             try:
+                check_leaves_base_alone(self.model, PeftConfig.from_pretrained(str(folder)), str(folder))
                 with without_warnings_about_keys():
                     if self.adapters:
                         self.model.load_adapter(str(folder), adapter_name=name)

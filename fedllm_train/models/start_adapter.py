@@ -14,7 +14,7 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntr
 from peft import PeftConfig, PeftModel, PeftType, TaskType
 
 from fedllm_data.errors import ConfigError
-from fedllm_eval.policy.adapter_fit import check_loaded, without_warnings_about_keys
+from fedllm_eval.policy.adapter_fit import check_leaves_base_alone, check_loaded, without_warnings_about_keys
 from fedllm_eval.policy.base_identity import BaseIdentity, check_same_base, recorded_base
 
 __all__ = ["adapter_folder", "check_trains", "load_start_adapter", "trainable_config"]
@@ -71,6 +71,7 @@ def load_start_adapter(base: Any, adapter: str, identity: BaseIdentity) -> PeftM
     try:
         config = trainable_config(PeftConfig.from_pretrained(folder))
         check_same_base(_recorded(folder, config), identity, adapter=adapter)
+        check_leaves_base_alone(base, config, folder)
         tokens = config.is_prompt_learning
         if tokens and (config.peft_type not in _TABLES or getattr(config, "prefix_projection", False)):
             raise ConfigError(
