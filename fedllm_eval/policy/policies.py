@@ -51,7 +51,7 @@ class Backbone:
                         self.model.load_adapter(str(folder), adapter_name=name)
                     else:
                         self.model = PeftModel.from_pretrained(self.model, str(folder), adapter_name=name)
-                check_loaded(self.model, name, str(folder))
+                self._check_loaded(name, folder)
             except ConfigError:
                 raise
             except (OSError, ValueError, RuntimeError) as error:
@@ -62,6 +62,17 @@ class Backbone:
             self.model.eval()
             self.adapters[key] = name
         return self.adapters[key]
+
+    def _check_loaded(self, name: str, folder: Path) -> None:
+        """Refuse an adapter that does not fit, and leave the model as it was without it."""
+        try:
+            check_loaded(self.model, name, str(folder))
+        except ConfigError:
+            if self.adapters:
+                self.model.delete_adapter(name)
+            else:
+                self.model = self.model.unload()
+            raise
 
     def unload_adapter(self, folder: Path) -> None:
         """Forget an adapter, so that scoring many of them one after the other takes the memory of one."""
