@@ -41,7 +41,7 @@ def check_leaves_base_alone(model: Any, config: Any, folder: str) -> None:
     replaced = tuple(getattr(config, "modules_to_save", None) or ())
     for key, tensor in load_peft_weights(folder, device="cpu").items():
         name = key.removeprefix("base_model.model.").replace(".base_layer.", ".")
-        if name not in of_base or set(replaced) & set(name.split(".")):
+        if name not in of_base or _within(name, replaced):
             continue
         own = of_base[name].detach().cpu()
         if own.shape != tensor.shape or not bool((tensor.to(own.dtype) == own).all()):
@@ -73,3 +73,9 @@ def check_loaded(model: Any, adapter_name: str, folder: str) -> None:
                 f"adapter {folder!r} {problem} {sorted(names)[0]} ({len(names)} such), for which the base model has "
                 f"{'room' if problem == 'lacks' else 'no room'}: it was trained on another base; name that one"
             )
+
+
+def _within(name: str, modules: tuple[str, ...]) -> bool:
+    """Whether a weight lies in one of some modules, which are named by how their paths end, as PEFT reads them."""
+    parts = name.split(".")
+    return any(".".join(parts[:depth]).endswith(modules) for depth in range(1, len(parts)))

@@ -64,7 +64,11 @@ OBJECTIVES = {
 }
 """KTO's loss or DPO's default, whether the reference is kept, and the loss at learning rate 0."""
 
-pytestmark = pytest.mark.filterwarnings("ignore:Unsupported layer type")  # PEFT, of layer norms
+pytestmark = [  # PEFT: of layer norms, of bias in layers without one, and of machines without CUDA
+    pytest.mark.filterwarnings("ignore:Failed to load the CUDA extension"),
+    pytest.mark.filterwarnings("ignore:Unsupported layer type"),
+    pytest.mark.filterwarnings("ignore:`lora_bias=True`"),
+]
 
 
 @pytest.fixture
