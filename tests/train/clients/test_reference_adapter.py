@@ -44,7 +44,6 @@ OTHERS = {
     "loha": lambda: peft.LoHaConfig(r=4, **LINEAR),
     "lokr": lambda: peft.LoKrConfig(r=4, **LINEAR),
     "oft": lambda: peft.OFTConfig(oft_block_size=4, **LINEAR),
-    "boft": lambda: peft.BOFTConfig(boft_block_size=4, **LINEAR),
     "hra": lambda: peft.HRAConfig(r=4, **LINEAR),
     "fourier": lambda: peft.FourierFTConfig(n_frequency=20, **LINEAR),
     "miss": lambda: peft.MissConfig(r=4, **LINEAR),
@@ -64,11 +63,7 @@ OBJECTIVES = {
 }
 """KTO's loss or DPO's default, whether the reference is kept, and the loss at learning rate 0."""
 
-pytestmark = [  # PEFT: of layer norms, of bias in layers without one, and of machines without CUDA
-    pytest.mark.filterwarnings("ignore:Failed to load the CUDA extension"),
-    pytest.mark.filterwarnings("ignore:Unsupported layer type"),
-    pytest.mark.filterwarnings("ignore:`lora_bias=True`"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:Unsupported layer type")  # PEFT, of layer norms
 
 
 @pytest.fixture
@@ -131,6 +126,7 @@ def test_at_learning_rate_0_the_policy_is_its_own_reference(kit, tmp_path, train
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")  # PEFT has something to say of most kinds
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("kind", KINDS)
 def test_at_learning_rate_0_every_kind_is_its_own_reference(kit, tmp_path, trained, objective, kind):
