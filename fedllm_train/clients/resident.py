@@ -26,7 +26,7 @@ from fedllm_train.adapters.base_shift import shifted
 from fedllm_train.adapters.lora_core import cored, split_cores
 from fedllm_train.clients.client_memory import ClientMemory
 from fedllm_train.clients.local_work import LocalWork
-from fedllm_train.clients.objectives import ClientArgs, first_sequence, keeps_reference, rows_of_visit
+from fedllm_train.clients.objectives import ClientArgs, first_sequence, keeps_reference, objective_of, rows_of_visit
 from fedllm_train.clients.reference import ReferenceCache
 from fedllm_train.clients.reference_adapter import REFERENCE, check_reference, copy_reference
 from fedllm_train.clients.tokens import TokenCache
@@ -96,12 +96,12 @@ class ResidentTrainer:
         self._trainer = build_trainer(model, tokenizer, args, example, keeps_reference=kept)
         self._trainer.plain_kernel = kernel == "plain"
         self._trainer.remove_callback(PrinterCallback)
-        if isinstance(model, PeftModel) and REFERENCE in model.peft_config:
-            if starts_from_base:
+        if isinstance(model, PeftModel) and objective_of(args).name != "sft":
+            if not starts_from_base:
+                copy_reference(model)
+            elif REFERENCE in model.peft_config:
                 # Disabling adapters gives the same reference without computing with zeros in every step.
                 model.delete_adapter(REFERENCE)
-            else:
-                copy_reference(model)
             check_reference(model, first_sequence(example, args.max_length))
         self._reference = None
         if kept:
