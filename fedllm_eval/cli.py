@@ -7,6 +7,7 @@ from typing import Any
 
 from fedllm_data.terminal import OneLineParser, run_command
 from fedllm_eval.audit_command import add_audit_commands
+from fedllm_eval.policy.threads import threads_by_size
 from fedllm_eval.run_command import add_run_command
 
 __all__ = ["main"]
@@ -15,9 +16,10 @@ __all__ = ["main"]
 def main(argv: list[str] | None = None) -> int:
     """Run a subcommand and return the exit code: 0 when the work was done, 1 when a gate stopped, 2 on bad input."""
     arguments = _parser().parse_args(argv)
-    code = run_command(
-        "fedllm-eval", lambda: arguments.command(arguments), when_interrupted="what was finished is kept"
-    )
+    with threads_by_size():
+        code = run_command(
+            "fedllm-eval", lambda: arguments.command(arguments), when_interrupted="what was finished is kept"
+        )
     return code or getattr(arguments, "exit_code", 0)
 
 

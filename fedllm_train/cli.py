@@ -82,6 +82,7 @@ def _run(task: str, argv: list[str]) -> None:
     arguments = parse_run_arguments(task, argv)
 
     from fedllm_data.clients import load_clients
+    from fedllm_eval.policy.threads import threads_by_size
     from fedllm_train.monitoring.progress import RoundProgress
     from fedllm_train.run_files.finished import finished_folder
     from fedllm_train.trainer import FederatedTrainer
@@ -89,7 +90,8 @@ def _run(task: str, argv: list[str]) -> None:
     for note in arguments.notes:
         print(f"fedllm-train: {note}", file=sys.stderr)
     clients = load_clients(arguments.given.data, split="train", revision=arguments.given.data_revision)
-    with RoundProgress(arguments.federated.num_rounds) as progress, progress.warnings("fedllm_train"):
+    rounds = RoundProgress(arguments.federated.num_rounds)
+    with threads_by_size(), rounds as progress, progress.warnings("fedllm_train"):
         trainer = FederatedTrainer(
             arguments.given.model,
             arguments.federated,
@@ -140,12 +142,13 @@ def _help_parser(task: str) -> argparse.ArgumentParser:
 def _tiny(arguments: argparse.Namespace) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     from fedllm_data.clients import load_clients
+    from fedllm_eval.policy.threads import threads_by_size
     from fedllm_train.models.tiny import TinyConfig, train_tiny
     from fedllm_train.monitoring.progress import StepProgress
 
     config = TinyConfig() if arguments.steps is None else TinyConfig(num_steps=arguments.steps)
     public = load_clients(arguments.data, split="public")
-    with StepProgress(config.num_steps) as progress:
+    with threads_by_size(), StepProgress(config.num_steps) as progress:
         result = train_tiny(public.rows, arguments.out, seed=arguments.seed, config=config, progress=progress.advance)
     print(
         f"{arguments.out}: {result.num_parameters:,} parameters, {result.num_steps} steps in "

@@ -13,6 +13,7 @@ from fedllm_train.config_checks import (
     check_core_frame,
     check_evaluation,
     check_local_work,
+    check_personal_clients,
     check_privacy,
 )
 from fedllm_train.field_types import plain_value
@@ -139,6 +140,13 @@ class FederatedConfig:
     personal_steps: int = field(
         default=10, metadata={"help": "With fedavg_ft and feddpa: steps of a client's training after the last round."}
     )
+    personal_clients: str = field(
+        default="visited",
+        metadata={
+            "help": "With methods whose clients end with adapters of their own: whose are made after the last round: "
+            "visited (whoever took part in a round), all, or a number (of those visited, drawn with the run seed)."
+        },
+    )
     ditto_lambda: float = field(
         default=0.1, metadata={"help": "With ditto: how strongly personal adapters are pulled to the global one."}
     )
@@ -252,6 +260,7 @@ class FederatedConfig:
         check_privacy(self)
         check_compression(self)
         check_core_frame(self)
+        check_personal_clients(self)
         if self.seed < 0:
             raise ConfigError(f"seed is {self.seed}; it must not be negative")
         if self.min_learning_rate is not None and self.min_learning_rate < 0:

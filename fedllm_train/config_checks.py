@@ -15,6 +15,7 @@ __all__ = [
     "check_core_frame",
     "check_evaluation",
     "check_local_work",
+    "check_personal_clients",
     "check_privacy",
 ]
 
@@ -140,3 +141,14 @@ def check_core_frame(config: "FederatedConfig") -> None:
             "dp_clip is given and core_frame is gradient: the frame would be made of clients' gradients without "
             "clipping or noise; use core_frame random"
         )
+
+
+def check_personal_clients(config: "FederatedConfig") -> None:
+    """Refuse what is neither a rule nor a number of clients.
+
+    Raises:
+        ConfigError: naming the setting.
+    """
+    given = str(config.personal_clients)
+    if given not in ("visited", "all") and not (given.isascii() and given.isdecimal() and int(given) > 0):
+        raise ConfigError(f"personal_clients is {config.personal_clients!r}; it must be visited, all or a number")

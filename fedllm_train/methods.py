@@ -120,7 +120,7 @@ Made by `python -m fedllm_train.methods` from the methods' own records; `fedllm-
   or int4 packs the adapter's change on the way up, with every method but the baselines and flora, whose clients begin
   from an adapter that is not sent (`fedllm_train/messages/compression.py`).
 - **client keeps**: what stays on a client's disk between rounds. Methods whose clients end with adapters of their own
-  write them to `personal/` of the run folder.
+  write them to `personal/` of the run folder: of those who took part in a round, or as `--personal_clients` says.
 
 `--strategy NAME` chooses one. A setting that belongs to another method is refused, as is a method that cannot do what
 is asked (different ranks with FedAvg, a shift of the base weights under an adapter that is no plain LoRA).

@@ -21,9 +21,10 @@ from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import LiveAdapter, Parts
 from fedllm_train.adapters.base_shift import check_shiftable, shifted
 from fedllm_train.client_inputs import ClientInput
+from fedllm_train.clients.adapter_checks import check_adapter, check_tokenizer
 from fedllm_train.clients.client_memory import ClientMemory
 from fedllm_train.clients.local_work import work_of_run
-from fedllm_train.clients.objectives import ClientArgs, check_adapter, objective_of
+from fedllm_train.clients.objectives import ClientArgs, objective_of
 from fedllm_train.clients.resident import ResidentTrainer
 from fedllm_train.clients.resident_args import resident_args
 from fedllm_train.clients.sft_kernel import chosen_kernel
@@ -155,6 +156,7 @@ class FederatedTrainer:
             seed=args.seed,
         )
         check_adapter(client_args, self._policy.model)
+        check_tokenizer(client_args, self._policy.tokenizer)
         self.start_adapter = LiveAdapter(self._policy.model).read()
         self._start_state = self._strategy.start(self.start_adapter)
         if self._strategy.traits.shifts_base:

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.errors import ConfigError
+from fedllm_eval.policy.adapter_fit import check_leaves_base_alone, check_loaded, without_warnings_about_keys
+from fedllm_eval.policy.base_identity import BaseIdentity, check_same_base, recorded_base, weights_digest
+from fedllm_eval.policy.causal_base import load_causal_base
 from fedllm_eval.policy.locate import Location, locate
 
 __all__ = ["Backbone", "Policy", "load_policy", "load_reference"]
@@ -35,17 +38,22 @@ class Backbone:
 
     def load_adapter(self, folder: Path) -> str:
         """Load an adapter folder once and return its name inside the model."""
-        from peft import PeftModel
+        from peft import PeftConfig, PeftModel
 
         key = folder.resolve()
         if key not in self.adapters:
             name = f"adapter{self._num_loaded}"
             self._num_loaded += 1
             try:
-                if self.adapters:
-                    self.model.load_adapter(str(folder), adapter_name=name)
-                else:
-                    self.model = PeftModel.from_pretrained(self.model, str(folder), adapter_name=name)
+                check_leaves_base_alone(self.model, PeftConfig.from_pretrained(str(folder)), str(folder))
+                with without_warnings_about_keys():
+                    if self.adapters:
+                        self.model.load_adapter(str(folder), adapter_name=name)
+                    else:
+                        self.model = PeftModel.from_pretrained(self.model, str(folder), adapter_name=name)
+                self._check_loaded(name, folder)
+            except ConfigError:
+                raise
             except (OSError, ValueError, RuntimeError) as error:
                 raise ConfigError(
                     f"adapter {folder} does not fit base model {self.name!r}: {_one_line(error)}; name the base it "
@@ -54,6 +62,17 @@ class Backbone:
             self.model.eval()
             self.adapters[key] = name
         return self.adapters[key]
+
+    def _check_loaded(self, name: str, folder: Path) -> None:
+        """Refuse an adapter that does not fit, and leave the model as it was without it."""
+        try:
+            check_loaded(self.model, name, str(folder))
+        except ConfigError:
+            if self.adapters:
+                self.model.delete_adapter(name)
+            else:
+                self.model = self.model.unload()
+            raise
 
     def unload_adapter(self, folder: Path) -> None:
         """Forget an adapter, so that scoring many of them one after the other takes the memory of one."""
@@ -115,7 +134,8 @@ def load_policy(
         device: torch device; a CUDA device where there is one, else the CPU. Weights are float32 on either.
 
     Raises:
-        ConfigError: if the folder is none of the three, or its base model cannot be found or loaded.
+        ConfigError: if the folder is none of the three, or its base model cannot be found or loaded, lacks weights, is
+            no decoder-only causal language model, or is known not to be the one that the adapter was trained on.
         HubError: if the Hub id cannot be fetched.
     """
     location = locate(run_or_model, revision)
@@ -128,6 +148,8 @@ def load_policy(
             f"base {base.name!r} of {location.name!r} is itself a {base.kind}, not a plain model; "
             "merge its adapter and save it first"
         )
+    if location.adapter is not None:
+        _check_base(location.adapter, base, called=location.name)
     tokenizer = _load_tokenizer(location.adapter, base)
     if share is not None and share.backbone.folder == base.folder.resolve():
         backbone = share.backbone
@@ -152,7 +174,10 @@ def load_reference(run: Policy | str | Path, revision: str | None = None) -> Pol
     """
     policy = run if isinstance(run, Policy) else load_policy(run, revision)
     if policy.location is not None and policy.location.model is not None:
-        return load_policy(str(policy.location.base), policy.location.base_revision)
+        base = load_policy(str(policy.location.base), policy.location.base_revision)
+        if base.location is not None:
+            _check_base(policy.location.model, base.location, called=policy.name)
+        return base
     if policy.adapter is None:
         raise ConfigError(f"{policy.name!r} is a plain model and has no reference of its own; name one by --reference")
     start_adapter = policy.location.start_adapter if policy.location else None
@@ -162,12 +187,19 @@ def load_reference(run: Policy | str | Path, revision: str | None = None) -> Pol
     return Policy(name, policy.backbone, policy.tokenizer, start_adapter)
 
 
+def _check_base(adapter: Path, base: Location, *, called: str) -> None:
+    """Refuse what was trained on other weights than those of the base that it is scored on."""
+    actual = BaseIdentity(name=base.name, revision=base.revision, weights=weights_digest(base.folder))
+    check_same_base(recorded_base(adapter), actual, adapter=called)
+
+
 def _load_model(base: Location, device: str | None) -> Any:
     import torch
-    from transformers import AutoModelForCausalLM
 
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(base.folder, dtype=torch.float32, local_files_only=True)
+        model: Any = load_causal_base(base.folder, dtype=torch.float32, local_files_only=True)
+    except ConfigError:
+        raise
     except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(
             f"{base.name!r} cannot be loaded as a causal language model: {_one_line(error)}; name a "

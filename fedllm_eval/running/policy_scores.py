@@ -170,14 +170,17 @@ def _adapters_digest(folders: Mapping[str, Path]) -> str | None:
     if not folders:
         return None
     digest = hashlib.sha256()
+    own = {folder: _file_digest(folder / "adapter_model.safetensors") for folder in set(folders.values())}
     for client_id, folder in sorted(folders.items()):
-        weights = folder / "adapter_model.safetensors"
-        own = ""
-        if weights.is_file():
-            with weights.open("rb") as file:
-                own = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{client_id}\0{own}\n".encode())
+        digest.update(f"{client_id}\0{own[folder]}\n".encode())
     return digest.hexdigest()
+
+
+def _file_digest(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _told(progress: Progress | None, label: str, split: str) -> Progress | None:

@@ -11,12 +11,10 @@ from one visit to the next.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset
-from peft import PeftType
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
 from fedllm_data.errors import ConfigError
@@ -29,8 +27,8 @@ __all__ = [
     "OBJECTIVES",
     "ClientArgs",
     "Objective",
-    "check_adapter",
     "check_objective",
+    "first_sequence",
     "keeps_reference",
     "objective_of",
     "rows_of_visit",
@@ -74,6 +72,7 @@ DPO_LOSSES = (
 KTO_LOSSES = ("kto", "apo_zero_unpaired")
 """Values of `KTOConfig.loss_type`; the second needs no mismatched completions."""
 
+_PACKINGS = ("bfd", "bfd_split", "wrapped")
 _READ_BY = {
     "label_smoothing": {"exo_pair", "robust", "aot", "aot_unpaired"},
     "discopop_tau": {"discopop"},
@@ -99,36 +98,27 @@ def check_objective(args: ClientArgs) -> None:
     Raises:
         ConfigError: naming the setting and what to do.
     """
-    if isinstance(args, DPOConfig):
+    if isinstance(args, SFTConfig):
+        _check_packing(args)
+    elif isinstance(args, DPOConfig):
         _check_dpo(args)
     elif isinstance(args, KTOConfig):
         _check_kto(args)
 
 
-def check_adapter(args: ClientArgs, model: Any) -> None:
-    """Refuse an adapter that would not do what these settings ask for.
-
-    The base's own biases cannot be switched off for a reference; a prefix is lost where activations are checkpointed.
+def first_sequence(rows: Dataset, max_length: int | None) -> list[int]:
+    """Return a prompt with its completion as the trainer reads them, of the first row.
 
     Args:
-        args: TRL's settings.
-        model: a `PeftModel`, or a plain model, which passes.
+        rows: encoded preference rows.
+        max_length: tokens that are kept.
 
-    Raises:
-        ConfigError: naming the setting.
+    >>> first_sequence(Dataset.from_dict({"prompt_ids": [[1, 2]], "chosen_ids": [[3, 4]]}), max_length=3)
+    [1, 2, 3]
     """
-    config = getattr(model, "peft_config", {}).get("default")
-    if getattr(config, "peft_type", None) == PeftType.PREFIX_TUNING and args.activation_checkpointing:
-        raise ConfigError(
-            "activation_checkpointing is on, and transformers drops the cache there, in which prefix tuning keeps its "
-            "prefix; pass activation_checkpointing=False"
-        )
-    bias = getattr(config, "bias", "none")
-    if objective_of(args).name != "sft" and bias != "none":
-        raise ConfigError(
-            f"bias={bias!r} trains the base model's own biases, so that the reference would move with the policy; "
-            "leave it out, or train with SFT"
-        )
+    row = rows[0]
+    completion = row["chosen_ids"] if "chosen_ids" in row else row["completion_ids"]
+    return [*row["prompt_ids"], *completion][:max_length]
 
 
 def keeps_reference(args: ClientArgs) -> bool:
@@ -179,6 +169,20 @@ def _before(args: KTOConfig, num_rows: int) -> np.ndarray:
 
 def _mismatches(args: KTOConfig) -> bool:
     return args.loss_type != "apo_zero_unpaired"
+
+
+def _check_packing(args: SFTConfig) -> None:
+    if not args.packing:
+        return
+    if args.max_length is None:
+        raise ConfigError("packing fills sequences of max_length tokens, and max_length is None; give a length")
+    if args.packing_strategy not in _PACKINGS:
+        raise ConfigError(f"packing_strategy {args.packing_strategy!r} is unknown; choose from {', '.join(_PACKINGS)}")
+    if args.truncation_mode != "keep_start" and args.packing_strategy != "bfd":
+        raise ConfigError(
+            f"truncation_mode={args.truncation_mode!r} is given, and packing_strategy {args.packing_strategy} cuts "
+            "nothing off; leave one of the two out"
+        )
 
 
 def _check_dpo(args: DPOConfig) -> None:

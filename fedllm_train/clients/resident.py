@@ -27,8 +27,9 @@ from fedllm_train.adapters.lora_core import cored, split_cores
 from fedllm_train.clients.client_memory import ClientMemory
 from fedllm_train.clients.local_work import LocalWork
 from fedllm_train.clients.loss_scaling import fresh_scaler, loss_scale, true_gradients
-from fedllm_train.clients.objectives import ClientArgs, keeps_reference, rows_of_visit
+from fedllm_train.clients.objectives import ClientArgs, first_sequence, keeps_reference, objective_of, rows_of_visit
 from fedllm_train.clients.reference import ReferenceCache
+from fedllm_train.clients.reference_adapter import REFERENCE, check_reference, copy_reference
 from fedllm_train.clients.tokens import TokenCache
 from fedllm_train.clients.trl_trainer import build_trainer
 from fedllm_train.clients.weight_gradients import first_step, weight_gradients
@@ -97,9 +98,13 @@ class ResidentTrainer:
         self._trainer.plain_kernel = kernel == "plain"
         self._trainer.remove_callback(PrinterCallback)
         self._reset_scaler = fresh_scaler(self._trainer)
-        if starts_from_base and isinstance(model, PeftModel) and "ref" in model.peft_config:
-            # Disabling adapters gives the same reference without computing with zeros in every step.
-            model.delete_adapter("ref")
+        if isinstance(model, PeftModel) and objective_of(args).name != "sft":
+            if not starts_from_base:
+                copy_reference(model)
+            elif REFERENCE in model.peft_config:
+                # Disabling adapters gives the same reference without computing with zeros in every step.
+                model.delete_adapter(REFERENCE)
+            check_reference(model, first_sequence(example, args.max_length))
         self._reference = None
         if kept:
             self._reference = ReferenceCache(self._trainer, reference_folder, self._starting_policy)

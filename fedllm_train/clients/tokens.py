@@ -59,10 +59,12 @@ def encoder_for(args: ClientArgs, tokenizer: Any, *, loss_on: str = "assistant")
         ids = encoded["input_ids"]
         mask = encoded["assistant_masks"] if loss_on == "assistant" else [1] * len(ids)
         labels = [token if kept else -100 for token, kept in zip(ids, mask, strict=True)]
-        if args.max_length is not None and not args.packing:
+        # Packing that splits long rows trains on all of them; other packing cuts them where truncation does.
+        if args.max_length is not None and not (args.packing and args.packing_strategy != "bfd"):
             window = slice(None, args.max_length) if keep_start else slice(-args.max_length, None)
             ids, labels = ids[window], labels[window]
-        return [{"input_ids": ids, "labels": labels} if any(label != -100 for label in labels) else None]
+        # Nothing comes before the first token that it could be predicted from.
+        return [{"input_ids": ids, "labels": labels} if any(label != -100 for label in labels[1:]) else None]
 
     def encode_preference(row: dict[str, Any]) -> list[Encoded | None]:
         encoded = encode_pair(tokenizer, row["prompt"], row["chosen"], row["rejected"])

@@ -6,8 +6,8 @@ and are summed in client order (`engine.in_client_order`). What clients remember
 
 The adapters are those of one process, to the bit, where a process computes as that one would: on GPUs of one kind, or
 on CPUs with as many torch threads each (a matrix product may be rounded differently on another number of threads).
-Each process takes the GPU of its number, several sharing one where there are fewer; on CPUs the threads of the run are
-divided among them.
+Each process takes the GPU of its number, several sharing one where there are fewer; on CPUs it takes the threads that
+the run would take in one process, or its share of the cores where those do not suffice for all.
 """
 
 import gc
@@ -27,7 +27,7 @@ from fedllm_train.config import FederatedConfig
 from fedllm_train.config_checks import EVALUATION_SETTINGS
 from fedllm_train.engines.engine import ClientTask, ClientUpdate, LeftOut
 
-__all__ = ["ProcessEngine", "check_processes", "trainer_processes"]
+__all__ = ["ProcessEngine", "check_processes", "threads_of_a_process", "trainer_processes"]
 
 TrainClient = Callable[[ClientTask], ClientUpdate | LeftOut]
 _PATIENCE_SECONDS = 10.0
@@ -209,9 +209,18 @@ def trainer_processes(args: FederatedConfig, **given: Any) -> ProcessEngine:
     """
     import torch
 
-    num_threads = max(1, torch.get_num_threads() // args.num_processes)
+    num_threads = threads_of_a_process(torch.get_num_threads(), _num_cores(), args.num_processes)
     settings = {"args": args, "num_threads": num_threads, **given}
     return ProcessEngine(_client_trainer, settings, num_processes=args.num_processes)
+
+
+def threads_of_a_process(num_threads: int, num_cores: int, num_processes: int) -> int:
+    """Return how many threads each of several processes takes: those of one that runs alone, if there are the cores.
+
+    >>> threads_of_a_process(1, 16, 4), threads_of_a_process(4, 16, 4), threads_of_a_process(16, 16, 4)
+    (1, 4, 4)
+    """
+    return max(1, min(num_threads, num_cores // num_processes))
 
 
 def _client_trainer(args: FederatedConfig, *, num_threads: int, **given: Any) -> TrainClient:
@@ -237,6 +246,11 @@ class _Failure:
 
 def _during(seat: _Seat) -> str:
     return "while it started" if seat.client_id is None else f"while it trained client {seat.client_id!r}"
+
+
+def _num_cores() -> int:
+    """Cores that this process may use, where the system says so."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _num_devices() -> int:

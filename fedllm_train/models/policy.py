@@ -15,14 +15,15 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, set_seed
+from transformers import AutoTokenizer, PreTrainedModel, set_seed
 
 from fedllm_data.errors import ConfigError
+from fedllm_eval.policy.base_identity import BaseIdentity, snapshot_folder, weights_digest
+from fedllm_eval.policy.causal_base import check_causal, load_causal_base
+from fedllm_train.models.start_adapter import check_trains, load_start_adapter, trainable_config
 from fedllm_train.seeds import stream_seed
 
-__all__ = ["StartingPolicy", "adapter_folder", "load_starting_policy"]
-
-_LEAVES_BASE_ALONE = ("gaussian", "orthogonal")
+__all__ = ["StartingPolicy", "load_starting_policy"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class StartingPolicy:
     """Folder or Hub id; None for a model made in memory."""
     base_revision: str | None
     """Commit on the Hub, or a digest of the folder's weights."""
+    base_weights: str | None
+    """Digest of the base's weights alone (`fedllm_eval/policy/base_identity.py`); None for a model made in memory."""
     is_base: bool
     """Whether the policy still equals the base: a fresh adapter that changes nothing yet, or none."""
 
@@ -69,7 +72,9 @@ def load_starting_policy(
         seed: the run seed.
 
     Raises:
-        ConfigError: if something cannot be loaded, or both `adapter` and `peft_config` are given.
+        ConfigError: if something cannot be loaded, the base lacks weights or is no decoder-only causal language model,
+            the adapter is known to be another base's, nothing would be trained, or both `adapter` and `peft_config`
+            are given.
     """
     if adapter is not None and peft_config is not None:
         raise ConfigError(f"adapter {adapter!r} brings its own LoRA settings; give either adapter or peft_config")
@@ -81,7 +86,11 @@ def load_starting_policy(
     if isinstance(model, str):
         settings = {"trust_remote_code": trust_remote_code, **(init_kwargs or {})}
         base = _load_base(model, revision, settings, float32=full_finetuning, quantization=quantization)
+    else:
+        check_causal(model.get_base_model() if isinstance(model, PeftModel) else model, None)
     base_name = model if isinstance(model, str) else (base.config._name_or_path or None)
+    commit = getattr(base.config, "_commit_hash", None)
+    weights = weights_digest(snapshot_folder(base_name, commit))
     if tokenizer is None:
         if base_name is None:
             raise ConfigError("the model was made in memory, so there is no tokenizer beside it; pass tokenizer=")
@@ -92,15 +101,11 @@ def load_starting_policy(
         peft_model = _trained_on(base)
     elif adapter is None:
         # PEFT writes the base's name and the modules it found into the settings it is given.
-        config = deepcopy(peft_config) or LoraConfig(
-            r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"
+        config = (
+            trainable_config(deepcopy(peft_config))
+            if peft_config
+            else LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
         )
-        initialisation = getattr(config, "init_lora_weights", True)
-        if not isinstance(initialisation, bool) and initialisation not in _LEAVES_BASE_ALONE:
-            raise ConfigError(
-                f"init_lora_weights={initialisation!r} may change the base model's own weights, and the finished "
-                f"adapter would not fit the base it names; use True, False or one of {', '.join(_LEAVES_BASE_ALONE)}"
-            )
         set_seed(stream_seed(seed, "adapter"))
         try:
             with warnings.catch_warnings():
@@ -112,7 +117,9 @@ def load_starting_policy(
                 f"{type(config).__name__} does not fit {base_name!r} ({_first_line(error)}); change target_modules"
             ) from error
     else:
-        peft_model = _load_adapter(base, adapter)
+        identity = BaseIdentity(name=base_name, revision=commit, weights=weights)
+        peft_model = load_start_adapter(base, adapter, identity)
+    check_trains(peft_model)
     if not full_finetuning:
         # PEFT leaves None here for a model built from a config; the finished adapter must name its base.
         own = peft_model.peft_config["default"]
@@ -121,7 +128,8 @@ def load_starting_policy(
         model=peft_model,
         tokenizer=tokenizer,
         base_name=base_name,
-        base_revision=getattr(base.config, "_commit_hash", None) or _folder_digest(base_name),
+        base_revision=commit or _folder_digest(base_name),
+        base_weights=weights,
         is_base=full_finetuning or (adapter is None and peft_model is not model and _adds_nothing(peft_model)),
     )
 
@@ -149,12 +157,6 @@ def _check_whole(model: Any, adapter: str | None, peft_config: PeftConfig | None
         raise ConfigError("full_finetuning cannot train quantised weights; load the model in full precision")
 
 
-def adapter_folder(adapter: str) -> str:
-    """Return where the PEFT files of a run folder, a PEFT folder or a Hub id lie."""
-    inside = Path(adapter) / "adapter"
-    return str(inside) if (inside / "adapter_config.json").is_file() else adapter
-
-
 def _load_base(
     name: str, revision: str | None, given: dict[str, Any], *, float32: bool, quantization: Any
 ) -> PreTrainedModel:
@@ -163,10 +165,12 @@ def _load_base(
     settings = {"dtype": torch.bfloat16 if short else torch.float32, **given}
     try:
         if quantization is None:
-            return AutoModelForCausalLM.from_pretrained(name, revision=revision, **settings)
+            return load_causal_base(name, revision=revision, **settings)
         # Quantised weights cannot be moved between devices afterwards.
         settings |= {"quantization_config": quantization, "device_map": {"": torch.cuda.current_device()}}
-        return AutoModelForCausalLM.from_pretrained(name, revision=revision, **settings)
+        return load_causal_base(name, revision=revision, **settings)
+    except ConfigError:
+        raise
     except (OSError, ValueError, ImportError, TypeError) as error:
         if set(given) - {"trust_remote_code"} and not isinstance(error, OSError):
             shown = ", ".join(f"{key}={value!r}" for key, value in given.items() if key != "trust_remote_code")
@@ -191,17 +195,6 @@ def _load_tokenizer(name: str, revision: str | None, trust_remote_code: bool) ->
             "tokenizer.chat_template and save it beside the model"
         )
     return tokenizer
-
-
-def _load_adapter(base: PreTrainedModel, adapter: str) -> PeftModel:
-    try:
-        model = PeftModel.from_pretrained(base, adapter_folder(adapter), is_trainable=True)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ConfigError(
-            f"adapter {adapter!r} cannot be loaded on this base model ({_first_line(error)}); give a run folder, a "
-            "folder with adapter_config.json, or a Hub id, trained on the same base"
-        ) from error
-    return model
 
 
 def _folder_digest(name: str | None) -> str | None:

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from fedllm_data.errors import ConfigError
+from fedllm_eval.policy.threads import fit_threads
 from fedllm_train.run_files.files import write_folder
 
 __all__ = ["CHAT_TEMPLATE", "TOY", "TinyConfig", "TinyResult", "train_tiny"]
@@ -139,6 +140,7 @@ def train_tiny(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = LlamaForCausalLM(_model_config(tokenizer, config))
+        fit_threads(model.num_parameters())
         losses, num_tokens, seconds = _train(model, token_ids, config, progress, log_every)
     _save(model, tokenizer, out, config)
     tenth = max(1, len(losses) // 10)

@@ -4,6 +4,7 @@ Where all weights are trained, whole models take their place, as transformers wr
 """
 
 import shutil
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.adapters.arithmetic import Adapter, LiveAdapter, Parts
+from fedllm_train.adapters.arithmetic import Adapter, LiveAdapter, Parts, save_adapter
 from fedllm_train.adapters.base_shift import save_finished_adapter
 from fedllm_train.run_files.files import write_folder
 
@@ -80,8 +81,14 @@ def save_server_folder(model: Model, server: Parts, folder: Path, *, shifts_base
 def save_client_folder(model: Model, adapter: Adapter, folder: Path, tokenizer: Any = None) -> None:
     """Write a client's own adapter, whose rank may be higher than the model's."""
     live = LiveAdapter(model)
-    if all(adapter[name].shape == parameter.shape for name, parameter in live.parameters.items()):
+    if any(adapter[name].shape != parameter.shape for name, parameter in live.parameters.items()):
+        save_finished_adapter(model, {"adapter": adapter}, folder)
+    elif isinstance(model, PeftModel):
+        # What PEFT writes, without the card that it renders for every folder.
+        config: Any = deepcopy(model.peft_config["default"])
+        config.inference_mode = True
+        save_adapter(adapter, folder / "adapter_model.safetensors")
+        config.save_pretrained(str(folder))
+    else:
         live.load(adapter)
         save_held_folder(model, folder, tokenizer)
-    else:
-        save_finished_adapter(model, {"adapter": adapter}, folder)

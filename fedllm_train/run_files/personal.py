@@ -1,33 +1,42 @@
-"""The adapters that clients end with, for methods that personalise: made after the last round, one PEFT folder each.
+"""The adapters that clients end with, for methods that personalise: made after the last round, as plain PEFT folders.
 
 `personal/clients.json` maps client ids to folders below `personal/`; each is a plain PEFT adapter on the run's base.
+A folder is named by what it holds, so clients with one adapter (a language's, the starting one) share it. Clients that
+never took part have learned nothing, and making theirs costs a visit and a folder each: they are left out unless all
+are asked for (`personal_clients`).
+
 Nothing of it travels in a real federation: a client makes its adapter where its rows are and keeps it there. A run
-that is killed here goes on with the clients that are missing, and their adapters are the same to the bit.
+that is killed here goes on with the clients that are missing (`made.jsonl`), and their adapters are the same to the
+bit.
 """
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedllm_train.adapters.arithmetic import Adapter
-from fedllm_train.clients.client_memory import client_folder_name
+from fedllm_train.adapters.arithmetic import Adapter, adapter_sha256
+from fedllm_train.config import FederatedConfig
 from fedllm_train.engines.engine import ClientTask, ClientUpdate
 from fedllm_train.messages import codec
 from fedllm_train.messages.broadcast import Broadcast
 from fedllm_train.rounds import RunPlan
 from fedllm_train.run_files.checkpoint import RunState
-from fedllm_train.run_files.files import write_folder, write_json
-from fedllm_train.seeds import stream_seed
+from fedllm_train.run_files.files import write_bytes, write_folder, write_json
+from fedllm_train.seeds import stream_rng, stream_seed
 
 __all__ = ["make_personal_adapters"]
 
 logger = logging.getLogger(__name__)
 
+_MADE = "made.jsonl"
+_NAME_LENGTH = 32
+"""Hex digits of an adapter's SHA-256 that its folder is called by."""
+
 
 def make_personal_adapters(plan: RunPlan, state: RunState, save: Callable[[Adapter, Path], None]) -> dict[str, Any]:
-    """Let every client make its own adapter from the finished run.
+    """Let the clients that are asked for make their own adapters from the finished run.
 
     Args:
         plan: of the run.
@@ -39,14 +48,10 @@ def make_personal_adapters(plan: RunPlan, state: RunState, save: Callable[[Adapt
     """
     folder, num_rounds = plan.run / "personal", plan.config.num_rounds
     folder.mkdir(exist_ok=True)
-    entries: dict[str, Any] = {}
-    missing = []
-    for client_id in plan.client_ids:
-        made = folder / client_folder_name(client_id) / "made.json"
-        if made.exists():
-            entries[client_id] = json.loads(made.read_text())
-        else:
-            missing.append(client_id)
+    asked = _asked_for(plan.config, plan.client_ids, plan.run)
+    made = _made_before(folder)
+    entries = {client_id: made[client_id] for client_id in asked if client_id in made}
+    missing = [client_id for client_id in asked if client_id not in made]
     broadcast = Broadcast(plan.strategy, state.server, num_rounds)
 
     def tasks() -> Iterator[ClientTask]:
@@ -60,21 +65,68 @@ def make_personal_adapters(plan: RunPlan, state: RunState, save: Callable[[Adapt
                 personal=True,
             )
 
-    for result in plan.engine.run(tasks()):
-        if isinstance(result, ClientUpdate):
-            name = client_folder_name(result.client_id)
-            entry = {"folder": name, "num_steps": result.num_steps}
-            adapter = codec.decode(result.message)["adapter"]
+    # Without the line that was being written when the process died, if any.
+    write_bytes(folder / _MADE, "".join(_line(client_id, entry) for client_id, entry in made.items()).encode())
+    with (folder / _MADE).open("a", encoding="utf-8") as done:
+        for result in plan.engine.run(tasks()):
+            if isinstance(result, ClientUpdate):
+                adapter = codec.decode(result.message)["adapter"]
+                name = adapter_sha256(adapter)[:_NAME_LENGTH]
+                if not (folder / name).exists():
 
-            def fill(path: Path, adapter: Adapter = adapter, entry: dict[str, Any] = entry) -> None:
-                save(adapter, path)
-                write_json(path / "made.json", entry)
+                    def fill(path: Path, adapter: Adapter = adapter) -> None:
+                        save(adapter, path)
 
-            write_folder(folder / name, fill)
-        else:
-            entry = {"left_out": result.reason}
-        entries[result.client_id] = entry
-        logger.info("personal adapter %d of %d", len(entries), len(plan.client_ids))
-    ordered = {client_id: entries[client_id] for client_id in plan.client_ids}
+                    write_folder(folder / name, fill)
+                entry = {"folder": name, "num_steps": result.num_steps}
+            else:
+                entry = {"left_out": result.reason}
+            entries[result.client_id] = entry
+            done.write(_line(result.client_id, entry))
+            done.flush()
+            logger.info("personal adapter %d of %d", len(entries), len(asked))
+    ordered = {client_id: entries[client_id] for client_id in asked}
     write_json(folder / "clients.json", ordered)
     return ordered
+
+
+def _asked_for(config: FederatedConfig, client_ids: Sequence[str], run: Path) -> list[str]:
+    """The clients whose adapters are made, in the order in which they are registered."""
+    if config.personal_clients == "all":
+        return list(client_ids)
+    visited = _visited(run / "rounds.jsonl")
+    chosen = [client_id for client_id in client_ids if client_id in visited]
+    if config.personal_clients == "visited" or (number := int(config.personal_clients)) >= len(chosen):
+        return chosen
+    rng = stream_rng(config.seed, "personal_clients")
+    return [chosen[position] for position in sorted(rng.choice(len(chosen), size=number, replace=False))]
+
+
+def _visited(path: Path) -> set[str]:
+    """Who was asked in some round, whatever came of it."""
+    with path.open(encoding="utf-8") as lines:
+        return {
+            each["client_id"]
+            for line in lines
+            for record in [json.loads(line)]
+            for each in (*record["clients"], *record["left_out"])
+        }
+
+
+def _made_before(folder: Path) -> dict[str, Any]:
+    """What was made before the run was stopped, by client; neither a line cut short counts nor a folder gone."""
+    made: dict[str, Any] = {}
+    path = folder / _MADE
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if "folder" in entry and not (folder / entry["folder"]).is_dir():
+            continue
+        made[entry.pop("client_id")] = entry
+    return made
+
+
+def _line(client_id: str, entry: dict[str, Any]) -> str:
+    return json.dumps({"client_id": client_id, **entry}, ensure_ascii=False) + "\n"

@@ -49,7 +49,7 @@ def resolved_settings(
         client.pop(name, None)
     return {
         "task": objective_of(args).name,
-        "model": {"name": policy.base_name, "revision": policy.base_revision},
+        "model": {"name": policy.base_name, "revision": policy.base_revision, "weights": policy.base_weights},
         "start_adapter": None if policy.is_base else adapter_sha256(start_adapter),
         "data": {
             "name": clients.name,

@@ -6,6 +6,7 @@ checkpoints/     the newest rounds' states, and those of every `keep_every` roun
 best/            with `eval_every`: the adapter that scored best, as PEFT writes it
 adapter/         the finished adapter, as PEFT writes it
 model/           in its place, with full fine-tuning: the finished model and its tokenizer
+personal/        of methods that personalise: the clients' own adapters, and clients.json, which says whose is which
 start_adapter/   the adapter the run started from, if any: with the base, DPO's reference
 README.md        model card
 privacy_secret   with differential privacy: what noise and cohorts are drawn from; never published
@@ -71,8 +72,11 @@ def open_run_folder(run: Path, config: dict[str, Any], *, resume: bool) -> None:
     write_bytes(run / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
 
 
-_MAY_DIFFER = {("federated", name) for name in ("num_processes", "report_to", "keep_checkpoints", "keep_every")}
-"""Settings that change no result."""
+_MAY_DIFFER = {
+    ("federated", name)
+    for name in ("num_processes", "report_to", "keep_checkpoints", "keep_every", "personal_clients")
+}
+"""Settings that change no adapter, at most for whom one is written."""
 
 
 def _check_same(before: dict[str, Any], now: dict[str, Any], run: Path) -> None:

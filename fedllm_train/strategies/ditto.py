@@ -28,7 +28,7 @@ class Ditto(OneAdapter):
         plain_mean=True,
         memory="personal adapter",
         personal=True,
-        settings=("ditto_lambda", "uniform_weights"),
+        settings=("ditto_lambda", "personal_clients", "uniform_weights"),
     )
 
     def __init__(self, federation: Federation) -> None:

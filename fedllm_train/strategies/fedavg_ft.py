@@ -26,7 +26,7 @@ class FedAvgFT(OneAdapter):
         plain_mean=True,
         memory="none before the end",
         personal=True,
-        settings=("personal_steps", "uniform_weights"),
+        settings=("personal_steps", "personal_clients", "uniform_weights"),
     )
 
     def __init__(self, federation: Federation) -> None:

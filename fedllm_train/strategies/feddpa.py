@@ -39,7 +39,7 @@ class FedDPA(OneAdapter):
         needs_lora=True,
         memory="local adapter",
         personal=True,
-        settings=("feddpa_mix", "feddpa_when", "personal_steps", "uniform_weights"),
+        settings=("feddpa_mix", "feddpa_when", "personal_steps", "personal_clients", "uniform_weights"),
     )
 
     def __init__(self, federation: Federation) -> None:

@@ -36,7 +36,7 @@ class FedSALoRA(OneAdapter):
         up="A",
         memory="adapter",
         personal=True,
-        settings=("uniform_weights",),
+        settings=("personal_clients", "uniform_weights"),
     )
 
     def start(self, adapter: Adapter) -> Parts:

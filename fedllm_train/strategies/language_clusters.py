@@ -37,7 +37,7 @@ class LanguageClusters(OneAdapter):
         down="adapter of the client's language",
         server_cost="O(languages x adapter)",
         personal=True,
-        settings=("min_cluster_clients", "uniform_weights"),
+        settings=("min_cluster_clients", "personal_clients", "uniform_weights"),
     )
 
     def __init__(self, federation: Federation) -> None:

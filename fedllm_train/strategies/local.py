@@ -34,7 +34,7 @@ class Local(OneAdapter):
         memory="its adapter",
         server_cost="none",
         personal=True,
-        settings=("local_client",),
+        settings=("local_client", "personal_clients"),
     )
 
     def __init__(self, federation: Federation) -> None:

@@ -118,7 +118,7 @@ def test_a_finished_adapter_is_scored_with_its_virtual_tokens(kit, tmp_path, kin
         with model.disable_adapter():
             alone = base(input_ids=torch.tensor([tokens])).logits[0].log_softmax(-1)
     expected, without = (float(each[1, 17] + each[3, 11]) for each in (logp, alone))
-    assert scored == pytest.approx(expected, abs=1e-6)
+    assert scored == pytest.approx(expected, abs=5e-6)  # two sums of float32 around -11
     assert scored != pytest.approx(without, abs=1e-5)
     if kind != "ia3":
         with pytest.raises(ConfigError, match="virtual tokens"):
@@ -201,7 +201,7 @@ def test_the_quantisation_reaches_the_load_of_the_base(kit, tmp_path, monkeypatc
 
     def load(name, **settings):
         given.update(settings)
-        return kit.make_model()
+        return kit.make_model(), {"missing_keys": set()}
 
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", load)
     monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
