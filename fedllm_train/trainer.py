@@ -207,6 +207,7 @@ class FederatedTrainer:
         self._held_shift.close()
         if not self._policy.is_base and not (self.run / "start_adapter").exists():
             write_folder(self.run / "start_adapter", partial(save_held_folder, self.model))
+        made_rounds = (self.run / "rounds.jsonl").exists()
         state = first_state(self.run, self._start_state)
         self._privacy = begin_privacy(
             self.run,
@@ -215,6 +216,7 @@ class FederatedTrainer:
             self._start_state,
             self._participants,
             next_round=state.next_round,
+            lost_rounds=made_rounds and state.next_round == 0,
         )
         tracker = tracked(self.args.report_to, self.run, self.config_record(), first_round=state.next_round)
         with self._engine() as engine, tracker as track:

@@ -24,6 +24,7 @@ def begin_privacy(
     client_ids: Sequence[str],
     *,
     next_round: int,
+    lost_rounds: bool,
 ) -> ClientPrivacy | None:
     """Return what makes the rounds private that are left; None where there are none, or nothing is guaranteed.
 
@@ -34,6 +35,7 @@ def begin_privacy(
         start: the server's state before round 0.
         client_ids: clients that may take part.
         next_round: where the run begins or goes on; from 0.
+        lost_rounds: whether the run made rounds that it does not go on from.
 
     Raises:
         ResumeError: if the run goes on and its secret is lost.
@@ -43,7 +45,7 @@ def begin_privacy(
     num_values = num_values_sent(strategy, start, client_ids[0])
     if note := noise_note(guarantee, num_values=num_values, num_clients=len(client_ids)):
         logger.warning(note)
-    secret = run_secret(run, begins=next_round == 0) if guarantee.has_noise else None
+    secret = run_secret(run, next_round=next_round, lost_rounds=lost_rounds) if guarantee.has_noise else None
     return ClientPrivacy(guarantee=guarantee, secret=secret)
 
 

@@ -4,7 +4,8 @@ Noise that a run seed decides is no noise to whoever can guess the seed: two run
 client, would differ by exactly that client's update. So a run with a guarantee draws 256 bits from the system when it
 begins and keeps them in its folder (`privacy_secret`, readable by its owner alone), which lets a run that was stopped
 go on with the noise it would have had. They stand in no config, checkpoint or record and are never published; once the
-run is finished, the file may be destroyed. A run that begins again from round 0 draws others.
+run is finished, the file may be destroyed. A run whose rounds were lost and that begins again draws others: the same
+noise on other updates, beside adapters that were perhaps released, would show the difference of the updates.
 
 Draws are named by (purpose, round, tensor), as all random streams are, and are cryptographic: SHAKE-256 (FIPS 202) of
 the secret and the name gives uniform bits, the inverse of the normal distribution makes them Gaussian. From what is
@@ -41,33 +42,28 @@ def draw_secret() -> bytes:
     return secrets.token_bytes(_NUM_BYTES)
 
 
-def run_secret(run: Path, *, begins: bool) -> bytes:
-    """Return the secret of a run.
+def run_secret(run: Path, *, next_round: int, lost_rounds: bool) -> bytes:
+    """Return the secret of a run: the one in its folder, or a new one, written there.
 
     Args:
         run: the run folder.
-        begins: whether nothing was released yet: then the secret is drawn and written; else it is the one that is
-            there.
+        next_round: where the run begins or goes on; from 0.
+        lost_rounds: whether the run made rounds that it does not go on from; then the secret is always a new one.
 
     Raises:
         ResumeError: if a run that goes on has lost its secret.
     """
     path = run / SECRET_FILE
-    if begins:
-        secret = draw_secret()
-        _write(path, secret)
+    secret = None if lost_rounds else _read(path)
+    if secret is not None:
         return secret
-    try:
-        secret = bytes.fromhex(path.read_text(encoding="ascii").strip())
-    except (OSError, ValueError):
-        secret = b""
-    if len(secret) != _NUM_BYTES:
+    if next_round > 0:
         raise ResumeError(
             f"{path} is missing or damaged, and the noise of the rounds that are left is drawn from it; put it back, "
             "or begin anew in another output_dir"
         )
-    if stat.S_IMODE(path.stat().st_mode) & 0o077:
-        path.chmod(0o600)  # a copy of the folder may have opened it to others
+    secret = draw_secret()
+    _write(path, secret)
     return secret
 
 
@@ -106,6 +102,17 @@ def secret_normals(
         below = ((words & np.uint64(2**52 - 1)).astype(np.float64) + 0.5) * 2.0**-53
         parts.append(np.where(words >> np.uint64(63), -ndtri(below), ndtri(below)))
     return np.concatenate(parts).reshape(shape) if parts else np.zeros(shape)
+
+
+def _read(path: Path) -> bytes | None:
+    """Return what is there; None where that is no secret."""
+    try:
+        secret = bytes.fromhex(path.read_text(encoding="ascii").strip())
+    except (OSError, ValueError):
+        return None
+    if stat.S_IMODE(path.stat().st_mode) & 0o077:
+        path.chmod(0o600)  # a copy of the folder may have opened it to others
+    return secret if len(secret) == _NUM_BYTES else None
 
 
 def _write(path: Path, secret: bytes) -> None:

@@ -4,6 +4,9 @@ The emulation is torch's own scaler in the place where accelerate keeps it, with
 a power of two must then change no bit of any method, and a step that overflows must be as if it had not been.
 """
 
+import shutil
+from contextlib import contextmanager
+
 import pytest
 import torch
 from hypothesis import given
@@ -15,164 +18,144 @@ from fedllm_train.engines.engine import ClientTask
 from fedllm_train.messages import codec
 from fedllm_train.strategies import STRATEGIES
 
-PLAIN = {}
 OVERFLOWING = {"init_scale": 2.0**127, "backoff_factor": 2.0**-111}
 """The first scaled loss is infinite; the second step's scale is fp16's usual 65,536."""
+ALWAYS_OVERFLOWING = {"init_scale": 2.0**127, "backoff_factor": 0.99}
 SETTINGS = {"hetlora": {"hetlora_prune": 0.3}, "fedprox": {"prox_mu": 0.5}, "ditto": {"ditto_lambda": 0.5}}
 
 
-@pytest.fixture
-def scaled(monkeypatch):
-    """Let trainers that are built from now on scale their loss."""
-    build = resident_file.build_trainer
+def scale_losses(resident, **options):
+    """Let a resident trainer scale its loss from now on."""
+    trainer, scaler = resident.trainer, torch.amp.GradScaler("cpu", **options)
 
-    def begin(**options):
-        def built(*args, **kwargs):
-            trainer = build(*args, **kwargs)
-            scaler = torch.amp.GradScaler("cpu", **options)
-            trainer.accelerator.scaler = scaler
+    def clip_grad_norm_(parameters, max_norm, norm_type=2):
+        for each in trainer.accelerator._optimizers:
+            scaler.unscale_(each.optimizer)
+        return torch.nn.utils.clip_grad_norm_(parameters, max_norm, norm_type=norm_type)
 
-            def unscale_gradients(optimizer=None):
-                for each in trainer.accelerator._optimizers:
-                    scaler.unscale_(each.optimizer)
-
-            def clip_grad_norm_(parameters, max_norm, norm_type=2):
-                unscale_gradients()
-                return torch.nn.utils.clip_grad_norm_(parameters, max_norm, norm_type=norm_type)
-
-            trainer.accelerator.clip_grad_norm_ = clip_grad_norm_
-            return trainer
-
-        monkeypatch.setattr(resident_file, "build_trainer", built)
-
-    return begin
+    trainer.accelerator.scaler, trainer.accelerator.clip_grad_norm_ = scaler, clip_grad_norm_
+    resident._reset_scaler = fresh_scaler(trainer)
 
 
-@pytest.fixture
-def without_first_steps(monkeypatch):
-    """Let trainers that are built from now on make no use of the gradients of the first step of a training."""
-    build = resident_file.build_trainer
+@contextmanager
+def without_first_steps(trainer):
+    """Let a trainer make no use of the gradients of the first step of a training, nor show them to a rule."""
+    step = trainer.training_step
 
-    def built(*args, **kwargs):
-        trainer = build(*args, **kwargs)
-        step = trainer.training_step
+    def training_step(model, *rest, **options):
+        if trainer.state.global_step > 0:
+            return step(model, *rest, **options)
+        correct, trainer.correct_gradients = trainer.correct_gradients, None
+        loss = step(model, *rest, **options)
+        trainer.correct_gradients = correct
+        for parameter in model.parameters():
+            parameter.grad = None
+        return loss
 
-        def training_step(model, *rest, **options):
-            first = trainer.state.global_step == 0
-            correct, trainer.correct_gradients = trainer.correct_gradients, None
-            if not first:
-                trainer.correct_gradients = correct
-            loss = step(model, *rest, **options)
-            trainer.correct_gradients = correct
-            if first:
-                for parameter in model.parameters():
-                    parameter.grad = None
-            return loss
-
-        trainer.training_step = training_step
-        return trainer
-
-    return lambda: monkeypatch.setattr(resident_file, "build_trainer", built)
+    trainer.training_step = training_step
+    yield
+    del trainer.training_step
 
 
-def what_a_run_leaves(kit, run, name, task="sft", **changes):
-    """Every tensor a run ends with: the server's state, what clients keep, their own adapters."""
-    settings = {"num_rounds": 2 if name == "fed_sb" else 1, "cohort_size": 1, "local_steps": 2, "personal_steps": 2}
-    if "personal_steps" not in STRATEGIES[name].traits.settings:
-        settings.pop("personal_steps")
+def made(kit, run, name, task="sft"):
+    """A trainer whose one client makes two steps a visit."""
+    settings = {"num_rounds": 2, "cohort_size": 1, "local_steps": 2, **SETTINGS.get(name, {})}
     clients = kit.make_clients("sft" if task == "sft" else "preference", {"ann": 7})
-    trainer = kit.make_trainer(
-        run, task, strategy=name, clients=clients, **settings | SETTINGS.get(name, {}) | changes
-    )
-    server = trainer.train().server
-    (record, *_) = kit.records_of(run)
-    assert record["left_out"] == []
-    files = sorted([*run.glob("client_memory/*/*.safetensors"), *run.glob("personal/*/*.safetensors")])
-    return server, [path.read_bytes() for path in files]
+    return kit.make_trainer(run, task, strategy=name, clients=clients, **settings)
 
 
-def same(first, second):
-    (server_a, files_a), (server_b, files_b) = first, second
-    assert server_a.keys() == server_b.keys()
-    for part, tensors in server_a.items():
-        assert all(torch.equal(tensor, server_b[part][name]) for name, tensor in tensors.items()), part
-    assert files_a == files_b
+def what_visits_leave(trainer):
+    """All that the client sends and keeps: in a round (with Fed-SB two, the first makes its frame) and at the end."""
+    shutil.rmtree(trainer.run / "client_memory", ignore_errors=True)
+    strategy, state, (client_id,) = trainer._strategy, trainer._start_state, trainer._participants
+    left = []
+    num_rounds = 2 if trainer.args.strategy == "fed_sb" else 1
+    for t in range(num_rounds + strategy.traits.personal):
+        message = codec.encode(strategy.broadcast(state, client_id, t))
+        task = ClientTask(
+            round_index=t, client_id=client_id, message=message, learning_rate=1e-2, seed=t, personal=t == num_rounds
+        )
+        update = trainer._resident_trainer().train_client(task)
+        left.append(update.message)
+        if t < num_rounds:
+            sums = {}
+            strategy.fold(sums, codec.decode(update.message), update.num_rows)
+            state = strategy.server_step(state, sums, t)
+    return left + [path.read_bytes() for path in sorted(trainer.run.glob("client_memory/*/*"))]
 
 
 @pytest.mark.parametrize(
     ("name", "task"), [*((name, "sft") for name in STRATEGIES), ("scaffold", "dpo"), ("ffa_lora", "dpo")]
 )
-def test_a_scaled_loss_changes_no_bit_of_any_method(kit, tmp_path, scaled, name, task):
-    plain = what_a_run_leaves(kit, tmp_path / "plain", name, task)
-    scaled(**PLAIN)
-    same(plain, what_a_run_leaves(kit, tmp_path / "scaled", name, task))
+def test_a_scaled_loss_changes_no_bit_of_any_method(kit, tmp_path, name, task):
+    trainer = made(kit, tmp_path / "run", name, task)
+    plain = what_visits_leave(trainer)
+    scale_losses(trainer._resident_trainer())
+    assert what_visits_leave(trainer) == plain
 
 
 @pytest.mark.parametrize("name", ["fedavg", "fedprox", "scaffold", "ditto", "hetlora", "rolora"])
-def test_a_step_that_overflows_is_as_if_it_had_not_been(kit, tmp_path, scaled, without_first_steps, monkeypatch, name):
-    with monkeypatch.context():
-        without_first_steps()
-        plain = what_a_run_leaves(kit, tmp_path / "plain", name)
-    monkeypatch.undo()
-    scaled(**OVERFLOWING)
-    same(plain, what_a_run_leaves(kit, tmp_path / "scaled", name))
+def test_a_step_that_overflows_is_as_if_it_had_not_been(kit, tmp_path, name):
+    trainer = made(kit, tmp_path / "run", name)
+    with without_first_steps(trainer._resident_trainer().trainer):
+        plain = what_visits_leave(trainer)
+    scale_losses(trainer._resident_trainer(), **OVERFLOWING)
+    assert what_visits_leave(trainer) == plain
 
 
-def test_a_client_all_of_whose_steps_overflow_keeps_what_it_had(kit, tmp_path, scaled):
-    scaled(init_scale=2.0**127, backoff_factor=0.99)
-    server, _ = what_a_run_leaves(kit, tmp_path / "run", "scaffold")
-    start = kit.make_trainer(tmp_path / "start").start_adapter
-    assert all(torch.equal(server["adapter"][name], tensor) for name, tensor in start.items())
-    assert not any(bool(tensor.any()) for tensor in server["control"].values())
+def test_a_client_all_of_whose_steps_overflow_keeps_what_it_had(kit, tmp_path):
+    trainer = made(kit, tmp_path / "run", "scaffold")
+    scale_losses(trainer._resident_trainer(), **ALWAYS_OVERFLOWING)
+    sent = codec.decode(what_visits_leave(trainer)[0])
+    assert all(torch.equal(sent["adapter"][name], tensor) for name, tensor in trainer.start_adapter.items())
+    assert not any(bool(tensor.any()) for tensor in sent["control_change"].values())
 
 
-def test_no_visit_begins_with_the_scale_another_one_ended_with(kit, tmp_path, scaled):
+def test_no_visit_begins_with_the_scale_another_one_ended_with(kit, tmp_path):
     """A run that is resumed, or spread over processes, would end elsewhere."""
-    scaled(**OVERFLOWING)
-    after_another, alone = (kit.make_trainer(tmp_path / name)._resident_trainer() for name in ("a", "b"))
-    start = after_another._start_adapter
-
-    def fitted(resident, client_id):
-        rows = resident._tokens[client_id].rows
-        return resident.fit(start, rows, learning_rate=1e-2, seed=1, num_steps=2)[0]
-
-    fitted(after_another, "ann")
-    first, second = fitted(after_another, "bob"), fitted(alone, "bob")
+    resident = made(kit, tmp_path / "run", "fedavg")._resident_trainer()
+    scale_losses(resident, **OVERFLOWING)
+    first, second = (
+        resident.fit(resident._start_adapter, resident._tokens["ann"].rows, learning_rate=1e-2, seed=1, num_steps=2)[0]
+        for _ in range(2)
+    )
     assert all(torch.equal(first[name], tensor) for name, tensor in second.items())
 
 
-def first_steps(kit, run, num_steps=2):
-    resident = kit.make_trainer(run, strategy="fed_sb", local_steps=num_steps)._resident_trainer()
-    rows = resident._tokens["ann"].rows
-    return resident.first_step(resident._start_adapter, rows, learning_rate=0.5, seed=3, num_steps=num_steps)[0]
+@pytest.fixture
+def sums_of(kit, tmp_path, monkeypatch):
+    """From a number of steps to the sums of weight gradients over them, and the trainer they are taken with."""
+    seen = []
+    monkeypatch.setattr(resident_file, "first_step", lambda model, sums, rate: seen.append(dict(sums)) or {})
+    resident = made(kit, tmp_path / "run", "fed_sb")._resident_trainer()
+
+    def taken(num_steps):
+        rows = resident._tokens["ann"].rows
+        resident.first_step(resident._start_adapter, rows, learning_rate=0.5, seed=3, num_steps=num_steps)
+        return seen[-1]
+
+    return resident, taken
 
 
-def test_gradients_of_frozen_weights_are_summed_in_their_true_size(kit, tmp_path, scaled, monkeypatch):
-    sums = []
-    monkeypatch.setattr(resident_file, "first_step", lambda model, gradients, rate: sums.append(dict(gradients)) or {})
-    first_steps(kit, tmp_path / "plain")
-    # Between two steps the scale falls by 8: a sum of scaled gradients would weigh the steps by it.
-    scaled(init_scale=2.0**13, growth_interval=1, growth_factor=8.0)
-    first_steps(kit, tmp_path / "scaled")
-    plain, scaled_sums = sums
-    assert all(torch.equal(plain[module], total) for module, total in scaled_sums.items())
+def test_gradients_of_frozen_weights_are_summed_in_their_true_size(sums_of):
+    resident, taken = sums_of
+    plain = taken(2)
+    # Between two steps the scale grows by 8: a sum of scaled gradients would weigh the steps by it.
+    scale_losses(resident, init_scale=2.0**13, growth_interval=1, growth_factor=8.0)
+    assert all(torch.equal(plain[module], total) for module, total in taken(2).items())
 
 
-def test_a_pass_that_overflows_is_left_out_of_the_first_step(kit, tmp_path, scaled, without_first_steps, monkeypatch):
-    sums = []
-    monkeypatch.setattr(resident_file, "first_step", lambda model, gradients, rate: sums.append(dict(gradients)) or {})
-    for num_steps in (1, 2):
-        first_steps(kit, tmp_path / str(num_steps), num_steps)
-    scaled(**OVERFLOWING)
-    first_steps(kit, tmp_path / "scaled")
-    one, both, got = sums
-    for module, total in got.items():
-        torch.testing.assert_close(total, both[module] - one[module], rtol=1e-4, atol=1e-6)
+def test_a_pass_that_overflows_is_left_out_of_the_first_step(sums_of):
+    resident, taken = sums_of
+    first, both = taken(1), taken(2)
+    scale_losses(resident, **OVERFLOWING)
+    for module, total in taken(2).items():
+        torch.testing.assert_close(total, both[module] - first[module], rtol=1e-4, atol=1e-6)
 
 
-def test_a_client_all_of_whose_passes_overflow_is_left_out(kit, tmp_path, scaled):
-    scaled(init_scale=2.0**127, backoff_factor=0.99)
-    trainer = kit.make_trainer(tmp_path / "run", strategy="fed_sb")
+def test_a_client_all_of_whose_passes_overflow_is_left_out(kit, tmp_path):
+    trainer = made(kit, tmp_path / "run", "fed_sb")
+    scale_losses(trainer._resident_trainer(), **ALWAYS_OVERFLOWING)
     sent = trainer._strategy.broadcast(trainer._start_state, "ann", 0)
     task = ClientTask(round_index=0, client_id="ann", message=codec.encode(sent), learning_rate=1e-2, seed=1)
     assert "not finite" in trainer._resident_trainer().train_client(task).reason

@@ -74,15 +74,24 @@ def test_a_stopped_run_goes_on_with_the_noise_it_would_have_had(kit, tmp_path):
     assert cohorts[0] == cohorts[1]
 
 
-def test_a_run_that_begins_again_draws_another_secret(kit, tmp_path, monkeypatch):
-    """Nothing of the first was released; with the same noise on other updates, the difference would show them."""
+def test_a_run_that_is_stopped_in_its_first_round_begins_with_the_same_noise(kit, tmp_path, monkeypatch):
     run = tmp_path / "run"
     trainer = kit.make_trainer(run, **PRIVATE)
     with monkeypatch.context() as patched:
         patched.setattr("fedllm_train.rounds.save_checkpoint", _interrupt)
         with pytest.raises(KeyboardInterrupt):
             trainer.train()
+    shutil.copytree(run, tmp_path / "copy")
+    ends = [kit.make_trainer(tmp_path / name, **PRIVATE).train(resume=True).adapter for name in ("run", "copy")]
+    assert adapter_sha256(ends[0]) == adapter_sha256(ends[1])
+
+
+def test_a_run_that_lost_its_rounds_and_begins_again_draws_another_secret(kit, tmp_path):
+    """With the same noise on other updates, the difference from what was released would show them."""
+    run = tmp_path / "run"
+    kit.run_and_stop(run, after_round=0, **PRIVATE)
     first = (run / SECRET_FILE).read_text()
+    shutil.rmtree(run / "checkpoints")
     kit.make_trainer(run, **PRIVATE).train(resume=True)
     assert (run / SECRET_FILE).read_text() != first
 
@@ -110,9 +119,9 @@ def test_a_finished_run_needs_its_secret_no_longer(kit, tmp_path):
 
 
 def test_a_secret_that_a_copy_opened_to_others_is_closed_again(tmp_path):
-    secret = run_secret(tmp_path, begins=True)
+    secret = run_secret(tmp_path, next_round=0, lost_rounds=False)
     (tmp_path / SECRET_FILE).chmod(0o644)
-    assert run_secret(tmp_path, begins=False) == secret
+    assert run_secret(tmp_path, next_round=1, lost_rounds=False) == secret
     assert stat.S_IMODE((tmp_path / SECRET_FILE).stat().st_mode) == 0o600
 
 
