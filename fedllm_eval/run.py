@@ -110,6 +110,7 @@ def score_run(
 
     from fedllm_eval.policy.policies import load_policy, load_reference
     from fedllm_eval.running.policy_scores import score_on_splits
+    from fedllm_eval.running.trained_on import TrainedOn
 
     policy = load_policy(run_or_model, revision)
     judge = make_plan_judge(plan, None if work is None else work / "judgments")
@@ -129,6 +130,8 @@ def score_run(
         elif policy.adapter is not None:
             against = base or load_reference(policy)
     compared = _compared(policy, base if base_too else None, personal, alone, centralised, language_runs or {})
+    places = {label: at.folder for label, scored in compared.items() if (at := scored.policy.location) is not None}
+    trained_on = TrainedOn(all_clients, places)
     run_costs = _cost(policy, cost)
     own_beta = policy.location.beta if policy.location else None
     options: dict[str, Any] = {
@@ -148,7 +151,7 @@ def score_run(
         if label == "policy":
             stand_ins = scores
         if scores:
-            results[label] = make_results(scores, seed=seed)
+            results[label] = trained_on.noted(label, make_results(scores, seed=seed))
     found: dict[str, Any] = {"cost": run_costs}
     if chosen_suites:
         # Personal adapters are many policies; a suite's questions belong to no client.

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,7 @@ from fedllm_train.privacy.mechanism import ClientPrivacy, check_private_method
 from fedllm_train.rounds import Record, RunPlan, run_rounds
 from fedllm_train.run_files.card import write_run_card
 from fedllm_train.run_files.checkpoint import RunState
+from fedllm_train.run_files.earlier import earlier_record, warn_of_earlier
 from fedllm_train.run_files.files import write_folder
 from fedllm_train.run_files.finished import finished_folder, save_client_folder, save_held_folder, save_server_folder
 from fedllm_train.run_files.personal import make_personal_adapters
@@ -160,6 +161,10 @@ class FederatedTrainer:
         self._resident: ResidentTrainer | None = None
         self.state: RunState | None = None
 
+    @cached_property
+    def _earlier(self) -> dict[str, Any] | None:
+        return earlier_record(self._given["adapter"], self._given["model"])
+
     @property
     def model(self) -> Any:
         """The resident model, with the newest global adapter once training is done."""
@@ -189,6 +194,7 @@ class FederatedTrainer:
         self._held_shift.close()
         if not self._policy.is_base and not (self.run / "start_adapter").exists():
             write_folder(self.run / "start_adapter", partial(save_held_folder, self.model))
+        warn_of_earlier(self.clients, self._earlier)
         state = first_state(self.run, self._start_state)
         tracker = tracked(self.args.report_to, self.run, self.config_record(), first_round=state.next_round)
         with self._engine() as engine, tracker as track:
@@ -258,6 +264,7 @@ class FederatedTrainer:
             min_learning_rate=self._min_learning_rate,
             cohort_size=self._cohort_size,
         )
+        record["earlier"] = self._earlier
         return record if self._privacy is None else record | {"privacy": self._privacy.guarantee.as_record()}
 
     def _resident_trainer(self) -> ResidentTrainer:

@@ -72,6 +72,8 @@ def open_run_folder(run: Path, config: dict[str, Any], *, resume: bool) -> None:
 
 _MAY_DIFFER = {("federated", name) for name in ("num_processes", "report_to", "keep_checkpoints", "keep_every")}
 """Settings that change no result."""
+_MAY_DIFFER |= {("data", "client_ids"), ("earlier", "data"), ("earlier", "is_complete")}
+"""What is said of data whose content other settings settle; runs of older versions do not say it."""
 
 
 def _check_same(before: dict[str, Any], now: dict[str, Any], run: Path) -> None:
