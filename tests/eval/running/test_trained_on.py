@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedllm_data.clients import ClientDataset, load_clients
+from fedllm_data.importer import import_files
 from fedllm_data.schema import SCHEMAS
 from fedllm_eval.run import score_run
 from fedllm_eval.running.origins import Origin, Origins, origins_of
@@ -155,13 +156,37 @@ def test_earlier_runs_count_and_an_unknown_start_is_said(tmp_path, caplog):
     start = Origins((Origin(str(sft), load_clients(sft).revision, "train"),), True)
     run = run_on(tmp_path / "dpo", pairs, start_adapter="ab", earlier=start.as_record())
     assert look(run, pairs, "test")["test"][0].startswith("1 of 1 prompts")
-    (run / "start_adapter").mkdir()
+    for name in ("start_adapter", "adapter"):
+        (run / name).mkdir()
     assert origins_of(run / "start_adapter") == start
-    assert origins_of(run / "adapter" if (run / "adapter").mkdir() else run / "adapter").known[1:] == start.known
+    assert origins_of(run / "adapter") == origins_of(run)
+    assert origins_of(run).known[1:] == start.known
     old = run_on(tmp_path / "old", pairs, start_adapter="ab")
     assert not origins_of(old).is_complete
     TrainedOn([load_clients(pairs, "test")], {"policy": run, "personal": run})
     assert len([record for record in caplog.records if "1 of 1 prompts" in record.message]) == 1
+
+
+def test_the_same_people_imported_twice_with_and_without_a_salt(tmp_path):
+    # Twenty people ask four questions each, once with an answer and once with two; another seed, another split.
+    asked = [(f"person{n % 20}", f"Question number {n}?") for n in range(80)]
+    for name, task, extra in (
+        ("sft", "sft", {"instruction": "{}", "response": "Yes {}"}),
+        ("pairs", "preference", {"prompt": "{}", "chosen": "Yes {}", "rejected": "No {}"}),
+    ):
+        lines = [{"who": who, **{key: form.format(text) for key, form in extra.items()}} for who, text in asked]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        salted = {"salt": b"s" * 32, "seed": 1} if name == "pairs" else {}
+        source = [tmp_path / f"{name}.jsonl"]
+        import_files(source, tmp_path / name, task=task, client_column="who", unfiltered=True, **salted)
+    trained = {row["messages"][0]["content"] for row in load_clients(tmp_path / "sft").rows}
+    for split in ("test", "unseen"):
+        prompts = {row["prompt"][0]["content"] for row in load_clients(tmp_path / "pairs", split).rows}
+        assert prompts & trained
+        notes = look(run_on(tmp_path / f"run-{split}", tmp_path / "sft"), tmp_path / "pairs", split)[split]
+        assert notes[0].startswith(f"{len(prompts & trained)} of {len(prompts)} prompts ")
+        assert "the ids here are hashed" in notes[1]
+        assert len(notes) == 2
 
 
 @pytest.mark.parametrize("content", ["[]", "data: 3", "data: {}", "data: {name: 3}", "a: [", "\x00"])
