@@ -23,6 +23,7 @@ import yaml
 from fedllm_data.errors import ConfigError
 from fedllm_data.hub.local_paths import hide_paths, local_paths
 from fedllm_data.hub.push import PushResult, push_folder
+from fedllm_eval.texts import json_text
 from fedllm_train.privacy.covered import LEAST_SECRET_SEED, covered_config, covered_round, is_private
 from fedllm_train.privacy.pseudonyms import SCORE_FILES, without_client_records, without_names
 from fedllm_train.run_files.card import RELEASES, is_hub_id, read_rounds, write_run_card
@@ -126,7 +127,7 @@ def _stage_scores(run: Path, staged: Path, *, include_clients: bool) -> None:
                 shutil.copy(scores / name, place / name)
         if (results := place / "results.json").is_file():
             summary = without_client_records(json.loads(results.read_text(encoding="utf-8")))
-            write_bytes(results, (json.dumps(summary, indent=2, ensure_ascii=False) + "\n").encode())
+            write_bytes(results, (json_text(summary, indent=2) + "\n").encode())
     if (place / ".eval_results").is_dir():
         # At the root of the repo, where the Hub looks for it.
         shutil.copytree(place / ".eval_results", staged / ".eval_results")

@@ -117,7 +117,7 @@ def test_scores_during_a_run_on_its_own_training_rows_are_said(kit, tmp_path, ca
         kit.trl_args("sft"),
         kit.lora(),
         tokenizer=kit.make_tokenizer(),
-        # ann's seven prompts are the words 0 to 6, bob's 2 to 4; cyd's the words 5 to 9, of which 5 and 6 were trained.
+        # ann's seven prompts are the words 0 to 6, bob's 2 to 4; cyd's the words 5 to 9: 5 and 6 are shared.
         eval_dataset=type(kit.make_clients()).from_dataset(
             kit.Dataset.from_list(kit.sft_rows("cyd", 5, shift=5)), name="mine", split="test"
         ),
