@@ -131,6 +131,13 @@ class ClientDataset(Mapping[str, "Dataset"]):
         return licence_of(self._repo) if self._repo else None
 
     @cached_property
+    def id_facts(self) -> dict[str, Any] | None:
+        """How the client ids were made, as `id_facts.id_facts_of` gives it; None for rows held in memory."""
+        from fedllm_data.id_facts import id_facts_of
+
+        return id_facts_of(self._repo) if self._repo else None
+
+    @cached_property
     def table(self) -> pa.Table:
         """The `clients` config, restricted to the clients of this split: one row per client, sorted."""
         if self._repo is not None and self.split != PUBLIC_CLIENT:

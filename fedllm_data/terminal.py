@@ -4,6 +4,7 @@ Imports the standard library only, so that `--help` answers at once.
 """
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -37,6 +38,9 @@ def run_command(program: str, work: Callable[[], None], *, when_interrupted: str
     0
     """
     quiet_libraries()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files may hold bytes that no encoding knows; stderr shows them escaped, and so does stdout.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         work()
     except FedLLMError as error:

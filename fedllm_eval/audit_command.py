@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedllm_eval.texts import json_text
+from fedllm_eval.texts import json_text, whole
 
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
@@ -147,7 +147,7 @@ def audit_run(
             text = json_text(audit, indent=2, allow_nan=False)
             (folder / "audit.json").write_text(text + "\n", encoding="utf-8")
             lines = [f"# What {audit['policy']['name']} gives away", "", *(f"- {line}" for line in audit_lines(audit))]
-            (folder / "audit.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+            (folder / "audit.md").write_text(whole("\n".join(lines)) + "\n", encoding="utf-8")
 
         replace_folder(out, fill, FILES)
     return audit

@@ -27,7 +27,7 @@ from fedllm_data.errors import ConfigError, MetricError
 from fedllm_eval.running.folders import link_tree, replace_folder
 from fedllm_eval.scores import ClientScores
 from fedllm_eval.scoring.spread import num_worst
-from fedllm_eval.texts import json_text
+from fedllm_eval.texts import json_text, whole
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -262,8 +262,8 @@ def _fill(results: Results, folder: Path) -> None:
     for label, other in results.policies.items():
         (place := folder / "policies" / _folder_name(label)).mkdir(parents=True)
         _fill(other, place)
-    (folder / "results.md").write_text(results.markdown(), encoding="utf-8")
-    (folder / "results.html").write_text(render_page(results), encoding="utf-8")
+    (folder / "results.md").write_text(whole(results.markdown()), encoding="utf-8")
+    (folder / "results.html").write_text(whole(render_page(results)), encoding="utf-8")
     write_hub_files(results.summary, folder)
     text = json_text(results.summary, indent=2, allow_nan=False)
     (folder / "results.json").write_text(text + "\n", encoding="utf-8")

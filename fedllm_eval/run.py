@@ -111,6 +111,7 @@ def score_run(
     from fedllm_eval.running.participation import with_who_took_part
     from fedllm_eval.running.personal import policy_content
     from fedllm_eval.running.policy_scores import Earlier, score_on_splits
+    from fedllm_eval.running.trained_on import TrainedOn
 
     policy = load_policy(run_or_model, revision)
     judge = make_plan_judge(plan, None if work is None else work / "judgments")
@@ -130,6 +131,8 @@ def score_run(
         elif policy.adapter is not None:
             against = base or load_reference(policy)
     compared = _compared(policy, base if base_too else None, personal, alone, centralised, language_runs or {})
+    places = {label: at.folder for label, scored in compared.items() if (at := scored.policy.location) is not None}
+    trained_on = TrainedOn(all_clients, places)
     run_costs = _cost(policy, cost)
     own_beta = policy.location.beta if policy.location else None
     options: dict[str, Any] = {
@@ -151,7 +154,7 @@ def score_run(
         if label == "policy":
             scores = [with_who_took_part(one, policy) for one in scores]
         if scores:
-            results[label] = make_results(scores, seed=seed)
+            results[label] = trained_on.noted(label, make_results(scores, seed=seed))
     found: dict[str, Any] = {"cost": run_costs}
     if chosen_suites:
         # Personal adapters are many policies; a suite's questions belong to no client.

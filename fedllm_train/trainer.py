@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,7 @@ from fedllm_train.privacy.mechanism import ClientPrivacy, check_private_method
 from fedllm_train.rounds import Record, RunPlan, run_rounds
 from fedllm_train.run_files.card import write_run_card
 from fedllm_train.run_files.checkpoint import RunState
+from fedllm_train.run_files.earlier import earlier_record, warn_of_earlier
 from fedllm_train.run_files.files import write_folder
 from fedllm_train.run_files.finished import (
     copy_finished,
@@ -176,6 +177,10 @@ class FederatedTrainer:
         self._resident: ResidentTrainer | None = None
         self.state: RunState | None = None
 
+    @cached_property
+    def _earlier(self) -> dict[str, Any] | None:
+        return earlier_record(self._given["adapter"], self._given["model"])
+
     @property
     def model(self) -> Any:
         """The resident model, with the newest global adapter once training is done."""
@@ -207,6 +212,7 @@ class FederatedTrainer:
         self._held_shift.close()
         if not self._policy.is_base and not (self.run / "start_adapter").exists():
             write_folder(self.run / "start_adapter", partial(save_held_folder, self.model))
+        warn_of_earlier(self.clients, self._earlier)
         made_rounds = (self.run / "rounds.jsonl").exists()
         state = first_state(self.run, self._start_state)
         self._privacy = begin_privacy(
@@ -311,6 +317,7 @@ class FederatedTrainer:
             min_learning_rate=self._min_learning_rate,
             cohort_size=self._cohort_size,
         )
+        record["earlier"] = self._earlier
         return record if self.guarantee is None else record | {"privacy": self.guarantee.as_record()}
 
     def _resident_trainer(self) -> ResidentTrainer:

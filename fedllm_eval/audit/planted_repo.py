@@ -16,6 +16,7 @@ from fedllm_data.repo import FolderRepo, open_repo, split_of_file
 from fedllm_data.schema import SCHEMAS, SPLITS, Task
 from fedllm_eval.audit.canaries import Canary, make_canaries, planted_rows, write_secrets
 from fedllm_eval.per_client import sample_positions
+from fedllm_eval.texts import whole
 
 __all__ = ["plant_repo"]
 
@@ -89,7 +90,7 @@ def plant_repo(
         splits = _write(train.task, str(repo_or_dir), pinned, canaries, temporary)
         files = "".join(f"  - split: {split}\n    path: data/{split}-*.parquet\n" for split in splits)
         text = README.format(files=files, name=Path(train.name).name, num=len(canaries))
-        (temporary / "README.md").write_text(text, encoding="utf-8")
+        (temporary / "README.md").write_text(whole(text), encoding="utf-8")
         write_secrets(canaries, secrets_file)
         if out.exists():
             out.rmdir()

@@ -70,7 +70,10 @@ def read_history(path: Path) -> list[dict[str, Any]]:
         raise ConfigError(
             f"the history {path} cannot be read; name the file that `compare --history` wrote"
         ) from error
-    for number, line in enumerate(text.splitlines(), start=1):
+    # Not splitlines(), which also cuts at U+2028 inside a text.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
         try:
             content = json.loads(line)
         except json.JSONDecodeError:

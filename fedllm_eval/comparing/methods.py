@@ -19,8 +19,17 @@ from fedllm_eval.results import Results, read_results
 
 __all__ = ["Method", "Scored", "group_methods", "read_scored", "split_name"]
 
-FREE_KEYS = {"seed", "data_seed", "output_dir", "logging_dir", "run_name", "logging_first_step"}
-"""Settings that two runs of one method may differ in."""
+FREE_KEYS = {
+    "seed",
+    "data_seed",
+    "output_dir",
+    "logging_dir",
+    "run_name",
+    "logging_first_step",
+    "client_ids",
+    "earlier",
+}
+"""Settings that two runs of one method may differ in; what they say of their data besides follows from the others."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +148,7 @@ def _config_of(policy: str) -> tuple[str | None, int | None]:
     """Digest of a run's settings and its seed, where its folder is here."""
     try:
         content = yaml.safe_load((Path(policy) / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+    except (OSError, UnicodeError, yaml.YAMLError):
         return None, None
     if not isinstance(content, dict):
         return None, None

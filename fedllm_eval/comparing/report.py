@@ -12,7 +12,7 @@ from fedllm_eval.comparing.verdicts import CLAIMS
 from fedllm_eval.running.folders import replace_folder
 from fedllm_eval.scores import SCORES
 from fedllm_eval.scoring.intervals import mean_interval
-from fedllm_eval.texts import json_text
+from fedllm_eval.texts import json_text, whole
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,7 +45,7 @@ def write_comparison(comparison: Mapping[str, Any], out: Path) -> None:
     def fill(folder: Path) -> None:
         text = json_text(comparison, indent=2, allow_nan=False)
         (folder / "comparison.json").write_text(text + "\n", encoding="utf-8")
-        (folder / "comparison.html").write_text(render_page(comparison), encoding="utf-8")
+        (folder / "comparison.html").write_text(whole(render_page(comparison)), encoding="utf-8")
         header, *rows = _cells(comparison)
         lines = [f"# Against {comparison['baseline']['label']}", ""]
         lines += [comparison["summary"], ""]
@@ -55,7 +55,7 @@ def write_comparison(comparison: Mapping[str, Any], out: Path) -> None:
         lines += [f"- Not compared: {note}." for note in comparison["notes"]]
         lines += ["", "| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
         lines += ["| " + " | ".join(cells) + " |" for cells in rows]
-        (folder / "comparison.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        (folder / "comparison.md").write_text(whole("\n".join(lines)) + "\n", encoding="utf-8")
 
     replace_folder(out, fill, FILES)
 

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedllm_data.errors import ConfigError, MetricError
+from fedllm_eval.texts import text_bytes
 
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
@@ -189,7 +190,7 @@ class _Chooser:
 
     def __init__(self, temperature: float, top_p: float, seed: int, key: str) -> None:
         self.temperature, self.top_p = temperature, top_p
-        digest = hashlib.sha256(f"{seed}\0{key}".encode()).digest()
+        digest = hashlib.sha256(text_bytes(f"{seed}\0{key}")).digest()
         self.stream = np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
 
     def __call__(self, logits_V: Any) -> int:

@@ -16,6 +16,7 @@ from fedllm_eval.policy.adapter_fit import check_leaves_base_alone, check_loaded
 from fedllm_eval.policy.base_identity import BaseIdentity, check_same_base, recorded_base, weights_digest
 from fedllm_eval.policy.causal_base import load_causal_base
 from fedllm_eval.policy.locate import Location, locate
+from fedllm_eval.texts import text_bytes
 
 __all__ = ["Backbone", "Policy", "load_policy", "load_reference"]
 
@@ -230,7 +231,7 @@ def _base_digest(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*.safetensors")):
         num_bytes = path.stat().st_size
-        digest.update(f"{path.name}\0{num_bytes}\n".encode())
+        digest.update(text_bytes(f"{path.name}\0{num_bytes}\n"))
         with path.open("rb") as file:
             digest.update(file.read(DIGEST_BYTES))
             file.seek(max(0, num_bytes - DIGEST_BYTES))

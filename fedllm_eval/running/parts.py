@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fedllm_eval.texts import json_text
+from fedllm_eval.texts import json_text, text_bytes
 
 __all__ = ["Part", "Parts", "file_digest"]
 
@@ -93,7 +93,7 @@ def file_digest(path: Path) -> str:
         return "missing"
     digest = hashlib.sha256()
     for inner in sorted(inner for inner in path.rglob("*") if inner.is_file()):
-        digest.update(f"{inner.relative_to(path)}\0{file_digest(inner)}\n".encode())
+        digest.update(text_bytes(f"{inner.relative_to(path)}\0{file_digest(inner)}\n"))
     return digest.hexdigest()
 
 
@@ -124,7 +124,7 @@ def _write(place: Path, key: dict[str, Any], part: Part) -> None:
 
 def _file_name(name: str) -> str:
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:80]
-    return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return f"{plain}-{hashlib.sha256(text_bytes(name)).hexdigest()[:8]}"
 
 
 def _difference(earlier: Mapping[str, Any], _: Part, wanted: Mapping[str, Any]) -> str:

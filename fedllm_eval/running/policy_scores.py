@@ -20,6 +20,7 @@ from fedllm_eval.per_client import evaluate_policy, sample_positions
 from fedllm_eval.running.parts import Part, Parts
 from fedllm_eval.running.personal import Others, evaluate_personal, personal_folders
 from fedllm_eval.scores import ClientScores
+from fedllm_eval.texts import text_bytes
 
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
@@ -119,7 +120,7 @@ def identity(policy: "Policy") -> dict[str, Any] | None:
     if about["base_digest"] is None:
         return None
     template = policy.tokenizer.chat_template
-    digest = hashlib.sha256(str(template).encode()).hexdigest()
+    digest = hashlib.sha256(text_bytes(str(template))).hexdigest()
     return {
         "name": about["name"],
         "base": about["base_digest"],

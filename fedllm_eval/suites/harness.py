@@ -28,6 +28,7 @@ import pyarrow as pa
 
 from fedllm_data.errors import ConfigError
 from fedllm_eval.suites.suite import SuiteOptions, SuiteResult, SuiteScore
+from fedllm_eval.texts import json_text
 
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
@@ -264,6 +265,6 @@ def _items(samples: Mapping[str, list[dict[str, Any]]]) -> pa.Table:
             rows["score"].append(float(value) if isinstance(value, Real) else None)
             rows["task"].append(task)
             rows["metric"].append(metric)
-            rows["answer"].append(json.dumps(entry["filtered_resps"], ensure_ascii=False, default=str))
+            rows["answer"].append(json_text(entry["filtered_resps"], default=str))
     types = {"score": pa.float64()}
     return pa.table({name: pa.array(values, types.get(name, pa.string())) for name, values in rows.items()})

@@ -27,6 +27,7 @@ from fedllm_train.clients.objectives import ClientArgs
 from fedllm_train.config import FederatedConfig
 from fedllm_train.models.policy import StartingPolicy
 from fedllm_train.run_files.checkpoint import RunState
+from fedllm_train.run_files.earlier import warn_of_shared
 from fedllm_train.run_files.files import write_folder
 from fedllm_train.strategy import Traits
 
@@ -160,6 +161,7 @@ def held_out_clients(
             f"eval_every scores the global adapter, and with {traits.title} clients end with adapters of their own, "
             "made after the last round; leave it out and score the run with fedllm-eval"
         )
+    is_own = given is not None
     if given is None and clients.revision is None:
         raise ConfigError(
             "eval_every is given, but the clients were made in memory and have no held-out split; pass eval_dataset="
@@ -176,6 +178,8 @@ def held_out_clients(
         raise ConfigError(
             f"eval_score {config.eval_score!r} is not a score of {given.task} rows; choose from {', '.join(known)}"
         )
+    if is_own:
+        warn_of_shared(given, clients)
     return given
 
 

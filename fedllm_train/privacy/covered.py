@@ -9,6 +9,7 @@ only to who would find out whether a row was there. The run's secret (`privacy/s
 A new field of a round's record stays in the run folder until it is listed here.
 """
 
+import re
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
@@ -40,6 +41,8 @@ NOT_COVERED = {
 }
 """Field of a round's record -> why it stays in the run folder."""
 
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+"""A revision on the Hub; the digest of a folder is longer."""
 _PRIVACY = ("unit", "epsilon", "delta")
 
 LEAST_SECRET_SEED = 2**48
@@ -77,6 +80,8 @@ def covered_config(config: Mapping[str, Any], *, dataset_is_public: bool) -> dic
         dataset_is_public: whether the dataset's revision is a commit; a digest of a folder's rows would let whoever
             has all rows but one client's try whether they were these.
 
+    The datasets of earlier runs (`earlier`) are treated alike.
+
     >>> covered_config({"federated": {"seed": 5, "num_rounds": 2}}, dataset_is_public=True)
     {'federated': {'num_rounds': 2}}
     """
@@ -86,4 +91,7 @@ def covered_config(config: Mapping[str, Any], *, dataset_is_public: bool) -> dic
             covered.get(section, {}).pop(name, None)
     if not dataset_is_public and "data" in covered:
         covered["data"]["revision"] = None
+    for data in (covered.get("earlier") or {}).get("data", ()):
+        if not _COMMIT.fullmatch(str(data.get("revision"))):
+            data["revision"] = None
     return covered

@@ -21,6 +21,7 @@ from fedllm_eval.results import Results, read_results
 from fedllm_eval.scores import SCORES
 from fedllm_eval.scoring.intervals import mean_interval
 from fedllm_eval.scoring.spread import worst_decile
+from fedllm_eval.texts import json_lines
 from fedllm_train.run_files.run_folder import read_config
 
 __all__ = [
@@ -259,7 +260,7 @@ def _read_run(run: Path, folder: Path) -> Run:
         _check_there(run / name, folder)
     path = run / "rounds.jsonl"
     try:
-        rounds = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rounds = [json.loads(line) for line in json_lines(path.read_text(encoding="utf-8"))]
     except ValueError as error:
         raise ConfigError(f"{path} cannot be read ({error}): {_again(folder)}") from error
     if not rounds:

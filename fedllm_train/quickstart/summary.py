@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fedllm_eval.results import Results
+from fedllm_eval.texts import whole
 from fedllm_train.quickstart.answers import held_out_answers
 from fedllm_train.quickstart.evidence import (
     POLICIES,
@@ -67,7 +68,7 @@ def write_summary(folder: Path) -> Path:
     evidence = read_evidence(folder)
     answers, num_parameters = held_out_answers(folder)
     page = folder / "summary.html"
-    write_bytes(page, _render(evidence, answers, num_parameters).encode())
+    write_bytes(page, whole(_render(evidence, answers, num_parameters)).encode())
     return page
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from fedllm_eval.texts import json_lines, whole
 from fedllm_train.run_files.files import write_bytes
 from fedllm_train.run_files.run_folder import read_config
 
@@ -59,7 +60,7 @@ def write_run_card(run: Path, *, repo_id: str | None = None, scores: Path | None
         **_setting(config, run, repo_id),
         **_course(config, rounds),
     )
-    write_bytes(run / "README.md", text.encode())
+    write_bytes(run / "README.md", whole(text).encode())
     return run / "README.md"
 
 
@@ -67,7 +68,7 @@ def read_rounds(run: Path) -> list[dict[str, Any]]:
     """Return the records of a run's rounds, or of its releases where there are no others."""
     path = run / "rounds.jsonl"
     text = (path if path.is_file() else run / RELEASES).read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    return [json.loads(line) for line in json_lines(text)]
 
 
 def _setting(config: dict[str, Any], run: Path, repo_id: str | None) -> dict[str, Any]:

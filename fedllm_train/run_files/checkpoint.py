@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.errors import ResumeError
+from fedllm_eval.texts import json_lines, json_text
 from fedllm_train.adapters.arithmetic import Adapter, Parts, load_adapter, load_parts, save_adapter, save_parts
 from fedllm_train.messages.ledger import Ledger
 from fedllm_train.run_files.files import write_bytes, write_folder, write_json
@@ -100,13 +101,13 @@ def kept_rounds(run: Path) -> list[int]:
 def append_record(run: Path, record: Mapping[str, Any]) -> None:
     """Append one round to `rounds.jsonl`."""
     with (run / "rounds.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        file.write(json_text(record) + "\n")
 
 
 def mend_records(run: Path, record: Mapping[str, Any]) -> None:
     """Make `rounds.jsonl` end with the record of the newest checkpoint: drop what came after or was cut short."""
     path = run / "rounds.jsonl"
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    lines = json_lines(path.read_text(encoding="utf-8")) if path.exists() else []
     kept = []
     for line in lines:
         try:
@@ -115,7 +116,7 @@ def mend_records(run: Path, record: Mapping[str, Any]) -> None:
             continue
         if earlier["round_index"] < record["round_index"]:
             kept.append(line)
-    kept.append(json.dumps(record, ensure_ascii=False))
+    kept.append(json_text(record))
     write_bytes(path, ("\n".join(kept) + "\n").encode())
 
 

@@ -1,11 +1,12 @@
 """Files and folders that appear whole or not at all, also when the process is killed halfway."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from fedllm_eval.texts import json_text
 
 __all__ = ["write_bytes", "write_folder", "write_json"]
 
@@ -22,7 +23,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file whole or not at all."""
-    write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    write_bytes(path, (json_text(content, indent=2) + "\n").encode())
 
 
 def write_folder(path: Path, fill: Callable[[Path], None]) -> None:

@@ -57,6 +57,7 @@ def resolved_settings(
             "licence": clients.licence,
             "split": clients.split,
             "num_clients": len(clients),
+            "client_ids": clients.id_facts,
         },
         "federated": federated,
         "client": client,

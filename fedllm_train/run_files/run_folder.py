@@ -77,6 +77,8 @@ _MAY_DIFFER = {
     for name in ("num_processes", "report_to", "keep_checkpoints", "keep_every", "personal_clients")
 }
 """Settings that change no adapter, at most for whom one is written."""
+_MAY_DIFFER |= {("data", "client_ids"), ("earlier", "data"), ("earlier", "is_complete")}
+"""What is said of data whose content other settings settle; runs of older versions do not say it."""
 
 
 def _check_same(before: dict[str, Any], now: dict[str, Any], run: Path) -> None:

@@ -17,6 +17,7 @@ from peft import PeftModel
 from fedllm_data.errors import ConfigError, HubError
 from fedllm_eval.policy.policies import load_policy, load_reference
 from fedllm_eval.results import join_results, make_results, write_results
+from fedllm_eval.running.origins import origins_of_name
 from fedllm_eval.scores import ClientScores
 from fedllm_train.cli import main
 from fedllm_train.config import FederatedConfig
@@ -69,6 +70,8 @@ def test_a_published_run_loads_with_plain_peft_and_scores_by_id(hub, repo_id, ru
     # The reference is the base with the SFT adapter the run started from, also when read from the Hub.
     assert reference.adapter is not None
     assert reference.adapter.name == "start_adapter"
+    # What it was trained on goes with it: the pairs, and the rows that its start was trained on.
+    assert [origin.name for origin in origins_of_name(repo_id).known] == ["memory", "memory"]
 
 
 def test_the_card_names_the_repo_and_no_path(hub, repo_id, run):
