@@ -6,6 +6,7 @@ dataset.
 """
 
 import gc
+import logging
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -19,6 +20,7 @@ from transformers import PreTrainedModel
 
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
+from fedllm_eval.policy.training_template import trains_end_of_turn
 from fedllm_train.adapters.arithmetic import LiveAdapter, Parts
 from fedllm_train.adapters.base_shift import check_shiftable, shifted
 from fedllm_train.clients.client_memory import ClientMemory
@@ -27,13 +29,15 @@ from fedllm_train.clients.objectives import ClientArgs, check_adapter, objective
 from fedllm_train.clients.resident import ResidentTrainer
 from fedllm_train.clients.resident_args import default_client_args, resident_args
 from fedllm_train.clients.sft_kernel import chosen_kernel
-from fedllm_train.clients.tokens import TokenCache
+from fedllm_train.clients.tokens import POOLED, TokenCache, encoder_for
+from fedllm_train.clients.unrendered import UnrenderedRows, find_unrendered, write_unrendered
 from fedllm_train.cohort import cohort_pool
 from fedllm_train.config import FederatedConfig
 from fedllm_train.engines.engine import Engine, InProcessEngine
 from fedllm_train.engines.process_engine import check_processes, trainer_processes
 from fedllm_train.messages.compression import Upload, check_upload
 from fedllm_train.models.policy import load_starting_policy
+from fedllm_train.models.tokenizer import prepared_tokenizer
 from fedllm_train.monitoring.evaluation import score_finished_run
 from fedllm_train.monitoring.held_out import HeldOut, held_out_clients, load_best
 from fedllm_train.monitoring.trackers import check_tracker, tracked
@@ -47,7 +51,9 @@ from fedllm_train.run_files.finished import finished_folder, save_client_folder,
 from fedllm_train.run_files.personal import make_personal_adapters
 from fedllm_train.run_files.resolved import resolved_settings
 from fedllm_train.run_files.resume import empty_spool, first_state
-from fedllm_train.run_files.run_folder import open_run_folder
+from fedllm_train.run_files.run_folder import check_run_folder, open_run_folder
+from fedllm_train.run_files.run_lock import locked
+from fedllm_train.run_files.template_day import fix_template_day, template_day
 from fedllm_train.strategies import make_strategy
 
 if TYPE_CHECKING:
@@ -55,6 +61,8 @@ if TYPE_CHECKING:
     from fedllm_eval.results import Results
 
 __all__ = ["FederatedTrainer"]
+
+logger = logging.getLogger(__name__)
 
 
 class FederatedTrainer:
@@ -141,6 +149,7 @@ class FederatedTrainer:
             quantization=quantization,
             seed=args.seed,
         )
+        self._policy = replace(self._policy, tokenizer=prepared_tokenizer(self._policy.tokenizer, client_args))
         check_adapter(client_args, self._policy.model)
         self.start_adapter = LiveAdapter(self._policy.model).read()
         self._start_state = self._strategy.start(self.start_adapter)
@@ -149,6 +158,7 @@ class FederatedTrainer:
         check_upload(args, self._strategy, self._start_state, self._participants[0])
         self._upload = Upload(args)
         self._held_shift = ExitStack()
+        self._scored = scored
         self._held_out = scored and HeldOut(
             args, scored, self._policy, trl_args, start=self._start_state, save=self._save_server, run=self.run
         )
@@ -159,6 +169,8 @@ class FederatedTrainer:
         self._trl_args = trl_args
         self._resident: ResidentTrainer | None = None
         self.state: RunState | None = None
+        self.unrendered: UnrenderedRows | None = None
+        """Rows that the chat template cannot render, once training has begun."""
 
     @property
     def model(self) -> Any:
@@ -182,10 +194,37 @@ class FederatedTrainer:
 
         Raises:
             ConfigError: if the run folder holds another run and `resume` is off.
-            ResumeError: if the run in the folder was begun with other settings or cannot be read.
+            ResumeError: if the run in the folder was begun with other settings, cannot be read, or is being trained
+                by another process.
             WorkerError: if one of several processes dies or fails; the run can be resumed.
         """
+        check_run_folder(self.run, resume=resume)
+        self.unrendered = self._check_rows()
+        with locked(self.run):
+            return self._train(resume=resume)
+
+    def _check_rows(self) -> UnrenderedRows:
+        """Find the rows that the chat template cannot render, and whether those it can end the assistant's turn."""
+        everybody = POOLED in self._participants or len(self._participants) == len(self.clients)
+        trained = self.clients if everybody else self.clients.select(self._participants)
+        encode = encoder_for(self._trl_args, self.tokenizer, loss_on=self.args.loss_on)
+        unrendered = find_unrendered(trained, encode)
+        if self._scored is not None:
+            find_unrendered(self._scored, encode)  # none of them left would end the run when they are first scored
+        if unrendered.num_unrendered:
+            logger.warning("%s", unrendered.line())
+        if not trains_end_of_turn(self.tokenizer, marked=self.task == "sft" and self.args.loss_on == "assistant"):
+            logger.warning(
+                "the chat template of %r ends the assistant's turns with no token that the loss sees, so the model is "
+                "not taught to stop; use a template that writes an end-of-turn token behind each answer",
+                self.tokenizer.name_or_path,
+            )
+        return unrendered
+
+    def _train(self, *, resume: bool) -> RunState:
         open_run_folder(self.run, self.config_record(), resume=resume)
+        fix_template_day(self.tokenizer, self.run)
+        write_unrendered(self.run, self.unrendered)
         self._held_shift.close()
         if not self._policy.is_base and not (self.run / "start_adapter").exists():
             write_folder(self.run / "start_adapter", partial(save_held_folder, self.model))
@@ -258,10 +297,12 @@ class FederatedTrainer:
             min_learning_rate=self._min_learning_rate,
             cohort_size=self._cohort_size,
         )
+        record |= template_day(self.tokenizer)
         return record if self._privacy is None else record | {"privacy": self._privacy.guarantee.as_record()}
 
     def _resident_trainer(self) -> ResidentTrainer:
         if self._resident is None:
+            fix_template_day(self.tokenizer, self.run)  # in a process of several, too
             folder = self.run / ".work" / "tokens"
             tokens = TokenCache(
                 self.clients, self._trl_args, self._policy.tokenizer, folder, loss_on=self.args.loss_on
