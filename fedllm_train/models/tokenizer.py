@@ -1,4 +1,4 @@
-"""The tokenizer a run trains with: settled before the first row is encoded, named by its digest, kept with the adapter.
+"""The tokenizer a run trains with: settled before the first row is encoded, known again by its digest.
 
 TRL changes a tokenizer while it builds a trainer: another chat template (`chat_template_path`), end token or padding.
 Rows are encoded before that (`clients/tokens.py`), so the same changes are made here first, on a copy of the
@@ -116,8 +116,8 @@ def _take_template(tokenizer: Any, path: str) -> None:
     if added:
         raise ConfigError(
             f"chat_template_path {path!r} brings {len(added)} tokens that {tokenizer.name_or_path!r} does not have "
-            f"(such as {added[0]!r}); the base has no trained embeddings for them and an adapter would not hold any, so "
-            "give the template alone as a .jinja file, or add them to the base by trl.clone_chat_template and train that"
+            f"(such as {added[0]!r}); the base has no trained embeddings for them and an adapter would not hold any. "
+            "Give the template alone as a .jinja file, or add the tokens to the base by trl.clone_chat_template first"
         )
     tokenizer.chat_template = source.get_chat_template()
     if source.eos_token is not None:

@@ -1,9 +1,9 @@
 """What a run must remember to go on after being killed at any moment, and how it is written.
 
 A checkpoint is a folder `checkpoints/round-000007/` with `adapter.safetensors` (the global adapter after that round),
-`server.safetensors` (what else the server remembers, if anything), `state.json` (the ledger and the round's record) and
-`sha256.json` (the digests of the others: a checkpoint that does not fit them is passed over for the one before). What
-clients remember lies beside (`clients/client_memory.py`). It is written beside its place and renamed, so
+`server.safetensors` (what else the server remembers, if anything), `state.json` (the ledger and the round's record)
+and `sha256.json` (the digests of the others: a checkpoint that does not fit them is passed over for the one before).
+What clients remember lies beside (`clients/client_memory.py`). It is written beside its place and renamed, so
 it is there whole or not at all; `rounds.jsonl` is appended after it and mended from it on resume.
 """
 

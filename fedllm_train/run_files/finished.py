@@ -56,7 +56,7 @@ def save_server_folder(model: Model, server: Parts, folder: Path, *, shifts_base
 def save_client_folder(model: Model, adapter: Adapter, folder: Path, tokenizer: Any = None) -> None:
     """Write a client's own adapter, whose rank may be higher than the model's.
 
-    A tokenizer goes with a whole model alone: adapters of clients are many, and the run's own stands beside its adapter.
+    A tokenizer goes with a whole model alone: adapters of clients are many, and the run's own adapter has it.
     """
     live = LiveAdapter(model)
     if all(adapter[name].shape == parameter.shape for name, parameter in live.parameters.items()):
