@@ -6,8 +6,12 @@ can be fixed (`fix_date`): what a run trains on must be the same when it is resu
 Needs a transformers tokenizer, no torch.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+import re
+from ast import literal_eval
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time
+from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,6 +21,8 @@ __all__ = ["fix_date", "own_template", "render_ids", "render_marked", "render_te
 
 Message = Mapping[str, Any]
 
+_FORMAT = re.compile(r"""(["'])(?:(?!\1)[^\\\n])*%[a-zA-Z-](?:(?!\1)[^\\\n])*\1""")
+"""A string of a template that may be a format of dates."""
 _DATES: WeakKeyDictionary[Any, date] = WeakKeyDictionary()
 """Tokenizer -> the day that its template takes for today."""
 
@@ -97,11 +103,11 @@ def render_marked(
 
 
 def _apply(tokenizer: Any, messages: Sequence[Message], template: str | None, options: dict[str, Any]) -> Any:
-    own_template(tokenizer)
+    own = own_template(tokenizer)
+    if (day := _DATES.get(tokenizer)) is not None and "strftime_now" in (template or own):
+        template = _on_day(template or own, day)
     if template is not None:
         options["chat_template"] = template
-    if (day := _DATES.get(tokenizer)) is not None:
-        options["strftime_now"] = _clock(day)
     try:
         return tokenizer.apply_chat_template([dict(message) for message in messages], **options)
     except Exception as error:  # whatever somebody else's program raises
@@ -114,5 +120,16 @@ def _apply(tokenizer: Any, messages: Sequence[Message], template: str | None, op
         ) from error
 
 
-def _clock(day: date) -> Callable[[str], str]:
-    return datetime.combine(day, time()).strftime
+@lru_cache(maxsize=16)
+def _on_day(template: str, day: date) -> str:
+    """The template with a clock that stands still: transformers lets a template's arguments hold no function."""
+    noon = datetime.combine(day, time(12))
+    formats = sorted({literal_eval(match.group()) for match in _FORMAT.finditer(template)})
+    days = json.dumps({each: noon.strftime(each) for each in formats})
+    unknown = "strftime_now is asked for a format that does not stand in the template"
+    return (
+        "{%- macro strftime_now(format) -%}"
+        f"{{%- set days = {days} -%}}"
+        f"{{%- if format not in days -%}}{{{{ raise_exception('{unknown}') }}}}{{%- endif -%}}"
+        "{{- days[format] -}}{%- endmacro +%}"  # the plus keeps a line break that the template may begin with
+    ) + template

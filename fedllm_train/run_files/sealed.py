@@ -9,6 +9,8 @@ from collections.abc import Callable
 from hashlib import file_digest, sha256
 from pathlib import Path
 
+from fedllm_train.run_files.files import write_bytes
+
 __all__ = ["is_whole", "read_sealed", "seal", "write_sealed"]
 
 _MARK = b"\nsha256:"
@@ -33,8 +35,8 @@ def seal(path: Path, fill: Callable[[Path], None]) -> None:
 
 
 def write_sealed(path: Path, content: bytes) -> None:
-    """Write content and its digest, whole or not at all."""
-    seal(path, lambda temporary: _write(temporary, content))
+    """Write content and its digest, whole or not at all; nobody else may write the same file meanwhile."""
+    write_bytes(path, content + _MARK + sha256(content).digest())
 
 
 def is_whole(path: Path) -> bool:
@@ -66,7 +68,3 @@ def read_sealed(path: Path) -> bytes | None:
     whole = path.read_bytes()
     content, end = whole[:-_LENGTH], whole[-_LENGTH:]
     return content if end == _MARK + sha256(content).digest() else None
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.write_bytes(content)

@@ -264,6 +264,16 @@ def test_a_template_that_writes_the_date_writes_the_one_that_is_fixed(kit):
     assert date.today().isoformat() in render_text(kit.make_tokenizer(DATED), talk(kit))
 
 
+@pytest.mark.parametrize("name", ["gptoss", "llama3_2"])
+def test_fixing_todays_date_changes_no_token(kit, name):
+    free, fixed = of_trl(kit, name), of_trl(kit, name)
+    fix_date(fixed, date.today())
+    assert encode_messages(fixed, talk(kit)) == encode_messages(free, talk(kit))
+    fix_date(fixed, date(2024, 7, 26))
+    assert encode_messages(fixed, talk(kit)) != encode_messages(free, talk(kit))
+    assert "2024" in render_text(fixed, talk(kit), add_generation_prompt=True)
+
+
 def test_whether_the_end_of_a_turn_is_trained_is_known(kit):
     for template in (kit.PLAIN_TEMPLATE, kit.MARKED_TEMPLATE, DROPS_REASONING, OTHER_END):
         assert trains_end_of_turn(kit.make_tokenizer(template))
