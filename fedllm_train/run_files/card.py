@@ -66,7 +66,8 @@ def read_rounds(run: Path) -> list[dict[str, Any]]:
     """Return the records of a run's rounds, or of its releases where there are no others."""
     path = run / "rounds.jsonl"
     text = (path if path.is_file() else run / RELEASES).read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    # Not splitlines, for which other characters end lines too: a client's id may hold one.
+    return [json.loads(line) for line in text.split("\n") if line]
 
 
 def _setting(config: dict[str, Any], run: Path, repo_id: str | None) -> dict[str, Any]:
@@ -128,6 +129,7 @@ def _course(config: dict[str, Any], rounds: list[dict[str, Any]]) -> dict[str, A
         "rounds_done": len(rounds),
         "clients_seen": len({visit["client_id"] for visit in visits}),
         "num_visits": len(visits),
+        "unrendered_rows": sum({v["client_id"]: v.get("num_unrendered_rows", 0) for v in visits}.values()),
         "left_out": sum(len(record.get("left_out", [])) for record in rounds),
         "rounds_without_step": sum(not record.get("server_step", True) for record in rounds),
         "ledger": rounds[-1].get("ledger"),

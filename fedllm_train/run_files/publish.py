@@ -1,8 +1,9 @@
 """Publish a finished run as a model repo: the adapter at the root, as PEFT users expect, and the run's own files.
 
 adapter_config.json  adapter_model.safetensors  README.md  config.yaml  rounds.jsonl  [start_adapter/]  [scores/]
+tokenizer.json  tokenizer_config.json  chat_template.jinja
 
-A run with full fine-tuning has its model and tokenizer at the root instead, as transformers' users expect. One with
+A run with full fine-tuning has its model at the root instead, as transformers' users expect. One with
 differential privacy is published as far as its guarantee goes (`privacy/covered.py`): releases.jsonl in the place of
 rounds.jsonl, config.yaml without the seed, no scores unless asked for, and a card made from that alone.
 """

@@ -108,3 +108,12 @@ def test_help_names_every_setting_of_the_federation(capsys):
     assert main(["sft", "--help"]) == 0
     text = capsys.readouterr().out
     assert all(flag in text for flag in ("--data", "--strategy", "--cohort_size", "--resume", "--help-all"))
+
+
+def test_where_the_template_renders_no_row_there_is_one_line_and_exit_code_2(folders, capsys):
+    (folders / "broken.jinja").write_text("{% for m in messages %}{{ m['content'] }")
+    assert main(sft(folders, "--chat_template_path", str(folders / "broken.jinja"))) == 2
+    (line,) = [each for each in capsys.readouterr().err.splitlines() if "error:" in each]
+    assert line.startswith("fedllm-train: error: the chat template renders none of the 30 rows")
+    assert "chat_template_path" in line
+    assert not (folders / "run").exists()

@@ -261,6 +261,8 @@ def test_rows_that_cannot_be_rendered_are_left_out_and_counted_by_client(kit, tm
     kept = json.loads((tmp_path / "run" / "unrendered_rows.json").read_text())
     assert kept["clients"] == {"ann": {"System role not supported": 2}}
     sides = 2 if task == "kto" else 1
+    card = (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
+    assert f"{2 * sides} of their rows were left out, because the chat template cannot render them" in card
     for record in kit.records_of(tmp_path / "run"):
         counts = {v["client_id"]: (v["num_rows"], v["num_unrendered_rows"]) for v in record["clients"]}
         assert counts == {"ann": (2 * sides, 2 * sides), "bob": (4 * sides, 0)}

@@ -224,7 +224,7 @@ def test_a_resumed_run_ends_with_its_own_adapter_or_names_what_was_damaged(kit, 
 @pytest.mark.parametrize("name", sorted(KINDS))
 @given(number=st.integers(0, 1000), place=places)
 @settings(
-    max_examples=30,
+    max_examples=20,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     phases=[Phase.explicit, Phase.generate],
