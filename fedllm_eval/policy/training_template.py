@@ -110,10 +110,12 @@ def _find(tokenizer: Any, own: str) -> TrainingTemplate:
     template = _of_trl(tokenizer)
     if template is None:
         return as_it_is
-    marked = TrainingTemplate(template=template, marks=True)
-    if not found or _ends_turn(tokenizer, *marked_tokens(tokenizer, _ONE, marked)):
-        return marked
-    return as_it_is
+    try:
+        encoded = [render_marked(tokenizer, each, template=template) for each in (_ONE, _TWO)]
+    except ChatTemplateError:
+        return as_it_is
+    useful = all(any(mask) for _, mask in encoded) and (not found or _ends_turn(tokenizer, *encoded[0]))
+    return TrainingTemplate(template=template, marks=True) if useful else as_it_is
 
 
 def _with_other_words(index: int) -> list[Message]:

@@ -92,7 +92,20 @@ def _by_difference(tokenizer: Any, messages: Sequence[Message], index: int, text
     before = _try_render(tokenizer, messages[:index], add_generation_prompt=True)
     if before is not None and len(before) <= begin and text.startswith(before):
         begin = len(before)
+    elif before is not None:
+        begin = _after_prompt(text, before, begin)
     return begin, end + _end_of_turn(tokenizer, messages[: index + 1], shown, text[end:])
+
+
+def _after_prompt(text: str, before: str, begin: int) -> int:
+    """Where a turn begins whose words begin at `begin`: right after what ends like its generation prompt.
+
+    White space between the two belongs to the turn: a tokenizer may join it to the first word.
+    """
+    words, ends = text[:begin], {}
+    for at in range(len(words.rstrip()), begin + 1):
+        ends[at] = _common_prefix(text[:at][::-1], before[::-1])
+    return max(reversed(ends), key=ends.__getitem__)
 
 
 def _end_of_turn(tokenizer: Any, messages: Sequence[Message], shown: str, tail: str) -> int:

@@ -81,20 +81,17 @@ def find_unrendered(clients: ClientDataset, encode: Callable[[dict[str, Any]], A
         ConfigError: if no row is left.
     """
     examples: dict[Pattern, list[int]] = {}
-    counts: dict[str, dict[Pattern, int]] = {}
-    for index, (client_id, pattern) in enumerate(_patterns(clients)):
+    for index, (_, pattern) in enumerate(_patterns(clients)):
         rows = examples.setdefault(pattern, [])
         if len(rows) < _TRIES:
             rows.append(index)
-        of_client = counts.setdefault(client_id, {})
-        of_client[pattern] = of_client.get(pattern, 0) + 1
     reasons = {pattern: _reason(clients, rows, encode) for pattern, rows in examples.items()}
     by_client: dict[str, dict[str, int]] = {}
-    for client_id, of_client in counts.items():
-        for pattern, count in of_client.items():
+    if any(reasons.values()):  # counted apart, so that memory grows with those who lose rows and not with all clients
+        for client_id, pattern in _patterns(clients):
             if (reason := reasons[pattern]) is not None:
                 failed = by_client.setdefault(client_id, {})
-                failed[reason] = failed.get(reason, 0) + count
+                failed[reason] = failed.get(reason, 0) + 1
     found = UnrenderedRows(by_client, clients.rows.num_rows)
     if found.num_unrendered == found.num_rows:
         raise ConfigError(

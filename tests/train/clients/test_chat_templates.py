@@ -68,6 +68,14 @@ DATED = (  # as Llama 3.1 and gpt-oss do
     + "<|{{ m['role'] }}|>{{ m['content'] }}<|end|>"
     + TAIL
 )
+SYSTEM_LAST = (  # as Mistral's do: the system message moves to the newest question, and a space begins each answer
+    "{%- set at = namespace(last=0) -%}"
+    "{%- for m in messages if m['role'] == 'user' -%}{%- set at.last = m['content'] -%}{%- endfor -%}"
+    "{%- for m in messages -%}{%- if m['role'] == 'user' -%}<|user|>"
+    "{%- if m['content'] == at.last and messages[0]['role'] == 'system' -%}{{ messages[0]['content'] }}{%- endif -%}"
+    "{{ m['content'] }}<|assistant|>{%- elif m['role'] == 'assistant' -%}{{ ' ' + m['content'] }}<|end|>{%- endif -%}"
+    "{%- endfor -%}"
+)
 NO_END = HEAD + "<|{{ m['role'] }}|>{{ m['content'] }}\n" + TAIL
 SMALL = {
     "drops_reasoning": DROPS_REASONING,
@@ -167,6 +175,14 @@ def test_templates_that_nobody_knows_train_on_the_answers_and_their_end(kit, nam
         "other_end": "blue<|end|>one three<|system|>",
     }
     assert text == expected.get(name, "blue<|end|>one three<|end|>")
+
+
+@pytest.mark.parametrize("system", [False, True])
+def test_a_space_that_a_tokenizer_joins_to_the_first_word_is_trained_with_it(kit, system):
+    tokenizer = kit.make_tokenizer(SYSTEM_LAST)
+    assert len(tokenizer(" blue", add_special_tokens=False)["input_ids"]) == 1
+    encoded = encode_messages(tokenizer, talk(kit, system=system))
+    assert trained_text(tokenizer, encoded) == " blue<|end|> one three<|end|>"
 
 
 def test_reasoning_that_a_template_drops_from_earlier_turns_is_not_looked_for(kit):
