@@ -94,7 +94,7 @@ def _find(tokenizer: Any, own: str) -> TrainingTemplate:
     as_it_is = TrainingTemplate(template=None, marks=False)
     try:
         texts = [render_text(tokenizer, conversation) for conversation in (_ONE, _TWO)]
-        silent = any(render_text(tokenizer, _with_other_words(index)) == texts[1] for index in range(len(_TWO)))
+        silent = any(render_text(tokenizer, _with_other_words(index)) == texts[0] for index in range(len(_ONE)))
     except ChatTemplateError:
         return as_it_is  # its rows will say why
     if silent:
@@ -119,8 +119,8 @@ def _find(tokenizer: Any, own: str) -> TrainingTemplate:
 
 
 def _with_other_words(index: int) -> list[Message]:
-    """The longer conversation with something else said in one message."""
-    return [{**each, "content": "other words"} if at == index else each for at, each in enumerate(_TWO)]
+    """The shorter conversation with something else said in one message."""
+    return [{**each, "content": "other words"} if at == index else each for at, each in enumerate(_ONE)]
 
 
 def _of_trl(tokenizer: Any) -> str | None:
