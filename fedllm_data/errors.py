@@ -5,6 +5,7 @@ what to do about it. The console commands print it as one line and exit with cod
 """
 
 __all__ = [
+    "ChatTemplateError",
     "ClientNotFoundError",
     "ConfigError",
     "FedLLMError",
@@ -54,6 +55,22 @@ class HubError(FedLLMError, RuntimeError):
 
 class ConfigError(FedLLMError, ValueError):
     """A setting cannot be honoured; raised before the first round."""
+
+
+class ChatTemplateError(ConfigError):
+    """A conversation cannot be rendered by a chat template, or the assistant's tokens not be found in it.
+
+    `reason` says why without naming the conversation: equal for all rows that fail alike.
+    """
+
+    def __init__(self, message: str, *, reason: str = "") -> None:
+        """Take the message and its reason."""
+        super().__init__(message)
+        self.reason = reason or message
+
+    def __reduce__(self) -> tuple[type, tuple[str], dict[str, str]]:
+        """Survive the way from a process that trains clients."""
+        return type(self), (str(self),), {"reason": self.reason}
 
 
 class ResumeError(FedLLMError, RuntimeError):

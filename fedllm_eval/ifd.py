@@ -36,6 +36,8 @@ from fedllm_data.repo import FolderRepo, open_repo, split_of_file
 from fedllm_data.scorers.files import write_scores
 from fedllm_eval.per_client import sample_positions
 from fedllm_eval.policy.chat import encode_messages
+from fedllm_eval.policy.rendering import render_text
+from fedllm_eval.policy.training_template import training_template
 
 if TYPE_CHECKING:
     from fedllm_eval.policy.models import Policy
@@ -205,13 +207,21 @@ def _two_sequences(tokenizer: Any, messages: Sequence[Message], max_length: int)
     history, whole = [dict(message) for message in messages[:-1]], [dict(message) for message in messages]
     encoded = encode_messages(tokenizer, whole)
     ids, mask = encoded["input_ids"], encoded["assistant_masks"]
-    has_earlier = any(message["role"] == "assistant" for message in history)
-    num_earlier = sum(encode_messages(tokenizer, history)["assistant_masks"]) if has_earlier else 0
-    at = [position for position, marked in enumerate(mask) if marked][num_earlier:]
+    at = [position for position, marked in enumerate(mask) if marked]
+    if any(message["role"] == "assistant" for message in history):
+        earlier = encode_messages(tokenizer, history)
+        if earlier["input_ids"] == ids[: len(earlier["input_ids"])]:
+            at = at[sum(earlier["assistant_masks"]) :]
+        else:
+            # The template writes a turn otherwise once the conversation goes on: the response is the last run.
+            first = next((i for i in range(len(at) - 1, 0, -1) if at[i - 1] != at[i] - 1), 0)
+            at = at[first:]
     if not at or len(ids) > max_length:
         return [([], []), ([], [])]
     begin, end = at[0], at[-1] + 1
     prefix = _generation_prompt(tokenizer, history)
+    if training_template(tokenizer).marks:
+        begin += _overlap(prefix, ids[begin:end])
     if ids[0] == tokenizer.bos_token_id:
         prefix = [ids[0], *prefix]
     answer_mask = mask[begin:end]
@@ -224,10 +234,18 @@ def _two_sequences(tokenizer: Any, messages: Sequence[Message], max_length: int)
     ]
 
 
+def _overlap(prompt: list[int], response: list[int]) -> int:
+    """How many tokens of a generation prompt a training template marks as the response's own, at its beginning."""
+    for length in range(min(len(prompt), len(response) - 1), 0, -1):
+        if response[:length] in (prompt[-length:], prompt[:length]):
+            return length
+    return 0
+
+
 def _generation_prompt(tokenizer: Any, history: list[dict[str, str]]) -> list[int]:
     """Tokens of what the chat template writes before an answer."""
-    before = tokenizer.apply_chat_template(history, tokenize=False)
-    through = tokenizer.apply_chat_template(history, tokenize=False, add_generation_prompt=True)
+    before = render_text(tokenizer, history)
+    through = render_text(tokenizer, history, add_generation_prompt=True)
     if not through.startswith(before):
         raise ConfigError(
             f"the chat template of {tokenizer.name_or_path!r} renders a conversation differently before an answer, so "

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
+from fedllm_eval.policy.chat import encode_messages, encode_pair
 from fedllm_eval.scores import ClientScores, warnings_about
 from fedllm_eval.scoring.implicit_reward import margins, reward_loss
 from fedllm_eval.scoring.rounding import difference_beyond_rounding
@@ -72,6 +73,7 @@ def evaluate_policy(
         ConfigError: if a limit, beta or batch size is not positive, or policy and reference read with different
             tokenizers.
         MetricError: if the model gives values that are not finite.
+        ChatTemplateError: if the chat template can render no row.
     """
     from fedllm_eval.policy.models import message_losses, pair_logps, usable_length
 
@@ -111,7 +113,7 @@ def evaluate_policy(
                 message_losses(model, policy.tokenizer, part, **options, progress=told)
                 for part, told in _chunks(rows, progress, "policy")
             )
-        tokens_N, truncated_N = losses.num_tokens_N, losses.truncated_N
+        tokens_N, truncated_N, unrendered_N = losses.num_tokens_N, losses.truncated_N, losses.unrendered_N
         sums: Sums = {"heldout_loss": (losses.nll_sum_N, tokens_N)}
     else:
         with policy.active() as model:
@@ -119,7 +121,7 @@ def evaluate_policy(
                 pair_logps(model, policy.tokenizer, part, **options, progress=told)
                 for part, told in _chunks(rows, progress, "policy", sequences_a_row=2)
             )
-        tokens_N, truncated_N = own.chosen_tokens_N, own.truncated_N
+        tokens_N, truncated_N, unrendered_N = own.chosen_tokens_N, own.truncated_N, own.unrendered_N
         sums = _ranking_sums(own.chosen_N, own.rejected_N, own.chosen_tokens_N, own.rejected_tokens_N)
         if reference is not None:
             with reference.active() as model:
@@ -128,6 +130,8 @@ def evaluate_policy(
                     for part, told in _chunks(rows, progress, "reference", sequences_a_row=2)
                 )
             sums = _reward_sums(own.chosen_N, own.rejected_N, ref.chosen_N, ref.rejected_N, beta) | sums
+    if unrendered_N.any():
+        notes.append(_unrendered_note(policy, rows, unrendered_N))
     table = _client_table(client_ids, clients.split, client_N, tokens_N, truncated_N, sums)
     settings: dict[str, Any] = {
         "max_length": length,
@@ -172,6 +176,17 @@ def sample_positions(ids: Sequence[str], limit: int | None, seed: int, purpose: 
         raise ConfigError(f"a sample of {limit} {purpose} holds nothing; ask for at least 1 or leave the limit out")
     ranked = sorted(range(len(ids)), key=lambda i: (blake2b(f"{seed}|{purpose}|{ids[i]}".encode()).digest(), i))
     return sorted(ranked[:limit])
+
+
+def _unrendered_note(policy: "Policy", rows: Any, unrendered_N: npt.NDArray[np.bool_]) -> str:
+    """How many rows the chat template cannot render; an error with its reason if it is all of them."""
+    if unrendered_N.all():
+        row = rows[0]
+        if "messages" in row:
+            encode_messages(policy.tokenizer, row["messages"])
+        else:
+            encode_pair(policy.tokenizer, row["prompt"], row["chosen"], row["rejected"])
+    return f"{int(unrendered_N.sum())} of {len(unrendered_N)} rows cannot be rendered by the chat template: skipped"
 
 
 def _chunks(

@@ -113,6 +113,8 @@ def _run(task: str, argv: list[str]) -> None:
         f"{trainer.run}: {state.next_round} rounds, {ledger.num_local_steps} local steps, "
         f"{ledger.download_bytes:,} bytes down, {ledger.upload_bytes:,} bytes up; {made} in {place}{spent}"
     )
+    if trainer.unrendered is not None and trainer.unrendered.num_unrendered:
+        print(trainer.unrendered.line())
 
 
 def _help_parser(task: str) -> argparse.ArgumentParser:

@@ -203,7 +203,8 @@ class FederatedConfig:
         default=1, metadata={"help": "Make no server step in a round with fewer usable updates than this."}
     )
     loss_on: Literal["assistant", "all"] = field(
-        default="assistant", metadata={"help": "SFT loss on the assistant's tokens only, or on all tokens."}
+        default="assistant",
+        metadata={"help": "SFT loss on the assistant's tokens only, or on all that the chat template writes."},
     )
     eval_every: int | None = field(
         default=None, metadata={"help": "Score the global adapter on held-out rows after every so many rounds."}

@@ -180,6 +180,7 @@ def _visit_record(update: ClientUpdate) -> Record:
         "client_id": update.client_id,
         "num_rows": update.num_rows,
         "num_dropped_rows": update.num_dropped_rows,
+        "num_unrendered_rows": update.num_unrendered_rows,
         "num_steps": update.num_steps,
         "seconds": round(update.seconds, 3),
         **update.metrics,

@@ -6,6 +6,7 @@ dataset.
 """
 
 import gc
+import logging
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -18,6 +19,7 @@ from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel
 
 from fedllm_data.errors import ConfigError
+from fedllm_eval.policy.training_template import trains_end_of_turn
 from fedllm_train.adapters.arithmetic import LiveAdapter, Parts
 from fedllm_train.adapters.base_shift import check_shiftable, shifted
 from fedllm_train.client_inputs import ClientInput
@@ -28,7 +30,8 @@ from fedllm_train.clients.objectives import ClientArgs, objective_of
 from fedllm_train.clients.resident import ResidentTrainer
 from fedllm_train.clients.resident_args import resident_args
 from fedllm_train.clients.sft_kernel import chosen_kernel
-from fedllm_train.clients.tokens import TokenCache
+from fedllm_train.clients.tokens import POOLED, TokenCache, encoder_for
+from fedllm_train.clients.unrendered import UnrenderedRows, find_unrendered, write_unrendered
 from fedllm_train.cohort import cohort_pool
 from fedllm_train.config import FederatedConfig
 from fedllm_train.engines.engine import Engine, InProcessEngine
@@ -36,6 +39,7 @@ from fedllm_train.engines.process_engine import check_processes, trainer_process
 from fedllm_train.inputs import asks_to_resume, check_options, read_inputs
 from fedllm_train.messages.compression import Upload, check_upload
 from fedllm_train.models.policy import load_starting_policy
+from fedllm_train.models.tokenizer import prepared_tokenizer
 from fedllm_train.monitoring.evaluation import score_finished_run
 from fedllm_train.monitoring.held_out import HeldOut, held_out_clients, load_best
 from fedllm_train.monitoring.trackers import check_tracker, tracked
@@ -57,7 +61,9 @@ from fedllm_train.run_files.finished import (
 from fedllm_train.run_files.personal import make_personal_adapters
 from fedllm_train.run_files.resolved import resolved_settings
 from fedllm_train.run_files.resume import empty_spool, first_state
-from fedllm_train.run_files.run_folder import open_run_folder
+from fedllm_train.run_files.run_folder import check_run_folder, open_run_folder
+from fedllm_train.run_files.run_lock import locked
+from fedllm_train.run_files.template_day import fix_template_day, template_day
 from fedllm_train.strategies import make_strategy
 
 if TYPE_CHECKING:
@@ -65,6 +71,8 @@ if TYPE_CHECKING:
     from fedllm_eval.results import Results
 
 __all__ = ["FederatedTrainer"]
+
+logger = logging.getLogger(__name__)
 
 
 class FederatedTrainer:
@@ -156,6 +164,7 @@ class FederatedTrainer:
             init_kwargs=base.init_kwargs,
             seed=args.seed,
         )
+        self._policy = replace(self._policy, tokenizer=prepared_tokenizer(self._policy.tokenizer, client_args))
         check_adapter(client_args, self._policy.model)
         check_tokenizer(client_args, self._policy.tokenizer)
         self.start_adapter = LiveAdapter(self._policy.model).read()
@@ -165,6 +174,7 @@ class FederatedTrainer:
         check_upload(args, self._strategy, self._start_state, self._participants[0])
         self._upload = Upload(args)
         self._held_shift = ExitStack()
+        self._scored = scored
         self._held_out = scored and HeldOut(
             args, scored, self._policy, trl_args, start=self._start_state, save=self._save_server, run=self.run
         )
@@ -176,6 +186,8 @@ class FederatedTrainer:
         self._trl_args = trl_args
         self._resident: ResidentTrainer | None = None
         self.state: RunState | None = None
+        self.unrendered: UnrenderedRows | None = None
+        """Rows that the chat template cannot render, once training has begun."""
 
     @cached_property
     def _earlier(self) -> dict[str, Any] | None:
@@ -204,11 +216,38 @@ class FederatedTrainer:
 
         Raises:
             ConfigError: if the run folder holds another run and `resume` is off.
-            ResumeError: if the run in the folder was begun with other settings or cannot be read.
+            ResumeError: if the run in the folder was begun with other settings, cannot be read, or is being trained
+                by another process.
             WorkerError: if one of several processes dies or fails; the run can be resumed.
         """
         resume = asks_to_resume(resume_from_checkpoint, run=self.run, resume=resume)
+        check_run_folder(self.run, resume=resume)
+        self.unrendered = self._check_rows()
+        with locked(self.run):
+            return self._train(resume=resume)
+
+    def _check_rows(self) -> UnrenderedRows:
+        """Find the rows that the chat template cannot render, and whether those it can end the assistant's turn."""
+        everybody = POOLED in self._participants or len(self._participants) == len(self.clients)
+        trained = self.clients if everybody else self.clients.select(self._participants)
+        encode = encoder_for(self._trl_args, self.tokenizer, loss_on=self.args.loss_on)
+        unrendered = find_unrendered(trained, encode)
+        if self._scored is not None:
+            find_unrendered(self._scored, encode)  # none of them left would end the run when they are first scored
+        if unrendered.num_unrendered:
+            logger.warning("%s", unrendered.line())
+        if not trains_end_of_turn(self.tokenizer, marked=self.task == "sft" and self.args.loss_on == "assistant"):
+            logger.warning(
+                "the chat template of %r ends the assistant's turns with no token that the loss sees, so the model is "
+                "not taught to stop; use a template that writes an end-of-turn token behind each answer",
+                self.tokenizer.name_or_path,
+            )
+        return unrendered
+
+    def _train(self, *, resume: bool) -> RunState:
         open_run_folder(self.run, self.config_record(), resume=resume)
+        fix_template_day(self.tokenizer, self.run)
+        write_unrendered(self.run, self.unrendered)
         self._held_shift.close()
         if not self._policy.is_base and not (self.run / "start_adapter").exists():
             write_folder(self.run / "start_adapter", partial(save_held_folder, self.model))
@@ -317,11 +356,12 @@ class FederatedTrainer:
             min_learning_rate=self._min_learning_rate,
             cohort_size=self._cohort_size,
         )
-        record["earlier"] = self._earlier
+        record |= {"earlier": self._earlier, **template_day(self.tokenizer)}
         return record if self.guarantee is None else record | {"privacy": self.guarantee.as_record()}
 
     def _resident_trainer(self) -> ResidentTrainer:
         if self._resident is None:
+            fix_template_day(self.tokenizer, self.run)  # in a process of several, too
             folder = self.run / ".work" / "tokens"
             tokens = TokenCache(
                 self.clients, self._trl_args, self._policy.tokenizer, folder, loss_on=self.args.loss_on

@@ -15,6 +15,7 @@ from fedllm_data.errors import MetricError
 from fedllm_eval.audit.canaries import Canary, candidate_secrets
 from fedllm_eval.audit.token_logps import continue_greedily
 from fedllm_eval.policy.chat import encode_messages
+from fedllm_eval.policy.rendering import render_text
 from fedllm_eval.scoring.exposure import (
     CHANCE_EXPOSURE_BITS,
     exposure,
@@ -77,9 +78,8 @@ def audit_canaries(
             sequences.append((encoded["input_ids"], encoded["assistant_masks"]))
         with policy.active() as model:
             logp, _ = sequence_logps(model, sequences, batch_size)
-            text = policy.tokenizer.apply_chat_template(
-                [{"role": "user", "content": canary.question}], tokenize=False, add_generation_prompt=True
-            )
+            asked = [{"role": "user", "content": canary.question}]
+            text = render_text(policy.tokenizer, asked, add_generation_prompt=True)
             # A token may span several letters, but no letter several tokens beyond its bytes.
             (continuation,) = continue_greedily(
                 model, policy.tokenizer, [text + canary.prefix], 2 * len(canary.secret.encode()) + 2

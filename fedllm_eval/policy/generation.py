@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedllm_data.errors import ConfigError, MetricError
+from fedllm_eval.policy.rendering import render_ids, render_text
 from fedllm_eval.texts import text_bytes
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ def stop_token_ids(policy: "Policy") -> frozenset[int]:
     # A base model that was trained under another template may still name its old end token.
     marker = "answer"
     turns = [{"role": "user", "content": "question"}, {"role": "assistant", "content": marker}]
-    tail = tokenizer.apply_chat_template(turns, tokenize=False).rpartition(marker)[2].strip()
+    tail = render_text(tokenizer, turns).rpartition(marker)[2].strip()
     stops.update(
         index
         for token, index in zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True)
@@ -272,15 +273,7 @@ def _run_batch(
 
 
 def _prompt_ids(tokenizer: Any, conversation: Conversation) -> list[int]:
-    if tokenizer.chat_template is None:
-        raise ConfigError(
-            f"tokenizer {tokenizer.name_or_path!r} has no chat template; set tokenizer.chat_template or use an "
-            "instruct model"
-        )
-    encoded = tokenizer.apply_chat_template(
-        [dict(message) for message in conversation], tokenize=True, return_dict=True, add_generation_prompt=True
-    )
-    return list(encoded["input_ids"])
+    return render_ids(tokenizer, conversation, add_generation_prompt=True)
 
 
 def _room(

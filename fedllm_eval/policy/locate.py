@@ -41,6 +41,8 @@ class Location:
     base_revision: str | None = None
     beta: float | None = None
     """Beta of DPO or KTO, where the run says so."""
+    template_date: str | None = None
+    """The day that a chat template which writes the date took for today when the run was trained."""
 
 
 def locate(name: str | Path, revision: str | None = None) -> Location:
@@ -114,6 +116,7 @@ def _locate_run(
     client = client if isinstance(client, dict) else {}
     start_adapter = folder / "start_adapter"
     beta = client.get("beta")
+    day = config.get("template_date")
     return Location(
         name=given,
         kind="run",
@@ -125,6 +128,7 @@ def _locate_run(
         base=_base_name(base.get("name"), folder / "config.yaml"),
         base_revision=base.get("revision"),
         beta=float(beta) if config.get("task") in ("dpo", "kto") and isinstance(beta, int | float) else None,
+        template_date=None if day is None else str(day),
     )
 
 

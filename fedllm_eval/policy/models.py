@@ -6,7 +6,8 @@ back in row order as float64 sums over the answer's tokens, and which rows share
 
 Truncation follows TRL's trainers: the first `max_length` tokens stay. A row that keeps no answer token (for a pair:
 whose prompt alone fills `max_length`) is one that TRL would drop from training; here its values are NaN with 0
-tokens. Both cases are counted in what is returned.
+tokens. So are those of a row that the chat template cannot render, which training leaves out too. All cases are
+counted in what is returned.
 """
 
 import inspect
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fedllm_data.errors import ConfigError, MetricError
+from fedllm_data.errors import ChatTemplateError, ConfigError, MetricError
 from fedllm_eval.policy.chat import encode_messages, encode_pair
 from fedllm_eval.policy.policies import Backbone, Policy, load_policy, load_reference
 
@@ -54,6 +55,7 @@ class MessageLosses(NamedTuple):
     """In nats; NaN where no assistant token is left."""
     num_tokens_N: IntArray
     truncated_N: npt.NDArray[np.bool_]
+    unrendered_N: npt.NDArray[np.bool_]
 
 
 class PairLogps(NamedTuple):
@@ -65,6 +67,7 @@ class PairLogps(NamedTuple):
     chosen_tokens_N: IntArray
     rejected_tokens_N: IntArray
     truncated_N: npt.NDArray[np.bool_]
+    unrendered_N: npt.NDArray[np.bool_]
 
 
 def usable_length(model: Any, max_length: int | None = None) -> int:
@@ -110,20 +113,22 @@ def message_losses(
         progress: told after every batch.
 
     Returns:
-        Sums in nats, token counts and which rows were truncated, in row order.
+        Sums in nats, token counts, which rows were truncated and which could not be rendered, in row order.
 
     Raises:
         MetricError: if the model gives values that are not finite.
-        ConfigError: if the chat template does not let the assistant's tokens be found.
+        ConfigError: if the tokenizer has no chat template.
     """
-    sequences, truncated = [], []
+    sequences, truncated, unrendered = [], [], []
     for row in rows:
-        encoded = encode_messages(tokenizer, row["messages"])
+        encoded = _or_nothing(encode_messages, tokenizer, row["messages"])
+        unrendered.append(encoded is None)
+        encoded = encoded or {"input_ids": [], "assistant_masks": []}
         ids, mask = encoded["input_ids"], encoded["assistant_masks"]
         truncated.append(max_length is not None and len(ids) > max_length)
         sequences.append((ids[:max_length], mask[:max_length]))
     logp_N, num_tokens_N = sequence_logps(model, sequences, batch_size, progress)
-    return MessageLosses(-logp_N, num_tokens_N, np.array(truncated, dtype=bool))
+    return MessageLosses(-logp_N, num_tokens_N, np.array(truncated, dtype=bool), np.array(unrendered, dtype=bool))
 
 
 def pair_logps(
@@ -146,15 +151,18 @@ def pair_logps(
         progress: told after every batch.
 
     Returns:
-        Sums in nats, token counts and which pairs were truncated (one answer is enough), in row order.
+        Sums in nats, token counts, which pairs were truncated (one answer is enough) and which could not be rendered,
+        in row order.
 
     Raises:
         MetricError: if the model gives values that are not finite.
     """
     sequences: list[Sequence] = []
-    truncated, dropped = [], []
+    truncated, dropped, unrendered = [], [], []
     for row in rows:
-        encoded = encode_pair(tokenizer, row["prompt"], row["chosen"], row["rejected"])
+        encoded = _or_nothing(encode_pair, tokenizer, row["prompt"], row["chosen"], row["rejected"])
+        unrendered.append(encoded is None)
+        encoded = encoded or {"prompt_ids": [], "chosen_ids": [], "rejected_ids": []}
         prompt_ids = encoded["prompt_ids"]
         lengths = []
         for answer_ids in (encoded["chosen_ids"], encoded["rejected_ids"]):
@@ -168,7 +176,8 @@ def pair_logps(
     dropped_N = np.array(dropped, dtype=bool) | (num_tokens_2N.reshape(-1, 2) == 0).any(axis=1)
     chosen_N, rejected_N = (np.where(dropped_N, np.nan, logp_2N[side::2]) for side in (0, 1))
     chosen_tokens_N, rejected_tokens_N = (np.where(dropped_N, 0, num_tokens_2N[side::2]) for side in (0, 1))
-    return PairLogps(chosen_N, rejected_N, chosen_tokens_N, rejected_tokens_N, np.array(truncated, dtype=bool))
+    facts = (np.array(each, dtype=bool) for each in (truncated, unrendered))
+    return PairLogps(chosen_N, rejected_N, chosen_tokens_N, rejected_tokens_N, *facts)
 
 
 def sequence_logps(
@@ -215,6 +224,14 @@ def sequence_logps(
             "all); its weights or the dtype are broken, check the training run"
         )
     return logp_N, num_tokens_N
+
+
+def _or_nothing(encode: Callable[..., dict[str, list[int]]], *given: Any) -> dict[str, list[int]] | None:
+    """What an encoder makes of a row, None where the chat template cannot render it."""
+    try:
+        return encode(*given)
+    except ChatTemplateError:
+        return None
 
 
 def _batches(lengths: list[int], batch_size: int) -> Iterator[list[int]]:

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from fedllm_eval.policy.adapter_fit import check_leaves_base_alone, check_loaded
 from fedllm_eval.policy.base_identity import BaseIdentity, check_same_base, recorded_base, weights_digest
 from fedllm_eval.policy.causal_base import load_causal_base
 from fedllm_eval.policy.locate import Location, locate
+from fedllm_eval.policy.rendering import fix_date
 from fedllm_eval.texts import text_bytes
 
 __all__ = ["Backbone", "Policy", "load_policy", "load_reference"]
@@ -152,6 +154,8 @@ def load_policy(
     if location.adapter is not None:
         _check_base(location.adapter, base, called=location.name)
     tokenizer = _load_tokenizer(location.adapter, base)
+    if location.template_date is not None:
+        _fix_date(tokenizer, location)
     if share is not None and share.backbone.folder == base.folder.resolve():
         backbone = share.backbone
     else:
@@ -212,13 +216,24 @@ def _load_model(base: Location, device: str | None) -> Any:
 def _load_tokenizer(adapter: Path | None, base: Location) -> Any:
     from transformers import AutoTokenizer
 
-    # A run that set a chat template saves its tokenizer beside the adapter.
+    # A run saves the tokenizer and the chat template it trained with beside its adapter.
     folder = adapter if adapter is not None and (adapter / "tokenizer_config.json").is_file() else base.folder
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{folder} holds no tokenizer that can be loaded: {_one_line(error)}; save the tokenizer beside the model"
+        ) from error
+
+
+def _fix_date(tokenizer: Any, location: Location) -> None:
+    """Let a template that writes the date write the one it was trained with."""
+    try:
+        fix_date(tokenizer, date.fromisoformat(str(location.template_date)))
+    except ValueError as error:
+        raise ConfigError(
+            f"template_date in the config.yaml of {location.name!r} is {location.template_date!r}, which is no day; "
+            "name the one the run began on, such as 2026-01-31"
         ) from error
 
 
@@ -229,7 +244,7 @@ def _base_digest(folder: Path) -> str:
     header and its last bytes: any training moves those.
     """
     digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")]):
         num_bytes = path.stat().st_size
         digest.update(text_bytes(f"{path.name}\0{num_bytes}\n"))
         with path.open("rb") as file:

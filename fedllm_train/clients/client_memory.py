@@ -3,13 +3,17 @@
 A file is named after the round that wrote it, `client_memory/<hash of the id>/round-000007.safetensors`, and a visit
 in round t reads the newest one from before round t. So a run killed in the middle of a round, after some of its
 clients wrote theirs, reads what it read the first time (design rule 6). Files that no kept checkpoint can need are
-removed.
+removed. A file ends in its own digest (`run_files/sealed.py`): what was remembered cannot be made again, so a run
+does not go on with a client's memory that was damaged.
 """
 
 from hashlib import sha256
 from pathlib import Path
 
-from fedllm_train.adapters.arithmetic import Parts, load_parts, save_parts
+from fedllm_data.errors import ResumeError
+from fedllm_train.adapters.arithmetic import Parts
+from fedllm_train.messages import codec
+from fedllm_train.run_files.sealed import read_sealed, write_sealed
 
 __all__ = ["ClientMemory", "client_folder_name"]
 
@@ -31,15 +35,28 @@ class ClientMemory:
         self._folder = folder
 
     def load(self, client_id: str, before_round: int) -> Parts:
-        """Return what the client kept last before a round; empty if nothing."""
+        """Return what the client kept last before a round; empty if nothing.
+
+        Raises:
+            ResumeError: if the file was damaged.
+        """
         earlier = [path for path in self._files(client_id) if _round_of(path) < before_round]
-        return load_parts(earlier[-1]) if earlier else {}
+        if not earlier:
+            return {}
+        content = read_sealed(earlier[-1])
+        if content is None:
+            raise ResumeError(
+                f"{earlier[-1]}, what client {client_id!r} remembers, was damaged on disk and cannot be made again; "
+                "remove the checkpoints after an earlier round to go on from there (keep_every keeps some), or start "
+                "afresh in another output_dir"
+            )
+        return codec.decode(content)
 
     def save(self, client_id: str, round_index: int, parts: Parts) -> None:
         """Keep something from a round on."""
         folder = self._folder / client_folder_name(client_id)
         folder.mkdir(parents=True, exist_ok=True)
-        save_parts(parts, folder / f"round-{round_index:06d}.safetensors")
+        write_sealed(folder / f"round-{round_index:06d}.safetensors", codec.encode(parts))
 
     def forget(self, client_id: str, round_index: int) -> None:
         """Remove what the client kept in a round whose update was refused: it goes on from what it had before."""

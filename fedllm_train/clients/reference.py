@@ -9,7 +9,6 @@ without the cache up to the rounding of differently padded batches. Which losses
 `ld_alpha` weighed by that pair's own lengths), and KTO's without mismatched completions.
 """
 
-import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from hashlib import sha256
@@ -21,6 +20,8 @@ import torch
 from datasets import Dataset, concatenate_datasets
 from torch.utils.data import DataLoader
 from trl import DPOTrainer, KTOTrainer
+
+from fedllm_train.run_files.sealed import is_whole, seal
 
 __all__ = ["ReferenceCache"]
 
@@ -44,6 +45,7 @@ class ReferenceCache:
         self._trainer = trainer
         self._folder = folder
         self._starting_policy = starting_policy
+        self._whole: set[str] = set()
         self._columns: tuple[str, ...] = ("ref_chosen_logps", "ref_rejected_logps")
         if isinstance(trainer, KTOTrainer):
             self._columns = ("ref_logps",)
@@ -51,20 +53,23 @@ class ReferenceCache:
         trainer.precompute_ref_logps = True
 
     def add_to(self, client_id: str, rows: Dataset) -> Dataset:
-        """Return the rows with the columns added, computing them at the first call for a client."""
+        """Return the rows with the columns added, computing them at the first call for a client, or if damaged."""
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"{sha256(client_id.encode()).hexdigest()[:32]}.reference.arrow"
-        if not path.exists():
+        if client_id not in self._whole and not is_whole(path):
             self._write(rows, path)
+        self._whole.add(client_id)
         return concatenate_datasets([rows, Dataset.from_file(str(path))], axis=1)
 
     def _write(self, rows: Dataset, path: Path) -> None:
         made = zip(self._columns, self._compute(rows), strict=True)
         table = pa.table({name: pa.array(values) for name, values in made})
-        temporary = path.with_suffix(f".{os.getpid()}.partial")  # several processes may visit the same client
-        with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_stream(file, table.schema) as out:
-            out.write_table(table)
-        temporary.replace(path)
+
+        def fill(temporary: Path) -> None:
+            with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_stream(file, table.schema) as out:
+                out.write_table(table)
+
+        seal(path, fill)
 
     def _compute(self, rows: Dataset) -> tuple[Any, ...]:
         trainer = self._trainer

@@ -91,7 +91,8 @@ class ResidentTrainer:
         example = tokens.example()
         if not example.num_rows:
             raise ConfigError(
-                f"no client has a row with a trained token within max_length={args.max_length}; raise max_length"
+                f"no client has a row that the chat template renders with a trained token within max_length="
+                f"{args.max_length}; raise max_length, or give another template by chat_template_path"
             )
         kept = reference_folder is not None and keeps_reference(args)
         self._trainer = build_trainer(model, tokenizer, args, example, keeps_reference=kept)
@@ -130,10 +131,7 @@ class ResidentTrainer:
         """Follow the client rule for one client, from what it was sent."""
         tokens = self._tokens[task.client_id]
         if not tokens.num_rows:
-            return LeftOut(
-                client_id=task.client_id,
-                reason=f"none of its {tokens.num_dropped_rows} rows holds a trained token within max_length",
-            )
+            return LeftOut(client_id=task.client_id, reason=tokens.why_empty())
         started = time.perf_counter()
         rows = tokens.rows if self._reference is None else self._reference.add_to(task.client_id, tokens.rows)
         num_steps = self._work.num_steps(tokens.rows.num_rows)
@@ -168,6 +166,7 @@ class ResidentTrainer:
             message=message,
             num_rows=tokens.num_rows,
             num_dropped_rows=tokens.num_dropped_rows,
+            num_unrendered_rows=tokens.num_unrendered_rows,
             num_steps=fits.total_steps,
             metrics=fits.metrics,
             seconds=time.perf_counter() - started,

@@ -15,6 +15,7 @@ from peft import PeftModel
 from fedllm_data.errors import ConfigError
 from fedllm_train.clients.objectives import ClientArgs, objective_of
 from fedllm_train.clients.sft_kernel import plain_loss
+from fedllm_train.models.tokenizer import with_settled_tokenizer
 
 __all__ = ["build_trainer"]
 
@@ -24,7 +25,7 @@ def build_trainer(model: Any, tokenizer: Any, args: ClientArgs, example: Any, *,
 
     Args:
         model: with the adapter "default", or a model all of whose weights are trained.
-        tokenizer: the model's tokenizer.
+        tokenizer: the model's, from `models/tokenizer.py`.
         args: settings from `clients/resident_args.py`.
         example: encoded rows of some client, from which TRL learns what rows look like.
         keeps_reference: whether `clients/reference.py` brings the reference's log-probabilities.
@@ -33,6 +34,7 @@ def build_trainer(model: Any, tokenizer: Any, args: ClientArgs, example: Any, *,
         ConfigError: if TRL refuses the settings.
     """
     objective = objective_of(args)
+    args = with_settled_tokenizer(args, tokenizer)
     given: dict[str, Any] = {}
     if args.model_init_kwargs is not None:
         args = copy(args)

@@ -41,6 +41,8 @@ class ClientUpdate:
     metrics: dict[str, float]
     """Means over the local steps, under TRL's names (`train_loss`, `rewards/accuracies`, ...)."""
     seconds: float
+    num_unrendered_rows: int = 0
+    """Rows that the chat template cannot render; they are in nobody's loss either."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -25,6 +25,9 @@ from fedllm_train.seeds import stream_seed
 
 __all__ = ["StartingPolicy", "load_starting_policy"]
 
+_WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.py")
+"""What of a model's folder decides what it computes, beside config.json."""
+
 
 @dataclass(frozen=True)
 class StartingPolicy:
@@ -183,27 +186,25 @@ def _load_base(
 
 def _load_tokenizer(name: str, revision: str | None, trust_remote_code: bool) -> Any:
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+        return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"the tokenizer of model {name!r} cannot be loaded ({_first_line(error)}); save one beside the model "
             "with tokenizer.save_pretrained"
         ) from error
-    if tokenizer.chat_template is None:
-        raise ConfigError(
-            f"the tokenizer of model {name!r} has no chat template; use an instruct model, or set "
-            "tokenizer.chat_template and save it beside the model"
-        )
-    return tokenizer
 
 
 def _folder_digest(name: str | None) -> str | None:
-    """Digest of a local model's weights, so that a run does not resume on another model of the same name."""
+    """Digest of a local model's weights and code, so that a run does not resume on another model of the same name.
+
+    Its tokenizer has a digest of its own (`models/tokenizer.py`).
+    """
     if name is None or not Path(name).is_dir():
         return None
     folder = Path(name)
     digest = sha256()
-    for path in sorted([*folder.glob("*.safetensors"), folder / "config.json"]):
+    weights = [path for kind in _WEIGHTS for path in folder.glob(kind)]
+    for path in sorted([*weights, folder / "config.json"]):
         with path.open("rb") as file:
             while block := file.read(1 << 24):
                 digest.update(block)

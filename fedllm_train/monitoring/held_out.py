@@ -16,19 +16,21 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.clients import ClientDataset, load_clients
-from fedllm_data.errors import ConfigError, MetricError
+from fedllm_data.errors import ConfigError, MetricError, ResumeError
 from fedllm_eval.per_client import evaluate_policy
 from fedllm_eval.policy.models import usable_length
 from fedllm_eval.results import without_nan
 from fedllm_eval.scores import SCORES
-from fedllm_train.adapters.arithmetic import LiveAdapter, Parts, load_parts, save_parts
+from fedllm_train.adapters.arithmetic import LiveAdapter, Parts
 from fedllm_train.adapters.base_shift import PART, shifted
 from fedllm_train.clients.objectives import ClientArgs
 from fedllm_train.config import FederatedConfig
+from fedllm_train.messages import codec
 from fedllm_train.models.policy import StartingPolicy
 from fedllm_train.run_files.checkpoint import RunState
 from fedllm_train.run_files.earlier import warn_of_shared
 from fedllm_train.run_files.files import write_folder
+from fedllm_train.run_files.sealed import read_sealed, write_sealed
 from fedllm_train.strategy import Traits
 
 __all__ = ["HeldOut", "after_score", "forget_best", "held_out_clients", "load_best", "should_stop"]
@@ -87,7 +89,7 @@ class HeldOut:
         if monitor["best_round"] == record["round_index"]:
             # Before the checkpoint: a run killed in between makes this round again, and these files with it.
             (self._run / _BEST).parent.mkdir(exist_ok=True)
-            save_parts(state.server, self._run / _BEST)
+            write_sealed(self._run / _BEST, codec.encode(state.server))
             write_folder(self._run / "best", partial(self._save, state.server))
         seen = {"eval": scores, "eval_score": self._score, "eval_seconds": seconds, "monitor": monitor}
         return replace(state, monitor=monitor), record | seen
@@ -218,10 +220,16 @@ def load_best(run: Path) -> Parts:
 
     Raises:
         ConfigError: if no round had a score.
+        ResumeError: if the file was damaged.
     """
     if not (run / _BEST).exists():
         raise ConfigError(f"load_best is on, but no adapter of {run} could be scored; resume without it")
-    return load_parts(run / _BEST)
+    content = read_sealed(run / _BEST)
+    if content is None:
+        raise ResumeError(
+            f"{run / _BEST}, the state of the best round, was damaged on disk; start afresh in another output_dir"
+        )
+    return codec.decode(content)
 
 
 def forget_best(run: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.clients import load_clients
+from fedllm_eval.policy.rendering import render_ids
 
 __all__ = ["choose_rows", "generate_answers", "held_out_answers"]
 
@@ -94,14 +95,7 @@ def generate_answers(policy: Any, prompts: list[list[dict[str, str]]]) -> list[s
     if not prompts:
         return []
     tokenizer = policy.tokenizer
-    ids = [
-        list(
-            tokenizer.apply_chat_template(prompt, tokenize=True, return_dict=True, add_generation_prompt=True)[
-                "input_ids"
-            ]
-        )
-        for prompt in prompts
-    ]
+    ids = [render_ids(tokenizer, prompt, add_generation_prompt=True) for prompt in prompts]
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     length = max(map(len, ids))
     # Padding stands on the left: generation goes on from the last position.

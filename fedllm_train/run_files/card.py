@@ -130,6 +130,7 @@ def _course(config: dict[str, Any], rounds: list[dict[str, Any]]) -> dict[str, A
         "rounds_done": len(rounds),
         "clients_seen": len({visit["client_id"] for visit in visits}),
         "num_visits": len(visits),
+        "unrendered_rows": sum({v["client_id"]: v.get("num_unrendered_rows", 0) for v in visits}.values()),
         "left_out": sum(len(record.get("left_out", [])) for record in rounds),
         "rounds_without_step": sum(not record.get("server_step", True) for record in rounds),
         "ledger": rounds[-1].get("ledger"),

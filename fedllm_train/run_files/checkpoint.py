@@ -1,27 +1,33 @@
 """What a run must remember to go on after being killed at any moment, and how it is written.
 
 A checkpoint is a folder `checkpoints/round-000007/` with `adapter.safetensors` (the global adapter after that round),
-`server.safetensors` (what else the server remembers, if anything) and `state.json` (the ledger and the round's
-record). What clients remember lies beside (`clients/client_memory.py`). It is written beside its place and renamed, so
+`server.safetensors` (what else the server remembers, if anything), `state.json` (the ledger and the round's record)
+and `sha256.json` (the digests of the others: a checkpoint that does not fit them is passed over for the one before).
+What clients remember lies beside (`clients/client_memory.py`). It is written beside its place and renamed, so
 it is there whole or not at all; `rounds.jsonl` is appended after it and mended from it on resume.
 """
 
 import json
+import logging
 import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
 from fedllm_data.errors import ResumeError
-from fedllm_eval.texts import json_lines, json_text
+from fedllm_eval.texts import json_text
 from fedllm_train.adapters.arithmetic import Adapter, Parts, load_adapter, load_parts, save_adapter, save_parts
 from fedllm_train.messages.ledger import Ledger
 from fedllm_train.run_files.files import write_bytes, write_folder, write_json
 
 __all__ = ["RunState", "append_record", "kept_rounds", "load_latest", "mend_records", "save_checkpoint"]
 
+logger = logging.getLogger(__name__)
+
+_DIGESTS = "sha256.json"
 _NAME = re.compile(r"round-(\d{6})")
 
 
@@ -58,6 +64,7 @@ def save_checkpoint(
             "record": dict(record),
         }
         write_json(folder / "state.json", content)
+        write_json(folder / _DIGESTS, _digests(folder))
 
     write_folder(run / "checkpoints" / f"round-{state.next_round - 1:06d}", fill)
     for old in _checkpoints(run)[:-keep]:
@@ -66,20 +73,34 @@ def save_checkpoint(
 
 
 def load_latest(run: Path) -> tuple[RunState, dict[str, Any]] | None:
-    """Return the newest state and its round's record, or None where there is no checkpoint.
+    """Return the newest state that is whole and its round's record, or None where there is no checkpoint.
 
     Raises:
-        ResumeError: if the checkpoint cannot be read.
+        ResumeError: if there are checkpoints and none can be used.
     """
-    folders = _checkpoints(run)
-    if not folders:
-        return None
-    newest = folders[-1]
+    folders = _checkpoints(run)[::-1]
+    problems = []
+    for folder in folders:
+        problem = _damage(folder)
+        if problem is None:
+            if problems:
+                logger.warning("%s; going on from the older checkpoint %s", "; ".join(problems), folder)
+            return _load(folder)
+        problems.append(f"checkpoint {folder} was damaged on disk ({problem})")
+    if problems:
+        raise ResumeError(
+            f"{problems[0]}, and no older one can be used; start afresh in another output_dir, or remove "
+            f"{run / 'checkpoints'} to begin this run again"
+        )
+    return None
+
+
+def _load(folder: Path) -> tuple[RunState, dict[str, Any]]:
     try:
-        content = json.loads((newest / "state.json").read_text())
-        server = {"adapter": load_adapter(newest / "adapter.safetensors")}
-        if (newest / "server.safetensors").exists():
-            server |= load_parts(newest / "server.safetensors")
+        content = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        server = {"adapter": load_adapter(folder / "adapter.safetensors")}
+        if (folder / "server.safetensors").exists():
+            server |= load_parts(folder / "server.safetensors")
         state = RunState(
             next_round=content["next_round"],
             server=server,
@@ -89,8 +110,31 @@ def load_latest(run: Path) -> tuple[RunState, dict[str, Any]] | None:
         return state, content["record"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ResumeError(
-            f"checkpoint {newest} cannot be read ({error}); delete that folder to resume from the one before"
+            f"checkpoint {folder} is whole, but this version cannot read it ({error}); resume with the version that "
+            "wrote it"
         ) from error
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.iterdir() if path.name != _DIGESTS)
+    digests = {}
+    for path in files:
+        with path.open("rb") as file:
+            digests[path.name] = file_digest(file, "sha256").hexdigest()
+    return digests
+
+
+def _damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint's files; None if they are those that were written."""
+    try:
+        written = json.loads((folder / _DIGESTS).read_bytes())
+    except (OSError, ValueError):
+        return f"{_DIGESTS} cannot be read"
+    found = _digests(folder)
+    if not isinstance(written, dict) or written.keys() != found.keys():
+        return f"it does not hold the files that {_DIGESTS} lists"
+    changed = [name for name in sorted(found) if written[name] != found[name]]
+    return f"{', '.join(changed)} changed" if changed else None
 
 
 def kept_rounds(run: Path) -> list[int]:
@@ -107,17 +151,19 @@ def append_record(run: Path, record: Mapping[str, Any]) -> None:
 def mend_records(run: Path, record: Mapping[str, Any]) -> None:
     """Make `rounds.jsonl` end with the record of the newest checkpoint: drop what came after or was cut short."""
     path = run / "rounds.jsonl"
-    lines = json_lines(path.read_text(encoding="utf-8")) if path.exists() else []
-    kept = []
-    for line in lines:
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    kept, lost = [], []
+    for number, line in enumerate(lines, start=1):
         try:
-            earlier = json.loads(line)
-        except ValueError:  # the line that was being written when the process died
-            continue
-        if earlier["round_index"] < record["round_index"]:
-            kept.append(line)
-    kept.append(json_text(record))
-    write_bytes(path, ("\n".join(kept) + "\n").encode())
+            if json.loads(line)["round_index"] < record["round_index"]:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):
+            lost.append(number)
+    # The last lines are cut short where the process died while it wrote; what was there is written again.
+    if odd := [number for number in lost if number <= len(kept)]:
+        logger.warning("%s: line %d was damaged on disk and is lost; no adapter depends on it", path, odd[0])
+    kept.append(json_text(record).encode())
+    write_bytes(path, b"\n".join(kept) + b"\n")
 
 
 def _checkpoints(run: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """What was learned, on disk: the run's adapter, the best one, those of single clients, as PEFT writes them.
 
-Where all weights are trained, whole models take their place, as transformers writes them, each with its tokenizer.
+Where all weights are trained, whole models take their place, as transformers writes them. Beside what the run learned
+stands the tokenizer with the chat template it was trained with.
 """
 
 import shutil
@@ -51,14 +52,14 @@ def copy_finished(made: Path, folder: Path, tokenizer: Any) -> Path:
 
 
 def save_held_folder(model: Model, folder: Path, tokenizer: Any = None) -> None:
-    """Write the adapter that a model holds, or the model itself with its tokenizer if it has no adapter."""
-    if not isinstance(model, PeftModel):
+    """Write the adapter that a model holds, or the model itself if it has no adapter, with a tokenizer if given."""
+    if isinstance(model, PeftModel):
+        model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
+        (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty card; the run folder has its own
+    else:
         model.save_pretrained(folder)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(folder)
-        return
-    model.save_pretrained(folder, selected_adapters=["default"], save_embedding_layers=False)
-    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty card; the run folder has its own
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
 
 
 def save_server_folder(model: Model, server: Parts, folder: Path, *, shifts_base: bool, tokenizer: Any = None) -> None:
@@ -69,17 +70,22 @@ def save_server_folder(model: Model, server: Parts, folder: Path, *, shifts_base
         server: the server's state.
         folder: an empty folder.
         shifts_base: whether the method may have added something to the base weights, which the folder then holds too.
-        tokenizer: saved with a whole model.
+        tokenizer: what the run was trained with, saved beside.
     """
     LiveAdapter(model).load(server["adapter"])
     if shifts_base:
         save_finished_adapter(model, server, folder)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(folder)
     else:
         save_held_folder(model, folder, tokenizer)
 
 
 def save_client_folder(model: Model, adapter: Adapter, folder: Path, tokenizer: Any = None) -> None:
-    """Write a client's own adapter, whose rank may be higher than the model's."""
+    """Write a client's own adapter, whose rank may be higher than the model's.
+
+    A tokenizer goes with a whole model alone: adapters of clients are many, and the run's own adapter has it.
+    """
     live = LiveAdapter(model)
     if any(adapter[name].shape != parameter.shape for name, parameter in live.parameters.items()):
         save_finished_adapter(model, {"adapter": adapter}, folder)

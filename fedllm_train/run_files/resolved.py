@@ -11,6 +11,7 @@ from fedllm_train.adapters.arithmetic import Adapter, adapter_sha256
 from fedllm_train.clients.objectives import ClientArgs, objective_of
 from fedllm_train.config import FederatedConfig
 from fedllm_train.models.policy import StartingPolicy
+from fedllm_train.models.tokenizer import tokenizer_record
 from fedllm_train.run_files.run_folder import package_versions
 
 __all__ = ["resolved_settings"]
@@ -50,6 +51,7 @@ def resolved_settings(
     return {
         "task": objective_of(args).name,
         "model": {"name": policy.base_name, "revision": policy.base_revision, "weights": policy.base_weights},
+        "tokenizer": tokenizer_record(policy.tokenizer),
         "start_adapter": None if policy.is_base else adapter_sha256(start_adapter),
         "data": {
             "name": clients.name,

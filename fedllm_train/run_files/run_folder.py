@@ -4,12 +4,14 @@ config.yaml      resolved settings, package versions, revisions of data and base
 rounds.jsonl     one line a round
 checkpoints/     the newest rounds' states, and those of every `keep_every` rounds
 best/            with `eval_every`: the adapter that scored best, as PEFT writes it
-adapter/         the finished adapter, as PEFT writes it
+adapter/         the finished adapter, as PEFT writes it, and the tokenizer and chat template it was trained with
 model/           in its place, with full fine-tuning: the finished model and its tokenizer
 personal/        of methods that personalise: the clients' own adapters, and clients.json, which says whose is which
 start_adapter/   the adapter the run started from, if any: with the base, DPO's reference
 README.md        model card
 privacy_secret   with differential privacy: what noise and cohorts are drawn from; never published
+unrendered_rows.json  rows that the chat template cannot render, by client and reason, if there are any
+.lock            held by the process that trains in the folder
 .work/           token ids and updates in transit while the run is on; removed when it is done
 """
 
@@ -23,8 +25,9 @@ import yaml
 
 from fedllm_data.errors import ConfigError, ResumeError
 from fedllm_train.run_files.files import write_bytes
+from fedllm_train.run_files.run_lock import LOCK_FILE
 
-__all__ = ["PACKAGES", "open_run_folder", "package_versions", "read_config"]
+__all__ = ["PACKAGES", "check_run_folder", "open_run_folder", "package_versions", "read_config"]
 
 PACKAGES = ("fedllm-commons", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy")
 
@@ -41,10 +44,12 @@ def read_config(run: Path) -> dict[str, Any]:
         ConfigError: if the folder is not a run folder.
     """
     try:
-        content = yaml.safe_load((run / "config.yaml").read_text())
-    except (OSError, yaml.YAMLError) as error:
+        content = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{run} holds no readable config.yaml, so it is not a run folder; name one") from error
-    return dict(content)
+    if not isinstance(content, dict):
+        raise ConfigError(f"{run / 'config.yaml'} holds no settings, so this is not a run folder; name one")
+    return content
 
 
 def open_run_folder(run: Path, config: dict[str, Any], *, resume: bool) -> None:
@@ -60,18 +65,26 @@ def open_run_folder(run: Path, config: dict[str, Any], *, resume: bool) -> None:
         ResumeError: if the run in the folder was begun with other settings.
     """
     config = json.loads(json.dumps(config))
+    check_run_folder(run, resume=resume)
     if (run / "config.yaml").exists():
-        if not resume:
-            raise ConfigError(f"{run} already holds a run; resume it, or choose another output_dir")
         _check_same(read_config(run), config, run)
         return
-    if run.exists() and (not run.is_dir() or any(path.name != ".work" for path in run.iterdir())):
-        raise ConfigError(f"{run} exists and is not a run folder; choose another output_dir")
     shutil.rmtree(run / ".work", ignore_errors=True)
     run.mkdir(parents=True, exist_ok=True)
     write_bytes(run / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
 
 
+def check_run_folder(run: Path, *, resume: bool) -> None:
+    """Refuse a folder in which a run may not begin, before anything is written into it; as `open_run_folder` does."""
+    if (run / "config.yaml").exists():
+        if not resume:
+            raise ConfigError(f"{run} already holds a run; resume it, or choose another output_dir")
+    elif run.exists() and (not run.is_dir() or any(path.name not in _NO_RUN for path in run.iterdir())):
+        raise ConfigError(f"{run} exists and is not a run folder; choose another output_dir")
+
+
+_NO_RUN = (".work", LOCK_FILE)
+"""What a run leaves that ended before it began."""
 _MAY_DIFFER = {
     ("federated", name)
     for name in ("num_processes", "report_to", "keep_checkpoints", "keep_every", "personal_clients")
@@ -79,6 +92,7 @@ _MAY_DIFFER = {
 """Settings that change no adapter, at most for whom one is written."""
 _MAY_DIFFER |= {("data", "client_ids"), ("earlier", "data"), ("earlier", "is_complete")}
 """What is said of data whose content other settings settle; runs of older versions do not say it."""
+_MAY_DIFFER.add(("template_date", ""))  # a resumed run keeps the day it began on
 
 
 def _check_same(before: dict[str, Any], now: dict[str, Any], run: Path) -> None:

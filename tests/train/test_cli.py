@@ -130,3 +130,12 @@ def test_a_run_that_only_clips_ends_by_saying_that_there_is_no_epsilon(folders, 
     assert (
         capsys.readouterr().out.splitlines()[-1].endswith("no epsilon: updates were clipped, and no noise was added")
     )
+
+
+def test_where_the_template_renders_no_row_there_is_one_line_and_exit_code_2(folders, capsys):
+    (folders / "broken.jinja").write_text("{% for m in messages %}{{ m['content'] }")
+    assert main(sft(folders, "--chat_template_path", str(folders / "broken.jinja"))) == 2
+    (line,) = [each for each in capsys.readouterr().err.splitlines() if "error:" in each]
+    assert line.startswith("fedllm-train: error: the chat template renders none of the 30 rows")
+    assert "chat_template_path" in line
+    assert not (folders / "run").exists()

@@ -31,13 +31,15 @@ def test_marked_and_unmarked_templates_agree(kit):
     assert plain == marked
 
 
-def test_a_template_that_rewrites_earlier_turns_is_refused(kit):
+def test_a_template_that_marks_the_last_turn_trains_on_the_answer_alone(kit):
     rewriting = (
         "{% for m in messages %}{% if loop.last %}LAST {% endif %}{{ m['content'] }}<|end|>{% endfor %}"
         "{% if add_generation_prompt %}>{% endif %}"
     )
-    with pytest.raises(ConfigError, match="not a prefix"):
-        encode_messages(kit.make_tokenizer(rewriting), [kit.user("a"), kit.assistant("b")])
+    tokenizer = kit.make_tokenizer(rewriting)
+    encoded = encode_messages(tokenizer, [kit.user("a"), kit.assistant("b")])
+    assert tokenizer.decode(encoded["input_ids"]) == "a<|end|>LAST b<|end|>"
+    assert trained_text(tokenizer, encoded) == "b<|end|>"
 
 
 def test_a_tokenizer_without_chat_template_is_refused(kit):
