@@ -76,10 +76,10 @@ class Overlap:
                 "which was trained on: they are not new to what is scored"
             )
         if self.ids_differ is not None:
-            may = "clients who count as unseen may have been trained on" if split == _NEW_CLIENTS else "nobody matches"
+            may = "clients who count as unseen may have been trained on, and " if split == _NEW_CLIENTS else ""
             told.append(
                 f"its clients cannot be matched with those in {where}, which was trained on, since {self.ids_differ}: "
-                f"{may}, and personal adapters are found for nobody"
+                f"{may}personal adapters are found for nobody"
             )
         return told
 
