@@ -6,8 +6,8 @@ tokenizer.json  tokenizer_config.json  chat_template.jinja
 A run with full fine-tuning has its model at the root instead, as transformers' users expect. Nobody is named unasked:
 clients have running numbers in rounds.jsonl (`privacy/pseudonyms.py`), of the scores go those without a line per
 client, and places on this machine are named by their last part. A run with differential privacy is published as far
-as its guarantee goes (`privacy/covered.py`): releases.jsonl in the place of rounds.jsonl, config.yaml without the seed,
-no scores unless asked for, and a card made from that alone; the secret that its noise was drawn from
+as its guarantee goes (`privacy/covered.py`): releases.jsonl in the place of rounds.jsonl, config.yaml without the
+seed, no scores unless asked for, and a card made from that alone; the secret that its noise was drawn from
 (`privacy/secret.py`) is in no list of what is pushed. A run on a local dataset becomes a private repo unless it is to
 be public.
 """
