@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedllm_eval.texts import json_lines, json_text
 from fedllm_train.adapters.arithmetic import Adapter, adapter_sha256
 from fedllm_train.config import FederatedConfig
 from fedllm_train.engines.engine import ClientTask, ClientUpdate
@@ -26,7 +27,7 @@ from fedllm_train.run_files.checkpoint import RunState
 from fedllm_train.run_files.files import write_bytes, write_folder, write_json
 from fedllm_train.seeds import stream_rng, stream_seed
 
-__all__ = ["make_personal_adapters"]
+__all__ = ["made_before", "make_personal_adapters", "visited_clients"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def make_personal_adapters(plan: RunPlan, state: RunState, save: Callable[[Adapt
     folder, num_rounds = plan.run / "personal", plan.config.num_rounds
     folder.mkdir(exist_ok=True)
     asked = _asked_for(plan.config, plan.client_ids, plan.run)
-    made = _made_before(folder)
+    made = made_before(folder)
     entries = {client_id: made[client_id] for client_id in asked if client_id in made}
     missing = [client_id for client_id in asked if client_id not in made]
     broadcast = Broadcast(plan.strategy, state.server, num_rounds)
@@ -94,7 +95,7 @@ def _asked_for(config: FederatedConfig, client_ids: Sequence[str], run: Path) ->
     """The clients whose adapters are made, in the order in which they are registered."""
     if config.personal_clients == "all":
         return list(client_ids)
-    visited = _visited(run / "rounds.jsonl")
+    visited = visited_clients(run / "rounds.jsonl")
     chosen = [client_id for client_id in client_ids if client_id in visited]
     if config.personal_clients == "visited" or (number := int(config.personal_clients)) >= len(chosen):
         return chosen
@@ -102,31 +103,40 @@ def _asked_for(config: FederatedConfig, client_ids: Sequence[str], run: Path) ->
     return [chosen[position] for position in sorted(rng.choice(len(chosen), size=number, replace=False))]
 
 
-def _visited(path: Path) -> set[str]:
-    """Who was asked in some round, whatever came of it."""
-    with path.open(encoding="utf-8") as lines:
-        return {
-            each["client_id"]
-            for line in lines
-            for record in [json.loads(line)]
-            for each in (*record["clients"], *record["left_out"])
-        }
+def visited_clients(rounds: Path) -> set[str]:
+    """Return who was asked in some round, whatever came of it.
+
+    Args:
+        rounds: `rounds.jsonl`; a damaged line names nobody.
+    """
+    return {
+        each["client_id"]
+        for record in _whole_lines(rounds)
+        for each in (*record.get("clients", ()), *record.get("left_out", ()))
+    }
 
 
-def _made_before(folder: Path) -> dict[str, Any]:
-    """What was made before the run was stopped, by client; neither a line cut short counts nor a folder gone."""
+def made_before(folder: Path) -> dict[str, Any]:
+    """Return what was made before the run was stopped, by client; no line cut short counts, and no folder gone."""
     made: dict[str, Any] = {}
     path = folder / _MADE
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if "folder" in entry and not (folder / entry["folder"]).is_dir():
+    for entry in _whole_lines(path) if path.is_file() else ():
+        if "client_id" not in entry or ("folder" in entry and not (folder / entry["folder"]).is_dir()):
             continue
         made[entry.pop("client_id")] = entry
     return made
 
 
+def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a file of JSON lines; a line that was cut short or damaged holds none."""
+    for line in json_lines(path.read_bytes().decode("utf-8", "replace")):
+        try:
+            content = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(content, dict):
+            yield content
+
+
 def _line(client_id: str, entry: dict[str, Any]) -> str:
-    return json.dumps({"client_id": client_id, **entry}, ensure_ascii=False) + "\n"
+    return json_text({"client_id": client_id, **entry}) + "\n"

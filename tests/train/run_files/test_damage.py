@@ -259,3 +259,24 @@ def test_a_checkpoint_that_is_whole_and_cannot_be_read_is_another_versions(tmp_p
     (newest / "sha256.json").write_text(json.dumps(digests))
     with pytest.raises(ResumeError, match="round-000001 is whole, but this version cannot read it"):
         load_latest(tmp_path)
+
+
+def test_odd_lines_of_what_was_made_are_passed_over(tmp_path):
+    """Ids may hold what other programs take for the end of a line; a line that was damaged holds nothing."""
+    from fedllm_train.run_files.personal import made_before, visited_clients
+
+    (tmp_path / "a").mkdir()
+    odd = "ann\u2028\x85bob"
+    lines = [
+        {"client_id": odd, "folder": "a"},
+        {"client_id": "cyd", "folder": "gone"},
+        {"client_id": "dan", "left_out": "x"},
+    ]
+    text = "\n".join(
+        [*(json.dumps(line, ensure_ascii=False) for line in lines), '{"client_id": "eve", "fol', "[1]", "{}"]
+    )
+    (tmp_path / "made.jsonl").write_text(text)
+    assert made_before(tmp_path) == {odd: {"folder": "a"}, "dan": {"left_out": "x"}}
+    record = {"round_index": 0, "clients": [{"client_id": odd}], "left_out": [{"client_id": "cyd"}]}
+    (tmp_path / "rounds.jsonl").write_bytes(json.dumps(record, ensure_ascii=False).encode() + b"\n\xff{broken\n")
+    assert visited_clients(tmp_path / "rounds.jsonl") == {odd, "cyd"}
