@@ -6,17 +6,14 @@ The flags are in `arguments.py`; here is what each subcommand does and prints.
 import argparse
 import json
 import re
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedllm_data.arguments import filters_of, make_parser, pairs_of
 from fedllm_data.errors import ConfigError
-from fedllm_data.terminal import run_command
+from fedllm_data.terminal import row_progress, run_command
 
 if TYPE_CHECKING:
     from fedllm_data.build import BuildResult
@@ -68,7 +65,7 @@ def _build(arguments: argparse.Namespace) -> None:
             if not re.fullmatch(r"[\w][\w.-]*/[\w][\w.-]*", arguments.source) or "hub_id" not in source.options:
                 raise ConfigError(f"--source {arguments.source} does not exist; check the path, or give org/name")
             options["hub_id"], path = arguments.source, None
-    with _progress() as progress:
+    with row_progress() as progress:
         result = build(
             source,
             arguments.out,
@@ -95,7 +92,7 @@ def _import(arguments: argparse.Namespace) -> None:
 
     columns = pairs_of([pair for text in arguments.columns for pair in text.split(",")], "--columns")
     roles = pairs_of([pair for text in arguments.roles for pair in text.split(",")], "--roles")
-    with _progress() as progress:
+    with row_progress() as progress:
         result = import_files(
             arguments.files,
             arguments.out,
@@ -135,7 +132,7 @@ def _partition(arguments: argparse.Namespace) -> None:
         skew=arguments.skew,
         num_clusters=arguments.num_clusters,
     )
-    with _progress() as progress:
+    with row_progress() as progress:
         result = partition(
             arguments.folder,
             arguments.out,
@@ -247,7 +244,7 @@ def _profile(arguments: argparse.Namespace) -> None:
     from fedllm_data.codebook import read_codebook
     from fedllm_data.profile_files import profile_clients
 
-    with _progress() as progress:
+    with row_progress() as progress:
         written = profile_clients(
             arguments.repo,
             arguments.out,
@@ -286,7 +283,7 @@ def _report(arguments: argparse.Namespace) -> None:
     name = json.loads(facts.read_text(encoding="utf-8")).get("name") if is_own and facts.is_file() else None
     if name is not None and arguments.split is not None:
         raise ConfigError(f"{arguments.repo} holds the report of all its splits; give --out another folder")
-    with _progress() as progress:
+    with row_progress() as progress:
         report = write_report(
             arguments.repo,
             arguments.out,
@@ -366,29 +363,6 @@ def _source(name: str) -> "Source":
 
 def _counted(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int], None]]:
-    """A line that counts on a terminal; otherwise, once the work has taken two seconds, a line every two seconds."""
-    if sys.stderr.isatty():
-        from rich.console import Console
-        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-        columns: tuple[Any, ...] = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-            task = bar.add_task("starting", total=None)
-            yield lambda step, count: bar.update(task, description=f"{step}: {count:,} rows")
-        return
-    start = time.monotonic()
-    last: dict[str, float] = {}
-
-    def show(step: str, count: int) -> None:
-        if time.monotonic() - last.get(step, start if step == "read" or not last else float("-inf")) >= 2:
-            last[step] = time.monotonic()
-            print(f"{step}: {count:,} rows", file=sys.stderr)
-
-    yield show
 
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {

@@ -7,12 +7,14 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Callable
-from typing import NoReturn
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
 
 from fedllm_data.errors import FedLLMError
 
-__all__ = ["OneLineParser", "quiet_libraries", "run_command"]
+__all__ = ["OneLineParser", "quiet_libraries", "row_progress", "run_command"]
 
 _EXTRAS = ("torch", "transformers", "trl", "peft", "accelerate", "safetensors", "tokenizers")
 """What the extra `train` brings."""
@@ -69,6 +71,35 @@ def quiet_libraries() -> None:
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+
+
+@contextmanager
+def row_progress() -> Iterator[Callable[[str, int], None]]:
+    """Yield a function that shows a step and a count of rows.
+
+    On a terminal it is one line that counts; otherwise, once the work has taken two seconds, a line every two seconds.
+
+    >>> with row_progress() as progress:
+    ...     progress("read", 1)
+    """
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+        columns: tuple[Any, ...] = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("starting", total=None)
+            yield lambda step, count: bar.update(task, description=f"{step}: {count:,} rows")
+        return
+    start = time.monotonic()
+    last: dict[str, float] = {}
+
+    def show(step: str, count: int) -> None:
+        if time.monotonic() - last.get(step, start if step == "read" or not last else float("-inf")) >= 2:
+            last[step] = time.monotonic()
+            print(f"{step}: {count:,} rows", file=sys.stderr)
+
+    yield show
 
 
 def _fail(program: str, message: str) -> int:

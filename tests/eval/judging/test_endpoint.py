@@ -1,7 +1,7 @@
 """A judge that is slow, broken, rude or talking nonsense loses no judgment and is asked for none twice."""
 
 import threading
-import time
+import types
 
 import pytest
 
@@ -80,19 +80,40 @@ def test_a_wait_that_is_asked_for_is_kept(judge_at, requests_for, monkeypatch):
     assert waited == [(7.0, True)]
 
 
-def test_all_calls_wait_when_one_is_told_to():
-    endpoint = Endpoint("http://127.0.0.1:1/v1", "m")
-    begin = time.monotonic()
-    told = threading.Thread(target=endpoint._put_off, args=(0.3,), kwargs={"all_calls": True})
-    told.start()
-    while endpoint._not_before == 0.0:
-        assert time.monotonic() < begin + 5
-    assert endpoint._wait_turn()
-    assert time.monotonic() - begin >= 0.3
-    told.join()
-    endpoint._not_before = time.monotonic() + 60
-    endpoint._stop.set()
-    assert not endpoint._wait_turn()  # a stop ends the wait
+class Clock:
+    """A clock that only waiting moves; `event` makes the events that are waited for."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def monotonic(self):
+        return self.now
+
+    def event(self):
+        clock = self
+
+        class Event(threading.Event().__class__):
+            def wait(self, timeout=None):
+                if not self.is_set():
+                    clock.now += timeout
+                return self.is_set()
+
+        return Event()
+
+
+def test_all_calls_wait_when_one_is_told_to(judge_at, requests_for, monkeypatch):
+    clock, calls = Clock(), []
+    shim = types.SimpleNamespace(Lock=threading.Lock, Event=clock.event)
+    monkeypatch.setattr("fedllm_eval.judging.endpoint.threading", shim)
+    monkeypatch.setattr("fedllm_eval.judging.endpoint.time", clock)
+
+    def script(user, nth):
+        calls.append((user, nth, clock.now))
+        return (429, {"Retry-After": "7"}) if user == "a" and nth == 0 else None
+
+    with JudgeServer(script) as server:
+        judge_at(server, max_parallel=1, timeout_seconds=1000.0).ask(requests_for("a", "b"))
+    assert calls == [("a", 0, 100.0), ("a", 1, 107.0), ("b", 0, 107.0)]
 
 
 def test_a_wait_beyond_reason_is_a_failure_with_its_reason(judge_at, requests_for):
