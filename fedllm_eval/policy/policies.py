@@ -145,7 +145,9 @@ def load_policy(
     if location.model is not None:
         base = Location(name=location.name, kind="model", folder=location.model, revision=location.revision)
     else:
-        base = location if location.base is None else locate(location.base, location.base_revision)
+        base = (
+            location if location.base is None else _locate_base(location.name, location.base, location.base_revision)
+        )
     if base.kind != "model":
         raise ConfigError(
             f"base {base.name!r} of {location.name!r} is itself a {base.kind}, not a plain model; "
@@ -163,6 +165,16 @@ def load_policy(
     if location.adapter is not None:
         backbone.load_adapter(location.adapter)
     return Policy(location.name, backbone, tokenizer, location.adapter, location)
+
+
+def _locate_base(name: str, base: str, revision: str | None) -> Location:
+    """Find a base; a published run calls one that was a folder `./` and its last part."""
+    if base.startswith("./") and not Path(base).is_dir():
+        raise ConfigError(
+            f"{name!r} was trained on a local folder, of which it tells the name alone ({base}); put that base model "
+            "into the working folder under this name"
+        )
+    return locate(base, revision)
 
 
 def load_reference(run: Policy | str | Path, revision: str | None = None) -> Policy:

@@ -63,7 +63,9 @@ def test_a_published_run_loads_with_plain_peft_and_scores_by_id(hub, repo_id, ru
     ours, theirs = local.state_dict(), published.state_dict()
     assert all(bool((ours[name] == theirs[name]).all()) for name in ours)
 
-    monkeypatch.chdir(run.parent)  # the published run calls its base ./base
+    with pytest.raises(ConfigError, match=r"trained on a local folder.*\(\./base\); put that base"):
+        load_policy(repo_id)
+    monkeypatch.chdir(run.parent)
     policy = load_policy(repo_id)
     reference = load_reference(policy)
     assert policy.location.beta == pytest.approx(0.1)
