@@ -10,10 +10,31 @@ import unicodedata
 
 __all__ = ["canonical_id", "is_missing"]
 
-_INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"
-"""Byte order mark, zero-width space and joiners: what copying leaves at the ends of a text."""
+_INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060\xad\u061c\u200e\u200f" + "".join(
+    map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
+)
+"""Byte order mark, zero-width space and joiners, soft hyphen and marks of direction, which spreadsheets put around
+Hebrew and Arabic: what copying leaves at the ends of a text."""
 _MISSING = frozenset(
-    {"", "nan", "+nan", "-nan", "none", "null", "nil", "n/a", "#n/a", "#na", "#n/a n/a", "<na>", "<none>", "<null>"}
+    {
+        "",
+        "nan",
+        "+nan",
+        "-nan",
+        "none",
+        "null",
+        "nil",
+        "n/a",
+        "#n/a",
+        "#na",
+        "#n/a n/a",
+        "<na>",
+        "<none>",
+        "<null>",
+        "(null)",
+        "[null]",
+        "(none)",
+    }
     | {"nat", "undefined", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan", "#null!", "\\n"}
 )
 """In any case: what pandas, R, NumPy, SQL, JavaScript and spreadsheets write for a missing value."""

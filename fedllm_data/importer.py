@@ -242,7 +242,7 @@ def row_of(
     record = RecordColumns(fields, columns, _get, taken=[client_column])
     try:
         row = {
-            "client_id": canonical_id(_get(fields, client_column)),
+            "client_id": canonical_id(_get(fields, client_column, "; name one with --client-column")),
             "language": _language(_perhaps(fields, columns, "language"), language),
         }
         row_id = _optional(fields, columns, "row_id")
@@ -272,12 +272,21 @@ def _convert(
 ) -> SourceRow | Rejected:
     # Only Arrow pads: in JSON a null was written by somebody.
     fields = record.fields
+    if _repeats_header(fields):
+        return Rejected(record.file, record.line, "holds the names of the columns, as files that were joined do")
     if bare_name(record.file).endswith(_ARROW_SUFFIXES):
         fields = {name: without_nulls(value) for name, value in fields.items()}
     row = row_of(fields, task, client_column, columns, language, roles, notes)
     if isinstance(row, str):
         return Rejected(record.file, record.line, row)
     return SourceRow(row, record.file, record.line, group=row.pop("group", None))
+
+
+def _repeats_header(fields: Mapping[str, Any]) -> bool:
+    """Whether each value is its column's name; a byte order mark may stand before the first."""
+    return len(fields) > 1 and all(
+        isinstance(value, str) and canonical_id(value) == canonical_id(name) for name, value in fields.items()
+    )
 
 
 def _language_column(paths: Sequence[Path], columns: Mapping[str, str], reading: ReadSettings) -> LanguageColumn:
@@ -311,10 +320,10 @@ def _watched(fields: Mapping[str, Any], columns: Mapping[str, str]) -> Mapping[s
     return WatchedFields(fields, columns.values()) if any("." in name for name in columns.values()) else fields
 
 
-def _get(fields: Mapping[str, Any], column: str) -> Any:
+def _get(fields: Mapping[str, Any], column: str, remedy: str = "") -> Any:
     if column not in fields:
         present = ", ".join(repr(str(name)[:40]) for name in list(fields)[:12])
-        raise Unusable(f"column {column[:60]!r} is missing; the columns are {present}")
+        raise Unusable(f"column {column[:60]!r} is missing; the columns are {present}{remedy}")
     return fields[column]
 
 

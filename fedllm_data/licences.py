@@ -8,6 +8,7 @@ not. This is reading, not legal advice. Standard library only.
 """
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
@@ -63,7 +64,11 @@ def read_licence(text: str) -> Licence:
     words = " ".join(text.split())
     if not words:
         return Licence("unknown")
-    found = _creative_commons(words) or _BY_LETTERS.get(_letters(words))
+    plain = unicodedata.normalize("NFKC", words)
+    letters = _letters(plain)
+    found = _creative_commons(plain) or _BY_LETTERS.get(letters)
+    if found is None and "gpl" in letters:
+        found = _BY_LETTERS.get(letters.removesuffix("+"))  # "or later"
     return Licence(found) if found else Licence("other", words)
 
 
@@ -76,7 +81,7 @@ def licence_terms(text: str) -> frozenset[Term]:
     (['nc'], [])
     """
     identifier = read_licence(text).identifier
-    lowered = _BOTH.sub(" ", " ".join(text.lower().split()))
+    lowered = _BOTH.sub(" ", " ".join(unicodedata.normalize("NFKC", text).lower().replace("_", " ").split()))
     terms: set[Term] = {term for term, names in _BY_IDENTIFIER.items() if identifier in names}
     terms |= {term for term, pattern in _WORDS.items() if pattern.search(lowered)}
     # Parts of a Creative Commons name count in such a name alone: "nd" is a state, "sa" a kind of company.
@@ -108,23 +113,44 @@ _BY_IDENTIFIER: dict[Term, frozenset[str]] = {
 """Terms of identifiers whose letters do not tell them; those of Creative Commons are read from their parts."""
 
 _TERMS: tuple[Term, ...] = ("nc", "nd", "sa")
+_COMMERCIAL = r"(?:commerc|comerc|kommer[sz]|komerc|gewerblich)\w*"
+_FORBIDDEN = r"(?:prohib|forbid|disallow|exclud|interdit|verboten|untersagt|ausgeschlossen|vietat|proib|запрещ)\w*"
+_NO = (
+    r"(?:no|not|without|never|pas|aucune?|sans|nicht|kein\w*|ohne|sin|ning[uú]n|n[aã]o|sem|nenhum|nessun\w*|senza|niet"
+    r"|geen)"
+)
+_ALLOWED = r"(?:permit|allow|authori|autor|grant|includ|licen|consent|toegestaan|erlaubt|gestattet)"
+_NEEDS = r"(?:requires?|needs?|only with|only by)"
+_LEAVE = r"(?:permission|licen[cs]e|consent|agreement|approval)"
 _WORDS: dict[Term, re.Pattern[str]] = {
     "nc": re.compile(
-        r"non[\W_]{0,3}commercial|(?:no|not|without|never)(?:\W+\w+){0,6}\W+commercial"
-        r"|nicht[\W_]{0,3}kommerziell|pas(?:\W+\w+){0,3}\W+commercial|no[\W_]{0,3}comercial|n[aã]o[\W_]{0,3}comercial"
-        r"|некоммерческ|非商用|非商业|非商業|非営利|비상업"
-        r"|\bresearch\b|\bacademic\b|\beducational\b|personal use"
+        "|".join(
+            (
+                rf"(?:non|nicht|\bniet|\bicke|\bikke|\bnie|\bne|\bno|\bn[aã]o)\W{{0,3}}{_COMMERCIAL}",
+                rf"\b(?:{_NO}|{_FORBIDDEN})(?:\W+\w+){{0,6}}\W+{_COMMERCIAL}",  # not for any commercial purpose
+                rf"\b{_COMMERCIAL}(?:\W+\w+){{0,4}}?\W+{_FORBIDDEN}",
+                rf"\b{_COMMERCIAL}(?:\W+\w+){{0,4}}?\W+{_NO}\W+(?:(?:be|is|está)\W+)?{_ALLOWED}",
+                rf"\b{_COMMERCIAL}(?:\W+\w+){{0,4}}?\W+{_NEEDS}(?:\W+\w+){{0,3}}\W+{_LEAVE}",
+                r"некоммерческ|非商用|非商业|非商業|非営利|비상업",
+                r"\bresearch\b|\bacademic\b|\beducational\b|personal use",
+                r"\b(?:not|non)[\W_]{0,3}(?:for[\W_]{0,3})?profit\b",
+                r"^\W*nc\W*$",
+            )
+        )
     ),
     "nd": re.compile(
         r"\bno[\W_]{0,3}deriv|\bnon[\W_]{0,3}deriv|keine[\W_]{0,3}bearbeitung|改変禁止|禁止演绎|변경[\W_]{0,3}금지"
+        r"|\bsin[\W_]{0,3}(?:obras?[\W_]{0,3})?deriva|\bsem[\W_]{0,3}deriva|non opere derivate|pas de modification"
+        r"|без производных"
     ),
     "sa": re.compile(
         r"share[\W_]{0,3}alike|\bcopyleft\b|weitergabe unter gleichen|partage dans les m[eê]mes"
-        r"|compartir[\W_]{0,3}igual|相同方式共享|継承|동일조건"
+        r"|compart\w*[\W_]{0,3}igual|condivi\w* allo stesso modo|相同方式共享|継承|동일조건"
+        r"|\b[al]?gpl|general public licen"
     ),
 }
-"""The terms in words, English first. Research or academic use alone counts as no commercial use: such rows go behind
-a gate, which is the careful reading."""
+"""The terms in words of several languages, English first. Research or academic use alone counts as no commercial use,
+as does commercial use that needs a permission: such rows go behind a gate, which is the careful reading."""
 
 _BOTH = re.compile(
     r"\bnon[\W_]{0,3}commercial\W+(?:and|or|as well as)\W+commercial"

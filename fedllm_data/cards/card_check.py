@@ -77,7 +77,14 @@ def _config_problems(configs: Any, files: Sequence[str]) -> list[str]:
         problems.append("configs: more than one is the default; leave one")
     named: set[str] = set()
     for name, config in zip(names, configs, strict=True):
-        for split, pattern in _data_files(config.get("data_files")):
+        data_files = config.get("data_files")
+        items = data_files if isinstance(data_files, list) else [data_files]
+        splits = [str(item["split"]) for item in items if isinstance(item, dict) and "split" in item]
+        problems += [
+            f"configs: {name[:40]!r} names the split {split[:40]!r} twice; give the split all its paths as one list"
+            for split in sorted({split for split in splits if splits.count(split) > 1})
+        ]
+        for split, pattern in _data_files(data_files):
             matched = {path for path in files if fnmatch(path, pattern)}
             named |= matched
             if split is not None and not _SPLIT_NAME.fullmatch(split):

@@ -163,4 +163,4 @@ def refuse_common_failure(loaded: "Loaded", num_valid: int, max_rejected_fractio
 
 
 def _counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}" if number else "empty"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}" if number else "empty in all rows that were used"

@@ -6,15 +6,14 @@ file most of whose lines with more than ASCII are not UTF-8 is refused, with the
 """
 
 import codecs
-import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, cast
 
 from fedllm_data.errors import ConfigError, SourceError
+from fedllm_data.upstream.encoding_guess import likely_encoding
 
-__all__ = ["LetterTally", "as_utf8", "check_encoding", "encoding_of_head", "likely_encoding"]
+__all__ = ["LetterTally", "as_utf8", "check_encoding", "encoding_of_head"]
 
 _CHUNK_BYTES = 1 << 20
 _SPOOLED_BYTES = 1 << 26
@@ -26,7 +25,6 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_HIGH_RUN = re.compile(rb"[\x80-\xff]+")
 _NULS_OF_UTF16 = 0.2
 """The least fraction of zero bytes in UTF-16: text in European languages has one half."""
 _NULS_OF_DAMAGE = 3
@@ -89,10 +87,15 @@ class LetterTally:
         if self.is_settled or self.num_broken < 2 or self.num_broken <= self.num_valid:
             return
         encoding = likely_encoding(bytes(self.sample))
+        remedy = (
+            f"it looks like {encoding}: import it with --encoding {encoding}"
+            if encoding is not None
+            else "it looks like none of the usual encodings: import it with --encoding and the one it was written in"
+        )
         raise SourceError(
             f"{place} is not UTF-8 text: {self.num_broken} lines are not, the first of them line {self.first_broken}, "
-            f"and {self.num_valid} lines with other letters than ASCII are; it looks like {encoding}: import it "
-            f"with --encoding {encoding}, or with --encoding utf-8 to reject those lines; for a build convert it"
+            f"and {self.num_valid} lines with other letters than ASCII are; {remedy}, or with --encoding utf-8 to "
+            "reject those lines; for a build convert it"
         )
 
 
@@ -194,44 +197,3 @@ def _width(encoding: str) -> int:
     """The bytes of the smallest character, where all have a multiple of them."""
     name = codecs.lookup(encoding).name
     return 4 if name.startswith("utf-32") else 2 if name.startswith("utf-16") else 1
-
-
-def likely_encoding(sample: bytes) -> str:
-    """Guess the encoding of lines that are not UTF-8, from how their bytes above 127 stand.
-
-    Those of Western texts stand alone among ASCII letters; Cyrillic and East Asian texts have runs of them.
-
-    >>> [likely_encoding(text.encode(name)) for text, name in (("déjà vu", "cp1252"), ("привет", "cp1251"))]
-    ['cp1252', 'cp1251']
-    """
-    runs = _HIGH_RUN.findall(sample)
-    if sum(len(run) for run in runs if len(run) > 1) <= sum(len(run) for run in runs) / 2:
-        return max(("cp1252", "mac_roman", "cp850"), key=lambda name: _fraction(sample, name, _is_western))
-    for name, is_typical, least in (
-        ("cp1251", _is_cyrillic, 0.7),
-        ("koi8-r", _is_cyrillic, 0.7),
-        ("cp949", lambda c: "가" <= c <= "힣", 0.8),
-        ("euc_jp", lambda c: "ぁ" <= c <= "ヿ", 0.25),
-        ("cp932", lambda c: "ぁ" <= c <= "ヿ", 0.25),
-        ("gb2312", lambda c: "一" <= c <= "鿿", 0.6),
-        ("big5", lambda c: "一" <= c <= "鿿", 0.6),
-    ):
-        if _fraction(sample, name, is_typical) >= least:
-            return "gb18030" if name == "gb2312" else name
-    return max(("cp1251", "koi8-r", "cp1252"), key=lambda name: _fraction(sample, name, _is_cyrillic))
-
-
-def _is_western(char: str) -> bool:
-    return char.islower() or char in "ÄÖÜÉÀ’‘“”–…ß¿¡«»"
-
-
-def _is_cyrillic(char: str) -> bool:
-    return "а" <= char <= "я" or char == "ё"  # koi8-r read as cp1251, and the other way, is all capitals
-
-
-def _fraction(sample: bytes, encoding: str, is_typical: Callable[[str], bool]) -> float:
-    """The fraction of the characters above ASCII that are typical; 0 if much of the sample is in another encoding."""
-    chars = [char for char in sample.decode(encoding, "replace") if char > "\x7f"]
-    if not chars or chars.count("\ufffd") > len(chars) / 20:
-        return 0.0
-    return sum(map(is_typical, chars)) / len(chars)

@@ -12,7 +12,21 @@ from fedllm_data.clients import load_clients
 from fedllm_data.importer import import_files, row_of
 from fedllm_data.schema import row_problem
 
-BLANKS = ["", " ", "\t", "\u00a0", "\u3000", "\n", "\ufeff", "\u200b", " \u200b "]
+BLANKS = [
+    "",
+    " ",
+    "\t",
+    "\u00a0",
+    "\u3000",
+    "\n",
+    "\ufeff",
+    "\u200b",
+    " \u200b ",
+    "\u200f",
+    "\u202a",
+    "\u2069 ",
+    "\xad",
+]
 FORMS = st.sampled_from(["NFC", "NFD"])
 SEVERAL = settings(max_examples=200, derandomize=True, deadline=None, database=None)
 
@@ -39,13 +53,25 @@ def test_ids_that_differ_in_more_than_form_stay_apart(one, other):
 
 
 @pytest.mark.parametrize(
-    "word", ["NaN", "nan", "None", "NONE", "null", "NULL", "N/A", "n/a", "NA", "<NA>", "#N/A", "NaT"]
+    "word",
+    ["NaN", "nan", "None", "NONE", "null", "NULL", "N/A", "n/a", "NA", "<NA>", "#N/A", "NaT", "(null)", "[NULL]"],
 )
 @pytest.mark.parametrize("blanks", ["", " ", "\u00a0"])
 def test_words_for_a_missing_id_are_none(word, blanks):
     assert is_missing(blanks + word + blanks)
     row = {"client_id": word, "messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes"}]}
     assert row_problem(row, "sft") == f"client_id: {word!r} stands for a missing id"
+
+
+def test_marks_within_an_id_stay_and_one_of_marks_alone_is_missing():
+    family, flag = "\U0001f469\u200d\U0001f467", "\U0001f3f4" + "".join(chr(0xE0000 + ord(c)) for c in "gbeng\x7f")
+    assert [canonical_id(text) for text in (family, flag, "\u200f\u05d0\u05d1\u200f")] == [
+        family,
+        flag,
+        "\u05d0\u05d1",
+    ]
+    assert is_missing("\xad")
+    assert is_missing("\u200e \u200f")
 
 
 def test_names_that_only_look_like_such_words_are_kept():

@@ -224,7 +224,7 @@ def test_a_quote_that_never_closes_costs_its_row_and_is_listed(run):
         ("x.xlsx", b"PK", "not a readable .xlsx file"),
         ("x.xls", b"PK", "ends in '.xls'"),
         ("x.jsonl", b"", "of 0 rows read"),
-        ("x.jsonl", b'{"a": 1}\n', "column 'who' is missing; the columns are 'a'"),
+        ("x.jsonl", b'{"a": 1}\n', "column 'who' is missing; the columns are 'a'; name one with --client-column"),
     ],
 )
 def test_what_cannot_go_on_is_one_error_and_leaves_nothing(run, tmp_path, name, content, words):
@@ -328,3 +328,16 @@ def test_settings_that_cannot_be_honoured_are_refused(run, tmp_path, reading, na
     with pytest.raises(ConfigError, match=words):
         run(lines(GOOD), name, reading=ReadSettings(**reading))
     assert not (tmp_path / "repo").exists()
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv"])
+def test_the_header_of_a_joined_file_is_no_client(run, name, mark):
+    content = as_csv(GOOD, "\t" if name.endswith("tsv") else ",")
+    rows, rejected = run(content + mark + content.replace("Q", "P"), name)
+    assert len(rows) == 18
+    assert {row["client_id"] for row in rows} == {"w0", "w1", "w2"}
+    assert rejected == {(name, 11): "holds the names of the columns, as files that were joined do"}
+    # A row that holds one of the names is a row.
+    rows, rejected = run(content + content.splitlines()[1].replace("w0", "who"), name)
+    assert (len(rows), rejected) == (10, {})

@@ -30,6 +30,8 @@ COMMONS = [name for name in HUB_LICENCES if name.startswith("cc-by")]
         ("Apache License, Version 2.0", "apache-2.0"),
         ("The MIT License", "mit"),
         ("GPLv3", "gpl-3.0"),
+        ("GPLv3+", "gpl-3.0"),
+        ("ＣＣ ＢＹ 4.0", "cc-by-4.0"),
         ("GNU General Public License v3.0 or later", "gpl-3.0"),
         ("GPL-3.0-or-later", "gpl-3.0"),
         ("Open Database License", "odbl"),
@@ -95,6 +97,31 @@ def test_terms_are_found_where_there_is_no_identifier(parts, tail):
         ("非営利目的に限る", {"nc"}),
         ("research only", {"nc"}),
         ("fair-noncommercial-research-license", {"nc"}),
+        ("Lizenz: nicht kommerziell", {"nc"}),
+        ("commercial use prohibited", {"nc"}),
+        ("Commercial use is strictly forbidden", {"nc"}),
+        ("commercial usage not allowed", {"nc"}),
+        ("Commercial use requires prior written permission", {"nc"}),
+        ("Usage commercial interdit", {"nc"}),
+        ("aucune utilisation commerciale", {"nc"}),
+        ("kein kommerzieller Gebrauch", {"nc"}),
+        ("Nutzung zu gewerblichen Zwecken untersagt", {"nc"}),
+        ("Sin fines comerciales", {"nc"}),
+        ("prohibido el uso comercial", {"nc"}),
+        ("uso commerciale vietato", {"nc"}),
+        ("commerciële doeleinden zijn niet toegestaan", {"nc"}),
+        ("ＣＣ ＢＹ-ＮＣ 4.0", {"nc"}),
+        ("NC", {"nc"}),
+        ("acme_non_commercial_2", {"nc"}),
+        ("AcmeNonCommercial", {"nc"}),
+        ("commercial_use_prohibited", {"nc"}),
+        ("Reconocimiento-SinObraDerivada", {"nd"}),
+        ("GPL v3 or any later version", {"sa"}),
+        ("GPLv3+", {"sa"}),
+        ("commercial use is allowed", set()),
+        ("free for commercial use, no warranty", set()),
+        ("use, including commercial use, requires attribution", set()),
+        ("no fee for private or public use", set()),
         ("apple-amlr", {"nc"}),
         ("No derivatives", {"nd"}),
         ("share alike", {"sa"}),
@@ -110,6 +137,9 @@ def test_terms_are_found_where_there_is_no_identifier(parts, tail):
 def test_terms_in_words(text, terms):
     assert licence_terms(text) == terms
     assert is_non_commercial(text) == ("nc" in terms)
+    # A card names it by its slug, and is compared with what build.json says.
+    found = read_licence(text)
+    assert licence_terms(found.slug or found.identifier) == terms
 
 
 def test_what_a_licence_asks_is_said_in_any_spelling():

@@ -106,7 +106,17 @@ def test_numbers_hashes_and_counters_name_nobody(ids):
 @pytest.mark.parametrize(
     "client_id",
     ["ann.miller@mail.example", "+49 (30) 901820", "555-010-1234", "@ann_m", "Ann Miller", "Miller, Ann", "ann.miller",
-     "Jean-Luc Picard", "José García", "王小明", "O'Brien, Pat"],
+     "Jean-Luc Picard", "José García", "王小明", "O'Brien, Pat", "محمد علي", "राम शर्मा", "สมชาย ใจดี", "דוד כהן",
+     "佐藤 花子", "山田・一郎", "Ann <ann@mail.example>", "ann@localhost", "ann(at)mail.example", "192.168.0.1",
+     "10.0.0.7"],
 )  # fmt: skip
 def test_what_looks_like_a_person(client_id):
     assert sum(personal_ids([client_id, "c-1", "c-2", "c-3"]).values()) == 1
+
+
+@pytest.mark.parametrize(
+    "names", [["ann", "bob"], ["ann miller", "bob stone"], ["ann_miller", "bob_stone"], ["علي", "सीता"]]
+)
+def test_most_ids_being_words_without_capitals_look_like_names(names):
+    assert personal_ids([*names, "c-1"]) == {"names": 2}
+    assert personal_ids([*names, "c-1", "c-2", "c-3"]) == {}

@@ -60,6 +60,7 @@ def test_a_card_as_it_is_written_has_no_problems():
         ("- en\n- pt", "- no", "write the Norwegian code as 'no'"),
         ("data/test-*.parquet", "data/tset-*.parquet", "'data/tset-*.parquet', and there is no such file"),
         ("data/test-*.parquet", "data/tset-*.parquet", "no config names data/test-00000-of-00001.parquet"),
+        ("split: test", "split: train", "names the split 'train' twice"),
         ("split: test", "split: test-set", "names the split 'test-set'; use letters"),
         ("config_name: clients", "config_name: default", "names 'default' twice"),
         ("- config_name: clients", "- config_name: clients\n  default: true", "more than one is the default"),
@@ -81,6 +82,15 @@ def test_what_is_wrong_is_named(old, new, problem):
 )
 def test_other_ways_to_say_it_are_sound(language, licence):
     card = CARD.replace("language:\n- en\n- pt", language).replace("license: cc-by-4.0", licence)
+    assert card_problems(card, FILES) == []
+
+
+def test_a_split_may_have_several_paths():
+    assert card_problems(CARD.replace("path: data/test-*.parquet", "path: [data/test-*.parquet]"), FILES) == []
+    both = "path:\n    - data/train-*.parquet\n    - data/test-*.parquet"
+    card = CARD.replace("  - split: test\n    path: data/test-*.parquet\n", "").replace(
+        "path: data/train-*.parquet", both
+    )
     assert card_problems(card, FILES) == []
 
 

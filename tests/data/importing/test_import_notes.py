@@ -96,6 +96,14 @@ def test_summary_build_json_and_card_say_it(tmp_path, capsys):
     assert "- 18 rows: consecutive turns of one role became one" in (out / "README.md").read_text()
 
 
+def test_a_column_of_rejected_rows_alone_is_not_called_empty(tmp_path, capsys):
+    (tmp_path / "b.jsonl").write_text(json.dumps({"user": "a", "instruction": "Q", "response": "A"}) + "\n")
+    files = [str(write(tmp_path, [*GOOD, *GOOD[:2]])), str(tmp_path / "b.jsonl")]
+    flags = ["--task", "sft", "--client-column", "who", "--no-report", "--unfiltered", "--out", str(tmp_path / "repo")]
+    assert main(["import", *files, *flags]) == 0
+    assert "user (empty in all rows that were used)" in capsys.readouterr().out
+
+
 def failing(num_rows):
     return [{**row, "response": None} if i < num_rows else row for i, row in enumerate([*GOOD, *GOOD[:2]])]
 

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from fedllm_data.errors import ConfigError, SourceError
-from fedllm_data.upstream.encodings import check_encoding, likely_encoding
+from fedllm_data.upstream.encoding_guess import likely_encoding
+from fedllm_data.upstream.encodings import check_encoding
 from fedllm_data.upstream.raw import ReadSettings
 from tests.data.upstream.readers.damage import read
 
@@ -80,10 +81,36 @@ def test_a_character_that_the_encoding_does_not_know_costs_its_row():
         ("cp932", "こんにちは、図書館はどこですか"),
         ("euc_jp", "こんにちは、図書館はどこですか"),
         ("cp949", "안녕하세요 도서관이 어디에 있습니까"),
+        ("cp949", "비밀번호를 변경하려면 어떻게 해야 하나요?"),
+        ("cp932", "質問その1です。今日は天気がいいですね。"),
+        ("cp932", "データ分析,株式会社,東京都"),
+        ("cp1250", "Dzień dobry, proszę o pomoc: jak zmienić hasło w książce?"),
+        ("cp1250", "Příliš žluťoučký kůň úpěl ďábelské ódy, když jsem šel domů."),
+        (
+            "iso8859-2",
+            "Dzień dobry, proszę o pomoc: jaką książkę mogę kupić, żeby się uczyć? Jeśli są też inne, proszę.",
+        ),
+        ("cp1250", "Hogyan tudok új jelszót kérni? Őszintén köszönöm a gyűjtőknek."),
+        ("cp1254", "Şifremi nasıl değiştirebilirim? Teşekkür ederim, iyi günler, hoşça kalın, ağabeyciğim."),
+        ("cp1253", "Καλημέρα, πώς μπορώ να αλλάξω τον κωδικό μου;"),
+        ("cp1255", "שלום, איך אני יכול לשנות את הסיסמה שלי באתר?"),
+        ("cp1256", "مرحبا، كيف يمكنني تغيير كلمة المرور الخاصة بي؟"),
+        ("tis-620", "สวัสดีครับ ผมอยากทราบว่าร้านเปิดกี่โมง"),
+        ("cp1251", "Добрый день! Підкажіть, будь ласка, як змінити пароль до її пошти?"),
+        ("cp866", "Добрый день! Подскажите, пожалуйста, как настроить почту на телефоне?"),
+        ("cp1252", "Kan jag få hjälp på svenska? Jag är från Göteborg och söker en lägenhet, 30 m³."),
+        ("cp1252", "Não consigo à tarde: são três opções, e as ações não começam já."),
     ],
 )
 def test_the_likely_encoding_is_the_one_the_text_is_in(encoding, text):
     assert likely_encoding(text.encode(encoding)) == encoding
+
+
+def test_where_no_encoding_explains_the_letters_none_is_named():
+    assert likely_encoding(bytes(range(128, 256)) * 3) is None
+    content = b"who,q\n" + b"ann," + bytes(range(160, 250)) + b"\nann," + bytes(range(250, 160, -1)) + b"\n"
+    with pytest.raises(SourceError, match=r"none of the usual encodings.*--encoding and the one it was written in"):
+        read(content, "rows.csv")
 
 
 def test_binary_files_and_unknown_encodings_are_refused():
