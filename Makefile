@@ -22,7 +22,7 @@ test: $(VENV)/.ready
 	$(BIN)/python -m pytest -n 2 -q
 
 test-slow: $(VENV)/.ready
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -m "slow or fuzz" --hypothesis-profile thorough
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .

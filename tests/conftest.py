@@ -6,6 +6,7 @@ Hub on loopback; `tests/hub` fills it.
 """
 
 import atexit
+import gc
 import os
 import shutil
 import sys
@@ -15,6 +16,8 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from hypothesis import settings
 
 from tests.hub.server import LoopbackHub
 
@@ -35,6 +38,27 @@ os.environ |= {
 _PERSONAL = ("HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 for _name in _PERSONAL:
     os.environ.pop(_name, None)
+
+# `make test-slow` asks for this profile: tests marked `fuzz` then draw all their examples, else a few.
+settings.register_profile("thorough")
+
+
+def pytest_collection_finish() -> None:
+    """Make what all tests share cheap: reports have few draws, and garbage is looked for among new objects only.
+
+    A test that needs many draws of a report names their number; one that names none gets a report of few.
+
+    Every run collects garbage several times, which takes longer than the run itself where all of torch and its kin is
+    walked; so they rest. A run also freezes what is alive and thaws everything at its end: both do nothing here.
+    """
+    from fedllm_data import report
+
+    for of_rows_or_profiles in (report.heterogeneity_report, report.report_from_profiles):
+        of_rows_or_profiles.__kwdefaults__ |= {"num_null": 19, "num_bootstrap": 19}
+    gc.collect()
+    gc.freeze()
+    atexit.register(gc.unfreeze)  # extensions complain of what is left at the very end
+    gc.freeze = gc.unfreeze = lambda: None
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,24 +24,46 @@ from fedllm_data.source import Rejected, Source, SourceRow
 from tests.hub.server import LoopbackHub
 
 
-@pytest.fixture
-def make_version(tmp_path: Path, make_source: Callable[..., Source]) -> Callable[..., Path]:
+def build_version(folder: Path, source: Source, num_clients: int, num_rejected: int) -> Path:
     """A build of so many clients of eight rows each, with report and card."""
 
-    def make(name: str, num_clients: int = 10, num_rejected: int = 0) -> Path:
-        def read(*_: object) -> Iterator[SourceRow | Rejected]:
-            for index in range(num_clients * 8):
-                turns = [{"role": "user", "content": f"{index}?"}, {"role": "assistant", "content": f"{index}!"}]
-                row = {"client_id": f"c{index // 8:02d}", "row_id": f"r{index:03d}", "messages": turns}
-                yield SourceRow(row, "memory", index)
-            for index in range(num_rejected):
-                yield Rejected("memory", 1000 + index, "is none")
+    def read(*_: object) -> Iterator[SourceRow | Rejected]:
+        for index in range(num_clients * 8):
+            turns = [{"role": "user", "content": f"{index}?"}, {"role": "assistant", "content": f"{index}!"}]
+            row = {"client_id": f"c{index // 8:02d}", "row_id": f"r{index:03d}", "messages": turns}
+            yield SourceRow(row, "memory", index)
+        for index in range(num_rejected):
+            yield Rejected("memory", 1000 + index, "is none")
 
-        folder = tmp_path / name
-        build(replace(make_source("sft"), read=read), folder)
-        write_report(folder, folder, seed=0, name="fed-tiny-sft")
-        write_card(folder)
-        return folder
+    build(replace(source, read=read), folder)
+    write_report(folder, folder, seed=0, name="fed-tiny-sft")
+    write_card(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made() -> dict[tuple[int, int], Path]:
+    """Versions that were built once; tests take a copy."""
+    return {}
+
+
+@pytest.fixture
+def make_version(
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    make_source: Callable[..., Source],
+    made: dict[tuple[int, int], Path],
+) -> Callable[..., Path]:
+    """A folder with a version, built `anew` or a copy of one that an earlier test built."""
+
+    def make(name: str, num_clients: int = 10, num_rejected: int = 0, anew: bool = False) -> Path:
+        key = (num_clients, num_rejected)
+        if anew:
+            return build_version(tmp_path / name, make_source("sft"), num_clients, num_rejected)
+        if key not in made:
+            place = tmp_path_factory.mktemp("version")
+            made[key] = build_version(place / "repo", make_source("sft"), num_clients, num_rejected)
+        return Path(shutil.copytree(made[key], tmp_path / name))
 
     return make
 
@@ -49,7 +72,7 @@ def test_an_unchanged_rebuild_publishes_nothing(
     hub: LoopbackHub, make_version: Callable[..., Path], repo_id: str
 ) -> None:
     first = publish(make_version("once"), repo_id, tag="v1")
-    again = publish(make_version("again"), repo_id, tag="v1")
+    again = publish(make_version("again", anew=True), repo_id, tag="v1")
     assert (again.revision, again.is_unchanged, bool(again.changes)) == (first.revision, True, False)
     assert again.lines() == ["nothing moved: the repo held exactly these files"]
     assert len(hub.repo(repo_id).commits) == 2

@@ -6,15 +6,31 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from hypothesis import settings
+import pytest
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from fedllm_data.build import build
 from fedllm_data.check import check_repo
 from fedllm_data.errors import SourceError
 
-READ = settings(max_examples=100, derandomize=True, deadline=None, database=None)
-BUILD = settings(max_examples=25, derandomize=True, deadline=None, database=None)
+THOROUGH = settings.get_current_profile_name() == "thorough"
+
+
+def fuzz(few, all_of_them):
+    """A decorator for a property of a source: few examples in `make test`, all of them in `make test-slow`."""
+    drawn = settings(
+        max_examples=all_of_them if THOROUGH else few,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
+    return lambda test: pytest.mark.fuzz(drawn(test))
+
+
+READ = fuzz(20, 100)
+BUILD = fuzz(4, 25)
 
 TEXTS = st.one_of(
     st.sampled_from(["", " \n", "\ud800", "nul\0", "How are you?", "Wie geht es dir?", "public", "{'a': 1}", "[1]"]),

@@ -5,7 +5,7 @@ import json
 from collections import defaultdict
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedllm_data.build import build
@@ -14,7 +14,7 @@ from fedllm_data.errors import SourceError
 from fedllm_data.source import Rejected, SourceRow
 from fedllm_data.sources import mqm
 from fedllm_data.sources.mqm import FED_MQM
-from tests.data.sources.fuzzing import builds_soundly
+from tests.data.sources.fuzzing import builds_soundly, fuzz
 
 COLUMNS = ("system", "doc", "doc_id", "seg_id", "rater", "source", "target", "category", "severity")
 
@@ -190,13 +190,7 @@ def records(draw):
 
 
 @given(st.lists(records(), max_size=12))
-@settings(
-    max_examples=25,
-    derandomize=True,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@fuzz(5, 25)
 def test_fuzzed_marks_are_in_a_pair_or_rejected(tmp_path, marks):
     path = tmp_path / "mqm_ted_zhen.jsonl"
     path.write_text("".join(json.dumps(fields) + "\n" for fields in marks))

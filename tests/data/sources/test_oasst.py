@@ -6,7 +6,7 @@ import random
 from itertools import pairwise
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedllm_data.build import build
@@ -16,7 +16,7 @@ from fedllm_data.pipeline.salt import hash_client_id
 from fedllm_data.source import Rejected, SourceRow
 from fedllm_data.sources import SOURCES
 from fedllm_data.sources.oasst import FED_OASST2, FED_OASST2_PA
-from tests.data.sources.fuzzing import builds_soundly
+from tests.data.sources.fuzzing import builds_soundly, fuzz
 
 
 def message(message_id, parent, user, text, **changes):
@@ -293,13 +293,7 @@ def trees(draw):
 
 
 @given(trees())
-@settings(
-    max_examples=20,
-    derandomize=True,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@fuzz(5, 20)
 def test_fuzzed_messages_are_in_a_row_or_rejected(tmp_path, messages):
     path = tmp_path / "messages.jsonl"
     path.write_text("".join(json.dumps(m) + "\n" for m in messages))
@@ -326,9 +320,7 @@ def test_the_english_validation_split_gives_its_known_counts(tmp_path, shared_da
         assert load_clients(tmp_path / name).task == SOURCES[name].task
 
 
-@settings(
-    max_examples=30, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@fuzz(10, 30)
 @given(st.data())
 @pytest.mark.parametrize("name", ["fed-oasst", "fed-oasst-pa"])
 def test_every_message_is_in_a_row_or_rejected(read, name, data):

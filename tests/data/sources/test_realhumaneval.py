@@ -4,14 +4,14 @@ import csv
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedllm_data.build import build
 from fedllm_data.check import check_repo
 from fedllm_data.source import Rejected, SourceRow
 from fedllm_data.sources.realhumaneval import FED_REALHUMANEVAL
-from tests.data.sources.fuzzing import builds_soundly
+from tests.data.sources.fuzzing import builds_soundly, fuzz
 
 COLUMNS = ("request", "response", "copy_events", "logprobs", "programmer_id", "timestamp", "model", "task_name")
 
@@ -180,13 +180,7 @@ LOGS = st.fixed_dictionaries(
 
 
 @given(st.lists(LOGS, max_size=8))
-@settings(
-    max_examples=25,
-    derandomize=True,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@fuzz(5, 25)
 def test_fuzzed_logs_give_a_row_or_a_reason_each(tmp_path, logs):
     path = tmp_path / "chat.jsonl"
     path.write_text("".join(json.dumps(fields) + "\n" for fields in logs))

@@ -4,7 +4,7 @@ import random
 from xml.sax.saxutils import quoteattr
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedllm_data.build import build
@@ -12,7 +12,7 @@ from fedllm_data.check import check_repo
 from fedllm_data.errors import SourceError
 from fedllm_data.source import Rejected, SourceRow
 from fedllm_data.sources.stackexchange import FED_STACKEXCHANGE, FED_STACKEXCHANGE_PA
-from tests.data.sources.fuzzing import builds_soundly
+from tests.data.sources.fuzzing import builds_soundly, fuzz
 
 SITE = "cooking.stackexchange.com"
 
@@ -211,13 +211,7 @@ POST = st.fixed_dictionaries(
 
 
 @given(st.lists(POST, max_size=12))
-@settings(
-    max_examples=25,
-    derandomize=True,
-    deadline=None,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@fuzz(5, 25)
 def test_fuzzed_posts_are_in_a_row_or_rejected(tmp_path, posts):
     path = write(tmp_path, posts)
     for source in (FED_STACKEXCHANGE, FED_STACKEXCHANGE_PA):
@@ -254,9 +248,7 @@ def test_real_dumps_give_their_known_counts(tmp_path, shared_data, name, answers
         assert check_repo(tmp_path / source.name) == []
 
 
-@settings(
-    max_examples=30, derandomize=True, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@fuzz(10, 30)
 @given(st.data())
 @pytest.mark.parametrize("source", [FED_STACKEXCHANGE, FED_STACKEXCHANGE_PA])
 def test_every_post_is_in_a_row_or_rejected(read, source, data):
