@@ -69,7 +69,8 @@ _OF_ALL: dict[str, Fate] = {
     **dict.fromkeys(("logging_steps", "logging_first_step"), Refused(_LOGS)),
     **dict.fromkeys(("logging_nan_inf_filter", "include_num_input_tokens_seen", "log_level"), Passed()),
     "skip_memory_metrics": Refused("leave it out: a visit's peak would be measured in the server's process", (True,)),
-    "disable_tqdm": Refused("leave it out: rounds have a progress bar, visits none", (True,)),
+    # transformers sets it from its log level where nobody does, so no value tells that it was meant.
+    "disable_tqdm": NoEffect("rounds have a progress bar, visits none"),
     "report_to": Refused(
         "it would open a run per visit, give report_to to FederatedConfig", ([], ["none"], "none", None)
     ),

@@ -35,7 +35,7 @@ def import_command(path, out, *more):
     ]
 
 
-HEAVY = ("torch", "datasets", "duckdb", "pyarrow", "scipy", "numpy", "huggingface_hub", "matplotlib")
+HEAVY = ("torch", "datasets", "duckdb", "scipy", "huggingface_hub", "matplotlib")
 
 
 def test_help_imports_nothing_heavy():

@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 from peft import IA3Config, LNTuningConfig, LoraConfig, PrefixTuningConfig, PromptTuningConfig
+from transformers import AutoModelForCausalLM
 from trl import ModelConfig, SFTConfig
 
 from fedllm_data.errors import ConfigError
@@ -204,16 +205,14 @@ def test_model_init_kwargs_of_a_model_in_memory_are_refused(kit, tmp_path):
 
 
 def test_trust_in_remote_code_is_taken_from_trls_settings(kit, tmp_path, monkeypatch):
-    from fedllm_train.models import policy
-
     seen = {}
-    load = policy.AutoModelForCausalLM.from_pretrained
+    load = AutoModelForCausalLM.from_pretrained
 
     def spy(name, **settings):
         seen.update(settings)
         return load(name, **settings)
 
-    monkeypatch.setattr(policy.AutoModelForCausalLM, "from_pretrained", spy)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", spy)
     args = SFTConfig(bf16=False, use_cpu=True, trust_remote_code=True, model_init_kwargs={"revision": "main"})
     base_of(kit, tmp_path, args)
     assert (seen["trust_remote_code"], seen["revision"]) == (True, "main")

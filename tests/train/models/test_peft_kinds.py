@@ -205,6 +205,7 @@ def test_the_quantisation_reaches_the_load_of_the_base(kit, tmp_path, monkeypatc
 
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", load)
     monkeypatch.setattr("torch.cuda.current_device", lambda: 0)
+    monkeypatch.setattr("fedllm_train.models.base_settings.missing_for_quantization", lambda: None)
     FederatedTrainer(
         "some/model",
         FederatedConfig(output_dir=str(tmp_path / "run"), cohort_size=1),

@@ -56,7 +56,7 @@ def test_ranks_are_dealt_out_among_those_who_can_take_part(kit, tmp_path):
 
 
 def test_a_centralized_run_makes_as_many_steps_as_one_in_which_all_take_part(kit, tmp_path):
-    settings = {"cohort_rule": "all", "num_rounds": 1, "local_steps": 2, "cohort_size": 10}
+    settings = {"cohort_rule": "all", "num_rounds": 1, "local_steps": 2}
     ledgers = [
         kit.make_trainer(tmp_path / name, strategy=name, **settings).train().ledger
         for name in ("centralized", "fedavg")
@@ -66,8 +66,8 @@ def test_a_centralized_run_makes_as_many_steps_as_one_in_which_all_take_part(kit
 
 def test_privacy_is_accounted_for_the_clients_that_can_be_sampled():
     given = {"dp_clip": 1.0, "dp_noise_multiplier": 1.0, "dp_delta": 1e-3, "output_dir": "run", "num_rounds": 2}
-    for rule, size in (("poisson", 2), ("all", 10)):
-        config = FederatedConfig(cohort_rule=rule, cohort_size=size, **given)
+    for rule, size in (("poisson", {"cohort_size": 2}), ("all", {})):
+        config = FederatedConfig(cohort_rule=rule, **size, **given)
         pool, cohort_size = cohort_pool(config, ["a", "b", "c", "d"])
         guarantee = run_guarantee(config, num_clients=len(pool), cohort_size=cohort_size)
         assert (guarantee.sampling_rate, guarantee.expected_cohort) == {"poisson": (0.5, 2), "all": (1.0, 4)}[rule]
