@@ -4,6 +4,7 @@ Files are read row group by row group, from a folder or the Hub, and what is com
 (`pipeline/seen_rows.py`). Every problem is one sentence that names the place.
 """
 
+import json
 from collections import defaultdict
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -87,6 +88,7 @@ def _check_files(repo: ClientRepo, seen: _Seen) -> None:
             "make one with `fedllm-data build` or `fedllm-data import`"
         )
     _check_card(repo, seen)
+    _check_record(repo, seen)
     if "train" not in by_split:
         seen.add_problem("data/: there is no train split")
     for split, paths in by_split.items():
@@ -94,6 +96,19 @@ def _check_files(repo: ClientRepo, seen: _Seen) -> None:
         previous = ""
         for path in paths:
             previous = _check_file(repo, path, split, previous, seen)
+
+
+def _check_record(repo: ClientRepo, seen: _Seen) -> None:
+    """A repo may lack build.json; one that cannot be read would take its licence and gate along unseen."""
+    try:
+        with repo.open("build.json") as file:
+            is_record = isinstance(json.load(file), dict)
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError):
+        is_record = False
+    if not is_record:
+        seen.add_problem("build.json: is no JSON object, so nothing tells how the rows were made; build it again")
 
 
 def _check_card(repo: ClientRepo, seen: _Seen) -> None:

@@ -38,6 +38,8 @@ _MISSING = frozenset(
     | {"nat", "undefined", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan", "#null!", "\\n"}
 )
 """In any case: what pandas, R, NumPy, SQL, JavaScript and spreadsheets write for a missing value."""
+_LARGEST_TOLD_APART = 2.0**53
+"""Beyond it a float stands for several whole numbers, so that several people would be one."""
 _MISSING_AS_WRITTEN = frozenset({"NA"})
 """R's mark; in other letters it may be somebody's name."""
 
@@ -47,7 +49,8 @@ def canonical_id(value: object) -> object:
 
     Args:
         value: what a file holds. Whole numbers become their digits; a float that is no number becomes None; what is
-            neither text nor a whole number comes back as it is, for the row check to judge.
+            neither text nor a whole number, and a float above 2^53, which has lost digits, comes back as it is, for
+            the row check to judge.
 
     >>> canonical_id(" ann" + chr(0xA0)), canonical_id("Ame" + chr(0x301) + "lie"), canonical_id(7.0)
     ('ann', 'Amélie', '7')
@@ -56,7 +59,7 @@ def canonical_id(value: object) -> object:
         return _trimmed(unicodedata.normalize("NFC", value))
     if isinstance(value, float) and math.isnan(value):
         return None
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) <= _LARGEST_TOLD_APART:
         return str(int(value))
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)

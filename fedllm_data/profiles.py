@@ -250,7 +250,7 @@ def _filter_of_build(repo: ClientRepo) -> int:
             return 1 if is_cut else int(facts["filters"]["min_rows"])
     except FileNotFoundError:
         return 1
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ReportError(f"build.json of {repo.name} names no filters.min_rows: build the repo again") from error
 
 

@@ -241,11 +241,25 @@ class FolderRepo(_Repo):
         return (self.folder / path).open("rb")
 
     def load(self, split: str) -> "Dataset":
-        """Load a split, memory-mapped, from the files alone: the README need not be intact."""
+        """Load a split, memory-mapped, from the files alone: the README need not be intact.
+
+        Raises:
+            SchemaError: if there is no such split, or a file of it is damaged.
+        """
+        import pyarrow.parquet as pq
         from datasets import load_dataset
+        from datasets.exceptions import DatasetGenerationError
 
         paths = [os.fspath(self.folder / path) for path in self.split_files(split)]
-        return load_dataset("parquet", data_files={split: paths}, split=split)
+        try:
+            for path in paths:
+                pq.read_metadata(path)  # a footer that is damaged; `datasets` would log it first
+            return load_dataset("parquet", data_files={split: paths}, split=split)
+        except (pa.ArrowInvalid, DatasetGenerationError) as error:
+            raise SchemaError(
+                f"a file of the split {split!r} of {self.name} is damaged ({' '.join(str(error).split())[:100]}); "
+                f"`fedllm-data check {self.name}` names it; build it again"
+            ) from error
 
 
 @dataclass(frozen=True)

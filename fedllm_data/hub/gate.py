@@ -41,7 +41,8 @@ def terms_of(card: Path, facts: dict[str, Any]) -> Terms:
 
     Raises:
         SchemaError: if the front matter cannot be read, the licences of card and build.json differ in their terms
-            (non-commercial, no derivatives, share alike), or commercial use is forbidden and no gate is stated.
+            (non-commercial, no derivatives, share alike), or the card states no gate although commercial use is
+            forbidden or build.json has one.
 
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as place:
@@ -65,7 +66,12 @@ def terms_of(card: Path, facts: dict[str, Any]) -> Terms:
     if is_non_commercial(licence) and not gate.strip():
         raise SchemaError(
             f"{card}: {licence} forbids commercial use, so the card must state in extra_gated_prompt what a reader "
-            "agrees to; give the source a gate, or write that line into the front matter"
+            "agrees to; give the source a gate (--gate of an import), or write that line into the front matter"
+        )
+    if str(facts.get("gate") or "").strip() and not gate.strip():
+        raise SchemaError(
+            f"{card}: build.json states what a reader must agree to, and the card has no extra_gated_prompt; "
+            + _REMEDY.format(card.parent)
         )
     return Terms(corpus=str(facts.get("name") or written.get("pretty_name") or ""), licence=licence, gate=gate)
 

@@ -6,7 +6,6 @@ depends on the time or the machine: building again gives the same bytes.
 """
 
 import html
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+import yaml
 
 from fedllm_data.licences import read_licence
 from fedllm_data.pipeline.client_table import CLIENTS_SCHEMA, client_table_query
@@ -79,17 +79,21 @@ def write_clients(connection: duckdb.DuckDBPyConnection, relation: str, folder: 
 
 
 def readme_text(source: Source, splits: list[str]) -> str:
-    """Return the smallest README with which `datasets.load_dataset` finds the configs and splits.
+    """Return the smallest README that tells the terms, and with which `datasets` finds the configs and splits.
 
     >>> from fedllm_data.sources import SOURCES
     >>> "config_name: clients" in readme_text(SOURCES["fed-oasst"], ["train"])
     True
     """
+    licence = read_licence(source.licence)
+    terms = {"license": licence.identifier}
+    if licence.name:
+        terms["license_name"] = licence.slug or "other"
+    if source.gate:
+        terms["extra_gated_prompt"] = source.gate
     files = "".join(f"  - split: {split}\n    path: data/{split}-*.parquet\n" for split in SPLITS if split in splits)
     return (
-        "---\n"
-        f"license: {json.dumps(read_licence(source.licence).identifier)}\n"
-        "tags:\n- federated-learning\n"
+        "---\n" + yaml.safe_dump(terms, sort_keys=False) + "tags:\n- federated-learning\n"
         "configs:\n"
         f"- config_name: default\n  default: true\n  data_files:\n{files}"
         "- config_name: clients\n  data_files:\n  - split: train\n    path: clients/clients-*.parquet\n"

@@ -8,6 +8,7 @@ import pytest
 
 from fedllm_data.build import build
 from fedllm_data.check import check_repo
+from fedllm_data.cli import main
 from fedllm_data.errors import SchemaError
 from fedllm_data.pipeline.seen_rows import seen_rows
 from fedllm_data.source import SourceRow
@@ -183,3 +184,31 @@ def test_many_problems_are_cut_short(repo):
 def test_a_folder_without_data_is_no_client_repo(tmp_path):
     with pytest.raises(SchemaError, match="is no client repo"):
         check_repo(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"licence": "mi', "\xff"])
+def test_a_record_that_cannot_be_read_is_a_problem_and_no_traceback(repo, tmp_path, content, capsys):
+    (repo / "build.json").write_bytes(content.encode("latin-1"))
+    assert check_repo(repo) == [
+        "build.json: is no JSON object, so nothing tells how the rows were made; build it again"
+    ]
+    assert main(["report", str(repo), "--out", str(tmp_path / "report")]) == 2
+    said = capsys.readouterr().err
+    assert "build.json of" in said
+    assert said.count("\n") == 1
+    (repo / "build.json").unlink()
+    assert check_repo(repo) == []
+
+
+@pytest.mark.parametrize("at", [0.5, 0.2])
+def test_a_damaged_file_is_one_line(repo, tmp_path, at, capsys):
+    path = repo / TRAIN
+    content = path.read_bytes()
+    cut = int(len(content) * at)
+    # Cut off, or with damage in the middle and its end whole.
+    path.write_bytes(content[:cut] if at == 0.5 else content[:4] + bytes(cut) + content[4 + cut :])
+    assert check_repo(repo) != []
+    assert main(["report", str(repo), "--out", str(tmp_path / "report")]) == 2
+    said = capsys.readouterr().err
+    assert "a file of the split 'train' of" in said
+    assert said.count("\n") == 1

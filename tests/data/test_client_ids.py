@@ -63,6 +63,15 @@ def test_words_for_a_missing_id_are_none(word, blanks):
     assert row_problem(row, "sft") == f"client_id: {word!r} stands for a missing id"
 
 
+def test_a_float_that_has_lost_digits_is_no_id():
+    one, other = 2**60 + 1, 2**60 + 2
+    assert float(one) == float(other)
+    assert canonical_id(float(one)) == float(one)
+    row = row_of({"who": float(one), "instruction": "Q", "response": "A"}, "sft", "who")
+    assert row_problem(row, "sft") == "client_id: must be a string, got float"
+    assert (canonical_id(one), canonical_id(other)) == (str(one), str(other))
+
+
 def test_marks_within_an_id_stay_and_one_of_marks_alone_is_missing():
     family, flag = "\U0001f469\u200d\U0001f467", "\U0001f3f4" + "".join(chr(0xE0000 + ord(c)) for c in "gbeng\x7f")
     assert [canonical_id(text) for text in (family, flag, "\u200f\u05d0\u05d1\u200f")] == [

@@ -14,7 +14,8 @@ from fedllm_data.build import build
 from fedllm_data.cards.card import write_card
 from fedllm_data.clients import load_clients
 from fedllm_data.errors import HubError, SchemaError
-from fedllm_data.hub.publish import publish
+from fedllm_data.hub.publish import preview, publish
+from fedllm_data.licences import read_licence
 from fedllm_data.source import Source
 from tests.hub.server import LoopbackHub
 
@@ -179,3 +180,22 @@ def test_the_card_asks_for_what_the_gate_says(make_repo: Callable[..., Path]) ->
     assert "use it for no commercial purpose" in text
     assert "&lt;b&gt;not&lt;/b&gt; try" in text
     assert json.loads((folder / "build.json").read_text())["gate"] == GATE
+
+
+@pytest.mark.parametrize("licence", ["Acme: terms", "commercial use prohibited", "cc-by-nc-4.0", ""])
+def test_without_a_report_the_card_states_licence_and_gate_as_well(
+    tmp_path: Path, make_source: Callable[..., Source], licence: str
+) -> None:
+    folder = tmp_path / "plain"
+    gate = 'I "agree": {yes}\n---\nlicense: mit \U0001f600\x85'
+    build(replace(make_source("sft"), name="fed-plain", licence=licence, gate=gate), folder)
+    terms = preview(folder, "org/fed-plain").terms
+    found = read_licence(licence)
+    assert (terms.licence, terms.gate) == (found.slug or found.identifier, gate)
+
+
+def test_a_gate_that_was_taken_out_of_the_card_is_missed(make_repo: Callable[..., Path]) -> None:
+    card = make_repo("fed-asks", "odc-by", "Agree.") / "README.md"
+    card.write_text(card.read_text().replace("extra_gated_prompt: Agree.\n", ""))
+    with pytest.raises(SchemaError, match=r"build.json states what a reader must agree to.*report"):
+        preview(card.parent, "org/fed-asks")
