@@ -20,7 +20,7 @@ from transformers import AutoTokenizer, PreTrainedModel, set_seed
 from fedllm_data.errors import ConfigError
 from fedllm_eval.policy.base_identity import BaseIdentity, snapshot_folder, weights_digest
 from fedllm_eval.policy.causal_base import check_causal, load_causal_base
-from fedllm_train.models.start_adapter import check_trains, load_start_adapter, trainable_config
+from fedllm_train.models.start_adapter import check_found, check_trains, load_start_adapter, trainable_config
 from fedllm_train.seeds import stream_seed
 
 __all__ = ["StartingPolicy", "load_starting_policy"]
@@ -109,6 +109,7 @@ def load_starting_policy(
             if peft_config
             else LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
         )
+        check_found(base, config)
         set_seed(stream_seed(seed, "adapter"))
         try:
             with warnings.catch_warnings():
@@ -117,7 +118,7 @@ def load_starting_policy(
                 peft_model = get_peft_model(base, config)
         except ValueError as error:
             raise ConfigError(
-                f"{type(config).__name__} does not fit {base_name!r} ({_first_line(error)}); change target_modules"
+                f"{type(config).__name__} does not fit {base_name!r} ({_first_line(error)}); change its settings"
             ) from error
     else:
         identity = BaseIdentity(name=base_name, revision=commit, weights=weights)

@@ -185,3 +185,26 @@ def test_a_run_is_not_resumed_on_a_base_of_other_weights(kit, tmp_path, bases):
     shutil.copy(other / "model.safetensors", one / "model.safetensors")
     with pytest.raises(ResumeError, match=r"was begun with other settings .*model\.weights"):
         run_on(kit, one, tmp_path / "run").train(resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"target_modules": ["q_proj", "k_porj"]}, "target_modules has 'k_porj'"),
+        ({"modules_to_save": ["lm_haed"]}, "modules_to_save has 'lm_haed'"),
+        ({"rank_pattern": {"layers.7.self_attn.q_proj": 2}}, "rank_pattern has 'layers.7.self_attn.q_proj'"),
+        ({"alpha_pattern": {"(q_proj": 2}}, "alpha_pattern has '[(]q_proj', which is no pattern"),
+    ],
+)
+def test_a_name_that_no_module_has_is_refused(kit, changes, reason):
+    """PEFT asks for one match among all; the others it passes over."""
+    with pytest.raises(ConfigError, match=reason):
+        load_starting_policy(kit.make_model(), tokenizer=kit.make_tokenizer(), peft_config=kit.lora(**changes))
+
+
+def test_names_that_modules_have_pass(kit):
+    found = {"target_modules": ["layers.0.self_attn.q_proj", "k_proj"], "modules_to_save": ["norm"]}
+    found |= {"rank_pattern": {"0.self_attn.q_proj": 2, "^model.layers.1.self_attn.k_proj": 3}}
+    policy = load_starting_policy(kit.make_model(), tokenizer=kit.make_tokenizer(), peft_config=kit.lora(**found))
+    ranks = {name: each.shape[0] for name, each in policy.model.named_parameters() if "lora_A" in name}
+    assert sorted(ranks.values()) == [2, 3, 4]
