@@ -16,6 +16,7 @@ from peft import (
     get_peft_model,
 )
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from fedllm_data.errors import ConfigError, ResumeError
 from fedllm_train.config import FederatedConfig
@@ -208,3 +209,23 @@ def test_names_that_modules_have_pass(kit):
     policy = load_starting_policy(kit.make_model(), tokenizer=kit.make_tokenizer(), peft_config=kit.lora(**found))
     ranks = {name: each.shape[0] for name, each in policy.model.named_parameters() if "lora_A" in name}
     assert sorted(ranks.values()) == [2, 3, 4]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_that_was_merged_no_longer_names_the_folder_it_came_from(kit, tmp_path, dtype, caplog):
+    """Its adapter would be scored on the base without what was merged."""
+    kit.make_model().save_pretrained(tmp_path / "base")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=dtype)
+    kept = load_starting_policy(loaded, tokenizer=kit.make_tokenizer(), peft_config=kit.lora())
+    assert kept.base_name == str(tmp_path / "base")
+    assert kept.base_weights is not None
+    assert not caplog.records
+    with torch.no_grad():
+        for name, parameter in kept.model.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(0.05)
+    merged = kept.model.merge_and_unload()
+    policy = load_starting_policy(merged, tokenizer=kit.make_tokenizer(), peft_config=kit.lora())
+    assert (policy.base_name, policy.base_weights, policy.base_revision) == (None, None, None)
+    assert not policy.model.peft_config["default"].base_model_name_or_path
+    assert "is not the one in" in caplog.text
