@@ -4,7 +4,8 @@ Everything about a client's own training stays in TRL's `SFTConfig` or `DPOConfi
 PEFT's `LoraConfig`. Imports no torch: the command's `--help` is made from this file.
 """
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
 from typing import Literal, get_type_hints
 
 from fedllm_data.errors import ConfigError
@@ -290,6 +291,9 @@ class FederatedConfig:
             raise ConfigError(f"server_tau is {self.server_tau}; it must be positive")
         if self.max_update_norm is not None and self.max_update_norm <= 0:
             raise ConfigError(f"max_update_norm is {self.max_update_norm}; it must be positive")
+        for each in fields(self):
+            if isinstance(value := getattr(self, each.name), float) and not math.isfinite(value):
+                raise ConfigError(f"{each.name} is {value}; it must be a finite number")
 
     def server_rate(self, default: float) -> float:
         """Return the server's learning rate, or a method's own default."""

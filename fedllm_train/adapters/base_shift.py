@@ -37,6 +37,7 @@ __all__ = [
     "check_shiftable",
     "compressed",
     "finished_factors",
+    "is_shifted",
     "save_finished_adapter",
     "shift_change",
     "shifted",
@@ -157,6 +158,12 @@ def shifted(model: PeftModel, shift: Mapping[str, torch.Tensor] | None) -> Itera
     finally:
         for handle in handles:
             handle.remove()
+
+
+def is_shifted(model: PeftModel) -> bool:
+    """Return whether a model computes with a shift just now."""
+    hooks = (hook for module in model.modules() for hook in module._forward_hooks.values())
+    return any(isinstance(hook, partial) and hook.func is _add for hook in hooks)
 
 
 def check_shiftable(model: PeftModel, method: str) -> None:

@@ -16,6 +16,7 @@ from trl import DPOConfig, KTOConfig, SFTConfig
 
 from fedllm_data.errors import ConfigError
 from fedllm_data.schema import Task
+from fedllm_train.clients.number_checks import check_numbers
 from fedllm_train.clients.objectives import ClientArgs, check_objective, objective_of
 from fedllm_train.fates.client_settings import DPO_FATES, KTO_FATES, SFT_FATES
 from fedllm_train.fates.fate import Fate, check_fates
@@ -42,6 +43,7 @@ def check_client_args(client_args: ClientArgs, *, given: Collection[str] = (), f
     check_objective(client_args)
     kind = objective_of(client_args).config
     check_fates(client_args, FATES[kind], default=untouched_args(client_args), given=given, flag=flag)
+    check_numbers(client_args, flag=flag)
     on_cpu = client_args.device.type == "cpu"
     if on_cpu and client_args.fp16:
         raise ConfigError(

@@ -13,9 +13,11 @@ from peft import (
     PrefixTuningConfig,
     PromptTuningConfig,
 )
+from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel
 
 from fedllm_data.errors import ConfigError
+from fedllm_train.adapters.base_shift import is_shifted
 from fedllm_train.fates.adapter_settings import (
     IA3_FATES,
     LN_TUNING_FATES,
@@ -61,6 +63,11 @@ def model_and_adapter(model: Any, peft_config: Any, adapter: Any) -> tuple[Any, 
                 f"the PeftModel has the adapters {', '.join(names)}, and a run trains one called default; load that "
                 "one alone, with PeftModel.from_pretrained(base, folder)"
             )
+        if is_shifted(model):
+            raise ConfigError(
+                "the PeftModel is that of a finished run which added to the base's weights, and a new adapter would "
+                "mean nothing without that; pass the base loaded anew, with adapter= and the run's folder"
+            )
         own = model.peft_config["default"]
         if adapter is not None or (config is not None and config is not own and config.to_dict() != own.to_dict()):
             raise ConfigError(
@@ -74,6 +81,12 @@ def model_and_adapter(model: Any, peft_config: Any, adapter: Any) -> tuple[Any, 
             raise ConfigError(
                 "the model carries an adapter that add_adapter or load_adapter put on it; pass the plain model, with "
                 "peft_config= for a new adapter or adapter= for a saved one"
+            )
+        if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
+            raise ConfigError(
+                "the model has layers of an adapter in it already: get_peft_model, or the trainer of another run, put "
+                "them there, and the new adapter would be trained on top of them; load the model anew for every run, "
+                "or pass the PeftModel itself to train its adapter on"
             )
         if not model.can_generate():
             raise ConfigError(

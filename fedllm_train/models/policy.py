@@ -20,7 +20,8 @@ from transformers import AutoTokenizer, PreTrainedModel, set_seed
 from fedllm_data.errors import ConfigError
 from fedllm_eval.policy.base_identity import BaseIdentity, snapshot_folder, weights_digest
 from fedllm_eval.policy.causal_base import check_causal, load_causal_base
-from fedllm_train.models.start_adapter import check_trains, load_start_adapter, trainable_config
+from fedllm_train.models.loaded_base import is_as_saved
+from fedllm_train.models.start_adapter import check_found, check_trains, load_start_adapter, trainable_config
 from fedllm_train.seeds import stream_seed
 
 __all__ = ["StartingPolicy", "load_starting_policy"]
@@ -37,7 +38,7 @@ class StartingPolicy:
     """A plain model where all its weights are trained."""
     tokenizer: Any
     base_name: str | None
-    """Folder or Hub id; None for a model made in memory."""
+    """Folder or Hub id; None for a model made, or changed, in memory."""
     base_revision: str | None
     """Commit on the Hub, or a digest of the folder's weights."""
     base_weights: str | None
@@ -93,11 +94,16 @@ def load_starting_policy(
         check_causal(model.get_base_model() if isinstance(model, PeftModel) else model, None)
     base_name = model if isinstance(model, str) else (base.config._name_or_path or None)
     commit = getattr(base.config, "_commit_hash", None)
-    weights = weights_digest(snapshot_folder(base_name, commit))
     if tokenizer is None:
         if base_name is None:
             raise ConfigError("the model was made in memory, so there is no tokenizer beside it; pass tokenizer=")
         tokenizer = _load_tokenizer(base_name, revision, trust_remote_code)
+    if not isinstance(model, str):
+        plain = model.get_base_model() if isinstance(model, PeftModel) else model
+        if not is_as_saved(plain, snapshot_folder(base_name, commit)):
+            base_name = commit = None
+            base.config._name_or_path = ""  # PEFT reads the base's name here
+    weights = weights_digest(snapshot_folder(base_name, commit))
     if full_finetuning:
         peft_model = base.requires_grad_(True)
     elif isinstance(base, PeftModel):
@@ -109,6 +115,7 @@ def load_starting_policy(
             if peft_config
             else LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
         )
+        check_found(base, config)
         set_seed(stream_seed(seed, "adapter"))
         try:
             with warnings.catch_warnings():
@@ -117,7 +124,7 @@ def load_starting_policy(
                 peft_model = get_peft_model(base, config)
         except ValueError as error:
             raise ConfigError(
-                f"{type(config).__name__} does not fit {base_name!r} ({_first_line(error)}); change target_modules"
+                f"{type(config).__name__} does not fit {base_name!r} ({_first_line(error)}); change its settings"
             ) from error
     else:
         identity = BaseIdentity(name=base_name, revision=commit, weights=weights)

@@ -6,6 +6,7 @@ set right on a copy or refused. Prompt and prefix tuning, which PEFT loads for i
 trained on.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from fedllm_data.errors import ConfigError
 from fedllm_eval.policy.adapter_fit import check_leaves_base_alone, check_loaded, without_warnings_about_keys
 from fedllm_eval.policy.base_identity import BaseIdentity, check_same_base, recorded_base
 
-__all__ = ["adapter_folder", "check_trains", "load_start_adapter", "trainable_config"]
+__all__ = ["adapter_folder", "check_found", "check_trains", "load_start_adapter", "trainable_config"]
 
 _LEAVES_BASE_ALONE = ("gaussian", "orthogonal")
 _TABLES = (PeftType.PROMPT_TUNING, PeftType.PREFIX_TUNING)
@@ -48,6 +49,33 @@ def trainable_config(config: PeftConfig) -> PeftConfig:
     config.task_type = TaskType.CAUSAL_LM
     config.inference_mode = False
     return config
+
+
+def check_found(base: Any, config: PeftConfig) -> None:
+    """Refuse names in a fresh adapter's settings that no module of the base has: PEFT passes over them in silence.
+
+    Args:
+        base: the model that the adapter is put on.
+        config: the adapter's settings, as the user gave them.
+
+    Raises:
+        ConfigError: naming the setting and the first such name.
+    """
+    modules = [name for name, _ in base.named_modules()]
+    for setting in ("target_modules", "modules_to_save"):
+        names = getattr(config, setting, None) or ()
+        # One text is a pattern or a shorthand such as all-linear, of which PEFT says itself if it finds nothing.
+        for name in () if isinstance(names, str) else sorted(names):
+            if not any(f".{module}".endswith(f".{name}") for module in modules):
+                raise _not_found(setting, name, base)
+    for setting in ("rank_pattern", "alpha_pattern"):
+        for pattern in getattr(config, setting, None) or {}:
+            try:
+                is_found = any(re.match(rf"(.*\.)?({pattern})$", module) for module in modules)
+            except re.error as error:
+                raise ConfigError(f"{setting} has {pattern!r}, which is no pattern ({error}); mend it") from error
+            if not is_found:
+                raise _not_found(setting, pattern, base)
 
 
 def adapter_folder(adapter: str) -> str:
@@ -122,6 +150,13 @@ def _recorded(folder: str, config: PeftConfig) -> BaseIdentity | None:
     except (EntryNotFoundError, LocalEntryNotFoundError, HfHubHTTPError):
         pass  # an adapter that no run of ours made
     return BaseIdentity(name=config.base_model_name_or_path, revision=config.revision)
+
+
+def _not_found(setting: str, name: str, base: Any) -> ConfigError:
+    return ConfigError(
+        f"{setting} has {name!r}, and no module of this {type(base).__name__} is called so; look at "
+        "model.named_modules(), or leave it out"
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -15,7 +15,7 @@ released, nobody can work back to the bits of another round or tensor. Imports n
 import os
 import secrets
 import stat
-from hashlib import blake2b, shake_256
+from hashlib import blake2b, sha256, shake_256
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from fedllm_data.errors import ResumeError
 __all__ = ["SECRET_FILE", "draw_secret", "run_secret", "secret_normals", "secret_seed"]
 
 SECRET_FILE = "privacy_secret"
-"""In the run folder: the secret in hexadecimal."""
+"""In the run folder: the secret in hexadecimal, and below it its SHA-256, by which damage is known."""
 _NUM_BYTES = 32
 _CHUNK = 2**20
 """Values drawn at a time, which bounds the memory of a large tensor's bits."""
@@ -107,12 +107,12 @@ def secret_normals(
 def _read(path: Path) -> bytes | None:
     """Return what is there; None where that is no secret."""
     try:
-        secret = bytes.fromhex(path.read_text(encoding="ascii").strip())
+        secret, digest = (bytes.fromhex(line) for line in path.read_text(encoding="ascii").split())
     except (OSError, ValueError):
         return None
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         path.chmod(0o600)  # a copy of the folder may have opened it to others
-    return secret if len(secret) == _NUM_BYTES else None
+    return secret if len(secret) == _NUM_BYTES and digest == sha256(secret).digest() else None
 
 
 def _write(path: Path, secret: bytes) -> None:
@@ -121,7 +121,7 @@ def _write(path: Path, secret: bytes) -> None:
     temporary.unlink(missing_ok=True)
     file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        os.write(file, f"{secret.hex()}\n".encode())
+        os.write(file, f"{secret.hex()}\n{sha256(secret).hexdigest()}\n".encode())
         os.fsync(file)
     finally:
         os.close(file)

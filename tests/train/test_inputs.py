@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset, DatasetDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from peft import LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
+from peft import IA3Config, LoraConfig, PeftModel, PromptTuningConfig, get_peft_model
 from transformers import BitsAndBytesConfig, EarlyStoppingCallback, LlamaForSequenceClassification, TrainingArguments
 from trl import DPOConfig, GRPOConfig, RewardConfig, SFTConfig
 
@@ -320,6 +320,25 @@ def test_a_model_that_carries_another_adapter_is_refused(kit):
     injected.add_adapter(kit.lora())
     with pytest.raises(ConfigError, match="add_adapter or load_adapter"):
         trainer(kit, model=injected)
+
+
+def test_a_base_that_an_earlier_run_put_layers_into_is_refused(kit, tmp_path):
+    """PEFT changes the base in place: IA3's factors of the first run would stay below the second run's LoRA."""
+    base = kit.make_model()
+    ia3 = IA3Config(task_type="CAUSAL_LM", target_modules=["k_proj"], feedforward_modules=[])
+    trainer(kit, model=base, args=config(tmp_path / "first"), peft_config=ia3)
+    with pytest.raises(ConfigError, match="has layers of an adapter in it already"):
+        trainer(kit, model=base, args=config(tmp_path / "second"))
+
+
+def test_a_model_that_computes_with_a_shifted_base_is_refused(kit, tmp_path):
+    """FedEx-LoRA leaves its sum beside the base; an adapter trained on both would name the base alone."""
+    first = trainer(kit, args=config(tmp_path / "first", strategy="fedex_lora", cohort_size=3, local_steps=2))
+    first.train()
+    with pytest.raises(ConfigError, match="a finished run which added to the base's weights"):
+        trainer(kit, model=first.model, args=config(tmp_path / "second"), peft_config=None)
+    following = config(tmp_path / "third")
+    trainer(kit, args=following, adapter=tmp_path / "first", peft_config=None)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from peft import (
     get_peft_model,
 )
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from fedllm_data.errors import ConfigError, ResumeError
 from fedllm_train.config import FederatedConfig
@@ -185,3 +186,46 @@ def test_a_run_is_not_resumed_on_a_base_of_other_weights(kit, tmp_path, bases):
     shutil.copy(other / "model.safetensors", one / "model.safetensors")
     with pytest.raises(ResumeError, match=r"was begun with other settings .*model\.weights"):
         run_on(kit, one, tmp_path / "run").train(resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"target_modules": ["q_proj", "k_porj"]}, "target_modules has 'k_porj'"),
+        ({"modules_to_save": ["lm_haed"]}, "modules_to_save has 'lm_haed'"),
+        ({"rank_pattern": {"layers.7.self_attn.q_proj": 2}}, "rank_pattern has 'layers.7.self_attn.q_proj'"),
+        ({"alpha_pattern": {"(q_proj": 2}}, "alpha_pattern has '[(]q_proj', which is no pattern"),
+    ],
+)
+def test_a_name_that_no_module_has_is_refused(kit, changes, reason):
+    """PEFT asks for one match among all; the others it passes over."""
+    with pytest.raises(ConfigError, match=reason):
+        load_starting_policy(kit.make_model(), tokenizer=kit.make_tokenizer(), peft_config=kit.lora(**changes))
+
+
+def test_names_that_modules_have_pass(kit):
+    found = {"target_modules": ["layers.0.self_attn.q_proj", "k_proj"], "modules_to_save": ["norm"]}
+    found |= {"rank_pattern": {"0.self_attn.q_proj": 2, "^model.layers.1.self_attn.k_proj": 3}}
+    policy = load_starting_policy(kit.make_model(), tokenizer=kit.make_tokenizer(), peft_config=kit.lora(**found))
+    ranks = {name: each.shape[0] for name, each in policy.model.named_parameters() if "lora_A" in name}
+    assert sorted(ranks.values()) == [2, 3, 4]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_model_that_was_merged_no_longer_names_the_folder_it_came_from(kit, tmp_path, dtype, caplog):
+    """Its adapter would be scored on the base without what was merged."""
+    kit.make_model().save_pretrained(tmp_path / "base")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=dtype)
+    kept = load_starting_policy(loaded, tokenizer=kit.make_tokenizer(), peft_config=kit.lora())
+    assert kept.base_name == str(tmp_path / "base")
+    assert kept.base_weights is not None
+    assert not caplog.records
+    with torch.no_grad():
+        for name, parameter in kept.model.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(0.05)
+    merged = kept.model.merge_and_unload()
+    policy = load_starting_policy(merged, tokenizer=kit.make_tokenizer(), peft_config=kit.lora())
+    assert (policy.base_name, policy.base_weights, policy.base_revision) == (None, None, None)
+    assert not policy.model.peft_config["default"].base_model_name_or_path
+    assert "is not the one in" in caplog.text
