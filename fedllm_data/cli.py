@@ -333,7 +333,7 @@ def _publish(arguments: argparse.Namespace) -> None:
 
     private = True if arguments.private else False if arguments.public else None
     if arguments.dry_run:
-        plan = preview(arguments.folder, arguments.repo, private=private)
+        plan = preview(arguments.folder, arguments.repo, private=private, allow_personal_ids=arguments.yes)
         print(json.dumps(asdict(plan), indent=2, ensure_ascii=False) if arguments.json else "\n".join(plan.lines()))
         return
     result = publish(

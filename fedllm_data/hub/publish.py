@@ -121,13 +121,14 @@ def publish(
     )
 
 
-def preview(folder: Path, repo_id: str, *, private: bool | None = None) -> Preview:
+def preview(folder: Path, repo_id: str, *, private: bool | None = None, allow_personal_ids: bool = False) -> Preview:
     """Return what `publish` would do; nothing is sent, and the Hub is not asked.
 
     Args:
         folder: a client repo.
         repo_id: `namespace/name`.
         private: as `publish` takes it.
+        allow_personal_ids: as `publish` takes it.
 
     Raises:
         SchemaError: if the folder cannot be published.
@@ -141,7 +142,7 @@ def preview(folder: Path, repo_id: str, *, private: bool | None = None) -> Previ
     ids = _personal_ids(folder, facts)
     texts, note = personal_texts(FolderRepo(str(folder), folder))
     notes = [note]
-    if ids:
+    if ids and not allow_personal_ids:
         notes.append("publishing asks for --yes, since client ids look like people; `--salt-file` hashes them")
     if "nd" in licence_terms(terms.licence):
         notes.append(f"{terms.licence} lets nobody pass on changed versions: ask the source before others see this")

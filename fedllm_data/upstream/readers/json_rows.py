@@ -25,7 +25,25 @@ _GAP = re.compile(r"[\s,]*[^\s{]?[\s,]*(?=\{)")
 _SEARCHED_LINES = 1_000
 _BETWEEN = " \t\r\n,"
 _SPACE = re.compile(r"[ \t\r\n,]*")
-_DECODER = json.JSONDecoder()
+
+
+class _Doubled(dict[str, Any]):
+    """An object that names a key twice; of the two values the first would vanish without a word."""
+
+    key = ""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) == len(pairs):
+        return fields
+    doubled = _Doubled(fields)
+    names = [name for name, _ in pairs]
+    doubled.key = next(name for name in names if names.count(name) > 1)
+    return doubled
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def read_json(raw: RawFile) -> Iterator[Record | Rejected]:
@@ -84,7 +102,7 @@ def _read_lines(raw: RawFile) -> Iterator[Record | Rejected]:
             continue
         text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         try:
-            fields = json.loads(text)
+            fields = _DECODER.decode(text)
         except ValueError as error:
             yield from _several(text, f"is not JSON: {str(error)[:100]}", raw.name, number)
         except RecursionError:
@@ -105,8 +123,17 @@ def _first_fault(line: bytes) -> int:
 
 def _item(fields: object, name: str, number: int) -> Record | Rejected:
     if isinstance(fields, dict):
-        return Record(fields, name, number)
+        key = _doubled_key(fields)
+        return Record(fields, name, number) if key is None else Rejected(name, number, f"names the key {key!r} twice")
     return Rejected(name, number, f"is a JSON {type(fields).__name__}, not an object")
+
+
+def _doubled_key(value: object) -> str | None:
+    """The first key that an object anywhere inside a value names twice."""
+    if isinstance(value, _Doubled):
+        return value.key[:60]
+    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next((key for item in inside if isinstance(item, dict | list) and (key := _doubled_key(item))), None)
 
 
 def _several(text: str, reason: str, name: str, number: int) -> Iterator[Record | Rejected]:
@@ -128,7 +155,7 @@ def _several(text: str, reason: str, name: str, number: int) -> Iterator[Record 
     rest = text[place:].strip()
     if rest and "{" not in rest and "\n" not in rest and found:
         found.pop()  # what follows the last object is part of its row, which is damaged
-    yield from (Record(fields, name, number) for fields in found)
+    yield from (_item(fields, name, number) for fields in found)
     if rest:
         yield Rejected(name, number, reason)
 
@@ -145,7 +172,7 @@ def _read_document(raw: RawFile) -> Iterator[Record | Rejected]:
     # Undecodable bytes become lone surrogates, which row validation rejects by row.
     text = content.decode("utf-8", "surrogateescape")
     try:
-        document = json.loads(text)
+        document = _DECODER.decode(text)
     except (json.JSONDecodeError, RecursionError) as error:
         if text.lstrip().startswith("["):
             raise SourceError(
@@ -155,6 +182,8 @@ def _read_document(raw: RawFile) -> Iterator[Record | Rejected]:
         return
     except ValueError as error:  # a number of more digits than Python reads
         raise SourceError(f"{raw.place} is not a JSON list: {str(error)[:150]}; correct it") from error
+    if isinstance(document, _Doubled):
+        raise SourceError(f"{raw.place} names {document.key[:60]!r} twice; leave one out")
     for number, fields in enumerate(rows_of_document(document, raw.place), start=1):
         yield _item(fields, raw.name, number)
 
@@ -178,7 +207,7 @@ def _read_spread_objects(text: str, name: str) -> Iterator[Record | Rejected]:
     lines = _LineNumbers(text)
     for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
         try:
-            yield _item(json.loads(text[start:end].rstrip(_BETWEEN)), name, lines.of(start))
+            yield _item(_DECODER.decode(text[start:end].rstrip(_BETWEEN)), name, lines.of(start))
         except (ValueError, RecursionError) as error:
             yield from _several(text[start:end], f"is not JSON: {str(error)[:100]}", name, lines.of(start))
 

@@ -6,6 +6,7 @@ import pytest
 
 from fedllm_data.errors import SourceError
 from fedllm_data.source import Rejected
+from fedllm_data.upstream.records import read_records
 from tests.data.upstream.readers.damage import read
 
 ROWS = [{"who": "ann", "n": 1}, {"who": "bob", "n": 2}, {"who": "cy", "n": 3}]
@@ -103,3 +104,22 @@ def test_a_byte_that_is_no_utf_8_in_a_list_costs_its_row():
     content = json.dumps([{"a": "x"}, {"a": "é"}, {"a": "y"}], ensure_ascii=False).encode("latin-1")
     items = read(content, "rows.json")
     assert [item.fields["a"] for item in items] == ["x", "\udce9", "y"]
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "json"])
+def test_a_key_named_twice_rejects_its_row_by_name(tmp_path, ending):
+    """Of two values under one key the first would vanish without a word."""
+    sound, twice = '{"u": "a", "q": "x"}', '{"u": "a", "q": "x", "q": "y"}'
+    inside = '{"u": "a", "m": [{"role": "user", "content": "x", "content": "y"}]}'
+    rows = [sound, twice, inside, sound]
+    path = tmp_path / f"rows.{ending}"
+    path.write_text("\n".join(rows) if ending == "jsonl" else "[" + ",".join(rows) + "]")
+    items = list(read_records(path))
+    assert [type(item).__name__ for item in items] == ["Record", "Rejected", "Rejected", "Record"]
+    assert [item.reason for item in items[1:3]] == ["names the key 'q' twice", "names the key 'content' twice"]
+
+
+def test_columns_named_twice_refuse_the_file(tmp_path):
+    (tmp_path / "rows.json").write_text('{"u": ["a"], "q": ["x"], "q": ["y"]}')
+    with pytest.raises(SourceError, match="names 'q' twice"):
+        list(read_records(tmp_path / "rows.json"))
