@@ -103,6 +103,8 @@ def load_starting_policy(
         if not is_as_saved(plain, snapshot_folder(base_name, commit)):
             base_name = commit = None
             base.config._name_or_path = ""  # PEFT reads the base's name here
+            if isinstance(model, PeftModel):
+                model.peft_config["default"].base_model_name_or_path = None
     weights = weights_digest(snapshot_folder(base_name, commit))
     if full_finetuning:
         peft_model = base.requires_grad_(True)

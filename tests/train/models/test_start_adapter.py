@@ -229,3 +229,7 @@ def test_a_model_that_was_merged_no_longer_names_the_folder_it_came_from(kit, tm
     assert (policy.base_name, policy.base_weights, policy.base_revision) == (None, None, None)
     assert not policy.model.peft_config["default"].base_model_name_or_path
     assert "is not the one in" in caplog.text
+    tuned = get_peft_model(AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=dtype), kit.lora())
+    tuned.get_base_model().model.norm.weight.data.mul_(2)
+    policy = load_starting_policy(tuned, tokenizer=kit.make_tokenizer())
+    assert (policy.base_name, policy.model.peft_config["default"].base_model_name_or_path) == (None, None)
