@@ -34,6 +34,9 @@ _COHORTS = {
     "poisson": "each drawn on its own (Poisson sampling), so many on average",
     "fedllm-bench": "drawn as FedLLM-Bench's code draws them",
 }
+_TEMPLATES = Environment(
+    loader=PackageLoader("fedllm_train", "cards"), undefined=StrictUndefined, keep_trailing_newline=True
+)
 
 
 def write_run_card(run: Path, *, repo_id: str | None = None, scores: Path | None = None) -> Path:
@@ -50,10 +53,7 @@ def write_run_card(run: Path, *, repo_id: str | None = None, scores: Path | None
     config = read_config(run)
     rounds = read_rounds(run)
     scores = scores or run / "scores" / "results.md"
-    environment = Environment(
-        loader=PackageLoader("fedllm_train", "cards"), undefined=StrictUndefined, keep_trailing_newline=True
-    )
-    text = environment.get_template("model.md.jinja").render(
+    text = _TEMPLATES.get_template("model.md.jinja").render(
         title=(repo_id or run.name).split("/")[-1],
         scores=scores.read_text(encoding="utf-8") if scores.is_file() else None,
         rounds_file="rounds.jsonl" if (run / "rounds.jsonl").is_file() else RELEASES,

@@ -17,6 +17,7 @@ unrendered_rows.json  rows that the chat template cannot render, by client and r
 
 import json
 import shutil
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,13 @@ PACKAGES = ("fedllm-commons", "torch", "transformers", "trl", "peft", "accelerat
 
 def package_versions() -> dict[str, str]:
     """Return the versions of the packages that decide a run's bits."""
-    return {name: version(name) for name in PACKAGES}
+    return {name: _version(name) for name in PACKAGES}
+
+
+@cache
+def _version(name: str) -> str:
+    """A package's version, read once: its metadata are parsed whole, and no package changes while it is in use."""
+    return version(name)
 
 
 def read_config(run: Path) -> dict[str, Any]:

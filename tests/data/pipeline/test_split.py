@@ -13,6 +13,11 @@ from fedllm_data.pipeline.salt import hash_client_id
 from fedllm_data.pipeline.split import assign_splits, draw
 
 
+def seeds(few, many):
+    """`many` seeds, of which `make test` takes a few."""
+    return [pytest.param(seed, marks=() if seed < few else pytest.mark.slow) for seed in range(many)]
+
+
 def assign(rows, seed=0, keep_all=False):
     """Assign splits to rows, each (client, opening) or (client, opening, prompt), the client None for a public row.
 
@@ -83,7 +88,7 @@ def test_the_order_of_the_rows_changes_nothing():
     assert dict(zip(PRIVATE[::-1], split_of(PRIVATE[::-1]), strict=True)) == before
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", seeds(2, 5))
 def test_a_shared_opening_never_straddles_train_and_a_held_out_split(seed):
     # Neighbouring clients share every other conversation.
     rows = [(f"c{c}", f"o{(c + row) // 2 if row % 2 else 1000 * c + row}") for c in range(60) for row in range(6)]
@@ -132,7 +137,7 @@ def greetings(num_clients):
     return rows
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", seeds(1, 3))
 @pytest.mark.parametrize(
     ("rows", "least_train", "test"),
     [
@@ -239,7 +244,7 @@ def test_draws_are_uniform_and_independent_of_one_another():
     assert draw(0, "client", "a") != draw(0, "opening", "a") != draw(1, "opening", "a")
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", seeds(10, 60))
 def test_any_corpus_trains_and_shares_no_prompt(seed):
     lots = Random(seed)
     num_clients, num_openings = lots.randint(1, 40), lots.randint(1, 60)
@@ -320,7 +325,7 @@ def in_groups(seed):
     return rows
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", seeds(6, 40))
 @pytest.mark.parametrize("keep_all", [False, True])
 def test_groups_never_straddle_splits_and_no_prompt_is_shared(seed, keep_all):
     rows = in_groups(seed)
@@ -351,7 +356,7 @@ def test_groups_of_single_clients_are_drawn_as_conversations_are():
     assert 15 <= len(unseen) <= 45  # 30 expected, standard deviation 5
 
 
-@pytest.mark.parametrize("seed", range(15))
+@pytest.mark.parametrize("seed", seeds(3, 15))
 def test_people_are_split_by_their_upstream_id_whatever_the_salt_the_task_and_the_rows(seed):
     """Drawn people with conversations of their own, built twice: other salts, tasks, corpora and parts of the rows."""
     lots = Random(seed)

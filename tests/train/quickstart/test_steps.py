@@ -8,7 +8,7 @@ from fedllm_data.errors import ConfigError
 from fedllm_train.quickstart import steps as quickstart
 
 SMALLER = [
-    (r"build (\S+) ", r"build \1 --set num_clients=14 --set mean_rows=8 --set public_rows=300 "),
+    (r"build (\S+) ", r"build \1 --set num_clients=14 --set mean_rows=8 --set public_rows=300 --no-report "),
     (r"tiny ", "tiny --steps 3 "),
     (r"--num_rounds \d+", "--num_rounds 2"),
     (r"--cohort_size \d+", "--cohort_size 2"),
