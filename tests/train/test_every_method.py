@@ -47,14 +47,25 @@ TRAVELS = {
 
 @pytest.fixture(scope="session")
 def corpora(tmp_path_factory):
-    """Client repos of two people who train, and one held out whole, from real files: task -> folder."""
+    """Client repos of two people who train, and others held out whole, from real files: task -> folder."""
     source = Path(os.environ.get("FEDLLM_SHARED_DATA", ROOT.parent / "shared" / "data")) / "sft" / "oasst1"
     if not source.is_dir():
         pytest.skip(f"no real files at {source}; set FEDLLM_SHARED_DATA")
     made = {}
-    for task, name in (("sft", "fed-oasst"), ("preference", "fed-oasst-pa")):
+    # As many people as leave two who train: the others are held out whole.
+    for task, name, num_clients in (("sft", "fed-oasst", "3"), ("preference", "fed-oasst-pa", "5")):
         made[task] = tmp_path_factory.mktemp("oasst") / name
-        options = ["--max-clients", "3", "--max-rows", "3", "--min-rows", "2", "--max-chars", "600", "--no-report"]
+        options = [
+            "--max-clients",
+            num_clients,
+            "--max-rows",
+            "3",
+            "--min-rows",
+            "2",
+            "--max-chars",
+            "600",
+            "--no-report",
+        ]
         assert fedllm_data(["build", name, "--source", str(source), "--out", str(made[task]), *options]) == 0
     return made
 
