@@ -48,9 +48,9 @@ def canonical_id(value: object) -> object:
     """Return an id in its one spelling: text without blanks at its ends and in Unicode's composed form.
 
     Args:
-        value: what a file holds. Numbers become their digits; a float that is no number becomes None; what is neither
-            text nor a number, and a whole float above 2^53, which has lost digits, comes back as it is, for the row
-            check to judge.
+        value: what a file holds. Whole numbers become their digits; a float that is no number becomes None; what is
+            neither text nor a whole number, and a float above 2^53, which has lost digits, comes back as it is, for
+            the row check to judge.
 
     >>> canonical_id(" ann" + chr(0xA0)), canonical_id("Ame" + chr(0x301) + "lie"), canonical_id(7.0)
     ('ann', 'Amélie', '7')
@@ -63,8 +63,6 @@ def canonical_id(value: object) -> object:
         return str(int(value))
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    if isinstance(value, float) and not value.is_integer():
-        return repr(value)
     return value
 
 

@@ -87,7 +87,7 @@ def test_settings_come_from_a_yaml_file_that_flags_override(folders):
         (["--max_steps", "5"], "use local_steps"),
         (["--model_name_or_path", "m"], "is called --model here"),
         (["--load_in_4bit", "True"], "--load_in_4bit needs an NVIDIA GPU"),
-        (["--lora_target_modules", "nowhere"], "change target_modules"),
+        (["--lora_target_modules", "nowhere"], "look at model.named_modules()"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(folders, capsys, argv, message):

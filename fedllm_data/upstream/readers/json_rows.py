@@ -130,10 +130,14 @@ def _item(fields: object, name: str, number: int) -> Record | Rejected:
 
 def _doubled_key(value: object) -> str | None:
     """The first key that an object anywhere inside a value names twice."""
-    if isinstance(value, _Doubled):
-        return value.key[:60]
-    inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return next((key for item in inside if isinstance(item, dict | list) and (key := _doubled_key(item))), None)
+    waiting = [value]
+    while waiting:  # not by recursion: a tree of messages may be hundreds of levels deep
+        inside = waiting.pop()
+        if isinstance(inside, _Doubled):
+            return inside.key[:60]
+        items = inside.values() if isinstance(inside, dict) else inside if isinstance(inside, list) else ()
+        waiting += [item for item in items if isinstance(item, dict | list)]
+    return None
 
 
 def _several(text: str, reason: str, name: str, number: int) -> Iterator[Record | Rejected]:
