@@ -17,7 +17,7 @@ from fedllm_eval.audit.token_logps import continue_greedily
 from fedllm_eval.policy.chat import encode_messages
 from fedllm_eval.policy.rendering import render_text
 from fedllm_eval.scoring.exposure import (
-    CHANCE_EXPOSURE_BITS,
+    chance_exposure,
     exposure,
     exposure_p_value,
     extrapolated_exposure,
@@ -112,7 +112,7 @@ def audit_canaries(
             "mean_bits": bits.mean,
             "low": bits.low,
             "high": bits.high,
-            "chance_bits": CHANCE_EXPOSURE_BITS,
+            "chance_bits": chance_exposure([item["num_candidates"] for item in items]),
             "ceiling_bits": ceiling,
         },
         "extraction": {

@@ -42,8 +42,9 @@ MAX_IN_A_ROW = 3
 
 
 _LIMITS = ("max_tokens", "max_completion_tokens")
-"""Fields that limit an answer's length; where both are set, endpoints follow the newer one."""
-_KEY = re.compile(r"[\x21-\x7e]+")
+"""Fields that limit an answer's length; where both are set, some endpoints follow the newer one, some the older."""
+_PRINTABLE = re.compile(r"[\x21-\x7e]+")
+"""What an address or a key consists of: no space, line break or letter beyond ASCII."""
 
 
 @dataclass
@@ -69,8 +70,12 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        parts = urllib.parse.urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urllib.parse.urlsplit(self.url)
+            is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # brackets that do not close, a port that is no number
+            is_address = False
+        if not is_address or not _PRINTABLE.fullmatch(self.url):
             raise ConfigError(f"judge url {self.url!r} is no http address; give one such as https://host/v1")
         if parts.username or parts.password:
             raise ConfigError("the judge's url holds a password; give the key by an environment variable instead")
@@ -79,9 +84,14 @@ class Endpoint:
                 f"judge: max_parallel {self.max_parallel}, max_attempts {self.max_attempts}, timeout_seconds "
                 f"{self.timeout_seconds}, max_wait_seconds {self.max_wait_seconds}: all must be positive"
             )
-        if self.api_key is not None and not _KEY.fullmatch(self.api_key):
+        if self.api_key is not None and not _PRINTABLE.fullmatch(self.api_key):
             raise ConfigError("the judge's key holds a line break, a space or a letter that no key has; set it again")
-        self._limit, self._choices = self._completion_limits()
+        if self.body.get("stream") or "messages" in self.body:
+            raise ConfigError(
+                "judge: the body sets stream or messages, but answers are read whole and the suite asks; "
+                "leave both out"
+            )
+        self._limits, self._choices = self._completion_limits()
         path = parts.path.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
         self._address = urllib.parse.urlunsplit(parts._replace(path=path, fragment=""))
         handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
@@ -95,8 +105,8 @@ class Endpoint:
         self._in_a_row = 0
         self.num_retries = 0
 
-    def _completion_limits(self) -> tuple[str | None, int]:
-        """Name of the field that limits an answer's length (None: nothing does), and answers asked for at once."""
+    def _completion_limits(self) -> tuple[list[str], int]:
+        """Names of the fields that limit an answer's length, and answers asked for at once."""
         fields = {"max_tokens": 0, **self.body}
         set_ones = [name for name in _LIMITS if fields.get(name) is not None]
         choices = fields.get("n")
@@ -109,7 +119,7 @@ class Endpoint:
                 "judge: the body takes every limit of an answer's length away, so no limit of tokens or cost can be "
                 "kept; set max_tokens or max_completion_tokens in it"
             )
-        return set_ones[-1] if set_ones else None, choices
+        return set_ones, choices
 
     def identity(self) -> str:
         """Name and body: the same model at another address judges alike."""
@@ -214,10 +224,9 @@ class Endpoint:
 
     def _reserve(self, request: JudgeRequest) -> Usage | None:
         """Set aside what a call may use; None if the run was stopped while the first call taught how much that is."""
-        if self._limit is None:
-            completion_tokens = request.max_tokens  # nothing limits it, and nothing of it is limited
-        else:
-            completion_tokens = {"max_tokens": request.max_tokens, **self.body}[self._limit]
+        fields = {"max_tokens": request.max_tokens, **self.body}
+        # Where nothing limits an answer's length, there is no limit of spend to keep either.
+        completion_tokens = max((fields[name] for name in self._limits), default=request.max_tokens)
         while not self._stop.is_set():
             reserved = self.spend.reserve(request, completion_tokens * self._choices)
             if reserved is not None:
@@ -260,10 +269,10 @@ class Endpoint:
 
     def _error(self, error: urllib.error.HTTPError) -> Exception:
         try:
-            said = " ".join(_read(error, time.monotonic() + 10).decode("utf-8", "replace").split())[:200]
-        except (OSError, HTTPException):
+            said = " ".join(_read(error, time.monotonic() + 10).decode("utf-8", "replace").split())
+        except (OSError, HTTPException, _Passing):
             said = ""
-        message = f"HTTP {error.code}" + (f": {said}" if said else "")
+        message = f"HTTP {error.code}" + (f": {said[:200]}" if said else "")
         if error.code in PASSING and any(word in said for word in OUT_OF_MONEY):
             return JudgeError(f"judge {self.model!r} at {self._address} gives {message}; mend the account, then go on")
         if error.code in HOPELESS:
@@ -313,15 +322,10 @@ def _completion(reply: bytes, model: str) -> tuple[Judgment, Usage | None]:
         choice = value["choices"][0]
         content = choice["message"].get("content")
         if isinstance(content, list):  # some servers give parts
-            content = "".join(part.get("text", "") for part in content)
+            content = "".join(part if isinstance(part, str) else part.get("text") or "" for part in content)
         if content is not None and not isinstance(content, str):
             raise TypeError
-        used = value.get("usage") or {}
-        counts = [used.get(name) for name in ("prompt_tokens", "completion_tokens")]
-        prompt_tokens, completion_tokens = (
-            count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
-            for count in counts
-        )
+        prompt_tokens, completion_tokens = _token_counts(value.get("usage"), bool(content))
         name = value.get("model")
         reason = choice.get("finish_reason")
         refusal = choice["message"].get("refusal")
@@ -329,6 +333,8 @@ def _completion(reply: bytes, model: str) -> tuple[Judgment, Usage | None]:
         start = " ".join(reply[:80].decode("utf-8", "replace").split())
         raise _Passing(f"an answer that is no chat completion: {start!r}") from None
     failure = None
+    if reason == "error":
+        raise _Passing("an answer that the endpoint broke off by an error")
     if reason == "content_filter":
         failure = "the endpoint's content filter took the answer, or the end of it, away"
     elif not content and isinstance(refusal, str) and refusal:
@@ -344,6 +350,28 @@ def _completion(reply: bytes, model: str) -> tuple[Judgment, Usage | None]:
     if prompt_tokens is None or completion_tokens is None:
         return judgment, None
     return judgment, Usage(prompt_tokens, completion_tokens)
+
+
+def _token_counts(usage: Any, has_text: bool) -> tuple[int | None, int | None]:
+    """Tokens of prompt and completion as an endpoint tells them, None where it does not.
+
+    Some endpoints count a model's thinking in `total_tokens` alone, and some tell zeros for what was not counted.
+
+    >>> _token_counts({"prompt_tokens": 30, "completion_tokens": 5, "total_tokens": 400}, True)
+    (30, 370)
+    >>> _token_counts({"prompt_tokens": 0, "completion_tokens": 0}, True), _token_counts(None, True)
+    ((None, None), (None, None))
+    """
+    told = usage if isinstance(usage, dict) else {}
+    prompt, completion, total = (
+        count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
+        for count in (told.get(name) for name in ("prompt_tokens", "completion_tokens", "total_tokens"))
+    )
+    if completion == 0 and has_text:
+        completion = None
+    if prompt and completion is not None and total is not None:
+        completion = max(completion, total - prompt)
+    return prompt or None, completion
 
 
 def _retry_after(header: str | None) -> float | None:
