@@ -3,6 +3,8 @@
 A number that is undefined is shown as n/a, never as 0.
 """
 
+import html
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +22,7 @@ __all__ = [
     "fewer_clients",
     "first_ten",
     "interval",
+    "markdown_text",
     "name_of",
     "number",
     "signed",
@@ -35,6 +38,8 @@ NAMES = {"policy": "global adapter", "personal": "personal adapters", "alone": "
 NAMED = {"never_trained": "never trained", "took_no_part": "took part in no round"}
 """Lists of clients in the summary of a split, and what is said of them."""
 NUM_NAMED = 10
+_MARKS = re.compile(r"([\\`*|~$]|\](?=\()|(?<![^\W_])_|_(?![^\W_]))")
+"""What Markdown does not show as it is; an underscore inside a word it does."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,16 @@ def interval(low: float | None, high: float | None, *, signed: bool = False, dig
     if low is None or high is None:
         return "no interval"
     return f"{low:+.4f} to {high:+.4f}" if signed else f"{number(low, digits)} to {number(high, digits)}"
+
+
+def markdown_text(text: str) -> str:
+    r"""Return text that holds ids and names from outside as Markdown shows it unchanged, on one line.
+
+    >>> markdown_text("heldout_loss of <b>a|b</b>\n[x](y) __z__")
+    'heldout_loss of &lt;b&gt;a\\|b&lt;/b&gt; [x\\](y) \\_\\_z\\_\\_'
+    """
+    line = "".join(char if char.isprintable() else " " for char in text)
+    return _MARKS.sub(r"\\\1", html.escape(line, quote=False))
 
 
 def by_label(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
