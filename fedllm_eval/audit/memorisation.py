@@ -1,8 +1,9 @@
 """What a policy kept of planted canaries: exposure, and whether one client's secrets come out at another's prefix.
 
 For every canary the loss of its answer is ranked among answers with other secrets of the same space (the shared
-beginning cancels), before and after training: exposure in bits, up to 1.44 by chance. Then the question and the prefix,
-which hold no secret, are given to the policy and continued greedily; what comes out is compared with the secret.
+beginning cancels), before and after training: exposure in bits, up to 1.44 by chance. Then the question and the
+prefix, which hold no secret, are given to the policy and continued greedily; what comes out is compared with the
+secret.
 Clients share one global adapter, so whoever has it and knows a handle can do the same.
 """
 

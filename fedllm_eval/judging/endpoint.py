@@ -7,7 +7,6 @@ address is wrong, the spend is used up, or one request after another fails for g
 API key would travel along.
 """
 
-import email.utils
 import json
 import logging
 import random
@@ -24,9 +23,9 @@ from http.client import HTTPException
 from typing import Any
 
 from fedllm_data.errors import ConfigError, JudgeError
+from fedllm_eval.judging.reply import Passing, error_codes, read_completion, retry_after
 from fedllm_eval.judging.request import Finish, JudgeRequest, Judgment
 from fedllm_eval.judging.spend import Spend, Usage
-from fedllm_eval.texts import whole
 
 __all__ = ["Endpoint"]
 
@@ -35,7 +34,10 @@ logger = logging.getLogger(__name__)
 PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
 HOPELESS = frozenset({301, 302, 303, 307, 308, 401, 402, 403, 404, 405, 407})
 OUT_OF_MONEY = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "account_deactivated")
-"""Codes under which endpoints answer 429, like a limit of speed, to an account that will not be served again."""
+"""Codes under which endpoints answer 429 or 400, as to a limit of speed or one bad request, to an account that will
+not be served again."""
+TIMED_OUT = frozenset({408, 504, 524})
+"""A gateway gave up waiting; what stands behind it may have answered, and bills that."""
 MAX_BODY_BYTES = 8 << 20
 MAX_IN_A_ROW = 3
 """Requests that fail for good one after another before the run stops."""
@@ -187,7 +189,7 @@ class Endpoint:
                 return None, False
             try:
                 judgment, used = self._call(request)
-            except _Passing as error:
+            except Passing as error:
                 self.spend.settle(reserved, Usage() if error.unpaid else reserved)
                 failure = str(error)
                 delay = self.backoff_seconds * 2**attempt * random.uniform(0.5, 1.0)
@@ -262,38 +264,32 @@ class Endpoint:
             with error:
                 raise self._error(error) from None
         except urllib.error.URLError as error:  # the request never left: no connection, no such host
-            raise _Passing(f"no answer ({type(error).__name__}: {error})", unpaid=True) from error
+            raise Passing(f"no answer ({type(error).__name__}: {error})", unpaid=True) from error
         except (OSError, HTTPException) as error:
-            raise _Passing(f"no answer ({type(error).__name__}: {error})") from error
-        return _completion(reply, self.model)
+            raise Passing(f"no answer ({type(error).__name__}: {error})") from error
+        return read_completion(reply, self.model)
 
     def _error(self, error: urllib.error.HTTPError) -> Exception:
         try:
             said = " ".join(_read(error, time.monotonic() + 10).decode("utf-8", "replace").split())
-        except (OSError, HTTPException, _Passing):
+        except (OSError, HTTPException, Passing):
             said = ""
         message = f"HTTP {error.code}" + (f": {said[:200]}" if said else "")
-        if error.code in PASSING and any(word in said for word in OUT_OF_MONEY):
+        # Proxies wrap the code of a 429 in a text; a 400 may quote the request, so there only the code itself counts.
+        words = [said] if error.code in PASSING else error_codes(said)
+        if any(code in word for word in words for code in OUT_OF_MONEY):
             return JudgeError(f"judge {self.model!r} at {self._address} gives {message}; mend the account, then go on")
         if error.code in HOPELESS:
             where = f"judge {self.model!r} at {self._address}"
             return JudgeError(f"{where} gives {message}; check address, model name and key")
         if error.code in PASSING or error.code >= 500:
-            return _Passing(message, _retry_after(error.headers.get("Retry-After")), unpaid=True)
+            return Passing(message, retry_after(error.headers.get("Retry-After")), unpaid=error.code not in TIMED_OUT)
         return _Refused(message)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:
         return None
-
-
-class _Passing(Exception):
-    """A failure that may pass."""
-
-    def __init__(self, message: str, retry_after: float | None = None, *, unpaid: bool = False) -> None:
-        super().__init__(message)
-        self.retry_after, self.unpaid = retry_after, unpaid
 
 
 class _Refused(Exception):
@@ -308,86 +304,8 @@ def _read(response: Any, deadline: float) -> bytes:
         if time.monotonic() > deadline:
             raise TimeoutError("the answer came too slowly")
         if sum(map(len, parts)) > MAX_BODY_BYTES:
-            raise _Passing(f"an answer of more than {MAX_BODY_BYTES} bytes")
+            raise Passing(f"an answer of more than {MAX_BODY_BYTES} bytes")
     left = getattr(response, "length", None)
     if left:
-        raise _Passing(f"an answer that breaks off {left} bytes before its end")
+        raise Passing(f"an answer that breaks off {left} bytes before its end")
     return b"".join(parts)
-
-
-def _completion(reply: bytes, model: str) -> tuple[Judgment, Usage | None]:
-    """Read a chat completion."""
-    try:
-        value = json.loads(reply)
-        choice = value["choices"][0]
-        content = choice["message"].get("content")
-        if isinstance(content, list):  # some servers give parts
-            content = "".join(part if isinstance(part, str) else part.get("text") or "" for part in content)
-        if content is not None and not isinstance(content, str):
-            raise TypeError
-        prompt_tokens, completion_tokens = _token_counts(value.get("usage"), bool(content))
-        name = value.get("model")
-        reason = choice.get("finish_reason")
-        refusal = choice["message"].get("refusal")
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        start = " ".join(reply[:80].decode("utf-8", "replace").split())
-        raise _Passing(f"an answer that is no chat completion: {start!r}") from None
-    failure = None
-    if reason == "error":
-        raise _Passing("an answer that the endpoint broke off by an error")
-    if reason == "content_filter":
-        failure = "the endpoint's content filter took the answer, or the end of it, away"
-    elif not content and isinstance(refusal, str) and refusal:
-        failure = f"the judge refused to answer: {' '.join(whole(refusal).split())[:200]}"
-    judgment = Judgment(
-        text=whole(content or ""),
-        model=whole(name) if isinstance(name, str) and name else model,
-        prompt_tokens=prompt_tokens,
-        completion_tokens=completion_tokens,
-        cut=reason == "length",
-        failure=failure,
-    )
-    if prompt_tokens is None or completion_tokens is None:
-        return judgment, None
-    return judgment, Usage(prompt_tokens, completion_tokens)
-
-
-def _token_counts(usage: Any, has_text: bool) -> tuple[int | None, int | None]:
-    """Tokens of prompt and completion as an endpoint tells them, None where it does not.
-
-    Some endpoints count a model's thinking in `total_tokens` alone, and some tell zeros for what was not counted.
-
-    >>> _token_counts({"prompt_tokens": 30, "completion_tokens": 5, "total_tokens": 400}, True)
-    (30, 370)
-    >>> _token_counts({"prompt_tokens": 0, "completion_tokens": 0}, True), _token_counts(None, True)
-    ((None, None), (None, None))
-    """
-    told = usage if isinstance(usage, dict) else {}
-    prompt, completion, total = (
-        count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
-        for count in (told.get(name) for name in ("prompt_tokens", "completion_tokens", "total_tokens"))
-    )
-    if completion == 0 and has_text:
-        completion = None
-    if prompt and completion is not None and total is not None:
-        completion = max(completion, total - prompt)
-    return prompt or None, completion
-
-
-def _retry_after(header: str | None) -> float | None:
-    """Seconds that a `Retry-After` header asks for: a number or an HTTP date.
-
-    >>> _retry_after("2.5"), _retry_after("soon"), _retry_after("Thu, 01 Jan 1970 00:00:00 GMT")
-    (2.5, None, 0.0)
-    """
-    if header is None:
-        return None
-    try:
-        return max(0.0, float(header))
-    except ValueError:
-        pass
-    try:
-        moment = email.utils.parsedate_to_datetime(header)
-    except ValueError:
-        return None
-    return max(0.0, moment.timestamp() - time.time())

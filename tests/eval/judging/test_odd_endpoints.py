@@ -117,3 +117,26 @@ def test_an_address_that_is_none_is_refused_before_anything_is_asked(url):
 def test_a_body_that_takes_the_question_or_the_answer_away_is_refused(body):
     with pytest.raises(ConfigError, match="leave both out"):
         Endpoint("http://host/v1", "m", body=body)
+
+
+def test_an_account_without_money_may_be_told_by_a_bad_request(judge_at, requests_for):
+    refused = {"error": {"message": "Billing hard limit has been reached", "code": "billing_hard_limit_reached"}}
+    with Replies((200, completion()), (400, refused)) as server:
+        with pytest.raises(JudgeError, match="mend the account"):
+            judge_at(server, max_parallel=1).ask(requests_for(*USERS))
+    assert server.calls.total() == 2
+
+
+def test_a_bad_request_that_quotes_the_question_says_nothing_of_the_account(judge_at, requests_for):
+    quoting = {"error": {"message": "cannot take: what does insufficient_quota mean?", "code": "context_length"}}
+    with Replies((200, completion()), (400, quoting), (200, completion())) as server:
+        judgments = judge_at(server, max_parallel=1).ask(requests_for("a", "b", "c"))
+    assert sum(judgment.failure is not None for judgment in judgments) == 1
+
+
+@pytest.mark.parametrize(("status", "counted"), [(504, 25 + 20), (524, 25 + 20), (408, 25 + 20), (503, 20)])
+def test_what_a_gateway_did_not_wait_for_may_be_billed(judge_at, requests_for, status, counted):
+    with Replies((status, {}), (200, completion(prompt_tokens=20, completion_tokens=5))) as server:
+        judge = judge_at(server)
+        judge.ask(requests_for("a"))
+    assert judge.usage()["prompt_tokens"] == counted
