@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fedllm_data.errors import ConfigError, MetricError
+from fedllm_eval.reporting.section import NO_ROUNDING
 from fedllm_eval.running.folders import link_tree, replace_folder
 from fedllm_eval.scores import ClientScores
 from fedllm_eval.scoring.spread import num_worst
@@ -334,6 +335,8 @@ def _people(num_clients: int) -> str:
 
 
 def _number(value: float | None) -> str:
+    if value is not None and NO_ROUNDING <= abs(value) < 0.5e-4:
+        return f"{value:.1e}"
     return "n/a" if value is None else f"{value:.4f}" if abs(value) < 100 else f"{value:.1f}"
 
 

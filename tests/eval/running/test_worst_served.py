@@ -129,3 +129,11 @@ def test_an_id_is_one_cell_and_one_line_whatever_markdown_would_make_of_it():
     ]
     assert "- global adapter, test: the worst tenth of 4 clients is one person, back\\\\\\|slash." in lines
     assert not any("\n" in line or "\r" in line for line in lines)
+
+
+def test_a_small_score_and_a_small_change_are_not_shown_as_none():
+    losses = {f"client-{i:02}": 4e-8 + i for i in range(3)}
+    base = scored("base", {client: loss + 3e-5 for client, loss in losses.items()})
+    text = join_results({"policy": scored("run", losses), "base": base}).markdown()
+    assert "| client-02 (global adapter, test: heldout_loss ↓) | – | 1 | 2.0000 | 2.0000 (-3.0e-05) |" in text
+    assert "| client-00 (global adapter, test: heldout_loss ↓) | – | 1 | 3.0e-05 | 4.0e-08 (-3.0e-05) |" in text
