@@ -49,6 +49,8 @@ def read_completion(reply: bytes, model: str) -> tuple[Judgment, Usage | None]:
         failure = "the endpoint's content filter took the answer, or the end of it, away"
     elif not content and isinstance(refusal, str) and refusal:
         failure = f"the judge refused to answer: {' '.join(whole(refusal).split())[:200]}"
+    elif reason == "length" and not (content or "").strip():
+        failure = "the limit of tokens was spent before the first word, by thinking say; raise judge_max_tokens"
     judgment = Judgment(
         text=whole(content or ""),
         model=whole(name) if isinstance(name, str) and name else model,

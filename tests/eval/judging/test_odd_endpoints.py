@@ -140,3 +140,13 @@ def test_what_a_gateway_did_not_wait_for_may_be_billed(judge_at, requests_for, s
         judge = judge_at(server)
         judge.ask(requests_for("a"))
     assert judge.usage()["prompt_tokens"] == counted
+
+
+@pytest.mark.parametrize("content", ["", None, "\n"])
+def test_an_answer_that_thinking_left_no_room_for_is_no_judgment(judge_at, requests_for, content):
+    spent = completion(content, "length", prompt_tokens=20, completion_tokens=50)
+    with Replies((200, spent), (200, completion())) as server:
+        (first,) = judge_at(server).ask(requests_for("a"))
+        (again,) = judge_at(server).ask(requests_for("a"))
+    assert "raise judge_max_tokens" in first.failure
+    assert (again.text, again.failure) == ("Rating: [[7]]", None)
