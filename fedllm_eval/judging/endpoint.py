@@ -23,7 +23,7 @@ from http.client import HTTPException
 from typing import Any
 
 from fedllm_data.errors import ConfigError, JudgeError
-from fedllm_eval.judging.reply import Passing, error_codes, read_completion, retry_after
+from fedllm_eval.judging.reply import Passing, error_codes, is_moderated, read_completion, retry_after
 from fedllm_eval.judging.request import Finish, JudgeRequest, Judgment
 from fedllm_eval.judging.spend import Spend, Usage
 
@@ -279,7 +279,7 @@ class Endpoint:
         words = [said] if error.code in PASSING else error_codes(said)
         if any(code in word for word in words for code in OUT_OF_MONEY):
             return JudgeError(f"judge {self.model!r} at {self._address} gives {message}; mend the account, then go on")
-        if error.code in HOPELESS:
+        if error.code in HOPELESS and not (error.code == 403 and is_moderated(said)):
             where = f"judge {self.model!r} at {self._address}"
             return JudgeError(f"{where} gives {message}; check address, model name and key")
         if error.code in PASSING or error.code >= 500:

@@ -13,7 +13,7 @@ from fedllm_eval.judging.request import Judgment
 from fedllm_eval.judging.spend import Usage
 from fedllm_eval.texts import whole
 
-__all__ = ["Passing", "error_codes", "read_completion", "retry_after"]
+__all__ = ["Passing", "error_codes", "is_moderated", "read_completion", "retry_after"]
 
 
 class Passing(Exception):
@@ -116,3 +116,15 @@ def error_codes(said: str) -> list[str]:
         return [value for name in ("code", "type") if isinstance(value := error.get(name), str)]
     except (ValueError, KeyError, TypeError, AttributeError):
         return []
+
+
+def is_moderated(said: str) -> bool:
+    """Whether the body of an error says that a moderator took offence at this one request (OpenRouter's 403).
+
+    >>> is_moderated('{"error": {"code": 403, "metadata": {"reasons": ["violence"]}}}'), is_moderated("<html>")
+    (True, False)
+    """
+    try:
+        return bool(json.loads(said)["error"]["metadata"]["reasons"])
+    except (ValueError, KeyError, TypeError):
+        return False

@@ -150,3 +150,13 @@ def test_an_answer_that_thinking_left_no_room_for_is_no_judgment(judge_at, reque
         (again,) = judge_at(server).ask(requests_for("a"))
     assert "raise judge_max_tokens" in first.failure
     assert (again.text, again.failure) == ("Rating: [[7]]", None)
+
+
+def test_one_request_that_a_moderator_refuses_fails_alone(judge_at, requests_for):
+    flagged = {"error": {"code": 403, "message": "flagged", "metadata": {"reasons": ["violence"]}}}
+    with Replies((200, completion()), (403, flagged), (200, completion())) as server:
+        judgments = judge_at(server, max_parallel=1).ask(requests_for("a", "b", "c"))
+    assert [judgment.failure is None for judgment in judgments] == [True, False, True]
+    with Replies((403, {"error": {"code": 403, "message": "no such right"}})) as server:
+        with pytest.raises(JudgeError, match="check address, model name and key"):
+            judge_at(server, max_parallel=1).ask(requests_for("d"))
