@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fedllm_data.errors import ConfigError, MetricError
+from fedllm_eval.reporting.section import NO_ROUNDING
 from fedllm_eval.running.folders import link_tree, replace_folder
 from fedllm_eval.scores import ClientScores
 from fedllm_eval.scoring.spread import num_worst
@@ -81,18 +82,19 @@ class Results:
 
     def markdown(self) -> str:
         """Return the scores as a Markdown document."""
-        from fedllm_eval.reporting.section import all_notes
+        from fedllm_eval.reporting.section import all_notes, markdown_text
         from fedllm_eval.reporting.sections import markdown_sections
 
         policy, reference = self.summary["policy"]["name"], self.summary["reference"]
-        lines = [f"# Scores of {policy}", ""]
+        lines = [f"# Scores of {markdown_text(policy)}", ""]
         if reference is not None:
-            lines += [f"Implicit rewards against {reference['name']}, beta {self.summary['settings']['beta']:g}.", ""]
+            against, beta = markdown_text(reference["name"]), self.summary["settings"]["beta"]
+            lines += [f"Implicit rewards against {against}, beta {beta:g}.", ""]
         header = _cells(self.summary)[0]
         lines += ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
         lines += ["| " + " | ".join(cells) + " |" for cells in _cells(self.summary)[1:]]
         lines += ["", LEGEND, ""]
-        lines += [f"- {where}: {note}." for where, note in all_notes(self.summary)]
+        lines += [f"- {markdown_text(f'{where}: {note}.')}" for where, note in all_notes(self.summary)]
         lines += ["", *markdown_sections(self.summary)]
         return "\n".join(lines).rstrip() + "\n"
 
@@ -333,6 +335,8 @@ def _people(num_clients: int) -> str:
 
 
 def _number(value: float | None) -> str:
+    if value is not None and NO_ROUNDING <= abs(value) < 0.5e-4:
+        return f"{value:.1e}"
     return "n/a" if value is None else f"{value:.4f}" if abs(value) < 100 else f"{value:.1f}"
 
 

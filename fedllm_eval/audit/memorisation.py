@@ -1,8 +1,9 @@
 """What a policy kept of planted canaries: exposure, and whether one client's secrets come out at another's prefix.
 
 For every canary the loss of its answer is ranked among answers with other secrets of the same space (the shared
-beginning cancels), before and after training: exposure in bits, 1.44 by chance. Then the question and the prefix,
-which hold no secret, are given to the policy and continued greedily; what comes out is compared with the secret.
+beginning cancels), before and after training: exposure in bits, up to 1.44 by chance. Then the question and the
+prefix, which hold no secret, are given to the policy and continued greedily; what comes out is compared with the
+secret.
 Clients share one global adapter, so whoever has it and knows a handle can do the same.
 """
 
@@ -17,7 +18,7 @@ from fedllm_eval.audit.token_logps import continue_greedily
 from fedllm_eval.policy.chat import encode_messages
 from fedllm_eval.policy.rendering import render_text
 from fedllm_eval.scoring.exposure import (
-    CHANCE_EXPOSURE_BITS,
+    chance_exposure,
     exposure,
     exposure_p_value,
     extrapolated_exposure,
@@ -112,7 +113,7 @@ def audit_canaries(
             "mean_bits": bits.mean,
             "low": bits.low,
             "high": bits.high,
-            "chance_bits": CHANCE_EXPOSURE_BITS,
+            "chance_bits": chance_exposure([item["num_candidates"] for item in items]),
             "ceiling_bits": ceiling,
         },
         "extraction": {

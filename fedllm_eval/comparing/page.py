@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, PackageLoader
 
 from fedllm_data.reporting.page import page_environment
+from fedllm_eval.reporting.section import number, signed
 
 __all__ = ["render_page"]
 
@@ -20,6 +21,7 @@ def render_page(comparison: Mapping[str, Any]) -> str:
     """Return the page of a comparison, as `compare_results` gives it."""
     environment = page_environment()
     environment.loader = ChoiceLoader([PackageLoader("fedllm_eval", "comparing"), environment.loader])  # type: ignore[list-item]
+    environment.filters |= {"score": number, "signed": signed}
     template = environment.get_template("compare_page.html.jinja")
     return template.render(
         comparison=comparison,
@@ -94,13 +96,13 @@ def _series(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         place, ticks = _scale(min(values), max(values), height)
         step = WIDTH / max(1, len(history))
         drawn = []
-        for number, (label, points) in enumerate(lines.items()):
+        for position, (label, points) in enumerate(lines.items()):
             # Lines of one comparison stand side by side, not on top of one another.
-            shift = (number - (len(lines) - 1) / 2) * min(10.0, step / (len(lines) + 1))
+            shift = (position - (len(lines) - 1) / 2) * min(10.0, step / (len(lines) + 1))
             drawn.append(
                 {
                     "label": label,
-                    "number": number % 4,
+                    "number": position % 4,
                     "points": [
                         {
                             "x": (index + 0.5) * step + shift,

@@ -9,6 +9,7 @@ from fedllm_eval.comparing.methods import Method
 from fedllm_eval.comparing.page import render_page
 from fedllm_eval.comparing.scores import paired_table
 from fedllm_eval.comparing.verdicts import CLAIMS
+from fedllm_eval.reporting.section import markdown_text, number, signed
 from fedllm_eval.running.folders import replace_folder
 from fedllm_eval.scores import SCORES
 from fedllm_eval.scoring.intervals import mean_interval
@@ -47,14 +48,14 @@ def write_comparison(comparison: Mapping[str, Any], out: Path) -> None:
         (folder / "comparison.json").write_text(text + "\n", encoding="utf-8")
         (folder / "comparison.html").write_text(whole(render_page(comparison)), encoding="utf-8")
         header, *rows = _cells(comparison)
-        lines = [f"# Against {comparison['baseline']['label']}", ""]
-        lines += [comparison["summary"], ""]
+        lines = [f"# Against {markdown_text(comparison['baseline']['label'])}", ""]
+        lines += [markdown_text(comparison["summary"]), ""]
         lines += [comparison["gate"]["verdict"], ""] if comparison["gate"] else []
-        lines += [f"- {item['verdict']}" for item in comparison["comparisons"]]
-        lines += [f"- {caveat}." for caveat in comparison["caveats"]]
-        lines += [f"- Not compared: {note}." for note in comparison["notes"]]
+        lines += [f"- {markdown_text(item['verdict'])}" for item in comparison["comparisons"]]
+        lines += [f"- {markdown_text(caveat)}." for caveat in comparison["caveats"]]
+        lines += [f"- Not compared: {markdown_text(note)}." for note in comparison["notes"]]
         lines += ["", "| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-        lines += ["| " + " | ".join(cells) + " |" for cells in rows]
+        lines += ["| " + " | ".join(map(markdown_text, cells)) + " |" for cells in rows]
         (folder / "comparison.md").write_text(whole("\n".join(lines)) + "\n", encoding="utf-8")
 
     replace_folder(out, fill, FILES)
@@ -128,14 +129,14 @@ def _cells(comparison: Mapping[str, Any]) -> list[list[str]]:
     ]
     for item in comparison["comparisons"]:
         low, high = (item[key] for key in ("ci_low", "ci_high"))
-        interval = "n/a" if low is None else f"[{low:+.4f}, {high:+.4f}]"
+        interval = "n/a" if low is None else f"[{signed(low)}, {signed(high)}]"
         rows.append(
             [
                 item["split"],
                 f"{item['score']} {'↑' if item['higher_is_better'] else '↓'}",
                 item["other"],
-                f"{item['baseline_mean']:.4f} → {item['other_mean']:.4f}",
-                f"{item['difference']:+.4f} {interval}",
+                f"{number(item['baseline_mean'])} → {number(item['other_mean'])}",
+                f"{signed(item['difference'])} {interval}",
                 _number(item["p_holm"], ".2g"),
                 _number(item["minimum_detectable"], ".2g"),
                 f"{item['better_fraction']:.2f}",

@@ -9,6 +9,7 @@ runs at hand, and says so.
 import math
 from dataclasses import dataclass
 
+from fedllm_eval.reporting.section import signed
 from fedllm_eval.scores import SCORES
 from fedllm_eval.scoring.comparisons import MethodDifference
 
@@ -78,7 +79,7 @@ def verdict(
     better_fraction = found.higher_fraction if about.higher_is_better else found.lower_fraction
     where = f"in {score} on {split} clients"
     corrected = f" (corrected for {family.words()})" if family.words() else ""
-    numbers = f"{found.difference:+.4f} [{found.low:+.4f}, {found.high:+.4f}], p = {p_holm:.2g}{corrected}"
+    numbers = f"{signed(found.difference)} [{signed(found.low)}, {signed(found.high)}], p = {p_holm:.2g}{corrected}"
     if found.higher_fraction == found.lower_fraction == 0:
         clients = f"all {found.num_clients} {split} clients" if found.num_clients > 1 else f"the one {split} client"
         return "undecided", f"{other} and {baseline} score the same in {score} for {clients}."
@@ -86,7 +87,7 @@ def verdict(
     if found.num_clients < needed:
         tests = f" over {family.num_tests} tests" if needed > MIN_CLIENTS else ""
         return "undecided", (
-            f"The data cannot tell {other} from {baseline} {where}: {found.difference:+.4f} over "
+            f"The data cannot tell {other} from {baseline} {where}: {signed(found.difference)} over "
             f"{found.num_clients} clients, and fewer than {needed} cannot show any difference at p < {ALPHA}{tests}."
         )
     if found.low <= 0 <= found.high or p_holm >= ALPHA:

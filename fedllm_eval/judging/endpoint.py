@@ -7,7 +7,6 @@ address is wrong, the spend is used up, or one request after another fails for g
 API key would travel along.
 """
 
-import email.utils
 import json
 import logging
 import random
@@ -24,9 +23,9 @@ from http.client import HTTPException
 from typing import Any
 
 from fedllm_data.errors import ConfigError, JudgeError
+from fedllm_eval.judging.reply import Passing, error_codes, is_moderated, read_completion, retry_after
 from fedllm_eval.judging.request import Finish, JudgeRequest, Judgment
 from fedllm_eval.judging.spend import Spend, Usage
-from fedllm_eval.texts import whole
 
 __all__ = ["Endpoint"]
 
@@ -35,15 +34,19 @@ logger = logging.getLogger(__name__)
 PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 520, 522, 524, 529})
 HOPELESS = frozenset({301, 302, 303, 307, 308, 401, 402, 403, 404, 405, 407})
 OUT_OF_MONEY = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "account_deactivated")
-"""Codes under which endpoints answer 429, like a limit of speed, to an account that will not be served again."""
+"""Codes under which endpoints answer 429 or 400, as to a limit of speed or one bad request, to an account that will
+not be served again."""
+TIMED_OUT = frozenset({408, 504, 524})
+"""A gateway gave up waiting; what stands behind it may have answered, and bills that."""
 MAX_BODY_BYTES = 8 << 20
 MAX_IN_A_ROW = 3
 """Requests that fail for good one after another before the run stops."""
 
 
 _LIMITS = ("max_tokens", "max_completion_tokens")
-"""Fields that limit an answer's length; where both are set, endpoints follow the newer one."""
-_KEY = re.compile(r"[\x21-\x7e]+")
+"""Fields that limit an answer's length; where both are set, some endpoints follow the newer one, some the older."""
+_PRINTABLE = re.compile(r"[\x21-\x7e]+")
+"""What an address or a key consists of: no space, line break or letter beyond ASCII."""
 
 
 @dataclass
@@ -69,8 +72,12 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        parts = urllib.parse.urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urllib.parse.urlsplit(self.url)
+            is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # brackets that do not close, a port that is no number
+            is_address = False
+        if not is_address or not _PRINTABLE.fullmatch(self.url):
             raise ConfigError(f"judge url {self.url!r} is no http address; give one such as https://host/v1")
         if parts.username or parts.password:
             raise ConfigError("the judge's url holds a password; give the key by an environment variable instead")
@@ -79,9 +86,14 @@ class Endpoint:
                 f"judge: max_parallel {self.max_parallel}, max_attempts {self.max_attempts}, timeout_seconds "
                 f"{self.timeout_seconds}, max_wait_seconds {self.max_wait_seconds}: all must be positive"
             )
-        if self.api_key is not None and not _KEY.fullmatch(self.api_key):
+        if self.api_key is not None and not _PRINTABLE.fullmatch(self.api_key):
             raise ConfigError("the judge's key holds a line break, a space or a letter that no key has; set it again")
-        self._limit, self._choices = self._completion_limits()
+        if self.body.get("stream") or "messages" in self.body:
+            raise ConfigError(
+                "judge: the body sets stream or messages, but answers are read whole and the suite asks; "
+                "leave both out"
+            )
+        self._limits, self._choices = self._completion_limits()
         path = parts.path.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
         self._address = urllib.parse.urlunsplit(parts._replace(path=path, fragment=""))
         handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
@@ -95,8 +107,8 @@ class Endpoint:
         self._in_a_row = 0
         self.num_retries = 0
 
-    def _completion_limits(self) -> tuple[str | None, int]:
-        """Name of the field that limits an answer's length (None: nothing does), and answers asked for at once."""
+    def _completion_limits(self) -> tuple[list[str], int]:
+        """Names of the fields that limit an answer's length, and answers asked for at once."""
         fields = {"max_tokens": 0, **self.body}
         set_ones = [name for name in _LIMITS if fields.get(name) is not None]
         choices = fields.get("n")
@@ -109,7 +121,7 @@ class Endpoint:
                 "judge: the body takes every limit of an answer's length away, so no limit of tokens or cost can be "
                 "kept; set max_tokens or max_completion_tokens in it"
             )
-        return set_ones[-1] if set_ones else None, choices
+        return set_ones, choices
 
     def identity(self) -> str:
         """Name and body: the same model at another address judges alike."""
@@ -177,7 +189,7 @@ class Endpoint:
                 return None, False
             try:
                 judgment, used = self._call(request)
-            except _Passing as error:
+            except Passing as error:
                 self.spend.settle(reserved, Usage() if error.unpaid else reserved)
                 failure = str(error)
                 delay = self.backoff_seconds * 2**attempt * random.uniform(0.5, 1.0)
@@ -214,10 +226,9 @@ class Endpoint:
 
     def _reserve(self, request: JudgeRequest) -> Usage | None:
         """Set aside what a call may use; None if the run was stopped while the first call taught how much that is."""
-        if self._limit is None:
-            completion_tokens = request.max_tokens  # nothing limits it, and nothing of it is limited
-        else:
-            completion_tokens = {"max_tokens": request.max_tokens, **self.body}[self._limit]
+        fields = {"max_tokens": request.max_tokens, **self.body}
+        # Where nothing limits an answer's length, there is no limit of spend to keep either.
+        completion_tokens = max((fields[name] for name in self._limits), default=request.max_tokens)
         while not self._stop.is_set():
             reserved = self.spend.reserve(request, completion_tokens * self._choices)
             if reserved is not None:
@@ -253,38 +264,32 @@ class Endpoint:
             with error:
                 raise self._error(error) from None
         except urllib.error.URLError as error:  # the request never left: no connection, no such host
-            raise _Passing(f"no answer ({type(error).__name__}: {error})", unpaid=True) from error
+            raise Passing(f"no answer ({type(error).__name__}: {error})", unpaid=True) from error
         except (OSError, HTTPException) as error:
-            raise _Passing(f"no answer ({type(error).__name__}: {error})") from error
-        return _completion(reply, self.model)
+            raise Passing(f"no answer ({type(error).__name__}: {error})") from error
+        return read_completion(reply, self.model)
 
     def _error(self, error: urllib.error.HTTPError) -> Exception:
         try:
-            said = " ".join(_read(error, time.monotonic() + 10).decode("utf-8", "replace").split())[:200]
-        except (OSError, HTTPException):
+            said = " ".join(_read(error, time.monotonic() + 10).decode("utf-8", "replace").split())
+        except (OSError, HTTPException, Passing):
             said = ""
-        message = f"HTTP {error.code}" + (f": {said}" if said else "")
-        if error.code in PASSING and any(word in said for word in OUT_OF_MONEY):
+        message = f"HTTP {error.code}" + (f": {said[:200]}" if said else "")
+        # Proxies wrap the code of a 429 in a text; a 400 may quote the request, so there only the code itself counts.
+        words = [said] if error.code in PASSING else error_codes(said)
+        if any(code in word for word in words for code in OUT_OF_MONEY):
             return JudgeError(f"judge {self.model!r} at {self._address} gives {message}; mend the account, then go on")
-        if error.code in HOPELESS:
+        if error.code in HOPELESS and not (error.code == 403 and is_moderated(said)):
             where = f"judge {self.model!r} at {self._address}"
             return JudgeError(f"{where} gives {message}; check address, model name and key")
         if error.code in PASSING or error.code >= 500:
-            return _Passing(message, _retry_after(error.headers.get("Retry-After")), unpaid=True)
+            return Passing(message, retry_after(error.headers.get("Retry-After")), unpaid=error.code not in TIMED_OUT)
         return _Refused(message)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:
         return None
-
-
-class _Passing(Exception):
-    """A failure that may pass."""
-
-    def __init__(self, message: str, retry_after: float | None = None, *, unpaid: bool = False) -> None:
-        super().__init__(message)
-        self.retry_after, self.unpaid = retry_after, unpaid
 
 
 class _Refused(Exception):
@@ -299,67 +304,8 @@ def _read(response: Any, deadline: float) -> bytes:
         if time.monotonic() > deadline:
             raise TimeoutError("the answer came too slowly")
         if sum(map(len, parts)) > MAX_BODY_BYTES:
-            raise _Passing(f"an answer of more than {MAX_BODY_BYTES} bytes")
+            raise Passing(f"an answer of more than {MAX_BODY_BYTES} bytes")
     left = getattr(response, "length", None)
     if left:
-        raise _Passing(f"an answer that breaks off {left} bytes before its end")
+        raise Passing(f"an answer that breaks off {left} bytes before its end")
     return b"".join(parts)
-
-
-def _completion(reply: bytes, model: str) -> tuple[Judgment, Usage | None]:
-    """Read a chat completion."""
-    try:
-        value = json.loads(reply)
-        choice = value["choices"][0]
-        content = choice["message"].get("content")
-        if isinstance(content, list):  # some servers give parts
-            content = "".join(part.get("text", "") for part in content)
-        if content is not None and not isinstance(content, str):
-            raise TypeError
-        used = value.get("usage") or {}
-        counts = [used.get(name) for name in ("prompt_tokens", "completion_tokens")]
-        prompt_tokens, completion_tokens = (
-            count if isinstance(count, int) and not isinstance(count, bool) and count >= 0 else None
-            for count in counts
-        )
-        name = value.get("model")
-        reason = choice.get("finish_reason")
-        refusal = choice["message"].get("refusal")
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        start = " ".join(reply[:80].decode("utf-8", "replace").split())
-        raise _Passing(f"an answer that is no chat completion: {start!r}") from None
-    failure = None
-    if reason == "content_filter":
-        failure = "the endpoint's content filter took the answer, or the end of it, away"
-    elif not content and isinstance(refusal, str) and refusal:
-        failure = f"the judge refused to answer: {' '.join(whole(refusal).split())[:200]}"
-    judgment = Judgment(
-        text=whole(content or ""),
-        model=whole(name) if isinstance(name, str) and name else model,
-        prompt_tokens=prompt_tokens,
-        completion_tokens=completion_tokens,
-        cut=reason == "length",
-        failure=failure,
-    )
-    if prompt_tokens is None or completion_tokens is None:
-        return judgment, None
-    return judgment, Usage(prompt_tokens, completion_tokens)
-
-
-def _retry_after(header: str | None) -> float | None:
-    """Seconds that a `Retry-After` header asks for: a number or an HTTP date.
-
-    >>> _retry_after("2.5"), _retry_after("soon"), _retry_after("Thu, 01 Jan 1970 00:00:00 GMT")
-    (2.5, None, 0.0)
-    """
-    if header is None:
-        return None
-    try:
-        return max(0.0, float(header))
-    except ValueError:
-        pass
-    try:
-        moment = email.utils.parsedate_to_datetime(header)
-    except ValueError:
-        return None
-    return max(0.0, moment.timestamp() - time.time())

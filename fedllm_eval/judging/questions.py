@@ -146,7 +146,7 @@ def _rows(path: Path) -> Iterator[tuple[Mapping[str, Any], str | None]]:
             yield whole(row), None
         return
     try:
-        value = whole(json.loads(path.read_text(encoding="utf-8")))
+        value = whole(json.loads(path.read_text(encoding="utf-8-sig")))
     except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read as JSON: {error}") from error
     groups = value.items() if isinstance(value, dict) else [(None, value)]

@@ -58,7 +58,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """
     lines = []
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")  # Windows editors put a mark before the first line
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} cannot be read: {error}; name a JSONL file") from error
     # Not splitlines(): a separator such as U+2028 may stand unescaped inside a JSON string.

@@ -4,12 +4,24 @@
 (True, True)
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from fedllm_data.errors import ConfigError
+import numpy as np
 
-__all__ = ["DEFAULT", "INPUTS", "METRIC_FOLDERS", "check_config", "check_inputs"]
+from fedllm_data.errors import ConfigError, MetricError
+
+__all__ = [
+    "DEFAULT",
+    "INPUTS",
+    "METRIC_FOLDERS",
+    "check_config",
+    "check_flag",
+    "check_inputs",
+    "check_texts",
+    "check_whole",
+]
 
 DEFAULT = "default"
 """How `evaluate` calls the config of a module that is loaded without one."""
@@ -102,3 +114,59 @@ def check_inputs(metric: str, config: str, given: Mapping[str, object]) -> None:
             continue
         takers = " or ".join(repr(other) for other, inputs in INPUTS[metric].items() if name in inputs)
         raise ConfigError(f"{metric} ignores {name} under config {config!r}; load it with config {takers}")
+
+
+def check_texts(**inputs: Iterable[object] | None) -> None:
+    """Check that lists of texts hold texts alone: `evaluate` looks at the first one only.
+
+    Args:
+        inputs: name -> values; None for an input that was not given.
+
+    Raises:
+        MetricError: if a value is no text.
+
+    >>> check_texts(answers=["yes", None])
+    Traceback (most recent call last):
+    fedllm_data.errors.MetricError: answers: item 1 is None; give a text, an empty one where there is none
+    """
+    for name, values in inputs.items():
+        for at, value in enumerate(values if values is not None else ()):
+            if not isinstance(value, str):
+                raise MetricError(f"{name}: item {at} is {value!r}; give a text, an empty one where there is none")
+
+
+def check_whole(**inputs: Iterable[float | None] | None) -> None:
+    """Check that lists of counts hold whole numbers: `evaluate` would cut 2.7 down to 2 without a word.
+
+    Args:
+        inputs: name -> values; None for an input that was not given.
+
+    Raises:
+        MetricError: if a value is missing or no whole number.
+
+    >>> check_whole(num_tokens=[3.0, 2.7])
+    Traceback (most recent call last):
+    fedllm_data.errors.MetricError: num_tokens: item 1 is 2.7; give whole numbers
+    """
+    for name, values in inputs.items():
+        for at, value in enumerate(values if values is not None else ()):
+            if value is None or not math.isfinite(value) or value != int(value):
+                raise MetricError(f"{name}: item {at} is {value}; give whole numbers")
+
+
+def check_flag(**inputs: object) -> None:
+    """Check that a switch is a bool: the text "False" would count as true, and None as false.
+
+    Args:
+        inputs: name -> value.
+
+    Raises:
+        MetricError: if a value is no bool.
+
+    >>> check_flag(higher_is_better="False")
+    Traceback (most recent call last):
+    fedllm_data.errors.MetricError: higher_is_better is 'False'; give True or False
+    """
+    for name, value in inputs.items():
+        if not isinstance(value, bool | np.bool_):
+            raise MetricError(f"{name} is {value!r}; give True or False")

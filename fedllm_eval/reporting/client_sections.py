@@ -240,7 +240,7 @@ def transfer_section(summary: Mapping[str, Any]) -> Section | None:
 
 def _change(before: float, now: float, rounding: float) -> str:
     difference = float(difference_beyond_rounding(before, now, rounding))
-    return f"{difference:+.4f}" if difference else "same"
+    return signed(difference) if difference else "same"
 
 
 def _beside(words: str) -> str:

@@ -3,6 +3,8 @@
 A number that is undefined is shown as n/a, never as 0.
 """
 
+import html
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +13,7 @@ from fedllm_eval.scoring.spread import num_worst
 
 __all__ = [
     "NAMES",
+    "NO_ROUNDING",
     "ORDER",
     "Cell",
     "Section",
@@ -20,6 +23,7 @@ __all__ = [
     "fewer_clients",
     "first_ten",
     "interval",
+    "markdown_text",
     "name_of",
     "number",
     "signed",
@@ -35,6 +39,10 @@ NAMES = {"policy": "global adapter", "personal": "personal adapters", "alone": "
 NAMED = {"never_trained": "never trained", "took_no_part": "took part in no round"}
 """Lists of clients in the summary of a split, and what is said of them."""
 NUM_NAMED = 10
+NO_ROUNDING = 1e-12
+"""A number that four digits would show as 0 is shown by its power of ten, unless it is what rounding leaves of a 0."""
+_MARKS = re.compile(r"([\\`*|~$]|\](?=\()|(?<![^\W_])_|_(?![^\W_]))")
+"""What Markdown does not show as it is; an underscore inside a word it does."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +63,13 @@ class Section:
 def number(value: float | None, digits: int = 4) -> str:
     """Return a number as the tables show it.
 
-    >>> number(0.123456), number(1234.5), number(None), number(3e15)
-    ('0.1235', '1,234.5', 'n/a', '3.00e+15')
+    >>> number(0.123456), number(1234.5), number(None), number(3e15), number(2e-8)
+    ('0.1235', '1,234.5', 'n/a', '3.00e+15', '2.0e-08')
     """
     if value is None:
         return "n/a"
+    if NO_ROUNDING <= abs(value) < 0.5 * 10**-digits:
+        return f"{value:.1e}"
     if abs(value) >= 1e7:
         return f"{value:.2e}"
     return f"{value:.{digits}f}" if abs(value) < 100 else f"{value:,.1f}"
@@ -69,7 +79,17 @@ def interval(low: float | None, high: float | None, *, signed: bool = False, dig
     """Return `low to high`, or that there is no interval."""
     if low is None or high is None:
         return "no interval"
-    return f"{low:+.4f} to {high:+.4f}" if signed else f"{number(low, digits)} to {number(high, digits)}"
+    return f"{_signed(low)} to {_signed(high)}" if signed else f"{number(low, digits)} to {number(high, digits)}"
+
+
+def markdown_text(text: str) -> str:
+    r"""Return text that holds ids and names from outside as Markdown shows it unchanged, on one line.
+
+    >>> markdown_text("heldout_loss of <b>a|b</b>\n[x](y) __z__")
+    'heldout_loss of &lt;b&gt;a\\|b&lt;/b&gt; [x\\](y) \\_\\_z\\_\\_'
+    """
+    line = "".join(char if char.isprintable() else " " for char in text)
+    return _MARKS.sub(r"\\\1", html.escape(line, quote=False))
 
 
 def by_label(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -140,7 +160,12 @@ def worst_tenth(num_clients: int) -> str:
 def signed(value: float | None) -> str:
     """Return a number with its sign.
 
-    >>> signed(0.5), signed(None)
-    ('+0.5000', 'n/a')
+    >>> signed(0.5), signed(None), signed(-3e-5)
+    ('+0.5000', 'n/a', '-3.0e-05')
     """
-    return "n/a" if value is None else f"{value:+.4f}"
+    return "n/a" if value is None else _signed(value)
+
+
+def _signed(value: float) -> str:
+    is_small = NO_ROUNDING <= abs(value) < 0.5e-4
+    return f"{value:+.1e}" if is_small or abs(value) >= 1e7 else f"{value:+.4f}"

@@ -12,7 +12,7 @@ from fedllm_eval.reporting.client_sections import (
     worst_served_section,
 )
 from fedllm_eval.reporting.run_sections import audit_section, changes_section, cost_section, suites_section
-from fedllm_eval.reporting.section import Cell, Section
+from fedllm_eval.reporting.section import Cell, Section, markdown_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -41,8 +41,8 @@ def markdown_sections(summary: Mapping[str, Any]) -> list[str]:
             continue
         lines += [f"## {section.title}", "", section.question, ""]
         lines += ["| " + " | ".join(section.header) + " |", "|" + " --- |" * len(section.header)]
-        lines += ["| " + " | ".join(_escaped(_plain(cell)) for cell in row) + " |" for row in section.rows]
-        lines += ["", *(f"- {note}" for note in section.notes)] + [""] * bool(section.notes)
+        lines += ["| " + " | ".join(markdown_text(_plain(cell)) for cell in row) + " |" for row in section.rows]
+        lines += ["", *(f"- {markdown_text(note)}" for note in section.notes)] + [""] * bool(section.notes)
     return lines
 
 
@@ -68,7 +68,3 @@ def _plain(cell: Cell) -> str:
     if not cell[1]:
         return cell[0]
     return f"{cell[0]} [{cell[1]}]" if " to " in cell[1] else f"{cell[0]} ({cell[1]})"
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")

@@ -119,7 +119,10 @@ def excluded_epsilon(num_units: int, num_guesses: int, num_correct: int, *, delt
     pure = max(0.0, float(np.log(chance / (1 - chance))))
     if delta == 0 or pure == 0:
         return pure
-    # Delta makes every count likelier, so the bound lies below that of delta = 0.
+    # Delta makes every count likelier, so the bound lies below that of delta = 0, or on it where delta is lost in
+    # rounding.
+    if beyond(pure) <= 0:
+        return pure
     return 0.0 if beyond(0.0) >= 0 else float(optimize.brentq(beyond, 0.0, pure, xtol=1e-9))
 
 

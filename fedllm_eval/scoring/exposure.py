@@ -2,8 +2,9 @@
 
 Symbols: R the space of secrets a canary was drawn from, C of them sampled as candidates that were not planted. The
 exposure of a canary is log2 |R| - log2 rank (Carlini et al. 2019, definition 2), its rank by loss among R. A canary
-that nothing was learned of has rank uniform in 1..|R| and an exposure of log2 e = 1.44 bits on average; one that is
-likelier than every candidate has log2 (C + 1), the most that ranking against C candidates can show.
+that nothing was learned of has rank uniform in 1..C + 1 and an exposure of log2 (C + 1) - log2 ((C + 1)!) / (C + 1)
+bits on average: half a bit against one candidate, log2 e = 1.44 against many. One that is likelier than every
+candidate has log2 (C + 1), the most that ranking against C candidates can show.
 
 `extrapolated_exposure` goes beyond that ceiling as the paper does (section 4.3): a skew-normal distribution is fitted
 to the candidates' losses, and the exposure is -log2 of its mass below the canary's loss. It refuses where the losses
@@ -22,8 +23,8 @@ from fedllm_eval.scoring.rounding import RELATIVE
 from fedllm_eval.scoring.scale import power_of_two
 
 __all__ = [
-    "CHANCE_EXPOSURE_BITS",
     "Extrapolation",
+    "chance_exposure",
     "exposure",
     "exposure_p_value",
     "extrapolated_exposure",
@@ -31,8 +32,6 @@ __all__ = [
 ]
 
 Array = npt.NDArray[np.float64]
-CHANCE_EXPOSURE_BITS = float(np.log2(np.e))
-"""Mean exposure of a canary that was not learned, for many candidates."""
 FARTHEST = 1e100
 """Standard deviations beyond which the fitted density has no logarithm that a double holds."""
 MIN_FIT = 100
@@ -97,6 +96,21 @@ def mean_exposure(bits: npt.ArrayLike, num_candidates: npt.ArrayLike) -> tuple[I
     # Bounds of the mean, not of each canary: one with more candidates may lie above the mean of the ceilings.
     low, high = (float(np.clip(bound, 0.0, ceiling)) for bound in (interval.low, interval.high))
     return Interval(interval.mean, low, high, interval.num_clients), ceiling
+
+
+def chance_exposure(num_candidates: npt.ArrayLike) -> float:
+    """Return the exposure in bits that canaries show on average if nothing was learned of them.
+
+    Args:
+        num_candidates: how many candidates each was ranked against, 1 or more.
+
+    >>> chance_exposure([1])  # rank 1 or 2: (1 + 0) / 2
+    0.5
+    >>> round(chance_exposure([1_000_000]), 3)
+    1.443
+    """
+    num_ranks_N = np.asarray(num_candidates, dtype=np.float64) + 1
+    return float((np.log2(num_ranks_N) - special.gammaln(num_ranks_N + 1) / np.log(2) / num_ranks_N).mean())
 
 
 def exposure_p_value(canary_loss: float, candidate_losses_C: npt.ArrayLike) -> float:

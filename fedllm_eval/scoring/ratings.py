@@ -3,10 +3,10 @@
 A rating stands in the judgment as `[[7]]`, or failing that as `[7]`; the first one counts, as in MT-Bench's own reader
 (Zheng et al. 2023; FastChat). FastChat takes any number in single brackets, and so a citation; here one counts where
 it says that it is a rating: after a word such as "rating", after a colon at the end of a line, or alone on the last
-line. `[[7]](...)` is a link. What a judge thinks aloud (`<think>`) is not read. A judgment without a rating, or with
-one outside the scale, is a failure: it has a reason, no number, and is never dropped without being counted. Judges
-fail more on some answers than on others, so a mean over the readable rest is biased by an amount that the failures
-bound (`lowest`, `highest`).
+line. `[[7]](...)` and `[7](...)` are links, and `scores[2]` is code. What a judge thinks aloud (`<think>`) is not
+read. A judgment without a rating, or with one outside the scale, is a failure: it has a reason, no number, and is
+never dropped without being counted. Judges fail more on some answers than on others, so a mean over the readable rest
+is biased by an amount that the failures bound (`lowest`, `highest`).
 """
 
 import math
@@ -25,9 +25,9 @@ __all__ = ["MeanRating", "Rating", "mean_rating", "parse_rating", "parse_verdict
 
 RATING_WORD = r"\b(?:rat(?:e|es|ed|ing)|scor(?:e|es|ed|ing)|grad(?:e|es|ed|ing)|mark|verdict)"
 FILLING = (
-    r"(?:[\s:：=*_\"'`(~–—-]|\b(?:is|was|of|at|as|be|a|an|the|to|would|will|give|it|this|that|answer|response)\b)*"
+    r"(?:[\s:：=*_\"'`(~–—-]|\b(?:is|was|of|at|as|be|a|an|the|to|would|will|give|it|this|that|answer|response)\b)+"
 )
-"""What may stand between such a word and the bracket."""
+"""What stands between such a word and the bracket; where nothing does, it is an index in code."""
 CITING = r"(?!.*\b(?:sources?|references?|citations?|see|cf)\b)"
 VERDICT = re.compile(r"\[\[([ABC])\]\]")
 PREFERENCE = {"A": 1.0, "B": 0.0, "C": 0.5}
@@ -115,8 +115,8 @@ def _patterns(*, signed: bool) -> tuple[re.Pattern[str], ...]:
     number = rf"({'-?' if signed else ''}\d+\.?\d*)"
     return (
         re.compile(rf"\[\[{number}\]\](?!\()"),
-        re.compile(rf"{RATING_WORD}{FILLING}\[{number}\]", re.IGNORECASE),
-        re.compile(rf"^{CITING}.*[:：=][\s*_]*\[{number}\][\s*_.!]*$", re.IGNORECASE | re.MULTILINE),
+        re.compile(rf"{RATING_WORD}{FILLING}\[{number}\](?!\()", re.IGNORECASE),
+        re.compile(rf"^{CITING}.*[:：][\s*_]*\[{number}\][\s*_.!]*$", re.IGNORECASE | re.MULTILINE),
         re.compile(rf"(?:^|\n)[\s*_#>-]*\[{number}\][\s*_.!]*\Z"),
     )
 

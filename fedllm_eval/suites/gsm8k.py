@@ -100,7 +100,7 @@ class Gsm8k:
 
 def _read(file: Path) -> list[tuple[str, str]]:
     try:
-        lines = file.read_text(encoding="utf-8").split("\n")
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} cannot be read: {error}; name GSM8K's test.jsonl") from error
     problems = []

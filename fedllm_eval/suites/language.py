@@ -107,7 +107,7 @@ def read_questions(file: Path) -> list[tuple[str, str]]:
         ConfigError: if the file cannot be read, names a language that is none, or holds no question.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
         if file.suffix.lower() == ".jsonl":
             records: Any = whole([json.loads(line) for line in text.split("\n") if line.strip()])
         else:

@@ -70,7 +70,7 @@ def read_harmless(file: Path = SHIPPED) -> list[Prompt]:
     'homonym'
     """
     try:
-        lines = file.read_text(encoding="utf-8").split("\n")  # a request may hold U+2028
+        lines = file.read_text(encoding="utf-8-sig").split("\n")  # a request may hold U+2028
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} cannot be read: {error}; name a text file") from error
     prompts = []

@@ -145,6 +145,17 @@ def test_a_comparison_is_written_with_its_verdicts(save, tmp_path):
     assert comparison_table(comparison).row_count == 1
 
 
+def test_a_small_difference_is_not_shown_as_none_and_a_name_is_one_cell(save, tmp_path):
+    x = 0.9 * np.random.default_rng(4).random(10)
+    comparison = compare_results([save("sft", x), f"a|b={save('dpo', x + 3e-5)}"])
+    write_comparison(comparison, tmp_path / "out")
+    page, text = ((tmp_path / "out" / f"comparison.{end}").read_text(encoding="utf-8") for end in ("html", "md"))
+    assert "+3.0e-05 [+3.0e-05, +3.0e-05]" in comparison["comparisons"][0]["verdict"]
+    assert "<b>+3.0e−05</b><small>+3.0e−05 to +3.0e−05</small>" in page
+    assert "| a\\|b |" in text
+    assert "+0.0000" not in page + text
+
+
 @pytest.fixture
 def twelve(save):
     """Two methods, three scores and two splits against a baseline; the first method gains a little in all of them."""

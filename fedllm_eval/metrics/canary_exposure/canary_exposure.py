@@ -7,7 +7,7 @@ import evaluate
 
 from fedllm_data.errors import MetricError
 from fedllm_eval.metrics import check_config, check_inputs
-from fedllm_eval.scoring.exposure import CHANCE_EXPOSURE_BITS, exposure, mean_exposure
+from fedllm_eval.scoring.exposure import chance_exposure, exposure, mean_exposure
 
 _DESCRIPTION = """\
 How far planted secrets stand out among the secrets they could have been, in bits: log2 of the number of candidates
@@ -21,7 +21,7 @@ Args:
 
 Returns:
     exposure_bits, ci_low, ci_high (float): mean over canaries and its interval; NaN bounds for one canary.
-    chance_bits (float): 1.44, what canaries that were not learned show on average.
+    chance_bits (float): what canaries that were not learned show on average against so many candidates, up to 1.44.
     ceiling_bits (float): the most that so many candidates can show; the interval ends there.
     num_canaries (int): what the numbers rest on.
 
@@ -76,7 +76,7 @@ class CanaryExposureMetric(evaluate.Metric):  # type: ignore[misc]
             "exposure_bits": interval.mean,
             "ci_low": interval.low,
             "ci_high": interval.high,
-            "chance_bits": CHANCE_EXPOSURE_BITS,
+            "chance_bits": chance_exposure([len(others) for others in candidate_losses]),
             "ceiling_bits": ceiling,
             "num_canaries": len(bits),
         }

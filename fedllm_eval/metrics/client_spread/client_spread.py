@@ -6,7 +6,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from fedllm_eval.metrics import check_config, check_inputs
+from fedllm_eval.metrics import check_config, check_flag, check_inputs
 from fedllm_eval.scoring.intervals import mean_interval
 from fedllm_eval.scoring.spread import client_spread
 from fedllm_eval.scoring.tail_interval import worst_decile_interval
@@ -78,6 +78,7 @@ class ClientSpreadMetric(evaluate.Metric):  # type: ignore[misc]
         **foreign: object,
     ) -> dict[str, float]:
         check_inputs("client_spread", self.config_name, foreign)
+        check_flag(higher_is_better=higher_is_better)
         interval = mean_interval(scores, confidence=confidence, seed=seed)
         spread = asdict(client_spread(scores, higher_is_better=higher_is_better))
         tail = worst_decile_interval(scores, higher_is_better=higher_is_better, confidence=confidence, seed=seed)

@@ -5,7 +5,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from fedllm_eval.metrics import check_config, check_inputs
+from fedllm_eval.metrics import check_config, check_flag, check_inputs
 from fedllm_eval.scoring.collaboration import collaboration_gain
 
 _DESCRIPTION = """\
@@ -67,6 +67,7 @@ class CollaborationGainMetric(evaluate.Metric):  # type: ignore[misc]
         **foreign: object,
     ) -> dict[str, float]:
         check_inputs("collaboration_gain", self.config_name, foreign)
+        check_flag(higher_is_better=higher_is_better)
         found = collaboration_gain(policy_scores, baseline_scores, higher_is_better=higher_is_better, seed=seed)
         return {
             "collaboration_gain": found.gain.difference,

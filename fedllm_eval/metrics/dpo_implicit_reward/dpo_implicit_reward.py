@@ -5,7 +5,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from fedllm_eval.metrics import check_config, check_inputs
+from fedllm_eval.metrics import check_config, check_inputs, check_whole
 from fedllm_eval.scoring.implicit_reward import implicit_reward, ranking_accuracy
 
 _DESCRIPTION = """\
@@ -67,7 +67,7 @@ class DpoImplicitRewardMetric(evaluate.Metric):  # type: ignore[misc]
         check_config("dpo_implicit_reward", self.config_name)
         features = {"chosen": datasets.Value("float64"), "rejected": datasets.Value("float64")}
         if self.config_name == "reference_free":
-            features |= {"chosen_tokens": datasets.Value("int64"), "rejected_tokens": datasets.Value("int64")}
+            features |= {"chosen_tokens": datasets.Value("float64"), "rejected_tokens": datasets.Value("float64")}
         else:
             features |= {"ref_chosen": datasets.Value("float64"), "ref_rejected": datasets.Value("float64")}
         return evaluate.MetricInfo(
@@ -97,6 +97,7 @@ class DpoImplicitRewardMetric(evaluate.Metric):  # type: ignore[misc]
             "beta": beta,
         }
         check_inputs("dpo_implicit_reward", self.config_name, {**foreign, **own})
+        check_whole(chosen_tokens=chosen_tokens, rejected_tokens=rejected_tokens)
         if self.config_name == "reference_free":
             summed = ranking_accuracy(chosen, rejected)
             per_token = ranking_accuracy(chosen, rejected, chosen_tokens, rejected_tokens)

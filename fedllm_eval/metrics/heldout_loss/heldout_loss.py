@@ -5,7 +5,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from fedllm_eval.metrics import check_config, check_inputs
+from fedllm_eval.metrics import check_config, check_inputs, check_texts, check_whole
 from fedllm_eval.scoring.heldout_loss import heldout_loss, perplexity
 
 _DESCRIPTION = """\
@@ -51,7 +51,7 @@ class HeldoutLossMetric(evaluate.Metric):  # type: ignore[misc]
 
     def _info(self) -> Any:
         check_config("heldout_loss", self.config_name)
-        features = {"nll_sums": datasets.Value("float64"), "num_tokens": datasets.Value("int64")}
+        features = {"nll_sums": datasets.Value("float64"), "num_tokens": datasets.Value("float64")}
         if self.config_name == "clients":
             features["client_ids"] = datasets.Value("string")
         return evaluate.MetricInfo(
@@ -65,6 +65,8 @@ class HeldoutLossMetric(evaluate.Metric):  # type: ignore[misc]
         self, nll_sums: list[float], num_tokens: list[int], client_ids: list[str] | None = None, **foreign: object
     ) -> dict[str, float]:
         check_inputs("heldout_loss", self.config_name, {**foreign, "client_ids": client_ids})
+        check_texts(client_ids=client_ids)
+        check_whole(num_tokens=num_tokens)
         losses = heldout_loss(nll_sums, num_tokens, client_ids if self.config_name == "clients" else None)
         result: dict[str, float] = {
             "heldout_loss": losses.token_weighted,

@@ -5,7 +5,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from fedllm_eval.metrics import check_config, check_inputs
+from fedllm_eval.metrics import check_config, check_inputs, check_texts
 from fedllm_eval.scoring.ratings import mean_rating, parse_rating
 
 _DESCRIPTION = """\
@@ -68,6 +68,7 @@ class JudgeRatingMetric(evaluate.Metric):  # type: ignore[misc]
         self, judgments: list[str], question_ids: list[str] | None = None, **foreign: object
     ) -> dict[str, float]:
         check_inputs("judge_rating", self.config_name, {**foreign, "question_ids": question_ids})
+        check_texts(judgments=judgments, question_ids=question_ids)
         ratings = [parse_rating(judgment) for judgment in judgments]
         mean = mean_rating(ratings, question_ids if self.config_name == "questions" else None)
         return {

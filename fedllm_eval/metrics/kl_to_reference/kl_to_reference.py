@@ -5,7 +5,7 @@ from typing import Any, Literal
 import datasets
 import evaluate
 
-from fedllm_eval.metrics import check_config, check_inputs
+from fedllm_eval.metrics import check_config, check_inputs, check_whole
 from fedllm_eval.scoring.forgetting import sequence_kl
 
 _DESCRIPTION = """\
@@ -52,7 +52,7 @@ class KLToReferenceMetric(evaluate.Metric):  # type: ignore[misc]
                 {
                     "logps": datasets.Value("float64"),
                     "ref_logps": datasets.Value("float64"),
-                    "num_tokens": datasets.Value("int64"),
+                    "num_tokens": datasets.Value("float64"),
                 }
             ),
             reference_urls=["http://joschu.net/blog/kl-approx.html"],
@@ -68,6 +68,7 @@ class KLToReferenceMetric(evaluate.Metric):  # type: ignore[misc]
         **foreign: object,
     ) -> dict[str, float]:
         check_inputs("kl_to_reference", self.config_name, foreign)
+        check_whole(num_tokens=num_tokens)
         found = sequence_kl(logps, ref_logps, num_tokens, estimator=estimator)
         return {
             "kl": found.per_sequence.mean,

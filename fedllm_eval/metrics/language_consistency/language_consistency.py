@@ -6,7 +6,7 @@ import datasets
 import evaluate
 
 from fedllm_data.pipeline.language import detect_languages, languages_agree
-from fedllm_eval.metrics import check_config, check_inputs
+from fedllm_eval.metrics import check_config, check_inputs, check_texts
 from fedllm_eval.scoring.language_consistency import language_consistency
 
 _DESCRIPTION = """\
@@ -56,6 +56,7 @@ class LanguageConsistencyMetric(evaluate.Metric):  # type: ignore[misc]
 
     def _compute(self, question_languages: list[str], answers: list[str], **foreign: object) -> dict[str, float]:
         check_inputs("language_consistency", self.config_name, foreign)
+        check_texts(answers=answers)
         found = language_consistency(question_languages, detect_languages(answers), languages_agree)
         return {
             "language_consistency": found.overall.fraction,

@@ -61,8 +61,9 @@ class MembershipInferenceMetric(evaluate.Metric):  # type: ignore[misc]
             description=_DESCRIPTION,
             citation=_CITATION,
             inputs_description=_KWARGS_DESCRIPTION,
+            # Whole numbers are not asked for: 0.9 would silently become 0.
             features=datasets.Features(
-                {"membership_scores": datasets.Value("float64"), "is_member": datasets.Value("int64")}
+                {"membership_scores": datasets.Value("float64"), "is_member": datasets.Value("float64")}
             ),
             reference_urls=["https://arxiv.org/abs/2112.03570"],
         )
@@ -70,7 +71,7 @@ class MembershipInferenceMetric(evaluate.Metric):  # type: ignore[misc]
     def _compute(
         self,
         membership_scores: list[float],
-        is_member: list[int],
+        is_member: list[float],
         *,
         delta: float = 0.0,
         seed: int = 0,

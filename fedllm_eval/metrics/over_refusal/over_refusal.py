@@ -6,7 +6,7 @@ import datasets
 import evaluate
 
 from fedllm_data.pipeline.language import detect_languages
-from fedllm_eval.metrics import check_config, check_inputs
+from fedllm_eval.metrics import check_config, check_inputs, check_texts
 from fedllm_eval.scoring.refusal import refusal_rate, verdicts
 
 _DESCRIPTION = """\
@@ -64,6 +64,7 @@ class OverRefusalMetric(evaluate.Metric):  # type: ignore[misc]
         self, answers: list[str], *, refusal_list: str = "curated", detect_language: bool = True, **foreign: object
     ) -> dict[str, float]:
         check_inputs("over_refusal", self.config_name, foreign)
+        check_texts(answers=answers)
         rate = refusal_rate(verdicts(answers, refusal_list, detect_languages(answers) if detect_language else None))
         return {
             "over_refusal": rate.refused.fraction,

@@ -7,7 +7,7 @@ import pytest
 
 from fedllm_data.errors import ConfigError, JudgeError
 from fedllm_eval.judging import Endpoint, Spend
-from fedllm_eval.judging.endpoint import _retry_after
+from fedllm_eval.judging.reply import retry_after
 from tests.eval.judging.judge_server import JudgeServer
 
 USERS = [f"question {index}" for index in range(12)]
@@ -126,7 +126,7 @@ def test_a_wait_beyond_reason_is_a_failure_with_its_reason(judge_at, requests_fo
 
 
 def test_dates_are_waited_for_too():
-    assert 86_000_000 < _retry_after("Fri, 01 Jan 2100 00:00:00 GMT")
+    assert 86_000_000 < retry_after("Fri, 01 Jan 2100 00:00:00 GMT")
 
 
 def test_a_refused_request_fails_alone_and_is_asked_again_by_the_next_run(judge_at, requests_for):

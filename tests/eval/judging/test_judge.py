@@ -180,6 +180,15 @@ def fastchat(tmp_path):
     return write
 
 
+def test_a_file_that_an_editor_of_windows_saved_is_read_with_the_right_lines(fastchat):
+    path, requests = fastchat((1, 1, "a", "4", "[[9]]"), (2, 1, "a", "5", "[[2]]"))
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert [judgment.text for judgment in make_judge(recorded=path).ask(requests)] == ["[[9]]", "[[2]]"]
+    path.write_bytes(path.read_bytes() + path.read_bytes().splitlines()[2])
+    with pytest.raises(ConfigError, match="lines 3 and 4 judge the same answer"):
+        make_judge(recorded=path)
+
+
 def test_an_error_of_fastchats_is_no_judgment_and_is_counted(fastchat):
     path, requests = fastchat((1, 1, "a", "4", "$ERROR$"), (2, 1, "a", "5", "[[2]]"))
     failed, rated = make_judge(recorded=path).ask(requests)

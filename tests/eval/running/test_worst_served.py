@@ -111,7 +111,29 @@ def test_ids_are_escaped_and_nothing_is_shown_where_nothing_is_known(tmp_path):
     results = join_results({"policy": scored("run", evil)})
     write_results(results, tmp_path / "out")
     assert "<img" not in (tmp_path / "out" / "results.html").read_text(encoding="utf-8")
-    assert any("<img src>\\|x" in line for line in markdown_sections(results.summary))
+    assert any("&lt;img src&gt;\\|x" in line for line in markdown_sections(results.summary))
     assert worst_served_section({"splits": {}}).rows == ()
     empty = Results(results.summary, results.per_client.slice(0, 0))
     assert worst_served_records({"policy": empty}) == []
+
+
+def test_an_id_is_one_cell_and_one_line_whatever_markdown_would_make_of_it():
+    evil = {"back\\|slash": 3.0, "two\r\nlines": 2.0, "[bot](https://example.org)": 1.5, "__init__": 1.0}
+    lines = markdown_sections(join_results({"policy": scored("run", evil)}).summary)
+    shown = [line for line in lines if "heldout_loss" in line and line.startswith("| ")]
+    assert [line.split(" (")[0] for line in shown] == [
+        "| back\\\\\\|slash",
+        "| two  lines",
+        "| [bot\\](https://example.org)",
+        "| \\_\\_init\\_\\_",
+    ]
+    assert "- global adapter, test: the worst tenth of 4 clients is one person, back\\\\\\|slash." in lines
+    assert not any("\n" in line or "\r" in line for line in lines)
+
+
+def test_a_small_score_and_a_small_change_are_not_shown_as_none():
+    losses = {f"client-{i:02}": 4e-8 + i for i in range(3)}
+    base = scored("base", {client: loss + 3e-5 for client, loss in losses.items()})
+    text = join_results({"policy": scored("run", losses), "base": base}).markdown()
+    assert "| client-02 (global adapter, test: heldout_loss ↓) | – | 1 | 2.0000 | 2.0000 (-3.0e-05) |" in text
+    assert "| client-00 (global adapter, test: heldout_loss ↓) | – | 1 | 3.0e-05 | 4.0e-08 (-3.0e-05) |" in text

@@ -183,3 +183,10 @@ def test_clopper_pearson_equals_scipy(num_hits, num_trials):
 def test_what_makes_no_sense_is_an_error(call, message):
     with pytest.raises(MetricError, match=message):
         call()
+
+
+@pytest.mark.parametrize("delta", [1e-300, 1e-18, 1e-15])
+@pytest.mark.parametrize("num_correct", [7, 8])
+def test_a_delta_that_is_lost_in_rounding_is_none(delta, num_correct):
+    found = excluded_epsilon(8, 8, num_correct, delta=delta, error=0.05)
+    assert found == pytest.approx(excluded_epsilon(8, 8, num_correct, error=0.05), abs=1e-6)

@@ -8,7 +8,7 @@ from scipy import stats
 
 from fedllm_data.errors import MetricError
 from fedllm_eval.scoring.exposure import (
-    CHANCE_EXPOSURE_BITS,
+    chance_exposure,
     exposure,
     exposure_p_value,
     extrapolated_exposure,
@@ -30,7 +30,14 @@ def test_a_canary_not_learned_has_chance_exposure():
     rng = np.random.default_rng(0)
     found = [exposure(rng.normal(), rng.normal(size=999)) for _ in range(4000)]
     # Rank uniform in 1..1000: mean log2(1000 / rank) is 1.437; standard error about 1.44 / sqrt(4000) = .023.
-    assert np.mean(found) == pytest.approx(CHANCE_EXPOSURE_BITS, abs=0.08)
+    assert np.mean(found) == pytest.approx(chance_exposure([999]), abs=0.08)
+
+
+@pytest.mark.parametrize("num_candidates", [1, 2, 9, 999])
+def test_chance_is_the_mean_over_all_ranks_and_below_the_ceiling(num_candidates):
+    ranks = np.arange(1, num_candidates + 2)
+    assert chance_exposure([num_candidates]) == pytest.approx(np.log2((num_candidates + 1) / ranks).mean())
+    assert chance_exposure([num_candidates] * 3) < mean_exposure([0.0], [num_candidates])[1]
 
 
 def test_order_of_candidates_does_not_matter():

@@ -139,3 +139,21 @@ def test_nothing_readable_is_nan_and_nothing_at_all_an_error():
         mean_rating([])
     with pytest.raises(MetricError, match="2 ratings in 1 groups"):
         mean_rating([parse_rating("[[1]]")] * 2, ["a"])
+
+
+@pytest.mark.parametrize(
+    ("judgment", "value"),
+    [
+        ("`scores[2]` is read before it is set.\nRating: [8]", 8.0),
+        ("See the rating [1](https://example.org) of others.\nRating: [6]", 6.0),
+        ("**Rating** [7]", 7.0),
+    ],
+)
+def test_an_index_in_code_and_a_link_are_no_ratings(judgment, value):
+    found = parse_rating(judgment)
+    assert (found.value, found.ambiguous) == (value, False)
+
+
+@pytest.mark.parametrize("judgment", ["The loop reads marks[3].", "as rated [4](https://example.org)", "dp = [5]"])
+def test_code_and_links_alone_give_no_rating(judgment):
+    assert parse_rating(judgment).failure == "no rating"
