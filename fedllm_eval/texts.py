@@ -2,15 +2,16 @@ r"""Texts from outside (judges, question files, answers of other programs) that 
 
 JSON may escape half of a surrogate pair: "\ud83d" is legal there, becomes a Python string, and then no UTF-8 file,
 Parquet table or tokenizer takes it. Such halves become U+FFFD where a text comes in (`whole`). What is kept all the
-same comes back from disk as it was (`json_text`), and has a digest (`text_bytes`). Standard library only.
+same comes back from disk as it was (`json_text`, `yaml_text`), and has a digest (`text_bytes`).
 """
 
 import json
 import re
 from typing import Any
 
-__all__ = ["json_lines", "json_text", "text_bytes", "whole"]
+__all__ = ["json_lines", "json_text", "text_bytes", "whole", "yaml_text"]
 
+_BREAKS = re.compile("[\x85\u2028\u2029]")
 _HALVES = re.compile("[\ud800-\udfff]")
 
 
@@ -41,6 +42,20 @@ def json_text(value: Any, **options: Any) -> str:
     """
     text = json.dumps(value, ensure_ascii=False, **options)
     return json.dumps(value, **options) if _HALVES.search(text) else text
+
+
+def yaml_text(value: Any) -> str:
+    r"""Return a value as YAML that reads back equal: readable, or escaped where YAML sees the end of a line.
+
+    PyYAML writes U+0085, U+2028 and U+2029 as they are, and reads them as spaces.
+
+    >>> yaml_text({"name": "é"}), yaml_text({"name": "a\x85b"})
+    ('name: é\n', 'name: "a\\Nb"\n')
+    """
+    import yaml
+
+    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    return yaml.safe_dump(value, sort_keys=False) if _BREAKS.search(text) else text
 
 
 def json_lines(text: str) -> list[str]:

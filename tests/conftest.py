@@ -39,8 +39,11 @@ _PERSONAL = ("HF_TOKEN", "HF_TOKEN_PATH", "HF_HUB_CACHE", "HF_DATASETS_CACHE", "
 for _name in _PERSONAL:
     os.environ.pop(_name, None)
 
-# `make test-slow` asks for this profile: tests marked `fuzz` then draw all their examples, else a few.
+# `make test` draws the same examples every time: what it finds does not depend on luck. `make test-slow` asks for the
+# other profile: examples are drawn anew, and tests marked `fuzz` draw all of theirs.
+settings.register_profile("repeatable", derandomize=True, database=None)
 settings.register_profile("thorough")
+settings.load_profile("repeatable")
 
 
 def pytest_collection_finish() -> None:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from fedllm_eval.texts import yaml_text
+
 __all__ = ["HubResults", "hub_results", "write_hub_files"]
 
 TASK = "text-generation"
@@ -94,14 +96,12 @@ def hub_results(summary: Mapping[str, Any]) -> HubResults:
 
 def write_hub_files(summary: Mapping[str, Any], folder: Path) -> None:
     """Write `model-index.yaml` and, where there are entries, `.eval_results/fedllm-commons.yaml` into a folder."""
-    import yaml
-
     entries, index = hub_results(summary)
-    text = yaml.safe_dump({"model-index": index}, sort_keys=False, allow_unicode=True)
+    text = yaml_text({"model-index": index})
     (folder / "model-index.yaml").write_text(text, encoding="utf-8")
     if entries:
         (folder / ".eval_results").mkdir()
-        text = yaml.safe_dump(entries, sort_keys=False, allow_unicode=True)
+        text = yaml_text(entries)
         (folder / ".eval_results" / "fedllm-commons.yaml").write_text(text, encoding="utf-8")
 
 

@@ -20,12 +20,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fedllm_data.errors import ConfigError
 from fedllm_data.hub.local_paths import hide_paths, local_paths
 from fedllm_data.hub.push import PushResult, push_folder
 from fedllm_eval.reporting.unnamed import copy_unnamed
+from fedllm_eval.texts import yaml_text
 from fedllm_train.privacy.covered import LEAST_SECRET_SEED, covered_config, covered_round, is_private
 from fedllm_train.privacy.pseudonyms import without_names
 from fedllm_train.run_files.card import RELEASES, is_hub_id, read_rounds, write_run_card
@@ -132,7 +131,7 @@ def _stage_scores(run: Path, staged: Path, *, include_clients: bool) -> None:
 def _stage_covered(run: Path, config: dict[str, Any], staged: Path) -> None:
     """Write settings and rounds, as far as the guarantee covers them."""
     covered = covered_config(config, dataset_is_public=is_hub_id(config["data"]["name"]))
-    write_bytes(staged / "config.yaml", yaml.safe_dump(covered, sort_keys=False, allow_unicode=True).encode())
+    write_bytes(staged / "config.yaml", yaml_text(covered).encode())
     _write_rounds(staged / RELEASES, [covered_round(record) for record in read_rounds(run)])
 
 

@@ -25,6 +25,7 @@ from typing import Any
 import yaml
 
 from fedllm_data.errors import ConfigError, ResumeError
+from fedllm_eval.texts import yaml_text
 from fedllm_train.run_files.files import write_bytes
 from fedllm_train.run_files.run_lock import LOCK_FILE
 
@@ -78,7 +79,7 @@ def open_run_folder(run: Path, config: dict[str, Any], *, resume: bool) -> None:
         return
     shutil.rmtree(run / ".work", ignore_errors=True)
     run.mkdir(parents=True, exist_ok=True)
-    write_bytes(run / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True).encode())
+    write_bytes(run / "config.yaml", yaml_text(config).encode())
 
 
 def check_run_folder(run: Path, *, resume: bool) -> None:

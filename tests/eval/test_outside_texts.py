@@ -37,6 +37,8 @@ def named(name, losses=(1.0, 2.0, 4.0)):
 @given(NAMES)
 @example("\ud83d")
 @example("run\udcff")
+@example("\x85")
+@example("a\u2028b")
 def test_results_of_any_name_are_written_and_read_back(name):
     with TemporaryDirectory() as place:
         results = named(name)
