@@ -22,7 +22,7 @@ from fedllm_data.pipeline.salt import hash_client_id
 from fedllm_data.schema import PUBLIC_CLIENT, SCHEMAS, UNDETERMINED, Task, row_problem
 from fedllm_data.source import Rejected, Source, SourceRow
 
-__all__ = ["LoadSettings", "Loaded", "load_rows"]
+__all__ = ["LoadSettings", "Loaded", "kind_of_fault", "load_rows"]
 
 _BATCH_ROWS = 4_000
 _BATCH_BYTES = 8 * 1024 * 1024
@@ -119,8 +119,8 @@ def load_rows(
                 row["client_id"] = PUBLIC_CLIENT if item.is_public else canonical_id(row["client_id"])
                 reason = row_problem(row, source.task) or _other_problem(row, item)
             if reason is not None:
-                loaded.reasons[_kind(reason)] += 1
-                loaded.first.setdefault(_kind(reason), Rejected(item.file, item.line, reason))
+                loaded.reasons[kind_of_fault(reason)] += 1
+                loaded.first.setdefault(kind_of_fault(reason), Rejected(item.file, item.line, reason))
                 place = {"file": item.file, "line": item.line, "reason": reason}
                 rejected.write(json.dumps(place, ensure_ascii=True) + "\n")
             elif isinstance(item, SourceRow):
@@ -223,8 +223,12 @@ def _other_problem(row: dict[str, Any], item: SourceRow) -> str | None:
     return None
 
 
-def _kind(reason: str) -> str:
-    """A reason without the values of the row, so that equal faults count together."""
+def kind_of_fault(reason: str) -> str:
+    """Return a reason without the values of the row, so that equal faults count together.
+
+    >>> kind_of_fault("line 7: role 'bot' is unknown; name it with --roles")
+    'line N: role … is unknown'
+    """
     # What follows a semicolon is the remedy, or lists what is there: it may differ where the fault is one.
     reason = re.sub(r"'[^']*'|\"[^\"]*\"", "…", reason[:200]).partition(";")[0]
     return re.sub(r"\d+", "N", reason)

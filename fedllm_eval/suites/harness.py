@@ -33,7 +33,7 @@ from fedllm_eval.texts import json_text
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
 
-__all__ = ["CODE_TASKS", "TASK_SETS", "Harness"]
+__all__ = ["CODE_TASKS", "TASK_SETS", "Harness", "suite_scores"]
 
 TASK_SETS: dict[str, tuple[str, ...]] = {
     "closed_ended": ("mmlu", "bbh", "drop", "humaneval", "gsm8k"),
@@ -108,7 +108,7 @@ class Harness:
                     f"tasks {', '.join(settings['tasks'])} cannot be loaded: {reason}; check the names, the data "
                     "files and the network"
                 ) from error
-        scores, score_notes = _scores(found)
+        scores, score_notes = suite_scores(found)
         settings["task_versions"] = {name: str(value) for name, value in found["versions"].items()}
         return SuiteResult(
             suite=self.name,
@@ -209,8 +209,15 @@ def _cache_path(policy: "Policy", folder: Path) -> str | None:
     return str(folder / f"harness-{digest[:16]}")
 
 
-def _scores(found: Mapping[str, Any]) -> tuple[tuple[SuiteScore, ...], list[str]]:
-    """One score for each metric of each task and group, with the harness's own error."""
+def suite_scores(found: Mapping[str, Any]) -> tuple[tuple[SuiteScore, ...], list[str]]:
+    """Return one score for each metric of each task and group, with the harness's own error, and notes on these.
+
+    Args:
+        found: what `simple_evaluate` of lm-evaluation-harness returns.
+
+    Returns:
+        Scores with 95 % intervals, nan where the harness gives no standard error; and sentences for the reader.
+    """
     scores, without_error, all_alike = [], [], []
     for task, values in {**found["results"], **found.get("groups", {})}.items():
         for key, value in values.items():

@@ -3,7 +3,7 @@
 import pytest
 
 from fedllm_data.errors import SourceError
-from fedllm_data.pipeline.load import _kind
+from fedllm_data.pipeline.load import kind_of_fault
 from fedllm_data.upstream.odd_fields import choice_option, id_of, quoted, text_of
 
 ODD = [None, True, 1.5, [], {}, ["x"], b"x", "", " ", "\n"]
@@ -23,7 +23,7 @@ def test_texts_stay_as_they_are_and_ids_have_one_spelling():
 @pytest.mark.parametrize("value", [*ODD, "it's 'so'", 'a "b"', "x" * 1000, "\ud800\0", 10**30, {"a": ["b"] * 99}])
 def test_reasons_that_differ_in_a_quoted_value_count_together(value):
     assert len(quoted(value)) <= 42
-    assert _kind(f"role {quoted(value)} is unknown") == _kind(f"role {quoted('x')} is unknown")
+    assert kind_of_fault(f"role {quoted(value)} is unknown") == kind_of_fault(f"role {quoted('x')} is unknown")
 
 
 def test_an_option_takes_its_first_word_unless_told_and_no_other():

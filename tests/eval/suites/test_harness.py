@@ -9,7 +9,7 @@ from fedllm_data.errors import ConfigError
 from fedllm_eval.policy.models import sequence_logps
 from fedllm_eval.policy.policies import load_policy
 from fedllm_eval.suites import SuiteOptions
-from fedllm_eval.suites.harness import TASK_SETS, Harness, _scores
+from fedllm_eval.suites.harness import TASK_SETS, Harness, suite_scores
 
 QUESTIONS = [
     {"query": "the river runs past", "choices": ["the old mill", "no"], "gold": 0},
@@ -136,7 +136,7 @@ def test_scores_of_groups_filters_and_missing_errors():
         "n-samples": {"a": {"original": 9, "effective": 4}, "b": {"original": 6, "effective": 6}},
         "higher_is_better": {"a": {"exact_match": True}, "b": {"bleu": True, "ppl": False}, "ab": {"acc": True}},
     }
-    scores, notes = _scores(found)
+    scores, notes = suite_scores(found)
     by_name = {score.name: score for score in scores}
     assert list(by_name) == ["a/exact_match@strict", "b/bleu", "b/ppl", "ab/acc"]
     assert by_name["a/exact_match@strict"].low == pytest.approx(0.25 - 1.959964 * 0.1, abs=1e-5)
