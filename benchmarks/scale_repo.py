@@ -68,7 +68,3 @@ def write_repo(corpus: Corpus, folder: Path) -> dict[str, int]:
                 writer.write_table(pa.table(rows, schema=SCHEMAS["sft"]), row_group_size=ROW_GROUP_ROWS)
                 num_text_bytes += sum(len(text.encode()) for row in texts for text in row)
     return {"num_rows": corpus.num_rows, "num_clients": corpus.num_clients, "num_text_bytes": num_text_bytes}
-
-
-def _cut(text: str, num_words: int) -> str:
-    return " ".join(text.split(" ", num_words)[:num_words])

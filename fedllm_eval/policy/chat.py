@@ -13,17 +13,7 @@ from typing import Any
 from fedllm_eval.policy.rendering import Message, render_ids
 from fedllm_eval.policy.training_template import marked_tokens, training_template
 
-__all__ = ["encode_conversation", "encode_messages", "encode_pair", "marks_generation"]
-
-
-def marks_generation(tokenizer: Any) -> bool:
-    """Return whether the tokenizer's chat template says itself which tokens are the assistant's.
-
-    Raises:
-        ConfigError: if the tokenizer has no chat template.
-    """
-    reading = training_template(tokenizer)
-    return reading.marks and reading.template is None
+__all__ = ["encode_conversation", "encode_messages", "encode_pair"]
 
 
 def encode_messages(tokenizer: Any, messages: Sequence[Message]) -> dict[str, list[int]]:
