@@ -15,6 +15,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.image import imsave
 
+from fedllm_data.heterogeneity.axes import AXES
 from fedllm_data.reporting.fact_lines import plain_facts
 from fedllm_data.reporting.numbers import format_number
 from fedllm_data.reporting.scale import headline_of, null_ruler
@@ -90,17 +91,14 @@ def _tiles(document: Mapping[str, Any]) -> list[dict[str, str]]:
         {"number": f"{num_clients:,}", "label": "client" if num_clients == 1 else "clients"},
         {"number": f"{document['num_rows']:,}", "label": what},
     ]
-    for axis, mean, std, label in (
-        ("quantity", "mean_rows", "std_rows", "rows a client"),
-        ("language", "num_languages", "", "language"),
-        ("length", "instruction_mean_tokens", "instruction_std_tokens", "tokens an instruction"),
-        ("length", "response_mean_tokens", "response_std_tokens", "tokens a response"),
-    ):
-        facts = axes.get(axis, {}).get("facts", {})
-        if mean in facts:
-            spread = f" ± {format_number(facts[std])}" if std in facts else ""
-            plural = "s" if not std and facts[mean] != 1 else ""
-            tiles.append({"number": f"{format_number(facts[mean])}{spread}", "label": f"{label}{plural}"})
+    for name, axis in AXES.items():
+        facts = axes.get(name, {}).get("facts", {})
+        for tile in axis.reading.tiles:
+            if tile.fact in facts:
+                spread = f" ± {format_number(facts[tile.spread])}" if tile.spread in facts else ""
+                plural = "s" if not tile.spread and facts[tile.fact] != 1 else ""
+                number = f"{format_number(facts[tile.fact])}{spread}"
+                tiles.append({"number": number, "label": f"{tile.label}{plural}"})
     return tiles
 
 
