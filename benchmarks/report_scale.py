@@ -150,7 +150,7 @@ def load(arguments: argparse.Namespace) -> dict[str, Any]:
 def profile(arguments: argparse.Namespace) -> dict[str, Any]:
     """From rows to profiles, with a codebook made from them."""
     import fedllm_data.features.rows as rows_module
-    from fedllm_data.codebook import make_codebook
+    from fedllm_data.codebook.making import make_codebook
     from fedllm_data.features.scores import NO_JUDGES, Judges, find_judges
     from fedllm_data.profiles import open_splits, profile_datasets
 
