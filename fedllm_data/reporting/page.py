@@ -19,7 +19,7 @@ from fedllm_data.heterogeneity.axes import AXES
 from fedllm_data.reporting.fact_lines import plain_facts
 from fedllm_data.reporting.numbers import format_number
 from fedllm_data.reporting.scale import headline_of, null_ruler
-from fedllm_data.reporting.similarity import SimilarityMap, similarity_map
+from fedllm_data.reporting.similarity import SimilarityMap
 from fedllm_data.reporting.style import inlined
 from fedllm_data.reporting.table import clients_table, embedded_json
 from fedllm_data.reporting.templates import page_environment
@@ -30,14 +30,14 @@ __all__ = ["render_page"]
 NUM_CLIENTS_WITHOUT_SCRIPT = 100
 
 
-def render_page(document: Mapping[str, Any], figures: Mapping[str, str]) -> str:
+def render_page(document: Mapping[str, Any], figures: Mapping[str, str], similar: SimilarityMap | None) -> str:
     """Return the page.
 
     Args:
         document: the content of heterogeneity.json.
         figures: axis -> SVG text; an axis without enough data has none.
+        similar: what `similarity_map` returns of the document.
     """
-    similar = similarity_map(document)
     table = clients_table(document)
     mapped = _map(document, similar) if similar else None
     shown = [column for column in table["columns"] if column["key"] in ["client_id", *table["groups"]["overview"]]]

@@ -19,7 +19,7 @@ from fedllm_data.heterogeneity.length import bin_log_length, length_quantiles
 from fedllm_data.heterogeneity.profile import ClientProfile, Stack, stack_profiles
 from fedllm_data.heterogeneity.quantity import lorenz_curve
 from fedllm_data.reporting.axis_plots import plot_axis, plot_overview, plot_similarity
-from fedllm_data.reporting.similarity import similarity_map
+from fedllm_data.reporting.similarity import SimilarityMap
 from fedllm_data.reporting.style import ACCENT, CHANCE, GRID, MUTED, ORANGE, STYLE, Drawing, drawable, drawing
 
 __all__ = ["PLOTS", "draw_figures"]
@@ -31,15 +31,20 @@ MAX_POINTS = 400
 NUM_DRAWS_AVERAGED = 50
 
 
-def draw_figures(document: Mapping[str, Any], profiles: Sequence[ClientProfile] = ()) -> dict[str, Drawing]:
+def draw_figures(
+    document: Mapping[str, Any], similar: SimilarityMap | None, profiles: Sequence[ClientProfile] = ()
+) -> dict[str, Drawing]:
     """Return the figure of every axis that has enough data, of all axes ("overview") and of clients ("similarity").
 
     Args:
         document: the content of heterogeneity.json.
+        similar: what `similarity_map` returns of the document.
         profiles: one a client, as the report was computed from; without them every axis is drawn from the report.
 
+    >>> from fedllm_data.reporting.similarity import similarity_map
     >>> columns = {"client_id": ["a", "b", "c"], "num_rows": [1, 9, 2]}
-    >>> list(draw_figures({"clients": columns, "axes": {}}))
+    >>> document = {"clients": columns, "axes": {}}
+    >>> list(draw_figures(document, similarity_map(document)))
     ['similarity']
     """
     figures = {}
@@ -56,7 +61,6 @@ def draw_figures(document: Mapping[str, Any], profiles: Sequence[ClientProfile] 
                 figures[name] = drawing(PLOTS[known.reading.plot](known, stack), name)
             else:
                 figures[name] = drawing(plot_axis(axis, document["clients"]), name)
-        similar = similarity_map(document)
         if similar:
             figures["similarity"] = drawing(plot_similarity(similar), "similarity")
     return figures
