@@ -9,7 +9,7 @@ from typing import Any
 from fedllm_data.errors import ConfigError
 from fedllm_data.schema import UNDETERMINED
 from fedllm_data.source import Filters
-from fedllm_data.terminal import OneLineParser
+from fedllm_data.terminal import OneLineParser, ShowVersion
 
 __all__ = ["filters_of", "make_parser", "pairs_of"]
 
@@ -25,6 +25,7 @@ def make_parser(commands_by_name: Mapping[str, Callable[[argparse.Namespace], No
     'clients'
     """
     parser = OneLineParser(prog="fedllm-data", description="Build, check, measure and publish client repos.")
+    parser.add_argument("--version", action=ShowVersion)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     listing = commands.add_parser("list", help="show the corpora that can be built")

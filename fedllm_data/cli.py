@@ -51,9 +51,6 @@ def _list(arguments: argparse.Namespace) -> None:
 
 
 def _build(arguments: argparse.Namespace) -> None:
-    from fedllm_data.build import build
-    from fedllm_data.pipeline.salt import read_salt
-
     source = _source(arguments.name)
     options = pairs_of(arguments.set, "--set")
     path = None
@@ -65,6 +62,9 @@ def _build(arguments: argparse.Namespace) -> None:
             if not re.fullmatch(r"[\w][\w.-]*/[\w][\w.-]*", arguments.source) or "hub_id" not in source.options:
                 raise ConfigError(f"--source {arguments.source} does not exist; check the path, or give org/name")
             options["hub_id"], path = arguments.source, None
+    from fedllm_data.build import build
+    from fedllm_data.pipeline.salt import read_salt
+
     with row_progress() as progress:
         result = build(
             source,
@@ -221,20 +221,20 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _codebook(arguments: argparse.Namespace) -> None:
     from fedllm_data.codebook import write_codebook
-    from fedllm_data.codebook.making import make_codebook
+    from fedllm_data.codebook.making import CodebookSettings, make_codebook
     from fedllm_data.profiles import codebook_sample, open_splits
 
-    datasets, _ = open_splits(arguments.repo, revision=arguments.revision)
-    sample = codebook_sample(arguments.repo, datasets, arguments.revision)
     given: dict[str, Any] = {"encoder": arguments.encoder, "max_clusters": arguments.clusters}
-    book = make_codebook(
-        sample,
+    settings = CodebookSettings(
         min_rows=arguments.min_rows,
         scorers=_judges(arguments).listed,
         parsers=pairs_of(arguments.parser, "--parser"),
         seed=arguments.seed,
         **{name: value for name, value in given.items() if value is not None},
     )
+    datasets, _ = open_splits(arguments.repo, revision=arguments.revision)
+    sample = codebook_sample(arguments.repo, datasets, arguments.revision)
+    book = make_codebook(sample, settings)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     write_codebook(book, arguments.out)
     origin = "the public split" if sample[0].split == "public" else "the pool of all clients' rows"

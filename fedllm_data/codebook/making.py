@@ -24,7 +24,7 @@ from fedllm_data.features.cache import FeatureCache, content_digest
 from fedllm_data.features.texts import instructions
 from fedllm_data.features.verbs import parser_version
 from fedllm_data.heterogeneity.quality import SHIPPED, ScorerInfo
-from fedllm_data.model_encoders import NamedEncoder, load_encoder
+from fedllm_data.model_encoders import NamedEncoder, check_encoder, load_encoder
 from fedllm_data.partition.clusters import find_centres, nearest_centres
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class CodebookSettings:
 
     Raises:
         ReportError: if a setting is out of range, or scorers share a name.
+        ConfigError: if the encoder or a parser is unknown or not installed.
     """
 
     tokenizer: str = "unicode-words"
@@ -79,6 +80,9 @@ class CodebookSettings:
                 f"dimensions={self.dimensions}, max_clusters={self.max_clusters}, sample_rows={self.sample_rows}, "
                 f"min_rows={self.min_rows}: give at least 1, 1, 2 and 1"
             )
+        check_encoder(self.encoder)
+        for parser in self.parsers.values():
+            parser_version(parser)
 
 
 def make_codebook(

@@ -10,9 +10,8 @@ from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pyarrow as pa
 
 from fedllm_data.errors import SourceError
@@ -20,6 +19,9 @@ from fedllm_data.source import Rejected
 from fedllm_data.upstream.files import HubFiles, read_upstream
 from fedllm_data.upstream.odd_fields import id_of, quoted
 from fedllm_data.upstream.records import data_files
+
+if TYPE_CHECKING:
+    import duckdb
 
 __all__ = ["PROMPT", "MessageFlags", "open_flags"]
 
@@ -46,7 +48,11 @@ class MessageFlags:
     """The flagged messages of every conversation; none where moderation is off."""
 
     def __init__(
-        self, connection: duckdb.DuckDBPyConnection | None, files: HubFiles, path: Path | None, options: dict[str, str]
+        self,
+        connection: "duckdb.DuckDBPyConnection | None",
+        files: HubFiles,
+        path: Path | None,
+        options: dict[str, str],
     ) -> None:
         """Use `open_flags`."""
         self._connection = connection
@@ -137,6 +143,8 @@ def open_flags(
                     f"{path} has no {name} with upstream's moderation flags; name a folder that holds it beside "
                     "conversations.jsonl, or go without the flags: --set moderation=off"
                 )
+    import duckdb
+
     with (
         TemporaryDirectory(prefix="prism-") as place,
         duckdb.connect(str(Path(place, "flags.duckdb"))) as connection,
