@@ -1,4 +1,4 @@
-"""Whether different clients give the same verdict on the same thing: opposite votes, Krippendorff's alpha, kappa.
+"""Whether different clients give the same verdict on the same thing: opposite votes, Krippendorff's alpha.
 
 Two questions have two nulls. Do votes on one item agree more than votes on different ones? Then a draw deals all votes
 out anew to all items. Do some clients contradict the others more than other clients do? Then it deals the votes on
@@ -20,11 +20,9 @@ from fedllm_data.heterogeneity.profile import Counts
 
 __all__ = [
     "SharedVotes",
-    "cohen_kappa",
     "gather_votes",
     "krippendorff_alpha",
     "opposite_by_chance",
-    "opposite_fraction",
     "opposite_spread",
     "opposite_weighted",
     "vote_samplers",
@@ -170,22 +168,6 @@ def vote_samplers(
     return anyhow, divided
 
 
-def opposite_fraction(votes_IC: IntArray) -> float:
-    """Return the share of pairs of votes on one item that differ, over all items.
-
-    Returns:
-        A fraction in [0, 1]: 0 when all votes on an item are alike; NaN if no item has two votes. Two votes on an item
-        count once, and an item with n votes n (n - 1) / 2 times.
-
-    >>> opposite_fraction(np.array([[2, 0], [1, 1]]))
-    0.5
-    """
-    votes_I = votes_IC.sum(axis=1)
-    num_pairs = int((votes_I * (votes_I - 1)).sum())
-    alike = int((votes_IC * (votes_IC - 1)).sum())
-    return (num_pairs - alike) / num_pairs if num_pairs else float("nan")
-
-
 def krippendorff_alpha(votes_IC: IntArray) -> float:
     """Return Krippendorff's alpha for nominal categories, with any number of votes an item (Krippendorff 2004, 11.3).
 
@@ -205,18 +187,3 @@ def krippendorff_alpha(votes_IC: IntArray) -> float:
     differing_I = votes_I**2 - (votes_IC**2).sum(axis=1)
     observed = float((differing_I / (votes_I - 1)).sum())
     return 1 - (total - 1) * observed / by_chance
-
-
-def cohen_kappa(one_I: IntArray, two_I: IntArray) -> float:
-    """Return Cohen's kappa of two raters' categories for the same items.
-
-    Returns:
-        1 when they always agree, 0 when as often as their own shares would give, NaN if both use one category only.
-
-    >>> cohen_kappa(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]))
-    0.5
-    """
-    categories = np.union1d(one_I, two_I)
-    agreed = float((one_I == two_I).mean())
-    by_chance = float(sum((one_I == category).mean() * (two_I == category).mean() for category in categories))
-    return (agreed - by_chance) / (1 - by_chance) if by_chance < 1 else float("nan")
