@@ -98,7 +98,8 @@ def load_rows(
         tables.add("rows", pa.Table.from_pylist(rows, schema=rows_schema))
         tables.add("facts", pa.Table.from_pylist(facts, schema=FACTS))
         if settings.near_duplicates is not None:
-            from fedllm_data.pipeline.near_duplicates import parts_of, signatures
+            from fedllm_data.pipeline.banding import signatures
+            from fedllm_data.pipeline.shingles import parts_of
 
             table = signatures([parts_of(row, source.task) for row in rows], settings.near_duplicates)
             ordinals = pa.array([row["ordinal"] for row in rows], pa.int64())
