@@ -1,7 +1,7 @@
 """The federated loop, from top to bottom: sample a cohort, send, train, collect, average, remember.
 
 Reads like the algorithm it is (McMahan et al. 2017, Algorithm 1); everything that could vary is a name imported from
-beside it: who takes part (`cohort.py`), what travels (`messages/codec.py`, `messages/compression.py`), where clients
+beside it: who takes part (`cohort.py`), what travels (`messages/wire.py`), where clients
 run (`engines/engine.py`), how updates become the next adapter (`strategies/`, `privacy/mechanism.py`), what it cost
 (`messages/ledger.py`), how a killed run goes on (`run_files/checkpoint.py`).
 """
@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fedllm_train.adapters.arithmetic import Adapter
 from fedllm_train.adapters.base_shift import shift_change, state_sha256, update_norm
 from fedllm_train.adapters.lora import ProductSum, aggregation_error
 from fedllm_train.clients.client_memory import ClientMemory
 from fedllm_train.cohort import sample_cohort
 from fedllm_train.config import FederatedConfig
 from fedllm_train.engines.engine import ClientTask, ClientUpdate, Engine, LeftOut, in_client_order
-from fedllm_train.messages.broadcast import Broadcast
-from fedllm_train.messages.compression import Upload
 from fedllm_train.messages.update_checks import update_problem
+from fedllm_train.messages.wire import Wire
 from fedllm_train.monitoring.held_out import HeldOut, should_stop
 from fedllm_train.privacy.mechanism import ClientPrivacy
 from fedllm_train.run_files.checkpoint import RunState, append_record, kept_rounds, save_checkpoint
@@ -54,8 +54,9 @@ class RunPlan:
     """What clients keep between rounds; the server only prunes it."""
     sizes: Mapping[str, int] = field(default_factory=dict)
     """Rows of each client, for cohort rules that weigh them."""
-    upload: Upload
-    """What updates are sent as."""
+    wire: Wire
+    start_adapter: Adapter
+    """What the run started from, known at both ends."""
     privacy: ClientPrivacy | None = None
     """With differential privacy, what is known of the clients is a clipped and noisy mean."""
     held_out: HeldOut | None = None
@@ -110,27 +111,40 @@ def run_round(plan: RunPlan, state: RunState) -> tuple[RunState, Record]:
     learning_rate = cosine_learning_rate(
         round_index, config.num_rounds, maximum=plan.learning_rate, minimum=plan.min_learning_rate
     )
-    broadcast = Broadcast(strategy, state.server, round_index)
+
+    num_bytes: dict[str, int] = {}
+
+    def send(client_id: str) -> bytes:
+        message = plan.wire.pack_down(strategy.broadcast(state.server, client_id, round_index))
+        num_bytes[client_id] = len(message)
+        return message
+
+    def anchor_of(client_id: str) -> Adapter:
+        received = plan.wire.as_read(strategy.broadcast(state.server, client_id, round_index))
+        return strategy.anchor(received, plan.start_adapter, client_id, round_index)
 
     def tasks() -> Iterator[ClientTask]:
         for client_id in cohort:
             yield ClientTask(
                 round_index=round_index,
                 client_id=client_id,
-                message=broadcast.to(client_id),
+                message=send(client_id),
                 learning_rate=learning_rate,
                 seed=stream_seed(config.seed, "client", round_index=round_index, client_id=client_id),
             )
 
     ledger, travels = state.ledger, strategy.traits.travels
     sums: dict[str, Any] = {}
-    private = plan.privacy and plan.privacy.new_sum(
-        strategy.expects(state.server, plan.client_ids[0], round_index), round_index
-    )
+    private = None
+    if plan.privacy is not None:
+        anybody = plan.client_ids[0]
+        anchor = anchor_of(anybody)
+        sent = strategy.expects(state.server, anybody, round_index)["adapter"]
+        private = plan.privacy.new_sum({name: anchor[name] for name in sent}, round_index)
     products = ProductSum()
     visits, left_out = [], []
     for result in in_client_order(plan.engine.run(tasks()), cohort, plan.spool):
-        ledger = ledger.charge(download_bytes=broadcast.num_bytes[result.client_id] if travels else 0)
+        ledger = ledger.charge(download_bytes=num_bytes[result.client_id] if travels else 0)
         if isinstance(result, LeftOut):
             left_out.append({"client_id": result.client_id, "reason": result.reason})
             continue
@@ -140,8 +154,9 @@ def run_round(plan: RunPlan, state: RunState) -> tuple[RunState, Record]:
             client_seconds=result.seconds,
         )
         expected = strategy.expects(state.server, result.client_id, round_index)
-        update = plan.upload.decode(result.message, expected)
-        if problem := update_problem(update, expected, max_norm=config.max_update_norm):
+        anchor = anchor_of(result.client_id)
+        update = plan.wire.unpack_up(result.message, expected, anchor)
+        if problem := update_problem(update, expected, anchor, max_norm=config.max_update_norm):
             left_out.append({"client_id": result.client_id, "reason": problem})
             plan.memory.forget(result.client_id, round_index)
             continue
@@ -149,11 +164,14 @@ def run_round(plan: RunPlan, state: RunState) -> tuple[RunState, Record]:
         if private is not None:
             private.add(update)
             continue
-        strategy.fold(sums, update, result.num_rows)
-        products.add(*strategy.contribution(state.server, update, result.num_rows))
+        weights = strategy.weigh(update, result.num_rows)
+        strategy.fold(sums, update, weights)
+        # Where all of HetLoRA's products are zero, so is their mean, and its weights must not add up to zero.
+        products.add(strategy.contribution(state.server, update), max(weights.get("adapter", 1), 1e-300))
 
     if private is not None:  # a round without clients is noisy, too
-        strategy.fold(sums, private.release(), num_rows=1)
+        released = private.release()
+        strategy.fold(sums, released, strategy.weigh(released, num_rows=1))
     enough = private is not None or len(visits) >= config.min_clients
     server = strategy.server_step(state.server, sums, round_index) if enough else state.server
     record = {

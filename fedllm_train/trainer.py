@@ -37,7 +37,7 @@ from fedllm_train.config import FederatedConfig
 from fedllm_train.engines.engine import Engine, InProcessEngine
 from fedllm_train.engines.process_engine import check_processes, trainer_processes
 from fedllm_train.inputs import asks_to_resume, check_options, read_inputs
-from fedllm_train.messages.compression import Upload, check_upload
+from fedllm_train.messages.wire import Wire, check_wire
 from fedllm_train.models.policy import load_starting_policy
 from fedllm_train.models.tokenizer import prepared_tokenizer
 from fedllm_train.monitoring.evaluation import score_finished_run
@@ -171,8 +171,8 @@ class FederatedTrainer:
         self._start_state = self._strategy.start(self.start_adapter)
         if self._strategy.traits.shifts_base:
             check_shiftable(self._policy.model, args.strategy)
-        check_upload(args, self._strategy, self._start_state, self._participants[0])
-        self._upload = Upload(args)
+        check_wire(args, self._strategy, self._start_state, self._participants[0])
+        self._wire = Wire(args)
         self._held_shift = ExitStack()
         self._scored = scored
         self._held_out = scored and HeldOut(
@@ -282,7 +282,8 @@ class FederatedTrainer:
             spool=empty_spool(self.run),
             memory=self._memory,
             sizes=self.clients.sizes,
-            upload=self._upload,
+            wire=self._wire,
+            start_adapter=self.start_adapter,
             privacy=self._privacy,
             held_out=self._held_out,
         )
@@ -373,7 +374,7 @@ class FederatedTrainer:
                 tokens,
                 self._strategy,
                 self._memory,
-                upload=self._upload,
+                wire=self._wire,
                 work=self._work,
                 starts_from_base=self._policy.is_base,
                 reference_folder=folder if self.args.reference_cache else None,

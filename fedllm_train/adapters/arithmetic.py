@@ -21,6 +21,7 @@ __all__ = [
     "LiveAdapter",
     "Parts",
     "RunningSum",
+    "Shapes",
     "adapter_sha256",
     "distance",
     "flatten",
@@ -29,12 +30,15 @@ __all__ = [
     "save_adapter",
     "save_parts",
     "separate",
+    "shapes_of",
     "unflatten",
 ]
 
 Adapter = dict[str, torch.Tensor]
 Parts = dict[str, Adapter]
 """Several adapters under one roof, such as {"adapter": ..., "control": ...}: a message, a server's state, a memory."""
+Shapes = dict[str, dict[str, tuple[int, ...]]]
+"""Names and shapes of several adapters, without their values."""
 
 
 class LiveAdapter:
@@ -202,6 +206,15 @@ def unflatten(flat: Mapping[str, torch.Tensor]) -> Parts:
         part, name = full_name.split("//", 1)
         parts.setdefault(part, {})[name] = tensor
     return parts
+
+
+def shapes_of(parts: Parts) -> Shapes:
+    """Return the names and shapes of several adapters.
+
+    >>> shapes_of({"adapter": {"a": torch.ones(1, 2)}})
+    {'adapter': {'a': (1, 2)}}
+    """
+    return {part: {name: tuple(tensor.shape) for name, tensor in adapter.items()} for part, adapter in parts.items()}
 
 
 def separate(adapter: Mapping[str, torch.Tensor]) -> Adapter:

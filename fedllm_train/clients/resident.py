@@ -21,7 +21,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PrinterCallback, set_seed
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.adapters.arithmetic import Adapter, LiveAdapter, flatten
+from fedllm_train.adapters.arithmetic import Adapter, LiveAdapter, Parts, flatten
 from fedllm_train.adapters.base_shift import shifted
 from fedllm_train.adapters.lora_core import cored, split_cores
 from fedllm_train.clients.client_memory import ClientMemory
@@ -35,7 +35,7 @@ from fedllm_train.clients.trl_trainer import build_trainer
 from fedllm_train.clients.weight_gradients import first_step, weight_gradients
 from fedllm_train.engines.engine import ClientTask, ClientUpdate, LeftOut
 from fedllm_train.messages import codec
-from fedllm_train.messages.compression import RESIDUAL, Upload
+from fedllm_train.messages.wire import RESIDUAL, Wire
 from fedllm_train.seeds import stream_seed
 from fedllm_train.strategy import Strategy
 from fedllm_train.visit import Correction, Visit
@@ -61,7 +61,7 @@ class ResidentTrainer:
         strategy: Strategy,
         memory: ClientMemory,
         *,
-        upload: Upload,
+        wire: Wire,
         work: LocalWork,
         starts_from_base: bool,
         reference_folder: Path | None = None,
@@ -77,7 +77,7 @@ class ResidentTrainer:
             tokens: the clients' rows.
             strategy: whose client rule is followed.
             memory: what clients keep between rounds.
-            upload: what an update is sent as.
+            wire: what messages are packed with.
             work: how many steps a visit takes, and on which rows.
             starts_from_base: whether base and starting adapter together still equal the base, which then is DPO's
                 reference; else the reference is a frozen copy of the adapter, made here and never touched again.
@@ -112,7 +112,7 @@ class ResidentTrainer:
         self._tokens = tokens
         self._strategy = strategy
         self._memory = memory
-        self._upload = upload
+        self._wire = wire
         self.live_adapter = LiveAdapter(model)
         self._start_adapter = self.live_adapter.read()
         self._work = work
@@ -142,7 +142,7 @@ class ResidentTrainer:
         visit = Visit(
             client_id=task.client_id,
             round_index=task.round_index,
-            received=codec.decode(task.message),
+            received=self._wire.unpack_down(task.message),
             start_adapter=self._start_adapter,
             memory=memory,
             num_rows=tokens.num_rows,
@@ -158,7 +158,7 @@ class ResidentTrainer:
         kept = flatten(visit.memory).values()
         if not all(bool(tensor.isfinite().all()) for tensor in (*flatten(update).values(), *kept)):
             return LeftOut(client_id=task.client_id, reason="its update is not finite; lower the learning rate")
-        message = codec.encode(update) if task.personal else self._upload.encode(update, visit, residual)
+        message = codec.encode(update) if task.personal else self._packed(update, visit, residual)
         if visit.memory and not task.personal:
             self._memory.save(task.client_id, task.round_index, visit.memory)
         return ClientUpdate(
@@ -171,6 +171,12 @@ class ResidentTrainer:
             metrics=fits.metrics,
             seconds=time.perf_counter() - started,
         )
+
+    def _packed(self, update: Parts, visit: Visit, residual: Adapter) -> bytes:
+        """The message of an update; with error feedback, what it lacks stays in the visit's memory."""
+        place = {"client_id": visit.client_id, "round_index": visit.round_index}
+        anchor = self._strategy.anchor(visit.received, self._start_adapter, **place)
+        return self._wire.pack_up(update, anchor, visit.memory, residual, **place)
 
     def fit(
         self,

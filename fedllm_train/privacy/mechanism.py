@@ -11,8 +11,8 @@ weights by rows would let a client with many rows move the sum by more than C. T
 since the true one tells who was there; for the same reason noise is added in a round without clients, too.
 
 The server clips what it decoded, so the bound holds whatever a client sends and however it was compressed. Methods
-are those whose server looks at the mean of the adapters and nothing else (`Traits.plain_mean`). What the noise buys,
-`privacy/accounting.py` says. Example-level privacy (DP-SGD inside a visit) is another unit and not offered.
+are those whose server looks at the mean of the adapters and nothing else (`Traits.sees` is "mean"). What the noise
+buys, `privacy/accounting.py` says. Example-level privacy (DP-SGD inside a visit) is another unit and not offered.
 
 Noise must be secret, and so must who was in a Poisson cohort, on which the accountant's amplification rests: both are
 drawn from the run's secret (`privacy/secret.py`). Nothing else need be. The bound holds for whatever a client does, so
@@ -50,9 +50,9 @@ class ClientPrivacy:
         """What cohorts are drawn from in the place of the run seed; None where there is nothing to hide."""
         return None if self.secret is None else secret_seed(self.secret, "cohort")
 
-    def new_sum(self, start: Parts, round_index: int) -> "PrivateSum":
+    def new_sum(self, start: Adapter, round_index: int) -> "PrivateSum":
         """Return the empty sum of a round; `start` is what the clients' updates are measured from."""
-        return PrivateSum(self, start["adapter"], round_index)
+        return PrivateSum(self, start, round_index)
 
 
 class PrivateSum:
@@ -123,17 +123,13 @@ def check_private_method(name: str, traits: Traits) -> None:
     Raises:
         ConfigError: with the reason.
     """
-    if traits.plain_mean:
-        return
-    if not traits.travels:
-        reason = "exchanges nothing between clients, so there is no update to clip"
-    elif traits.up.startswith("adapter +"):
-        reason = f"sends {traits.up}, and the bound is for the adapter alone"
-    elif not traits.secure_sum:
-        reason = "needs every client's own factors, not their sum"
-    else:
-        reason = "makes more of the clients than the mean of their adapters"
-    raise ConfigError(
-        f"dp_clip is given, but strategy {name!r} {reason}; use fedavg, ffa_lora or another method with plain_mean in "
-        "`fedllm-train methods --json`"
-    )
+    reasons = {
+        "nothing": "exchanges nothing between clients, so there is no update to clip",
+        "each": "needs every client's own factors, not their sum",
+        "sum": f"makes more of what clients send ({traits.up}) than the mean of their adapters",
+    }
+    if traits.sees in reasons:
+        raise ConfigError(
+            f"dp_clip is given, but strategy {name!r} {reasons[traits.sees]}; use fedavg, ffa_lora or another method "
+            'whose "sees" is "mean" in `fedllm-train methods --json`'
+        )

@@ -21,7 +21,6 @@ from fedllm_train.adapters.arithmetic import Adapter, adapter_sha256
 from fedllm_train.config import FederatedConfig
 from fedllm_train.engines.engine import ClientTask, ClientUpdate
 from fedllm_train.messages import codec
-from fedllm_train.messages.broadcast import Broadcast
 from fedllm_train.rounds import RunPlan
 from fedllm_train.run_files.checkpoint import RunState
 from fedllm_train.run_files.files import write_bytes, write_folder, write_json
@@ -53,14 +52,13 @@ def make_personal_adapters(plan: RunPlan, state: RunState, save: Callable[[Adapt
     made = made_before(folder)
     entries = {client_id: made[client_id] for client_id in asked if client_id in made}
     missing = [client_id for client_id in asked if client_id not in made]
-    broadcast = Broadcast(plan.strategy, state.server, num_rounds)
 
     def tasks() -> Iterator[ClientTask]:
         for client_id in missing:
             yield ClientTask(
                 round_index=num_rounds,
                 client_id=client_id,
-                message=broadcast.to(client_id),
+                message=plan.wire.pack_down(plan.strategy.broadcast(state.server, client_id, num_rounds)),
                 learning_rate=plan.min_learning_rate,
                 seed=stream_seed(plan.config.seed, "personal", client_id=client_id),
                 personal=True,

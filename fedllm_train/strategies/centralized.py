@@ -5,13 +5,12 @@ local steps a round has S K optimizer steps, so that the run makes as many as a 
 rates. Nothing travels.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Parts
 from fedllm_train.clients.tokens import POOLED
-from fedllm_train.strategy import Federation, OneAdapter, Traits
+from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
 __all__ = ["Centralized"]
@@ -26,8 +25,7 @@ class Centralized(OneAdapter):
         family="baseline",
         exact_aggregation=True,
         weights="none",
-        secure_sum=False,
-        travels=False,
+        sees="nothing",
         down="nothing",
         up="nothing",
         server_cost="holds all rows",
@@ -55,10 +53,10 @@ class Centralized(OneAdapter):
         """Go on training, for the whole cohort."""
         return {"adapter": visit.fit(visit.received["adapter"], num_steps=visit.num_steps * self._cohort_size)}
 
-    def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
+    def fold(self, sums: Sums, update: Parts, weights: Mapping[str, float]) -> None:
         """Take the one update."""
         sums["adapter"] = update["adapter"]
 
-    def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
+    def server_step(self, state: Parts, sums: Sums, round_index: int) -> Parts:
         """Return what was trained."""
         return {"adapter": sums["adapter"]}

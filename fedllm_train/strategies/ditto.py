@@ -6,10 +6,8 @@ averages them alike, which has the same mean). A client that never took part mak
 one in the same way, after the last round.
 """
 
-from typing import Any
-
-from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
-from fedllm_train.strategy import Federation, OneAdapter, Traits
+from fedllm_train.adapters.arithmetic import Adapter, Parts
+from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
 __all__ = ["Ditto"]
@@ -24,8 +22,7 @@ class Ditto(OneAdapter):
         family="personal",
         exact_aggregation=False,
         weights="rows",
-        secure_sum=True,
-        plain_mean=True,
+        sees="mean",
         memory="personal adapter",
         personal=True,
         settings=("ditto_lambda", "personal_clients", "uniform_weights"),
@@ -42,11 +39,7 @@ class Ditto(OneAdapter):
         visit.memory["adapter"] = self._train_own(visit, visit.memory.get("adapter", visit.start_adapter))
         return {"adapter": update}
 
-    def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
-        """Add n_k theta_k."""
-        sums.setdefault("adapter", RunningSum()).add(update["adapter"], self.weight_of(num_rows))
-
-    def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
+    def server_step(self, state: Parts, sums: Sums, round_index: int) -> Parts:
         """Return the weighted mean of the cohort's adapters."""
         return {"adapter": sums["adapter"].mean()}
 

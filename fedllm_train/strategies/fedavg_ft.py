@@ -4,10 +4,8 @@ Rounds: as FedAvg. Afterwards every client trains the global adapter on its own 
 run's lowest learning rate, and keeps the result.
 """
 
-from typing import Any
-
-from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
-from fedllm_train.strategy import Federation, OneAdapter, Traits
+from fedllm_train.adapters.arithmetic import Adapter, Parts
+from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
 __all__ = ["FedAvgFT"]
@@ -22,8 +20,7 @@ class FedAvgFT(OneAdapter):
         family="personal",
         exact_aggregation=False,
         weights="rows",
-        secure_sum=True,
-        plain_mean=True,
+        sees="mean",
         memory="none before the end",
         personal=True,
         settings=("personal_steps", "personal_clients", "uniform_weights"),
@@ -38,11 +35,7 @@ class FedAvgFT(OneAdapter):
         """Train from the global adapter."""
         return {"adapter": visit.fit(visit.received["adapter"])}
 
-    def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
-        """Add n_k theta_k."""
-        sums.setdefault("adapter", RunningSum()).add(update["adapter"], self.weight_of(num_rows))
-
-    def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
+    def server_step(self, state: Parts, sums: Sums, round_index: int) -> Parts:
         """Return the weighted mean of the cohort's adapters."""
         return {"adapter": sums["adapter"].mean()}
 

@@ -7,13 +7,11 @@ FedLLM-Bench's released code (`benchmark_rules`) averages instead of adding: m <
 round 0; its values are beta 0.5 and eta 1.
 """
 
-from typing import Any
-
 import torch
 
 from fedllm_train.adapters.adaptive import mean_change, moved
-from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
-from fedllm_train.strategy import Federation, OneAdapter, Traits
+from fedllm_train.adapters.arithmetic import Adapter, Parts
+from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
 __all__ = ["FedAvgM"]
@@ -28,8 +26,7 @@ class FedAvgM(OneAdapter):
         family="classic",
         exact_aggregation=False,
         weights="rows",
-        secure_sum=True,
-        plain_mean=True,
+        sees="mean",
         server_cost="O(adapter), one moment",
         settings=("server_learning_rate", "server_momentum", "benchmark_rules", "uniform_weights"),
     )
@@ -48,11 +45,7 @@ class FedAvgM(OneAdapter):
         """Train from the global adapter."""
         return {"adapter": visit.fit(visit.received["adapter"])}
 
-    def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
-        """Add n_k theta_k."""
-        sums.setdefault("adapter", RunningSum()).add(update["adapter"], self.weight_of(num_rows))
-
-    def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
+    def server_step(self, state: Parts, sums: Sums, round_index: int) -> Parts:
         """Update the momentum and move along it."""
         change = mean_change(sums["adapter"], state["adapter"])
         keep, take = self._config.momentum(0.9), 1.0

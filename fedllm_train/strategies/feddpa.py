@@ -13,13 +13,11 @@ under Adam is the same up to the learning rate of B. The paper can also choose a
 the question to the client's rows; a plain adapter cannot, so that is left out.
 """
 
-from typing import Any
-
 import torch
 
-from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
+from fedllm_train.adapters.arithmetic import Adapter, Parts
 from fedllm_train.adapters.lora import factor_names
-from fedllm_train.strategy import Federation, OneAdapter, Traits
+from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
 __all__ = ["FedDPA"]
@@ -34,8 +32,7 @@ class FedDPA(OneAdapter):
         family="personal",
         exact_aggregation=False,
         weights="uniform",
-        secure_sum=True,
-        plain_mean=True,
+        sees="mean",
         needs_lora=True,
         memory="local adapter",
         personal=True,
@@ -56,11 +53,7 @@ class FedDPA(OneAdapter):
             visit.memory["local"] = self._train_local(visit, visit.memory.get("local"), None)
         return {"adapter": update}
 
-    def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
-        """Add theta_k with the client's weight."""
-        sums.setdefault("adapter", RunningSum()).add(update["adapter"], self.weight_of(num_rows))
-
-    def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
+    def server_step(self, state: Parts, sums: Sums, round_index: int) -> Parts:
         """Return the mean of the cohort's adapters."""
         return {"adapter": sums["adapter"].mean()}
 

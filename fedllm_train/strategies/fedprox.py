@@ -4,10 +4,8 @@ Client rule: minimise F_k(theta) + (mu / 2) ||theta - theta_global||^2, so every
 theta_global); it is added before the gradient is clipped, as if it were in the loss. Server rule: as FedAvg.
 """
 
-from typing import Any
-
-from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
-from fedllm_train.strategy import Federation, OneAdapter, Traits
+from fedllm_train.adapters.arithmetic import Adapter, Parts
+from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
 __all__ = ["FedProx"]
@@ -22,8 +20,7 @@ class FedProx(OneAdapter):
         family="classic",
         exact_aggregation=False,
         weights="rows",
-        secure_sum=True,
-        plain_mean=True,
+        sees="mean",
         settings=("prox_mu", "uniform_weights"),
     )
 
@@ -42,10 +39,6 @@ class FedProx(OneAdapter):
 
         return {"adapter": visit.fit(start, correct=add_pull)}
 
-    def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
-        """Add n_k theta_k."""
-        sums.setdefault("adapter", RunningSum()).add(update["adapter"], self.weight_of(num_rows))
-
-    def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
+    def server_step(self, state: Parts, sums: Sums, round_index: int) -> Parts:
         """Return the weighted mean of the cohort's adapters."""
         return {"adapter": sums["adapter"].mean()}

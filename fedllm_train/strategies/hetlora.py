@@ -10,14 +10,14 @@ ranks of the result (truncation). Equal ranks and equal norms give the uniform F
 given, replaces the norms: on, every client counts alike; off, by its rows.
 """
 
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 
 from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
 from fedllm_train.adapters.lora import Factors, factor_names, squared_norm
 from fedllm_train.adapters.ranks import check_ranks, padded, rank_of, sliced
-from fedllm_train.strategy import Federation, OneAdapter, Traits
+from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
 __all__ = ["HetLoRA"]
@@ -34,7 +34,7 @@ class HetLoRA(OneAdapter):
         family="lora",
         exact_aggregation=False,
         weights="norms",
-        secure_sum=False,
+        sees="each",
         mixed_ranks=True,
         needs_lora=True,
         down="adapter of the client's rank",
@@ -64,10 +64,6 @@ class HetLoRA(OneAdapter):
         rank = self._ranks.get(client_id)
         return {"adapter": state["adapter"] if rank is None else sliced(state["adapter"], rank)}
 
-    def expects(self, state: Parts, client_id: str, round_index: int) -> Parts:
-        """Expect an adapter of the client's rank."""
-        return self.broadcast(state, client_id, round_index)
-
     def client_update(self, visit: Visit) -> Parts:
         """Train at the client's rank, and prune its tail where training shrank it."""
         received = visit.received["adapter"]
@@ -92,19 +88,18 @@ class HetLoRA(OneAdapter):
         visit.memory["pruned"] = {"rank": torch.tensor(rank)}
         return {"adapter": padded(sliced(end, rank), given)}
 
-    def contribution(self, state: Parts, update: Parts, num_rows: int) -> tuple[Adapter, float]:
-        """Return what the client sent, with the weight it has in the mean."""
-        # Where all products are zero, so is their mean, and its weights must not add up to zero.
-        return update["adapter"], max(self._weight(update["adapter"], num_rows), 1e-300)
+    def weigh(self, update: Parts, num_rows: int) -> Mapping[str, float]:
+        """Weigh by the norm of the products, unless rows or nothing shall count."""
+        return {"adapter": self._weight(update["adapter"], num_rows)}
 
-    def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
+    def fold(self, sums: Sums, update: Parts, weights: Mapping[str, float]) -> None:
         """Add the padded factors with their weight, and without one for a round in which all norms are zero."""
         adapter = update["adapter"]
         whole = padded(adapter, max(self._ranks.values(), default=rank_of(adapter)))
-        sums.setdefault("weighted", RunningSum()).add(whole, self._weight(adapter, num_rows))
+        sums.setdefault("weighted", RunningSum()).add(whole, weights["adapter"])
         sums.setdefault("uniform", RunningSum()).add(whole, 1)
 
-    def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
+    def server_step(self, state: Parts, sums: Sums, round_index: int) -> Parts:
         """Return the mean of the padded factors."""
         total = sums["weighted"] if sums["weighted"].total_weight > 0 else sums["uniform"]
         return {"adapter": padded(total.mean(), rank_of(state["adapter"]))}

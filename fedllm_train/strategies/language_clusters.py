@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
-from fedllm_train.strategy import Federation, OneAdapter, Traits
+from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum, Shapes, shapes_of
+from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
 __all__ = ["LanguageClusters", "groups_of"]
@@ -33,7 +33,7 @@ class LanguageClusters(OneAdapter):
         family="personal",
         exact_aggregation=False,
         weights="rows",
-        secure_sum=True,
+        sees="sum",
         down="adapter of the client's language",
         server_cost="O(languages x adapter)",
         personal=True,
@@ -64,16 +64,16 @@ class LanguageClusters(OneAdapter):
         """Train from the group's adapter; say which group it was."""
         return {"adapter": visit.fit(visit.received["adapter"]), "group": visit.received["group"]}
 
-    def expects(self, state: Parts, client_id: str, round_index: int) -> Parts:
+    def expects(self, state: Parts, client_id: str, round_index: int) -> Shapes:
         """Expect an adapter and the group."""
-        return self.broadcast(state, client_id, round_index)
+        return shapes_of(self.broadcast(state, client_id, round_index))
 
-    def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
+    def fold(self, sums: Sums, update: Parts, weights: Mapping[str, float]) -> None:
         """Add theta_k with the client's weight to the sum of its group."""
         part = f"group {self._groups[int(update['group']['index'])]}"
-        sums.setdefault(part, RunningSum()).add(update["adapter"], self.weight_of(num_rows))
+        sums.setdefault(part, RunningSum()).add(update["adapter"], weights["adapter"])
 
-    def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
+    def server_step(self, state: Parts, sums: Sums, round_index: int) -> Parts:
         """Average inside each group that was visited, then over the groups."""
         groups = {part: total.mean() for part, total in sums.items()}
         after = {part: groups.get(part, adapter) for part, adapter in state.items() if part != "adapter"}

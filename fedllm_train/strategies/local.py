@@ -7,12 +7,11 @@ run so that everyone makes as many steps at the same learning rates, and the glo
 Client rule: plain local training from the own adapter. Server rule: none.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.adapters.arithmetic import Adapter, Parts
-from fedllm_train.strategy import Federation, OneAdapter, Traits
+from fedllm_train.adapters.arithmetic import Adapter, Parts, Shapes, shapes_of
+from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
 __all__ = ["Local"]
@@ -27,8 +26,7 @@ class Local(OneAdapter):
         family="baseline",
         exact_aggregation=True,
         weights="none",
-        secure_sum=True,
-        travels=False,
+        sees="nothing",
         down="nothing",
         up="nothing",
         memory="its adapter",
@@ -65,15 +63,15 @@ class Local(OneAdapter):
         visit.memory["adapter"] = visit.fit(visit.memory.get("adapter", visit.start_adapter))
         return {}
 
-    def expects(self, state: Parts, client_id: str, round_index: int) -> Parts:
+    def expects(self, state: Parts, client_id: str, round_index: int) -> Shapes:
         """Expect nothing, but of a named client."""
-        return {} if self._client_id is None else {"adapter": state["adapter"]}
+        return {} if self._client_id is None else shapes_of({"adapter": state["adapter"]})
 
-    def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
+    def fold(self, sums: Sums, update: Parts, weights: Mapping[str, float]) -> None:
         """Take what there is."""
         sums.update(update)
 
-    def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
+    def server_step(self, state: Parts, sums: Sums, round_index: int) -> Parts:
         """Return the named client's adapter; else nothing changes."""
         return {"adapter": sums.get("adapter", state["adapter"])}
 

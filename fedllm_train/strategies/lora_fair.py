@@ -14,7 +14,7 @@ the clients disagree so much that Bbar points away from M, its cheapest correcti
 Frobenius norm is the safer choice.
 """
 
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,7 @@ from scipy.optimize import minimize
 
 from fedllm_train.adapters.arithmetic import Parts, RunningSum
 from fedllm_train.adapters.lora import Factors, ProductSum, factor_names
-from fedllm_train.strategy import Federation, OneAdapter, Traits
+from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
 __all__ = ["LoRAFair", "correction"]
@@ -40,7 +40,7 @@ class LoRAFair(OneAdapter):
         family="lora",
         exact_aggregation=False,
         weights="rows",
-        secure_sum=False,
+        sees="each",
         needs_lora=True,
         server_cost="O(d m) a module, one small optimisation a module and round",
         settings=("lora_fair_lambda", "lora_fair_similarity", "uniform_weights"),
@@ -55,12 +55,12 @@ class LoRAFair(OneAdapter):
         """Train from the global adapter."""
         return {"adapter": visit.fit(visit.received["adapter"])}
 
-    def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
+    def fold(self, sums: Sums, update: Parts, weights: Mapping[str, float]) -> None:
         """Add n_k theta_k, and n_k B_k A_k."""
-        sums.setdefault("adapter", RunningSum()).add(update["adapter"], self.weight_of(num_rows))
-        sums.setdefault("products", ProductSum()).add(update["adapter"], self.weight_of(num_rows))
+        sums.setdefault("adapter", RunningSum()).add(update["adapter"], weights["adapter"])
+        sums.setdefault("products", ProductSum()).add(update["adapter"], weights["adapter"])
 
-    def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
+    def server_step(self, state: Parts, sums: Sums, round_index: int) -> Parts:
         """Average, then correct B."""
         adapter = sums["adapter"].mean()
         products = sums["products"].mean()

@@ -1,9 +1,9 @@
-"""Smaller uploads: a client's change of the adapter, packed; the server adds what it unpacks to what it sent.
+"""Smaller messages: the codecs that pack one vector of values, and the change of an adapter as such a vector.
 
-Symbols: Delta = theta_k - theta_sent as one vector v of d values (tensors in the order of their names), Q its codec.
-The server sees theta_sent + Q(v), rounded once to the adapter's precision, in place of theta_k.
+Symbols: v one vector of d values (an adapter's tensors in the order of their names), Q its codec. What of a message is
+packed, and what the change is measured from, `messages/wire.py` says.
 
-none   whole values, not differences: what travels without compression, to the bit (`messages/codec.py`)
+none   values as they are
 topk   the k = floor(topk_fraction d) values of the largest size, in float32, and where they stand: as positions of
        four bytes, or as one bit a value if that is shorter (from one value in 32 on). With `error_feedback` a client
        keeps what it did not send and adds it to its next change (Stich et al. 2018, arXiv 1809.07599); FLASC (Kuo et
@@ -11,10 +11,8 @@ topk   the k = floor(topk_fraction d) values of the largest size, in float32, an
 int8   stochastic rounding to 127 levels on either side of zero, one scale a tensor (Alistarh et al. 2017, QSGD, arXiv
 int4   1610.02132; FedPAQ, arXiv 1909.13014): E[Q(v)] = v. int4 has 7 levels on either side, two values a byte
 
-Only the part "adapter" is packed; whatever else a method sends (control variates, a group) travels whole, and so does
-all that the server sends. Bytes in the ledger are the length of the packed message. Random numbers come from the
-stream (seed, "codec", round, client), on the client. A secure sum needs all clients to send the same places and
-scales, which these do not: with a codec the server sees each update.
+A secure sum needs all clients to send the same places and scales, which these do not: with a codec the server sees
+each update.
 """
 
 import math
@@ -24,22 +22,13 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from fedllm_data.errors import ConfigError
-from fedllm_train.adapters.arithmetic import Adapter, Parts
+from fedllm_train.adapters.arithmetic import Adapter
 from fedllm_train.config import FederatedConfig
-from fedllm_train.messages import codec
-from fedllm_train.seeds import stream_rng
-from fedllm_train.strategy import Strategy
-from fedllm_train.visit import Visit
 
-__all__ = ["CODECS", "RESIDUAL", "Quantised", "TopK", "Upload", "UploadCodec", "check_upload"]
-
-RESIDUAL = "upload residual"
-"""The part of a client's memory with what it did not send yet; client rules do not see it."""
-_PACKED = "packed"
+__all__ = ["CODECS", "Codec", "Quantised", "TopK", "as_adapter", "as_vector", "layout"]
 
 
-class UploadCodec(Protocol):
+class Codec(Protocol):
     """Packs a vector and unpacks it again."""
 
     def pack(self, values: torch.Tensor, sizes: Sequence[int], rng: np.random.Generator) -> Adapter:
@@ -135,110 +124,39 @@ class Quantised:
         return levels.double() * scale_of_each
 
 
-CODECS: dict[str, Callable[[FederatedConfig], UploadCodec | None]] = {
+CODECS: dict[str, Callable[[FederatedConfig], Codec | None]] = {
     "none": lambda config: None,
     "topk": lambda config: TopK(config.topk_fraction),
     "int8": lambda config: Quantised(127),
     "int4": lambda config: Quantised(7),
 }
-"""Name -> codec of uploads; None leaves values as they are."""
+"""Name -> codec; None leaves values as they are."""
 
 
-class Upload:
-    """What a client's update is sent as, at both ends."""
+def layout(adapter: Adapter) -> tuple[list[str], list[int]]:
+    """Return the names of an adapter's tensors in order, and how many values each has.
 
-    def __init__(self, config: FederatedConfig) -> None:
-        """Take the codec and the run seed from the config."""
-        self._codec = CODECS[config.upload_codec](config)
-        self._keeps_residual, self._seed = config.error_feedback, config.seed
-
-    def encode(self, update: Parts, visit: Visit, residual: Adapter) -> bytes:
-        """Return the message; with error feedback, leave what it lacks in `visit.memory`.
-
-        Args:
-            update: what the client rule returned.
-            visit: the visit it was made in.
-            residual: what the client did not send yet.
-        """
-        if self._codec is None or "adapter" not in update:
-            return codec.encode(update)
-        names, sizes = _layout(update["adapter"])
-        start = visit.received["adapter"]
-        change = _flat({name: update["adapter"][name].double() - start[name].double() for name in names})
-        if self._keeps_residual:
-            change += _flat({name: residual.get(name, torch.zeros_like(start[name])).double() for name in names})
-        rng = stream_rng(self._seed, "codec", round_index=visit.round_index, client_id=visit.client_id)
-        packed = self._codec.pack(change, sizes, rng)
-        if self._keeps_residual:
-            held_back = (change - self._codec.unpack(packed, sizes)).to(torch.float32)
-            visit.memory[RESIDUAL] = residual | _apart(held_back, update["adapter"])
-        others = {part: tensors for part, tensors in update.items() if part != "adapter"}
-        return codec.encode(others | {_PACKED: packed})
-
-    def decode(self, message: bytes, expected: Parts) -> Parts:
-        """Return the update that a message stands for.
-
-        Args:
-            message: what was sent.
-            expected: tensors of the names and shapes of the update; part "adapter" holds what the client was sent.
-
-        Returns:
-            The update; where what was sent does not fit, it lacks its adapter, which `messages/update_checks.py`
-            reports.
-        """
-        parts = codec.decode(message)
-        if self._codec is None or "adapter" not in expected:
-            return parts
-        start = expected["adapter"]
-        try:
-            change = self._codec.unpack(parts.pop(_PACKED), _layout(start)[1])
-        except (KeyError, ValueError, RuntimeError, IndexError):
-            return parts
-        apart = _apart(change, start)
-        return {"adapter": {n: (start[n].double() + apart[n]).to(start[n].dtype) for n in start}} | parts
-
-
-def check_upload(config: FederatedConfig, strategy: Strategy, start: Parts, client_id: str) -> None:
-    """Refuse to compress what has no change that could be compressed.
-
-    Args:
-        config: the settings of the federation.
-        strategy: the method.
-        start: the server's state before round 0.
-        client_id: any client.
-
-    Raises:
-        ConfigError: if nothing is uploaded, clients begin from an adapter that was not sent, or topk_fraction leaves
-            no value.
+    >>> layout({"b": torch.ones(2, 3), "a": torch.ones(1)})
+    (['a', 'b'], [1, 6])
     """
-    if config.upload_codec == "none":
-        return
-    if not strategy.traits.travels:
-        raise ConfigError(f"upload_codec is given, but strategy {config.strategy!r} uploads nothing; leave it out")
-    sent = strategy.broadcast(start, client_id, 0).get("adapter", {})
-    wanted = strategy.expects(start, client_id, 0)["adapter"]
-    if wanted.keys() - sent.keys():
-        raise ConfigError(
-            f"upload_codec is given, but clients of strategy {config.strategy!r} begin from an adapter that the "
-            "server does not send, so their message is no change that could be packed; leave it out"
-        )
-    num_values = sum(tensor.numel() for tensor in wanted.values())
-    if config.upload_codec == "topk" and TopK(config.topk_fraction).num_sent(num_values) == 0:
-        raise ConfigError(
-            f"topk_fraction is {config.topk_fraction} of {num_values} values, which is none; choose more"
-        )
-
-
-def _layout(adapter: Adapter) -> tuple[list[str], list[int]]:
     names = sorted(adapter)
     return names, [adapter[name].numel() for name in names]
 
 
-def _flat(adapter: Adapter) -> torch.Tensor:
+def as_vector(adapter: Adapter) -> torch.Tensor:
+    """Return an adapter's values as one vector, tensors in the order of their names.
+
+    >>> as_vector({"b": torch.ones(2), "a": torch.zeros(1)}).tolist()
+    [0.0, 1.0, 1.0]
+    """
     return torch.cat([adapter[name].flatten() for name in sorted(adapter)])
 
 
-def _apart(values: torch.Tensor, like: Adapter) -> Adapter:
-    """Undo `_flat`."""
-    names, sizes = _layout(like)
+def as_adapter(values: torch.Tensor, like: Adapter) -> Adapter:
+    """Undo `as_vector`; names and shapes are those of `like`.
+
+    >>> as_adapter(torch.arange(3.0), {"b": torch.ones(2), "a": torch.zeros(1)})["b"].tolist()
+    [1.0, 2.0]
+    """
+    names, sizes = layout(like)
     return {n: each.reshape(like[n].shape).clone() for n, each in zip(names, values.split(sizes), strict=True)}
