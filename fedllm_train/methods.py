@@ -112,7 +112,7 @@ Made by `python -m fedllm_train.methods` from the methods' own records; `fedllm-
   are not; every round's record in `rounds.jsonl` says by how much (`aggregation_error`).
 - **server sees**: the least of the clients' updates that the server's rule needs. *mean*: the mean of their adapters,
   so a clipped and noisy mean may stand for it: user-level differential privacy (`--dp_clip`,
-  `fedllm_train/privacy/mechanism.py`; fed_sb with `--core_frame random`). *mean* and *sum*: sums over clients, so
+  `fedllm_train/aggregation/private.py`; fed_sb with `--core_frame random`). *mean* and *sum*: sums over clients, so
   secure aggregation can hide each client's update (as long as updates travel unpacked: each client packs to its own
   places and scales). *each*: every update by itself. *nothing*: nothing travels. What clients keep for themselves does
   not travel and is not covered by any of this.

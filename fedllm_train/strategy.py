@@ -7,18 +7,20 @@ disk), so that a resumed run goes on to the same bits.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum, Shapes, shapes_of
-from fedllm_train.cohort import eligible_clients
 from fedllm_train.config import FederatedConfig
 from fedllm_train.visit import Visit
 
-__all__ = ["Federation", "OneAdapter", "Sees", "Strategy", "Sums", "Traits", "Weights", "counts_alike"]
+__all__ = ["POOLED", "Federation", "OneAdapter", "Sees", "Strategy", "Sums", "Traits", "Weights", "counts_alike"]
 
 Weights = Literal["rows", "uniform", "norms", "none"]
 """How clients count in a mean: by their rows, alike, by the norm of what they learned; or there is no mean."""
+
+POOLED = "*"
+"""In place of a client id: the rows of all clients together."""
 
 Sees = Literal["mean", "sum", "each", "nothing"]
 """The least of the clients' updates that a server rule needs: the mean of their adapters, whatever their rows; sums
@@ -30,21 +32,23 @@ Sums = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Federation:
-    """What is known before the model is loaded; given to a strategy when it is made."""
+    """What is known before the model is loaded; given to a strategy when it is made, at both ends."""
 
     config: FederatedConfig
-    client_ids: Sequence[str]
-    sizes: Mapping[str, int]
-    """Rows of each client."""
+    num_clients: int
+    """All clients of the dataset."""
     ranks: Mapping[str, int] = field(default_factory=dict)
     """LoRA rank of each client; empty where all have the adapter's own."""
+    eligible: Sequence[str] = ()
+    """The clients that the cohort rule may sample; known to the server alone, as all that follows."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Rows of each client."""
     languages: Mapping[str, str] = field(default_factory=dict)
     """Main language of each client; `und` where nobody knows."""
 
-    @property
-    def eligible(self) -> list[str]:
-        """The clients that the cohort rule may sample: who takes part, of all clients of the dataset."""
-        return eligible_clients(self.config, self.client_ids)
+    def for_hosts(self) -> "Federation":
+        """Return what of it a client's machine needs: nothing that names who takes part, but for ranks."""
+        return replace(self, eligible=(), sizes={}, languages={})
 
 
 @dataclass(frozen=True, kw_only=True)

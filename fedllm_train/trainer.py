@@ -22,31 +22,39 @@ from fedllm_data.errors import ConfigError
 from fedllm_eval.policy.training_template import trains_end_of_turn
 from fedllm_train.adapters.arithmetic import LiveAdapter, Parts
 from fedllm_train.adapters.base_shift import check_shiftable, shifted
+from fedllm_train.aggregation.aggregation import Aggregation, Inbox
+from fedllm_train.aggregation.plain import PlainAggregation
+from fedllm_train.aggregation.private import ClientPrivacy, PrivateAggregation, check_private_method
 from fedllm_train.client_inputs import ClientInput
 from fedllm_train.clients.adapter_checks import check_adapter, check_tokenizer
-from fedllm_train.clients.client_memory import ClientMemory
+from fedllm_train.clients.host import ClientHost
 from fedllm_train.clients.local_work import work_of_run
 from fedllm_train.clients.objectives import ClientArgs, objective_of
-from fedllm_train.clients.resident import ResidentTrainer
 from fedllm_train.clients.resident_args import resident_args
+from fedllm_train.clients.run_spec import RunSpec, policy_digests
 from fedllm_train.clients.sft_kernel import chosen_kernel
-from fedllm_train.clients.tokens import POOLED, TokenCache, encoder_for
+from fedllm_train.clients.tokens import POOLED, encoder_for
 from fedllm_train.clients.unrendered import UnrenderedRows, find_unrendered, write_unrendered
-from fedllm_train.cohort import cohort_pool
 from fedllm_train.config import FederatedConfig
 from fedllm_train.engines.engine import Engine, InProcessEngine
-from fedllm_train.engines.process_engine import check_processes, trainer_processes
+from fedllm_train.engines.process_engine import check_processes, host_processes
 from fedllm_train.inputs import asks_to_resume, check_options, read_inputs
 from fedllm_train.messages.wire import Wire, check_wire
 from fedllm_train.models.policy import load_starting_policy
 from fedllm_train.models.tokenizer import prepared_tokenizer
 from fedllm_train.monitoring.evaluation import score_finished_run
 from fedllm_train.monitoring.held_out import HeldOut, held_out_clients, load_best
+from fedllm_train.monitoring.ledger import LedgerKeeper
+from fedllm_train.monitoring.observer import Callback, Observer, Record
+from fedllm_train.monitoring.step_size import AggregationError, StepSize
 from fedllm_train.monitoring.trackers import check_tracker, tracked
+from fedllm_train.monitoring.visits import VisitLog
+from fedllm_train.participation.cohort_rules import cohort_pool
+from fedllm_train.participation.synchronous import SynchronousCohort
 from fedllm_train.privacy.accounting import run_guarantee
 from fedllm_train.privacy.beginning import begin_privacy
-from fedllm_train.privacy.mechanism import ClientPrivacy, check_private_method
-from fedllm_train.rounds import Record, RunPlan, run_rounds
+from fedllm_train.round_plan import RoundPlan
+from fedllm_train.rounds import run_rounds
 from fedllm_train.run_files.card import write_run_card
 from fedllm_train.run_files.checkpoint import RunState
 from fedllm_train.run_files.earlier import earlier_record, warn_of_earlier
@@ -61,7 +69,7 @@ from fedllm_train.run_files.finished import (
 from fedllm_train.run_files.personal import make_personal_adapters
 from fedllm_train.run_files.resolved import resolved_settings
 from fedllm_train.run_files.resume import empty_spool, first_state
-from fedllm_train.run_files.run_folder import check_run_folder, open_run_folder
+from fedllm_train.run_files.run_folder import check_run_folder, open_run_folder, read_config
 from fedllm_train.run_files.run_lock import locked
 from fedllm_train.run_files.template_day import fix_template_day, template_day
 from fedllm_train.strategies import make_strategy
@@ -73,6 +81,9 @@ if TYPE_CHECKING:
 __all__ = ["FederatedTrainer"]
 
 logger = logging.getLogger(__name__)
+
+EngineMaker = Callable[[RunSpec, Callable[[], ClientHost]], AbstractContextManager[Engine]]
+"""From a run's spec and what makes a host of the clients here to an engine, for as long as the rounds go."""
 
 
 class FederatedTrainer:
@@ -93,6 +104,7 @@ class FederatedTrainer:
         quantization: Any = None,
         eval_dataset: ClientInput | None = None,
         callbacks: Sequence[Callable[[Record], None]] = (),
+        engine: EngineMaker | None = None,
         **of_trl: Any,
     ) -> None:
         """Check every setting and load the model; nothing is trained or written yet.
@@ -113,6 +125,9 @@ class FederatedTrainer:
             eval_dataset: held-out rows scored during the run, with `eval_every`; by default the training clients' own
                 `eval_split`.
             callbacks: functions called with each round's record once it is on disk.
+            engine: where clients are visited: called with the run's spec and a function that makes a host of the
+                clients here, it returns a context manager of an engine (`engines/engine.py`). By default this process,
+                or `num_processes` of them.
             of_trl: TRL's names for the same: `train_dataset` for clients, `processing_class` for tokenizer,
                 `quantization_config` for quantization.
 
@@ -124,13 +139,12 @@ class FederatedTrainer:
         given |= {"trust_remote_code": trust_remote_code, "quantization": quantization}
         inputs = read_inputs(given | {"eval_dataset": eval_dataset, "callbacks": callbacks} | of_trl)
         args, clients, client_args, base = inputs.args, inputs.clients, inputs.client_args, inputs.base
-        self._strategy = make_strategy(args, clients)
+        self._strategy, self._federation = make_strategy(args, clients)
         self.args = args
         self.clients = clients
         self.task = objective_of(client_args).name
         self.run = Path(args.output_dir)
         self._callbacks = inputs.callbacks
-        self._memory = ClientMemory(self.run / "client_memory")
         # One named client, or the pool of all, is a cohort of one whatever is asked for.
         alone = self._strategy.traits.family == "baseline"
         trained = self._strategy.participants(list(clients))
@@ -152,8 +166,8 @@ class FederatedTrainer:
         self._min_learning_rate = (
             args.min_learning_rate if args.min_learning_rate is not None else client_args.learning_rate / 20
         )
-        self._policy = load_starting_policy(
-            inputs.model,
+        self._start = dict(
+            model=inputs.model,
             tokenizer=inputs.tokenizer,
             peft_config=inputs.peft_config,
             adapter=inputs.adapter,
@@ -164,6 +178,7 @@ class FederatedTrainer:
             init_kwargs=base.init_kwargs,
             seed=args.seed,
         )
+        self._policy = load_starting_policy(**self._start)
         self._policy = replace(self._policy, tokenizer=prepared_tokenizer(self._policy.tokenizer, client_args))
         check_adapter(client_args, self._policy.model)
         check_tokenizer(client_args, self._policy.tokenizer)
@@ -172,26 +187,22 @@ class FederatedTrainer:
         if self._strategy.traits.shifts_base:
             check_shiftable(self._policy.model, args.strategy)
         check_wire(args, self._strategy, self._start_state, self._participants[0])
-        self._wire = Wire(args)
         self._held_shift = ExitStack()
         self._scored = scored
         self._held_out = scored and HeldOut(
             args, scored, self._policy, trl_args, start=self._start_state, save=self._save_server, run=self.run
         )
-        # What another process makes the same trainer of.
-        self._given = {"model": inputs.model, "args": args, "clients": clients, "client_args": client_args}
-        self._given |= {"peft_config": inputs.peft_config, "adapter": inputs.adapter, "tokenizer": inputs.tokenizer}
-        self._given |= {"revision": base.revision, "trust_remote_code": base.trust_remote_code}
-        self._given |= {"quantization": base.quantization}
+        self._client_args = client_args
         self._trl_args = trl_args
-        self._resident: ResidentTrainer | None = None
+        self._make_engine = engine
+        self._host: ClientHost | None = None
         self.state: RunState | None = None
         self.unrendered: UnrenderedRows | None = None
         """Rows that the chat template cannot render, once training has begun."""
 
     @cached_property
     def _earlier(self) -> dict[str, Any] | None:
-        return earlier_record(self._given["adapter"], self._given["model"])
+        return earlier_record(self._start["adapter"], self._start["model"])
 
     @property
     def model(self) -> Any:
@@ -270,35 +281,58 @@ class FederatedTrainer:
         return self.state
 
     def _run_rounds(self, engine: Engine, state: RunState, callbacks: Sequence[Callable[[Record], None]]) -> RunState:
-        plan = RunPlan(
-            config=self.args,
-            client_ids=self._participants,
-            cohort_size=self._cohort_size,
-            strategy=self._strategy,
-            engine=engine,
-            learning_rate=self._learning_rate,
-            min_learning_rate=self._min_learning_rate,
-            run=self.run,
-            spool=empty_spool(self.run),
-            memory=self._memory,
-            sizes=self.clients.sizes,
-            wire=self._wire,
-            start_adapter=self.start_adapter,
-            privacy=self._privacy,
-            held_out=self._held_out,
-        )
+        plan = self._round_plan(engine, state, callbacks)
         # accelerate collects garbage at every visit; what is alive now (models, libraries) need not be walked then.
         gc.collect()
         gc.freeze()
         try:
-            state = run_rounds(plan, state, callbacks)
+            state = run_rounds(plan, state)
             if self.args.load_best:
                 state = replace(state, server=load_best(self.run))
             if self._strategy.traits.personal:
-                make_personal_adapters(plan, state, partial(save_client_folder, self.model, tokenizer=self.tokenizer))
+                save = partial(save_client_folder, self.model, tokenizer=self.tokenizer)
+                make_personal_adapters(plan, state, save, config=self.args, client_ids=self._participants)
         finally:
             gc.unfreeze()
         return state
+
+    def _round_plan(self, engine: Engine, state: RunState, callbacks: Sequence[Callable[[Record], None]]) -> RoundPlan:
+        args, strategy, privacy = self.args, self._strategy, self._privacy
+        wire, error = Wire(args), AggregationError(strategy)
+        inbox = Inbox(strategy=strategy, wire=wire, start_adapter=self.start_adapter, max_norm=args.max_update_norm)
+
+        def aggregate(server: Parts, step: int) -> Aggregation:
+            if privacy is not None:
+                return PrivateAggregation(inbox, server, privacy, step=step, anybody=self._participants[0])
+            return PlainAggregation(inbox, server, min_clients=args.min_clients, watch=partial(error.watch, server))
+
+        secret = None if privacy is None else privacy.cohort_seed
+        observers: list[Observer] = [VisitLog(), StepSize(), error]
+        observers += [] if self._held_out is None else [self._held_out]
+        return RoundPlan(
+            run=self.run,
+            run_key=state.run_key,
+            seed=args.seed,
+            num_rounds=args.num_rounds,
+            learning_rate=self._learning_rate,
+            min_learning_rate=self._min_learning_rate,
+            keep_checkpoints=args.keep_checkpoints,
+            keep_every=args.keep_every,
+            strategy=strategy,
+            wire=wire,
+            engine=engine,
+            participation=SynchronousCohort(
+                client_ids=self._participants,
+                cohort_size=self._cohort_size,
+                rule=args.cohort_rule,
+                seed=args.seed if secret is None else secret,
+                sizes=self.clients.sizes,
+                spool=empty_spool(self.run),
+            ),
+            aggregate=aggregate,
+            ledger=LedgerKeeper(state.ledger, travels=strategy.traits.travels),
+            observers=[*observers, *(Callback(each) for each in callbacks)],
+        )
 
     def evaluate(self, **options: Any) -> "Results":
         """Score the finished run per client on the held-out splits of the dataset it was trained on.
@@ -360,33 +394,34 @@ class FederatedTrainer:
         record |= {"earlier": self._earlier, **template_day(self.tokenizer)}
         return record if self.guarantee is None else record | {"privacy": self.guarantee.as_record()}
 
-    def _resident_trainer(self) -> ResidentTrainer:
-        if self._resident is None:
-            fix_template_day(self.tokenizer, self.run)  # in a process of several, too
-            folder = self.run / ".work" / "tokens"
-            tokens = TokenCache(
-                self.clients, self._trl_args, self._policy.tokenizer, folder, loss_on=self.args.loss_on
-            )
-            self._resident = ResidentTrainer(
-                self._policy.model,
-                self._policy.tokenizer,
-                self._trl_args,
-                tokens,
-                self._strategy,
-                self._memory,
-                wire=self._wire,
-                work=self._work,
-                starts_from_base=self._policy.is_base,
-                reference_folder=folder if self.args.reference_cache else None,
-                kernel=self._kernel,
-            )
-        return self._resident
+    def client_host(self) -> ClientHost:
+        """Return the host of the clients in this process, on this trainer's model; made at the first call."""
+        if self._host is None:
+            self._host = ClientHost(self.run_spec(), self.clients, self.run, self._policy)
+        return self._host
+
+    def run_spec(self) -> RunSpec:
+        """Return what a client's machine must know of the run."""
+        date = read_config(self.run).get("template_date") if (self.run / "config.yaml").exists() else None
+        return RunSpec(
+            strategy=self.args.strategy,
+            federation=self._federation.for_hosts(),
+            config=self.args,
+            client_args=self._client_args,
+            work=self._work,
+            kernel=self._kernel,
+            policy=self._start,
+            template_date=date,
+            digests=policy_digests(self._policy, self.start_adapter),
+        )
 
     def _engine(self) -> AbstractContextManager[Engine]:
-        """Where clients run: on the resident trainer, or on those of several processes."""
+        """Where clients are visited: in this process, in several, or where the caller says."""
+        if self._make_engine is not None:
+            return self._make_engine(self.run_spec(), self.client_host)
         if self.args.num_processes == 1:
-            return nullcontext(InProcessEngine(self._resident_trainer().train_client))
-        return trainer_processes(**self._given)
+            return nullcontext(InProcessEngine(self.client_host()))
+        return host_processes(self.run_spec(), self.clients, self.run, num_processes=self.args.num_processes)
 
     def _save_server(self, server: Parts, folder: Path) -> None:
         shifts = self._strategy.traits.shifts_base

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedllm_train.adapters.arithmetic import Parts
+from fedllm_train.aggregation.private import ClientPrivacy
 from fedllm_train.privacy.accounting import Guarantee
-from fedllm_train.privacy.mechanism import ClientPrivacy
 from fedllm_train.privacy.noise_size import noise_note
 from fedllm_train.privacy.secret import run_secret
 from fedllm_train.strategy import Strategy

@@ -11,9 +11,9 @@ from importlib import import_module
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.ranks import client_ranks
-from fedllm_train.cohort import eligible_clients
 from fedllm_train.config import FederatedConfig
 from fedllm_train.given import given_of
+from fedllm_train.participation.cohort_rules import eligible_clients
 from fedllm_train.strategies.centralized import Centralized
 from fedllm_train.strategies.ditto import Ditto
 from fedllm_train.strategies.fed_sb import FedSB
@@ -67,8 +67,8 @@ STRATEGIES: dict[str, type[Strategy]] = {
 """Name -> method, baselines first."""
 
 
-def make_strategy(config: FederatedConfig, clients: ClientDataset) -> Strategy:
-    """Return the strategy that a config names, for the clients of a run.
+def make_strategy(config: FederatedConfig, clients: ClientDataset) -> tuple[Strategy, Federation]:
+    """Return the strategy that a config names, for the clients of a run, and what it knows of them.
 
     Args:
         config: the settings of the federation.
@@ -98,18 +98,19 @@ def make_strategy(config: FederatedConfig, clients: ClientDataset) -> Strategy:
         )
     sizes = dict(clients.sizes)
     # Ranks are dealt out among those who can take part.
-    taking_part = {client_id: sizes[client_id] for client_id in eligible_clients(config, list(clients))}
-    return chosen(
-        Federation(
-            config=config,
-            client_ids=list(clients),
-            sizes=sizes,
-            ranks={}
-            if config.client_ranks is None
-            else client_ranks(config.client_ranks, taking_part or sizes, clients.table, seed=config.seed),
-            languages=_main_languages(clients),
-        )
+    eligible = eligible_clients(config, list(clients))
+    taking_part = {client_id: sizes[client_id] for client_id in eligible}
+    federation = Federation(
+        config=config,
+        num_clients=len(sizes),
+        eligible=eligible,
+        sizes=sizes,
+        ranks={}
+        if config.client_ranks is None
+        else client_ranks(config.client_ranks, taking_part or sizes, clients.table, seed=config.seed),
+        languages=_main_languages(clients),
     )
+    return chosen(federation), federation
 
 
 def strategy_class(name: str) -> type[Strategy]:

@@ -9,8 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Parts
-from fedllm_train.clients.tokens import POOLED
-from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
+from fedllm_train.strategy import POOLED, Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
 __all__ = ["Centralized"]
@@ -35,7 +34,7 @@ class Centralized(OneAdapter):
         """Take how many clients' steps a round stands for."""
         super().__init__(federation)
         everybody = federation.config.cohort_rule == "all"
-        self._cohort_size = len(federation.client_ids) if everybody else federation.config.cohort_size
+        self._cohort_size = federation.num_clients if everybody else federation.config.cohort_size
 
     def participants(self, client_ids: Sequence[str]) -> list[str]:
         """Return the pooled client.

@@ -36,10 +36,10 @@ class Local(OneAdapter):
     )
 
     def __init__(self, federation: Federation) -> None:
-        """Take the client from `config.local_client`; one client alone needs no name."""
+        """Take the client that trains, if it is a single one; one client alone needs no name."""
         super().__init__(federation)
-        ids = list(federation.client_ids)
-        self._client_id = ids[0] if len(ids) == 1 else federation.config.local_client
+        self._client_id = federation.config.local_client
+        self._is_single = self._client_id is not None or federation.num_clients == 1
 
     def participants(self, client_ids: Sequence[str]) -> list[str]:
         """Return the named client, or all of them.
@@ -47,7 +47,7 @@ class Local(OneAdapter):
         Raises:
             ConfigError: if the named client does not exist.
         """
-        if self._client_id is None:
+        if self._client_id is None or len(client_ids) == 1:
             return list(client_ids)
         if self._client_id not in client_ids:
             raise ConfigError(
@@ -58,14 +58,14 @@ class Local(OneAdapter):
 
     def client_update(self, visit: Visit) -> Parts:
         """Go on training the own adapter; only a named client's becomes the run's."""
-        if self._client_id is not None:
+        if self._is_single:
             return {"adapter": visit.fit(visit.received["adapter"])}
         visit.memory["adapter"] = visit.fit(visit.memory.get("adapter", visit.start_adapter))
         return {}
 
     def expects(self, state: Parts, client_id: str, round_index: int) -> Shapes:
         """Expect nothing, but of a named client."""
-        return {} if self._client_id is None else shapes_of({"adapter": state["adapter"]})
+        return shapes_of({"adapter": state["adapter"]}) if self._is_single else {}
 
     def fold(self, sums: Sums, update: Parts, weights: Mapping[str, float]) -> None:
         """Take what there is."""

@@ -7,7 +7,10 @@ downloads.
 from dataclasses import dataclass, replace
 from typing import Any
 
-__all__ = ["Ledger"]
+from fedllm_train.engines.engine import Reply, Task
+from fedllm_train.monitoring.observer import Observer, Record, Step
+
+__all__ = ["Ledger", "LedgerKeeper"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,3 +54,36 @@ class Ledger:
             "num_local_steps": self.num_local_steps,
             "client_seconds": round(self.client_seconds, 3),
         }
+
+
+class LedgerKeeper(Observer):
+    """Charges what travels and what clients spend."""
+
+    def __init__(self, ledger: Ledger, *, travels: bool) -> None:
+        """Go on from what a run has cost so far.
+
+        Args:
+            ledger: the totals so far.
+            travels: whether messages go over a network; if not, none of their bytes count.
+        """
+        self.ledger, self._travels = ledger, travels
+
+    def sent(self, task: Task) -> None:
+        """Charge a task's message."""
+        self.ledger = self.ledger.charge(download_bytes=self._bytes(task.message))
+
+    def saw(self, reply: Reply, problem: str | None) -> None:
+        """Charge a reply that came back, whether or not it could be used."""
+        if reply.message is not None:
+            self.ledger = self.ledger.charge(
+                upload_bytes=self._bytes(reply.message),
+                num_local_steps=reply.facts["num_steps"],
+                client_seconds=reply.facts["seconds"],
+            )
+
+    def stepped(self, step: Step) -> Record:
+        """Return the totals."""
+        return {"ledger": self.ledger.as_record()}
+
+    def _bytes(self, message: bytes) -> int:
+        return len(message) if self._travels else 0

@@ -30,11 +30,13 @@ import torch
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Adapter, Parts, distance
+from fedllm_train.aggregation.aggregation import Inbox
+from fedllm_train.engines.engine import Reply
 from fedllm_train.privacy.accounting import Guarantee
 from fedllm_train.privacy.secret import secret_normals, secret_seed
-from fedllm_train.strategy import Traits
+from fedllm_train.strategy import Sums, Traits
 
-__all__ = ["ClientPrivacy", "PrivateSum", "check_private_method", "clipped_change"]
+__all__ = ["ClientPrivacy", "PrivateAggregation", "check_private_method", "clipped_change"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,29 +49,54 @@ class ClientPrivacy:
 
     @property
     def cohort_seed(self) -> int | None:
-        """What cohorts are drawn from in the place of the run seed; None where there is nothing to hide."""
+        """What cohorts are drawn from instead of the run seed; None where there is nothing to hide."""
         return None if self.secret is None else secret_seed(self.secret, "cohort")
 
-    def new_sum(self, start: Adapter, round_index: int) -> "PrivateSum":
-        """Return the empty sum of a round; `start` is what the clients' updates are measured from."""
-        return PrivateSum(self, start, round_index)
 
-
-class PrivateSum:
+class PrivateAggregation:
     """The clipped changes of a round's clients, and the noise on their sum."""
 
-    def __init__(self, privacy: ClientPrivacy, start: Adapter, round_index: int) -> None:
-        """Begin at zero."""
-        self._privacy, self._start, self._round_index = privacy, start, round_index
-        self._sum = {name: torch.zeros(start[name].shape, dtype=torch.float64) for name in sorted(start)}
+    def __init__(self, inbox: Inbox, server: Parts, privacy: ClientPrivacy, *, step: int, anybody: str) -> None:
+        """Begin at zero.
+
+        Args:
+            inbox: unpacks replies.
+            server: the server's state that the step begins from.
+            privacy: clip, noise and the secret it is drawn from.
+            step: the round's index.
+            anybody: any client that may take part; all of them start from one anchor.
+        """
+        self._inbox, self._server, self._privacy, self._step = inbox, server, privacy, step
+        anchor = inbox.anchor(server, anybody, step)
+        names = sorted(inbox.strategy.expects(server, anybody, step)["adapter"])
+        self._start = {name: anchor[name] for name in names}
+        self._sum = {name: torch.zeros(tensor.shape, dtype=torch.float64) for name, tensor in self._start.items()}
         self._num_clipped = 0
 
-    def add(self, update: Parts) -> None:
+    def add(self, reply: Reply) -> str | None:
+        """Add a client's change, shortened to the clipping norm; return why it cannot be used, or None."""
+        update, _, problem = self._inbox.read(reply, self._server)
+        if problem is None:
+            self.add_update(update)
+        return problem
+
+    def add_update(self, update: Parts) -> None:
         """Add one client's change, shortened to the clipping norm where it is longer."""
         change, was_longer = clipped_change(update["adapter"], self._start, self._privacy.guarantee.clip)
         self._num_clipped += was_longer
         for name, total in self._sum.items():
             total += change[name]
+
+    def is_enough(self) -> bool:
+        """Return True: a step that depends on who was there would tell it; a round without clients is noisy, too."""
+        return True
+
+    def sums(self) -> Sums:
+        """Return sums of a single update, the noisy mean: with "mean" that is all the server rule needs."""
+        strategy, released = self._inbox.strategy, self.release()
+        sums: Sums = {}
+        strategy.fold(sums, released, strategy.weigh(released, num_rows=1))
+        return sums
 
     def total(self) -> Adapter:
         """Return the sum without noise, in float64; it must not leave the server."""
@@ -89,20 +116,19 @@ class PrivateSum:
         if not guarantee.has_noise:
             return torch.zeros_like(total)
         assert secret is not None, "a guarantee with noise has a secret"
-        drawn = secret_normals(
-            secret, "privacy noise", round_index=self._round_index, name=name, shape=tuple(total.shape)
-        )
+        drawn = secret_normals(secret, "privacy noise", round_index=self._step, name=name, shape=tuple(total.shape))
         return torch.from_numpy(drawn) * (guarantee.noise_multiplier * guarantee.clip)
 
     def as_record(self) -> dict[str, Any]:
         """Return what was spent up to this round; `num_clipped` itself is not private."""
         guarantee = self._privacy.guarantee
-        return {
+        spent = {
             "unit": "client",
-            "epsilon": guarantee.epsilon(self._round_index + 1),
+            "epsilon": guarantee.epsilon(self._step + 1),
             "delta": guarantee.delta,
             "num_clipped": self._num_clipped,
         }
+        return {"privacy": spent}
 
 
 def clipped_change(adapter: Adapter, start: Adapter, clip: float) -> tuple[Adapter, bool]:
