@@ -51,22 +51,22 @@ class ClientHost:
         """
         if spec.template_date is not None:
             fix_date(policy.tokenizer, date.fromisoformat(spec.template_date))
-        args = resident_args(spec.client_args, local_steps=spec.config.local_steps, workspace=str(folder / ".work"))
+        args = resident_args(spec.client_args, local_steps=spec.work.num_steps(1), workspace=str(folder / ".work"))
         cache = folder / ".work" / "tokens"
-        self._tokens = TokenCache(clients, args, policy.tokenizer, cache, loss_on=spec.config.loss_on)
+        self._tokens = TokenCache(clients, args, policy.tokenizer, cache, loss_on=spec.loss_on)
         self.resident = ResidentTrainer(
             policy.model,
             policy.tokenizer,
             args,
             self._tokens.example(),
             starts_from_base=policy.is_base,
-            reference_folder=cache if spec.config.reference_cache else None,
+            reference_folder=cache if spec.reference_cache else None,
             kernel=spec.kernel,
         )
         """The trainer that stays."""
         self._spec = spec
         self._strategy = strategy_class(spec.strategy)(spec.federation)
-        self._wire = Wire(spec.config)
+        self._wire = Wire(spec.wire, seed=spec.seed)
         self._folder = folder
 
     @classmethod
