@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, PackageLoader
 
-from fedllm_data.reporting.page import page_environment
+from fedllm_data.reporting.templates import page_environment
 from fedllm_eval.reporting.section import number, signed
 
 __all__ = ["render_page"]

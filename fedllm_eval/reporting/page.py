@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import ChoiceLoader, PackageLoader
 
-from fedllm_data.reporting.page import page_environment
+from fedllm_data.reporting.templates import page_environment
 from fedllm_eval.reporting.figures import gain_figures, score_figures
 from fedllm_eval.reporting.section import all_notes, name_of, number, worst_tenth
 from fedllm_eval.reporting.sections import sections
