@@ -33,8 +33,9 @@ from fedllm_eval.comparing.report import write_comparison  # noqa: E402
 from fedllm_eval.comparing.verdicts import OF_RUNS  # noqa: E402
 from fedllm_eval.per_client import evaluate_policy, sample_positions  # noqa: E402
 from fedllm_eval.policy.policies import Policy, load_policy  # noqa: E402
+from fedllm_eval.policy.run_folder import personal_folders  # noqa: E402
 from fedllm_eval.results import make_results, write_results  # noqa: E402
-from fedllm_eval.running.personal import evaluate_personal, personal_folders  # noqa: E402
+from fedllm_eval.running.personal import evaluate_personal  # noqa: E402
 from fedllm_train import FederatedConfig, FederatedTrainer  # noqa: E402
 from fedllm_train.strategies import STRATEGIES  # noqa: E402
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fedllm_data.clients import ClientDataset, load_clients
 from fedllm_data.errors import ConfigError
 from fedllm_data.repo import FolderRepo, open_repo, split_of_file
+from fedllm_eval.policy.run_folder import ROUNDS_FILE
 from fedllm_eval.results import FILES, WORK, Results, join_results, make_results, write_results
 from fedllm_eval.running.folders import check_out
 from fedllm_eval.running.parts import Parts
@@ -216,7 +217,7 @@ def _cost(policy: "Policy", options: Mapping[str, float | None] | None) -> dict[
 
     given: dict[str, Any] = {name: value for name, value in (options or {}).items() if value is not None}
     location = policy.location
-    if location is None or location.kind != "run" or not (location.folder / "rounds.jsonl").is_file():
+    if location is None or location.kind != "run" or not (location.folder / ROUNDS_FILE).is_file():
         if given:
             raise ConfigError(f"{', '.join(given)} given, but {policy.name!r} has no rounds.jsonl; name a run folder")
         return None

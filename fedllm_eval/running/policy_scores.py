@@ -17,8 +17,9 @@ import pyarrow as pa
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
 from fedllm_eval.per_client import evaluate_policy, sample_positions
+from fedllm_eval.policy.run_folder import personal_folders
 from fedllm_eval.running.parts import Part, Parts
-from fedllm_eval.running.personal import Others, evaluate_personal, personal_folders
+from fedllm_eval.running.personal import Others, evaluate_personal
 from fedllm_eval.scores import ClientScores
 from fedllm_eval.texts import text_bytes
 

@@ -14,9 +14,11 @@ from typing import Any
 
 from fedllm_data.errors import ConfigError
 from fedllm_eval.policy.locate import locate
+from fedllm_eval.policy.run_folder import ADAPTER, find_config, read_rounds, section
+from fedllm_eval.policy.run_records import RoundRecord, RunConfig
 from fedllm_eval.scoring.cost import communication, energy_kwh, round_of_target, training_flops, transfer_seconds
 
-__all__ = ["RunCost", "cost_to_target", "count_parameters", "read_rounds", "run_cost"]
+__all__ = ["RunCost", "cost_to_target", "count_parameters", "run_cost"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,31 +153,6 @@ def cost_to_target(
     return None if reached is None else run_cost(run, num_rounds=reached + 1, **options)
 
 
-def read_rounds(run: Path) -> list[dict[str, Any]]:
-    """Return the rounds of a run in order.
-
-    Raises:
-        ConfigError: if there is no `rounds.jsonl`, it is broken, or rounds are missing.
-    """
-    file = run / "rounds.jsonl"
-    if not file.is_file():
-        raise ConfigError(f"{run} has no rounds.jsonl; name a run folder of fedllm-train")
-    rounds = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"{file}, line {number} is no JSON: {error}; go on with the run by --resume") from error
-        if not {"round_index", "clients", "ledger", "seconds"} <= record.keys():
-            raise ConfigError(f"{file}, line {number} is no round; name a run folder of fedllm-train")
-        rounds.append(record)
-    if not rounds or [record["round_index"] for record in rounds] != list(range(len(rounds))):
-        raise ConfigError(f"{file} does not hold rounds 0, 1, ... one after another; go on with the run by --resume")
-    return rounds
-
-
 def count_parameters(folder: Path) -> int | None:
     """Return the number of values in a folder's safetensors files, None where there is none; reads headers alone."""
     files = sorted(folder.glob("*.safetensors"))
@@ -187,9 +164,9 @@ def count_parameters(folder: Path) -> int | None:
     return total if files else None
 
 
-def _with_flops(cost: RunCost, run: Path, rounds: list[dict[str, Any]]) -> RunCost:
-    config = _read_config(run / "config.yaml")
-    client, model = _section(config, "client"), _section(config, "model")
+def _with_flops(cost: RunCost, run: Path, rounds: list[RoundRecord]) -> RunCost:
+    config = find_config(run) or RunConfig()
+    client, model = section(config, "client"), section(config, "model")
     prefers = config.get("task") in ("dpo", "kto")
     counted = [_of_clients(record, "num_tokens") for record in rounds]
     if None not in counted:
@@ -200,13 +177,13 @@ def _with_flops(cost: RunCost, run: Path, rounds: list[dict[str, Any]]) -> RunCo
         cost = replace(cost, num_tokens=bound, tokens_are_bound=True)
     base = _base_folder(model)
     num_parameters = None if base is None else count_parameters(base)
-    adapter_parameters = count_parameters(run / "adapter")
+    adapter_parameters = count_parameters(run / ADAPTER)
     if num_parameters is None or cost.num_tokens is None:
         return cost
     recompute = bool(client.get("gradient_checkpointing") or client.get("activation_checkpointing"))
     # KTO's mismatched completions change from visit to visit, and with them what the reference says of them.
     mismatches = config.get("task") == "kto" and client.get("loss_type") == "kto"
-    kept = bool(_section(config, "federated").get("reference_cache")) and not mismatches
+    kept = bool(section(config, "federated").get("reference_cache")) and not mismatches
     reference = prefers and not kept
     flops = training_flops(
         num_parameters,
@@ -220,18 +197,6 @@ def _with_flops(cost: RunCost, run: Path, rounds: list[dict[str, Any]]) -> RunCo
     rule += " + 2 N D of the reference" if reference else ""
     rule += "; the reference, computed once a client, is not counted" if prefers and kept else ""
     return replace(cost, flops=flops, flops_rule=f"{rule}; N = {num_parameters}, N_adapter = {adapter_parameters}")
-
-
-def _read_config(file: Path) -> Mapping[str, Any]:
-    import yaml
-
-    config = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
-    return config if isinstance(config, dict) else {}
-
-
-def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    section = config.get(name)
-    return section if isinstance(section, dict) else {}
 
 
 def _base_folder(model: Mapping[str, Any]) -> Path | None:
@@ -248,13 +213,13 @@ def _per_round(totals: list[int]) -> list[int]:
     return [after - before for before, after in zip([0, *totals], totals, strict=False)]
 
 
-def _of_clients(record: Mapping[str, Any], name: str) -> float | None:
+def _of_clients(record: RoundRecord, name: str) -> float | None:
     """Sum over the clients of a round, None where one does not name it."""
-    values = [client.get(name) for client in record["clients"]]
+    values: list[Any] = [client.get(name) for client in record["clients"]]
     return None if None in values else math.fsum(values)
 
 
-def _largest(rounds: list[dict[str, Any]], name: str) -> int | None:
+def _largest(rounds: list[RoundRecord], name: str) -> int | None:
     values = [part.get(name) for record in rounds for part in (record, *record["clients"])]
-    known = [value for value in values if value is not None]
+    known: list[Any] = [value for value in values if value is not None]
     return int(max(known)) if known else None

@@ -8,8 +8,9 @@ import pytest
 from fedllm_data.errors import ConfigError
 from fedllm_eval.per_client import evaluate_policy
 from fedllm_eval.policy.policies import load_policy, load_reference
+from fedllm_eval.policy.run_folder import personal_folders
 from fedllm_eval.running import personal
-from fedllm_eval.running.personal import evaluate_personal, personal_folders, policy_content
+from fedllm_eval.running.personal import evaluate_personal, policy_content
 
 
 @pytest.fixture
