@@ -7,8 +7,10 @@
 from fedllm_eval.compare import compare_results
 from fedllm_eval.per_client import evaluate_policy
 from fedllm_eval.policy.policies import Policy, load_policy, load_reference
-from fedllm_eval.results import Results, make_results, read_results, write_results
+from fedllm_eval.reporting.results_folder import write_results
+from fedllm_eval.results import Results, read_results
 from fedllm_eval.run import score_run
+from fedllm_eval.running.assemble import make_results
 from fedllm_eval.scores import SCORES, ClientScores
 
 __all__ = [

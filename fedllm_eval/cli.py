@@ -124,7 +124,7 @@ def _quiet_libraries() -> None:
 
 def _compare(arguments: argparse.Namespace) -> None:
     from fedllm_eval.compare import compare_results, comparison_table, write_comparison
-    from fedllm_eval.comparing.report import FILES
+    from fedllm_eval.comparing.comparison_files import FILES
     from fedllm_eval.running.folders import check_out
 
     if arguments.out is not None:

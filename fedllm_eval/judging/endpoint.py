@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from http.client import HTTPException
+from pathlib import Path
 from typing import Any
 
 from fedllm_data.errors import ConfigError, JudgeError
@@ -68,7 +69,7 @@ class Endpoint:
     body: Mapping[str, Any] = field(default_factory=dict)
     """Added to every request body; None takes a field away (`{"max_tokens": None, "max_completion_tokens": 4096}`)."""
     spend: Spend = field(default_factory=Spend)
-    worth_keeping: bool = field(default=True, init=False)
+    record_file: Path | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         """Check the settings."""

@@ -62,7 +62,9 @@ def check_judge(suite: str, options: SuiteOptions) -> Judge:
         ConfigError: if there is none.
     """
     if not isinstance(options.judge, Judge):
-        raise ConfigError(f"suite {suite} needs a judge; make one by fedllm_eval.judging.make_judge")
+        raise ConfigError(
+            f"suite {suite} needs a judge; make one by fedllm_eval.judging.make_judge(JudgeSettings(...))"
+        )
     return options.judge
 
 

@@ -43,7 +43,8 @@ class Recorded:
             ConfigError: if the file cannot be read, holds no judgments of this judge, or two that contradict one
                 another.
         """
-        self.path = Path(path)
+        self.path: Path = Path(path)
+        self.record_file: Path | None = self.path
         found: dict[str, dict[str, Judgment]] = {}
         places: dict[tuple[str, str], int] = {}
         judged: dict[tuple[str, ...], int] = {}
@@ -74,7 +75,6 @@ class Recorded:
             there = ", ".join(sorted(found)) or "nobody"
             raise ConfigError(f"{self.path} holds judgments of {there}; name a record of judge {model or 'any'!r}")
         self.model = model or next(iter(found))
-        self.worth_keeping = False
         self._judgments = found[self.model]
 
     def __len__(self) -> int:
@@ -88,6 +88,10 @@ class Recorded:
     def describe(self) -> dict[str, Any]:
         """Return kind, model and file name."""
         return {"kind": "recorded", "model": self.model, "file": self.path.name}
+
+    def usage(self) -> dict[str, Any]:
+        """Return nothing: what was recorded costs nothing."""
+        return {}
 
     def ask(self, requests: Sequence[JudgeRequest], finish: Finish) -> None:
         """Look every request up.

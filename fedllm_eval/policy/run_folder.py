@@ -100,7 +100,7 @@ def read_config(run: Path) -> RunConfig:
         content = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"{run} holds no readable {CONFIG_FILE}, so it is not a run folder; name one") from error
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except (UnicodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
             f"{file} is not readable YAML: {reason}; restore it or name the adapter folder instead"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fedllm_eval.reporting.section import by_label, fewer_clients, name_of
+from fedllm_eval.reporting.table_section import by_label, fewer_clients, name_of
 from fedllm_eval.running.worst_served import HEADLINES
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ Each is a function of the summary (`results.json`) alone, and None where the sum
 from collections.abc import Mapping
 from typing import Any
 
-from fedllm_eval.reporting.section import ORDER, Cell, Section, arrow, interval, name_of, number, signed
+from fedllm_eval.reporting.audit_lines import audit_lines
+from fedllm_eval.reporting.table_section import ORDER, Cell, Section, arrow, interval, name_of, number, signed
 from fedllm_eval.scoring.length_controlled import DISTANCE
 
 __all__ = ["audit_section", "changes_section", "cost_section", "suites_section"]
@@ -145,8 +146,6 @@ def audit_section(summary: Mapping[str, Any]) -> Section | None:
     audit = summary.get("audit")
     if not audit:
         return None
-    from fedllm_eval.audit_command import audit_lines
-
     found = audit["membership"]["attacks"]
     rows: list[tuple[Cell, ...]] = [
         (

@@ -13,9 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fedllm_data.errors import MetricError
 from fedllm_eval.results import Results
-from fedllm_eval.running.gains import client_gains
+from fedllm_eval.running.gains import NoSharedClients, client_gains
 from fedllm_eval.scores import SCORES
 from fedllm_eval.scoring.collaboration import recovered_fraction
 from fedllm_eval.scoring.comparisons import holm
@@ -135,10 +134,8 @@ def gain_records(policies: Mapping[str, Results], *, seed: int = 0) -> list[dict
                     continue
                 try:
                     record = client_gains(own, base=other, score=name, split=split, seed=seed)
-                except MetricError as error:
-                    if "shares no scored client" in str(error):
-                        continue
-                    raise
+                except NoSharedClients:
+                    continue
                 gain = record.pop("against")["base"]
                 item = {"policy": ours, "against": theirs, **record, **gain}
                 if theirs == "alone" and "centralised" in policies:

@@ -1,7 +1,7 @@
 """What a run folder says about its cost: `rounds.jsonl` for what was measured, `config.yaml` for what was set.
 
 Measured: bytes both ways, local steps, seconds; tokens, peak memory and energy as far as the rounds name them.
-Reckoned, and marked so: operations by the 6 N D rule with the parameters counted in the weight files, and, where the
+Estimated, and marked as such: operations by the 6 N D rule with the parameters counted in the weight files; where the
 rounds name no tokens, the most tokens that the settings allow; energy by a stated wattage.
 """
 
@@ -16,14 +16,14 @@ from fedllm_data.errors import ConfigError
 from fedllm_eval.policy.locate import locate
 from fedllm_eval.policy.run_folder import ADAPTER, find_config, read_rounds, section
 from fedllm_eval.policy.run_records import RoundRecord, RunConfig
-from fedllm_eval.scoring.cost import communication, energy_kwh, round_of_target, training_flops, transfer_seconds
+from fedllm_eval.scoring.cost import communication, energy_kwh, training_flops, transfer_seconds
 
-__all__ = ["RunCost", "cost_to_target", "count_parameters", "run_cost"]
+__all__ = ["RunCost", "StatedCosts", "count_parameters", "run_cost"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunCost:
-    """Totals up to and with a round; None where nothing is known."""
+    """Totals of a run; None where nothing is known."""
 
     num_rounds: int
     num_visits: int
@@ -57,32 +57,40 @@ class RunCost:
         return asdict(self)
 
 
-def run_cost(
-    run: Path,
-    *,
-    num_rounds: int | None = None,
-    download_mbit_per_second: float | None = None,
-    upload_mbit_per_second: float | None = None,
-    watts: float | None = None,
-) -> RunCost:
+@dataclass(frozen=True, kw_only=True)
+class StatedCosts:
+    """What is stated of the clients' lines and devices, since no run measures it."""
+
+    watts: float | None = None
+    """What a client's device draws while it trains, for energy where no meter was read."""
+    download_mbit_per_second: float | None = None
+    """A client's line, for the time of transfer; both directions or neither."""
+    upload_mbit_per_second: float | None = None
+
+    def given(self) -> list[str]:
+        """Return the names of what is stated.
+
+        >>> StatedCosts(watts=60.0).given()
+        ['watts']
+        """
+        return [name for name, value in asdict(self).items() if value is not None]
+
+
+def run_cost(run: Path, stated: StatedCosts | None = None) -> RunCost:
     """Return what a run cost.
 
     Args:
         run: a run folder.
-        num_rounds: count the first so many rounds alone; None counts all.
-        download_mbit_per_second: a client's line, for the time of transfer; both directions or neither.
-        upload_mbit_per_second: the same the other way.
-        watts: what a client's device draws while it trains, for energy where no meter was read.
+        stated: the clients' lines and devices; nothing where None.
 
     Raises:
-        ConfigError: if the folder has no rounds or fewer than asked for, or one direction of the line alone is stated.
+        ConfigError: if the folder has no rounds, or one direction of the line alone is stated.
         MetricError: if a bandwidth or wattage makes no sense.
     """
+    stated = stated or StatedCosts()
+    watts = stated.watts
+    download_mbit_per_second, upload_mbit_per_second = stated.download_mbit_per_second, stated.upload_mbit_per_second
     rounds = read_rounds(run)
-    if num_rounds is not None:
-        if not 1 <= num_rounds <= len(rounds):
-            raise ConfigError(f"{num_rounds} rounds of {run}, which has {len(rounds)}; ask for 1 to that many")
-        rounds = rounds[:num_rounds]
     if (download_mbit_per_second is None) != (upload_mbit_per_second is None):
         raise ConfigError("the line is stated in one direction alone; state download and upload in Mbit/s, or neither")
     down, up = (
@@ -126,31 +134,6 @@ def run_cost(
         source = f"{watts:g} W stated, times the clients' seconds"
         cost = replace(cost, energy_kwh=energy_kwh(cost.client_seconds, watts), energy_source=source)
     return _with_flops(cost, run, rounds)
-
-
-def cost_to_target(
-    run: Path, scores: Mapping[int, float], target: float, *, higher_is_better: bool, **options: Any
-) -> RunCost | None:
-    """Return what a run had cost when it first reached a target score, None where it never did.
-
-    Args:
-        run: a run folder.
-        scores: round index -> score of the adapter after that round; rounds that were not scored are left out, so the
-            target may have been reached before it is seen.
-        target: the score to reach.
-        higher_is_better: False for losses.
-        options: as in `run_cost`.
-
-    Raises:
-        ConfigError: if a score is of a round that the run does not have, or as in `run_cost`.
-        MetricError: if there is no score.
-    """
-    num_rounds = len(read_rounds(run))
-    for index in scores:
-        if not 0 <= index < num_rounds:
-            raise ConfigError(f"a score of round {index}, but {run} has rounds 0 to {num_rounds - 1}")
-    reached = round_of_target([scores.get(at) for at in range(num_rounds)], target, higher_is_better=higher_is_better)
-    return None if reached is None else run_cost(run, num_rounds=reached + 1, **options)
 
 
 def count_parameters(folder: Path) -> int | None:

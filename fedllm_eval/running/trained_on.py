@@ -60,6 +60,24 @@ class Overlap:
     has_changed: bool = False
     """Whether the folder that was read has changed since the run."""
 
+    @classmethod
+    def unknown(cls, trained: "Origin | ClientDataset", scored: ClientDataset, num_prompts: int) -> "Overlap":
+        """Return what is known before the training data are read.
+
+        Args:
+            trained: what was trained on.
+            scored: the scored split.
+            num_prompts: its distinct prompts.
+        """
+        return cls(
+            dataset=trained.name,
+            revision=trained.revision,
+            trained_split=trained.split,
+            num_prompts=num_prompts,
+            num_rows=scored.rows.num_rows,
+            num_clients=len(scored),
+        )
+
     def warnings(self, split: str) -> list[str]:
         """Return what whoever reads the split's scores must know, a sentence without its full stop each."""
         where = f"split {self.trained_split} of {self.dataset}"
@@ -174,13 +192,8 @@ class ScoredSplits:
 
     def _unread(self, origin: Origin, problem: str) -> list[Overlap]:
         return [
-            Overlap(
-                dataset=origin.name,
-                revision=origin.revision,
-                trained_split=origin.split,
-                num_prompts=len(prompts),
-                num_rows=clients.rows.num_rows,
-                num_clients=len(clients),
+            replace(
+                Overlap.unknown(origin, clients, len(prompts)),
                 ids_differ=self._ids_differ(clients, origin, origin.id_facts),
                 problem=problem,
             )
@@ -222,13 +235,8 @@ def overlap_with(
             if digest in of_split:
                 found.add(digest)
     return [
-        Overlap(
-            dataset=trained.name,
-            revision=trained.revision,
-            trained_split=trained.split,
-            num_prompts=len(of_split),
-            num_rows=clients.rows.num_rows,
-            num_clients=len(clients),
+        replace(
+            Overlap.unknown(trained, clients, len(of_split)),
             num_prompts_trained_on=len(found),
             num_rows_trained_on=sum(of_split[digest] for digest in found),
             num_clients_trained_on=sum(client_id in trained for client_id in clients),

@@ -28,7 +28,7 @@ from fedllm_data.errors import MetricError
 from fedllm_data.heterogeneity import null
 from fedllm_eval.scoring.intervals import NUM_SIGN_PATTERNS, sign_flip_p
 from fedllm_eval.scoring.rounding import difference_beyond_rounding
-from fedllm_eval.scoring.scale import power_of_two
+from fedllm_eval.scoring.safe_scale import power_of_two
 
 __all__ = ["MethodDifference", "Source", "holm", "method_difference", "two_level_std_error"]
 

@@ -27,9 +27,17 @@ from scipy import stats
 from fedllm_data.errors import MetricError
 from fedllm_eval.scoring.bootstrap import bca_tails, resampled_ratios
 from fedllm_eval.scoring.rounding import difference_beyond_rounding
-from fedllm_eval.scoring.scale import power_of_two
+from fedllm_eval.scoring.safe_scale import power_of_two
 
-__all__ = ["NUM_SIGN_PATTERNS", "Interval", "PairedDifference", "mean_interval", "paired_difference", "sign_flip_p"]
+__all__ = [
+    "NUM_SIGN_PATTERNS",
+    "Interval",
+    "PairedDifference",
+    "interval_record",
+    "mean_interval",
+    "paired_difference",
+    "sign_flip_p",
+]
 
 Array = npt.NDArray[np.float64]
 Method = Literal["t", "bca", "percentile"]
@@ -40,6 +48,15 @@ MAX_EXACT_CLIENTS = 14
 NUM_SIGN_PATTERNS = 9_999
 SATTERTHWAITE_SHARE = 1 / 3
 """Chosen by simulation: 0 covers 93 to 95 %, 1 covers 95 to 98 %."""
+
+
+def interval_record(seed: int, confidence: float = 0.95) -> dict[str, float | str | int]:
+    """Return what a results file says of its intervals: Student's over clients.
+
+    >>> interval_record(0)
+    {'confidence': 0.95, 'method': 't', 'unit': 'client', 'seed': 0}
+    """
+    return {"confidence": confidence, "method": "t", "unit": "client", "seed": seed}
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from scipy import special
 
 from fedllm_data.errors import MetricError
 from fedllm_eval.scoring.proportion import wilson
-from fedllm_eval.scoring.scale import power_of_two
+from fedllm_eval.scoring.safe_scale import power_of_two
 from fedllm_eval.scoring.win_rate import Preferences, preference_array
 
 __all__ = ["DISTANCE", "LengthControlled", "length_controlled_win_rate"]

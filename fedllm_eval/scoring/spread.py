@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedllm_data.errors import MetricError
-from fedllm_eval.scoring.scale import power_of_two
+from fedllm_eval.scoring.safe_scale import power_of_two
 
 __all__ = ["Spread", "client_spread", "gini_coefficient", "jain_index", "num_worst", "worst_decile"]
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fedllm_data.errors import MetricError
 from fedllm_eval.scoring.intervals import Interval
-from fedllm_eval.scoring.scale import power_of_two
+from fedllm_eval.scoring.safe_scale import power_of_two
 from fedllm_eval.scoring.spread import worst_decile
 
 __all__ = ["MIN_TAIL_CLIENTS", "worst_decile_interval"]

@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from fedllm_data.errors import ConfigError
 from fedllm_eval.judging.judge import Judge
-from fedllm_eval.judging.pairwise import Pairs, judge_pairs
+from fedllm_eval.judging.pair_judgments import Pairs, judge_pairs
 from fedllm_eval.judging.prompts import load_prompt
 from fedllm_eval.judging.questions import Question, questions_digest
 from fedllm_eval.judging.rating import JUDGE_SWITCHES, check_judge, check_switches, collect_answers, open_questions

@@ -18,8 +18,8 @@ from typing import Any
 from fedllm_data.clients import ClientDataset, load_clients
 from fedllm_data.errors import ConfigError, MetricError, ResumeError
 from fedllm_eval.per_client import evaluate_policy
+from fedllm_eval.plain_json import without_nan
 from fedllm_eval.policy.models import usable_length
-from fedllm_eval.results import without_nan
 from fedllm_eval.scores import SCORES
 from fedllm_train.adapters.arithmetic import LiveAdapter, Parts
 from fedllm_train.adapters.base_shift import PART, shifted

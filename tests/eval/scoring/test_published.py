@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from fedllm_eval.scoring.agreement import agreement, majority
+from fedllm_eval.scoring.judge_agreement import agreement, majority
 from fedllm_eval.scoring.length_controlled import length_controlled_win_rate
 from fedllm_eval.scoring.ratings import parse_rating
 from fedllm_eval.scoring.win_rate import alpaca_eval_preferences, win_rate

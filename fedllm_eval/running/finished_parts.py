@@ -21,14 +21,14 @@ import pyarrow.parquet as pq
 
 from fedllm_eval.texts import json_text, text_bytes
 
-__all__ = ["Part", "Parts", "file_digest"]
+__all__ = ["FinishedPart", "FinishedParts", "file_digest"]
 
 VERSION = 2
 """Counted up when a change of code moves what a part holds."""
 
 
 @dataclass(frozen=True)
-class Part:
+class FinishedPart:
     """What was found out: a record that JSON can hold, NaN included, and tables by name."""
 
     record: dict[str, Any]
@@ -36,7 +36,7 @@ class Part:
 
 
 @dataclass
-class Parts:
+class FinishedParts:
     """The parts of one results folder; without a folder nothing is kept."""
 
     folder: Path | None = None
@@ -49,10 +49,10 @@ class Parts:
         self,
         name: str,
         key: Mapping[str, Any] | None,
-        make: Callable[[], Part],
+        make: Callable[[], FinishedPart],
         *,
-        complete: Callable[[Part], bool] = lambda part: True,
-    ) -> Part:
+        complete: Callable[[FinishedPart], bool] = lambda part: True,
+    ) -> FinishedPart:
         """Return a part, from disk where it was made under the same key, and keep it otherwise.
 
         Args:
@@ -61,7 +61,7 @@ class Parts:
             make: makes it.
             complete: whether it is worth keeping; what lacks something is made again next time.
 
-        >>> Parts().get("answer", {"seed": 0}, lambda: Part({"is": 42})).record
+        >>> FinishedParts().get("answer", {"seed": 0}, lambda: FinishedPart({"is": 42})).record
         {'is': 42}
         """
         if self.folder is None or key is None:
@@ -97,17 +97,17 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _read(place: Path) -> tuple[dict[str, Any], Part] | None:
+def _read(place: Path) -> tuple[dict[str, Any], FinishedPart] | None:
     try:
         content = json.loads((place / "part.json").read_text(encoding="utf-8"))
         tables = {name: pq.read_table(place / f"{name}.parquet") for name in content["tables"]}
-        return content["key"], Part(content["record"], tables)
+        return content["key"], FinishedPart(content["record"], tables)
     except (OSError, ValueError, KeyError, TypeError):
         # Not there, or broken by a full disk: made again.
         return None
 
 
-def _write(place: Path, key: dict[str, Any], part: Part) -> None:
+def _write(place: Path, key: dict[str, Any], part: FinishedPart) -> None:
     place.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=place.parent))
     try:
@@ -127,7 +127,7 @@ def _file_name(name: str) -> str:
     return f"{plain}-{hashlib.sha256(text_bytes(name)).hexdigest()[:8]}"
 
 
-def _difference(earlier: Mapping[str, Any], _: Part, wanted: Mapping[str, Any]) -> str:
+def _difference(earlier: Mapping[str, Any], _: FinishedPart, wanted: Mapping[str, Any]) -> str:
     names = [name for name in {**earlier, **wanted} if earlier.get(name) != wanted.get(name)]
     return ", ".join(f"{name} {_short(earlier.get(name))} is now {_short(wanted.get(name))}" for name in names)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fedllm_data.errors import MetricError
-from fedllm_eval.scoring.agreement import agreement, majority
+from fedllm_eval.scoring.judge_agreement import agreement, majority
 
 
 def test_by_hand():

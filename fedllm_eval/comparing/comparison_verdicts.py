@@ -9,7 +9,7 @@ runs at hand, and says so.
 import math
 from dataclasses import dataclass
 
-from fedllm_eval.reporting.section import signed
+from fedllm_eval.reporting.table_section import signed
 from fedllm_eval.scores import SCORES
 from fedllm_eval.scoring.comparisons import MethodDifference
 

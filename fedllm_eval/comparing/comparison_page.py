@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, PackageLoader
 
 from fedllm_data.reporting.page import page_environment
-from fedllm_eval.reporting.section import number, signed
+from fedllm_eval.reporting.table_section import number, signed
 
 __all__ = ["render_page"]
 

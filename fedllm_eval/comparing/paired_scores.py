@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fedllm_data.errors import ConfigError
-from fedllm_eval.comparing.methods import Method, Scored
+from fedllm_eval.comparing.compared_methods import Method, Scored
 from fedllm_eval.scores import SCORES
 from fedllm_eval.scoring.comparisons import two_level_std_error
 

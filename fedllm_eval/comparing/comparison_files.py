@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedllm_eval.comparing.methods import Method
-from fedllm_eval.comparing.page import render_page
-from fedllm_eval.comparing.scores import paired_table
-from fedllm_eval.comparing.verdicts import CLAIMS
-from fedllm_eval.reporting.section import markdown_text, number, signed
+from fedllm_eval.comparing.compared_methods import Method
+from fedllm_eval.comparing.comparison_page import render_page
+from fedllm_eval.comparing.comparison_verdicts import CLAIMS
+from fedllm_eval.comparing.paired_scores import paired_table
+from fedllm_eval.reporting.table_section import markdown_text, number, signed
 from fedllm_eval.running.folders import replace_folder
 from fedllm_eval.scores import SCORES
 from fedllm_eval.scoring.intervals import mean_interval

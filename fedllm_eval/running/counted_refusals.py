@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from fedllm_data.errors import ConfigError
 from fedllm_data.pipeline.language import DETECTOR, detect_languages
-from fedllm_eval.running.answers import kept_answers
+from fedllm_eval.running.kept_answers import kept_answers
 from fedllm_eval.scoring.proportion import Proportion
 from fedllm_eval.scoring.refusal import REFUSAL_RULES, RefusalRate, Verdict, refusal_rate, verdicts
 from fedllm_eval.suites.suite import SuiteOptions, SuiteScore

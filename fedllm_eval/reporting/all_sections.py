@@ -12,7 +12,7 @@ from fedllm_eval.reporting.client_sections import (
     worst_served_section,
 )
 from fedllm_eval.reporting.run_sections import audit_section, changes_section, cost_section, suites_section
-from fedllm_eval.reporting.section import Cell, Section, markdown_text
+from fedllm_eval.reporting.table_section import Cell, Section, markdown_text
 
 if TYPE_CHECKING:
     from rich.table import Table
