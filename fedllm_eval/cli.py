@@ -10,12 +10,12 @@ from fedllm_eval.audit_command import add_audit_commands
 from fedllm_eval.policy.threads import threads_by_size
 from fedllm_eval.run_command import add_run_command
 
-__all__ = ["main"]
+__all__ = ["main", "make_parser"]
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a subcommand and return the exit code: 0 when the work was done, 1 when a gate stopped, 2 on bad input."""
-    arguments = _parser().parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     with threads_by_size():
         code = run_command(
             "fedllm-eval", lambda: arguments.command(arguments), when_interrupted="what was finished is kept"
@@ -23,7 +23,8 @@ def main(argv: list[str] | None = None) -> int:
     return code or getattr(arguments, "exit_code", 0)
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command; it imports nothing that a model needs."""
     parser = OneLineParser(prog="fedllm-eval", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 

@@ -200,7 +200,7 @@ class Endpoint:
                     break
                 if attempt + 1 < self.max_attempts:
                     logger.info("judge: %s; asked again in %.1f s", failure, delay)
-                    self._put_off(delay, all_calls=error.retry_after is not None)
+                    self.put_off(delay, all_calls=error.retry_after is not None)
             except _Refused as error:
                 self.spend.settle(reserved, Usage())
                 return Judgment(failure=str(error)), True
@@ -237,7 +237,8 @@ class Endpoint:
             self._stop.wait(0.01)
         return None
 
-    def _put_off(self, delay: float, *, all_calls: bool) -> None:
+    def put_off(self, delay: float, *, all_calls: bool) -> None:
+        """Wait before a request is repeated; `all_calls` lets the others wait as well."""
         with self._lock:
             self.num_retries += 1
             if all_calls:

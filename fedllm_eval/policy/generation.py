@@ -27,7 +27,15 @@ from fedllm_eval.texts import text_bytes
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
 
-__all__ = ["Answer", "generate", "generate_answers", "prompt_lengths", "stop_token_ids"]
+__all__ = [
+    "Answer",
+    "TokenChooser",
+    "generate",
+    "generate_answers",
+    "prompt_lengths",
+    "stop_token_ids",
+    "takes_logits_to_keep",
+]
 
 Message = dict[str, str]
 Conversation = Sequence[Message]
@@ -153,7 +161,7 @@ def generate(
                     model,
                     {key: prompts[key] for key in batch},
                     {key: room[key] for key in batch},
-                    {key: _Chooser(temperature, top_p, seed, key) for key in batch},
+                    {key: TokenChooser(temperature, top_p, seed, key) for key in batch},
                     stops,
                     finish,
                 )
@@ -186,10 +194,11 @@ def stop_token_ids(policy: "Policy") -> frozenset[int]:
     return frozenset(stops)
 
 
-class _Chooser:
+class TokenChooser:
     """Picks the next token of one conversation."""
 
     def __init__(self, temperature: float, top_p: float, seed: int, key: str) -> None:
+        """Draw at a temperature (0 takes the likeliest token) from a nucleus, by a stream of seed and conversation."""
         self.temperature, self.top_p = temperature, top_p
         digest = hashlib.sha256(text_bytes(f"{seed}\0{key}")).digest()
         self.stream = np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
@@ -214,7 +223,7 @@ def _run_batch(
     model: Any,
     prompts: dict[str, list[int]],
     room: dict[str, int],
-    choosers: dict[str, _Chooser],
+    choosers: dict[str, TokenChooser],
     stops: frozenset[int],
     finish: Callable[[str, list[int], bool], None],
 ) -> None:
@@ -234,7 +243,7 @@ def _run_batch(
     written: dict[str, list[int]] = {key: [] for key in prompts}
     alive = list(prompts)
     cache = None
-    options: dict[str, Any] = {"logits_to_keep": 1} if _takes_logits_to_keep(model) else {}
+    options: dict[str, Any] = {"logits_to_keep": 1} if takes_logits_to_keep(model) else {}
     with torch.inference_mode():
         while True:
             output = model(
@@ -309,7 +318,8 @@ def _check_writes(policy: "Policy") -> None:
         )
 
 
-def _takes_logits_to_keep(model: Any) -> bool:
+def takes_logits_to_keep(model: Any) -> bool:
+    """Return whether a model can leave out the logits of positions that nobody reads."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     return "logits_to_keep" in inspect.signature(base.forward).parameters
 

@@ -10,7 +10,6 @@ tokens. So are those of a row that the chat template cannot render, which traini
 counted in what is returned.
 """
 
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ import torch
 
 from fedllm_data.errors import ChatTemplateError, ConfigError, MetricError
 from fedllm_eval.policy.chat import encode_messages, encode_pair
+from fedllm_eval.policy.generation import takes_logits_to_keep
 from fedllm_eval.policy.policies import Backbone, Policy, load_policy, load_reference
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "MessageLosses",
     "PairLogps",
     "Policy",
+    "batches_by_length",
     "load_policy",
     "load_reference",
     "message_losses",
@@ -210,7 +211,7 @@ def sequence_logps(
     model.eval()
     num_done = int((num_tokens_N == 0).sum())
     try:
-        for batch in _batches(lengths, batch_size):
+        for batch in batches_by_length(lengths, batch_size):
             logp_N[batch] = _batch_logps(model, [sequences[i][0] for i in batch], [positions[i] for i in batch])
             num_done += len(batch)
             if progress is not None:
@@ -234,8 +235,13 @@ def _or_nothing(encode: Callable[..., dict[str, list[int]]], *given: Any) -> dic
         return None
 
 
-def _batches(lengths: list[int], batch_size: int) -> Iterator[list[int]]:
-    """Positions of the sequences that hold something, longest first: a batch too big for the memory fails at once."""
+def batches_by_length(lengths: list[int], batch_size: int) -> Iterator[list[int]]:
+    """Yield batches of positions, the longest sequences first: a batch too big for the memory fails at once.
+
+    Args:
+        lengths: tokens of each sequence; one of 0 is in no batch.
+        batch_size: sequences that a batch holds at most.
+    """
     batch: list[int] = []
     for index in sorted((i for i, length in enumerate(lengths) if length), key=lambda i: (-lengths[i], i)):
         if batch and (len(batch) == batch_size or (len(batch) + 1) * lengths[batch[0]] > MAX_BATCH_TOKENS):
@@ -259,7 +265,7 @@ def _batch_logps(model: Any, ids: list[list[int]], positions: list[list[int]]) -
     keep = sorted({position - 1 for at in positions for position in at})
     device = next(model.parameters()).device
     options: dict[str, Any] = {"use_cache": False}
-    if _takes_logits_to_keep(model) and not _learns_prompt(model):
+    if takes_logits_to_keep(model) and not _learns_prompt(model):
         options["logits_to_keep"] = torch.tensor(keep, device=device)
     logits = model(input_ids=input_ids.to(device), attention_mask=attention_mask.to(device), **options).logits
     if logits.shape[1] != len(keep):
@@ -277,8 +283,3 @@ def _batch_logps(model: Any, ids: list[list[int]], positions: list[list[int]]) -
 
 def _learns_prompt(model: Any) -> bool:
     return any(config.is_prompt_learning for config in getattr(model, "peft_config", {}).values())
-
-
-def _takes_logits_to_keep(model: Any) -> bool:
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return "logits_to_keep" in inspect.signature(base.forward).parameters

@@ -20,7 +20,7 @@ from fedllm_eval.policy.locate import Location, locate
 from fedllm_eval.policy.rendering import fix_date
 from fedllm_eval.texts import text_bytes
 
-__all__ = ["Backbone", "Policy", "load_policy", "load_reference"]
+__all__ = ["Backbone", "Policy", "adapter_digest", "load_policy", "load_reference"]
 
 DIGEST_BYTES = 1 << 20
 
@@ -120,7 +120,7 @@ class Policy:
             "base": self.backbone.name,
             "base_revision": self.backbone.revision,
             "base_digest": None if self.backbone.folder is None else _base_digest(self.backbone.folder),
-            "adapter_sha256": None if self.adapter is None else _adapter_digest(self.adapter),
+            "adapter_sha256": None if self.adapter is None else adapter_digest(self.adapter),
         }
 
 
@@ -266,7 +266,8 @@ def _base_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _adapter_digest(adapter: Path) -> str | None:
+def adapter_digest(adapter: Path) -> str | None:
+    """Return the SHA-256 of an adapter\'s weight file; None where there is none."""
     weights = adapter / "adapter_model.safetensors"
     if not weights.is_file():
         return None
