@@ -26,6 +26,7 @@ def main(argv: list[str] | None = None) -> int:
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command; it imports nothing that a model needs."""
     parser = OneLineParser(prog="fedllm-eval", description=__doc__)
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and leave")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     add_run_command(commands, _shown_progress, _print_table)
@@ -109,17 +110,23 @@ def _quality(arguments: argparse.Namespace) -> None:
 
 
 def _quiet_libraries() -> None:
+    """Let no library draw a bar or warn; those that are not imported yet read these variables when they are."""
+    import os
     import warnings
 
-    import datasets
-    from transformers.utils import logging as transformers_logging
-
     # One bar is enough, and it is ours: theirs also draw themselves into logs.
-    datasets.disable_progress_bars()
-    quiet: Any = transformers_logging
-    quiet.disable_progress_bar()
-    quiet.set_verbosity_error()
-    # Libraries telling each other what they will rename: nothing that who scores a model could act on.
+    os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+    loaded: Any = sys.modules
+    if "huggingface_hub" in loaded:
+        loaded["huggingface_hub"].utils.disable_progress_bars()
+    if "datasets" in loaded:
+        loaded["datasets"].disable_progress_bars()
+    if "transformers" in loaded:
+        quiet = loaded["transformers"].utils.logging
+        quiet.disable_progress_bar()
+        quiet.set_verbosity_error()
+    # Libraries telling each other what they will rename: nothing that whoever scores a model could act on.
     warnings.simplefilter("ignore", FutureWarning)
 
 
@@ -229,6 +236,14 @@ def _print_table(table: Any) -> None:
     # In a pipe or a log a table is not wrapped to 80 columns: its numbers must stay whole.
     console = console if console.is_terminal else Console(width=200)
     console.print(table)
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"fedllm-eval {version('fedllm-commons')}")
+        parser.exit()
 
 
 class _Progress:

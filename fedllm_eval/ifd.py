@@ -36,6 +36,7 @@ from fedllm_data.repo import FolderRepo, open_repo, split_of_file
 from fedllm_data.scorers.files import write_scores
 from fedllm_eval.per_client import sample_positions
 from fedllm_eval.policy.chat import encode_messages
+from fedllm_eval.policy.early_checks import check_policies
 from fedllm_eval.policy.rendering import render_text
 from fedllm_eval.policy.training_template import training_template
 
@@ -148,7 +149,10 @@ def score_rows(
     """
     if out.is_dir():
         raise ConfigError(f"{out} is a folder; name the scores file, for instance {out / 'scores.parquet'}")
-    datasets = _load(repo_or_dir, splits, data_revision)
+    splits, pinned = _splits(repo_or_dir, splits, data_revision)
+    check_policies([model])
+    # All splits come from the commit that the revision stood for when the repo was opened.
+    datasets = [load_clients(repo_or_dir, split, pinned) for split in splits]
 
     from fedllm_eval.policy.models import Policy, load_policy, usable_length
 
@@ -270,14 +274,15 @@ def _infos(policy: "Policy", max_length: int) -> tuple[ScorerInfo, ...]:
     )
 
 
-def _load(repo_or_dir: str | Path, splits: Sequence[str] | None, revision: str | None) -> list[ClientDataset]:
+def _splits(
+    repo_or_dir: str | Path, splits: Sequence[str] | None, revision: str | None
+) -> tuple[list[str], str | None]:
+    """The splits to score, and the commit that they are read from; None for a folder."""
     repo = open_repo(repo_or_dir, revision)
     if splits is None:
         present = {split_of_file(path) for path in repo.files()}
         splits = [split for split in DEFAULT_SPLITS if split in present] or ["train"]
-    # All splits come from the commit that `revision` stood for when the repo was opened.
-    pinned = None if isinstance(repo, FolderRepo) else repo.revision
-    return [load_clients(repo_or_dir, split, pinned) for split in dict.fromkeys(splits)]
+    return list(dict.fromkeys(splits)), None if isinstance(repo, FolderRepo) else repo.revision
 
 
 def _sample(dataset: ClientDataset, limit: int | None, seed: int) -> list[int]:

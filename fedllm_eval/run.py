@@ -6,7 +6,7 @@ is asked for (the base, training alone, pooled training, suites, an audit) joins
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fedllm_data.clients import ClientDataset, load_clients
 from fedllm_data.errors import ConfigError
 from fedllm_data.repo import FolderRepo, open_repo, split_of_file
+from fedllm_eval.policy.early_checks import check_policies
 from fedllm_eval.policy.run_folder import ROUNDS_FILE
 from fedllm_eval.reporting.results_folder import FILES, WORK, write_results
 from fedllm_eval.results import Results
@@ -85,8 +86,13 @@ def score_run(
     suites = check_suites(beside.suites)
     work = None if out is None else Path(out) / WORK
     parts = FinishedParts(None if work is None else work / "parts")
-    all_clients = _load_splits(repo_or_dir, settings.splits, settings.data_revision)
-    general = None if beside.general_data is None else _load_splits(beside.general_data, None, None)[0]
+    of_clients = _Splits.of(repo_or_dir, settings.splits, settings.data_revision)
+    of_general = None if beside.general_data is None else _Splits.of(beside.general_data)
+    check_policies(
+        [run_or_model, settings.reference, others.alone, others.centralised, *others.language_runs.values()]
+    )
+    all_clients = of_clients.load()
+    general = None if of_general is None else of_general.load()[0]
 
     from fedllm_eval.policy.policies import load_policy, load_reference
 
@@ -218,16 +224,33 @@ def _cost(policy: "Policy", stated: StatedCosts) -> dict[str, Any] | None:
     return run_cost(location.folder, stated).as_record()
 
 
-def _load_splits(repo_or_dir: str | Path, splits: Sequence[str] | None, revision: str | None) -> list[ClientDataset]:
-    repo = open_repo(repo_or_dir, revision)
-    if splits is None:
-        present = {split_of_file(path) for path in repo.files()}
-        splits = [split for split in DEFAULT_SPLITS if split in present]
-        if not splits:
-            raise ConfigError(
-                f"{repo_or_dir} has neither a test nor an unseen split; name what to score by --splits, for instance "
-                "--splits train"
-            )
-    # All splits come from the commit that `revision` stood for when the repo was opened.
-    pinned = None if isinstance(repo, FolderRepo) else repo.revision
-    return [load_clients(repo_or_dir, split, pinned) for split in dict.fromkeys(splits)]
+@dataclass(frozen=True)
+class _Splits:
+    """Splits of a client repo that is there; their rows are not read yet."""
+
+    repo_or_dir: str | Path
+    names: tuple[str, ...]
+    revision: str | None
+    """The commit that all splits come from; None for a folder."""
+
+    @classmethod
+    def of(
+        cls, repo_or_dir: str | Path, splits: Sequence[str] | None = None, revision: str | None = None
+    ) -> "_Splits":
+        """Look a repo up; by default its splits `test` and `unseen`, as far as it has them."""
+        repo = open_repo(repo_or_dir, revision)
+        if splits is None:
+            present = {split_of_file(path) for path in repo.files()}
+            splits = [split for split in DEFAULT_SPLITS if split in present]
+            if not splits:
+                raise ConfigError(
+                    f"{repo_or_dir} has neither a test nor an unseen split; name what to score by --splits, for "
+                    "instance --splits train"
+                )
+        # All splits come from the commit that `revision` stood for when the repo was opened.
+        pinned = None if isinstance(repo, FolderRepo) else repo.revision
+        return cls(repo_or_dir, tuple(dict.fromkeys(splits)), pinned)
+
+    def load(self) -> list[ClientDataset]:
+        """Return the clients of each split."""
+        return [load_clients(self.repo_or_dir, split, self.revision) for split in self.names]

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedllm_data.clients import load_clients
+from fedllm_data.repo import open_repo
 from fedllm_eval.audit.canaries import read_secrets
 from fedllm_eval.audit.membership_audit import audit_membership
 from fedllm_eval.audit.memorisation import audit_canaries
 from fedllm_eval.plain_json import without_nan
+from fedllm_eval.policy.early_checks import check_policies
 from fedllm_eval.reporting.audit_lines import audit_lines
 from fedllm_eval.running.folders import check_out, replace_folder
 from fedllm_eval.texts import json_text, whole
@@ -72,6 +74,8 @@ def audit_run(
     settings = settings or AuditSettings()
     if out is not None:
         check_out(out, FILES)
+    open_repo(repo_or_dir)
+    check_policies([run_or_model, reference])
     canaries = None if settings.secrets is None else read_secrets(settings.secrets)
     inside, outside = load_clients(repo_or_dir, "train"), load_clients(repo_or_dir, settings.nonmembers)
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from fedllm_data.errors import ConfigError, HubError
 from fedllm_eval.policy.run_folder import ADAPTER, CONFIG_FILE, MODEL, START_ADAPTER, read_config, section
 
-__all__ = ["Location", "locate"]
+__all__ = ["HUB_ID", "Location", "locate"]
 
 Kind = Literal["run", "adapter", "model"]
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
