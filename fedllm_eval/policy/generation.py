@@ -63,7 +63,6 @@ def generate_answers(
     top_p: float = 1.0,
     seed: int = 0,
     batch_size: int = 8,
-    draws: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> list[str]:
     """Return the texts of `generate`'s answers, in the order of the conversations.
@@ -80,7 +79,6 @@ def generate_answers(
         top_p=top_p,
         seed=seed,
         batch_size=batch_size,
-        draws=draws,
         progress=progress,
     )
     return [answer.text for answer in answers]
@@ -95,7 +93,6 @@ def generate(
     top_p: float = 1.0,
     seed: int = 0,
     batch_size: int = 8,
-    draws: Sequence[int] | None = None,
     progress: Progress | None = None,
     on_answer: Callable[[int, Answer], None] | None = None,
     on_tokens: Callable[[int, list[int], list[int]], None] | None = None,
@@ -110,8 +107,6 @@ def generate(
         top_p: share of probability that the nucleus holds at least, in (0, 1]; 1 keeps the whole vocabulary.
         seed: of the streams that sampling draws from; the same conversation gets the same answer under one seed.
         batch_size: conversations answered side by side.
-        draws: number of the draw, one a conversation: equal conversations with another number get another sampled
-            answer. By default all are 0, and equal conversations get one answer.
         progress: told whenever an answer has ended.
         on_answer: given (position of the conversation, answer) as soon as it has ended; of equal conversations the
             first alone.
@@ -127,8 +122,6 @@ def generate(
     _check(max_new_tokens, temperature, top_p, batch_size)
     _check_writes(policy)
     keys = [_key(conversation, index) for index, conversation in enumerate(conversations)]
-    if draws is not None:
-        keys = [f"{key} {draw}" if draw else key for key, draw in zip(keys, draws, strict=True)]
     first = {key: index for index, key in reversed(list(enumerate(keys)))}
     prompts = {key: _prompt_ids(policy.tokenizer, conversations[index]) for key, index in first.items()}
     room = _room(policy, prompts, first, max_new_tokens)

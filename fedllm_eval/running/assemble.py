@@ -36,7 +36,7 @@ def make_results(scores: Sequence[ClientScores], *, seed: int = 0) -> Results:
 
     Args:
         scores: one item per split, with the same policy, reference, dataset revision and settings.
-        seed: seeds the bootstrap.
+        seed: the seed of the evaluation, for the record.
 
     Raises:
         MetricError: if there are no scores, a split comes twice, or the items differ in what was scored or how.
@@ -67,7 +67,7 @@ def make_results(scores: Sequence[ClientScores], *, seed: int = 0) -> Results:
                     column: int(sum(item.table[column].to_pylist()))
                     for column in ("num_rows", "num_tokens", "num_skipped", "num_truncated")
                 },
-                "scores": _with_perplexity(item.summary(seed=seed)),
+                "scores": _with_perplexity(item.summary()),
                 "notes": list(item.notes),
                 **{name: list(found) for name in ("never_trained", "took_no_part") if (found := getattr(item, name))},
             }
@@ -99,7 +99,7 @@ def join_results(
         alone_clients: clients with an adapter of their own in `alone`; the others do not count there.
         suites: (label, suite) -> result.
         cost: what the run cost, as `RunCost.as_record` gives it.
-        seed: seeds intervals and sign flips.
+        seed: seeds the sign flips.
         found: further JSON-ready findings by name: `kl`, `general_text`, `audit`.
 
     Returns:
@@ -126,7 +126,7 @@ def join_results(
         extra["gains"] = [{name: item[name] for name in item if name != "by_client"} for item in gains]
     extra["worst_served"] = worst_served_records(scored)
     if main.per_row is not None:
-        extra["languages"] = language_records(main.per_row, seed=seed)
+        extra["languages"] = language_records(main.per_row)
     trained = {
         label.removeprefix("language: "): one.per_row
         for label, one in others.items()

@@ -64,12 +64,11 @@ def perplexity(score: Mapping[str, Any]) -> dict[str, float | None]:
     return {name: None if value is None or value > 700 else math.exp(value) for name, value in values.items()}
 
 
-def language_records(rows: pa.Table, *, seed: int = 0) -> dict[str, dict[str, dict[str, Any]]]:
+def language_records(rows: pa.Table) -> dict[str, dict[str, dict[str, Any]]]:
     """Return the scores by language of the rows.
 
     Args:
         rows: a per-row table, as `ClientScores.rows`.
-        seed: of the intervals.
 
     Returns:
         split -> score -> language -> `mean` over clients with `ci_low`, `ci_high` (NaN for one client), `num_clients`
@@ -95,7 +94,7 @@ def language_records(rows: pa.Table, *, seed: int = 0) -> dict[str, dict[str, di
             order = sorted(by_language, key=lambda code: (-sum(num for _, num in by_language[code]), code))
             for language in order:
                 values = [value for value, _ in by_language[language]]
-                interval = mean_interval(values, seed=seed, bounds=SCORES[name].bounds)
+                interval = mean_interval(values, bounds=SCORES[name].bounds)
                 records.setdefault(split, {}).setdefault(name, {})[language] = {
                     "mean": interval.mean,
                     "ci_low": interval.low,

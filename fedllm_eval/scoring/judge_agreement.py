@@ -1,23 +1,16 @@
-"""How far one judge's labels agree with another's: accuracy, macro-F1 and Cohen's kappa.
+"""How far one judge's labels agree with another's: accuracy, macro-F1 and Cohen's kappa, as scikit-learn counts them.
 
-Symbols: N items, L labels. Macro-F1 is the plain mean over the labels that either side uses, so that a judge who never
-says "tie" is not helped by ties being rare. Kappa (Cohen 1960) is agreement beyond what the two label distributions
-would give by chance.
+Macro-F1 is the plain mean over the labels that either side uses, so that a judge who never says "tie" is not helped by
+ties being rare. Kappa (Cohen 1960) is agreement beyond what the two label distributions would give by chance.
 """
 
 import math
-from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
-
-import numpy as np
 
 from fedllm_data.errors import MetricError
 
-__all__ = ["Agreement", "agreement", "majority"]
-
-T = TypeVar("T", bound=Hashable)
+__all__ = ["Agreement", "agreement"]
 
 
 @dataclass(frozen=True)
@@ -47,29 +40,14 @@ def agreement(labels: Sequence[Hashable], predictions: Sequence[Hashable]) -> Ag
     """
     if len(labels) != len(predictions) or not labels:
         raise MetricError(f"{len(labels)} labels against {len(predictions)} predictions; pair at least one item")
-    names = list(dict.fromkeys([*labels, *predictions]))
-    at = {name: index for index, name in enumerate(names)}
-    counts_LL = np.zeros((len(names), len(names)))
-    for label, prediction in zip(labels, predictions, strict=True):
-        counts_LL[at[label], at[prediction]] += 1
-    hits_L, said_L, true_L = np.diag(counts_LL), counts_LL.sum(axis=0), counts_LL.sum(axis=1)
-    accuracy = float(hits_L.sum() / len(labels))
-    chance = float(said_L @ true_L) / len(labels) ** 2
+    from sklearn import metrics
+
+    # Numbers for labels: scikit-learn takes no mixture of types.
+    number = {label: index for index, label in enumerate(dict.fromkeys([*labels, *predictions]))}
+    right, said = ([number[label] for label in side] for side in (labels, predictions))
     return Agreement(
-        accuracy=accuracy,
-        macro_f1=float((2 * hits_L / (said_L + true_L)).mean()),
-        kappa=(accuracy - chance) / (1 - chance) if chance < 1 else math.nan,
+        accuracy=float(metrics.accuracy_score(right, said)),
+        macro_f1=float(metrics.f1_score(right, said, average="macro", zero_division=0.0)),
+        kappa=float(metrics.cohen_kappa_score(right, said)) if len(number) > 1 else math.nan,
         num_items=len(labels),
     )
-
-
-def majority(votes: Sequence[T], otherwise: T) -> T:
-    """Return the label that more than half of the votes name, or `otherwise` where there is none.
-
-    >>> majority([1, 2, 1], otherwise=0), majority([0, 1, 2], otherwise=0)
-    (1, 0)
-    """
-    if not votes:
-        return otherwise
-    label, count = Counter(votes).most_common(1)[0]
-    return label if 2 * count > len(votes) else otherwise

@@ -114,7 +114,7 @@ class HeldOut:
                 max_rows_per_client=self._config.eval_rows_per_client,
                 seed=self._config.seed,
             )
-            summary = table.summary(seed=self._config.seed)
+            summary = table.summary()
         except MetricError as error:  # an adapter that gives no finite number is no better than any other
             return {"split": self._clients.split, "problem": str(error)}
         scores = {name: {key: values[key] for key in _SHOWN} for name, values in summary.items()}

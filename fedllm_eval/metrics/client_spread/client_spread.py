@@ -79,7 +79,7 @@ class ClientSpreadMetric(evaluate.Metric):  # type: ignore[misc]
     ) -> dict[str, float]:
         check_inputs("client_spread", self.config_name, foreign)
         check_flag(higher_is_better=higher_is_better)
-        interval = mean_interval(scores, confidence=confidence, seed=seed)
+        interval = mean_interval(scores, confidence=confidence)
         spread = asdict(client_spread(scores, higher_is_better=higher_is_better))
         tail = worst_decile_interval(scores, higher_is_better=higher_is_better, confidence=confidence, seed=seed)
         return {

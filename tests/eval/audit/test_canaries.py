@@ -3,6 +3,7 @@
 import stat
 from collections import Counter
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,6 +12,7 @@ from scipy import stats
 from fedllm_data.clients import load_clients
 from fedllm_data.errors import ConfigError
 from fedllm_data.schema import SCHEMAS, row_problem
+from fedllm_eval.audit import audit_canaries
 from fedllm_eval.audit.canaries import (
     candidate_secrets,
     make_canaries,
@@ -20,6 +22,7 @@ from fedllm_eval.audit.canaries import (
     write_secrets,
 )
 from fedllm_eval.audit.planted_repo import plant_repo
+from fedllm_eval.policy.policies import load_policy
 
 SALT = b"s" * 32
 
@@ -138,3 +141,17 @@ def test_a_file_without_canaries_is_refused(tmp_path):
             read_secrets(tmp_path / name)
     write_secrets(make_canaries(["ann"], salt=SALT), tmp_path / "new" / "secrets.json")
     assert read_secrets(tmp_path / "new" / "secrets.json")[0].client_id == "ann"
+
+
+def test_whichever_is_planted_the_ranks_among_the_others_are_one_to_n(model_folder):
+    policy = load_policy(model_folder)
+    secrets = ["blue heron", "old reed", "new oar", "deep mill", "a slow river", "no", "yes", "the far bank"]
+    bits = []
+    for secret in secrets:
+        (canary,) = make_canaries(["ann"], salt=SALT, secrets=[secret])
+        others = [other for other in secrets if other != secret]
+        # One question and prefix for all: only the secret differs.
+        found = audit_canaries(policy, [canary], candidates={"ann": others})
+        bits.append(found["exposure"]["mean_bits"])
+    # A policy that learned none of them: log2 8 - log2 rank, every rank from 1 to 8 once.
+    assert sorted(bits) == pytest.approx(sorted(3 - np.log2(np.arange(1, 9))))

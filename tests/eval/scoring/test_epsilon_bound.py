@@ -161,10 +161,24 @@ def test_ties_prove_nothing_and_units_that_are_left_out_are_counted():
     assert 35 <= bound.num_members <= 85
 
 
-@pytest.mark.parametrize(("num_hits", "num_trials"), [(0, 10), (3, 10), (10, 10), (17, 500)])
-def test_clopper_pearson_equals_scipy(num_hits, num_trials):
-    expected = stats.binomtest(num_hits, num_trials).proportion_ci(0.9, method="exact")
-    assert clopper_pearson(num_hits, num_trials, confidence=0.9) == pytest.approx((expected.low, expected.high))
+@pytest.mark.parametrize(
+    ("num_hits", "num_trials", "low", "high"),
+    [
+        (0, 10, 0.0, 1 - 0.05 ** (1 / 10)),
+        (10, 10, 0.05 ** (1 / 10), 1.0),
+        (1, 1, 0.05, 1.0),
+    ],
+)
+def test_clopper_pearson_at_the_ends_by_hand(num_hits, num_trials, low, high):
+    # P[no hit] = (1 - p)^n, which is 5 % where the bound is.
+    assert clopper_pearson(num_hits, num_trials, confidence=0.9) == pytest.approx((low, high))
+
+
+@pytest.mark.parametrize(("num_hits", "num_trials"), [(3, 10), (17, 500)])
+def test_clopper_pearson_is_where_the_tails_of_the_binomial_are_five_percent(num_hits, num_trials):
+    low, high = clopper_pearson(num_hits, num_trials, confidence=0.9)
+    assert stats.binom.sf(num_hits - 1, num_trials, low) == pytest.approx(0.05)
+    assert stats.binom.cdf(num_hits, num_trials, high) == pytest.approx(0.05)
 
 
 @pytest.mark.parametrize(
