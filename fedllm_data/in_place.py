@@ -16,13 +16,15 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
 from fedllm_data.errors import ConfigError
 
-__all__ = ["fill_file", "fill_folder", "restore_folder", "write_file"]
+__all__ = ["fill_file", "fill_folder", "restore_folder", "sync_folder", "write_file"]
 
+_IS_THERE = {errno.EEXIST, errno.ENOTEMPTY}
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 _NO_SYNC = {errno.EACCES, errno.EBADF, errno.EINVAL, errno.EOPNOTSUPP}
 _MAX_NAME_BYTES = 200
@@ -133,10 +135,7 @@ def fill_folder(
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         restore_folder(out)
-        if os.path.lexists(out):
-            (check or _check_mark(mark))(out)
-            if out.is_mount():
-                raise ConfigError(f"{out} is a mount point and cannot be replaced; name a folder inside it")
+        _check(out, check or partial(_check_mark, mark=mark))
         making, lock = _claim_folder(out)
     except OSError as error:
         raise ConfigError(f"cannot make the folder {out}: {error.strerror}; name another one") from error
@@ -145,12 +144,13 @@ def fill_folder(
         fresh.mkdir(mode=mode)
         yield fresh
         if sync:
-            _sync_tree(fresh)
+            sync_folder(fresh)
         _put_in_place(fresh, out, making / "old")
         if sync:
             _sync_names(out.parent)
     finally:
-        _remove_claimed(making)
+        if not (making / "old").exists():
+            _remove_claimed(making)
         os.close(lock)
 
 
@@ -164,44 +164,80 @@ def restore_folder(out: Path) -> None:
         making = _beside(out, f"making-{number}")
         if os.path.lexists(out) or not (making / "old").exists():
             continue
-        claim = _lock(making / "lock", 0o666)
-        if claim is None:
-            continue  # its writer is alive, and about to put the new one there
+        with suppress(FileNotFoundError):  # another process has put it back meanwhile
+            claim = _lock(making / "lock", 0o666)
+            if claim is None:
+                continue  # its writer is alive, and about to put the new one there
+            try:
+                os.rename(making / "old", out)
+                _remove_claimed(making)
+            except OSError as error:
+                if error.errno not in _IS_THERE:
+                    raise
+            finally:
+                os.close(claim[0])
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the disk has all files of a folder: after many files that were written without waiting for each.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     write_file(Path(place, "a.txt"), "whole", sync=False)
+    ...     sync_folder(Path(place))
+    """
+    for place, _, files in os.walk(folder):
+        for name in files:
+            if not os.path.islink(os.path.join(place, name)):
+                _sync(Path(place, name))
+        _sync_names(Path(place))
+
+
+def _check(out: Path, check: Callable[[Path], None]) -> None:
+    while (seen := _identity(out)) is not None:
         try:
-            os.rename(making / "old", out)
-        except OSError:
-            if not os.path.lexists(out):
+            check(out)
+        except (ConfigError, FileNotFoundError):
+            if _identity(out) == seen:
                 raise
-        _remove_claimed(making)
-        os.close(claim[0])
+            continue  # another process has replaced it meanwhile
+        if os.path.ismount(out):
+            raise ConfigError(f"{out} is a mount point and cannot be replaced; name a folder inside it")
+        return
 
 
-def _check_mark(mark: str | None) -> Callable[[Path], None]:
-    def check(out: Path) -> None:
-        if out.is_symlink() or not out.is_dir():
-            raise ConfigError(f"{out} exists and is not a folder; name another one")
-        if any(out.iterdir()) and (mark is None or not (out / mark).is_file()):
-            what = f"files that were not made here (it has no {mark})" if mark else "something already"
-            raise ConfigError(f"{out} holds {what}; name another folder or remove it")
+def _identity(path: Path) -> tuple[int, int, int] | None:
+    try:
+        found = os.lstat(path)
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino, found.st_ctime_ns
 
-    return check
+
+def _check_mark(out: Path, mark: str | None) -> None:
+    if out.is_symlink() or not out.is_dir():
+        raise ConfigError(f"{out} exists and is not a folder; name another one")
+    if any(out.iterdir()) and (mark is None or not (out / mark).is_file()):
+        what = f"files that were not made here (it has no {mark})" if mark else "something already"
+        raise ConfigError(f"{out} holds {what}; name another folder or remove it")
 
 
 def _put_in_place(fresh: Path, out: Path, old: Path) -> None:
     while True:
-        if os.path.lexists(out):
+        with suppress(FileNotFoundError):
             os.rename(out, old)
-        # A kill between these two lines leaves `old` whole; `restore_folder` puts it back.
+        # A kill between these two renames leaves `old` whole; `restore_folder` puts it back.
         try:
             os.rename(fresh, out)
-        except OSError:
-            if not os.path.lexists(out):
-                os.rename(old, out)
+        except OSError as error:
+            if error.errno not in _IS_THERE:
+                if old.exists():
+                    os.rename(old, out)
                 raise
             _discard(old)  # another process has put its own folder there meanwhile: the last one wins
-            continue
-        _discard(old)
-        return
+        else:
+            _discard(old)
+            return
 
 
 def _discard(old: Path) -> None:
@@ -237,14 +273,19 @@ def _claim_folder(out: Path) -> tuple[Path, int]:
     number = 0
     while True:
         making = _beside(out, f"making-{number}")
-        with suppress(FileNotFoundError):  # whoever had it ended just now, and removed it
-            making.mkdir(exist_ok=True)
+        with suppress(FileExistsError):
+            making.mkdir()
+        try:
             claim = _lock(making / "lock", 0o666)
-            if claim is not None:
-                _discard(making / "old")
-                _empty(making)
-                return making, claim[0]
-            number += 1
+        except FileNotFoundError:
+            continue  # whoever had it ended just now, and removed it
+        except NotADirectoryError:
+            claim = None
+        if claim is not None:
+            _discard(making / "old")
+            _empty(making)
+            return making, claim[0]
+        number += 1
 
 
 def _lock(path: Path, mode: int) -> tuple[int, bool] | None:
@@ -308,11 +349,3 @@ def _sync_names(folder: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_SYNC:
             raise
-
-
-def _sync_tree(folder: Path) -> None:
-    for place, _, files in os.walk(folder):
-        for name in files:
-            if not os.path.islink(os.path.join(place, name)):
-                _sync(Path(place, name))
-        _sync_names(Path(place))

@@ -20,6 +20,7 @@ answer. A row longer than `max_length` is not cut: it has no score. Needs torch 
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,6 +33,7 @@ import pyarrow.parquet as pq
 from fedllm_data.clients import ClientDataset, load_clients
 from fedllm_data.errors import ConfigError, MetricError, ResumeError
 from fedllm_data.heterogeneity.quality import ScorerInfo
+from fedllm_data.in_place import write_file
 from fedllm_data.repo import FolderRepo, open_repo, split_of_file
 from fedllm_data.scorers.files import write_scores
 from fedllm_eval.per_client import sample_positions
@@ -180,9 +182,7 @@ def score_rows(
             with policy.active() as active:
                 scores = difficulty(active, policy.tokenizer, conversations, batch_size=batch_size, max_length=length)
             columns = {"ifd": scores.ifd_N, "ira": scores.ira_N, "num_tokens": scores.num_tokens_N}
-            partial = part.with_suffix(".partial")
-            pq.write_table(pa.table(columns), partial)
-            partial.replace(part)
+            write_file(part, partial(pq.write_table, pa.table(columns)))
         num_done += len(at)
         if progress is not None:
             progress("rows", num_done, num_rows)
@@ -312,5 +312,5 @@ def _parts_folder(out: Path, settings: Mapping[str, Any]) -> Path:
             "or name another --out"
         )
     parts.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(dict(settings)), encoding="utf-8")
+    write_file(note, json.dumps(dict(settings)))
     return parts

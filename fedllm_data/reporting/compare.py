@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.errors import ReportError
+from fedllm_data.in_place import write_file
 from fedllm_data.reporting.changes import listed, measured_with, tools_of, verdict_changes
-from fedllm_data.reporting.files import replace_file
 from fedllm_data.reporting.numbers import format_number
-from fedllm_data.reporting.page import page_environment
 from fedllm_data.reporting.scale import null_ruler
+from fedllm_data.reporting.templates import page_environment
 from fedllm_data.reporting.words import VERDICT_WORDS, visible
 
 __all__ = ["compare_reports", "render_comparison", "write_comparison"]
@@ -96,8 +96,8 @@ def write_comparison(one: str | Path, other: str | Path, out: Path) -> dict[str,
     comparison = compare_reports(_read(one), _read(other))
     out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(comparison, ensure_ascii=False, allow_nan=False, indent=2)
-    replace_file(out / "comparison.json", f"{text}\n".encode())
-    replace_file(out / "comparison.html", render_comparison(comparison).encode())
+    write_file(out / "comparison.json", f"{text}\n")
+    write_file(out / "comparison.html", render_comparison(comparison))
     return comparison
 
 

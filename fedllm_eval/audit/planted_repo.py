@@ -1,8 +1,5 @@
 """Another client repo with canaries in its training rows: to train on, audit and delete, never to publish."""
 
-import os
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +8,7 @@ import pyarrow as pa
 
 from fedllm_data.clients import load_clients
 from fedllm_data.errors import ConfigError
+from fedllm_data.in_place import fill_folder
 from fedllm_data.pipeline.write import write_clients, write_split
 from fedllm_data.repo import FolderRepo, open_repo, split_of_file
 from fedllm_data.schema import SCHEMAS, SPLITS, Task
@@ -84,19 +82,12 @@ def plant_repo(
         raise ConfigError(f"{num_canaries} canaries for {len(ids)} training clients; plant one a client at most")
     chosen = [ids[position] for position in sample_positions(ids, num_canaries, seed, "canaries")]
     canaries = make_canaries(chosen, salt=salt, alphabet=alphabet, length=length, copies=copies)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        splits = _write(train.task, str(repo_or_dir), pinned, canaries, temporary)
+    with fill_folder(out) as folder:
+        splits = _write(train.task, str(repo_or_dir), pinned, canaries, folder)
         files = "".join(f"  - split: {split}\n    path: data/{split}-*.parquet\n" for split in splits)
         text = README.format(files=files, name=Path(train.name).name, num=len(canaries))
-        (temporary / "README.md").write_text(whole(text), encoding="utf-8")
+        (folder / "README.md").write_text(whole(text), encoding="utf-8")
         write_secrets(canaries, secrets_file)
-        if out.exists():
-            out.rmdir()
-        os.rename(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return canaries
 
 

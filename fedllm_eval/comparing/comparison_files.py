@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedllm_data.markdown_table import markdown_table
 from fedllm_eval.comparing.compared_methods import Method
 from fedllm_eval.comparing.comparison_page import render_page
 from fedllm_eval.comparing.comparison_verdicts import CLAIMS
@@ -54,8 +55,7 @@ def write_comparison(comparison: Mapping[str, Any], out: Path) -> None:
         lines += [f"- {markdown_text(item['verdict'])}" for item in comparison["comparisons"]]
         lines += [f"- {markdown_text(caveat)}." for caveat in comparison["caveats"]]
         lines += [f"- Not compared: {markdown_text(note)}." for note in comparison["notes"]]
-        lines += ["", "| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-        lines += ["| " + " | ".join(map(markdown_text, cells)) + " |" for cells in rows]
+        lines += ["", markdown_table(header, [[markdown_text(cell) for cell in cells] for cells in rows])]
         (folder / "comparison.md").write_text(whole("\n".join(lines)) + "\n", encoding="utf-8")
 
     replace_folder(out, fill, FILES)

@@ -8,6 +8,7 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, PackageLoader
 
+from fedllm_data.reporting.templates import page_environment
 from fedllm_eval.reporting.table_section import number, signed
 
 __all__ = ["render_page"]
@@ -18,8 +19,6 @@ NUM_TICKS = 5
 
 def render_page(comparison: Mapping[str, Any]) -> str:
     """Return the page of a comparison, as `compare_results` gives it."""
-    from fedllm_data.reporting.page import page_environment
-
     environment = page_environment()
     environment.loader = ChoiceLoader([PackageLoader("fedllm_eval", "comparing"), environment.loader])  # type: ignore[list-item]
     environment.filters |= {"score": number, "signed": signed}

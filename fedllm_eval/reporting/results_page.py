@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import ChoiceLoader, PackageLoader
 
+from fedllm_data.reporting.templates import page_environment
 from fedllm_eval.reporting.all_sections import sections
 from fedllm_eval.reporting.figures import gain_figures, score_figures
 from fedllm_eval.reporting.table_section import all_notes, name_of, number, worst_tenth
@@ -24,8 +25,6 @@ FLAT_SETTINGS = ("dataset", "settings", "interval", "versions")
 
 def render_page(results: "Results") -> str:
     """Return the page of an evaluation."""
-    from fedllm_data.reporting.page import page_environment
-
     environment = page_environment()
     environment.loader = ChoiceLoader([PackageLoader("fedllm_eval", "reporting"), environment.loader])  # type: ignore[list-item]
     summary = results.summary

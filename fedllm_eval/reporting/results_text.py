@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from fedllm_data.markdown_table import markdown_table
 from fedllm_eval.reporting.all_sections import markdown_sections
 from fedllm_eval.reporting.table_section import NO_ROUNDING, all_notes, markdown_text
 from fedllm_eval.scoring.spread import num_worst
@@ -26,9 +27,7 @@ def results_markdown(summary: Mapping[str, Any]) -> str:
         against, beta = markdown_text(reference["name"]), summary["settings"]["beta"]
         lines += [f"Implicit rewards against {against}, beta {beta:g}.", ""]
     header, *rows = _cells(summary)
-    lines += ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-    lines += ["| " + " | ".join(cells) + " |" for cells in rows]
-    lines += ["", LEGEND, ""]
+    lines += [markdown_table(header, rows), "", LEGEND, ""]
     lines += [f"- {markdown_text(f'{where}: {note}.')}" for where, note in all_notes(summary)]
     lines += ["", *markdown_sections(summary)]
     return "\n".join(lines).rstrip() + "\n"

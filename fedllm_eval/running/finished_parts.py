@@ -7,10 +7,7 @@ settings. A folder appears whole or not at all; one whose key differs is made ag
 
 import hashlib
 import json
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fedllm_data.in_place import fill_folder
 from fedllm_eval.texts import json_text, text_bytes
 
 __all__ = ["FinishedPart", "FinishedParts", "file_digest"]
@@ -108,18 +106,15 @@ def _read(place: Path) -> tuple[dict[str, Any], FinishedPart] | None:
 
 
 def _write(place: Path, key: dict[str, Any], part: FinishedPart) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=place.parent))
-    try:
+    with fill_folder(place, check=_ours) as folder:
         for name, table in part.tables.items():
-            pq.write_table(table, temporary / f"{name}.parquet")
+            pq.write_table(table, folder / f"{name}.parquet")
         content = {"key": key, "record": part.record, "tables": list(part.tables)}
-        (temporary / "part.json").write_text(json_text(content), encoding="utf-8")
-        if place.exists():
-            shutil.rmtree(place)
-        os.rename(temporary, place)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        (folder / "part.json").write_text(json_text(content), encoding="utf-8")
+
+
+def _ours(place: Path) -> None:
+    """Whatever lies under the name of a part was put there by an earlier run, and is replaced."""
 
 
 def _file_name(name: str) -> str:
