@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedllm_eval.audit.audit_run import AuditSettings
+    from fedllm_eval.audit.audit_settings import AuditSettings
     from fedllm_eval.compare import compare_results
     from fedllm_eval.judging.judge_settings import JudgeSettings
     from fedllm_eval.per_client import evaluate_policy

@@ -27,7 +27,7 @@ def add_audit_commands(commands: Any, progress: Callable[[], Any]) -> None:
     plant.add_argument("--alphabet", default="digits", help="digits, letters, hex, or the letters themselves (digits)")
     plant.add_argument("--length", type=int, default=6, metavar="N", help="letters of a secret (6)")
     plant.add_argument("--copies", type=int, default=1, metavar="N", help="rows that hold it (1)")
-    plant.add_argument("--seed", type=int, default=0, help="of the choice of clients (0)")
+    plant.add_argument("--seed", type=int, default=0, help="seed of the choice of clients (0)")
     plant.set_defaults(command=_plant)
 
     audit = commands.add_parser("audit", help="what a run gives away: membership, planted secrets, a bound on epsilon")
@@ -42,29 +42,31 @@ def add_audit_commands(commands: Any, progress: Callable[[], Any]) -> None:
         "--secrets", type=Path, metavar="FILE", help="secrets file of `plant`, where canaries were planted"
     )
     audit.add_argument("--num-candidates", type=int, default=999, metavar="N", help="secrets to rank against (999)")
-    audit.add_argument("--delta", type=float, default=0.0, help="of the guarantee that epsilon is bounded under (0)")
+    audit.add_argument("--delta", type=float, default=0.0, help="delta of the guarantee whose epsilon is bounded (0)")
     audit.add_argument("--max-rows", type=int, metavar="N", help="use at most N rows of each side")
     audit.add_argument("--batch-size", type=int, default=8, metavar="N", help="sequences in a batch (8)")
     audit.add_argument("--max-length", type=int, metavar="N", help="tokens a sequence keeps (1024, or what fits)")
-    audit.add_argument("--seed", type=int, default=0, help="of samples, halves and candidates (0)")
+    audit.add_argument("--seed", type=int, default=0, help="seed of samples, halves and candidates (0)")
     audit.add_argument("--json", action="store_true", help="print audit.json")
     audit.set_defaults(command=lambda arguments: _audit(arguments, progress))
 
 
 def _plant(arguments: argparse.Namespace) -> None:
     from fedllm_data.pipeline.salt import read_salt
-    from fedllm_eval.audit.planted_repo import plant_repo
+    from fedllm_eval.audit.planted_repo import CanarySettings, plant_repo
 
     canaries = plant_repo(
         arguments.data,
         arguments.out,
         arguments.secrets,
         salt=read_salt(arguments.salt),
-        num_canaries=arguments.num_canaries,
-        alphabet=arguments.alphabet,
-        length=arguments.length,
-        copies=arguments.copies,
-        seed=arguments.seed,
+        settings=CanarySettings(
+            num_canaries=arguments.num_canaries,
+            alphabet=arguments.alphabet,
+            length=arguments.length,
+            copies=arguments.copies,
+            seed=arguments.seed,
+        ),
     )
     print(f"{len(canaries)} clients of {arguments.out} hold a secret in {arguments.copies} rows each")
     print(
@@ -73,7 +75,8 @@ def _plant(arguments: argparse.Namespace) -> None:
 
 
 def _audit(arguments: argparse.Namespace, make_progress: Callable[[], Any]) -> None:
-    from fedllm_eval.audit.audit_run import AuditSettings, audit_run
+    from fedllm_eval.audit.audit_run import audit_run
+    from fedllm_eval.audit.audit_settings import AuditSettings
     from fedllm_eval.reporting.audit_lines import audit_lines
 
     settings = AuditSettings(

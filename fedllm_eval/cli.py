@@ -49,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="exit with 1 if a method is worse than the baseline by more than X, in the score's unit, with confidence",
     )
     compare.add_argument("--history", type=Path, metavar="FILE", help="series of comparisons to append to and show")
-    compare.add_argument("--seed", type=int, default=0, help="of the bootstrap (0)")
+    compare.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (0)")
     compare.add_argument("--json", action="store_true", help="print the comparison as JSON")
     compare.set_defaults(command=_compare)
 
@@ -68,9 +68,9 @@ def make_parser() -> argparse.ArgumentParser:
     quality.add_argument(
         "--max-length", type=int, metavar="N", help="tokens a row may have, else no score (1024, or what fits)"
     )
-    quality.add_argument("--seed", type=int, default=0, help="of the sample of rows (0)")
-    quality.add_argument("--revision", help="of --model on the Hub")
-    quality.add_argument("--data-revision", help="of DIR_OR_ID on the Hub")
+    quality.add_argument("--seed", type=int, default=0, help="seed of the sample of rows (0)")
+    quality.add_argument("--revision", help="revision of --model on the Hub")
+    quality.add_argument("--data-revision", help="revision of DIR_OR_ID on the Hub")
     quality.add_argument("--json", action="store_true", help="print the summary as JSON")
     quality.set_defaults(command=_quality)
 
@@ -83,29 +83,26 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _quality(arguments: argparse.Namespace) -> None:
-    from fedllm_eval.ifd import score_rows
+    from fedllm_eval.row_quality import RowScoreSettings, score_rows
 
     _quiet_libraries()
+    settings = RowScoreSettings(
+        splits=arguments.splits,
+        max_rows_per_client=arguments.max_rows,
+        batch_size=arguments.batch_size,
+        max_length=arguments.max_length,
+        seed=arguments.seed,
+        revision=arguments.revision,
+        data_revision=arguments.data_revision,
+    )
     with _Progress() as progress:
-        summary = score_rows(
-            arguments.data,
-            arguments.model,
-            arguments.out,
-            splits=arguments.splits,
-            max_rows_per_client=arguments.max_rows,
-            batch_size=arguments.batch_size,
-            max_length=arguments.max_length,
-            seed=arguments.seed,
-            revision=arguments.revision,
-            data_revision=arguments.data_revision,
-            progress=progress,
-        )
+        summary = score_rows(arguments.data, arguments.model, arguments.out, settings=settings, progress=progress)
     if arguments.json:
         _print_json(summary)
         return
     print(f"{summary['num_scored']:,} of {summary['num_rows']:,} rows scored by {summary['revision']}")
     print(f"IFD {summary['ifd_mean']:.3f} on average, above 1 for {summary['ifd_above_one_fraction']:.1%} of the rows")
-    print(f"IRA {summary['ira_mean']:.3f} nats a token on average")
+    print(f"IRA {summary['ira_mean']:.3f} nats per token on average")
     print(f"scores in {arguments.out}: fedllm-data report {arguments.data} --scores {arguments.out}")
 
 
@@ -247,7 +244,7 @@ class _Version(argparse.Action):
 
 
 class _Progress:
-    """A bar per scored split on a terminal, one line a quarter of the way otherwise; on stderr."""
+    """A bar per scored split on a terminal, one line per quarter of the way otherwise; on stderr."""
 
     def __enter__(self) -> "_Progress":
         from rich.console import Console

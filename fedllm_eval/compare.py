@@ -49,7 +49,7 @@ def compare_results(
         margins: how much worse a method may be before the gate stops it: `0.02`, or `heldout_loss=0.02`, in the
             score's unit; none leaves the gate out.
         history: a file of earlier comparisons, shown on the page; this one is appended to it.
-        seed: of bootstrap and sign flips.
+        seed: seeds the bootstrap and the sign flips.
 
     Returns:
         What a comparison file holds: `baseline`, `others`, `means` (of every method, with intervals), and under
@@ -260,7 +260,7 @@ def _item(base: Method, tested: _Tested, p_holm: float, family: Family) -> dict[
 
 
 def _caveats(base: Method, tested: Sequence[_Tested]) -> list[str]:
-    """What the intervals do not say, once a method."""
+    """What the intervals do not say, once per method."""
     found = []
     for one in tested:
         if one.found.covers_seeds:

@@ -100,7 +100,7 @@ def score_run(
     judge = make_plan_judge(beside.suites, None if work is None else work / "judgments")
     needs_base = others.base or beside.kl_prompts > 0 or general is not None
     needs_base |= _has_base_for_opponent(policy, suites, beside.suites)
-    # The start policy is loaded before anything is scored: a plain model, which has none, is told so at once.
+    # The start policy is loaded before anything is scored: a plain model, which has none, is refused at once.
     base = load_reference(policy) if needs_base or (beside.audit is not None and policy.adapter is not None) else None
     compared = _compared(policy, base if others.base else None, others)
     costs = _cost(policy, beside.costs)

@@ -33,7 +33,9 @@ def add_run_command(commands: Any, progress: Callable[[], Any], print_table: Cal
         metavar="RUN_OR_MODEL",
         help="what implicit rewards are measured against; by default what the run started from",
     )
-    run.add_argument("--splits", nargs="+", metavar="SPLIT", help="by default those of test and unseen there are")
+    run.add_argument(
+        "--splits", nargs="+", metavar="SPLIT", help="by default test and unseen, as far as there are any"
+    )
     run.add_argument("--beta", type=float, help="DPO's beta; by default the run's own, else 0.1")
     run.add_argument("--max-clients", type=int, metavar="N", help="score at most N clients of each split")
     run.add_argument("--max-rows", type=int, metavar="N", help="score at most N rows of each client")
@@ -41,9 +43,9 @@ def add_run_command(commands: Any, progress: Callable[[], Any], print_table: Cal
     run.add_argument(
         "--max-length", type=int, metavar="N", help="tokens a sequence keeps (1024, or what the model holds)"
     )
-    run.add_argument("--seed", type=int, default=0, help="of the samples and the bootstrap (0)")
-    run.add_argument("--revision", help="of RUN_OR_MODEL on the Hub")
-    run.add_argument("--data-revision", help="of --data on the Hub")
+    run.add_argument("--seed", type=int, default=0, help="seed of the samples and the bootstrap (0)")
+    run.add_argument("--revision", help="revision of RUN_OR_MODEL on the Hub")
+    run.add_argument("--data-revision", help="revision of --data on the Hub")
     run.add_argument("--json", action="store_true", help="print results.json instead of the table")
 
     others = run.add_argument_group("other policies on the same clients")
@@ -53,10 +55,13 @@ def add_run_command(commands: Any, progress: Callable[[], Any], print_table: Cal
     others.add_argument("--no-personal", action="store_true", help="leave out the run's personal adapters")
     others.add_argument("--alone", metavar="RUN", help="a run of --strategy local, for the gains over training alone")
     others.add_argument(
-        *("--centralised", "--centralized"), metavar="RUN_OR_MODEL", help="a policy trained on all rows, for the gap"
+        "--centralised",
+        "--centralized",
+        metavar="RUN_OR_MODEL",
+        help="a policy trained on all rows, for the gap",
     )
     others.add_argument(
-        *("--language-run",),
+        "--language-run",
         action="append",
         default=[],
         metavar="CODE=RUN",
@@ -159,7 +164,7 @@ def _score_objects(arguments: argparse.Namespace) -> "tuple[ScoreSettings, Other
     Raises:
         ConfigError: if an argument is not of the form that it should have, or belongs to what is not asked for.
     """
-    from fedllm_eval.audit.audit_run import AuditSettings
+    from fedllm_eval.audit.audit_settings import AuditSettings
     from fedllm_eval.running.run_cost import StatedCosts
     from fedllm_eval.score_settings import AskedBeside, OtherPolicies, ScoreSettings
 

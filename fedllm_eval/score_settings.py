@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedllm_eval.audit.audit_run import AuditSettings
+from fedllm_eval.audit.audit_settings import AuditSettings
 from fedllm_eval.running.run_cost import StatedCosts
 from fedllm_eval.running.suite_runs import SuitePlan
 

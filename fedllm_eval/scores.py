@@ -22,7 +22,7 @@ __all__ = ["SCORES", "ClientScores", "Score", "summarise", "warnings_about"]
 
 FEW_CLIENTS = 10
 NATS_ROUNDING = 1e-5
-"""Five times the largest difference in nats a token that batches of another shape made to a 135M model's loss."""
+"""Five times the largest difference in nats per token that batches of another shape made to a 135M model's loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +132,7 @@ class ClientScores:
     took_no_part: tuple[str, ...] = ()
     """Clients of the split that took part in no round of the run, where others of it did."""
     rows: pa.Table | None = None
-    """One row a row: split, client_id, row_id, language, num_tokens and a column a score, null where it has none."""
+    """One row per scored row: split, client_id, row_id, language, num_tokens, and one column per score."""
 
     @property
     def score_names(self) -> list[str]:

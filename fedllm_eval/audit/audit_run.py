@@ -1,12 +1,12 @@
 """What a run gives away: membership inference and planted canaries on the client repo that it was trained on."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedllm_data.clients import load_clients
 from fedllm_data.repo import open_repo
+from fedllm_eval.audit.audit_settings import AuditSettings
 from fedllm_eval.audit.canaries import read_secrets
 from fedllm_eval.audit.membership_audit import audit_membership
 from fedllm_eval.audit.memorisation import audit_canaries
@@ -19,32 +19,10 @@ from fedllm_eval.texts import json_text, whole
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
 
-__all__ = ["AuditSettings", "audit_run"]
+__all__ = ["audit_run"]
 
 FILES = ("audit.json", "audit.md")
 FORMAT = "fedllm-eval-audit/1"
-
-
-@dataclass(frozen=True, kw_only=True)
-class AuditSettings:
-    """How a run is audited."""
-
-    nonmembers: str = "unseen"
-    """The split whose rows the run never saw."""
-    secrets: Path | None = None
-    """The secrets file of planted canaries."""
-    num_candidates: int = 999
-    """Secrets that each canary is ranked against."""
-    delta: float = 0.0
-    """Delta of the guarantee whose epsilon is bounded."""
-    max_rows: int | None = None
-    """Use at most this many rows of each side."""
-    batch_size: int = 8
-    """Sequences that a batch holds at most."""
-    max_length: int | None = None
-    """Tokens that a sequence keeps."""
-    seed: int = 0
-    """Seeds samples, halves and candidates."""
 
 
 def audit_run(
@@ -87,18 +65,7 @@ def audit_run(
         start = reference if isinstance(reference, Policy) else load_policy(reference, share=policy)
     elif policy.adapter is not None:
         start = load_reference(policy)
-    found = audit_membership(
-        policy,
-        inside,
-        outside,
-        reference=start,
-        delta=settings.delta,
-        max_rows=settings.max_rows,
-        batch_size=settings.batch_size,
-        max_length=settings.max_length,
-        seed=settings.seed,
-        progress=progress,
-    )
+    found = audit_membership(policy, inside, outside, reference=start, settings=settings, progress=progress)
     audit: dict[str, Any] = {
         "format": FORMAT,
         "policy": policy.describe(),

@@ -53,8 +53,8 @@ def audit_canaries(
         num_candidates: other secrets to rank against; the ceiling of the exposure is log2 of one more.
         candidates: client id -> other secrets, for canaries whose secret was handed in.
         batch_size: sequences a batch holds at most.
-        seed: of the candidates.
-        progress: told (what, canaries done, canaries in all).
+        seed: seeds the candidates.
+        progress: called with (what, canaries done, canaries in all).
 
     Returns:
         `canaries`: per canary its client, `exposure_bits`, `p_value`, `extrapolated_bits` (None with a reason),

@@ -84,7 +84,7 @@ def means_of(methods: Sequence[Method], comparisons: Sequence[Mapping[str, Any]]
 
 
 def summary_of(comparisons: Sequence[Mapping[str, Any]], baseline: str, corrected: str) -> str:
-    """What the whole comparison shows, in one sentence a kind of outcome, and what it is corrected for."""
+    """What the whole comparison shows, in one sentence per kind of outcome, and what it is corrected for."""
     counts = {
         outcome: [item for item in comparisons if item["outcome"] == outcome] for outcome in (*CLAIMS, "undecided")
     }

@@ -19,12 +19,12 @@ from fedllm_eval.judging.store import ContentStore, read_jsonl, write_jsonl
 __all__ = ["Judge"]
 
 Progress = Callable[[int, int], None]
-"""Told (requests done, requests in all)."""
+"""Called with (requests done, requests in all)."""
 
 
 @dataclass
 class Judge:
-    """Somebody who judges, and where judgments are kept."""
+    """A judge, and where its judgments are kept."""
 
     backend: Backend
     cache: Path | None = None
@@ -49,7 +49,7 @@ class Judge:
         Args:
             requests: N of them; equal ones are asked once.
             cache: folder used where the judge has none of its own.
-            progress: told after every judgment.
+            progress: called after every judgment.
 
         Returns:
             Judgments in the order of the requests; those that could not be had carry a `failure`.

@@ -23,7 +23,7 @@ class LocalModel:
         Args:
             policy: base model with an adapter or none.
             batch_size: judgments written side by side, and lost at most when the process is killed.
-            seed: of judgments at a temperature above 0.
+            seed: seeds judgments at a temperature above 0.
         """
         self.policy, self.batch_size, self.seed = policy, batch_size, seed
         self.model = policy.name

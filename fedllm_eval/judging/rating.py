@@ -101,7 +101,7 @@ def collect_answers(
         ]
         if failed:
             raise ConfigError(
-                f"{answers}: {len(failed)} of {len(questions)} questions have {FASTCHAT_ERROR} in the place of an "
+                f"{answers}: {len(failed)} of {len(questions)} questions have {FASTCHAT_ERROR} instead of an "
                 f"answer (first: {failed[0]}), which is what FastChat writes where the model could not be reached; "
                 "have them answered again"
             )

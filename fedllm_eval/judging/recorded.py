@@ -25,7 +25,7 @@ __all__ = ["FASTCHAT_ERROR", "Recorded"]
 FASTCHAT_TEMPERATURE, FASTCHAT_MAX_TOKENS = 0.0, 2048
 """How FastChat asks its judges."""
 FASTCHAT_ERROR = "$ERROR$"
-"""What FastChat writes in the place of a judgment or an answer that could not be had."""
+"""What FastChat writes where a judgment or an answer could not be had."""
 
 
 class Recorded:
@@ -97,7 +97,7 @@ class Recorded:
         """Look every request up.
 
         Raises:
-            JudgeError: if any is missing; before any is told.
+            JudgeError: if any is missing; before any judgment is handed on.
         """
         missing = [request for request in requests if request.key not in self._judgments]
         if missing:

@@ -60,11 +60,11 @@ class Judgment:
 
 
 Finish = Callable[[int, Judgment], None]
-"""Told (position of the request, its judgment), once each and from any thread; a finished judgment is then safe."""
+"""Called with (position of the request, its judgment), once each, from any thread; it is then kept."""
 
 
 class Backend(Protocol):
-    """Somebody who judges: an endpoint, a model in memory, a record."""
+    """What judges: an endpoint, a model in memory, a record."""
 
     model: str
     """Its name."""
@@ -87,7 +87,7 @@ class Backend(Protocol):
         """Ask every request once and call `finish` for each as soon as its judgment is there.
 
         Raises:
-            JudgeError: if it makes no sense to go on; what was told to `finish` stays.
+            JudgeError: if it makes no sense to go on; what `finish` was given stays.
         """
         ...
 

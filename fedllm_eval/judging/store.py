@@ -69,7 +69,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError as error:
             raise ConfigError(f"{path}, line {number} is no JSON: {error}; mend or drop the line") from error
         if not isinstance(value, dict):
-            raise ConfigError(f"{path}, line {number} holds no JSON object; write one object a line")
+            raise ConfigError(f"{path}, line {number} holds no JSON object; write one object per line")
         lines.append(value)
     return lines
 

@@ -87,7 +87,7 @@ def snapshot_folder(name: str | None, revision: str | None = None) -> Path | Non
 
     Args:
         name: folder or Hub id.
-        revision: of a Hub id: the commit that was loaded.
+        revision: for a Hub id, the commit that was loaded.
     """
     if name is None:
         return None
@@ -146,13 +146,18 @@ of 'a' (sha256:2); restore that base, or name it
         logger.warning(
             "adapter %r was trained on base %r and is put on %r; whether their weights are the same cannot be told "
             "from here, so make sure of it",
-            *(adapter, recorded.name, actual.name),
+            adapter,
+            recorded.name,
+            actual.name,
         )
     elif recorded.revision is not None and actual.revision is not None and recorded.revision != actual.revision:
         logger.warning(
             "adapter %r was trained on revision %s of base %r and is put on revision %s; name that revision if the "
             "weights have changed since",
-            *(adapter, recorded.revision, recorded.name, actual.revision),
+            adapter,
+            recorded.revision,
+            recorded.name,
+            actual.revision,
         )
 
 

@@ -40,7 +40,7 @@ __all__ = [
 Message = dict[str, str]
 Conversation = Sequence[Message]
 Progress = Callable[[int, int], None]
-"""Told (answers finished, answers in all)."""
+"""Called with (answers finished, answers in all)."""
 
 
 class Answer(NamedTuple):
@@ -105,9 +105,9 @@ def generate(
         max_new_tokens: tokens an answer has at most; fewer where the model's positions end.
         temperature: 0 takes the likeliest token; above 0 logits are divided by it and a token is drawn.
         top_p: share of probability that the nucleus holds at least, in (0, 1]; 1 keeps the whole vocabulary.
-        seed: of the streams that sampling draws from; the same conversation gets the same answer under one seed.
+        seed: seeds the streams that sampling draws from; the same conversation gets the same answer under one seed.
         batch_size: conversations answered side by side.
-        progress: told whenever an answer has ended.
+        progress: called whenever an answer has ended.
         on_answer: given (position of the conversation, answer) as soon as it has ended; of equal conversations the
             first alone.
         on_tokens: given (position, prompt's token ids, answer's token ids with the end token) in the same way.
@@ -220,7 +220,7 @@ def _run_batch(
     stops: frozenset[int],
     finish: Callable[[str, list[int], bool], None],
 ) -> None:
-    """Generate until every conversation has ended; `finish` is told key, tokens and whether a stop came."""
+    """Generate until every conversation has ended; `finish` is called with key, tokens and whether a stop came."""
     import torch
 
     device = next(model.parameters()).device

@@ -34,7 +34,7 @@ class Location:
     """Commit of a Hub repo."""
     adapter: Path | None = None
     model: Path | None = None
-    """In place of an adapter: the whole model that a run with full fine-tuning left."""
+    """The whole model that a run with full fine-tuning left; such a run has no adapter."""
     start_adapter: Path | None = None
     """The adapter a run started from: part of its DPO reference."""
     base: str | None = None

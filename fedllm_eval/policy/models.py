@@ -41,7 +41,7 @@ IntArray = npt.NDArray[np.int64]
 Sequence = tuple[list[int], list[int]]
 """Token ids, and 1 where a token is to be scored."""
 Progress = Callable[[int, int], None]
-"""Told (sequences done, sequences in all) after every batch."""
+"""Called with (sequences done, sequences in all) after every batch."""
 
 DEFAULT_MAX_LENGTH = 1024
 """TRL's default for SFT and DPO."""
@@ -111,7 +111,7 @@ def message_losses(
         rows: N rows of the `sft` format.
         batch_size: sequences a batch holds at most.
         max_length: tokens a conversation keeps; None keeps all.
-        progress: told after every batch.
+        progress: called after every batch.
 
     Returns:
         Sums in nats, token counts, which rows were truncated and which could not be rendered, in row order.
@@ -149,7 +149,7 @@ def pair_logps(
         rows: N rows of the `preference` format.
         batch_size: sequences, not pairs, that a batch holds at most.
         max_length: tokens that prompt + answer keep; None keeps all.
-        progress: told after every batch.
+        progress: called after every batch.
 
     Returns:
         Sums in nats, token counts, which pairs were truncated (one answer is enough) and which could not be rendered,
@@ -190,7 +190,7 @@ def sequence_logps(
         model: a causal language model.
         sequences: token ids and masks; the first token of a sequence is never scored.
         batch_size: sequences a batch holds at most.
-        progress: told after every batch.
+        progress: called after every batch.
 
     Returns:
         Sums in nats, NaN where no masked token is left, and numbers of tokens, in the order given.

@@ -132,7 +132,7 @@ def load_policy(
     Args:
         run_or_model: what to load. A run folder gives its `adapter/` on the base that its `config.yaml` names, or its
             `model/`.
-        revision: of a Hub id: branch, tag or commit.
+        revision: branch, tag or commit of a Hub id.
         share: a policy already in memory; its base model is used again where both stand on the same.
         device: torch device; a CUDA device where there is one, else the CPU. Weights are float32 on either.
 
@@ -184,7 +184,7 @@ def load_reference(run: Policy | str | Path, revision: str | None = None) -> Pol
 
     Args:
         run: a policy in memory, whose base model is shared, or what `load_policy` takes.
-        revision: of a Hub id.
+        revision: branch, tag or commit of a Hub id.
 
     Raises:
         ConfigError: if the policy is a plain model, which started from nothing that its folder knows.

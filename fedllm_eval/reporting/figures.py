@@ -22,7 +22,7 @@ MAX_POINTS = 160
 
 
 def score_figures(results: "Results") -> list[dict[str, Any]]:
-    """Return one figure for each split and headline score: a row a policy.
+    """Return one figure for each split and headline score: a row per policy.
 
     A row has the middle 80 % of the clients (`low_client`, `high_client`), the `mean` with its interval, and the worst
     decile.

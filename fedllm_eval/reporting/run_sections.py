@@ -91,7 +91,7 @@ def changes_section(summary: Mapping[str, Any]) -> Section | None:
         per = kl["per_sequence"]
         rows.append(
             (
-                ("KL from the base", f"nats an answer; {number(kl['per_token'])} a token"),
+                ("KL from the base", f"nats per answer; {number(kl['per_token'])} per token"),
                 (number(per["mean"]), interval(per["low"], per["high"])),
                 ("–", ""),
                 ("–", ""),
@@ -135,7 +135,7 @@ def cost_section(summary: Mapping[str, Any]) -> Section | None:
     return Section(
         "cost",
         "What the run cost",
-        "From the run's own ledger; what was reckoned and not measured says so.",
+        "From the run's own ledger; estimates are marked as such.",
         ("what", "amount", "how"),
         tuple(((what, ""), (amount, ""), (how, "")) for what, amount, how in lines),
     )
@@ -171,4 +171,6 @@ def audit_section(summary: Mapping[str, Any]) -> Section | None:
 def _bound(unit: str, bound: Mapping[str, Any]) -> str:
     if bound["epsilon"] is None:
         return f"{unit}: no bound"
-    return f"{unit}: {bound['epsilon']:.2f}, of {bound['largest_epsilon']:.2f} that so many units could show"
+    return (
+        f"{unit}: {bound['epsilon']:.2f}, with this many units at most {bound['largest_epsilon']:.2f} could be shown"
+    )

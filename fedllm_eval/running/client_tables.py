@@ -110,10 +110,10 @@ def gain_records(policies: Mapping[str, Results], *, seed: int = 0) -> list[dict
 
     Args:
         policies: label -> results; the labels of `PAIRS`. Of `alone` only clients with an adapter of their own.
-        seed: of the sign flips.
+        seed: seeds the sign flips.
 
     Returns:
-        One item a pair, split and score: `policy`, `against`, `split`, `score`, `unit`, `higher_is_better`, what
+        One item per pair, split and score: `policy`, `against`, `split`, `score`, `unit`, `higher_is_better`, what
         `gains.client_gains` gives (`gain` with interval, p-value, shares, `by_client`), and `p_holm`, corrected over
         all items. Under `alone`, where `centralised` is there as well, also `recovered_fraction`.
 
@@ -166,7 +166,7 @@ def transfer_records(rows: Mapping[str, pa.Table]) -> list[dict[str, Any]]:
         rows: language trained on -> per-row table of that policy.
 
     Returns:
-        One item a split and score: `trained_on`, `tested_on`, `mean` and `num_items` (lists of rows; clients are the
+        One item per split and score: `trained_on`, `tested_on`, `mean` and `num_items` (lists of rows; clients are the
         items), `in_language`, `out_of_language`, `transfer_gap`, `best_source`.
     """
     found = []

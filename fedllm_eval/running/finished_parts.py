@@ -2,7 +2,7 @@
 
 A part (one policy on one split, one suite, one audit) is a folder of its own under `.work/parts`: `part.json` with the
 key it was made under, and its tables as Parquet. The key is everything that settles the result: weights, data,
-settings. A folder appears whole or not at all; one whose key differs is made again, and what differed is told.
+settings. A folder appears whole or not at all. A part whose key differs is made again, and the caller learns why.
 """
 
 import hashlib
@@ -55,7 +55,7 @@ class FinishedParts:
 
         Args:
             name: what is made, such as `scores base test`.
-            key: everything that settles it; None for what cannot be told again, such as a model made in memory.
+            key: everything that settles it; None for what cannot be recognised later, such as a model made in memory.
             make: makes it.
             complete: whether it is worth keeping; what lacks something is made again next time.
 

@@ -40,8 +40,8 @@ def client_gains(
         alone: client id -> results of the policy trained on that client alone.
         centralised: results of one policy trained on all rows.
         score: one of `SCORES`; by default the first that the policy's table has.
-        split: of the client repo.
-        seed: of the sign flips.
+        split: split of the client repo.
+        seed: seeds the sign flips.
 
     Returns:
         JSON-ready: `score`, `split`, `unit`, `higher_is_better`, and under `against` for each baseline the mean

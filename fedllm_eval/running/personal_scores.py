@@ -57,9 +57,9 @@ def evaluate_personal(
             or they are left out.
         known: content of a policy (`policy_content`) -> its scores on this split with the same settings, such as those
             of the global policy and of the base.
-        max_clients: score at most so many clients: the same ones that `evaluate_policy` would.
-        seed: of the samples.
-        progress: told (what is scored, clients done, clients in all) after every client.
+        max_clients: score at most this many clients: the same ones that `evaluate_policy` would.
+        seed: seeds the samples.
+        progress: called with (what is scored, clients done, clients in all) after every client.
         options: further ones of `evaluate_policy`.
 
     Returns:

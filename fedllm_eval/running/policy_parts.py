@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
-from fedllm_eval.audit.audit_run import AuditSettings, audit_run
+from fedllm_eval.audit.audit_run import audit_run
+from fedllm_eval.audit.audit_settings import AuditSettings
 from fedllm_eval.per_client import sample_positions
 from fedllm_eval.running.finished_parts import FinishedPart, FinishedParts, file_digest
 from fedllm_eval.running.policy_scores import identity

@@ -54,7 +54,7 @@ class Earlier:
     content: str | None
     """Of the policy, as `personal.policy_content` gives it."""
     scores: Sequence[ClientScores]
-    """One item a split."""
+    """One item per split."""
 
 
 def score_on_splits(
@@ -76,11 +76,11 @@ def score_on_splits(
         reference: as in `evaluate_policy`.
         earlier: what was scored before with the same settings, the global policy first: it stands in for clients
             without an adapter of their own, and an adapter that equals one of these takes its scores.
-        progress: told (policy and split, sequences done, sequences in all).
+        progress: called with (policy and split, sequences done, sequences in all).
         options: further ones of `evaluate_policy`.
 
     Returns:
-        One item a split; personal adapters leave splits out whose clients have none, and all of them with a warning.
+        One item per split; personal adapters leave splits out whose clients have none, and all of them with a warning.
 
     Raises:
         ConfigError: if a setting cannot be used, or nobody trained alone is among the clients.

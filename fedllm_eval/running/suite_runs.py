@@ -189,7 +189,7 @@ def _run(bench: SuiteBench, suite: Suite, label: str, policy: "Policy", opponent
 
 
 def _key(bench: SuiteBench, suite: Suite, policy: "Policy", opponent: "Policy | None") -> dict[str, Any] | None:
-    """What settles the result; None where a policy cannot be told again."""
+    """What settles the result; None where a policy cannot be recognised later."""
     plan, own = bench.plan, identity(policy)
     their = None if opponent is None else identity(opponent)
     if own is None or (opponent is not None and their is None):

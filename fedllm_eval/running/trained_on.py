@@ -79,7 +79,7 @@ class Overlap:
         )
 
     def warnings(self, split: str) -> list[str]:
-        """Return what whoever reads the split's scores must know, a sentence without its full stop each."""
+        """Return what whoever reads the split's scores must know, one sentence each, without its full stop."""
         where = f"split {self.trained_split} of {self.dataset}"
         told = []
         if self.num_prompts_trained_on:
@@ -115,7 +115,7 @@ class Overlap:
 
 
 class ScoredSplits:
-    """The splits that are scored, and what of them was trained on."""
+    """The splits that are scored, and what in them was trained on."""
 
     def __init__(self, splits: Sequence[ClientDataset]) -> None:
         """Take splits of one dataset; nothing is read before it is asked for."""
@@ -220,7 +220,7 @@ def overlap_with(
         prompts: digest of a prompt -> rows that have it, for every split; read from the splits if not given.
 
     Returns:
-        One item a split; ids are compared as they stand.
+        One item per split; ids are compared as they stand.
 
     >>> from datasets import Dataset
     >>> turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
@@ -269,7 +269,7 @@ class TrainedOn:
             self._of_label[label] = of_folder[folder]
 
     def noted(self, label: str, results: "Results") -> "Results":
-        """Return a policy's results with what of them was trained on: counts in `trained_on`, and notes in words."""
+        """Return a policy's results with what in them was trained on: counts in `trained_on`, and notes in words."""
         overlaps, is_complete = self._of_label.get(label, ({}, True))
         return _noted(results, overlaps, is_complete=is_complete)
 

@@ -165,7 +165,7 @@ def _rounds(*columns: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], ...]:
     arrays = tuple(np.asarray(column, dtype=np.float64) for column in columns)
     shapes = [array.shape for array in arrays]
     if arrays[0].ndim != 1 or len(set(shapes)) != 1:
-        raise MetricError(f"rounds need lists of one length, got shapes {shapes}; give one value a round in each")
+        raise MetricError(f"rounds need lists of one length, got shapes {shapes}; give one value per round in each")
     if arrays[0].size == 0:
         raise MetricError("no rounds: the cost of nothing is undefined; give at least one round")
     for array in arrays:

@@ -92,7 +92,7 @@ def mean_interval(
     Args:
         x_K: (K,) finite scores, one per client.
         weights_K: (K,) positive weights, such as rows or tokens; None weighs all clients alike.
-        confidence: of the two-sided interval, in (0, 1).
+        confidence: level of the two-sided interval, in (0, 1).
         bounds: smallest and largest value that a score can have. An interval may reach beyond, where the mean cannot
             be; it is cut there, which takes no true mean out of it.
 
@@ -146,7 +146,7 @@ def paired_difference(
     Args:
         a_K: (K,) finite scores of the baseline.
         b_K: (K,) scores of the other, in the same order of clients.
-        confidence: of the interval.
+        confidence: level of the interval.
         seed: seeds the sign flips, where there are too many to try all.
         rounding: an absolute difference that is none, as in `rounding.difference_beyond_rounding`.
 
@@ -198,7 +198,7 @@ def sign_flip_p(d_K: npt.ArrayLike, *, seed: int = 0, num_patterns: int = NUM_SI
 
     Args:
         d_K: (K,) finite differences.
-        seed: of the sign patterns, where there are too many to try all.
+        seed: seeds the sign patterns, where there are too many to try all.
         num_patterns: drawn then; the smallest p-value is one over one more.
 
     Returns:

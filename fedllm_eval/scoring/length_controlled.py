@@ -78,7 +78,7 @@ def length_controlled_win_rate(
         baseline_lengths: N lengths of the baseline's.
         ridge: weight of phi^2 / 2 in the penalised likelihood; 1 is a standard normal prior. It must be positive:
             where the longer answer always wins, phi has no finite estimate without it.
-        confidence: of the two-sided interval, in (0, 1).
+        confidence: level of the two-sided interval, in (0, 1).
 
     Returns:
         Equal to the plain win rate where all lengths are equal; 0.5 where length alone decides. Where every verdict is

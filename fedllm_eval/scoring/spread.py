@@ -40,7 +40,7 @@ def client_spread(x_K: npt.ArrayLike, *, higher_is_better: bool) -> Spread:
     """Return mean, standard deviation, worst decile, best-worst gap, Jain's index and the Gini coefficient.
 
     Args:
-        x_K: (K,) finite scores, one a client.
+        x_K: (K,) finite scores, one per client.
         higher_is_better: False for losses.
 
     Raises:

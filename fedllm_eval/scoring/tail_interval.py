@@ -33,11 +33,11 @@ def worst_decile_interval(
     """Return the mean score of the worst-served tenth of the clients with its interval.
 
     Args:
-        x_K: (K,) finite scores, one a client.
+        x_K: (K,) finite scores, one per client.
         higher_is_better: False for losses.
-        confidence: of the two-sided interval, in (0, 1).
-        num_resamples: of the bootstrap.
-        seed: of the bootstrap.
+        confidence: level of the two-sided interval, in (0, 1).
+        num_resamples: resamples of the bootstrap.
+        seed: seeds the bootstrap.
 
     Returns:
         The mean and its bounds; NaN bounds for fewer than `MIN_TAIL_CLIENTS` clients. Where the worst tenth all have

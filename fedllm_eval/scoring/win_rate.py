@@ -70,7 +70,7 @@ def win_rate(preferences: Preferences, *, confidence: float = 0.95) -> WinRate:
 
     Args:
         preferences: N numbers in [0, 1]; None or NaN where no verdict came.
-        confidence: of the two-sided interval, in (0, 1).
+        confidence: level of the two-sided interval, in (0, 1).
 
     Returns:
         0 when the baseline always wins, 1 when the candidate does, 0.5 for equals. All NaN where every verdict is

@@ -9,7 +9,7 @@ import pytest
 from fedllm_data.errors import ConfigError, JudgeError
 from fedllm_data.schema import SCHEMAS
 from fedllm_eval import per_client
-from fedllm_eval.audit.audit_run import AuditSettings
+from fedllm_eval.audit.audit_settings import AuditSettings
 from fedllm_eval.cli import main
 from fedllm_eval.compare import compare_results
 from fedllm_eval.judging import Judge, JudgeSettings

@@ -20,8 +20,8 @@ _KWARGS_DESCRIPTION = """\
 Args:
     scores (list of float): one finite score a client.
     higher_is_better (bool): which end is the worst; must be given, as False for losses.
-    confidence (float): of the intervals, default 0.95.
-    seed (int): of the worst decile's bootstrap, default 0.
+    confidence (float): level of the intervals, default 0.95.
+    seed (int): seeds the worst decile's bootstrap, default 0.
 
 Returns:
     mean, ci_low, ci_high (float): mean over clients and its interval; bounds are NaN for a single client.

@@ -21,7 +21,7 @@ from fedllm_eval.audit.canaries import (
     read_secrets,
     write_secrets,
 )
-from fedllm_eval.audit.planted_repo import plant_repo
+from fedllm_eval.audit.planted_repo import CanarySettings, plant_repo
 from fedllm_eval.policy.policies import load_policy
 
 SALT = b"s" * 32
@@ -88,7 +88,9 @@ def test_planting_in_memory_adds_rows_to_their_clients_alone(sft_clients):
 def test_a_planted_repo_is_a_client_repo_and_its_secrets_lie_elsewhere(tmp_path, message_rows):
     source = folder_of_rows(tmp_path / "source", message_rows)
     secrets = tmp_path / "secrets.json"
-    canaries = plant_repo(source, tmp_path / "planted", secrets, salt=SALT, num_canaries=2, copies=2)
+    canaries = plant_repo(
+        source, tmp_path / "planted", secrets, salt=SALT, settings=CanarySettings(num_canaries=2, copies=2)
+    )
     assert read_secrets(secrets) == canaries
     assert stat.S_IMODE(secrets.stat().st_mode) == 0o600
     before, after = load_clients(source, "train"), load_clients(tmp_path / "planted", "train")
@@ -108,7 +110,9 @@ def test_a_repo_without_a_column_that_may_be_null_is_completed(tmp_path, message
     source = folder_of_rows(tmp_path / "source", message_rows)
     for path in (source / "data").iterdir():
         pq.write_table(pq.read_table(path).drop_columns(["detected_language"]), path)
-    plant_repo(source, tmp_path / "planted", tmp_path / "secrets.json", salt=SALT, num_canaries=1)
+    plant_repo(
+        source, tmp_path / "planted", tmp_path / "secrets.json", salt=SALT, settings=CanarySettings(num_canaries=1)
+    )
     assert load_clients(tmp_path / "planted", "train").rows["detected_language"][0] is None
 
 
@@ -129,7 +133,7 @@ def test_what_cannot_be_planted_is_refused_and_leaves_nothing(tmp_path, message_
     options = {"secrets_file": "secrets.json", "out": "planted", "num_canaries": 1} | change
     secrets, out = tmp_path / options.pop("secrets_file"), tmp_path / options.pop("out")
     with pytest.raises(ConfigError, match=message):
-        plant_repo(source, out, secrets, salt=SALT, **options)
+        plant_repo(source, out, secrets, salt=SALT, settings=CanarySettings(**options))
     assert not (tmp_path / "planted").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "there.json"]
 

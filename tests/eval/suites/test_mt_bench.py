@@ -188,5 +188,5 @@ def test_answers_that_do_not_cover_the_questions(folder, tmp_path):
 def test_an_answer_that_fastchat_could_not_get_stops_before_anything_is_judged(folder, tmp_path):
     broken = [{**MT_ANSWERS[0], "choices": [{"turns": ["fine", "$ERROR$"]}]}, *MT_ANSWERS[1:]]
     write_jsonl(folder / "answers.jsonl", broken)
-    with pytest.raises(ConfigError, match=r"1 of 3 questions have \$ERROR\$ in the place of an answer \(first: 1\)"):
+    with pytest.raises(ConfigError, match=r"1 of 3 questions have \$ERROR\$ instead of an answer \(first: 1\)"):
         run(folder, by_turn, tmp_path)
