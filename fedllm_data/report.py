@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fedllm_data.clients import ClientDataset
-from fedllm_data.codebook import Codebook, make_codebook, read_codebook, write_codebook
+from fedllm_data.codebook import Codebook, read_codebook, write_codebook
+from fedllm_data.codebook.making import make_codebook
 from fedllm_data.errors import ConfigError, ReportError
 from fedllm_data.features import UNICODE_WORDS, Tokenizer
 from fedllm_data.features.cache import FeatureCache, default_cache

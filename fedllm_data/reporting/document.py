@@ -99,7 +99,7 @@ class HeterogeneityReport:
             "p_holm": result.p_holm,
             "null": axis.null,
             "min_rows": axis.min_rows,
-            "means": axis.means,
+            "means": axis.reading.means,
             "facts": result.facts,
             "client_columns": list(result.per_client),
             "num_null": result.num_null,

@@ -9,6 +9,7 @@ from fedllm_data.heterogeneity.profile import ClientProfile
 from fedllm_data.in_place import write_file
 from fedllm_data.reporting.page import render_page
 from fedllm_data.reporting.plots import draw_figures
+from fedllm_data.reporting.similarity import similarity_map
 
 __all__ = ["write_page"]
 
@@ -21,7 +22,8 @@ def write_page(document: dict[str, Any], profiles: Sequence[ClientProfile], out:
         profiles: one a client, as the report was computed from.
         out: folder for the files.
     """
-    figures = draw_figures(document, profiles)
+    similar = similarity_map(document)
+    figures = draw_figures(document, similar, profiles)
     (out / "figures").mkdir(parents=True, exist_ok=True)
     for name in dict.fromkeys(("overview", *document["axes"], *AXES, "similarity")):
         if name in figures:
@@ -31,4 +33,4 @@ def write_page(document: dict[str, Any], profiles: Sequence[ClientProfile], out:
             for kind in ("svg", "png"):
                 (out / "figures" / f"{name}.{kind}").unlink(missing_ok=True)
     drawn = {name: figure.svg for name, figure in figures.items()}
-    write_file(out / "report.html", render_page(document, drawn))
+    write_file(out / "report.html", render_page(document, drawn, similar))

@@ -15,10 +15,11 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.image import imsave
 
+from fedllm_data.heterogeneity.axes import AXES
 from fedllm_data.reporting.fact_lines import plain_facts
 from fedllm_data.reporting.numbers import format_number
 from fedllm_data.reporting.scale import headline_of, null_ruler
-from fedllm_data.reporting.similarity import SimilarityMap, similarity_map
+from fedllm_data.reporting.similarity import SimilarityMap
 from fedllm_data.reporting.style import inlined
 from fedllm_data.reporting.table import clients_table, embedded_json
 from fedllm_data.reporting.templates import page_environment
@@ -29,14 +30,14 @@ __all__ = ["render_page"]
 NUM_CLIENTS_WITHOUT_SCRIPT = 100
 
 
-def render_page(document: Mapping[str, Any], figures: Mapping[str, str]) -> str:
+def render_page(document: Mapping[str, Any], figures: Mapping[str, str], similar: SimilarityMap | None) -> str:
     """Return the page.
 
     Args:
         document: the content of heterogeneity.json.
         figures: axis -> SVG text; an axis without enough data has none.
+        similar: what `similarity_map` returns of the document.
     """
-    similar = similarity_map(document)
     table = clients_table(document)
     mapped = _map(document, similar) if similar else None
     shown = [column for column in table["columns"] if column["key"] in ["client_id", *table["groups"]["overview"]]]
@@ -90,17 +91,14 @@ def _tiles(document: Mapping[str, Any]) -> list[dict[str, str]]:
         {"number": f"{num_clients:,}", "label": "client" if num_clients == 1 else "clients"},
         {"number": f"{document['num_rows']:,}", "label": what},
     ]
-    for axis, mean, std, label in (
-        ("quantity", "mean_rows", "std_rows", "rows a client"),
-        ("language", "num_languages", "", "language"),
-        ("length", "instruction_mean_tokens", "instruction_std_tokens", "tokens an instruction"),
-        ("length", "response_mean_tokens", "response_std_tokens", "tokens a response"),
-    ):
-        facts = axes.get(axis, {}).get("facts", {})
-        if mean in facts:
-            spread = f" ± {format_number(facts[std])}" if std in facts else ""
-            plural = "s" if not std and facts[mean] != 1 else ""
-            tiles.append({"number": f"{format_number(facts[mean])}{spread}", "label": f"{label}{plural}"})
+    for name, axis in AXES.items():
+        facts = axes.get(name, {}).get("facts", {})
+        for tile in axis.reading.tiles:
+            if tile.fact in facts:
+                spread = f" ± {format_number(facts[tile.spread])}" if tile.spread in facts else ""
+                plural = "s" if not tile.spread and facts[tile.fact] != 1 else ""
+                number = f"{format_number(facts[tile.fact])}{spread}"
+                tiles.append({"number": number, "label": f"{tile.label}{plural}"})
     return tiles
 
 

@@ -20,13 +20,15 @@ from numpy.typing import NDArray
 from fedllm_data.codebook.codebook import CENTRE_UNITS, Codebook, unit_rows
 from fedllm_data.encoders import DEFAULT_ENCODER
 from fedllm_data.errors import ReportError
+from fedllm_data.features.cache import FeatureCache, content_digest
+from fedllm_data.features.texts import instructions
+from fedllm_data.features.verbs import parser_version
 from fedllm_data.heterogeneity.quality import SHIPPED, ScorerInfo
 from fedllm_data.model_encoders import NamedEncoder, load_encoder
 from fedllm_data.partition.clusters import find_centres, nearest_centres
 
 if TYPE_CHECKING:
     from fedllm_data.clients import ClientDataset
-    from fedllm_data.features.cache import FeatureCache
 
 __all__ = ["make_codebook"]
 
@@ -51,7 +53,7 @@ def make_codebook(
     parsers: dict[str, str] | None = None,
     salt: bytes | None = None,
     seed: int = 0,
-    cache: "FeatureCache | None" = None,
+    cache: FeatureCache | None = None,
 ) -> Codebook:
     """Make a codebook from a sample of rows: of the public split, or of all splits of the clients.
 
@@ -81,10 +83,6 @@ def make_codebook(
     >>> len(codebook.centres), Codebook.from_json(codebook.to_json()) == codebook
     (1, True)
     """
-    # Features need a codebook: they cannot be imported above.
-    from fedllm_data.features.texts import instructions
-    from fedllm_data.features.verbs import parser_version
-
     names = [info.name for info in scorers]
     if not names or len(set(names)) < len(names):
         raise ReportError(f"the scorers are named {', '.join(names) or 'nothing'}: give at least one, each name once")
@@ -126,11 +124,9 @@ def make_codebook(
     return replace(plain, fourier_bandwidth=_median_distance(plain.project(vectors_NE)))
 
 
-def _encoded(texts: list[str], encoder: NamedEncoder, cache: "FeatureCache | None") -> Float32Array:
+def _encoded(texts: list[str], encoder: NamedEncoder, cache: FeatureCache | None) -> Float32Array:
     if cache is None:
         return np.asarray(encoder.encode(texts), np.float32)
-    from fedllm_data.features.cache import content_digest
-
     key = content_digest(pa.table({"text": texts}), "codebook", encoder.name, encoder.revision)
     kept = cache.read(key)
     if kept is None:

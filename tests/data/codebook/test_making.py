@@ -1,13 +1,16 @@
+from dataclasses import replace
+
 import datasets
 import numpy as np
 import pytest
 
 from fedllm_data.clients import ClientDataset
-from fedllm_data.codebook import make_codebook
+from fedllm_data.codebook.making import make_codebook
 from fedllm_data.encoders import hashed_ngrams
 from fedllm_data.errors import ConfigError, ReportError
 from fedllm_data.features.cache import FeatureCache
 from fedllm_data.heterogeneity.quality import SHIPPED
+from fedllm_data.model_encoders import load_encoder
 
 TOPICS = ("How do I bake {}?", "Wer hat {} erfunden?", "你能告诉我{}吗？")
 THINGS = ("bread", "a cake", "the wheel", "paper", "tea")
@@ -78,7 +81,8 @@ def test_a_secret_salt_can_be_given():
 def test_the_sample_is_embedded_once(tmp_path, monkeypatch):
     cache = FeatureCache(tmp_path)
     book = make_codebook(_clients(90), cache=cache)
-    monkeypatch.setattr("fedllm_data.encoders._project", lambda *args: pytest.fail("embedded again"))
+    encoder = replace(load_encoder("hashed-ngrams-v1"), encode=lambda texts: pytest.fail("embedded again"))
+    monkeypatch.setattr("fedllm_data.codebook.making.load_encoder", lambda name: encoder)
     assert make_codebook(_clients(90), cache=cache) == book
 
 
