@@ -50,7 +50,7 @@ def test_the_commands_of_the_readme_are_accepted(command):
     parsers = {
         "fedllm-data": fedllm_data.cli._parser,
         "fedllm-train": fedllm_train.cli._parser,
-        "fedllm-eval": fedllm_eval.cli._parser,
+        "fedllm-eval": fedllm_eval.cli.make_parser,
     }
     assert parsers[program]().parse_args(arguments)
 

@@ -72,7 +72,7 @@ def render_text(
         tokenizer: a transformers tokenizer with a chat template.
         messages: the conversation.
         add_generation_prompt: whether the text ends where the assistant is to speak.
-        template: a chat template in the place of the tokenizer's own.
+        template: a chat template to use instead of the tokenizer's own.
 
     Raises:
         ChatTemplateError: if the template cannot render this conversation.

@@ -1,6 +1,6 @@
 """Answers kept on disk as they are written, so that a suite which was stopped generates none of them twice.
 
-One line of `answers.jsonl` an answer, appended as soon as it has ended. Its key is a digest of what settles the
+One line of `answers.jsonl` per answer, appended as soon as it has ended. Its key is a digest of what settles the
 answer: the policy's weights and chat template, the conversation and the settings of generation; not the batch size,
 which settles nothing. A policy whose weights have no digest (a model made in memory) is answered afresh each time.
 """
@@ -45,7 +45,7 @@ def kept_answers(
         top_p: as in `generate`.
         seed: as in `generate`.
         batch_size: as in `generate`.
-        progress: told (answers finished, answers in all), kept ones included.
+        progress: called with (answers finished, answers in all), kept ones included.
 
     Returns:
         Answers in the order of the conversations.

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedllm_eval.judging.request import Finish, JudgeRequest, Judgment
@@ -22,11 +23,11 @@ class LocalModel:
         Args:
             policy: base model with an adapter or none.
             batch_size: judgments written side by side, and lost at most when the process is killed.
-            seed: of judgments at a temperature above 0.
+            seed: seeds judgments at a temperature above 0.
         """
         self.policy, self.batch_size, self.seed = policy, batch_size, seed
         self.model = policy.name
-        self.worth_keeping = True
+        self.record_file: Path | None = None
 
     def identity(self) -> str:
         """Digest of weights and seed: two models under one name are kept apart."""
@@ -36,6 +37,10 @@ class LocalModel:
     def describe(self) -> dict[str, Any]:
         """Return kind, model and its digests."""
         return {"kind": "local", "model": self.model, "policy": self.policy.describe(), "seed": self.seed}
+
+    def usage(self) -> dict[str, Any]:
+        """Return nothing: it costs time alone."""
+        return {}
 
     def ask(self, requests: Sequence[JudgeRequest], finish: Finish) -> None:
         """Judge in batches of similar length; a request that does not fit the model fails alone."""

@@ -9,7 +9,7 @@ from typing import Any
 from jinja2 import ChoiceLoader, PackageLoader
 
 from fedllm_data.reporting.templates import page_environment
-from fedllm_eval.reporting.section import number, signed
+from fedllm_eval.reporting.table_section import number, signed
 
 __all__ = ["render_page"]
 
@@ -39,7 +39,7 @@ def _groups(items: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]
 
 
 def _forest(items: Sequence[Mapping[str, Any]], comparison: Mapping[str, Any]) -> dict[str, Any]:
-    """Where the differences of one score lie: a row a method, 0 in common."""
+    """Where the differences of one score lie: a row per method, 0 in common."""
     margin = next(
         (
             check["margin"]

@@ -8,8 +8,9 @@ import pytest
 from fedllm_data.errors import ConfigError
 from fedllm_eval.per_client import evaluate_policy
 from fedllm_eval.policy.policies import load_policy, load_reference
-from fedllm_eval.running import personal
-from fedllm_eval.running.personal import evaluate_personal, personal_folders, policy_content
+from fedllm_eval.policy.run_folder import personal_folders
+from fedllm_eval.running import personal_scores
+from fedllm_eval.running.personal_scores import evaluate_personal, policy_content
 
 
 @pytest.fixture
@@ -111,6 +112,6 @@ def test_equal_adapters_are_scored_together_and_equal_ones_of_the_run_not_at_all
     def never(*_, **__):
         raise AssertionError("scored again")
 
-    monkeypatch.setattr(personal, "evaluate_policy", never)
+    monkeypatch.setattr(personal_scores, "evaluate_policy", never)
     again = evaluate_personal(policy, personal_folders(folder), sft_clients, known={policy_content(policy): plain})
     assert losses(again) == losses(plain)

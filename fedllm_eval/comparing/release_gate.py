@@ -6,7 +6,7 @@ told passes, and is named: silence of the data is not proof of safety.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fedllm_data.errors import MetricError
@@ -15,6 +15,7 @@ from fedllm_eval.scoring.rounding import difference_beyond_rounding
 __all__ = ["gate", "parse_margins"]
 
 ALPHA = 0.05
+Bounds = Callable[[float], tuple[float, float]]
 
 
 def parse_margins(texts: Sequence[str], known: Sequence[str]) -> dict[str, float]:
@@ -45,28 +46,28 @@ def parse_margins(texts: Sequence[str], known: Sequence[str]) -> dict[str, float
     return margins | named
 
 
-def gate(comparisons: Sequence[Mapping[str, Any]], margins: Mapping[str, float]) -> dict[str, Any]:
+def gate(compared: Sequence[tuple[Mapping[str, Any], Bounds]], margins: Mapping[str, float]) -> dict[str, Any]:
     """Return which scores of which methods pass, fail or cannot be told.
 
     Args:
-        comparisons: items of a comparison, with `bounds`: a function from a confidence to the two-sided interval.
+        compared: items of a comparison, each with a function from a confidence to its two-sided interval.
         margins: score -> how much worse it may be, in the score's unit; scores without one are not gated.
 
     Returns:
-        `passed`, `checks` (one a gated item: score, split, other, margin, harm with its one-sided bounds, outcome and
-        a sentence) and a `verdict`.
+        `passed`, `checks` (one per gated item: score, split, other, margin, harm with its one-sided bounds, outcome
+        and a sentence) and a `verdict`.
 
     Raises:
         MetricError: if nothing is gated.
     """
-    gated = [item for item in comparisons if item["score"] in margins]
+    gated = [(item, bounds) for item, bounds in compared if item["score"] in margins]
     if not gated:
         raise MetricError("no score is gated; give a margin for one of the compared scores")
     confidence = 1 - 2 * ALPHA / len(gated)
     checks = []
-    for item in gated:
+    for item, bounds in gated:
         sign = -1 if item["higher_is_better"] else 1
-        low, high = sorted(sign * bound for bound in item["bounds"](confidence))
+        low, high = sorted(sign * bound for bound in bounds(confidence))
         margin, harm = margins[item["score"]], sign * item["difference"]
         # 0.32 - 0.30 is 0.020000000000000018, and no worse than a margin of 0.02.
         low_beyond, high_beyond = (float(difference_beyond_rounding(margin, bound)) for bound in (low, high))

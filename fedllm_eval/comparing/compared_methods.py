@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fedllm_data.errors import MetricError
+from fedllm_eval.policy.run_folder import find_config, section
 from fedllm_eval.results import Results, read_results
 
 __all__ = ["Method", "Scored", "group_methods", "read_scored", "split_name"]
 
 FREE_KEYS = {
+    "format",
     "seed",
     "data_seed",
     "output_dir",
@@ -29,7 +29,8 @@ FREE_KEYS = {
     "client_ids",
     "earlier",
 }
-"""Settings that two runs of one method may differ in; what they say of their data besides follows from the others."""
+"""Keys in which two runs of one method may differ: the layout of their folders, seeds, places, and what follows from
+other settings."""
 
 
 @dataclass(frozen=True)
@@ -146,15 +147,11 @@ def _common_label(runs: Sequence[Scored]) -> str:
 
 def _config_of(policy: str) -> tuple[str | None, int | None]:
     """Digest of a run's settings and its seed, where its folder is here."""
-    try:
-        content = yaml.safe_load((Path(policy) / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, yaml.YAMLError):
+    config = find_config(Path(policy))
+    if config is None:
         return None, None
-    if not isinstance(content, dict):
-        return None, None
-    federated = content.get("federated")
-    seed = federated.get("seed") if isinstance(federated, dict) else None
-    text = json.dumps(_without_free(content), sort_keys=True, default=str)
+    seed = section(config, "federated").get("seed")
+    text = json.dumps(_without_free(config), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest(), seed if isinstance(seed, int) else None
 
 

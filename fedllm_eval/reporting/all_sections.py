@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from fedllm_data.markdown_table import markdown_table
 from fedllm_eval.reporting.client_sections import (
     gains_section,
     languages_section,
@@ -12,7 +13,7 @@ from fedllm_eval.reporting.client_sections import (
     worst_served_section,
 )
 from fedllm_eval.reporting.run_sections import audit_section, changes_section, cost_section, suites_section
-from fedllm_eval.reporting.section import Cell, Section, markdown_text
+from fedllm_eval.reporting.table_section import Cell, Section, markdown_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,8 +41,8 @@ def markdown_sections(summary: Mapping[str, Any]) -> list[str]:
         if section.anchor == "spread" or (section.anchor == "scores" and not summary.get("policies")):
             continue
         lines += [f"## {section.title}", "", section.question, ""]
-        lines += ["| " + " | ".join(section.header) + " |", "|" + " --- |" * len(section.header)]
-        lines += ["| " + " | ".join(markdown_text(_plain(cell)) for cell in row) + " |" for row in section.rows]
+        rows = [[markdown_text(_plain(cell)) for cell in row] for row in section.rows]
+        lines += markdown_table(section.header, rows).split("\n")
         lines += ["", *(f"- {markdown_text(note)}" for note in section.notes)] + [""] * bool(section.notes)
     return lines
 

@@ -51,9 +51,9 @@ def judge_pairs(
         questions: N; the first turn is what was asked.
         candidate: N answers whose preference is wanted.
         baseline: N answers they are set against.
-        max_tokens: of each judgment.
+        max_tokens: tokens that each judgment may have.
         cache: folder for judgments, where the judge has none of its own.
-        progress: told after every judgment.
+        progress: called after every judgment.
 
     Returns:
         Preferences from the candidate's point of view: 1 it wins, 0.5 a tie, 0 it loses.

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import ChoiceLoader, PackageLoader
 
 from fedllm_data.reporting.templates import page_environment
+from fedllm_eval.reporting.all_sections import sections
 from fedllm_eval.reporting.figures import gain_figures, score_figures
-from fedllm_eval.reporting.section import all_notes, name_of, number, worst_tenth
-from fedllm_eval.reporting.sections import sections
+from fedllm_eval.reporting.table_section import all_notes, name_of, number, worst_tenth
 
 if TYPE_CHECKING:
     from fedllm_eval.results import Results

@@ -9,7 +9,7 @@ from fedllm_data.errors import MetricError
 from fedllm_eval.scoring.comparisons import method_difference, two_level_std_error
 from fedllm_eval.scoring.intervals import mean_interval, paired_difference
 from fedllm_eval.scoring.length_controlled import length_controlled_win_rate
-from fedllm_eval.scoring.scale import power_of_two
+from fedllm_eval.scoring.safe_scale import power_of_two
 from fedllm_eval.scoring.spread import client_spread
 from fedllm_eval.scoring.tail_interval import worst_decile_interval
 

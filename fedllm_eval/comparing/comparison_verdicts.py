@@ -1,4 +1,4 @@
-"""What a comparison may claim: an outcome and one sentence a difference, after correction over the whole comparison.
+"""What a comparison may claim: an outcome and one sentence per difference, after correction over the whole comparison.
 
 The family is everything that one comparison tests: methods times scores times splits. Twelve tests at 0.05 each show
 something in every fourth comparison of equal methods; Holm's correction over all of them keeps that at one in twenty.
@@ -9,7 +9,7 @@ runs at hand, and says so.
 import math
 from dataclasses import dataclass
 
-from fedllm_eval.reporting.section import signed
+from fedllm_eval.reporting.table_section import signed
 from fedllm_eval.scores import SCORES
 from fedllm_eval.scoring.comparisons import MethodDifference
 

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedllm_eval.comparing.methods import Method
-from fedllm_eval.comparing.page import render_page
-from fedllm_eval.comparing.scores import paired_table
-from fedllm_eval.comparing.verdicts import CLAIMS
-from fedllm_eval.reporting.section import markdown_text, number, signed
+from fedllm_data.markdown_table import markdown_table
+from fedllm_eval.comparing.compared_methods import Method
+from fedllm_eval.comparing.comparison_page import render_page
+from fedllm_eval.comparing.comparison_verdicts import CLAIMS
+from fedllm_eval.comparing.paired_scores import paired_table
+from fedllm_eval.reporting.table_section import markdown_text, number, signed
 from fedllm_eval.running.folders import replace_folder
 from fedllm_eval.scores import SCORES
 from fedllm_eval.scoring.intervals import mean_interval
@@ -54,8 +55,7 @@ def write_comparison(comparison: Mapping[str, Any], out: Path) -> None:
         lines += [f"- {markdown_text(item['verdict'])}" for item in comparison["comparisons"]]
         lines += [f"- {markdown_text(caveat)}." for caveat in comparison["caveats"]]
         lines += [f"- Not compared: {markdown_text(note)}." for note in comparison["notes"]]
-        lines += ["", "| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-        lines += ["| " + " | ".join(map(markdown_text, cells)) + " |" for cells in rows]
+        lines += ["", markdown_table(header, [[markdown_text(cell) for cell in cells] for cells in rows])]
         (folder / "comparison.md").write_text(whole("\n".join(lines)) + "\n", encoding="utf-8")
 
     replace_folder(out, fill, FILES)
@@ -84,7 +84,7 @@ def means_of(methods: Sequence[Method], comparisons: Sequence[Mapping[str, Any]]
 
 
 def summary_of(comparisons: Sequence[Mapping[str, Any]], baseline: str, corrected: str) -> str:
-    """What the whole comparison shows, in one sentence a kind of outcome, and what it is corrected for."""
+    """What the whole comparison shows, in one sentence per kind of outcome, and what it is corrected for."""
     counts = {
         outcome: [item for item in comparisons if item["outcome"] == outcome] for outcome in (*CLAIMS, "undecided")
     }

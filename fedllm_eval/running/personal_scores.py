@@ -10,7 +10,6 @@ and a client whose adapter is the global one, or still what the run started from
 they are known. Who still has what the run started from never trained, and a note names them.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,37 +23,13 @@ from fedllm_data.errors import ConfigError
 from fedllm_eval.per_client import Progress, evaluate_policy, sample_positions
 from fedllm_eval.policy.adapter_content import adapter_content
 from fedllm_eval.policy.policies import Policy, load_policy
-from fedllm_eval.running.participation import is_private_run
+from fedllm_eval.policy.run_folder import is_private_run
 from fedllm_eval.scores import ClientScores, warnings_about
 
-__all__ = ["Others", "evaluate_personal", "personal_folders", "policy_content"]
+__all__ = ["Others", "evaluate_personal", "policy_content"]
 
 Others = ClientScores | Literal["score", "leave out"]
 """What becomes of clients without an adapter of their own."""
-
-
-def personal_folders(run: Path) -> dict[str, Path]:
-    """Return the adapter folder of each client of a run; empty for a run that made none.
-
-    Raises:
-        ConfigError: if the list of clients cannot be read or names a folder that is not there.
-
-    >>> personal_folders(Path("no/such/run"))
-    {}
-    """
-    listed = run / "personal" / "clients.json"
-    if not listed.is_file():
-        return {}
-    try:
-        entries = json.loads(listed.read_text(encoding="utf-8"))
-        made = {client_id: entry["folder"] for client_id, entry in entries.items() if "folder" in entry}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{listed} cannot be read ({error}); finish the run again with --resume") from error
-    folders = {client_id: listed.parent / name for client_id, name in made.items()}
-    for client_id, folder in folders.items():
-        if not any((folder / name).is_file() for name in ("adapter_config.json", "config.json")):
-            raise ConfigError(f"{listed} names {folder.name} for client {client_id!r}, which holds no adapter")
-    return folders
 
 
 def evaluate_personal(
@@ -74,7 +49,7 @@ def evaluate_personal(
 
     Args:
         policy: the run's global policy; its base is shared.
-        folders: client id -> adapter folder, from `personal_folders`.
+        folders: client id -> adapter folder, from `run_folder.personal_folders`.
         clients: the clients of one split.
         reference: as in `evaluate_policy`.
         others: what becomes of clients without an adapter of their own: their scores under the global policy, given
@@ -82,9 +57,9 @@ def evaluate_personal(
             or they are left out.
         known: content of a policy (`policy_content`) -> its scores on this split with the same settings, such as those
             of the global policy and of the base.
-        max_clients: score at most so many clients: the same ones that `evaluate_policy` would.
-        seed: of the samples.
-        progress: told (what is scored, clients done, clients in all) after every client.
+        max_clients: score at most this many clients: the same ones that `evaluate_policy` would.
+        seed: seeds the samples.
+        progress: called with (what is scored, clients done, clients in all) after every client.
         options: further ones of `evaluate_policy`.
 
     Returns:

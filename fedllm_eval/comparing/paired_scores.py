@@ -1,8 +1,8 @@
 """The scores of a method as arrays: seeds by clients, and rows where a results folder keeps them.
 
 A results folder may hold `per_row.parquet` beside `per_client.parquet`: `split`, `client_id`, `row_id`, `num_tokens`
-and a column a score, null where a row has none. A client's score is the mean over its rows, weighted by `num_tokens`
-where the score is per token. Where both sides keep rows, rows are resampled within clients.
+and one column per score, null where a row has none. A client's score is the mean over its rows, weighted by
+`num_tokens` where the score is per token. Where both sides keep rows, rows are resampled within clients.
 """
 
 import math
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fedllm_data.errors import ConfigError
-from fedllm_eval.comparing.methods import Method, Scored
+from fedllm_eval.comparing.compared_methods import Method, Scored
 from fedllm_eval.scores import SCORES
 from fedllm_eval.scoring.comparisons import two_level_std_error
 

@@ -2,15 +2,12 @@
 
 A part (one policy on one split, one suite, one audit) is a folder of its own under `.work/parts`: `part.json` with the
 key it was made under, and its tables as Parquet. The key is everything that settles the result: weights, data,
-settings. A folder appears whole or not at all; one whose key differs is made again, and what differed is told.
+settings. A folder appears whole or not at all. A part whose key differs is made again, and the caller learns why.
 """
 
 import hashlib
 import json
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,16 +16,17 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from fedllm_data.in_place import fill_folder
 from fedllm_eval.texts import json_text, text_bytes
 
-__all__ = ["Part", "Parts", "file_digest"]
+__all__ = ["FinishedPart", "FinishedParts", "file_digest"]
 
 VERSION = 2
 """Counted up when a change of code moves what a part holds."""
 
 
 @dataclass(frozen=True)
-class Part:
+class FinishedPart:
     """What was found out: a record that JSON can hold, NaN included, and tables by name."""
 
     record: dict[str, Any]
@@ -36,7 +34,7 @@ class Part:
 
 
 @dataclass
-class Parts:
+class FinishedParts:
     """The parts of one results folder; without a folder nothing is kept."""
 
     folder: Path | None = None
@@ -49,19 +47,19 @@ class Parts:
         self,
         name: str,
         key: Mapping[str, Any] | None,
-        make: Callable[[], Part],
+        make: Callable[[], FinishedPart],
         *,
-        complete: Callable[[Part], bool] = lambda part: True,
-    ) -> Part:
+        complete: Callable[[FinishedPart], bool] = lambda part: True,
+    ) -> FinishedPart:
         """Return a part, from disk where it was made under the same key, and keep it otherwise.
 
         Args:
             name: what is made, such as `scores base test`.
-            key: everything that settles it; None for what cannot be told again, such as a model made in memory.
+            key: everything that settles it; None for what cannot be recognised later, such as a model made in memory.
             make: makes it.
             complete: whether it is worth keeping; what lacks something is made again next time.
 
-        >>> Parts().get("answer", {"seed": 0}, lambda: Part({"is": 42})).record
+        >>> FinishedParts().get("answer", {"seed": 0}, lambda: FinishedPart({"is": 42})).record
         {'is': 42}
         """
         if self.folder is None or key is None:
@@ -97,29 +95,26 @@ def file_digest(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _read(place: Path) -> tuple[dict[str, Any], Part] | None:
+def _read(place: Path) -> tuple[dict[str, Any], FinishedPart] | None:
     try:
         content = json.loads((place / "part.json").read_text(encoding="utf-8"))
         tables = {name: pq.read_table(place / f"{name}.parquet") for name in content["tables"]}
-        return content["key"], Part(content["record"], tables)
+        return content["key"], FinishedPart(content["record"], tables)
     except (OSError, ValueError, KeyError, TypeError):
         # Not there, or broken by a full disk: made again.
         return None
 
 
-def _write(place: Path, key: dict[str, Any], part: Part) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".part-", dir=place.parent))
-    try:
+def _write(place: Path, key: dict[str, Any], part: FinishedPart) -> None:
+    with fill_folder(place, check=_ours) as folder:
         for name, table in part.tables.items():
-            pq.write_table(table, temporary / f"{name}.parquet")
+            pq.write_table(table, folder / f"{name}.parquet")
         content = {"key": key, "record": part.record, "tables": list(part.tables)}
-        (temporary / "part.json").write_text(json_text(content), encoding="utf-8")
-        if place.exists():
-            shutil.rmtree(place)
-        os.rename(temporary, place)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        (folder / "part.json").write_text(json_text(content), encoding="utf-8")
+
+
+def _ours(place: Path) -> None:
+    """Whatever lies under the name of a part was put there by an earlier run, and is replaced."""
 
 
 def _file_name(name: str) -> str:
@@ -127,7 +122,7 @@ def _file_name(name: str) -> str:
     return f"{plain}-{hashlib.sha256(text_bytes(name)).hexdigest()[:8]}"
 
 
-def _difference(earlier: Mapping[str, Any], _: Part, wanted: Mapping[str, Any]) -> str:
+def _difference(earlier: Mapping[str, Any], _: FinishedPart, wanted: Mapping[str, Any]) -> str:
     names = [name for name in {**earlier, **wanted} if earlier.get(name) != wanted.get(name)]
     return ", ".join(f"{name} {_short(earlier.get(name))} is now {_short(wanted.get(name))}" for name in names)
 

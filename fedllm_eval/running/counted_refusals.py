@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from fedllm_data.errors import ConfigError
 from fedllm_data.pipeline.language import DETECTOR, detect_languages
-from fedllm_eval.running.answers import kept_answers
+from fedllm_eval.running.kept_answers import kept_answers
 from fedllm_eval.scoring.proportion import Proportion
 from fedllm_eval.scoring.refusal import REFUSAL_RULES, RefusalRate, Verdict, refusal_rate, verdicts
 from fedllm_eval.suites.suite import SuiteOptions, SuiteScore
@@ -37,7 +37,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Refusals:
-    """Rates by rule (None where no answer can be told), and one row a prompt."""
+    """Rates by rule (None where no answer can be told), and one row per prompt."""
 
     rates: Mapping[str, RefusalRate | None]
     main_rule: str
@@ -80,7 +80,7 @@ def count_refusals(
     Args:
         policy: who answers.
         prompts: at least one; their ids are unique.
-        options: of the suite; `max_items` takes the first so many.
+        options: the suite's options; `max_items` takes the first ones.
         detector: gives the language of each answer, None where it does not dare.
 
     Returns:

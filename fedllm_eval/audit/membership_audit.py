@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError, MetricError
+from fedllm_eval.audit.audit_settings import AuditSettings
 from fedllm_eval.audit.token_logps import token_logps
 from fedllm_eval.per_client import sample_positions
 from fedllm_eval.policy.chat import encode_messages, encode_pair
@@ -42,11 +43,7 @@ def audit_membership(
     nonmembers: ClientDataset,
     *,
     reference: "Policy | None" = None,
-    delta: float = 0.0,
-    max_rows: int | None = None,
-    batch_size: int = 8,
-    max_length: int | None = None,
-    seed: int = 0,
+    settings: AuditSettings | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Attack a policy with every score and say what the attacks prove.
@@ -56,12 +53,8 @@ def audit_membership(
         members: the training rows, of clients of the run.
         nonmembers: rows that the run never saw.
         reference: the policy that the run started from; without one `calibrated` is left out.
-        delta: of the guarantee that epsilon is bounded under.
-        max_rows: use at most so many rows of each side.
-        batch_size: sequences a batch holds at most.
-        max_length: tokens a sequence keeps.
-        seed: of the sample of rows and of the halves.
-        progress: told after every batch.
+        settings: delta, sample and batches; the defaults where None.
+        progress: called after every batch.
 
     Returns:
         `attacks`: name -> AUC with interval (clients as the unit), true positives at 1 % and 0.1 % false positives,
@@ -72,9 +65,11 @@ def audit_membership(
         ConfigError: if the two sides share rows or differ in task.
         MetricError: if no row of a side keeps a token within `max_length`.
     """
+    settings = settings or AuditSettings()
     if members.task != nonmembers.task:
         raise ConfigError(f"members are {members.task} rows, non-members {nonmembers.task} rows; audit one task")
-    rows = {"members": _rows(members, max_rows, seed), "non-members": _rows(nonmembers, max_rows, seed)}
+    sides = (("members", members), ("non-members", nonmembers))
+    rows = {side: _rows(clients, settings.max_rows, settings.seed) for side, clients in sides}
     shared = {row["row_id"] for row in rows["members"] if row.get("row_id")} & {
         row["row_id"] for row in rows["non-members"] if row.get("row_id")
     }
@@ -88,8 +83,8 @@ def audit_membership(
             side_rows,
             members.task,
             reference=reference,
-            batch_size=batch_size,
-            max_length=max_length,
+            batch_size=settings.batch_size,
+            max_length=settings.max_length,
             progress=None if progress is None else _told(progress, side),
         )
         kept = np.flatnonzero(np.isfinite(scores["loss"]))
@@ -98,7 +93,7 @@ def audit_membership(
         found[side] = {name: values[kept] for name, values in scores.items()}
         clients[side] = [side_rows[position]["client_id"] for position in kept]
     attacks = {
-        name: _attack(found, clients, name, delta=delta, seed=seed)
+        name: _attack(found, clients, name, delta=settings.delta, seed=settings.seed)
         for name in found["members"]
         if name != "reference_loss"
     }

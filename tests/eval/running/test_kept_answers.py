@@ -4,8 +4,8 @@ import pytest
 
 from fedllm_eval.policy.generation import generate
 from fedllm_eval.policy.policies import load_policy
-from fedllm_eval.running import answers
-from fedllm_eval.running.answers import ANSWERS_FILE, kept_answers
+from fedllm_eval.running import kept_answers as module
+from fedllm_eval.running.kept_answers import ANSWERS_FILE, kept_answers
 
 from ..conftest import TEXTS, turns
 
@@ -26,7 +26,7 @@ def generated(monkeypatch):
         seen.extend(conversations)
         return generate(policy, conversations, **settings)
 
-    monkeypatch.setattr(answers, "generate", counting)
+    monkeypatch.setattr(module, "generate", counting)
     return seen
 
 
