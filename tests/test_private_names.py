@@ -29,6 +29,7 @@ OF_OTHER_LIBRARIES = {
         {"fedllm_train/clients", "tests/train/clients"},
     ),
     "_attn_implementation": ("transformers: the kernel that a model runs", {"tests/train/fates"}),
+    "_is_package_available": ("accelerate: what it looks up again and again", {"tests/train/conftest.py"}),
     "_optimizers": ("accelerate: whose steps it counts", {"tests/train/clients/test_loss_scaling.py"}),
     "_compute_loss": ("trl: the loss that ours is compared with", {"tests/train/clients/test_objectives.py"}),
     "_fingerprint": ("datasets: what tells two datasets apart", {"tests/data/test_streamed.py"}),

@@ -1,7 +1,9 @@
 """A language model of a few thousand random weights, its tokenizer, and clients with a few rows each."""
 
 import json
+from functools import cache
 
+import accelerate.utils.imports
 import pytest
 import torch
 from datasets import Dataset
@@ -15,6 +17,12 @@ from fedllm_train import FederatedConfig, FederatedTrainer
 
 # Models this small gain nothing from a second thread, and lose much where other processes want the cores.
 torch.set_num_threads(1)
+
+# Every visit seeds torch, which keeps the whole Python stack of each seeding for the day when a GPU wakes up.
+if not torch.cuda.is_available():
+    torch.cuda.manual_seed_all = lambda seed: None
+# Whether a package is installed is looked up on the disk, dozens of times for every trainer.
+accelerate.utils.imports._is_package_available = cache(accelerate.utils.imports._is_package_available)
 
 PLAIN_TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>\n{% endfor %}"
@@ -103,10 +111,13 @@ SIZES = {"ann": 7, "bob": 3, "cyd": 12, "dan": 5, "eve": 9}
 
 
 def make_clients(task: str = "sft", sizes: dict[str, int] = SIZES) -> ClientDataset:
+    return _clients(task, tuple(sizes.items()))
+
+
+@cache  # nobody can change a ClientDataset
+def _clients(task: str, sizes: tuple[tuple[str, int], ...]) -> ClientDataset:
     make = sft_rows if task == "sft" else preference_rows
-    rows = [
-        row for position, (client_id, n) in enumerate(sizes.items()) for row in make(client_id, n, shift=2 * position)
-    ]
+    rows = [row for position, (client_id, n) in enumerate(sizes) for row in make(client_id, n, shift=2 * position)]
     return ClientDataset.from_dataset(Dataset.from_list(rows))
 
 
