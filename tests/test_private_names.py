@@ -7,6 +7,7 @@ test must reach in, a contract is missing.
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,7 @@ def private_names(tree: ast.Module) -> Iterator[tuple[int, str, str]]:
         elif isinstance(node, ast.Attribute) and is_private(node.attr):
             if not is_own(node.value) and node.attr not in own:
                 yield node.lineno, node.attr, f"touches {ast.unparse(node)}"
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in BY_STRING:
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in BY_STRING:
             for argument in node.args[:2]:
                 if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
                     for part in argument.value.split("."):
@@ -93,15 +94,19 @@ def is_allowed(file: str, name: str) -> bool:
     return any(file == place or file.startswith(f"{place}/") for place in places)
 
 
+@cache
+def found_in(folder: str) -> list[tuple[str, int, str, str]]:
+    """File, line, private name and words for each place where a file of a folder reaches into another."""
+    return [
+        (path.relative_to(ROOT).as_posix(), *found)
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for found in sorted(private_names(ast.parse(path.read_text())))
+    ]
+
+
 def reaches(folder: str) -> list[str]:
-    """Every place where a file of a folder reaches into another, as `file:line: what it does`."""
-    found = []
-    for path in sorted((ROOT / folder).rglob("*.py")):
-        file = path.relative_to(ROOT).as_posix()
-        for line, name, what in sorted(private_names(ast.parse(path.read_text()))):
-            if not is_allowed(file, name):
-                found.append(f"{file}:{line}: {what}")
-    return found
+    """The same without what is allowed, as `file:line: what it does`."""
+    return [f"{file}:{line}: {what}" for file, line, name, what in found_in(folder) if not is_allowed(file, name)]
 
 
 @pytest.mark.parametrize("package", PACKAGES)
@@ -116,10 +121,7 @@ def test_no_test_reaches_into_a_package():
 
 
 def test_every_exception_is_still_needed():
-    used = set()
-    for path in (path for folder in [*PACKAGES, "tests"] for path in (ROOT / folder).rglob("*.py")):
-        file = path.relative_to(ROOT).as_posix()
-        used |= {(name, file) for _, name, _ in private_names(ast.parse(path.read_text())) if is_allowed(file, name)}
+    used = {(name, file) for folder in [*PACKAGES, "tests"] for file, _, name, _ in found_in(folder)}
     for name, (_, places) in OF_OTHER_LIBRARIES.items():
         for place in places:
             assert any(name == n and (f == place or f.startswith(f"{place}/")) for n, f in used), (name, place)

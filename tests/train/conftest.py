@@ -1,6 +1,7 @@
 """A language model of a few thousand random weights, its tokenizer, and clients with a few rows each."""
 
 import json
+import shutil
 from functools import cache
 
 import accelerate.utils.imports
@@ -18,9 +19,10 @@ from fedllm_train import FederatedConfig, FederatedTrainer
 # Models this small gain nothing from a second thread, and lose much where other processes want the cores.
 torch.set_num_threads(1)
 
-# Every visit seeds torch, which keeps the whole Python stack of each seeding for the day when a GPU wakes up.
-if not torch.cuda.is_available():
-    torch.cuda.manual_seed_all = lambda seed: None
+# Every visit seeds torch, which keeps the Python stack of each seeding for the day when an accelerator wakes up.
+for device in (torch.cuda, torch.xpu, torch.mtia):
+    if not device.is_available():
+        device.manual_seed_all = lambda seed: None
 # Whether a package is installed is looked up on the disk, dozens of times for every trainer.
 accelerate.utils.imports._is_package_available = cache(accelerate.utils.imports._is_package_available)
 
@@ -177,6 +179,18 @@ def run_and_stop(run, task="sft", *, after_round, **settings):
 
     with pytest.raises(Stop):
         make_trainer(run, task, callbacks=[callback], **settings).train()
+
+
+def cut_after(run, cut, *, after_round):
+    """Copy a finished run and take away what came after a round: killed before it saved the next one.
+
+    The run must have kept all its checkpoints. What clients keep of later rounds is there, as after a kill.
+    """
+    shutil.copytree(run, cut)
+    for checkpoint in sorted((cut / "checkpoints").glob("round-*"))[after_round + 1 :]:
+        shutil.rmtree(checkpoint)
+    for finished in ("adapter", "personal"):
+        shutil.rmtree(cut / finished, ignore_errors=True)
 
 
 def records_of(run):
