@@ -197,6 +197,18 @@ def records_of(run):
     return [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
 
 
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory):
+    """`make_trainer`'s own run by task, finished with all four checkpoints: its folder, to be copied, and its state."""
+
+    @cache
+    def run(task="sft"):
+        folder = tmp_path_factory.mktemp("whole") / task
+        return folder, make_trainer(folder, task, keep_checkpoints=4).train()
+
+    return run
+
+
 @pytest.fixture
 def kit():
     """The makers above, as attributes."""

@@ -1,6 +1,5 @@
 """Whole runs of LoRA methods that average exactly or share one factor: what travels, is finished, is refused."""
 
-
 import pytest
 import torch
 from peft import PeftModel
