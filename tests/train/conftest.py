@@ -199,7 +199,7 @@ def records_of(run):
 
 @pytest.fixture(scope="session")
 def whole_run(tmp_path_factory):
-    """`make_trainer`'s own run by task, finished with all four checkpoints: its folder, to be copied, and its state."""
+    """`make_trainer`'s own run by task, finished with all checkpoints: its folder, to be copied, and its state."""
 
     @cache
     def run(task="sft"):
