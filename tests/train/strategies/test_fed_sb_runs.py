@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from fedllm_train.config_checks import check_core_frame
 from peft import PeftModel
 from trl import KTOConfig, SFTTrainer
 
@@ -11,7 +12,6 @@ from fedllm_train import FederatedConfig, FederatedTrainer
 from fedllm_train.adapters.arithmetic import adapter_sha256
 from fedllm_train.adapters.lora import factor_names
 from fedllm_train.adapters.lora_core import core_name, random_frame, zero_cores
-from fedllm_train.config_checks import check_core_frame
 from fedllm_train.messages import codec
 from fedllm_train.seeds import stream_seed
 
