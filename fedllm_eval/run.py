@@ -237,7 +237,7 @@ class _Splits:
     def of(
         cls, repo_or_dir: str | Path, splits: Sequence[str] | None = None, revision: str | None = None
     ) -> "_Splits":
-        """Look a repo up; by default its splits `test` and `unseen`, as far as it has them."""
+        """Look up a repo; by default its splits `test` and `unseen`, as far as it has them."""
         repo = open_repo(repo_or_dir, revision)
         if splits is None:
             present = {split_of_file(path) for path in repo.files()}

@@ -73,7 +73,7 @@ class MethodDifference:
         return math.hypot(*(source.std_error for source in self.sources))
 
     def bounds(self, confidence: float) -> tuple[float, float]:
-        """Return the two-sided interval of another confidence."""
+        """Return the two-sided interval at another confidence."""
         half = _half_width(self.sources, (1 - confidence) / 2)
         return self.difference - half, self.difference + half
 
