@@ -4,7 +4,7 @@
 `docs/methods.md`, which a test keeps current.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +19,28 @@ METHODS_PAGE = "docs/methods.md"
 
 _YES, _NO = "yes", "–"
 _WIDTH = 20
+_HIDES = {"secure sums": ("mean", "sum"), "differential privacy": ("mean",)}
+"""What may stand between the clients and the server -> the traits `sees` for which it can."""
 _ABLE = {
     "exact aggregation": "exact_aggregation",
-    "secure sums": "secure_sum",
-    "differential privacy": "plain_mean",
     "mixed ranks": "mixed_ranks",
     "personal adapters": "personal",
 }
 
 
 def method_records() -> list[dict[str, Any]]:
-    """Return one JSON-ready record a method: its name, a summary and its traits.
+    """Return one JSON-ready record a method: its name, a summary, its traits and its own settings.
 
-    >>> next(each for each in method_records() if each["name"] == "fedavg")["secure_sum"]
-    True
+    >>> next(each for each in method_records() if each["name"] == "fedavg")["sees"]
+    'mean'
     """
     return [
-        {"name": name, "summary": (strategy.__doc__ or "").splitlines()[0], **asdict(strategy.traits)}
+        {
+            "name": name,
+            "summary": (strategy.__doc__ or "").splitlines()[0],
+            **asdict(strategy.traits),
+            "settings": [each.name for each in fields(strategy.Settings)],
+        }
         for name, strategy in STRATEGIES.items()
     ]
 
@@ -45,6 +50,7 @@ def print_methods() -> None:
     console = Console(highlight=False)
     for each in method_records():
         able = [word for word, key in _ABLE.items() if each[key]]
+        able += [word for word, enough in _HIDES.items() if each["sees"] in enough]
         keeps = [] if each["memory"] == "none" else [f"clients keep: {each['memory']}"]
         server = [f"server: {each['server_cost']}"]
         counts = [] if each["weights"] == "none" else [f"weights: {each['weights']}"]
@@ -65,7 +71,7 @@ def methods_table() -> str:
     """Return the table as Markdown.
 
     >>> methods_table().splitlines()[0]
-    '| method | what it does | weights | exact | sums | privacy | ranks | down | up | client keeps | server |'
+    '| method | what it does | weights | exact | server sees | ranks | down | up | client keeps | server |'
     """
     head, *rows = [[cell.replace("|", "\\|") for cell in row] for row in _cells()]
     lines = [head, ["---"] * len(head), *rows]
@@ -79,7 +85,7 @@ def methods_page() -> str:
 
 
 def _cells() -> list[list[str]]:
-    head = ["method", "what it does", "weights", "exact", "sums", "privacy", "ranks"]
+    head = ["method", "what it does", "weights", "exact", "server sees", "ranks"]
     return [
         [*head, "down", "up", "client keeps", "server"],
         *(
@@ -88,8 +94,7 @@ def _cells() -> list[list[str]]:
                 each["summary"].rstrip("."),
                 _NO if each["weights"] == "none" else each["weights"],
                 _YES if each["exact_aggregation"] else _NO,
-                _YES if each["secure_sum"] else _NO,
-                _YES if each["plain_mean"] else _NO,
+                each["sees"],
                 _YES if each["mixed_ranks"] else _NO,
                 each["down"],
                 each["up"],
@@ -110,15 +115,16 @@ Made by `python -m fedllm_train.methods` from the methods' own records; `fedllm-
   always count alike.
 - **exact**: the global product B A is the weighted mean of the clients' products. Methods that average A and B apart
   are not; every round's record in `rounds.jsonl` says by how much (`aggregation_error`).
-- **sums**: the server needs sums over clients only, so secure aggregation can hide each client's update (as long as
-  updates travel unpacked: each client packs to its own places and scales).
-- **privacy**: the server looks at the mean of the adapters alone, so a clipped and noisy mean may stand for it:
-  user-level differential privacy (`--dp_clip`, `fedllm_train/privacy/mechanism.py`; fed_sb with `--core_frame
-  random`). What clients keep for themselves does not travel and is not covered.
+- **server sees**: the least of the clients' updates that the server's rule needs. *mean*: the mean of their adapters,
+  so a clipped and noisy mean may stand for it: user-level differential privacy (`--dp_clip`,
+  `fedllm_train/aggregation/private.py`; fed_sb with `--core_frame random`). *mean* and *sum*: sums over clients, so
+  secure aggregation can hide each client's update (as long as updates travel unpacked: each client packs to its own
+  places and scales). *each*: every update by itself. *nothing*: nothing travels. What clients keep for themselves does
+  not travel and is not covered by any of this.
 - **ranks**: clients may have LoRA adapters of different ranks (`--client_ranks`).
 - **down**, **up**: what travels in a round. The ledger counts the bytes of exactly that. `--upload_codec` topk, int8
-  or int4 packs the adapter's change on the way up, with every method but the baselines and flora, whose clients begin
-  from an adapter that is not sent (`fedllm_train/messages/compression.py`).
+  or int4 packs the adapter's change on the way up, with every method but the baselines, of which nothing travels
+  (`fedllm_train/messages/wire.py`).
 - **client keeps**: what stays on a client's disk between rounds. Methods whose clients end with adapters of their own
   write them to `personal/` of the run folder: of those who took part in a round, or as `--personal_clients` says.
 

@@ -7,37 +7,57 @@ disk), so that a resumed run goes on to the same bits.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
-from fedllm_train.adapters.arithmetic import Adapter, Parts
-from fedllm_train.cohort import eligible_clients
-from fedllm_train.config import FederatedConfig
+from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum, Shapes, shapes_of
+from fedllm_train.settings import NoSettings, Settings
 from fedllm_train.visit import Visit
 
-__all__ = ["Federation", "OneAdapter", "Strategy", "Traits", "Weights", "counts_alike"]
+__all__ = ["POOLED", "Federation", "OneAdapter", "Sees", "Strategy", "Sums", "Traits", "Weights", "counts_alike"]
 
 Weights = Literal["rows", "uniform", "norms", "none"]
 """How clients count in a mean: by their rows, alike, by the norm of what they learned; or there is no mean."""
 
+POOLED = "*"
+"""In place of a client id: the rows of all clients together."""
+
+Sees = Literal["mean", "sum", "each", "nothing"]
+"""The least of the clients' updates that a server rule needs: the mean of their adapters, whatever their rows; sums
+over clients; every update by itself; or nothing, because nothing travels."""
+
+Sums = dict[str, Any]
+"""What a round's updates add up to, by a name of the method's choice; most often part -> `RunningSum`."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Federation:
-    """What is known before the model is loaded; given to a strategy when it is made."""
+    """What is known before the model is loaded; given to a strategy when it is made, at both ends."""
 
-    config: FederatedConfig
-    client_ids: Sequence[str]
-    sizes: Mapping[str, int]
-    """Rows of each client."""
+    settings: Any
+    """The method's own, of its `Settings`."""
+    seed: int
+    """The run seed."""
+    num_clients: int
+    """All clients of the dataset."""
+    cohort_size: int
+    """Clients that are asked in a round; all of them where the cohort rule is `all`."""
+    has_fixed_steps: bool = True
+    """Whether a visit takes the same number of steps for every client, over all of its rows."""
+    is_private: bool = False
+    """Whether a guarantee of differential privacy is asked for."""
     ranks: Mapping[str, int] = field(default_factory=dict)
     """LoRA rank of each client; empty where all have the adapter's own."""
+    eligible: Sequence[str] = ()
+    """The clients that the cohort rule may sample; known to the server alone, as all that follows."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Rows of each client."""
     languages: Mapping[str, str] = field(default_factory=dict)
     """Main language of each client; `und` where nobody knows."""
 
-    @property
-    def eligible(self) -> list[str]:
-        """The clients that the cohort rule may sample: who takes part, of all clients of the dataset."""
-        return eligible_clients(self.config, self.client_ids)
+    def for_hosts(self) -> "Federation":
+        """Return what of it a client's machine needs: nothing that names who takes part, but for ranks."""
+        return replace(self, eligible=(), sizes={}, languages={})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +72,9 @@ class Traits:
     """Whether the product B A, with what is added to the base, becomes the weighted mean of the clients' products."""
     weights: Weights = "rows"
     """How clients count in the server's mean by the method's source; `uniform_weights` overrides it."""
-    secure_sum: bool
-    """Whether the server needs sums over clients only, so that secure aggregation can hide each update."""
-    plain_mean: bool = False
-    """Whether the server's next state depends on the mean of the clients' adapters alone, whatever their rows, so that
-    a clipped and noisy mean may stand for it (`privacy/mechanism.py`)."""
+    sees: Sees
+    """The least that the server rule needs. With "mean" a clipped and noisy mean may stand for the updates; with "sum"
+    secure aggregation can hide each of them."""
     mixed_ranks: bool = False
     """Whether clients may have LoRA adapters of different ranks."""
     needs_lora: bool = False
@@ -71,18 +89,26 @@ class Traits:
     """Server memory and work, beyond receiving the updates."""
     personal: bool = False
     """Whether clients end with adapters of their own."""
+    needs_languages: bool = False
+    """Whether it reads the clients' main languages."""
+    draws_start: bool = False
+    """Whether clients begin every round from an adapter that is drawn afresh, so that a change held back in one round
+    belongs to no later one."""
     shifts_base: bool = False
     """Whether the server adds to the base weights beside the adapter (`adapters/base_shift.py`)."""
-    travels: bool = True
-    """Whether anything goes over a network; if not, the ledger counts no bytes."""
-    settings: tuple[str, ...] = ()
-    """Fields of `FederatedConfig` that this method reads and others may not."""
+
+    @property
+    def travels(self) -> bool:
+        """Whether anything goes over a network; if not, the ledger counts no bytes."""
+        return self.sees != "nothing"
 
 
 class Strategy(Protocol):
     """An algorithm; made once a run as `STRATEGIES[name](federation)`."""
 
     traits: Traits
+    Settings: type[Settings]
+    """The method's own settings (`settings.py`)."""
 
     def participants(self, client_ids: Sequence[str]) -> list[str]:
         """Return the clients that may be sampled."""
@@ -96,26 +122,43 @@ class Strategy(Protocol):
         """Return what the server sends to a client."""
         ...
 
+    def anchor(self, received: Parts, start: Adapter, client_id: str, round_index: int) -> Adapter:
+        """Return what a client's training starts from, as far as it is shared; the same code runs at both ends.
+
+        Packed changes, clipping and bounds on norms are measured from it.
+
+        Args:
+            received: what the client reads of what the server sent.
+            start: the adapter the run started from.
+            client_id: the client.
+            round_index: the round.
+        """
+        ...
+
     def client_update(self, visit: Visit) -> Parts:
         """The client rule: train, perhaps change `visit.memory`, and return what is sent back."""
         ...
 
-    def expects(self, state: Parts, client_id: str, round_index: int) -> Parts:
-        """Return tensors of the names and shapes of the client's update; part "adapter" holds what it started from."""
+    def expects(self, state: Parts, client_id: str, round_index: int) -> Shapes:
+        """Return the names and shapes of the client's update."""
         ...
 
-    def contribution(self, state: Parts, update: Parts, num_rows: int) -> tuple[Adapter, float]:
-        """Return the adapter a client ended with, as far as the server knows it, and its weight.
+    def contribution(self, state: Parts, update: Parts) -> Adapter:
+        """Return the adapter a client ended with, as far as the server knows it.
 
-        For the record only: what the server's next state is measured against (`lora.aggregation_error`).
+        For the record only: what the server's next state is measured against (`monitoring/aggregation_error.py`).
         """
         ...
 
-    def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
+    def weigh(self, update: Parts, num_rows: int) -> Mapping[str, float]:
+        """Return the weight of each part of an update in the server's sums; a part without one is in no sum."""
+        ...
+
+    def fold(self, sums: Sums, update: Parts, weights: Mapping[str, float]) -> None:
         """Add one client's update to the running sums of the round; nothing else of it is kept."""
         ...
 
-    def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
+    def server_step(self, state: Parts, sums: Sums, round_index: int) -> Parts:
         """The server rule: return the next state."""
         ...
 
@@ -128,11 +171,12 @@ class OneAdapter:
     """The plumbing of methods whose server state and messages are one adapter; the rules stand in their own files."""
 
     traits: Traits
+    Settings: type[Settings] = NoSettings
     _counts_alike = False
 
     def __init__(self, federation: Federation) -> None:
         """Take how clients count; a method with settings of its own takes them after this."""
-        self._counts_alike = counts_alike(federation.config, self.traits.weights)
+        self._counts_alike = counts_alike(getattr(federation.settings, "uniform_weights", None), self.traits.weights)
 
     def weight_of(self, num_rows: int) -> int:
         """Return the weight in the mean of a client with some rows."""
@@ -150,28 +194,40 @@ class OneAdapter:
         """Send the global adapter."""
         return {"adapter": state["adapter"]}
 
-    def expects(self, state: Parts, client_id: str, round_index: int) -> Parts:
-        """Expect a whole adapter."""
-        return {"adapter": state["adapter"]}
+    def anchor(self, received: Parts, start: Adapter, client_id: str, round_index: int) -> Adapter:
+        """Start from the adapter that was sent."""
+        return received["adapter"]
+
+    def expects(self, state: Parts, client_id: str, round_index: int) -> Shapes:
+        """Expect the adapter that was sent, trained."""
+        return shapes_of({"adapter": self.broadcast(state, client_id, round_index)["adapter"]})
+
+    def weigh(self, update: Parts, num_rows: int) -> Mapping[str, float]:
+        """Weigh the adapter by the client's rows, or like every other."""
+        return {"adapter": self.weight_of(num_rows)}
+
+    def fold(self, sums: Sums, update: Parts, weights: Mapping[str, float]) -> None:
+        """Add each part with its weight to the running sum of the part's name."""
+        for part, weight in weights.items():
+            sums.setdefault(part, RunningSum()).add(update[part], weight)
 
     def personal_adapter(self, visit: Visit) -> Adapter:
         """Keep the global adapter; methods that personalise say otherwise."""
         return visit.received["adapter"]
 
-    def contribution(self, state: Parts, update: Parts, num_rows: int) -> tuple[Adapter, float]:
-        """Return what the client sent, with its weight in the mean."""
-        return update.get("adapter", {}), self.weight_of(num_rows)
+    def contribution(self, state: Parts, update: Parts) -> Adapter:
+        """Return what the client sent."""
+        return update.get("adapter", {})
 
 
-def counts_alike(config: FederatedConfig, weights: Weights) -> bool:
+def counts_alike(uniform_weights: bool | None, weights: Weights) -> bool:
     """Return whether every client counts alike in a mean, whatever its rows.
 
     Args:
-        config: the settings of the federation; `uniform_weights` decides where it is given.
+        uniform_weights: the setting; decides where it is given.
         weights: what the method's source says.
 
-    >>> by_rows = FederatedConfig(output_dir="run", uniform_weights=False)
-    >>> counts_alike(by_rows, "uniform"), counts_alike(FederatedConfig(output_dir="run"), "uniform")
+    >>> counts_alike(False, "uniform"), counts_alike(None, "uniform")
     (False, True)
     """
-    return weights == "uniform" if config.uniform_weights is None else config.uniform_weights
+    return weights == "uniform" if uniform_weights is None else uniform_weights

@@ -11,17 +11,16 @@ with m_{-1} = 0 and v_{-1} = tau^2; there is no bias correction. FedLLM-Bench's 
 m_t^2 instead of D_t^2 into v_t and begins with m_0 = D_0.
 """
 
-from collections.abc import Callable
+from __future__ import annotations
 
-import torch
+from abc import abstractmethod
 
 from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
-from fedllm_train.config import FederatedConfig
+from fedllm_train.lazy_torch import torch
+from fedllm_train.strategy import Federation, OneAdapter, Sums
+from fedllm_train.visit import Visit
 
-__all__ = ["adaptive_start", "adaptive_step", "mean_change", "moved"]
-
-SecondMoment = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""The next v from v and the squared change."""
+__all__ = ["AdaptiveServer", "mean_change", "moved"]
 
 
 def mean_change(total: RunningSum, adapter: Adapter) -> Adapter:
@@ -34,39 +33,44 @@ def moved(adapter: Adapter, step: Adapter) -> Adapter:
     return {name: (tensor.double() + step[name]).to(tensor.dtype) for name, tensor in adapter.items()}
 
 
-def adaptive_start(adapter: Adapter, tau: float) -> Parts:
-    """Return the state before round 0: m = 0, v = tau^2."""
-    wide = {name: tensor.double() for name, tensor in adapter.items()}
-    return {
-        "adapter": adapter,
-        "first_moment": {name: torch.zeros_like(tensor) for name, tensor in wide.items()},
-        "second_moment": {name: torch.full_like(tensor, tau**2) for name, tensor in wide.items()},
-    }
+class AdaptiveServer(OneAdapter):
+    """Plain local training, and Algorithm 2 on the server; a method says how v moves and what beta1 is."""
 
+    default_beta1 = 0.9
+    """Share of m kept where `server_momentum` is not given."""
 
-def adaptive_step(
-    state: Parts,
-    total: RunningSum,
-    config: FederatedConfig,
-    second_moment: SecondMoment,
-    *,
-    beta1: float,
-    first_round: bool,
-) -> Parts:
-    """Return the state after one step of Algorithm 2.
+    def __init__(self, federation: Federation) -> None:
+        """Take eta, tau and the moments' rates from the config."""
+        super().__init__(federation)
+        self._settings = federation.settings
 
-    Args:
-        state: theta, m and v.
-        total: sum of the cohort's adapters, each with weight 1.
-        config: eta, tau and whether to follow FedLLM-Bench's code.
-        second_moment: the rule for v, which is where the three methods differ.
-        beta1: share of m kept.
-        first_round: whether no step was made yet.
-    """
-    change = mean_change(total, state["adapter"])
-    keep = 0.0 if config.benchmark_rules and first_round else beta1
-    m = {name: keep * before + (1 - keep) * change[name] for name, before in state["first_moment"].items()}
-    fed = m if config.benchmark_rules else change
-    v = {name: second_moment(before, fed[name].square()) for name, before in state["second_moment"].items()}
-    step = {name: config.server_rate(1e-3) * m[name] / (v[name].sqrt() + config.server_tau) for name in m}
-    return {"adapter": moved(state["adapter"], step), "first_moment": m, "second_moment": v}
+    @abstractmethod
+    def second_moment(self, v: torch.Tensor, squared_change: torch.Tensor) -> torch.Tensor:
+        """Return the next v."""
+
+    def start(self, adapter: Adapter) -> Parts:
+        """Begin with m = 0 and v = tau^2."""
+        wide = {name: tensor.double() for name, tensor in adapter.items()}
+        return {
+            "adapter": adapter,
+            "first_moment": {name: torch.zeros_like(tensor) for name, tensor in wide.items()},
+            "second_moment": {
+                name: torch.full_like(tensor, self._settings.server_tau**2) for name, tensor in wide.items()
+            },
+        }
+
+    def client_update(self, visit: Visit) -> Parts:
+        """Train from the global adapter."""
+        return {"adapter": visit.fit(visit.received["adapter"])}
+
+    def server_step(self, state: Parts, sums: Sums, round_index: int) -> Parts:
+        """Move m and v by the mean change, and theta by their quotient."""
+        config = self._settings
+        change = mean_change(sums["adapter"], state["adapter"])
+        beta1 = config.momentum(self.default_beta1)
+        keep = 0.0 if config.benchmark_rules and round_index == 0 else beta1
+        m = {name: keep * before + (1 - keep) * change[name] for name, before in state["first_moment"].items()}
+        fed = m if config.benchmark_rules else change
+        v = {name: self.second_moment(before, fed[name].square()) for name, before in state["second_moment"].items()}
+        step = {name: config.server_rate(1e-3) * m[name] / (v[name].sqrt() + config.server_tau) for name in m}
+        return {"adapter": moved(state["adapter"], step), "first_moment": m, "second_moment": v}

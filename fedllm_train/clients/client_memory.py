@@ -1,10 +1,12 @@
-"""What clients keep between rounds: control variates, personal adapters. On disk, one folder a client.
+"""What clients keep between rounds: control variates, personal adapters. On the disk of their host, a folder a client.
 
-A file is named after the round that wrote it, `client_memory/<hash of the id>/round-000007.safetensors`, and a visit
-in round t reads the newest one from before round t. So a run killed in the middle of a round, after some of its
-clients wrote theirs, reads what it read the first time (design rule 6). Files that no kept checkpoint can need are
-removed. A file ends in its own digest (`run_files/sealed.py`): what was remembered cannot be made again, so a run
-does not go on with a client's memory that was damaged.
+A file is named after the step that wrote it, `client_memory/<hash of the id>/round-000007.safetensors`. The server
+says with each task which of them count (`Task.kept_step`): a visit reads the newest that does and drops those after
+it, which belong to an update that was refused, or to a round that was never finished. So a run killed in the middle of
+a round, after some of its clients wrote theirs, reads what it read the first time (design rule 6). It says, too, how
+far back it may go (`Task.oldest_step`): what only an earlier step could need is removed. A file ends in its own digest
+(`run_files/sealed.py`): what was remembered cannot be made again, so a run does not go on with a client's memory that
+was damaged.
 """
 
 from hashlib import sha256
@@ -28,49 +30,50 @@ def client_folder_name(client_id: str) -> str:
 
 
 class ClientMemory:
-    """Parts kept by clients, by client id and round."""
+    """Parts kept by clients, by client id and step."""
 
     def __init__(self, folder: Path) -> None:
-        """Use a folder; it is made when a client first keeps something."""
+        """Use a folder, which belongs to one run; it is made when a client first keeps something."""
         self._folder = folder
 
-    def load(self, client_id: str, before_round: int) -> Parts:
-        """Return what the client kept last before a round; empty if nothing.
+    def load(self, client_id: str, *, kept_step: int, oldest_step: int) -> Parts:
+        """Return what the client kept last, of what counts; empty if nothing. What is of no more use is removed.
+
+        Args:
+            client_id: the client.
+            kept_step: the newest step whose memory counts.
+            oldest_step: no later visit will name an earlier `kept_step`.
 
         Raises:
             ResumeError: if the file was damaged.
         """
-        earlier = [path for path in self._files(client_id) if _round_of(path) < before_round]
-        if not earlier:
+        files = {_step_of(path): path for path in self._files(client_id)}
+        for step in [step for step in files if step > kept_step]:
+            files.pop(step).unlink()
+        for step in [step for step in files if step <= oldest_step][:-1]:
+            files.pop(step).unlink()
+        if not files:
             return {}
-        content = read_sealed(earlier[-1])
+        newest = files[max(files)]
+        content = read_sealed(newest)
         if content is None:
             raise ResumeError(
-                f"{earlier[-1]}, what client {client_id!r} remembers, was damaged on disk and cannot be made again; "
+                f"{newest}, what client {client_id!r} remembers, was damaged on disk and cannot be made again; "
                 "remove the checkpoints after an earlier round to go on from there (keep_every keeps some), or start "
                 "afresh in another output_dir"
             )
         return codec.decode(content)
 
-    def save(self, client_id: str, round_index: int, parts: Parts) -> None:
-        """Keep something from a round on."""
+    def save(self, client_id: str, step: int, parts: Parts) -> None:
+        """Keep something from a step on."""
         folder = self._folder / client_folder_name(client_id)
         folder.mkdir(parents=True, exist_ok=True)
-        write_sealed(folder / f"round-{round_index:06d}.safetensors", codec.encode(parts))
-
-    def forget(self, client_id: str, round_index: int) -> None:
-        """Remove what the client kept in a round whose update was refused: it goes on from what it had before."""
-        (self._folder / client_folder_name(client_id) / f"round-{round_index:06d}.safetensors").unlink(missing_ok=True)
-
-    def prune(self, client_id: str, oldest_round: int) -> None:
-        """Remove what no run that resumes after `oldest_round` or later can need."""
-        for path in [path for path in self._files(client_id) if _round_of(path) <= oldest_round][:-1]:
-            path.unlink()
+        write_sealed(folder / f"round-{step:06d}.safetensors", codec.encode(parts))
 
     def _files(self, client_id: str) -> list[Path]:
         folder = self._folder / client_folder_name(client_id)
         return sorted(folder.glob("round-*.safetensors"))
 
 
-def _round_of(path: Path) -> int:
+def _step_of(path: Path) -> int:
     return int(path.stem.removeprefix("round-"))

@@ -1,15 +1,14 @@
-"""A client's local training: one resident TRL trainer for the whole run, visited by one client after another.
+"""The trainer on which all clients train: one resident TRL trainer for the whole run, visited by one after another.
 
-A visit loads the global adapter in place, hands the trainer the client's token ids and starts it with a fresh
-optimizer and the visit's own seed; what is trained from what, and what is sent back, the strategy's client rule says
-(`strategies/`). Building a trainer costs seconds and tokenising again costs more than the steps on a small model; a
-visit costs the steps plus some milliseconds (`benchmarks/client_round_overhead.py`).
+A fit loads an adapter in place, hands the trainer a client's token ids and starts it with a fresh optimizer and the
+visit's own seed; what is trained from what, and what is sent back, the strategy's client rule says (`strategies/`).
+Building a trainer costs seconds and tokenising again costs more than the steps on a small model; a visit costs the
+steps plus some milliseconds (`benchmarks/client_round_overhead.py`).
 
-What comes out is what `SFTTrainer(...)`, `DPOTrainer(...)` or `KTOTrainer(...)` built anew for this client, with this
-seed, would give, to the bit.
+What comes out is what `SFTTrainer(...)`, `DPOTrainer(...)` or `KTOTrainer(...)`, built afresh for this client with
+this seed, would give, to the bit.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -21,24 +20,18 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PrinterCallback, set_seed
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.adapters.arithmetic import Adapter, LiveAdapter, flatten
-from fedllm_train.adapters.base_shift import shifted
-from fedllm_train.adapters.lora_core import cored, split_cores
-from fedllm_train.clients.client_memory import ClientMemory
-from fedllm_train.clients.local_work import LocalWork
+from fedllm_train.adapters.arithmetic import Adapter
+from fedllm_train.adapters.cored_model import cored
+from fedllm_train.adapters.live import LiveAdapter
+from fedllm_train.adapters.lora_core import split_cores
+from fedllm_train.adapters.shifted_model import shifted
 from fedllm_train.clients.loss_scaling import fresh_scaler, loss_scale, true_gradients
 from fedllm_train.clients.objectives import ClientArgs, first_sequence, keeps_reference, objective_of, rows_of_visit
 from fedllm_train.clients.reference import ReferenceCache
 from fedllm_train.clients.reference_adapter import REFERENCE, check_reference, copy_reference
-from fedllm_train.clients.tokens import TokenCache
 from fedllm_train.clients.trl_trainer import build_trainer
 from fedllm_train.clients.weight_gradients import first_step, weight_gradients
-from fedllm_train.engines.engine import ClientTask, ClientUpdate, LeftOut
-from fedllm_train.messages import codec
-from fedllm_train.messages.compression import RESIDUAL, Upload
-from fedllm_train.seeds import stream_seed
-from fedllm_train.strategy import Strategy
-from fedllm_train.visit import Correction, Visit
+from fedllm_train.visit import Correction
 
 __all__ = ["ResidentTrainer"]
 
@@ -50,19 +43,15 @@ _NOT_METRICS = {
 
 
 class ResidentTrainer:
-    """Trains any client of a run on one model and one trainer."""
+    """Trains adapters on clients' rows, all on one model and one trainer."""
 
     def __init__(
         self,
         model: PeftModel | PreTrainedModel,
         tokenizer: Any,
         args: ClientArgs,
-        tokens: TokenCache,
-        strategy: Strategy,
-        memory: ClientMemory,
+        example: Any,
         *,
-        upload: Upload,
-        work: LocalWork,
         starts_from_base: bool,
         reference_folder: Path | None = None,
         kernel: str = "trl",
@@ -74,11 +63,7 @@ class ResidentTrainer:
                 whose weights are trained.
             tokenizer: the model's tokenizer.
             args: settings from `clients/resident_args.py`.
-            tokens: the clients' rows.
-            strategy: whose client rule is followed.
-            memory: what clients keep between rounds.
-            upload: what an update is sent as.
-            work: how many steps a visit takes, and on which rows.
+            example: encoded rows of some client, at least one.
             starts_from_base: whether base and starting adapter together still equal the base, which then is DPO's
                 reference; else the reference is a frozen copy of the adapter, made here and never touched again.
             reference_folder: where the reference's log-probabilities are kept; None computes them in every step, by a
@@ -86,9 +71,8 @@ class ResidentTrainer:
             kernel: how SFT's loss is computed; `trl` or `plain`.
 
         Raises:
-            ConfigError: if no client has a row to train on, or TRL refuses the settings.
+            ConfigError: if there is no row to train on, or TRL refuses the settings.
         """
-        example = tokens.example()
         if not example.num_rows:
             raise ConfigError(
                 f"no client has a row that the chat template renders with a trained token within max_length="
@@ -109,13 +93,9 @@ class ResidentTrainer:
         self._reference = None
         if kept:
             self._reference = ReferenceCache(self._trainer, reference_folder, self._starting_policy)
-        self._tokens = tokens
-        self._strategy = strategy
-        self._memory = memory
-        self._upload = upload
         self.live_adapter = LiveAdapter(model)
-        self._start_adapter = self.live_adapter.read()
-        self._work = work
+        self.start_adapter = self.live_adapter.read()
+        """The adapter the run started from; all weights of the model where there is none."""
 
     @property
     def model(self) -> Any:
@@ -127,50 +107,9 @@ class ResidentTrainer:
         """The resident TRL trainer."""
         return self._trainer
 
-    def train_client(self, task: ClientTask) -> ClientUpdate | LeftOut:
-        """Follow the client rule for one client, from what it was sent."""
-        tokens = self._tokens[task.client_id]
-        if not tokens.num_rows:
-            return LeftOut(client_id=task.client_id, reason=tokens.why_empty())
-        started = time.perf_counter()
-        rows = tokens.rows if self._reference is None else self._reference.add_to(task.client_id, tokens.rows)
-        num_steps = self._work.num_steps(tokens.rows.num_rows)
-        drawn = self._work.rows_of_round(tokens.rows.num_rows, task.round_index)
-        fits = _Fits(self, rows if drawn is None else rows.select(drawn), task, num_steps)
-        memory = self._memory.load(task.client_id, task.round_index)
-        residual = memory.pop(RESIDUAL, {})
-        visit = Visit(
-            client_id=task.client_id,
-            round_index=task.round_index,
-            received=codec.decode(task.message),
-            start_adapter=self._start_adapter,
-            memory=memory,
-            num_rows=tokens.num_rows,
-            num_steps=num_steps,
-            learning_rate=task.learning_rate,
-            fitter=fits,
-            stepper=fits.first_step,
-        )
-        if task.personal:
-            update = {"adapter": self._strategy.personal_adapter(visit)}
-        else:
-            update = self._strategy.client_update(visit)
-        kept = flatten(visit.memory).values()
-        if not all(bool(tensor.isfinite().all()) for tensor in (*flatten(update).values(), *kept)):
-            return LeftOut(client_id=task.client_id, reason="its update is not finite; lower the learning rate")
-        message = codec.encode(update) if task.personal else self._upload.encode(update, visit, residual)
-        if visit.memory and not task.personal:
-            self._memory.save(task.client_id, task.round_index, visit.memory)
-        return ClientUpdate(
-            client_id=task.client_id,
-            message=message,
-            num_rows=tokens.num_rows,
-            num_dropped_rows=tokens.num_dropped_rows,
-            num_unrendered_rows=tokens.num_unrendered_rows,
-            num_steps=fits.total_steps,
-            metrics=fits.metrics,
-            seconds=time.perf_counter() - started,
-        )
+    def with_reference(self, client_id: str, rows: Any) -> Any:
+        """Return a client's encoded rows with what the reference says of them, where that is kept."""
+        return rows if self._reference is None else self._reference.add_to(client_id, rows)
 
     def fit(
         self,
@@ -227,53 +166,8 @@ class ResidentTrainer:
     def _starting_policy(self) -> Iterator[None]:
         """Let the model hold what the run started from; where an adapter is trained, switching it off does."""
         if not isinstance(self.model, PeftModel):
-            self.live_adapter.load(self._start_adapter)
+            self.live_adapter.load(self.start_adapter)
         yield
-
-
-class _Fits:
-    """The fits of one visit: what a client rule calls, and what they add up to."""
-
-    def __init__(self, resident: ResidentTrainer, rows: Any, task: ClientTask, num_steps: int) -> None:
-        self._resident, self._rows, self._task, self._num_steps = resident, rows, task, num_steps
-        self.total_steps = 0
-        self.metrics: dict[str, float] = {}
-
-    def __call__(
-        self,
-        start: Adapter,
-        *,
-        correct: Correction | None,
-        trains: Callable[[str], bool] | None,
-        purpose: str,
-        num_steps: int | None,
-        base_shift: Adapter | None,
-    ) -> Adapter:
-        task = self._task
-        steps = num_steps if num_steps is not None else self._num_steps
-        adapter, metrics = self._resident.fit(
-            start,
-            self._rows,
-            learning_rate=task.learning_rate,
-            seed=task.seed if purpose == "client" or task.personal else stream_seed(task.seed, purpose),
-            num_steps=steps,
-            correct=correct,
-            trains=trains,
-            base_shift=base_shift,
-        )
-        self.total_steps += steps
-        self.metrics |= metrics if purpose == "client" else {f"{purpose}/{name}": v for name, v in metrics.items()}
-        return adapter
-
-    def first_step(self, start: Adapter) -> Adapter:
-        """Estimate full fine-tuning's first step; the batches it takes count as steps."""
-        task = self._task
-        step, metrics = self._resident.first_step(
-            start, self._rows, learning_rate=task.learning_rate, seed=task.seed, num_steps=self._num_steps
-        )
-        self.total_steps += self._num_steps
-        self.metrics |= metrics
-        return step
 
 
 @torch.no_grad()

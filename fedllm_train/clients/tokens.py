@@ -24,11 +24,9 @@ from fedllm_data.errors import ChatTemplateError
 from fedllm_eval.policy.chat import encode_conversation, encode_messages, encode_pair
 from fedllm_train.clients.objectives import ClientArgs
 from fedllm_train.run_files.sealed import is_whole, seal
+from fedllm_train.strategy import POOLED
 
-__all__ = ["POOLED", "ClientTokens", "TokenCache", "encoder_for", "rows_of_row"]
-
-POOLED = "*"
-"""In place of a client id: the rows of all clients together."""
+__all__ = ["ClientTokens", "TokenCache", "encoder_for", "rows_of_row"]
 
 Encoded = dict[str, Any]
 Encoder = Callable[[dict[str, Any]], list[Encoded | None]]

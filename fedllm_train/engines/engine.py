@@ -1,115 +1,105 @@
-"""Where clients run: the protocol between the loop in `rounds.py` and whatever trains a client.
+"""Between the server and its clients: a question (`Task`), an answer (`Reply`), and an engine that carries both.
 
-An engine takes the tasks of a round and yields one result per task, in any order and at any time. `InProcessEngine`
-runs them one after the other on the resident trainer; engines with several processes implement the same protocol.
+Both are plain data, so that any engine can carry them: this process, several, or other machines. An engine knows
+nothing of methods, rounds or privacy. Tasks are drawn when they can start, since each holds a message; replies come in
+any order. Imports no torch.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
-__all__ = ["ClientTask", "ClientUpdate", "Engine", "InProcessEngine", "LeftOut", "in_client_order"]
+__all__ = ["NO_STEP", "Engine", "Host", "InProcessEngine", "Purpose", "Reply", "Task", "replies_of"]
+
+Purpose = Literal["train", "personal"]
+"""What a client is asked for: an update for the server step, or, when the rounds are over, the adapter it keeps."""
+
+NO_STEP = -1
+"""In the place of a step where there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClientTask:
-    """What the server asks of one client in one round."""
+class Task:
+    """A question to one client."""
 
-    round_index: int
+    run: str
+    """Key of the run; what a client keeps is kept under it."""
+    step: int
+    """The server step the answer is for, which is the round's index."""
     client_id: str
-    message: bytes
-    """What the server sends, encoded by `messages/codec.py`."""
-    learning_rate: float
+    purpose: Purpose = "train"
     seed: int
-    personal: bool = False
-    """Whether the rounds are over and the client makes the adapter it keeps; that is then what comes back."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClientUpdate:
-    """What a client returns: what its strategy sends back, and what it says about it."""
-
-    client_id: str
+    """Of everything the client draws at this visit."""
+    learning_rate: float
+    kept_step: int = NO_STEP
+    """The newest step whose memory counts: what the client kept after it belongs to an update that was refused or
+    lost, and is dropped. `NO_STEP` where nothing counts."""
+    oldest_step: int = NO_STEP
+    """No later task of the run will name an earlier `kept_step`; what only those could need may go."""
     message: bytes
-    """What is sent back, encoded by `messages/codec.py`. An adapter goes as whole values, not differences: a float32
-    difference would lose the last bits, and one client's FedAvg would no longer be its training to the bit."""
-    num_rows: int
-    num_dropped_rows: int
-    """Rows too long to hold a trained token within `max_length`; they are in nobody's loss."""
-    num_steps: int
-    metrics: dict[str, float]
-    """Means over the local steps, under TRL's names (`train_loss`, `rewards/accuracies`, ...)."""
-    seconds: float
-    num_unrendered_rows: int = 0
-    """Rows that the chat template cannot render; they are in nobody's loss either."""
+    """What the server sends, packed by the wire (`messages/wire.py`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeftOut:
-    """A client of the cohort that could not contribute, and why; it is named in the round record."""
+class Reply:
+    """The answer of one client."""
 
+    step: int
     client_id: str
-    reason: str
+    message: bytes | None = None
+    """What is sent back, packed by the wire; None where the client could not contribute."""
+    reason: str | None = None
+    """Why there is no message; None where there is one."""
+    num_rows: int = 0
+    """Rows trained on: the client's weight in a mean by rows."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """For the record, JSON-ready: rows left out, steps, seconds, and the means over the steps under TRL's names
+    (`train_loss`, `rewards/accuracies`, ...). No server rule reads them."""
+
+
+class Host(Protocol):
+    """Where clients' rows are."""
+
+    def visit(self, task: Task) -> Reply:
+        """Do for one client what a task asks."""
+        ...
 
 
 class Engine(Protocol):
-    """Runs the tasks of a round somewhere."""
+    """Carries tasks to the hosts of their clients, and replies back."""
 
-    def run(self, tasks: Iterable[ClientTask]) -> Iterator[ClientUpdate | LeftOut]:
-        """Yield one result per task, in any order; tasks are drawn when they can start, since each holds a message."""
+    def submit(self, tasks: Iterable[Task]) -> None:
+        """Take tasks; each is drawn when it can start."""
+        ...
+
+    def take(self) -> Reply | None:
+        """Return the next reply, in any order; None when nothing is under way."""
         ...
 
 
 class InProcessEngine:
-    """Runs clients one after the other in this process."""
+    """Visits clients one after the other in this process, in the order of the tasks."""
 
-    def __init__(self, train_client: Callable[[ClientTask], ClientUpdate | LeftOut]) -> None:
-        """Take the function that trains one client."""
-        self._train_client = train_client
+    def __init__(self, host: Host) -> None:
+        """Take the host of all clients."""
+        self._host = host
+        self._waiting: deque[Iterator[Task]] = deque()
 
-    def run(self, tasks: Iterable[ClientTask]) -> Iterator[ClientUpdate | LeftOut]:
-        """Yield the results in the order of the tasks."""
-        for task in tasks:
-            yield self._train_client(task)
+    def submit(self, tasks: Iterable[Task]) -> None:
+        """Take tasks; each is drawn when the one before it is done."""
+        self._waiting.append(iter(tasks))
 
-
-def in_client_order(
-    results: Iterable[ClientUpdate | LeftOut], cohort: Sequence[str], spool: Path
-) -> Iterator[ClientUpdate | LeftOut]:
-    """Yield results in the order of the cohort; the message of one that comes early waits on disk, not in memory.
-
-    Args:
-        results: one per client of the cohort, in order of arrival.
-        cohort: client ids in the order wanted (sorted).
-        spool: an existing folder for what waits; left empty.
-    """
-    position = {client_id: index for index, client_id in enumerate(cohort)}
-    waiting: dict[int, ClientUpdate | LeftOut] = {}
-    due = 0
-    for result in results:
-        index = position[result.client_id]
-        if index != due:
-            waiting[index] = _put_down(result, spool / f"{index}.message")
-            continue
-        yield result
-        due += 1
-        while due in waiting:
-            yield _pick_up(waiting.pop(due), spool / f"{due}.message")
-            due += 1
-    assert not waiting, "an engine yields one result per task"
+    def take(self) -> Reply | None:
+        """Make the next visit and return its reply; None when all are made."""
+        while self._waiting:
+            if (task := next(self._waiting[0], None)) is not None:
+                return self._host.visit(task)
+            self._waiting.popleft()
+        return None
 
 
-def _put_down(result: ClientUpdate | LeftOut, path: Path) -> ClientUpdate | LeftOut:
-    if isinstance(result, LeftOut):
-        return result
-    path.write_bytes(result.message)
-    return ClientUpdate(**{**result.__dict__, "message": b""})
-
-
-def _pick_up(result: ClientUpdate | LeftOut, path: Path) -> ClientUpdate | LeftOut:
-    if isinstance(result, LeftOut):
-        return result
-    message = path.read_bytes()
-    path.unlink()
-    return ClientUpdate(**{**result.__dict__, "message": message})
+def replies_of(engine: Engine) -> Iterator[Reply]:
+    """Yield replies until nothing is under way."""
+    while (reply := engine.take()) is not None:
+        yield reply

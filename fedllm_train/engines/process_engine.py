@@ -1,8 +1,8 @@
 """Clients trained side by side: several processes, each with one resident model and trainer of its own.
 
-A process is spawned, builds what `FederatedTrainer` builds from the same settings, and then trains one client after
-another. The server hands out a task when a process is free, so no message waits in memory; results come in any order
-and are summed in client order (`engine.in_client_order`). What clients remember lies on the disk that all share.
+A process is spawned, makes a host of clients (`clients/host.py`) from the run's spec, and then makes one visit after
+another. The server hands out a task when a process is free, so no message waits in memory; replies come in any order.
+What clients keep lies on the disk that all hosts of the machine share.
 
 The adapters are those of one process, to the bit, where a process computes as that one would: on GPUs of one kind, or
 on CPUs with as many torch threads each (a matrix product may be rounded differently on another number of threads).
@@ -16,20 +16,24 @@ import os
 import signal
 import threading
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 from fedllm_data.errors import ConfigError, FedLLMError, WorkerError
-from fedllm_train.config import FederatedConfig
-from fedllm_train.config_checks import EVALUATION_SETTINGS
-from fedllm_train.engines.engine import ClientTask, ClientUpdate, LeftOut
+from fedllm_train.engines.engine import Reply, Task
 
-__all__ = ["ProcessEngine", "check_processes", "threads_of_a_process", "trainer_processes"]
+if TYPE_CHECKING:
+    from fedllm_data.clients import ClientDataset
+    from fedllm_train.clients.run_spec import RunSpec
 
-TrainClient = Callable[[ClientTask], ClientUpdate | LeftOut]
+__all__ = ["ProcessEngine", "check_processes", "host_processes", "threads_of_a_process"]
+
+Visit = Callable[[Task], Reply]
 _PATIENCE_SECONDS = 10.0
 
 
@@ -50,16 +54,18 @@ class ProcessEngine:
     <fedllm_train.engines.process_engine.ProcessEngine object at ...>
     """
 
-    def __init__(self, build: Callable[..., TrainClient], settings: dict[str, Any], *, num_processes: int) -> None:
+    def __init__(self, build: Callable[..., Visit], settings: dict[str, Any], *, num_processes: int) -> None:
         """Prepare; nothing is started yet.
 
         Args:
-            build: called in each process with `settings`, returns what trains one client; a function of a module.
+            build: called in each process with `settings`, returns what visits a client; a function of a module.
             settings: everything it needs, picklable.
             num_processes: how many processes.
         """
         self._build, self._settings, self._num_processes = build, settings, num_processes
         self._seats: list[_Seat] = []
+        self._waiting: deque[Iterator[Task]] = deque()
+        self._done: deque[Reply] = deque()
 
     def __enter__(self) -> Self:
         """Start the processes and wait until each has its model.
@@ -96,36 +102,39 @@ class ProcessEngine:
         """End the processes."""
         self.close()
 
-    def run(self, tasks: Iterable[ClientTask]) -> Iterator[ClientUpdate | LeftOut]:
-        """Yield results as they come; a task is drawn when a process is free for it.
+    def submit(self, tasks: Iterable[Task]) -> None:
+        """Take tasks; each is drawn when a process is free for it."""
+        self._waiting.append(iter(tasks))
+
+    def take(self) -> Reply | None:
+        """Return the next reply, in order of arrival; None when nothing is under way.
 
         Raises:
             WorkerError: if a process dies or fails. The run can be resumed from its last checkpoint.
         """
-        waiting = iter(tasks)
-        free = list(self._seats)
-        busy: list[_Seat] = []
-        while True:
-            while free and (task := next(waiting, None)) is not None:
-                seat = free.pop(0)
-                seat.client_id = task.client_id
-                self._send(seat, task)
-                busy.append(seat)
+        if not self._done:
+            for seat in self._seats:
+                if seat.client_id is None:
+                    self._hand_out(seat)
+            busy = [seat for seat in self._seats if seat.client_id is not None]
             if not busy:
-                return
+                return None
             ready = wait([seat.line for seat in busy])
             for seat in [seat for seat in busy if seat.line in ready]:
-                result = self._receive(seat)
-                busy.remove(seat)
+                self._done.append(self._receive(seat))
                 seat.client_id = None
-                # The next task goes out before the caller folds this result in, so that no process idles meanwhile.
-                if (task := next(waiting, None)) is not None:
-                    seat.client_id = task.client_id
-                    self._send(seat, task)
-                    busy.append(seat)
-                else:
-                    free.append(seat)
-                yield result
+                # The next task goes out before the caller folds this reply in, so that no process idles meanwhile.
+                self._hand_out(seat)
+        return self._done.popleft()
+
+    def _hand_out(self, seat: _Seat) -> None:
+        """Give a free process the next task, if there is one."""
+        while self._waiting:
+            if (task := next(self._waiting[0], None)) is not None:
+                seat.client_id = task.client_id
+                self._send(seat, task)
+                return
+            self._waiting.popleft()
 
     def close(self) -> None:
         """End the processes, those that are busy too."""
@@ -141,7 +150,7 @@ class ProcessEngine:
                     seat.process.join()
         self._seats = []
 
-    def _send(self, seat: _Seat, task: ClientTask) -> None:
+    def _send(self, seat: _Seat, task: Task) -> None:
         try:
             seat.line.send(task)
         except OSError as error:
@@ -176,42 +185,44 @@ class ProcessEngine:
         )
 
 
-def check_processes(config: FederatedConfig, model: Any, cohort_size: int) -> None:
+def check_processes(num_processes: int, cohort_size: int, *, model_is_named: bool) -> None:
     """Refuse several processes where they cannot be had or would have nothing to do.
 
     Raises:
         ConfigError: with the reason.
 
-    >>> check_processes(FederatedConfig(output_dir="run", num_processes=3), "org/model", 2)
+    >>> check_processes(3, 2, model_is_named=True)
     Traceback (most recent call last):
     fedllm_data.errors.ConfigError: num_processes is 3 but 2 clients take part in a round; choose at most 2
     """
-    if config.num_processes == 1:
+    if num_processes == 1:
         return
-    if config.num_processes > cohort_size:
+    if num_processes > cohort_size:
         raise ConfigError(
-            f"num_processes is {config.num_processes} but {cohort_size} clients take part in a round; choose at most "
+            f"num_processes is {num_processes} but {cohort_size} clients take part in a round; choose at most "
             f"{cohort_size}"
         )
-    if not isinstance(model, str):
+    if not model_is_named:
         raise ConfigError(
-            f"num_processes is {config.num_processes} and the model was given in memory; save it and give its folder "
+            f"num_processes is {num_processes} and the model was given in memory; save it and give its folder "
             "or Hub id, since every process loads a model of its own"
         )
 
 
-def trainer_processes(args: FederatedConfig, **given: Any) -> ProcessEngine:
-    """Return the engine whose processes each make the same `FederatedTrainer`.
+def host_processes(spec: "RunSpec", clients: "ClientDataset", folder: Path, *, num_processes: int) -> ProcessEngine:
+    """Return the engine whose processes each make a host of all clients.
 
     Args:
-        args: the settings of the federation.
-        given: what else the trainer was made from.
+        spec: of the run.
+        clients: all clients; every process can visit any of them.
+        folder: of the hosts, on the disk that all share.
+        num_processes: how many processes.
     """
     import torch
 
-    num_threads = threads_of_a_process(torch.get_num_threads(), _num_cores(), args.num_processes)
-    settings = {"args": args, "num_threads": num_threads, **given}
-    return ProcessEngine(_client_trainer, settings, num_processes=args.num_processes)
+    num_threads = threads_of_a_process(torch.get_num_threads(), _num_cores(), num_processes)
+    settings = {"spec": spec, "clients": clients, "folder": folder, "num_threads": num_threads}
+    return ProcessEngine(_visit_of_host, settings, num_processes=num_processes)
 
 
 def threads_of_a_process(num_threads: int, num_cores: int, num_processes: int) -> int:
@@ -223,18 +234,17 @@ def threads_of_a_process(num_threads: int, num_cores: int, num_processes: int) -
     return max(1, min(num_threads, num_cores // num_processes))
 
 
-def _client_trainer(args: FederatedConfig, *, num_threads: int, **given: Any) -> TrainClient:
-    """Return what trains a client in a process of its own."""
+def _visit_of_host(spec: "RunSpec", clients: "ClientDataset", folder: Path, *, num_threads: int) -> Visit:
+    """Return what visits a client in a process of its own."""
     import torch
 
-    from fedllm_train.trainer import FederatedTrainer  # which imports this file
+    from fedllm_train.clients.host import ClientHost  # brings TRL, which the server's process may do without
 
     torch.set_num_threads(num_threads)
-    apart = EVALUATION_SETTINGS | {"num_processes": 1, "report_to": "none"}
-    train_client = FederatedTrainer(args=replace(args, **apart), **given)._resident_trainer().train_client
+    host = ClientHost.load(spec, clients, folder)
     gc.collect()
     gc.freeze()
-    return train_client
+    return host.visit
 
 
 @dataclass(frozen=True)
@@ -274,16 +284,16 @@ def _visible_device(device: str | None) -> Iterator[None]:
             del os.environ["CUDA_VISIBLE_DEVICES"]
 
 
-def _work(line: Connection, build: Callable[..., TrainClient], settings: dict[str, Any]) -> None:
+def _work(line: Connection, build: Callable[..., Visit], settings: dict[str, Any]) -> None:
     """The life of a process: build once, then train what is asked for until the line is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the server's process closes the line
     threading.Thread(target=_end_with_parent, daemon=True).start()
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:
-        train_client = build(**settings)
+        visit = build(**settings)
         line.send(None)
         while True:
-            line.send(train_client(line.recv()))
+            line.send(visit(line.recv()))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
     except FedLLMError as error:

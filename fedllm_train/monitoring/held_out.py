@@ -1,16 +1,16 @@
 """Evaluation in the loop: the global adapter scored on held-out rows of a fixed sample of clients.
 
-After every `eval_every` rounds and after the last, `look` puts the scores into the round's record, keeps the adapter
-in `best/` if no earlier one was better, and ends the run when that has not happened for a while. What it remembers
+After every `eval_every` rounds and after the last, the scores go into the round's record, the adapter is kept in
+`best/` if no earlier one was better, and the run ends when that has not happened for a while. What it remembers
 stands in the run's state (`RunState.monitor`), so a run that is killed ends in the same round with the same adapter.
 Scoring draws nothing at random and trains nothing: the adapters of a run are the same with and without it.
 """
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,20 +18,22 @@ from typing import Any
 from fedllm_data.clients import ClientDataset, load_clients
 from fedllm_data.errors import ConfigError, MetricError, ResumeError
 from fedllm_eval.per_client import evaluate_policy
+from fedllm_eval.plain_json import without_nan
 from fedllm_eval.policy.models import usable_length
-from fedllm_eval.results import without_nan
 from fedllm_eval.scores import SCORES
-from fedllm_train.adapters.arithmetic import LiveAdapter, Parts
-from fedllm_train.adapters.base_shift import PART, shifted
+from fedllm_train.adapters.arithmetic import Parts
+from fedllm_train.adapters.base_shift import PART
+from fedllm_train.adapters.live import LiveAdapter
+from fedllm_train.adapters.shifted_model import shifted
 from fedllm_train.clients.objectives import ClientArgs
 from fedllm_train.config import FederatedConfig
 from fedllm_train.messages import codec
 from fedllm_train.models.policy import StartingPolicy
-from fedllm_train.run_files.checkpoint import RunState
+from fedllm_train.monitoring.evaluation_settings import EvaluationSettings
+from fedllm_train.monitoring.observer import Observer, Record, Step
 from fedllm_train.run_files.earlier import warn_of_shared
 from fedllm_train.run_files.files import write_folder
 from fedllm_train.run_files.sealed import read_sealed, write_sealed
-from fedllm_train.strategy import Traits
 
 __all__ = ["HeldOut", "after_score", "forget_best", "held_out_clients", "load_best", "should_stop"]
 
@@ -41,7 +43,7 @@ _BEST = Path("checkpoints", "best.safetensors")
 _SHOWN = ("mean", "ci_low", "ci_high", "worst_decile", "num_clients", "num_items")
 
 
-class HeldOut:
+class HeldOut(Observer):
     """Scores the server's state every so many rounds, on the model that trains."""
 
     def __init__(
@@ -70,29 +72,28 @@ class HeldOut:
         self._start, self._save, self._run = start, save, run
         self._score = config.eval_score or _DEFAULT_SCORE[clients.task]
 
-    def look(self, state: RunState, record: dict[str, Any]) -> tuple[RunState, dict[str, Any]]:
-        """Return the state and the record of a round after a look at its adapter; the same ones where none is due."""
-        done = record["round_index"] + 1
+    def stepped(self, step: Step) -> Record:
+        """Score the adapter of a round, where that is due, and keep the best one."""
+        done = step.index + 1
         if done % self._config.eval_every and done != self._config.num_rounds:
-            return state, record
+            return {}
         started = time.perf_counter()
-        scores = self.score(state.server)
+        scores = self.score(step.after)
         seconds = round(time.perf_counter() - started, 3)
         value = scores.get(self._score, {}).get("mean")
         monitor = after_score(
-            state.monitor,
-            record["round_index"],
+            step.monitor,
+            step.index,
             value,
             higher_is_better=SCORES[self._score].higher_is_better,
             patience=self._config.early_stopping_patience,
         )
-        if monitor["best_round"] == record["round_index"]:
+        if monitor["best_round"] == step.index:
             # Before the checkpoint: a run killed in between makes this round again, and these files with it.
             (self._run / _BEST).parent.mkdir(exist_ok=True)
-            write_sealed(self._run / _BEST, codec.encode(state.server))
-            write_folder(self._run / "best", partial(self._save, state.server))
-        seen = {"eval": scores, "eval_score": self._score, "eval_seconds": seconds, "monitor": monitor}
-        return replace(state, monitor=monitor), record | seen
+            write_sealed(self._run / _BEST, codec.encode(step.after))
+            write_folder(self._run / "best", partial(self._save, step.after))
+        return {"eval": scores, "eval_score": self._score, "eval_seconds": seconds, "monitor": monitor}
 
     def score(self, server: Parts) -> dict[str, Any]:
         """Return the scores of a server's adapter: mean over clients with its interval, worst decile, counts."""
@@ -114,7 +115,7 @@ class HeldOut:
                 max_rows_per_client=self._config.eval_rows_per_client,
                 seed=self._config.seed,
             )
-            summary = table.summary(seed=self._config.seed)
+            summary = table.summary()
         except MetricError as error:  # an adapter that gives no finite number is no better than any other
             return {"split": self._clients.split, "problem": str(error)}
         scores = {name: {key: values[key] for key in _SHOWN} for name, values in summary.items()}
@@ -142,27 +143,18 @@ class _Held:
         return {"name": self.name}
 
 
-def held_out_clients(
-    config: FederatedConfig, clients: ClientDataset, given: ClientDataset | None, traits: Traits
-) -> ClientDataset:
+def held_out_clients(config: EvaluationSettings, clients: ClientDataset, given: ClientDataset | None) -> ClientDataset:
     """Return the clients that are scored during the run.
 
     Args:
         config: the settings of the federation, with `eval_every`.
         clients: the training clients.
         given: held-out clients from the caller; by default the split `eval_split` of the training clients' repo.
-        traits: of the method.
 
     Raises:
-        ConfigError: if there are none, if `eval_score` cannot be computed on their rows, or if the method's clients
-            end with adapters of their own, which are made after the last round only.
+        ConfigError: if there are none, or `eval_score` cannot be computed on their rows.
         SchemaError: if the repo has no such split.
     """
-    if traits.personal and config.local_client is None:
-        raise ConfigError(
-            f"eval_every scores the global adapter, and with {traits.title} clients end with adapters of their own, "
-            "made after the last round; leave it out and score the run with fedllm-eval"
-        )
     is_own = given is not None
     if given is None and clients.revision is None:
         raise ConfigError(
@@ -186,7 +178,7 @@ def held_out_clients(
 
 
 def after_score(
-    monitor: dict[str, Any], round_index: int, value: float | None, *, higher_is_better: bool, patience: int | None
+    monitor: Mapping[str, Any], round_index: int, value: float | None, *, higher_is_better: bool, patience: int | None
 ) -> dict[str, Any]:
     """Return what is remembered after one more score.
 

@@ -1,12 +1,13 @@
 """What a private run does before its first round: say where its noise drowns what it learns, and have its secret."""
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 from fedllm_train.adapters.arithmetic import Parts
+from fedllm_train.aggregation.private import ClientPrivacy
 from fedllm_train.privacy.accounting import Guarantee
-from fedllm_train.privacy.mechanism import ClientPrivacy
 from fedllm_train.privacy.noise_size import noise_note
 from fedllm_train.privacy.secret import run_secret
 from fedllm_train.strategy import Strategy
@@ -51,5 +52,5 @@ def begin_privacy(
 
 def num_values_sent(strategy: Strategy, start: Parts, client_id: str) -> int:
     """Return how many values of an adapter a client sends in a round; the most where methods take turns."""
-    sent = [strategy.expects(start, client_id, round_index)["adapter"] for round_index in (0, 1)]
-    return max(sum(tensor.numel() for tensor in adapter.values()) for adapter in sent)
+    sent = [strategy.expects(start, client_id, round_index).get("adapter", {}) for round_index in (0, 1)]
+    return max(sum(math.prod(shape) for shape in shapes.values()) for shapes in sent)

@@ -20,7 +20,7 @@ from typing import Any
 from fedllm_data.errors import ResumeError
 from fedllm_eval.texts import json_text
 from fedllm_train.adapters.arithmetic import Adapter, Parts, load_adapter, load_parts, save_adapter, save_parts
-from fedllm_train.messages.ledger import Ledger
+from fedllm_train.monitoring.ledger import Ledger
 from fedllm_train.run_files.files import write_bytes, write_folder, write_json
 
 __all__ = ["RunState", "append_record", "kept_rounds", "load_latest", "mend_records", "save_checkpoint"]
@@ -41,6 +41,11 @@ class RunState:
     ledger: Ledger
     monitor: dict[str, Any] = field(default_factory=dict)
     """JSON-ready: what early stopping and the keeping of the best adapter remember."""
+    refused: dict[str, int] = field(default_factory=dict)
+    """Client id -> the step of its first update that was refused since one was accepted: what the client kept from
+    that step on does not count."""
+    run_key: str = ""
+    """Names this start of the run, under which clients keep what they keep: another start finds nothing of it."""
 
     @property
     def adapter(self) -> Adapter:
@@ -61,6 +66,8 @@ def save_checkpoint(
             "next_round": state.next_round,
             "ledger": asdict(state.ledger),
             "monitor": state.monitor,
+            "refused": state.refused,
+            "run_key": state.run_key,
             "record": dict(record),
         }
         write_json(folder / "state.json", content)
@@ -106,6 +113,8 @@ def _load(folder: Path) -> tuple[RunState, dict[str, Any]]:
             server=server,
             ledger=Ledger(**content["ledger"]),
             monitor=content["monitor"],
+            refused=content["refused"],
+            run_key=content["run_key"],
         )
         return state, content["record"]
     except (OSError, ValueError, KeyError, TypeError) as error:

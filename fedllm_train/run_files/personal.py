@@ -19,13 +19,12 @@ from typing import Any
 from fedllm_eval.texts import json_lines, json_text
 from fedllm_train.adapters.arithmetic import Adapter, adapter_sha256
 from fedllm_train.config import FederatedConfig
-from fedllm_train.engines.engine import ClientTask, ClientUpdate
+from fedllm_train.engines.engine import replies_of
 from fedllm_train.messages import codec
-from fedllm_train.messages.broadcast import Broadcast
-from fedllm_train.rounds import RunPlan
+from fedllm_train.round_plan import RoundPlan
 from fedllm_train.run_files.checkpoint import RunState
 from fedllm_train.run_files.files import write_bytes, write_folder, write_json
-from fedllm_train.seeds import stream_rng, stream_seed
+from fedllm_train.seeds import stream_rng
 
 __all__ = ["made_before", "make_personal_adapters", "visited_clients"]
 
@@ -36,42 +35,41 @@ _NAME_LENGTH = 32
 """Hex digits of an adapter's SHA-256 that its folder is called by."""
 
 
-def make_personal_adapters(plan: RunPlan, state: RunState, save: Callable[[Adapter, Path], None]) -> dict[str, Any]:
+def make_personal_adapters(
+    plan: RoundPlan,
+    state: RunState,
+    save: Callable[[Adapter, Path], None],
+    *,
+    config: FederatedConfig,
+    client_ids: Sequence[str],
+) -> dict[str, Any]:
     """Let the clients that are asked for make their own adapters from the finished run.
 
     Args:
         plan: of the run.
         state: after the last round.
         save: writes an adapter into a folder as PEFT does.
+        config: the settings of the federation; `personal_clients` says whose adapters are made.
+        client_ids: clients that may take part.
 
     Returns:
         Client id -> {"folder", "num_steps"}, or {"left_out": reason}; also written to `personal/clients.json`.
     """
-    folder, num_rounds = plan.run / "personal", plan.config.num_rounds
+    folder = plan.run / "personal"
     folder.mkdir(exist_ok=True)
-    asked = _asked_for(plan.config, plan.client_ids, plan.run)
+    asked = _asked_for(config, client_ids, plan.run)
     made = made_before(folder)
     entries = {client_id: made[client_id] for client_id in asked if client_id in made}
     missing = [client_id for client_id in asked if client_id not in made]
-    broadcast = Broadcast(plan.strategy, state.server, num_rounds)
-
-    def tasks() -> Iterator[ClientTask]:
-        for client_id in missing:
-            yield ClientTask(
-                round_index=num_rounds,
-                client_id=client_id,
-                message=broadcast.to(client_id),
-                learning_rate=plan.min_learning_rate,
-                seed=stream_seed(plan.config.seed, "personal", client_id=client_id),
-                personal=True,
-            )
+    ask = plan.task_for(state, purpose="personal", step=plan.num_rounds)
 
     # Without the line that was being written when the process died, if any.
     write_bytes(folder / _MADE, "".join(_line(client_id, entry) for client_id, entry in made.items()).encode())
     with (folder / _MADE).open("a", encoding="utf-8") as done:
-        for result in plan.engine.run(tasks()):
-            if isinstance(result, ClientUpdate):
-                adapter = codec.decode(result.message)["adapter"]
+        plan.engine.submit(ask(client_id) for client_id in missing)
+        for reply in replies_of(plan.engine):
+            if reply.message is not None:
+                adapter = codec.decode(reply.message)["adapter"]
                 name = adapter_sha256(adapter)[:_NAME_LENGTH]
                 if not (folder / name).exists():
 
@@ -79,11 +77,11 @@ def make_personal_adapters(plan: RunPlan, state: RunState, save: Callable[[Adapt
                         save(adapter, path)
 
                     write_folder(folder / name, fill)
-                entry = {"folder": name, "num_steps": result.num_steps}
+                entry = {"folder": name, "num_steps": reply.facts["num_steps"]}
             else:
-                entry = {"left_out": result.reason}
-            entries[result.client_id] = entry
-            done.write(_line(result.client_id, entry))
+                entry = {"left_out": reply.reason}
+            entries[reply.client_id] = entry
+            done.write(_line(reply.client_id, entry))
             done.flush()
             logger.info("personal adapter %d of %d", len(entries), len(asked))
     ordered = {client_id: entries[client_id] for client_id in asked}

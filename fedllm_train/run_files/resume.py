@@ -1,12 +1,13 @@
 """Where a run begins: at its newest checkpoint, or afresh with nothing left of an earlier start."""
 
 import logging
+import secrets
 import shutil
 from pathlib import Path
 
 from fedllm_train.adapters.arithmetic import Parts
-from fedllm_train.messages.ledger import Ledger
 from fedllm_train.monitoring.held_out import forget_best
+from fedllm_train.monitoring.ledger import Ledger
 from fedllm_train.run_files.checkpoint import RunState, load_latest, mend_records
 
 __all__ = ["empty_spool", "first_state"]
@@ -31,8 +32,7 @@ def first_state(run: Path, start: Parts) -> RunState:
         return state
     (run / "rounds.jsonl").unlink(missing_ok=True)
     forget_best(run)
-    shutil.rmtree(run / "client_memory", ignore_errors=True)
-    return RunState(next_round=0, server=start, ledger=Ledger())
+    return RunState(next_round=0, server=start, ledger=Ledger(), run_key=secrets.token_hex(8))
 
 
 def empty_spool(run: Path) -> Path:

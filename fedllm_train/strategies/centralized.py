@@ -5,13 +5,12 @@ local steps a round has S K optimizer steps, so that the run makes as many as a 
 rates. Nothing travels.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Parts
-from fedllm_train.clients.tokens import POOLED
-from fedllm_train.strategy import Federation, OneAdapter, Traits
+from fedllm_train.settings import NoSettings
+from fedllm_train.strategy import POOLED, Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
 __all__ = ["Centralized"]
@@ -26,18 +25,27 @@ class Centralized(OneAdapter):
         family="baseline",
         exact_aggregation=True,
         weights="none",
-        secure_sum=False,
-        travels=False,
+        sees="nothing",
         down="nothing",
         up="nothing",
         server_cost="holds all rows",
     )
 
+    Settings = NoSettings
+
     def __init__(self, federation: Federation) -> None:
-        """Take how many clients' steps a round stands for."""
+        """Take how many clients' steps a round stands for.
+
+        Raises:
+            ConfigError: if a client's steps depend on its rows.
+        """
         super().__init__(federation)
-        everybody = federation.config.cohort_rule == "all"
-        self._cohort_size = len(federation.client_ids) if everybody else federation.config.cohort_size
+        if not federation.has_fixed_steps:
+            raise ConfigError(
+                "strategy centralized takes as many steps as a whole cohort with local_steps each; epochs and "
+                "round_rows of one client mean nothing there, leave them out"
+            )
+        self._cohort_size = federation.cohort_size
 
     def participants(self, client_ids: Sequence[str]) -> list[str]:
         """Return the pooled client.
@@ -55,10 +63,10 @@ class Centralized(OneAdapter):
         """Go on training, for the whole cohort."""
         return {"adapter": visit.fit(visit.received["adapter"], num_steps=visit.num_steps * self._cohort_size)}
 
-    def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
+    def fold(self, sums: Sums, update: Parts, weights: Mapping[str, float]) -> None:
         """Take the one update."""
         sums["adapter"] = update["adapter"]
 
-    def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
+    def server_step(self, state: Parts, sums: Sums, round_index: int) -> Parts:
         """Return what was trained."""
         return {"adapter": sums["adapter"]}

@@ -33,11 +33,14 @@ constant shift of the base (`adapters/base_shift.py`), which every client knows.
 the frame counts the change of A, too; `max_update_norm` bounds R, not the signs.
 """
 
-from typing import Any
+from __future__ import annotations
 
-import torch
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
-from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
+from fedllm_data.errors import ConfigError
+from fedllm_train.adapters.arithmetic import Adapter, Parts, Shapes, shapes_of
 from fedllm_train.adapters.base_shift import PART, travelling
 from fedllm_train.adapters.lora import check_factors_only, factor_names, is_b
 from fedllm_train.adapters.lora_core import (
@@ -49,7 +52,9 @@ from fedllm_train.adapters.lora_core import (
     split_cores,
     zero_cores,
 )
-from fedllm_train.strategy import Federation, OneAdapter, Traits, counts_alike
+from fedllm_train.lazy_torch import torch
+from fedllm_train.method_settings import MeanSettings
+from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits, counts_alike
 from fedllm_train.visit import Visit
 
 __all__ = ["FedSB"]
@@ -66,22 +71,46 @@ class FedSB(OneAdapter):
         family="lora",
         exact_aggregation=True,
         weights="uniform",
-        secure_sum=True,
-        plain_mean=True,
+        sees="mean",
         needs_lora=True,
         down="R, with A and B if from gradients",
         up="R, at first signs of gradients",
         server_cost="O(adapter); at first O(d m) and one SVD a module if from gradients",
         shifts_base=True,
-        settings=("core_frame", "uniform_weights"),
     )
 
+    @dataclass(frozen=True, kw_only=True)
+    class Settings(MeanSettings):
+        """The settings of this method."""
+
+        core_frame: Literal["gradient", "random"] = field(
+            default="gradient",
+            metadata={
+                "help": "With fed_sb: where the frozen factors come from: gradient (the clients' first full "
+                "fine-tuning step, a round of its own) or random (the run seed; nothing of them is sent)."
+            },
+        )
+
+        def check(self) -> None:
+            """Refuse a frame that there is not."""
+            if self.core_frame not in ("gradient", "random"):
+                raise ConfigError(f"core_frame is {self.core_frame!r}; it must be gradient or random")
+
     def __init__(self, federation: Federation) -> None:
-        """Take how the frame is made, and the run seed."""
+        """Take how the frame is made, and the run seed.
+
+        Raises:
+            ConfigError: if the frame would be made of what differential privacy does not cover.
+        """
         super().__init__(federation)
-        self._seed = federation.config.seed
-        self._random = federation.config.core_frame == "random"
-        self._steps_count_alike = counts_alike(federation.config, "rows")
+        self._seed = federation.seed
+        self._random = federation.settings.core_frame == "random"
+        self._steps_count_alike = counts_alike(federation.settings.uniform_weights, "rows")
+        if federation.is_private and not self._random:
+            raise ConfigError(
+                "dp_clip is given and core_frame is gradient: the frame would be made of clients' gradients without "
+                "clipping or noise; use core_frame random"
+            )
 
     def start(self, adapter: Adapter) -> Parts:
         """Begin with R = 0; what the starting adapter adds, if anything, is in the shift.
@@ -115,30 +144,33 @@ class FedSB(OneAdapter):
         trained = visit.fit(frame | core, trains=is_r, base_shift=travelling(_start_shift(visit.start_adapter)))
         return {"adapter": split_cores(trained)[1]}
 
-    def expects(self, state: Parts, client_id: str, round_index: int) -> Parts:
+    def expects(self, state: Parts, client_id: str, round_index: int) -> Shapes:
         """Expect R, and signs for every weight where there is no frame yet."""
-        expected = {"adapter": state[_CORE]}
+        expected = shapes_of({"adapter": state[_CORE]})
         return expected if _FRAME in state else expected | {_STEP: _shapes_of_signs(state["adapter"])}
 
-    def contribution(self, state: Parts, update: Parts, num_rows: int) -> tuple[Adapter, float]:
+    def contribution(self, state: Parts, update: Parts) -> Adapter:
         """Return the client's core in the frame of all, as plain factors; nothing where there is no frame yet."""
-        return (folded(state[_FRAME], update["adapter"]) if _FRAME in state else {}), self.weight_of(num_rows)
+        return folded(state[_FRAME], update["adapter"]) if _FRAME in state else {}
 
-    def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
-        """Add p_k R_k, or n_k M_k."""
+    def weigh(self, update: Parts, num_rows: int) -> Mapping[str, float]:
+        """Weigh R_k by p_k, or the first step M_k by n_k."""
         if _STEP in update:
-            sums.setdefault(_STEP, RunningSum()).add(
-                _from_signs(update[_STEP]), 1 if self._steps_count_alike else num_rows
-            )
-        else:
-            sums.setdefault(_CORE, RunningSum()).add(update["adapter"], self.weight_of(num_rows))
+            return {_STEP: 1 if self._steps_count_alike else num_rows}
+        return {"adapter": self.weight_of(num_rows)}
 
-    def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
+    def fold(self, sums: Sums, update: Parts, weights: Mapping[str, float]) -> None:
+        """Add p_k R_k, or n_k M_k."""
+        super().fold(
+            sums, {part: _from_signs(each) if part == _STEP else each for part, each in update.items()}, weights
+        )
+
+    def server_step(self, state: Parts, sums: Sums, round_index: int) -> Parts:
         """Average R, or make the frame of the mean step."""
         if _STEP in sums:
             frame, core = _frame_of(sums[_STEP].mean(), state["adapter"])
         else:
-            frame, core = state[_FRAME], sums[_CORE].mean()
+            frame, core = state[_FRAME], sums["adapter"].mean()
         return state | {"adapter": folded(frame, core), _FRAME: frame, _CORE: core}
 
 
@@ -180,11 +212,10 @@ def _from_signs(signs: Adapter) -> Adapter:
     return {module: signs[f"{module}.sign"].double() * signs[f"{module}.size"].double() for module in modules}
 
 
-def _shapes_of_signs(adapter: Adapter) -> Adapter:
-    """Tensors of the shapes that are expected, which take no memory."""
+def _shapes_of_signs(adapter: Adapter) -> dict[str, tuple[int, ...]]:
+    """The shapes of `_as_signs`."""
     shapes = {}
     for module, (a, b) in factor_names(adapter).items():
-        shape = (adapter[b].shape[0], adapter[a].shape[1])
-        shapes[f"{module}.sign"] = torch.zeros((), dtype=torch.int8).expand(shape)
-        shapes[f"{module}.size"] = torch.zeros(1)
+        shapes[f"{module}.sign"] = (adapter[b].shape[0], adapter[a].shape[1])
+        shapes[f"{module}.size"] = (1,)
     return shapes

@@ -5,19 +5,17 @@ Server rule (`adapters/adaptive.py`): v <- v + D^2, D the uniform mean of the co
 `server_momentum` is given, as in the paper's experiments and in FedLLM-Bench.
 """
 
-from typing import Any
+from __future__ import annotations
 
-import torch
-
-from fedllm_train.adapters.adaptive import adaptive_start, adaptive_step
-from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
-from fedllm_train.strategy import Federation, OneAdapter, Traits
-from fedllm_train.visit import Visit
+from fedllm_train.adapters.adaptive import AdaptiveServer
+from fedllm_train.lazy_torch import torch
+from fedllm_train.method_settings import AdaptiveSettings
+from fedllm_train.strategy import Traits
 
 __all__ = ["FedAdagrad"]
 
 
-class FedAdagrad(OneAdapter):
+class FedAdagrad(AdaptiveServer):
     """Adagrad on the clients' mean change."""
 
     traits = Traits(
@@ -26,40 +24,13 @@ class FedAdagrad(OneAdapter):
         family="classic",
         exact_aggregation=False,
         weights="uniform",
-        secure_sum=True,
-        plain_mean=True,
+        sees="mean",
         server_cost="O(adapter), two moments",
-        settings=("server_learning_rate", "server_momentum", "server_tau", "benchmark_rules", "uniform_weights"),
     )
 
-    def __init__(self, federation: Federation) -> None:
-        """Take eta, tau and the moments' rates from the config."""
-        super().__init__(federation)
-        self._config = federation.config
+    Settings = AdaptiveSettings
+    default_beta1 = 0.0
 
-    def start(self, adapter: Adapter) -> Parts:
-        """Begin with m = 0 and v = tau^2."""
-        return adaptive_start(adapter, self._config.server_tau)
-
-    def client_update(self, visit: Visit) -> Parts:
-        """Train from the global adapter."""
-        return {"adapter": visit.fit(visit.received["adapter"])}
-
-    def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
-        """Add theta_k; every client counts alike."""
-        sums.setdefault("adapter", RunningSum()).add(update["adapter"], self.weight_of(num_rows))
-
-    def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
-        """Add the squared change to v and take the scaled step."""
-
-        def second_moment(v: torch.Tensor, squared_change: torch.Tensor) -> torch.Tensor:
-            return v + squared_change
-
-        return adaptive_step(
-            state,
-            sums["adapter"],
-            self._config,
-            second_moment,
-            beta1=self._config.momentum(0.0),
-            first_round=round_index == 0,
-        )
+    def second_moment(self, v: torch.Tensor, squared_change: torch.Tensor) -> torch.Tensor:
+        """Add the squared change."""
+        return v + squared_change

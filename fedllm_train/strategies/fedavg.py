@@ -6,10 +6,9 @@ Server rule: theta <- sum_k (n_k / n) theta_k over the cohort, n_k the rows of c
 A and B are averaged apart, as FedIT and FedLLM-Bench do; the mean of the products B_k A_k is another matrix.
 """
 
-from typing import Any
-
-from fedllm_train.adapters.arithmetic import Parts, RunningSum
-from fedllm_train.strategy import OneAdapter, Traits
+from fedllm_train.adapters.arithmetic import Parts
+from fedllm_train.method_settings import MeanSettings
+from fedllm_train.strategy import OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
 __all__ = ["FedAvg"]
@@ -24,19 +23,15 @@ class FedAvg(OneAdapter):
         family="classic",
         exact_aggregation=False,
         weights="rows",
-        secure_sum=True,
-        plain_mean=True,
-        settings=("uniform_weights",),
+        sees="mean",
     )
+
+    Settings = MeanSettings
 
     def client_update(self, visit: Visit) -> Parts:
         """Train from the global adapter."""
         return {"adapter": visit.fit(visit.received["adapter"])}
 
-    def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
-        """Add n_k theta_k."""
-        sums.setdefault("adapter", RunningSum()).add(update["adapter"], self.weight_of(num_rows))
-
-    def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
+    def server_step(self, state: Parts, sums: Sums, round_index: int) -> Parts:
         """Return the weighted mean of the cohort's adapters."""
         return {"adapter": sums["adapter"].mean()}

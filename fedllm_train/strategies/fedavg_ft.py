@@ -4,10 +4,11 @@ Rounds: as FedAvg. Afterwards every client trains the global adapter on its own 
 run's lowest learning rate, and keeps the result.
 """
 
-from typing import Any
+from dataclasses import dataclass
 
-from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
-from fedllm_train.strategy import Federation, OneAdapter, Traits
+from fedllm_train.adapters.arithmetic import Adapter, Parts
+from fedllm_train.method_settings import FinalStepsSettings, MeanSettings, PersonalSettings
+from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
 __all__ = ["FedAvgFT"]
@@ -22,27 +23,25 @@ class FedAvgFT(OneAdapter):
         family="personal",
         exact_aggregation=False,
         weights="rows",
-        secure_sum=True,
-        plain_mean=True,
+        sees="mean",
         memory="none before the end",
         personal=True,
-        settings=("personal_steps", "personal_clients", "uniform_weights"),
     )
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings(FinalStepsSettings, PersonalSettings, MeanSettings):
+        """The settings of this method."""
 
     def __init__(self, federation: Federation) -> None:
         """Take the steps of the fine-tuning."""
         super().__init__(federation)
-        self._personal_steps = federation.config.personal_steps
+        self._personal_steps = federation.settings.personal_steps
 
     def client_update(self, visit: Visit) -> Parts:
         """Train from the global adapter."""
         return {"adapter": visit.fit(visit.received["adapter"])}
 
-    def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
-        """Add n_k theta_k."""
-        sums.setdefault("adapter", RunningSum()).add(update["adapter"], self.weight_of(num_rows))
-
-    def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
+    def server_step(self, state: Parts, sums: Sums, round_index: int) -> Parts:
         """Return the weighted mean of the cohort's adapters."""
         return {"adapter": sums["adapter"].mean()}
 

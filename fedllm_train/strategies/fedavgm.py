@@ -7,13 +7,13 @@ FedLLM-Bench's released code (`benchmark_rules`) averages instead of adding: m <
 round 0; its values are beta 0.5 and eta 1.
 """
 
-from typing import Any
-
-import torch
+from __future__ import annotations
 
 from fedllm_train.adapters.adaptive import mean_change, moved
-from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
-from fedllm_train.strategy import Federation, OneAdapter, Traits
+from fedllm_train.adapters.arithmetic import Adapter, Parts
+from fedllm_train.lazy_torch import torch
+from fedllm_train.method_settings import ServerStepSettings
+from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
 __all__ = ["FedAvgM"]
@@ -28,16 +28,16 @@ class FedAvgM(OneAdapter):
         family="classic",
         exact_aggregation=False,
         weights="rows",
-        secure_sum=True,
-        plain_mean=True,
+        sees="mean",
         server_cost="O(adapter), one moment",
-        settings=("server_learning_rate", "server_momentum", "benchmark_rules", "uniform_weights"),
     )
+
+    Settings = ServerStepSettings
 
     def __init__(self, federation: Federation) -> None:
         """Take eta and beta from the config."""
         super().__init__(federation)
-        self._config = federation.config
+        self._settings = federation.settings
 
     def start(self, adapter: Adapter) -> Parts:
         """Begin without momentum."""
@@ -48,17 +48,13 @@ class FedAvgM(OneAdapter):
         """Train from the global adapter."""
         return {"adapter": visit.fit(visit.received["adapter"])}
 
-    def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
-        """Add n_k theta_k."""
-        sums.setdefault("adapter", RunningSum()).add(update["adapter"], self.weight_of(num_rows))
-
-    def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
+    def server_step(self, state: Parts, sums: Sums, round_index: int) -> Parts:
         """Update the momentum and move along it."""
         change = mean_change(sums["adapter"], state["adapter"])
-        keep, take = self._config.momentum(0.9), 1.0
-        if self._config.benchmark_rules:
+        keep, take = self._settings.momentum(0.9), 1.0
+        if self._settings.benchmark_rules:
             keep, take = (0.0, 1.0) if round_index == 0 else (keep, 1.0 - keep)
         moment = {name: keep * before + take * change[name] for name, before in state["first_moment"].items()}
-        eta = self._config.server_rate(1.0)
+        eta = self._settings.server_rate(1.0)
         step = {name: eta * value for name, value in moment.items()}
         return {"adapter": moved(state["adapter"], step), "first_moment": moment}

@@ -11,12 +11,13 @@ Abar), of rank (K - 1) r at most. What a client downloads is Abar, Bbar and the 
 rounds has none of them. The server needs each B_k A_k, so secure sums cannot hide them.
 """
 
-from typing import Any
+from collections.abc import Mapping
 
 from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
 from fedllm_train.adapters.base_shift import add_to_shift, travelling
 from fedllm_train.adapters.lora import Factors, ProductSum, check_factors_only, factor_names, side_by_side
-from fedllm_train.strategy import OneAdapter, Traits
+from fedllm_train.method_settings import MeanSettings
+from fedllm_train.strategy import OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
 __all__ = ["FedExLoRA"]
@@ -31,13 +32,14 @@ class FedExLoRA(OneAdapter):
         family="lora",
         exact_aggregation=True,
         weights="uniform",
-        secure_sum=False,
+        sees="each",
         needs_lora=True,
         down="adapter + shift of the base weights",
         server_cost="O(d m) per module once the shift has full rank",
         shifts_base=True,
-        settings=("uniform_weights",),
     )
+
+    Settings = MeanSettings
 
     def start(self, adapter: Adapter) -> Parts:
         """Begin with the starting adapter and an unshifted base.
@@ -56,12 +58,12 @@ class FedExLoRA(OneAdapter):
         """Train from the means on the shifted base."""
         return {"adapter": visit.fit(visit.received["adapter"], base_shift=visit.received.get("base_shift"))}
 
-    def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
+    def fold(self, sums: Sums, update: Parts, weights: Mapping[str, float]) -> None:
         """Add p_k A_k, p_k B_k and p_k B_k A_k."""
-        sums.setdefault("adapter", RunningSum()).add(update["adapter"], self.weight_of(num_rows))
-        sums.setdefault("products", ProductSum()).add(update["adapter"], self.weight_of(num_rows))
+        sums.setdefault("adapter", RunningSum()).add(update["adapter"], weights["adapter"])
+        sums.setdefault("products", ProductSum()).add(update["adapter"], weights["adapter"])
 
-    def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
+    def server_step(self, state: Parts, sums: Sums, round_index: int) -> Parts:
         """Average the factors and shift the base by the residual."""
         total, products = sums["adapter"], sums["products"].mean()
         # In float64: against means rounded to float32 the residual would have the full rank of rounding noise.

@@ -4,10 +4,12 @@ Client rule: minimise F_k(theta) + (mu / 2) ||theta - theta_global||^2, so every
 theta_global); it is added before the gradient is clipped, as if it were in the loss. Server rule: as FedAvg.
 """
 
-from typing import Any
+from dataclasses import dataclass, field
 
-from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
-from fedllm_train.strategy import Federation, OneAdapter, Traits
+from fedllm_data.errors import ConfigError
+from fedllm_train.adapters.arithmetic import Adapter, Parts
+from fedllm_train.method_settings import MeanSettings
+from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
 __all__ = ["FedProx"]
@@ -22,15 +24,26 @@ class FedProx(OneAdapter):
         family="classic",
         exact_aggregation=False,
         weights="rows",
-        secure_sum=True,
-        plain_mean=True,
-        settings=("prox_mu", "uniform_weights"),
+        sees="mean",
     )
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings(MeanSettings):
+        """The settings of this method."""
+
+        prox_mu: float = field(
+            default=0.01, metadata={"help": "With fedprox: weight of the proximal term (FedLLM-Bench's value)."}
+        )
+
+        def check(self) -> None:
+            """Refuse a pull away from the global adapter."""
+            if self.prox_mu < 0:
+                raise ConfigError(f"prox_mu is {self.prox_mu}; it must not be negative")
 
     def __init__(self, federation: Federation) -> None:
         """Take mu from `config.prox_mu`."""
         super().__init__(federation)
-        self._mu = federation.config.prox_mu
+        self._mu = federation.settings.prox_mu
 
     def client_update(self, visit: Visit) -> Parts:
         """Train from the global adapter, pulled back to it."""
@@ -42,10 +55,6 @@ class FedProx(OneAdapter):
 
         return {"adapter": visit.fit(start, correct=add_pull)}
 
-    def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
-        """Add n_k theta_k."""
-        sums.setdefault("adapter", RunningSum()).add(update["adapter"], self.weight_of(num_rows))
-
-    def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
+    def server_step(self, state: Parts, sums: Sums, round_index: int) -> Parts:
         """Return the weighted mean of the cohort's adapters."""
         return {"adapter": sums["adapter"].mean()}

@@ -10,11 +10,12 @@ run's global adapter adds nothing to the base: score the personal ones. The serv
 aggregation error is recorded.
 """
 
-from typing import Any
+from dataclasses import dataclass
 
-from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
+from fedllm_train.adapters.arithmetic import Adapter, Parts, Shapes, shapes_of
 from fedllm_train.adapters.lora import check_factors_only, is_a, is_b
-from fedllm_train.strategy import OneAdapter, Traits
+from fedllm_train.method_settings import MeanSettings, PersonalSettings
+from fedllm_train.strategy import OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
 __all__ = ["FedSALoRA"]
@@ -29,15 +30,17 @@ class FedSALoRA(OneAdapter):
         family="lora",
         exact_aggregation=False,
         weights="rows",
-        secure_sum=True,
-        plain_mean=True,
+        sees="mean",
         needs_lora=True,
         down="A",
         up="A",
         memory="adapter",
         personal=True,
-        settings=("personal_clients", "uniform_weights"),
     )
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings(PersonalSettings, MeanSettings):
+        """The settings of this method."""
 
     def start(self, adapter: Adapter) -> Parts:
         """Begin with the starting adapter, whose B the server never changes.
@@ -62,19 +65,15 @@ class FedSALoRA(OneAdapter):
         own = visit.memory.get("adapter", visit.start_adapter)
         return visit.received["adapter"] | {name: tensor for name, tensor in own.items() if is_b(name)}
 
-    def expects(self, state: Parts, client_id: str, round_index: int) -> Parts:
+    def expects(self, state: Parts, client_id: str, round_index: int) -> Shapes:
         """Expect A."""
-        return {"adapter": _only_a(state["adapter"])}
+        return shapes_of({"adapter": _only_a(state["adapter"])})
 
-    def contribution(self, state: Parts, update: Parts, num_rows: int) -> tuple[Adapter, float]:
+    def contribution(self, state: Parts, update: Parts) -> Adapter:
         """Return nothing: products need B, which stays with the client."""
-        return {}, num_rows
+        return {}
 
-    def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
-        """Add n_k A_k."""
-        sums.setdefault("adapter", RunningSum()).add(update["adapter"], self.weight_of(num_rows))
-
-    def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
+    def server_step(self, state: Parts, sums: Sums, round_index: int) -> Parts:
         """Average A; B stays as it was."""
         return {"adapter": state["adapter"] | sums["adapter"].mean()}
 

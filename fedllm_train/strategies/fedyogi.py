@@ -4,19 +4,17 @@ Client rule: plain local training from the global adapter. Server rule (`adapter
 D^2 sign(v - D^2), D the uniform mean of the cohort's changes.
 """
 
-from typing import Any
+from __future__ import annotations
 
-import torch
-
-from fedllm_train.adapters.adaptive import adaptive_start, adaptive_step
-from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
-from fedllm_train.strategy import Federation, OneAdapter, Traits
-from fedllm_train.visit import Visit
+from fedllm_train.adapters.adaptive import AdaptiveServer
+from fedllm_train.lazy_torch import torch
+from fedllm_train.method_settings import MomentSettings
+from fedllm_train.strategy import Traits
 
 __all__ = ["FedYogi"]
 
 
-class FedYogi(OneAdapter):
+class FedYogi(AdaptiveServer):
     """Yogi on the clients' mean change."""
 
     traits = Traits(
@@ -25,48 +23,13 @@ class FedYogi(OneAdapter):
         family="classic",
         exact_aggregation=False,
         weights="uniform",
-        secure_sum=True,
-        plain_mean=True,
+        sees="mean",
         server_cost="O(adapter), two moments",
-        settings=(
-            "server_learning_rate",
-            "server_momentum",
-            "server_beta2",
-            "server_tau",
-            "benchmark_rules",
-            "uniform_weights",
-        ),
     )
 
-    def __init__(self, federation: Federation) -> None:
-        """Take eta, tau and the moments' rates from the config."""
-        super().__init__(federation)
-        self._config = federation.config
+    Settings = MomentSettings
 
-    def start(self, adapter: Adapter) -> Parts:
-        """Begin with m = 0 and v = tau^2."""
-        return adaptive_start(adapter, self._config.server_tau)
-
-    def client_update(self, visit: Visit) -> Parts:
-        """Train from the global adapter."""
-        return {"adapter": visit.fit(visit.received["adapter"])}
-
-    def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
-        """Add theta_k; every client counts alike."""
-        sums.setdefault("adapter", RunningSum()).add(update["adapter"], self.weight_of(num_rows))
-
-    def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
-        """Move v towards the squared change by a bounded amount and take the scaled step."""
-        beta2 = self._config.server_beta2
-
-        def second_moment(v: torch.Tensor, squared_change: torch.Tensor) -> torch.Tensor:
-            return v - (1 - beta2) * squared_change * torch.sign(v - squared_change)
-
-        return adaptive_step(
-            state,
-            sums["adapter"],
-            self._config,
-            second_moment,
-            beta1=self._config.momentum(0.9),
-            first_round=round_index == 0,
-        )
+    def second_moment(self, v: torch.Tensor, squared_change: torch.Tensor) -> torch.Tensor:
+        """Move v towards the squared change by a bounded amount."""
+        beta2 = self._settings.server_beta2
+        return v - (1 - beta2) * squared_change * torch.sign(v - squared_change)

@@ -7,11 +7,10 @@ With one A for all, s Bbar A = sum_k p_k s B_k A: the average is exact, and unde
 linearly. Only B travels, in both directions.
 """
 
-from typing import Any
-
-from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
+from fedllm_train.adapters.arithmetic import Adapter, Parts, Shapes, shapes_of
 from fedllm_train.adapters.lora import check_factors_only, is_b
-from fedllm_train.strategy import OneAdapter, Traits
+from fedllm_train.method_settings import MeanSettings
+from fedllm_train.strategy import OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
 __all__ = ["FFALoRA"]
@@ -26,13 +25,13 @@ class FFALoRA(OneAdapter):
         family="lora",
         exact_aggregation=True,
         weights="uniform",
-        secure_sum=True,
-        plain_mean=True,
+        sees="mean",
         needs_lora=True,
         down="B",
         up="B",
-        settings=("uniform_weights",),
     )
+
+    Settings = MeanSettings
 
     def start(self, adapter: Adapter) -> Parts:
         """Begin with the starting adapter, whose A stays.
@@ -51,19 +50,15 @@ class FFALoRA(OneAdapter):
         """Train B against the shared A."""
         return {"adapter": _only_b(visit.fit(visit.start_adapter | visit.received["adapter"], trains=is_b))}
 
-    def expects(self, state: Parts, client_id: str, round_index: int) -> Parts:
+    def expects(self, state: Parts, client_id: str, round_index: int) -> Shapes:
         """Expect B."""
-        return {"adapter": _only_b(state["adapter"])}
+        return shapes_of({"adapter": _only_b(state["adapter"])})
 
-    def contribution(self, state: Parts, update: Parts, num_rows: int) -> tuple[Adapter, float]:
+    def contribution(self, state: Parts, update: Parts) -> Adapter:
         """Return the client's B with the A of all."""
-        return state["adapter"] | update["adapter"], self.weight_of(num_rows)
+        return state["adapter"] | update["adapter"]
 
-    def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
-        """Add p_k B_k."""
-        sums.setdefault("adapter", RunningSum()).add(update["adapter"], self.weight_of(num_rows))
-
-    def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
+    def server_step(self, state: Parts, sums: Sums, round_index: int) -> Parts:
         """Average B; A stays."""
         return {"adapter": state["adapter"] | sums["adapter"].mean()}
 

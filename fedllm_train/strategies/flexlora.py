@@ -8,12 +8,14 @@ sigma_i^2). The scaling s is the same for all and stays in the module, so it can
 released code fixes lora_alpha at 16, so there it differs with the rank.
 """
 
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from fedllm_train.adapters.arithmetic import Adapter, Parts
 from fedllm_train.adapters.lora import ProductSum, factor_names, truncated_factors
 from fedllm_train.adapters.ranks import check_ranks, padded, rank_of, sliced
-from fedllm_train.strategy import Federation, OneAdapter, Traits
+from fedllm_train.method_settings import MeanSettings, RankSettings
+from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
 __all__ = ["FlexLoRA"]
@@ -28,14 +30,17 @@ class FlexLoRA(OneAdapter):
         family="lora",
         exact_aggregation=False,
         weights="rows",
-        secure_sum=False,
+        sees="each",
         mixed_ranks=True,
         needs_lora=True,
         down="adapter of the client's rank",
         up="adapter of the client's rank",
         server_cost="O(d m) a module, one SVD a round",
-        settings=("client_ranks", "uniform_weights"),
     )
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings(RankSettings, MeanSettings):
+        """The settings of this method."""
 
     def __init__(self, federation: Federation) -> None:
         """Take the clients' ranks."""
@@ -56,21 +61,17 @@ class FlexLoRA(OneAdapter):
         rank = self._ranks.get(client_id)
         return {"adapter": state["adapter"] if rank is None else sliced(state["adapter"], rank)}
 
-    def expects(self, state: Parts, client_id: str, round_index: int) -> Parts:
-        """Expect an adapter of the client's rank."""
-        return self.broadcast(state, client_id, round_index)
-
     def client_update(self, visit: Visit) -> Parts:
         """Train at the client's rank."""
         received = visit.received["adapter"]
         trained = visit.fit(padded(received, rank_of(visit.start_adapter)))
         return {"adapter": sliced(trained, rank_of(received))}
 
-    def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
+    def fold(self, sums: Sums, update: Parts, weights: Mapping[str, float]) -> None:
         """Add n_k B_k A_k."""
-        sums.setdefault("products", ProductSum()).add(update["adapter"], self.weight_of(num_rows))
+        sums.setdefault("products", ProductSum()).add(update["adapter"], weights["adapter"])
 
-    def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
+    def server_step(self, state: Parts, sums: Sums, round_index: int) -> Parts:
         """Decompose the mean product."""
         adapter = dict(state["adapter"])
         names = factor_names(adapter)

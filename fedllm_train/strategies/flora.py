@@ -17,18 +17,21 @@ run that starts from a trained adapter has that adapter's product in the shift f
 itself keeps the starting A and B = 0.
 """
 
-from math import sqrt
-from typing import Any
+from __future__ import annotations
 
-import torch
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import sqrt
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.adapters.arithmetic import Adapter, Parts
+from fedllm_train.adapters.arithmetic import Adapter, Parts, Shapes, shapes_of
 from fedllm_train.adapters.base_shift import add_to_shift, travelling
 from fedllm_train.adapters.lora import Factors, ProductSum, check_factors_only, factor_names, is_a
 from fedllm_train.adapters.ranks import check_ranks, padded, rank_of, sliced
+from fedllm_train.lazy_torch import torch
+from fedllm_train.method_settings import MeanSettings, RankSettings
 from fedllm_train.seeds import stream_seed
-from fedllm_train.strategy import Federation, OneAdapter, Traits
+from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
 __all__ = ["FLoRA"]
@@ -43,19 +46,23 @@ class FLoRA(OneAdapter):
         family="lora",
         exact_aggregation=True,
         weights="rows",
-        secure_sum=False,
+        sees="each",
         mixed_ranks=True,
         needs_lora=True,
         down="shift of the base weights",
         server_cost="O(d m) per module once the shift has full rank",
+        draws_start=True,
         shifts_base=True,
-        settings=("client_ranks", "uniform_weights"),
     )
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings(RankSettings, MeanSettings):
+        """The settings of this method."""
 
     def __init__(self, federation: Federation) -> None:
         """Take the run seed and the clients' ranks."""
         super().__init__(federation)
-        self._seed = federation.config.seed
+        self._seed = federation.seed
         self._ranks = federation.ranks
 
     def start(self, adapter: Adapter) -> Parts:
@@ -92,15 +99,19 @@ class FLoRA(OneAdapter):
         trained = visit.fit(start, base_shift=visit.received.get("base_shift"))
         return {"adapter": self._own_rank(trained, visit.client_id)}
 
-    def expects(self, state: Parts, client_id: str, round_index: int) -> Parts:
-        """Expect factors of the client's rank; the values are those it began with."""
-        return {"adapter": self._own_rank(self._fresh(state["adapter"], round_index, client_id), client_id)}
+    def expects(self, state: Parts, client_id: str, round_index: int) -> Shapes:
+        """Expect factors of the client's rank."""
+        return shapes_of({"adapter": self._own_rank(state["adapter"], client_id)})
 
-    def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
+    def anchor(self, received: Parts, start: Adapter, client_id: str, round_index: int) -> Adapter:
+        """Start from an adapter that is drawn for this client and round."""
+        return self._own_rank(self._fresh(start, round_index, client_id), client_id)
+
+    def fold(self, sums: Sums, update: Parts, weights: Mapping[str, float]) -> None:
         """Stack B_k and A_k, one of them times n_k."""
-        sums.setdefault("products", ProductSum()).add(update["adapter"], self.weight_of(num_rows))
+        sums.setdefault("products", ProductSum()).add(update["adapter"], weights["adapter"])
 
-    def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
+    def server_step(self, state: Parts, sums: Sums, round_index: int) -> Parts:
         """Merge the stack into the base."""
         shift = add_to_shift(state.get("base_shift", {}), sums["products"].mean())
         return {"adapter": state["adapter"], "base_shift": shift}

@@ -10,14 +10,18 @@ ranks of the result (truncation). Equal ranks and equal norms give the uniform F
 given, replaces the norms: on, every client counts alike; off, by its rows.
 """
 
-from typing import Any
+from __future__ import annotations
 
-import torch
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
 from fedllm_train.adapters.lora import Factors, factor_names, squared_norm
 from fedllm_train.adapters.ranks import check_ranks, padded, rank_of, sliced
-from fedllm_train.strategy import Federation, OneAdapter, Traits
+from fedllm_train.lazy_torch import torch
+from fedllm_train.method_settings import MeanSettings, RankSettings
+from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
 __all__ = ["HetLoRA"]
@@ -34,21 +38,33 @@ class HetLoRA(OneAdapter):
         family="lora",
         exact_aggregation=False,
         weights="norms",
-        secure_sum=False,
+        sees="each",
         mixed_ranks=True,
         needs_lora=True,
         down="adapter of the client's rank",
         up="adapter of the client's rank",
         memory="its pruned rank",
-        settings=("client_ranks", "hetlora_prune", "uniform_weights"),
     )
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings(RankSettings, MeanSettings):
+        """The settings of this method."""
+
+        hetlora_prune: float = field(
+            default=0.0, metadata={"help": "With hetlora: weight of the penalty on the tail ranks; 0 prunes nothing."}
+        )
+
+        def check(self) -> None:
+            """Refuse a penalty that would reward."""
+            if self.hetlora_prune < 0:
+                raise ConfigError(f"hetlora_prune is {self.hetlora_prune}; it must not be negative")
 
     def __init__(self, federation: Federation) -> None:
         """Take the clients' ranks and lambda."""
         super().__init__(federation)
         self._ranks = federation.ranks
-        self._prune = federation.config.hetlora_prune
-        self._by_norm = federation.config.uniform_weights is None
+        self._prune = federation.settings.hetlora_prune
+        self._by_norm = federation.settings.uniform_weights is None
 
     def start(self, adapter: Adapter) -> Parts:
         """Begin with the starting adapter, which has the largest rank.
@@ -63,10 +79,6 @@ class HetLoRA(OneAdapter):
         """Send the first ranks of the global adapter."""
         rank = self._ranks.get(client_id)
         return {"adapter": state["adapter"] if rank is None else sliced(state["adapter"], rank)}
-
-    def expects(self, state: Parts, client_id: str, round_index: int) -> Parts:
-        """Expect an adapter of the client's rank."""
-        return self.broadcast(state, client_id, round_index)
 
     def client_update(self, visit: Visit) -> Parts:
         """Train at the client's rank, and prune its tail where training shrank it."""
@@ -92,19 +104,18 @@ class HetLoRA(OneAdapter):
         visit.memory["pruned"] = {"rank": torch.tensor(rank)}
         return {"adapter": padded(sliced(end, rank), given)}
 
-    def contribution(self, state: Parts, update: Parts, num_rows: int) -> tuple[Adapter, float]:
-        """Return what the client sent, with the weight it has in the mean."""
-        # Where all products are zero, so is their mean, and its weights must not add up to zero.
-        return update["adapter"], max(self._weight(update["adapter"], num_rows), 1e-300)
+    def weigh(self, update: Parts, num_rows: int) -> Mapping[str, float]:
+        """Weigh by the norm of the products, unless rows or nothing shall count."""
+        return {"adapter": self._weight(update["adapter"], num_rows)}
 
-    def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
+    def fold(self, sums: Sums, update: Parts, weights: Mapping[str, float]) -> None:
         """Add the padded factors with their weight, and without one for a round in which all norms are zero."""
         adapter = update["adapter"]
         whole = padded(adapter, max(self._ranks.values(), default=rank_of(adapter)))
-        sums.setdefault("weighted", RunningSum()).add(whole, self._weight(adapter, num_rows))
+        sums.setdefault("weighted", RunningSum()).add(whole, weights["adapter"])
         sums.setdefault("uniform", RunningSum()).add(whole, 1)
 
-    def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
+    def server_step(self, state: Parts, sums: Sums, round_index: int) -> Parts:
         """Return the mean of the padded factors."""
         total = sums["weighted"] if sums["weighted"].total_weight > 0 else sums["uniform"]
         return {"adapter": padded(total.mean(), rank_of(state["adapter"]))}

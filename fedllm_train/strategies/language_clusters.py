@@ -9,14 +9,18 @@ group's adapter. Server rule: FedAvg in each group. The global adapter, which se
 the groups' adapters, each weighted by its clients' rows.
 """
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
-from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
-from fedllm_train.strategy import Federation, OneAdapter, Traits
+from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum, Shapes, shapes_of
+from fedllm_train.lazy_torch import torch
+from fedllm_train.method_settings import MeanSettings, PersonalSettings
+from fedllm_train.settings import check_at_least_one
+from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
 __all__ = ["LanguageClusters", "groups_of"]
@@ -33,18 +37,30 @@ class LanguageClusters(OneAdapter):
         family="personal",
         exact_aggregation=False,
         weights="rows",
-        secure_sum=True,
+        sees="sum",
         down="adapter of the client's language",
         server_cost="O(languages x adapter)",
         personal=True,
-        settings=("min_cluster_clients", "personal_clients", "uniform_weights"),
+        needs_languages=True,
     )
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings(PersonalSettings, MeanSettings):
+        """The settings of this method."""
+
+        min_cluster_clients: int = field(
+            default=2, metadata={"help": "With language_clusters: languages of fewer clients share one group."}
+        )
+
+        def check(self) -> None:
+            """Refuse a count below one."""
+            check_at_least_one(self, "min_cluster_clients")
 
     def __init__(self, federation: Federation) -> None:
         """Group the clients."""
         super().__init__(federation)
         # Clients that never take part must neither make a group large nor weigh in the mean of the groups.
-        self._group_of = groups_of(federation.languages, federation.eligible, federation.config.min_cluster_clients)
+        self._group_of = groups_of(federation.languages, federation.eligible, federation.settings.min_cluster_clients)
         self._groups = sorted(set(self._group_of.values()))
         weights = Counter[str]()
         for client_id, group in self._group_of.items():
@@ -64,16 +80,16 @@ class LanguageClusters(OneAdapter):
         """Train from the group's adapter; say which group it was."""
         return {"adapter": visit.fit(visit.received["adapter"]), "group": visit.received["group"]}
 
-    def expects(self, state: Parts, client_id: str, round_index: int) -> Parts:
+    def expects(self, state: Parts, client_id: str, round_index: int) -> Shapes:
         """Expect an adapter and the group."""
-        return self.broadcast(state, client_id, round_index)
+        return shapes_of(self.broadcast(state, client_id, round_index))
 
-    def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
+    def fold(self, sums: Sums, update: Parts, weights: Mapping[str, float]) -> None:
         """Add theta_k with the client's weight to the sum of its group."""
         part = f"group {self._groups[int(update['group']['index'])]}"
-        sums.setdefault(part, RunningSum()).add(update["adapter"], self.weight_of(num_rows))
+        sums.setdefault(part, RunningSum()).add(update["adapter"], weights["adapter"])
 
-    def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
+    def server_step(self, state: Parts, sums: Sums, round_index: int) -> Parts:
         """Average inside each group that was visited, then over the groups."""
         groups = {part: total.mean() for part, total in sums.items()}
         after = {part: groups.get(part, adapter) for part, adapter in state.items() if part != "adapter"}

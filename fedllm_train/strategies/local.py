@@ -7,12 +7,13 @@ run so that everyone makes as many steps at the same learning rates, and the glo
 Client rule: plain local training from the own adapter. Server rule: none.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.adapters.arithmetic import Adapter, Parts
-from fedllm_train.strategy import Federation, OneAdapter, Traits
+from fedllm_train.adapters.arithmetic import Adapter, Parts, Shapes, shapes_of
+from fedllm_train.method_settings import PersonalSettings
+from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
 __all__ = ["Local"]
@@ -27,21 +28,25 @@ class Local(OneAdapter):
         family="baseline",
         exact_aggregation=True,
         weights="none",
-        secure_sum=True,
-        travels=False,
+        sees="nothing",
         down="nothing",
         up="nothing",
         memory="its adapter",
         server_cost="none",
         personal=True,
-        settings=("local_client", "personal_clients"),
     )
 
+    @dataclass(frozen=True, kw_only=True)
+    class Settings(PersonalSettings):
+        """The settings of this method."""
+
+        local_client: str | None = field(default=None, metadata={"help": "With strategy local: the client to train."})
+
     def __init__(self, federation: Federation) -> None:
-        """Take the client from `config.local_client`; one client alone needs no name."""
+        """Take the client that trains, if it is a single one; one client alone needs no name."""
         super().__init__(federation)
-        ids = list(federation.client_ids)
-        self._client_id = ids[0] if len(ids) == 1 else federation.config.local_client
+        self._client_id = federation.settings.local_client
+        self._is_single = self._client_id is not None or federation.num_clients == 1
 
     def participants(self, client_ids: Sequence[str]) -> list[str]:
         """Return the named client, or all of them.
@@ -49,7 +54,7 @@ class Local(OneAdapter):
         Raises:
             ConfigError: if the named client does not exist.
         """
-        if self._client_id is None:
+        if self._client_id is None or len(client_ids) == 1:
             return list(client_ids)
         if self._client_id not in client_ids:
             raise ConfigError(
@@ -60,20 +65,20 @@ class Local(OneAdapter):
 
     def client_update(self, visit: Visit) -> Parts:
         """Go on training the own adapter; only a named client's becomes the run's."""
-        if self._client_id is not None:
+        if self._is_single:
             return {"adapter": visit.fit(visit.received["adapter"])}
         visit.memory["adapter"] = visit.fit(visit.memory.get("adapter", visit.start_adapter))
         return {}
 
-    def expects(self, state: Parts, client_id: str, round_index: int) -> Parts:
+    def expects(self, state: Parts, client_id: str, round_index: int) -> Shapes:
         """Expect nothing, but of a named client."""
-        return {} if self._client_id is None else {"adapter": state["adapter"]}
+        return shapes_of({"adapter": state["adapter"]}) if self._is_single else {}
 
-    def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
+    def fold(self, sums: Sums, update: Parts, weights: Mapping[str, float]) -> None:
         """Take what there is."""
         sums.update(update)
 
-    def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
+    def server_step(self, state: Parts, sums: Sums, round_index: int) -> Parts:
         """Return the named client's adapter; else nothing changes."""
         return {"adapter": sums.get("adapter", state["adapter"])}
 

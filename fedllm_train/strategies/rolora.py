@@ -12,9 +12,10 @@ in which the resting factor changed.
 
 from typing import Any
 
-from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
+from fedllm_train.adapters.arithmetic import Adapter, Parts, Shapes, shapes_of
 from fedllm_train.adapters.lora import check_factors_only, is_a, is_b
-from fedllm_train.strategy import OneAdapter, Traits
+from fedllm_train.method_settings import MeanSettings
+from fedllm_train.strategy import OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
 __all__ = ["RoLoRA"]
@@ -29,13 +30,13 @@ class RoLoRA(OneAdapter):
         family="lora",
         exact_aggregation=True,
         weights="uniform",
-        secure_sum=True,
-        plain_mean=True,
+        sees="mean",
         needs_lora=True,
         down="A + B",
         up="A or B, in turns",
-        settings=("uniform_weights",),
     )
+
+    Settings = MeanSettings
 
     def start(self, adapter: Adapter) -> Parts:
         """Begin with the starting adapter.
@@ -51,19 +52,15 @@ class RoLoRA(OneAdapter):
         trained = visit.fit(visit.received["adapter"], trains=_turn(visit.round_index))
         return {"adapter": _trained(trained, visit.round_index)}
 
-    def expects(self, state: Parts, client_id: str, round_index: int) -> Parts:
+    def expects(self, state: Parts, client_id: str, round_index: int) -> Shapes:
         """Expect the factor whose turn it is."""
-        return {"adapter": _trained(state["adapter"], round_index)}
+        return shapes_of({"adapter": _trained(state["adapter"], round_index)})
 
-    def contribution(self, state: Parts, update: Parts, num_rows: int) -> tuple[Adapter, float]:
+    def contribution(self, state: Parts, update: Parts) -> Adapter:
         """Return what the client trained with what rested."""
-        return state["adapter"] | update["adapter"], self.weight_of(num_rows)
+        return state["adapter"] | update["adapter"]
 
-    def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
-        """Add the trained factor with the client's weight."""
-        sums.setdefault("adapter", RunningSum()).add(update["adapter"], self.weight_of(num_rows))
-
-    def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
+    def server_step(self, state: Parts, sums: Sums, round_index: int) -> Parts:
         """Average the trained factor; the other stays."""
         return {"adapter": state["adapter"] | sums["adapter"].mean()}
 

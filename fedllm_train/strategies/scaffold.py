@@ -11,12 +11,14 @@ Server rule: theta <- (1 / |S|) sum_{k in S} theta_k, as in the paper with a glo
 rows: `uniform_weights` off); c <- c + (1 / N) sum_{k in S} (c_k' - c_k).
 """
 
-from typing import Any
+from __future__ import annotations
 
-import torch
+from collections.abc import Mapping
 
-from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
-from fedllm_train.strategy import Federation, OneAdapter, Traits
+from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum, Shapes, shapes_of
+from fedllm_train.lazy_torch import torch
+from fedllm_train.method_settings import MeanSettings
+from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
 __all__ = ["Scaffold"]
@@ -31,13 +33,14 @@ class Scaffold(OneAdapter):
         family="classic",
         exact_aggregation=False,
         weights="uniform",
-        secure_sum=True,
+        sees="sum",
         down="adapter + control variate",
         up="adapter + change of control variate",
         memory="control variate",
         server_cost="O(adapter) for c",
-        settings=("uniform_weights",),
     )
+
+    Settings = MeanSettings
 
     def __init__(self, federation: Federation) -> None:
         """Take who can take part."""
@@ -67,18 +70,17 @@ class Scaffold(OneAdapter):
         visit.memory["control"] = own | seen.mean()
         return {"adapter": adapter, "control_change": {n: visit.memory["control"][n] - own[n] for n in own}}
 
-    def expects(self, state: Parts, client_id: str, round_index: int) -> Parts:
+    def expects(self, state: Parts, client_id: str, round_index: int) -> Shapes:
         """Expect an adapter and a change of the control variate."""
-        return {"adapter": state["adapter"], "control_change": state["control"]}
+        return shapes_of({"adapter": state["adapter"], "control_change": state["control"]})
 
-    def fold(self, sums: dict[str, Any], update: Parts, num_rows: int) -> None:
-        """Add theta_k with the client's weight, and c_k' - c_k without one."""
-        sums.setdefault("adapter", RunningSum()).add(update["adapter"], self.weight_of(num_rows))
-        sums.setdefault("control", RunningSum()).add(update["control_change"], 1)
+    def weigh(self, update: Parts, num_rows: int) -> Mapping[str, float]:
+        """Weigh theta_k as in any mean, and c_k' - c_k alike, whatever the client's rows."""
+        return {"adapter": self.weight_of(num_rows), "control_change": 1}
 
-    def server_step(self, state: Parts, sums: dict[str, Any], round_index: int) -> Parts:
+    def server_step(self, state: Parts, sums: Sums, round_index: int) -> Parts:
         """Average the adapters; move c by the share of the clients that took part."""
-        change = sums["control"].total()
+        change = sums["control_change"].total()
         control = {n: (c.double() + change[n] / self._num_clients).to(c.dtype) for n, c in state["control"].items()}
         return {"adapter": sums["adapter"].mean(), "control": control}
 

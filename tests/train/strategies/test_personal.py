@@ -9,7 +9,7 @@ from peft import PeftModel, get_peft_model, set_peft_model_state_dict
 
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
-from fedllm_eval.running.personal import personal_folders
+from fedllm_eval.policy.run_folder import personal_folders
 from fedllm_train.adapters.arithmetic import adapter_sha256, distance, load_adapter
 from fedllm_train.adapters.lora import factor_names
 from fedllm_train.clients.client_memory import ClientMemory
@@ -128,8 +128,8 @@ def test_one_language_is_fedavg(kit, tmp_path):
 @pytest.mark.parametrize(("name", "task"), [*((name, "sft") for name in PERSONAL), ("ditto", "dpo")])
 def test_a_run_that_stops_anywhere_ends_with_the_same_adapters(kit, tmp_path, name, task):
     settings = {"strategy": name, "num_rounds": 2, "cohort_size": 2, "local_steps": 1, "personal_clients": "all"}
-    kit.make_trainer(tmp_path / "whole", task, **settings).train()
-    kit.run_and_stop(tmp_path / "cut", task, after_round=0, **settings)
+    kit.make_trainer(tmp_path / "whole", task, **settings, keep_checkpoints=2).train()
+    kit.cut_after(tmp_path / "whole", tmp_path / "cut", after_round=0)
     kit.make_trainer(tmp_path / "cut", task, **settings).train(resume=True)
     # Stopped again while personal adapters were made: one is missing, and a line was being written.
     made = tmp_path / "cut" / "personal" / "made.jsonl"

@@ -1,0 +1,203 @@
+"""`ClientHost`: where clients' rows are. It makes the visits that tasks ask for, and keeps what its clients keep.
+
+Made of a `RunSpec` and of rows, never of a trainer: the same in the server's process, in one of several, and on a
+client's own machine. Token files, reference caches and clients' memory lie in its folder and are its own; the server
+sees messages alone.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from fedllm_data.clients import ClientDataset
+from fedllm_eval.policy.rendering import fix_date
+from fedllm_train.adapters.arithmetic import Adapter, Parts, flatten
+from fedllm_train.clients.client_memory import ClientMemory
+from fedllm_train.clients.resident import ResidentTrainer
+from fedllm_train.clients.resident_args import resident_args
+from fedllm_train.clients.run_spec import RunSpec, check_same, policy_digests
+from fedllm_train.clients.tokens import TokenCache
+from fedllm_train.engines.engine import Reply, Task
+from fedllm_train.messages import codec
+from fedllm_train.messages.wire import RESIDUAL, Wire
+from fedllm_train.models.policy import StartingPolicy, load_starting_policy
+from fedllm_train.models.tokenizer import prepared_tokenizer
+from fedllm_train.seeds import stream_seed
+from fedllm_train.strategies import strategy_class
+from fedllm_train.visit import Correction, Visit
+
+__all__ = ["ClientHost"]
+
+_NOT_FINITE = "its update is not finite; lower the learning rate"
+
+
+class ClientHost:
+    """Visits any client whose rows are here, on one model and one trainer."""
+
+    def __init__(self, spec: RunSpec, clients: ClientDataset, folder: Path, policy: StartingPolicy) -> None:
+        """Build the trainer around the policy the run starts from.
+
+        Args:
+            spec: of the run.
+            clients: the clients whose rows are here.
+            folder: belongs to this host and one run.
+            policy: loaded from `spec.policy`, with its tokenizer prepared; the model is trained in place.
+
+        Raises:
+            ConfigError: if no client has a row to train on, or TRL refuses the settings.
+        """
+        if spec.template_date is not None:
+            fix_date(policy.tokenizer, date.fromisoformat(spec.template_date))
+        args = resident_args(spec.client_args, local_steps=spec.work.num_steps(1), workspace=str(folder / ".work"))
+        cache = folder / ".work" / "tokens"
+        self._tokens = TokenCache(clients, args, policy.tokenizer, cache, loss_on=spec.loss_on)
+        self.resident = ResidentTrainer(
+            policy.model,
+            policy.tokenizer,
+            args,
+            self._tokens.example(),
+            starts_from_base=policy.is_base,
+            reference_folder=cache if spec.reference_cache else None,
+            kernel=spec.kernel,
+        )
+        """The trainer that stays."""
+        self._spec = spec
+        self._strategy = strategy_class(spec.strategy)(spec.federation)
+        self._wire = Wire(spec.wire, seed=spec.seed)
+        self._folder = folder
+
+    @classmethod
+    def load(cls, spec: RunSpec, clients: ClientDataset, folder: Path) -> "ClientHost":
+        """Load the policy that a run starts from, and make its host.
+
+        Args:
+            spec: of the run.
+            clients: the clients whose rows are here.
+            folder: belongs to this host and one run.
+
+        Raises:
+            ConfigError: if something cannot be loaded, or is not what the run's other machines have.
+        """
+        policy = load_starting_policy(**spec.policy)
+        policy = replace(policy, tokenizer=prepared_tokenizer(policy.tokenizer, spec.client_args))
+        host = cls(spec, clients, folder, policy)
+        check_same(spec, policy_digests(policy, host.resident.start_adapter))
+        return host
+
+    def visit(self, task: Task) -> Reply:
+        """Follow the client rule for one client, from what it was sent.
+
+        Raises:
+            ResumeError: if what the client remembers was damaged on disk.
+        """
+        started = time.perf_counter()
+        tokens = self._tokens[task.client_id]
+        if not tokens.num_rows:
+            return Reply(step=task.step, client_id=task.client_id, reason=tokens.why_empty())
+        kept = ClientMemory(self._folder / "client_memory" / task.run)
+        memory = kept.load(task.client_id, kept_step=task.kept_step, oldest_step=task.oldest_step)
+        residual = memory.pop(RESIDUAL, {})
+        num_steps = self._spec.work.num_steps(tokens.rows.num_rows)
+        fits = _Fits(self.resident, self._rows(task, tokens.rows), task, num_steps)
+        visit = Visit(
+            client_id=task.client_id,
+            round_index=task.step,
+            received=self._wire.unpack_down(task.message),
+            start_adapter=self.resident.start_adapter,
+            memory=memory,
+            num_rows=tokens.num_rows,
+            num_steps=num_steps,
+            learning_rate=task.learning_rate,
+            fitter=fits,
+            stepper=fits.first_step,
+        )
+        if task.purpose == "personal":
+            update = {"adapter": self._strategy.personal_adapter(visit)}
+        else:
+            update = self._strategy.client_update(visit)
+        if not _is_finite(update) or not _is_finite(visit.memory):
+            return Reply(step=task.step, client_id=task.client_id, reason=_NOT_FINITE)
+        if task.purpose == "personal":
+            message = codec.encode(update)  # stays where it is made; whole, whatever the wire packs
+        else:
+            message = self._pack(update, visit, residual)
+            if visit.memory:
+                kept.save(task.client_id, task.step, visit.memory)
+        return Reply(
+            step=task.step,
+            client_id=task.client_id,
+            message=message,
+            num_rows=tokens.num_rows,
+            facts={
+                "num_dropped_rows": tokens.num_dropped_rows,
+                "num_unrendered_rows": tokens.num_unrendered_rows,
+                "num_steps": fits.total_steps,
+                "seconds": round(time.perf_counter() - started, 3),
+                **fits.metrics,
+            },
+        )
+
+    def _rows(self, task: Task, rows: Any) -> Any:
+        """The encoded rows that a visit trains on, with what the reference says of them."""
+        drawn = self._spec.work.rows_of_round(rows.num_rows, task.step)
+        rows = self.resident.with_reference(task.client_id, rows)
+        return rows if drawn is None else rows.select(drawn)
+
+    def _pack(self, update: Parts, visit: Visit, residual: Adapter) -> bytes:
+        """The message of an update; with error feedback, what it lacks stays in the visit's memory."""
+        place = {"client_id": visit.client_id, "round_index": visit.round_index}
+        anchor = self._strategy.anchor(visit.received, visit.start_adapter, **place)
+        return self._wire.pack_up(update, anchor, visit.memory, residual, **place)
+
+
+class _Fits:
+    """The fits of one visit: what a client rule calls, and what they add up to."""
+
+    def __init__(self, resident: ResidentTrainer, rows: Any, task: Task, num_steps: int) -> None:
+        self._resident, self._rows, self._task, self._num_steps = resident, rows, task, num_steps
+        self.total_steps = 0
+        self.metrics: dict[str, float] = {}
+
+    def __call__(
+        self,
+        start: Adapter,
+        *,
+        correct: Correction | None,
+        trains: Callable[[str], bool] | None,
+        purpose: str,
+        num_steps: int | None,
+        base_shift: Adapter | None,
+    ) -> Adapter:
+        task = self._task
+        steps = num_steps if num_steps is not None else self._num_steps
+        own_stream = purpose == "client" or task.purpose == "personal"
+        adapter, metrics = self._resident.fit(
+            start,
+            self._rows,
+            learning_rate=task.learning_rate,
+            seed=task.seed if own_stream else stream_seed(task.seed, purpose),
+            num_steps=steps,
+            correct=correct,
+            trains=trains,
+            base_shift=base_shift,
+        )
+        self.total_steps += steps
+        self.metrics |= metrics if purpose == "client" else {f"{purpose}/{name}": v for name, v in metrics.items()}
+        return adapter
+
+    def first_step(self, start: Adapter) -> Adapter:
+        """Estimate full fine-tuning's first step; the batches it takes count as steps."""
+        task = self._task
+        step, metrics = self._resident.first_step(
+            start, self._rows, learning_rate=task.learning_rate, seed=task.seed, num_steps=self._num_steps
+        )
+        self.total_steps += self._num_steps
+        self.metrics |= metrics
+        return step
+
+
+def _is_finite(parts: Parts) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in flatten(parts).values())

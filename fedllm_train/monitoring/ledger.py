@@ -1,0 +1,89 @@
+"""What a run has cost so far: bytes in both directions, client steps, seconds.
+
+Bytes are the lengths of the messages themselves, summed over the clients of a round: a broadcast to ten clients is ten
+downloads.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fedllm_train.engines.engine import Reply, Task
+from fedllm_train.monitoring.observer import Observer, Record, Step
+
+__all__ = ["Ledger", "LedgerKeeper"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ledger:
+    """Totals since round 0; kept in every checkpoint, so that a resumed run counts on."""
+
+    download_bytes: int = 0
+    """Server to clients."""
+    upload_bytes: int = 0
+    """Clients to server."""
+    num_local_steps: int = 0
+    client_seconds: float = 0.0
+    """Time the clients spent training, whether or not they ran side by side."""
+
+    def charge(
+        self,
+        *,
+        download_bytes: int = 0,
+        upload_bytes: int = 0,
+        num_local_steps: int = 0,
+        client_seconds: float = 0.0,
+    ) -> "Ledger":
+        """Return the ledger with some costs added.
+
+        >>> Ledger(upload_bytes=3).charge(upload_bytes=4).upload_bytes
+        7
+        """
+        return replace(
+            self,
+            download_bytes=self.download_bytes + download_bytes,
+            upload_bytes=self.upload_bytes + upload_bytes,
+            num_local_steps=self.num_local_steps + num_local_steps,
+            client_seconds=self.client_seconds + client_seconds,
+        )
+
+    def as_record(self) -> dict[str, Any]:
+        """Return the totals as a JSON-ready mapping."""
+        return {
+            "download_bytes": self.download_bytes,
+            "upload_bytes": self.upload_bytes,
+            "num_local_steps": self.num_local_steps,
+            "client_seconds": round(self.client_seconds, 3),
+        }
+
+
+class LedgerKeeper(Observer):
+    """Charges what travels and what clients spend."""
+
+    def __init__(self, ledger: Ledger, *, travels: bool) -> None:
+        """Go on from what a run has cost so far.
+
+        Args:
+            ledger: the totals so far.
+            travels: whether messages go over a network; if not, none of their bytes count.
+        """
+        self.ledger, self._travels = ledger, travels
+
+    def sent(self, task: Task) -> None:
+        """Charge a task's message."""
+        self.ledger = self.ledger.charge(download_bytes=self._bytes(task.message))
+
+    def saw(self, reply: Reply, problem: str | None) -> None:
+        """Charge a reply that came back, whether or not it could be used."""
+        if reply.message is not None:
+            self.ledger = self.ledger.charge(
+                upload_bytes=self._bytes(reply.message),
+                num_local_steps=reply.facts["num_steps"],
+                client_seconds=reply.facts["seconds"],
+            )
+
+    def stepped(self, step: Step) -> Record:
+        """Return the totals."""
+        return {"ledger": self.ledger.as_record()}
+
+    def _bytes(self, message: bytes) -> int:
+        return len(message) if self._travels else 0

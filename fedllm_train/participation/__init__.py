@@ -1,0 +1,1 @@
+"""Whom to ask in a step, and which replies make it."""

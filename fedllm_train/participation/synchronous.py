@@ -1,0 +1,89 @@
+"""The synchronous cohort (McMahan et al. 2017, Algorithm 1): draw a cohort, ask all of it, wait for every reply.
+
+Replies are seen in the order of the client ids whatever the order of arrival, so that sums do not depend on it (design
+rule 3); a message that comes early waits on disk, not in memory. Imports no torch.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from fedllm_train.engines.engine import Engine, Reply, Task, replies_of
+from fedllm_train.participation.cohort_rules import sample_cohort
+
+__all__ = ["SynchronousCohort", "in_client_order"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynchronousCohort:
+    """Asks a cohort and waits for all of it."""
+
+    client_ids: Sequence[str]
+    """Clients that may take part."""
+    cohort_size: int
+    rule: str
+    """A name in `cohort_rules.COHORT_RULES`."""
+    seed: int
+    """What cohorts are drawn from: the run seed, but where a guarantee rests on nobody knowing who took part."""
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """Rows of each client, for rules that weigh them."""
+    spool: Path
+    """An existing folder for messages that come early."""
+
+    def replies(self, engine: Engine, step: int, ask: Callable[[str], Task]) -> Iterator[Reply]:
+        """Yield one reply for each client of the cohort, in the order of their ids.
+
+        Args:
+            engine: carries the tasks.
+            step: the round's index.
+            ask: makes the task of a client.
+        """
+        cohort = sample_cohort(
+            self.client_ids,
+            self.cohort_size,
+            seed=self.seed,
+            round_index=step,
+            rule=self.rule,
+            sizes=self.sizes,
+        )
+        engine.submit(ask(client_id) for client_id in cohort)
+        yield from in_client_order(replies_of(engine), cohort, self.spool)
+
+
+def in_client_order(replies: Iterable[Reply], cohort: Sequence[str], spool: Path) -> Iterator[Reply]:
+    """Yield replies in the order of the cohort; the message of one that comes early waits on disk.
+
+    Args:
+        replies: one per client of the cohort, in order of arrival.
+        cohort: client ids in the order wanted (sorted).
+        spool: an existing folder for what waits; left empty.
+    """
+    position = {client_id: index for index, client_id in enumerate(cohort)}
+    waiting: dict[int, Reply] = {}
+    due = 0
+    for reply in replies:
+        index = position[reply.client_id]
+        if index != due:
+            waiting[index] = _put_down(reply, spool / f"{index}.message")
+            continue
+        yield reply
+        due += 1
+        while due in waiting:
+            yield _pick_up(waiting.pop(due), spool / f"{due}.message")
+            due += 1
+    assert not waiting, "an engine gives one reply a task"
+
+
+def _put_down(reply: Reply, path: Path) -> Reply:
+    if reply.message is None:
+        return reply
+    path.write_bytes(reply.message)
+    return replace(reply, message=b"")
+
+
+def _pick_up(reply: Reply, path: Path) -> Reply:
+    if reply.message is None:
+        return reply
+    message = path.read_bytes()
+    path.unlink()
+    return replace(reply, message=message)

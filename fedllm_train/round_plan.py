@@ -1,0 +1,147 @@
+"""What stays the same over a run's rounds, and what is kept of each: the plan that `rounds.py` follows.
+
+A client's memory is the client's alone. The server only says which of it counts: everything up to the step before the
+one it asks for, unless the client's last update was refused; of those clients it remembers the step (`refused` in
+`RunState`), until one of their updates is accepted again.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from fedllm_train.adapters.arithmetic import Parts
+from fedllm_train.aggregation.aggregation import Aggregation
+from fedllm_train.engines.engine import NO_STEP, Engine, Purpose, Reply, Task
+from fedllm_train.messages.wire import Wire
+from fedllm_train.monitoring.held_out import should_stop
+from fedllm_train.monitoring.ledger import LedgerKeeper
+from fedllm_train.monitoring.observer import Observer, Record, Step
+from fedllm_train.participation.participation import Participation
+from fedllm_train.run_files.checkpoint import RunState, append_record, kept_rounds, save_checkpoint
+from fedllm_train.schedule import cosine_learning_rate
+from fedllm_train.seeds import stream_seed
+from fedllm_train.strategy import Strategy
+
+__all__ = ["RoundPlan"]
+
+
+@dataclass(kw_only=True)
+class RoundPlan:
+    """What the rounds of a run are made of."""
+
+    run: Path
+    """The run folder."""
+    run_key: str
+    seed: int
+    num_rounds: int
+    learning_rate: float
+    """Learning rate of the first round; the cosine starts here."""
+    min_learning_rate: float
+    keep_checkpoints: int
+    keep_every: int | None
+    strategy: Strategy
+    wire: Wire
+    engine: Engine
+    participation: Participation
+    aggregate: Callable[[Parts, int], Aggregation]
+    """From the server's state and the step to the empty aggregation of that step."""
+    ledger: LedgerKeeper
+    observers: Sequence[Observer]
+    """All others that look on, in the order in which the record holds what they say."""
+    _oldest_step: int = field(default=NO_STEP, init=False)
+    _refused: dict[str, int] = field(default_factory=dict, init=False)
+    _started: float = field(default=0.0, init=False)
+
+    def is_done(self, state: RunState) -> bool:
+        """Return whether there is no further round."""
+        return state.next_round >= self.num_rounds or should_stop(state.monitor)
+
+    def open_aggregation(self, state: RunState) -> Aggregation:
+        """Begin a round, and return what its replies are added to."""
+        self._started = time.perf_counter()
+        self._refused = dict(state.refused)
+        self._oldest_step = self.oldest_step()
+        return self.aggregate(state.server, state.next_round)
+
+    def oldest_step(self) -> int:
+        """Return the earliest step after which the run could go on if it were killed now."""
+        kept = kept_rounds(self.run)[-self.keep_checkpoints :]
+        return kept[0] if kept else NO_STEP
+
+    def task_for(
+        self, state: RunState, *, purpose: Purpose = "train", step: int | None = None
+    ) -> Callable[[str], Task]:
+        """Return what makes the task of a client; its message is packed, and charged, when it is made.
+
+        Args:
+            state: of the server.
+            purpose: of the visit.
+            step: by default the next round's index.
+        """
+        index = state.next_round if step is None else step
+        if purpose == "train":
+            learning_rate = self._learning_rate(index)
+        else:
+            learning_rate = self.min_learning_rate
+
+        def ask(client_id: str) -> Task:
+            stream = {"client_id": client_id} | ({"round_index": index} if purpose == "train" else {})
+            task = Task(
+                run=self.run_key,
+                step=index,
+                client_id=client_id,
+                purpose=purpose,
+                seed=stream_seed(self.seed, "client" if purpose == "train" else purpose, **stream),
+                learning_rate=learning_rate,
+                kept_step=state.refused.get(client_id, index) - 1,
+                oldest_step=self._oldest_step,
+                message=self.wire.pack_down(self.strategy.broadcast(state.server, client_id, index)),
+            )
+            if purpose == "train":
+                self.ledger.sent(task)
+            return task
+
+        return ask
+
+    def note(self, reply: Reply, problem: str | None) -> None:
+        """Let everybody see a reply, and remember whose update was refused."""
+        if problem is None:
+            self._refused.pop(reply.client_id, None)
+        elif reply.message is not None:
+            self._refused.setdefault(reply.client_id, reply.step)
+        for observer in (self.ledger, *self.observers):
+            observer.saw(reply, problem)
+
+    def remember(self, state: RunState, server: Parts, aggregation: Aggregation) -> RunState:
+        """Return the state after a round; its record and a checkpoint are on disk then.
+
+        Args:
+            state: before the round.
+            server: the server's state after it.
+            aggregation: of its replies.
+        """
+        is_made = aggregation.is_enough()
+        step = Step(index=state.next_round, before=state.server, after=server, is_made=is_made, monitor=state.monitor)
+        record: Record = {"round_index": step.index, "learning_rate": self._learning_rate(step.index)}
+        record |= {"server_step": is_made, **aggregation.as_record()}
+        for observer in (self.ledger, *self.observers):
+            record |= observer.stepped(step)
+        state = replace(
+            state,
+            next_round=step.index + 1,
+            server=server,
+            ledger=self.ledger.ledger,
+            monitor=record.get("monitor", state.monitor),
+            refused=self._refused,
+        )
+        seconds = time.perf_counter() - self._started - record.get("eval_seconds", 0.0)
+        record["seconds"] = round(seconds, 3)
+        save_checkpoint(self.run, state, record, keep=self.keep_checkpoints, keep_every=self.keep_every)
+        append_record(self.run, record)
+        for observer in self.observers:
+            observer.recorded(record)
+        return state
+
+    def _learning_rate(self, step: int) -> float:
+        return cosine_learning_rate(step, self.num_rounds, maximum=self.learning_rate, minimum=self.min_learning_rate)
