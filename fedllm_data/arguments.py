@@ -229,7 +229,7 @@ def filters_of(arguments: argparse.Namespace, preset: Filters) -> Filters | None
 
 
 def _code_of(word: str) -> str:
-    from fedllm_data.pipeline.language import language_code
+    from fedllm_data.pipeline.language_detection import language_code
 
     code = language_code(word)
     if code == UNDETERMINED and word != UNDETERMINED:

@@ -50,8 +50,8 @@ from fedllm_data.pipeline.split import (
 from fedllm_data.pipeline.write import readme_text, write_clients, write_split
 from fedllm_data.schema import SCHEMAS, SPLITS
 from fedllm_data.source import Filters, Source
-from fedllm_data.upstream.files import COMMIT
 from fedllm_data.upstream.read_counts import count_reads
+from fedllm_data.upstream.upstream_files import COMMIT
 
 __all__ = ["BUILD_FILE", "BuildResult", "build"]
 

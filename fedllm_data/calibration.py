@@ -15,7 +15,7 @@ from fedllm_data.clients import ClientDataset
 from fedllm_data.codebook import Codebook
 from fedllm_data.features import row_features
 from fedllm_data.features.cache import FeatureCache
-from fedllm_data.features.scores import NO_JUDGES, find_judges
+from fedllm_data.features.judges import NO_JUDGES, find_judges
 from fedllm_data.heterogeneity.axes import measure_axes, profile_rows
 from fedllm_data.heterogeneity.axis import Axis
 from fedllm_data.heterogeneity.profile import ClientProfile

@@ -17,7 +17,7 @@ from fedllm_data.terminal import row_progress, run_command
 
 if TYPE_CHECKING:
     from fedllm_data.build import BuildResult
-    from fedllm_data.features.scores import Judges
+    from fedllm_data.features.judges import Judges
     from fedllm_data.source import Source
 
 __all__ = ["main"]
@@ -311,7 +311,7 @@ def _show_report(arguments: argparse.Namespace, report: dict[str, Any]) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> None:
-    from fedllm_data.reporting.compare import write_comparison
+    from fedllm_data.reporting.compare_reports import write_comparison
 
     if arguments.repo is None or arguments.codebook or arguments.scores or arguments.split:
         raise ConfigError("--compare sets two finished reports side by side: name both folders, and nothing else")
@@ -323,8 +323,8 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 
 def _judges(arguments: argparse.Namespace) -> "Judges":
-    from fedllm_data.features.scores import Judges
-    from fedllm_data.scorers.files import read_scores
+    from fedllm_data.features.judges import Judges
+    from fedllm_data.scorers.score_file import read_scores
 
     return Judges(files=tuple(read_scores(path) for path in arguments.scores))
 

@@ -8,7 +8,7 @@ from fedllm_data.build_settings import BuildSettings
 from fedllm_data.errors import ConfigError
 from fedllm_data.importing.conversations import ROLE_MEANINGS
 from fedllm_data.importing.import_notes import check_max_rejected_fraction
-from fedllm_data.pipeline.language import language_code
+from fedllm_data.pipeline.language_detection import language_code
 from fedllm_data.schema import UNDETERMINED, Task
 from fedllm_data.upstream.records import AS_SEEN, ReadSettings
 

@@ -25,11 +25,11 @@ from fedllm_data.importing.row_forms import preference_columns, sft_columns
 from fedllm_data.importing.tool_text import without_nulls
 from fedllm_data.language_column import LanguageColumn, are_languages
 from fedllm_data.licences import read_licence
-from fedllm_data.pipeline.language import language_code
+from fedllm_data.pipeline.language_detection import language_code
 from fedllm_data.pipeline.load import Loaded
 from fedllm_data.schema import Task, row_problem
 from fedllm_data.source import Rejected, Source, SourceRow
-from fedllm_data.upstream.compression import bare_name
+from fedllm_data.upstream.compressed_files import bare_name
 from fedllm_data.upstream.records import ReadSettings, Record, check_settings, data_files, read_records
 
 __all__ = ["import_files", "row_of"]

@@ -15,7 +15,7 @@ from fedllm_data.codebook.making import make_codebook
 from fedllm_data.errors import ConfigError, ReportError
 from fedllm_data.features import UNICODE_WORDS, Tokenizer
 from fedllm_data.features.cache import FeatureCache, default_cache
-from fedllm_data.features.scores import NO_JUDGES, Judges, find_judges
+from fedllm_data.features.judges import NO_JUDGES, Judges, find_judges
 from fedllm_data.features.verbs import parser_version
 from fedllm_data.heterogeneity import measure_axes
 from fedllm_data.heterogeneity.axes import axes_of
@@ -300,7 +300,7 @@ def write_report_from_profiles(
 
 
 def _write(report: HeterogeneityReport, title: str, out: Path) -> dict[str, Any]:
-    from fedllm_data.reporting.files import write_page
+    from fedllm_data.reporting.write_page import write_page
 
     document = report.to_json() | {"name": title}
     write_page(document, report.profiles, out)

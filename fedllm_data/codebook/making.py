@@ -21,7 +21,7 @@ from fedllm_data.codebook.codebook import CENTRE_UNITS, Codebook, unit_rows
 from fedllm_data.encoders import DEFAULT_ENCODER
 from fedllm_data.errors import ReportError
 from fedllm_data.features.cache import FeatureCache, content_digest
-from fedllm_data.features.texts import instructions
+from fedllm_data.features.row_texts import instructions
 from fedllm_data.features.verbs import parser_version
 from fedllm_data.heterogeneity.quality import SHIPPED, ScorerInfo
 from fedllm_data.model_encoders import NamedEncoder, check_encoder, load_encoder

@@ -69,7 +69,7 @@ class Reading:
     rests_on: tuple[str, ...] = ("tokenizer", "codebook")
     """The tools without which two reports cannot be compared: `tokenizer`, `scorers`, `codebook`."""
     plot: Literal["sizes", "mix", "lengths"] | None = None
-    """How its tables are drawn (see `reporting.plots.PLOTS`); None draws its measures against chance."""
+    """How its tables are drawn (see `reporting.draw_figures.PLOTS`); None draws its measures against chance."""
     tiles: tuple[Tile, ...] = ()
 
 

@@ -8,7 +8,7 @@ rate a stratum, so that neither client sizes nor what a client happened to be sh
 Pairs made from one ranking (all pairs of some systems' answers to one prompt) are not independent draws, which this
 null takes them for: where clients ranked different prompts, it finds the prompts' differences too.
 
-Where several clients judged the same pair, their verdicts are compared, with two nulls (`agreement.py`): votes that
+Where several clients judged the same pair, their verdicts are compared, with two nulls (`shared_votes.py`): votes that
 fall on pairs at random, as often opposite as coins; and contradictions that fall on those who judged at random, beside
 which some clients are found to stand against the others. On a single pair, two clients of different taste look like
 two who cannot decide: only a client that is contradicted on many pairs shows a taste.
@@ -41,8 +41,7 @@ from fedllm_data.heterogeneity.length_preference import (
 )
 from fedllm_data.heterogeneity.meta_analysis import beta_binomial_shares, stratified_dispersion
 from fedllm_data.heterogeneity.profile import ClientProfile, Counts, CountTable, Stack
-from fedllm_data.heterogeneity.sketch import MOST_KEYS, first_keys
-from fedllm_data.heterogeneity.verdicts import (
+from fedllm_data.heterogeneity.shared_verdicts import (
     VERDICT_MEASURES,
     gather_shared,
     vote_facts,
@@ -50,6 +49,7 @@ from fedllm_data.heterogeneity.verdicts import (
     votes_sampler,
     votes_sentence,
 )
+from fedllm_data.heterogeneity.sketch import MOST_KEYS, first_keys
 
 __all__ = ["PREFERENCE"]
 

@@ -22,8 +22,8 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from fedllm_data.errors import HubError
 from fedllm_data.hub.changes import Changes, find_moves
-from fedllm_data.hub.errors import LOGIN, hub_errors
 from fedllm_data.hub.gate import Gating, Terms, check_own_repo, set_gate
+from fedllm_data.hub.hub_errors import LOGIN, hub_errors
 
 __all__ = ["IGNORED", "PushResult", "RepoType", "check_repo_id", "files_to_push", "push_folder", "resolve_revision"]
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from fedllm_data.client_ids import canonical_id, is_missing
 from fedllm_data.pipeline.facts import FACTS, facts_of, texts_of
-from fedllm_data.pipeline.language import detect_languages, language_code, languages_agree
+from fedllm_data.pipeline.language_detection import detect_languages, language_code, languages_agree
 from fedllm_data.pipeline.salt import hash_client_id
 from fedllm_data.schema import PUBLIC_CLIENT, SCHEMAS, UNDETERMINED, Task, row_problem
 from fedllm_data.source import Rejected, Source, SourceRow

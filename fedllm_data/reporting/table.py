@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fedllm_data.reporting.report_words import telling, title_of, visible
 from fedllm_data.reporting.similarity import column_groups
-from fedllm_data.reporting.words import telling, title_of, visible
 
 __all__ = ["MAX_TABLE_BYTES", "clients_table", "embedded_json"]
 

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from fedllm_data.errors import SourceError
-from fedllm_data.pipeline.language import language_code
+from fedllm_data.pipeline.language_detection import language_code
 from fedllm_data.schema import make_row_id
 from fedllm_data.source import Filters, KnownSize, Rejected, Source, SourceRow
-from fedllm_data.upstream.files import HUB_OPTIONS, HubFiles, read_upstream
 from fedllm_data.upstream.records import Record
 from fedllm_data.upstream.scratch import fill_table, open_scratch, stream_rows, text_problem
+from fedllm_data.upstream.upstream_files import HUB_OPTIONS, HubFiles, read_upstream
 
 if TYPE_CHECKING:
     import duckdb

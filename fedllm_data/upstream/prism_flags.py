@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from fedllm_data.errors import SourceError
 from fedllm_data.source import Rejected
-from fedllm_data.upstream.files import HubFiles, read_upstream
 from fedllm_data.upstream.odd_fields import id_of, quoted
 from fedllm_data.upstream.records import data_files
+from fedllm_data.upstream.upstream_files import HubFiles, read_upstream
 
 if TYPE_CHECKING:
     import duckdb

@@ -9,7 +9,7 @@ from fedllm_data.clients import load_clients
 from fedllm_data.codebook import Codebook
 from fedllm_data.features import row_features
 from fedllm_data.features.pairs import pair_columns
-from fedllm_data.features.tokens import UNICODE_WORDS
+from fedllm_data.features.token_counts import UNICODE_WORDS
 from fedllm_data.heterogeneity import measure_axes
 from fedllm_data.heterogeneity.null import one_sided_p
 from fedllm_data.heterogeneity.preference import PREFERENCE

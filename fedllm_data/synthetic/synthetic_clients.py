@@ -25,7 +25,7 @@ import numpy as np
 
 from fedllm_data.errors import ConfigError
 from fedllm_data.synthetic.phrases import TASKS
-from fedllm_data.synthetic.words import LANGUAGES
+from fedllm_data.synthetic.vocabulary import LANGUAGES
 
 __all__ = ["LANGUAGE_MIX", "OPTIONS", "ClientTruth", "SynthOptions", "client_truth", "parse_options", "stream"]
 

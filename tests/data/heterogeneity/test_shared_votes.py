@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from fedllm_data.heterogeneity.agreement import (
+from fedllm_data.heterogeneity.shared_votes import (
     gather_votes,
     krippendorff_alpha,
     opposite_by_chance,
