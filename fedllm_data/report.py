@@ -303,6 +303,7 @@ def _write(report: HeterogeneityReport, title: str, out: Path) -> dict[str, Any]
     from fedllm_data.reporting.write_page import write_page
 
     document = report.to_json() | {"name": title}
+    out.mkdir(parents=True, exist_ok=True)
     write_page(document, report.profiles, out)
     write_codebook(report.codebook, out / "codebook.json")
     write_file(out / "heterogeneity.json", dump_json(document))

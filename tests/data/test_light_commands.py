@@ -71,6 +71,7 @@ def test_help_version_and_list_load_little(tmp_path):
     out, _, found = run_each(ANSWERS, HEAVY + LISTING_NEEDS_NO, tmp_path)
     assert found == [[0, []]] * len(ANSWERS)
     assert f"fedllm-data {version('fedllm-commons')}\n" in out
+    assert out.startswith("usage: fedllm-data ")
 
 
 @pytest.fixture(scope="module")
