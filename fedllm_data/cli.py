@@ -278,7 +278,7 @@ def _report(arguments: argparse.Namespace) -> None:
         report = write_report_from_profiles(arguments.profiles, arguments.out, codebook, seed=arguments.seed)
         _show_report(arguments, report)
         return
-    # Into a client repo itself, the report is part of it: under the corpus's name, and with the card made anew.
+    # Into a client repo itself, the report is part of it: under the corpus's name, and the card is written again.
     facts = arguments.out / "build.json"
     is_own = Path(arguments.repo).is_dir() and arguments.out.resolve() == Path(arguments.repo).resolve()
     name = json.loads(facts.read_text(encoding="utf-8")).get("name") if is_own and facts.is_file() else None

@@ -72,7 +72,7 @@ def load_encoder(name: str) -> NamedEncoder:
     """Return an encoder, loading its model if it has one.
 
     Args:
-        name: as in the table at the head of this file.
+        name: one of the names in the table at the head of this file.
 
     Raises:
         ConfigError: if there is no such encoder, its package is not installed, or its model cannot be loaded.

@@ -206,7 +206,7 @@ def merge_small_clients(profiles: Sequence[ClientProfile], min_rows: int) -> lis
     What is merged and still has fewer rows is left out, for it would say as much of a few people.
 
     Args:
-        profiles: of any clients.
+        profiles: profiles of any clients.
         min_rows: what a profile of its own takes.
 
     >>> some = [ClientProfile(client_id, "book", rows, {}) for client_id, rows in (("a", 9), ("b", 2), ("c", 3))]

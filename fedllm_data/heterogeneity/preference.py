@@ -60,10 +60,11 @@ NAN = float("nan")
 MIN_ROWS = 2
 """A client of one pair shows no preference of its own."""
 POOL_PRIOR_STD = 3.0
-"""Of the pool's strengths around 0: strengths exist also where models are not connected or one never lost."""
+"""Spread of the prior of the pool's strengths around 0: with it strengths exist also if models are not connected or
+one never lost."""
 CLIENT_PRIOR_STD = 1.0
-"""Of a client's strengths around the pool's: two models with even odds in the pool have 4 to 1 with a client at one
-standard deviation."""
+"""Spread of the prior of a client's strengths around the pool's: two models with even odds in the pool have 4 to 1
+with a client at one standard deviation."""
 MIN_JUDGED = 20
 """Pairs of which exactly one answer refuses, or is in the prompt's language, below which no spread is given."""
 YES_NO = ("same_language", "refusal")

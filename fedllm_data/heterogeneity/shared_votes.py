@@ -1,7 +1,7 @@
 """Whether different clients give the same verdict on the same thing: opposite votes, Krippendorff's alpha.
 
 Two questions have two nulls. Do votes on one item agree more than votes on different ones? Then a draw deals all votes
-out anew to all items. Do some clients contradict the others more than other clients do? Then it deals the votes on
+out again to all items. Do some clients contradict the others more than other clients do? Then it deals the votes on
 items with equally many votes out to these items and their voters, so that as many items stay as divided. Shuffling
 votes within an item alone would change nothing where items have two votes.
 
@@ -86,7 +86,7 @@ def opposite_weighted(votes: SharedVotes, weight_K: IntArray) -> float:
     """Return the share of pairs of votes on one item that differ, where clients count several times or not at all.
 
     Args:
-        votes: of the observed clients.
+        votes: the votes of the observed clients.
         weight_K: how often each of them counts: a resample holds some several times. A client is never compared with
             itself.
 
@@ -116,7 +116,7 @@ def opposite_spread(votes: SharedVotes, weight_K: IntArray) -> float:
     """Return by how much clients differ in how often others contradict them.
 
     Args:
-        votes: of the observed clients.
+        votes: the votes of the observed clients.
         weight_K: how often each of them counts.
 
     Returns:

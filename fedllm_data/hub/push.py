@@ -89,7 +89,7 @@ def push_folder(
         message: title of the commit.
         token: access token; by default the one of `hf auth login` or HF_TOKEN.
         ignore: patterns of paths that are neither uploaded nor removed.
-        terms: of the corpus; decides whether the repo may hold it, and whether it is gated first.
+        terms: the terms of the corpus; decides whether the repo may hold it, and whether it is gated first.
         gated: how requests for a gated repo are answered.
 
     Returns:

@@ -35,7 +35,7 @@ class LoadSettings:
     """What happens to a row on its way in."""
 
     seed: int = 0
-    """Of the draws for the split."""
+    """Seeds the draws for the split."""
     salt: bytes | None = None
     """Replace client ids by keyed hashes."""
     is_scrubbed: bool = False

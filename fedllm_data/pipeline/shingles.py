@@ -28,7 +28,7 @@ __all__ = [
 
 NUM_CHARS = 5
 SEED = 20_240_607
-"""Of the constants that hash shingles, here and in `banding.py`."""
+"""Seeds the constants that hash shingles, here and in `banding.py`."""
 MIX = np.uint64(0x9E3779B97F4A7C15)
 _MULTIPLIERS = np.random.default_rng(SEED).integers(1 << 63, size=NUM_CHARS, dtype=np.uint64) * np.uint64(
     2

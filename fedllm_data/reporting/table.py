@@ -20,7 +20,8 @@ def clients_table(document: Mapping[str, Any], max_bytes: int = MAX_TABLE_BYTES)
 
     Args:
         document: the content of heterogeneity.json.
-        max_bytes: of the result as JSON; where all clients need more, those with the fewest rows are left out.
+        max_bytes: largest size of the result as JSON; where all clients need more, those with the fewest rows are left
+            out.
 
     Returns:
         `columns`: key, title, group, kind ("text" or "number") and values, where a text column other than the ids

@@ -19,7 +19,7 @@ def write_page(document: dict[str, Any], profiles: Sequence[ClientProfile], out:
 
     Args:
         document: the content of `heterogeneity.json`.
-        profiles: one a client, as the report was computed from.
+        profiles: the profiles that the report was computed from, one per client.
         out: folder for the files.
     """
     similar = similarity_map(document)

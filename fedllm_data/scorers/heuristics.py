@@ -39,7 +39,7 @@ WORD_GRAM, LETTER_GRAM = 4, 8
 CODE_CHARS, OPENING_CHARS = 4_000, 240
 """The language is told from the first 240 characters that are no code or address, among the first 4,000."""
 MIN_LETTERS = 24
-"""Of a text whose language is trusted: the detector takes "python cast syntax" for Latin."""
+"""Fewest letters of a text whose language is trusted: the detector takes "python cast syntax" for Latin."""
 
 _ASKS_FOR_ANOTHER = re.compile(
     r"\btranslat|\bübersetz|\btradu[cisz]|перев[её]д|перевод|翻[译譯訳]|번역|ترجم|अनुवाद|\bterjemah|\bdịch\b|\bvertaal|"

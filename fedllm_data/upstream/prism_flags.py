@@ -119,7 +119,7 @@ def open_flags(
         hub_id: the dataset on the Hub.
         revision: its commit.
         path: a local copy, or None for the Hub.
-        options: of the source, for the Hub.
+        options: options of the source that concern the Hub.
         is_moderated: whether there are flags at all.
 
     Raises:
