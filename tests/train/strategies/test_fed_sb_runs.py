@@ -13,7 +13,9 @@ from fedllm_train.adapters.lora import factor_names
 from fedllm_train.adapters.lora_core import core_name, random_frame, zero_cores
 from fedllm_train.config_checks import check_core_frame
 from fedllm_train.messages import codec
+from fedllm_train.run_files.finished import save_server_folder
 from fedllm_train.seeds import stream_seed
+from fedllm_train.strategies import make_strategy
 
 FRAMES = ["gradient", "random"]
 
@@ -34,17 +36,6 @@ def kto_trainer(kit, run, **settings):
         kit.lora(),
         tokenizer=kit.make_tokenizer(),
     )
-
-
-def before_training(trainer, change):
-    """Change the resident TRL trainer when the run folder is open."""
-    engine = trainer._engine
-
-    def begin():
-        change(trainer._resident_trainer().trainer)
-        return engine()
-
-    trainer._engine = begin
 
 
 @pytest.mark.parametrize(
@@ -128,13 +119,13 @@ def test_a_clients_training_is_plain_trl_on_layers_written_by_hand(kit, tmp_path
 
 def test_visits_are_independent_of_one_another(kit, tmp_path):
     trainer = kit.make_trainer(tmp_path / "run", strategy="fed_sb", core_frame="random")
-    resident = trainer._resident_trainer()
+    host = trainer.client_host()
     start = random_frame(trainer.start_adapter, 5) | zero_cores(trainer.start_adapter)
     names = [name for name, _ in trainer.model.named_parameters()]
 
     def fit(client_id):
-        rows = resident._tokens[client_id].rows
-        return resident.fit(start, rows, learning_rate=1e-2, seed=1, num_steps=2, trains=lambda name: "_R." in name)[0]
+        options = {"learning_rate": 1e-2, "seed": 1, "num_steps": 2, "trains": lambda name: "_R." in name}
+        return host.resident.fit(start, host.tokens[client_id].rows, **options)[0]
 
     first, _, again = fit("ann"), fit("bob"), fit("ann")
     assert all(torch.equal(first[name], again[name]) for name in first)
@@ -212,9 +203,11 @@ def test_a_trained_start_is_kept_beside_the_core(kit, tmp_path, sft_adapter, fra
         tmp_path / "run", "dpo", adapter=sft_adapter, strategy="fed_sb", core_frame=frame, num_rounds=2
     )
     sft = PeftModel.from_pretrained(kit.make_model(), f"{sft_adapter}/adapter")
-    start, tokenizer = trainer._start_state, trainer.tokenizer
+    strategy, _ = make_strategy(trainer.args, trainer.clients)
+    start, tokenizer = strategy.start(trainer.start_adapter), trainer.tokenizer
     (tmp_path / "start").mkdir()
-    trainer._save_server(start, tmp_path / "start")  # what the server has before the first round
+    # What the server has before the first round.
+    save_server_folder(trainer.model, start, tmp_path / "start", shifts_base=strategy.traits.shifts_base)
     held = PeftModel.from_pretrained(kit.make_model(), tmp_path / "start")
     torch.testing.assert_close(logits(held, tokenizer), logits(sft, tokenizer), rtol=1e-4, atol=1e-6)
     trainer.train()
@@ -229,14 +222,12 @@ def test_a_trained_start_is_kept_beside_the_core(kit, tmp_path, sft_adapter, fra
 @pytest.mark.parametrize("with_sft_adapter", [False, True])
 def test_the_dpo_reference_is_the_starting_policy_while_a_core_is_on(kit, tmp_path, request, with_sft_adapter):
     adapter = request.getfixturevalue("sft_adapter") if with_sft_adapter else None
-    trainer = kit.make_trainer(
-        tmp_path / "dpo", "dpo", adapter=adapter, strategy="fed_sb", num_rounds=2, reference_cache=False
-    )
-    row = trainer.clients["ann"][0]
-    ids = encode_pair(trainer.tokenizer, row["prompt"], row["chosen"], row["rejected"])
+    row, tokenizer = kit.make_clients("preference")["ann"][0], kit.make_tokenizer()
+    ids = encode_pair(tokenizer, row["prompt"], row["chosen"], row["rejected"])
     seen = []
 
-    def look(inner):
+    def look(host):
+        inner = host.resident.trainer
         step, batch = inner.training_step, inner.data_collator([ids])
 
         def looked_at(*args, **kwargs):
@@ -246,8 +237,8 @@ def test_the_dpo_reference_is_the_starting_policy_while_a_core_is_on(kit, tmp_pa
 
         inner.training_step = looked_at
 
-    before_training(trainer, look)
-    trainer.train()
+    settings = {"strategy": "fed_sb", "num_rounds": 2, "reference_cache": False}
+    kit.make_trainer(tmp_path / "dpo", "dpo", adapter=adapter, engine=kit.in_process(look), **settings).train()
     start = kit.make_model()
     if with_sft_adapter:
         start = PeftModel.from_pretrained(start, f"{adapter}/adapter")
@@ -266,10 +257,10 @@ def test_the_dpo_reference_is_the_starting_policy_while_a_core_is_on(kit, tmp_pa
 def test_what_rests_does_not_count_where_gradients_are_clipped(kit, tmp_path, sft_adapter, strategy):
     """PEFT makes the whole adapter trainable again when TRL has asked its copy of the start for the reference."""
     settings = {"strategy": strategy, "num_rounds": 2, "reference_cache": False}
-    trainer = kit.make_trainer(tmp_path / "run", "dpo", adapter=sft_adapter, **settings)
     seen = []
 
-    def look(inner):
+    def look(host):
+        inner = host.resident.trainer
         step = inner.training_step
 
         def looked_at(model, *args, **kwargs):
@@ -279,8 +270,7 @@ def test_what_rests_does_not_count_where_gradients_are_clipped(kit, tmp_path, sf
 
         inner.training_step = looked_at
 
-    before_training(trainer, look)
-    trainer.train()
+    kit.make_trainer(tmp_path / "run", "dpo", adapter=sft_adapter, engine=kit.in_process(look), **settings).train()
     what = "core" if strategy == "fed_sb" else "lora_B"
     # Fed-SB's first round asks for gradients at the start, where all factors have some.
     seen = seen[6:]

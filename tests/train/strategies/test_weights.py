@@ -47,13 +47,13 @@ def stepped(rules, name, rows, uniform):
     updates = []
     for seed, num_rows in rows:
         expected = strategy.expects(state, "a", 0)
-        parts = {part: dict(tensors) for part, tensors in expected.items()}
-        for part in parts.keys() - {"group"}:
-            parts[part] = {n: drawn(seed)[n] for n in parts[part]}
+        parts = {part: {n: drawn(seed)[n] for n in shapes} for part, shapes in expected.items() if part != "group"}
+        if "group" in expected:
+            parts["group"] = strategy.broadcast(state, "a", 0)["group"]
         updates.append((parts, num_rows))
     sums = {}
     for update, num_rows in updates:
-        strategy.fold(sums, update, num_rows)
+        rules.fold(strategy, sums, update, num_rows)
     after = strategy.server_step(state, sums, 0)
     return [tensor for part in sorted(after) for _, tensor in sorted(after[part].items())]
 
@@ -83,7 +83,7 @@ def test_the_row_that_is_written_of_a_round_has_the_methods_own_weights(rules):
     for name in set(AVERAGING) - {"fedsa_lora", "hetlora"}:
         strategy = rules.make(name)
         state = strategy.start({n: drawn(9)[n] * 0.01 for n in NAMES[:2]})
-        weight = strategy.contribution(state, {"adapter": {n: drawn(1)[n] for n in NAMES[:2]}}, 7)[1]
+        weight = strategy.weigh({"adapter": {n: drawn(1)[n] for n in NAMES[:2]}}, 7)["adapter"]
         assert weight == (1 if STRATEGIES[name].traits.weights == "uniform" else 7)
 
 

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from fedllm_train.privacy.mechanism import ClientPrivacy, check_private_method, clipped_change
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import adapter_sha256, distance
 from fedllm_train.config import FederatedConfig
 from fedllm_train.privacy.accounting import Guarantee
-from fedllm_train.privacy.mechanism import ClientPrivacy, check_private_method, clipped_change
 from fedllm_train.strategies import STRATEGIES
 from fedllm_train.strategy import Federation
 

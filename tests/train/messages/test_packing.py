@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from fedllm_train.messages.compression import CODECS, RESIDUAL, Quantised, TopK, Upload, check_upload
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import adapter_sha256, distance
 from fedllm_train.config import FederatedConfig
 from fedllm_train.messages import codec
-from fedllm_train.messages.compression import CODECS, RESIDUAL, Quantised, TopK, Upload, check_upload
 from fedllm_train.messages.update_checks import update_problem
 from fedllm_train.strategies import STRATEGIES
 from fedllm_train.strategy import Federation
