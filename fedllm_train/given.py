@@ -1,23 +1,29 @@
 """What somebody set, be it to the default: only then can a setting that nothing looks at be refused.
 
-A `FederatedConfig` remembers the names it was made with. A command line and a file name theirs; what a preset sets is
-nobody's word. A call that names every field is a copy (`dataclasses.replace`, TRL's parser): what differs from the
-default counts then. Imports no torch.
+A config remembers the names it was made with (`records_given`). A command line and a file name theirs; what a preset
+sets is nobody's word. A call that names every field is a copy (`dataclasses.replace`): what differs from the default
+counts then. Imports no torch.
 """
 
 import functools
-from collections.abc import Collection, Sequence
-from dataclasses import MISSING, fields
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import MISSING, Field, fields
 from typing import Any, TypeVar
 
-__all__ = ["given_flags", "given_in_file", "given_of", "records_given", "with_given"]
+__all__ = ["flat_fields", "given_flags", "given_in_file", "given_of", "records_given", "with_given"]
 
 Config = TypeVar("Config")
 _NAMES = "_given_names"
 
 
-def records_given(config_class: type[Config]) -> type[Config]:
-    """Let the objects of a frozen dataclass remember which fields they were made with.
+def records_given(
+    config_class: type[Config], *, prepare: Callable[[dict[str, Any]], dict[str, Any]] = dict
+) -> type[Config]:
+    """Let the objects of a frozen dataclass remember which names they were made with.
+
+    Args:
+        config_class: the dataclass, changed in place.
+        prepare: called with what an object is made with, returns the dataclass's own fields.
 
     >>> from dataclasses import dataclass, replace
     >>> @records_given
@@ -32,9 +38,9 @@ def records_given(config_class: type[Config]) -> type[Config]:
 
     @functools.wraps(make)
     def remember(self: Any, *unnamed: Any, **named: Any) -> None:
-        is_copy = len(named) == len(fields(config_class))  # type: ignore[arg-type]
+        is_copy = all(each.name in named for each in fields(config_class))  # type: ignore[arg-type]
         object.__setattr__(self, _NAMES, frozenset() if is_copy else frozenset(named))
-        make(self, *unnamed, **named)
+        make(self, *unnamed, **prepare(named))
 
     config_class.__init__ = remember  # type: ignore[method-assign]
     return config_class
@@ -45,16 +51,23 @@ def given_of(config: Any) -> frozenset[str]:
     named = getattr(config, _NAMES, frozenset())
     return frozenset(
         each.name
-        for each in fields(config)
+        for each in flat_fields(config)
         if (value := getattr(config, each.name)) is not None and (each.name in named or value != each.default)
     )
+
+
+def flat_fields(config: Any) -> list[Field[Any]]:
+    """Return the fields of a config, with those of the method's settings in the place of `method`."""
+    own = [each for each in fields(config) if each.name != "method"]
+    method = getattr(config, "method", None)
+    return own if method is None else [*own, *fields(method)]
 
 
 def with_given(config: Config, names: Collection[str], **changes: Any) -> Config:
     """Return a copy, with some changes, that remembers these names and what differs from its default as given."""
     changed = {
         each.name: getattr(config, each.name)
-        for each in fields(config)  # type: ignore[arg-type]
+        for each in flat_fields(config)
         if each.name in names or each.default is MISSING or getattr(config, each.name) != each.default
     }
     return type(config)(**(changed | changes))

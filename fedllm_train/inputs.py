@@ -23,10 +23,9 @@ from fedllm_train.clients.objectives import OBJECTIVES, ClientArgs, objective_of
 from fedllm_train.clients.resident_args import check_client_args, default_client_args, untouched_args
 from fedllm_train.config import FederatedConfig
 from fedllm_train.field_types import kind_of, refuse_text_for_numbers
-from fedllm_train.given import given_of, with_given
+from fedllm_train.given import given_of
 from fedllm_train.models.base_settings import BaseSettings, base_settings
 from fedllm_train.models.model_inputs import model_and_adapter
-from fedllm_train.strategies import strategy_name
 
 __all__ = ["TrainerInputs", "asks_to_resume", "check_options", "federation_args", "read_inputs"]
 
@@ -129,7 +128,7 @@ def read_inputs(given: Mapping[str, Any]) -> TrainerInputs:
 
 
 def federation_args(args: Any) -> FederatedConfig:
-    """Return the settings of the federation, whose strategy is named.
+    """Return the settings of the federation.
 
     Raises:
         ConfigError: if they are something else.
@@ -137,8 +136,6 @@ def federation_args(args: Any) -> FederatedConfig:
     if not isinstance(args, FederatedConfig):
         trl = " TRL's settings are client_args;" if isinstance(args, (SFTConfig, DPOConfig, KTOConfig)) else ""
         raise ConfigError(f"args is {kind_of(args)};{trl} pass args=FederatedConfig(output_dir=...)")
-    if isinstance(args.strategy, type):
-        return with_given(args, given_of(args), strategy=strategy_name(args.strategy))
     return args
 
 

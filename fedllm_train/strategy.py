@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum, Shapes, shapes_of
-from fedllm_train.config import FederatedConfig
+from fedllm_train.settings import NoSettings, Settings
 from fedllm_train.visit import Visit
 
 __all__ = ["POOLED", "Federation", "OneAdapter", "Sees", "Strategy", "Sums", "Traits", "Weights", "counts_alike"]
@@ -34,9 +34,18 @@ Sums = dict[str, Any]
 class Federation:
     """What is known before the model is loaded; given to a strategy when it is made, at both ends."""
 
-    config: FederatedConfig
+    settings: Any
+    """The method's own, of its `Settings`."""
+    seed: int
+    """The run seed."""
     num_clients: int
     """All clients of the dataset."""
+    cohort_size: int
+    """Clients that are asked in a round; all of them where the cohort rule is `all`."""
+    has_fixed_steps: bool = True
+    """Whether a visit takes the same number of steps for every client, over all of its rows."""
+    is_private: bool = False
+    """Whether a guarantee of differential privacy is asked for."""
     ranks: Mapping[str, int] = field(default_factory=dict)
     """LoRA rank of each client; empty where all have the adapter's own."""
     eligible: Sequence[str] = ()
@@ -80,10 +89,13 @@ class Traits:
     """Server memory and work, beyond receiving the updates."""
     personal: bool = False
     """Whether clients end with adapters of their own."""
+    needs_languages: bool = False
+    """Whether it reads the clients' main languages."""
+    draws_start: bool = False
+    """Whether clients begin every round from an adapter that is drawn afresh, so that a change held back in one round
+    belongs to no later one."""
     shifts_base: bool = False
     """Whether the server adds to the base weights beside the adapter (`adapters/base_shift.py`)."""
-    settings: tuple[str, ...] = ()
-    """Fields of `FederatedConfig` that this method reads and others may not."""
 
     @property
     def travels(self) -> bool:
@@ -95,6 +107,8 @@ class Strategy(Protocol):
     """An algorithm; made once a run as `STRATEGIES[name](federation)`."""
 
     traits: Traits
+    Settings: type[Settings]
+    """The method's own settings (`settings.py`)."""
 
     def participants(self, client_ids: Sequence[str]) -> list[str]:
         """Return the clients that may be sampled."""
@@ -157,11 +171,12 @@ class OneAdapter:
     """The plumbing of methods whose server state and messages are one adapter; the rules stand in their own files."""
 
     traits: Traits
+    Settings: type[Settings] = NoSettings
     _counts_alike = False
 
     def __init__(self, federation: Federation) -> None:
         """Take how clients count; a method with settings of its own takes them after this."""
-        self._counts_alike = counts_alike(federation.config, self.traits.weights)
+        self._counts_alike = counts_alike(getattr(federation.settings, "uniform_weights", None), self.traits.weights)
 
     def weight_of(self, num_rows: int) -> int:
         """Return the weight in the mean of a client with some rows."""
@@ -205,15 +220,14 @@ class OneAdapter:
         return update.get("adapter", {})
 
 
-def counts_alike(config: FederatedConfig, weights: Weights) -> bool:
+def counts_alike(uniform_weights: bool | None, weights: Weights) -> bool:
     """Return whether every client counts alike in a mean, whatever its rows.
 
     Args:
-        config: the settings of the federation; `uniform_weights` decides where it is given.
+        uniform_weights: the setting; decides where it is given.
         weights: what the method's source says.
 
-    >>> by_rows = FederatedConfig(output_dir="run", uniform_weights=False)
-    >>> counts_alike(by_rows, "uniform"), counts_alike(FederatedConfig(output_dir="run"), "uniform")
+    >>> counts_alike(False, "uniform"), counts_alike(None, "uniform")
     (False, True)
     """
-    return weights == "uniform" if config.uniform_weights is None else config.uniform_weights
+    return weights == "uniform" if uniform_weights is None else uniform_weights

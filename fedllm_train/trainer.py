@@ -1,17 +1,12 @@
 """`FederatedTrainer`: federated SFT, DPO and KTO with the face of a TRL trainer.
 
-Puts the parts together once (policy, resident trainer, engine, strategy, run folder) and then runs `rounds.py`. The
-task follows from the settings: `SFTConfig` trains on an `sft` dataset, `DPOConfig` and `KTOConfig` on a `preference`
-dataset.
+Settings and clients become a plan (`prepare.py`), the plan and the model a run (`loaded_run.py`), which is trained
+(`training.py`) by `rounds.py`. The task follows from the settings: `SFTConfig` trains on an `sft` dataset, `DPOConfig`
+and `KTOConfig` on a `preference` dataset.
 """
 
-import gc
-import logging
-import shutil
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import replace
-from functools import cached_property, partial
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,71 +14,28 @@ from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel
 
 from fedllm_data.errors import ConfigError
-from fedllm_eval.policy.training_template import trains_end_of_turn
-from fedllm_train.adapters.arithmetic import LiveAdapter, Parts
-from fedllm_train.adapters.base_shift import check_shiftable, shifted
-from fedllm_train.aggregation.aggregation import Aggregation, Inbox
-from fedllm_train.aggregation.plain import PlainAggregation
-from fedllm_train.aggregation.private import ClientPrivacy, PrivateAggregation, check_private_method
+from fedllm_data.roster import roster_of
+from fedllm_train.adapters.shifted_model import shifted
 from fedllm_train.client_inputs import ClientInput
-from fedllm_train.clients.adapter_checks import check_adapter, check_tokenizer
 from fedllm_train.clients.host import ClientHost
-from fedllm_train.clients.local_work import work_of_run
 from fedllm_train.clients.objectives import ClientArgs, objective_of
-from fedllm_train.clients.resident_args import resident_args
-from fedllm_train.clients.run_spec import RunSpec, policy_digests
-from fedllm_train.clients.sft_kernel import chosen_kernel
-from fedllm_train.clients.tokens import POOLED, encoder_for
-from fedllm_train.clients.unrendered import UnrenderedRows, find_unrendered, write_unrendered
+from fedllm_train.clients.unrendered import UnrenderedRows
 from fedllm_train.config import FederatedConfig
-from fedllm_train.engines.engine import Engine, InProcessEngine
-from fedllm_train.engines.process_engine import check_processes, host_processes
 from fedllm_train.inputs import asks_to_resume, check_options, read_inputs
-from fedllm_train.messages.wire import Wire, check_wire
-from fedllm_train.models.policy import load_starting_policy
-from fedllm_train.models.tokenizer import prepared_tokenizer
+from fedllm_train.loaded_run import EngineMaker, load_run
 from fedllm_train.monitoring.evaluation import score_finished_run
-from fedllm_train.monitoring.held_out import HeldOut, held_out_clients, load_best
-from fedllm_train.monitoring.ledger import LedgerKeeper
-from fedllm_train.monitoring.observer import Callback, Observer, Record
-from fedllm_train.monitoring.step_size import AggregationError, StepSize
-from fedllm_train.monitoring.trackers import check_tracker, tracked
-from fedllm_train.monitoring.visits import VisitLog
-from fedllm_train.participation.cohort_rules import cohort_pool
-from fedllm_train.participation.synchronous import SynchronousCohort
-from fedllm_train.privacy.accounting import run_guarantee
-from fedllm_train.privacy.beginning import begin_privacy
-from fedllm_train.round_plan import RoundPlan
-from fedllm_train.rounds import run_rounds
-from fedllm_train.run_files.card import write_run_card
+from fedllm_train.monitoring.observer import Record
+from fedllm_train.prepare import prepare
 from fedllm_train.run_files.checkpoint import RunState
-from fedllm_train.run_files.earlier import earlier_record, warn_of_earlier
-from fedllm_train.run_files.files import write_folder
-from fedllm_train.run_files.finished import (
-    copy_finished,
-    finished_folder,
-    save_client_folder,
-    save_held_folder,
-    save_server_folder,
-)
-from fedllm_train.run_files.personal import make_personal_adapters
-from fedllm_train.run_files.resolved import resolved_settings
-from fedllm_train.run_files.resume import empty_spool, first_state
-from fedllm_train.run_files.run_folder import check_run_folder, open_run_folder, read_config
-from fedllm_train.run_files.run_lock import locked
-from fedllm_train.run_files.template_day import fix_template_day, template_day
-from fedllm_train.strategies import make_strategy
+from fedllm_train.run_files.finished import copy_finished, finished_folder
+from fedllm_train.run_files.run_folder import check_run_folder
+from fedllm_train.training import find_rows_left_out, train_run
 
 if TYPE_CHECKING:
     from fedllm_data.hub.push import PushResult
     from fedllm_eval.results import Results
 
 __all__ = ["FederatedTrainer"]
-
-logger = logging.getLogger(__name__)
-
-EngineMaker = Callable[[RunSpec, Callable[[], ClientHost]], AbstractContextManager[Engine]]
-"""From a run's spec and what makes a host of the clients here to an engine, for as long as the rounds go."""
 
 
 class FederatedTrainer:
@@ -138,81 +90,37 @@ class FederatedTrainer:
         given |= {"peft_config": peft_config, "adapter": adapter, "tokenizer": tokenizer, "revision": revision}
         given |= {"trust_remote_code": trust_remote_code, "quantization": quantization}
         inputs = read_inputs(given | {"eval_dataset": eval_dataset, "callbacks": callbacks} | of_trl)
-        args, clients, client_args, base = inputs.args, inputs.clients, inputs.client_args, inputs.base
-        self._strategy, self._federation = make_strategy(args, clients)
-        self.args = args
-        self.clients = clients
-        self.task = objective_of(client_args).name
-        self.run = Path(args.output_dir)
-        self._callbacks = inputs.callbacks
-        # One named client, or the pool of all, is a cohort of one whatever is asked for.
-        alone = self._strategy.traits.family == "baseline"
-        trained = self._strategy.participants(list(clients))
-        self._participants, self._cohort_size = cohort_pool(args, trained, alone=alone)
-        if args.dp_clip is not None:
-            check_private_method(args.strategy, self._strategy.traits)
-        self.guarantee = run_guarantee(args, num_clients=len(self._participants), cohort_size=self._cohort_size)
+        self.args, self.clients = inputs.args, inputs.clients
+        self.task = objective_of(inputs.client_args).name
+        self.run = Path(inputs.args.output_dir)
+        self.plan = prepare(
+            inputs.args, roster_of(inputs.clients), inputs.client_args, model_is_named=isinstance(inputs.model, str)
+        )
+        """The run before anything was loaded."""
+        self.loaded = load_run(self.plan, inputs, make_engine=engine)
+        """The run with its model."""
+        self.start_adapter = self.loaded.start_adapter
+        self.guarantee = self.plan.guarantee
         """What a run with differential privacy guarantees; None for others."""
-        self._privacy: ClientPrivacy | None = None
-        check_processes(args, inputs.model, self._cohort_size)
-        check_tracker(args.report_to)
-        scored = None
-        if args.eval_every:
-            scored = held_out_clients(args, clients, inputs.eval_dataset, self._strategy.traits)
-        trl_args = resident_args(client_args, local_steps=args.local_steps, workspace=str(self.run / ".work"))
-        self._work = work_of_run(args, trl_args, cohort_size=self._cohort_size, num_clients=len(self._participants))
-        self._kernel = chosen_kernel(args.sft_kernel, trl_args)
-        self._learning_rate = client_args.learning_rate
-        self._min_learning_rate = (
-            args.min_learning_rate if args.min_learning_rate is not None else client_args.learning_rate / 20
-        )
-        self._start = dict(
-            model=inputs.model,
-            tokenizer=inputs.tokenizer,
-            peft_config=inputs.peft_config,
-            adapter=inputs.adapter,
-            revision=base.revision,
-            trust_remote_code=base.trust_remote_code,
-            full_finetuning=args.full_finetuning,
-            quantization=base.quantization,
-            init_kwargs=base.init_kwargs,
-            seed=args.seed,
-        )
-        self._policy = load_starting_policy(**self._start)
-        self._policy = replace(self._policy, tokenizer=prepared_tokenizer(self._policy.tokenizer, client_args))
-        check_adapter(client_args, self._policy.model)
-        check_tokenizer(client_args, self._policy.tokenizer)
-        self.start_adapter = LiveAdapter(self._policy.model).read()
-        self._start_state = self._strategy.start(self.start_adapter)
-        if self._strategy.traits.shifts_base:
-            check_shiftable(self._policy.model, args.strategy)
-        check_wire(args, self._strategy, self._start_state, self._participants[0])
-        self._held_shift = ExitStack()
-        self._scored = scored
-        self._held_out = scored and HeldOut(
-            args, scored, self._policy, trl_args, start=self._start_state, save=self._save_server, run=self.run
-        )
-        self._client_args = client_args
-        self._trl_args = trl_args
-        self._make_engine = engine
-        self._host: ClientHost | None = None
         self.state: RunState | None = None
         self.unrendered: UnrenderedRows | None = None
         """Rows that the chat template cannot render, once training has begun."""
-
-    @cached_property
-    def _earlier(self) -> dict[str, Any] | None:
-        return earlier_record(self._start["adapter"], self._start["model"])
+        self._callbacks = inputs.callbacks
+        self._held_shift = ExitStack()
 
     @property
     def model(self) -> Any:
         """The resident model, with the newest global adapter once training is done."""
-        return self._policy.model
+        return self.loaded.model
 
     @property
     def tokenizer(self) -> Any:
         """The model's tokenizer."""
-        return self._policy.tokenizer
+        return self.loaded.tokenizer
+
+    def client_host(self) -> ClientHost:
+        """Return the host of the clients in this process, on this trainer's model."""
+        return self.loaded.host
 
     def train(self, resume_from_checkpoint: bool | str | Path | None = None, *, resume: bool = False) -> RunState:
         """Run all rounds, or those that are left, and write the finished adapter.
@@ -233,106 +141,12 @@ class FederatedTrainer:
         """
         resume = asks_to_resume(resume_from_checkpoint, run=self.run, resume=resume)
         check_run_folder(self.run, resume=resume)
-        self.unrendered = self._check_rows()
-        with locked(self.run):
-            return self._train(resume=resume)
-
-    def _check_rows(self) -> UnrenderedRows:
-        """Find the rows that the chat template cannot render, and whether those it can end the assistant's turn."""
-        everybody = POOLED in self._participants or len(self._participants) == len(self.clients)
-        trained = self.clients if everybody else self.clients.select(self._participants)
-        encode = encoder_for(self._trl_args, self.tokenizer, loss_on=self.args.loss_on)
-        unrendered = find_unrendered(trained, encode)
-        if self._scored is not None:
-            find_unrendered(self._scored, encode)  # none of them left would end the run when they are first scored
-        if unrendered.num_unrendered:
-            logger.warning("%s", unrendered.line())
-        if not trains_end_of_turn(self.tokenizer, marked=self.task == "sft" and self.args.loss_on == "assistant"):
-            logger.warning(
-                "the chat template of %r ends the assistant's turns with no token that the loss sees, so the model is "
-                "not taught to stop; use a template that writes an end-of-turn token behind each answer",
-                self.tokenizer.name_or_path,
-            )
-        return unrendered
-
-    def _train(self, *, resume: bool) -> RunState:
-        open_run_folder(self.run, self.config_record(), resume=resume)
-        fix_template_day(self.tokenizer, self.run)
-        write_unrendered(self.run, self.unrendered)
+        self.unrendered = find_rows_left_out(self.loaded)
         self._held_shift.close()
-        if not self._policy.is_base and not (self.run / "start_adapter").exists():
-            write_folder(self.run / "start_adapter", partial(save_held_folder, self.model))
-        warn_of_earlier(self.clients, self._earlier)
-        made_rounds = (self.run / "rounds.jsonl").exists()
-        state = first_state(self.run, self._start_state)
-        self._privacy = begin_privacy(
-            self.run,
-            self.guarantee,
-            self._strategy,
-            self._start_state,
-            self._participants,
-            next_round=state.next_round,
-            lost_rounds=made_rounds and state.next_round == 0,
-        )
-        tracker = tracked(self.args.report_to, self.run, self.config_record(), first_round=state.next_round)
-        with self._engine() as engine, tracker as track:
-            self.state = self._run_rounds(engine, state, [track, *self._callbacks])
-        self._finish(self.state)
+        self.state = train_run(self.loaded, self.unrendered, self._callbacks, resume=resume)
+        if self.plan.strategy.traits.shifts_base:
+            self._held_shift.enter_context(shifted(self.model, self.state.server.get("base_shift")))
         return self.state
-
-    def _run_rounds(self, engine: Engine, state: RunState, callbacks: Sequence[Callable[[Record], None]]) -> RunState:
-        plan = self._round_plan(engine, state, callbacks)
-        # accelerate collects garbage at every visit; what is alive now (models, libraries) need not be walked then.
-        gc.collect()
-        gc.freeze()
-        try:
-            state = run_rounds(plan, state)
-            if self.args.load_best:
-                state = replace(state, server=load_best(self.run))
-            if self._strategy.traits.personal:
-                save = partial(save_client_folder, self.model, tokenizer=self.tokenizer)
-                make_personal_adapters(plan, state, save, config=self.args, client_ids=self._participants)
-        finally:
-            gc.unfreeze()
-        return state
-
-    def _round_plan(self, engine: Engine, state: RunState, callbacks: Sequence[Callable[[Record], None]]) -> RoundPlan:
-        args, strategy, privacy = self.args, self._strategy, self._privacy
-        wire, error = Wire(args), AggregationError(strategy)
-        inbox = Inbox(strategy=strategy, wire=wire, start_adapter=self.start_adapter, max_norm=args.max_update_norm)
-
-        def aggregate(server: Parts, step: int) -> Aggregation:
-            if privacy is not None:
-                return PrivateAggregation(inbox, server, privacy, step=step, anybody=self._participants[0])
-            return PlainAggregation(inbox, server, min_clients=args.min_clients, watch=partial(error.watch, server))
-
-        secret = None if privacy is None else privacy.cohort_seed
-        observers: list[Observer] = [VisitLog(), StepSize(), error]
-        observers += [] if self._held_out is None else [self._held_out]
-        return RoundPlan(
-            run=self.run,
-            run_key=state.run_key,
-            seed=args.seed,
-            num_rounds=args.num_rounds,
-            learning_rate=self._learning_rate,
-            min_learning_rate=self._min_learning_rate,
-            keep_checkpoints=args.keep_checkpoints,
-            keep_every=args.keep_every,
-            strategy=strategy,
-            wire=wire,
-            engine=engine,
-            participation=SynchronousCohort(
-                client_ids=self._participants,
-                cohort_size=self._cohort_size,
-                rule=args.cohort_rule,
-                seed=args.seed if secret is None else secret,
-                sizes=self.clients.sizes,
-                spool=empty_spool(self.run),
-            ),
-            aggregate=aggregate,
-            ledger=LedgerKeeper(state.ledger, travels=strategy.traits.travels),
-            observers=[*observers, *(Callback(each) for each in callbacks)],
-        )
 
     def evaluate(self, **options: Any) -> "Results":
         """Score the finished run per client on the held-out splits of the dataset it was trained on.
@@ -381,55 +195,4 @@ class FederatedTrainer:
 
     def config_record(self) -> dict[str, Any]:
         """Return the resolved settings as they stand in `config.yaml`."""
-        record = resolved_settings(
-            self.args,
-            self._trl_args,
-            self._policy,
-            self.clients,
-            self.start_adapter,
-            learning_rate=self._learning_rate,
-            min_learning_rate=self._min_learning_rate,
-            cohort_size=self._cohort_size,
-        )
-        record |= {"earlier": self._earlier, **template_day(self.tokenizer)}
-        return record if self.guarantee is None else record | {"privacy": self.guarantee.as_record()}
-
-    def client_host(self) -> ClientHost:
-        """Return the host of the clients in this process, on this trainer's model; made at the first call."""
-        if self._host is None:
-            self._host = ClientHost(self.run_spec(), self.clients, self.run, self._policy)
-        return self._host
-
-    def run_spec(self) -> RunSpec:
-        """Return what a client's machine must know of the run."""
-        date = read_config(self.run).get("template_date") if (self.run / "config.yaml").exists() else None
-        return RunSpec(
-            strategy=self.args.strategy,
-            federation=self._federation.for_hosts(),
-            config=self.args,
-            client_args=self._client_args,
-            work=self._work,
-            kernel=self._kernel,
-            policy=self._start,
-            template_date=date,
-            digests=policy_digests(self._policy, self.start_adapter),
-        )
-
-    def _engine(self) -> AbstractContextManager[Engine]:
-        """Where clients are visited: in this process, in several, or where the caller says."""
-        if self._make_engine is not None:
-            return self._make_engine(self.run_spec(), self.client_host)
-        if self.args.num_processes == 1:
-            return nullcontext(InProcessEngine(self.client_host()))
-        return host_processes(self.run_spec(), self.clients, self.run, num_processes=self.args.num_processes)
-
-    def _save_server(self, server: Parts, folder: Path) -> None:
-        shifts = self._strategy.traits.shifts_base
-        save_server_folder(self.model, server, folder, shifts_base=shifts, tokenizer=self.tokenizer)
-
-    def _finish(self, state: RunState) -> None:
-        write_folder(self.run / finished_folder(self.model), partial(self._save_server, state.server))
-        if self._strategy.traits.shifts_base:
-            self._held_shift.enter_context(shifted(self.model, state.server.get("base_shift")))
-        write_run_card(self.run)
-        shutil.rmtree(self.run / ".work")
+        return self.loaded.config_record()

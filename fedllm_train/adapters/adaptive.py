@@ -11,11 +11,12 @@ with m_{-1} = 0 and v_{-1} = tau^2; there is no bias correction. FedLLM-Bench's 
 m_t^2 instead of D_t^2 into v_t and begins with m_0 = D_0.
 """
 
+from __future__ import annotations
+
 from abc import abstractmethod
 
-import torch
-
 from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
+from fedllm_train.lazy_torch import torch
 from fedllm_train.strategy import Federation, OneAdapter, Sums
 from fedllm_train.visit import Visit
 
@@ -41,7 +42,7 @@ class AdaptiveServer(OneAdapter):
     def __init__(self, federation: Federation) -> None:
         """Take eta, tau and the moments' rates from the config."""
         super().__init__(federation)
-        self._config = federation.config
+        self._settings = federation.settings
 
     @abstractmethod
     def second_moment(self, v: torch.Tensor, squared_change: torch.Tensor) -> torch.Tensor:
@@ -54,7 +55,7 @@ class AdaptiveServer(OneAdapter):
             "adapter": adapter,
             "first_moment": {name: torch.zeros_like(tensor) for name, tensor in wide.items()},
             "second_moment": {
-                name: torch.full_like(tensor, self._config.server_tau**2) for name, tensor in wide.items()
+                name: torch.full_like(tensor, self._settings.server_tau**2) for name, tensor in wide.items()
             },
         }
 
@@ -64,7 +65,7 @@ class AdaptiveServer(OneAdapter):
 
     def server_step(self, state: Parts, sums: Sums, round_index: int) -> Parts:
         """Move m and v by the mean change, and theta by their quotient."""
-        config = self._config
+        config = self._settings
         change = mean_change(sums["adapter"], state["adapter"])
         beta1 = config.momentum(self.default_beta1)
         keep = 0.0 if config.benchmark_rules and round_index == 0 else beta1

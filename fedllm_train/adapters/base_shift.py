@@ -12,35 +12,25 @@ shift off too: the reference stays the starting policy. What that costs (SmolLM2
 128 tokens, float32, one core): a step takes 1.2 times as long with a shift of rank 80 and 1.45 times with one of full
 rank; on q_proj and v_proj alone 1.1 times at most.
 
+How a model computes with a shift, `adapters/shifted_model.py` says. Imports no torch before it is needed.
+
 Symbols: d outputs, m inputs, r LoRA rank, q rank of the shift.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from copy import deepcopy
-from functools import partial
-from pathlib import Path
-from typing import Any
+from __future__ import annotations
 
-import torch
-from peft import PeftModel
-from peft.tuners.lora import LoraLayer
-from torch.nn.functional import linear
+from collections.abc import Mapping
 
-from fedllm_data.errors import ConfigError
-from fedllm_train.adapters.arithmetic import Adapter, Parts, adapter_sha256, distance, save_adapter
+from fedllm_train.adapters.arithmetic import Adapter, Parts, adapter_sha256, distance
 from fedllm_train.adapters.lora import Factors, factor_names, side_by_side, squared_norm
+from fedllm_train.lazy_torch import torch
 
 __all__ = [
     "PART",
     "add_to_shift",
-    "check_shiftable",
     "compressed",
     "finished_factors",
-    "is_shifted",
-    "save_finished_adapter",
     "shift_change",
-    "shifted",
     "state_sha256",
     "travelling",
     "update_norm",
@@ -48,7 +38,6 @@ __all__ = [
 
 PART = "base_shift"
 """The part of a server's state and of its messages that holds the shift; not there while nothing is shifted."""
-_NAME = "default"
 
 
 def add_to_shift(shift: Mapping[str, torch.Tensor], terms: Mapping[str, Factors]) -> Adapter:
@@ -140,48 +129,6 @@ def state_sha256(state: Parts) -> str:
     return adapter_sha256(state["adapter"] | state.get(PART, {}))
 
 
-@contextmanager
-def shifted(model: PeftModel, shift: Mapping[str, torch.Tensor] | None) -> Iterator[None]:
-    """Let the model compute with a shift for a while, wherever its trained adapter is switched on."""
-    handles = []
-    try:
-        for name, tensor in (shift or {}).items():
-            module, kind = name.rsplit(".", 1)
-            if kind == "right":
-                continue
-            layer = model.get_submodule(module)
-            device = layer.lora_A[_NAME].weight.device
-            maps = [tensor] if kind == "matrix" else [shift[f"{module}.right"], tensor]
-            maps = [each.to(device=device, dtype=torch.float32) for each in maps]
-            handles.append(layer.register_forward_hook(partial(_add, maps)))
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def is_shifted(model: PeftModel) -> bool:
-    """Return whether a model computes with a shift just now."""
-    hooks = (hook for module in model.modules() for hook in module._forward_hooks.values())
-    return any(isinstance(hook, partial) and hook.func is _add for hook in hooks)
-
-
-def check_shiftable(model: PeftModel, method: str) -> None:
-    """Refuse an adapter for which a shift of the base weights is not defined.
-
-    Raises:
-        ConfigError: if a LoRA module is no plain linear layer.
-    """
-    for name, layer in model.named_modules():
-        if isinstance(layer, LoraLayer) and _NAME in layer.r:
-            factor = layer.lora_A[_NAME].weight if _NAME in layer.lora_A else torch.empty(0)
-            if factor.ndim != 2 or factor.shape[0] != layer.r[_NAME]:
-                raise ConfigError(
-                    f"strategy {method} adds to the weights of linear layers, and the adapter sits on {name}, a "
-                    f"{type(layer.get_base_layer()).__name__}; choose target_modules that are linear layers"
-                )
-
-
 def finished_factors(adapter: Mapping[str, torch.Tensor], shift: Mapping[str, torch.Tensor]) -> Adapter:
     """Return an adapter whose products are B A + M: what the run learned, on the original base.
 
@@ -203,35 +150,6 @@ def finished_factors(adapter: Mapping[str, torch.Tensor], shift: Mapping[str, to
             factors = Factors(torch.zeros_like(adapter[b][:, :1]), torch.zeros_like(adapter[a][:1]))
         result[a], result[b] = factors.right.to(adapter[a].dtype), factors.left.to(adapter[b].dtype)
     return result
-
-
-def save_finished_adapter(model: PeftModel, state: Parts, folder: Path) -> None:
-    """Write what a server's state learned as a plain PEFT folder for the original base.
-
-    Modules have ranks of their own (`rank_pattern`), and `alpha_pattern` keeps each module's scaling as it was.
-    """
-    adapter = finished_factors(state["adapter"], state.get(PART, {}))
-    config: Any = deepcopy(model.peft_config[_NAME])
-    config.inference_mode = True
-    config.use_rslora = False  # the scalings are spelled out
-    config.rank_pattern, config.alpha_pattern = {}, {}
-    for module, (a, _) in factor_names(adapter).items():
-        rank = adapter[a].shape[0]
-        # PEFT takes keys for regular expressions of a path's end; the anchor makes this one the whole path.
-        key = "^" + module.removeprefix("base_model.model.")
-        config.rank_pattern[key] = rank
-        config.alpha_pattern[key] = model.get_submodule(module).scaling[_NAME] * rank
-    save_adapter(adapter, folder / "adapter_model.safetensors")
-    config.save_pretrained(str(folder))
-
-
-def _add(maps: Sequence[torch.Tensor], layer: Any, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> Any:
-    if layer.disable_adapters or _NAME not in layer.active_adapters:
-        return output
-    x = inputs[0].to(torch.float32)
-    for each in maps:
-        x = linear(x, each)
-    return output + (x * layer.scaling[_NAME]).to(output.dtype)
 
 
 def _has(shift: Mapping[str, torch.Tensor], module: str) -> bool:

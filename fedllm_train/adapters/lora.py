@@ -9,13 +9,14 @@ and the aggregation error of a round is ||that||_F / ||sum_k p_k B_k A_k||_F ove
 is the same for all clients and cancels. All sums in float64. Symbols: d rows, m columns, r rank, K clients.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
-
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Adapter
+from fedllm_train.lazy_torch import torch
 
 __all__ = [
     "Factors",

@@ -1,9 +1,10 @@
 """A core R between the factors of a LoRA module: it adds s B R A to its weight, and R may be all that is trained.
 
-R is kept beside the factors as `{module}.lora_R.weight`. It is in the model only while it trains (`cored`): a
-parameter of the module that holds A, and a forward hook on it that multiplies by R, so that the layer computes
-s B R A x as it computed s B A x. Outside, B R stands for B (`folded`), and whoever reads the adapter sees plain LoRA.
-Whatever switches the trained adapter off, as TRL does for DPO's reference, switches the core off with it.
+R is kept beside the factors as `{module}.lora_R.weight`. It is in the model only while it trains
+(`adapters/cored_model.py`): a parameter of the module that holds A, and a forward hook on it that multiplies by R,
+so that the layer computes s B R A x as it computed s B A x. Outside, B R stands for B (`folded`), and whoever reads
+the adapter sees plain LoRA. Whatever switches the trained adapter off, as TRL does for DPO's reference, switches the
+core off with it.
 
 The gradient is dL/dR = s B' G A' for G = dL/dW. Where A and B are orthonormal, a frame, a step of R moves the weight
 by exactly as much as it moves R, times s.
@@ -11,22 +12,28 @@ by exactly as much as it moves R, times s.
 Symbols: d outputs, m inputs, r LoRA rank.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from __future__ import annotations
 
-import torch
-from torch.nn.functional import linear
+from collections.abc import Mapping
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Adapter
 from fedllm_train.adapters.lora import Factors, factor_names, with_fixed_signs
+from fedllm_train.lazy_torch import torch
 from fedllm_train.seeds import stream_seed
 
-__all__ = ["core_name", "cored", "folded", "is_r", "random_frame", "singular_frame", "split_cores", "zero_cores"]
+__all__ = [
+    "core_name",
+    "folded",
+    "is_r",
+    "module_of_core",
+    "random_frame",
+    "singular_frame",
+    "split_cores",
+    "zero_cores",
+]
 
 _R = ".lora_R."
-_NAME = "default"
 
 
 def core_name(module: str) -> str:
@@ -36,6 +43,15 @@ def core_name(module: str) -> str:
     'm.q.lora_R.weight'
     """
     return f"{module}{_R}weight"
+
+
+def module_of_core(name: str) -> str:
+    """Undo `core_name`.
+
+    >>> module_of_core("m.q.lora_R.weight")
+    'm.q'
+    """
+    return name.split(_R)[0]
 
 
 def is_r(name: str) -> bool:
@@ -123,39 +139,6 @@ def singular_frame(module: str, matrix: torch.Tensor, rank: int) -> tuple[Factor
     _check_rank(module, matrix.shape[0], matrix.shape[1], rank)
     u, singular, vt = torch.linalg.svd(matrix, full_matrices=False)
     return Factors(*with_fixed_signs(u[:, :rank], vt[:rank])), torch.diag(singular[:rank])
-
-
-@contextmanager
-def cored(
-    model: Any, cores: Mapping[str, torch.Tensor], trains: Callable[[str], bool] | None = None
-) -> Iterator[dict[str, torch.nn.Parameter]]:
-    """Let the trained adapter of a model compute with cores for a while; yield them, by name, as its parameters.
-
-    Args:
-        model: a `PeftModel` with LoRA on linear layers; any model where there are no cores.
-        cores: R of some modules.
-        trains: whether the core of a name is trained; by default all are.
-    """
-    parameters, handles = {}, []
-    holders: list[torch.nn.Module] = []
-    try:
-        for name, tensor in cores.items():
-            holder = model.get_submodule(name.split(_R)[0]).lora_A[_NAME]
-            value = tensor.detach().to(device=holder.weight.device, copy=True)
-            parameters[name] = torch.nn.Parameter(value, requires_grad=trains is None or trains(name))
-            holder.register_parameter("core", parameters[name])
-            holders.append(holder)
-            handles.append(holder.register_forward_hook(_through_core))
-        yield parameters
-    finally:
-        for handle in handles:
-            handle.remove()
-        for holder in holders:
-            del holder.core
-
-
-def _through_core(holder: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
-    return linear(output, holder.core)
 
 
 def _check_rank(module: str, d: int, m: int, rank: int) -> None:

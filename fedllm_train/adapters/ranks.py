@@ -6,14 +6,16 @@ client trains exactly as in a model of rank r. Only the first r travel (`sliced`
 is the same for every client (alpha_k = s r_k, as FLoRA's code has it).
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 
 import pyarrow as pa
-import torch
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Adapter
 from fedllm_train.adapters.lora import factor_names
+from fedllm_train.lazy_torch import torch
 from fedllm_train.seeds import stream_rng
 
 __all__ = ["check_ranks", "client_ranks", "padded", "rank_of", "sliced"]

@@ -23,15 +23,16 @@ from the sensitivity of one SGD step (2 lr C / n_k) to the weights a client send
 whose change is not bounded by that, so its (epsilon, delta) does not hold and is not reproduced here.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 from typing import Any
-
-import torch
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Adapter, Parts, distance
 from fedllm_train.aggregation.aggregation import Inbox
 from fedllm_train.engines.engine import Reply
+from fedllm_train.lazy_torch import torch
 from fedllm_train.privacy.accounting import Guarantee
 from fedllm_train.privacy.secret import secret_normals, secret_seed
 from fedllm_train.strategy import Sums, Traits

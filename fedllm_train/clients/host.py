@@ -51,9 +51,9 @@ class ClientHost:
         """
         if spec.template_date is not None:
             fix_date(policy.tokenizer, date.fromisoformat(spec.template_date))
-        args = resident_args(spec.client_args, local_steps=spec.config.local_steps, workspace=str(folder / ".work"))
+        args = resident_args(spec.client_args, local_steps=spec.work.num_steps(1), workspace=str(folder / ".work"))
         cache = folder / ".work" / "tokens"
-        self.tokens = TokenCache(clients, args, policy.tokenizer, cache, loss_on=spec.config.loss_on)
+        self.tokens = TokenCache(clients, args, policy.tokenizer, cache, loss_on=spec.loss_on)
         """Encoded rows of the clients, by client id."""
         self.resident = ResidentTrainer(
             policy.model,
@@ -61,13 +61,13 @@ class ClientHost:
             args,
             self.tokens.example(),
             starts_from_base=policy.is_base,
-            reference_folder=cache if spec.config.reference_cache else None,
+            reference_folder=cache if spec.reference_cache else None,
             kernel=spec.kernel,
         )
         """The trainer that stays."""
         self._spec = spec
         self._strategy = strategy_class(spec.strategy)(spec.federation)
-        self._wire = Wire(spec.config)
+        self._wire = Wire(spec.wire, seed=spec.seed)
         self._folder = folder
 
     @classmethod

@@ -17,13 +17,71 @@ released code left that to a seed of 42 for every client and round.
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.config import FederatedConfig
+from fedllm_train.given import given_of
+from fedllm_train.settings import Settings, check_at_least_one
 
-__all__ = ["LocalWork", "local_work", "work_of_run"]
+__all__ = ["LocalWork", "LocalWorkSettings", "local_work", "measures_given"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalWorkSettings(Settings):
+    """How much a client does in a round, and on which rows."""
+
+    local_steps: int = field(default=10, metadata={"help": "Optimizer steps of a client in a round."})
+    local_epochs: float | None = field(
+        default=None, metadata={"help": "In place of local_steps: passes of a client over its rows in a round."}
+    )
+    expected_epochs: float | None = field(
+        default=None,
+        metadata={
+            "help": "In place of local_steps: passes over its rows that a client is expected to make in the whole "
+            "run (FedLLM-Bench's dynamic steps)."
+        },
+    )
+    round_rows: Literal["all", "fedllm-bench"] = field(
+        default="all",
+        metadata={"help": "Rows a visit trains on: all, or as many as its steps take, drawn as FedLLM-Bench does."},
+    )
+
+    def check(self) -> None:
+        """Refuse local work that is measured in two ways.
+
+        Raises:
+            ConfigError: naming both settings.
+        """
+        check_at_least_one(self, "local_steps")
+        for name in ("local_epochs", "expected_epochs"):
+            if (value := getattr(self, name)) is not None and not 0 < value < math.inf:
+                raise ConfigError(f"{name} is {value}; it must be positive")
+        given = measures_given(self)
+        if len(given) > 1:
+            raise ConfigError(f"{' and '.join(given)} are both given; choose one measure of local work")
+        if self.round_rows not in ("all", "fedllm-bench"):
+            raise ConfigError(f"round_rows is {self.round_rows!r}; it must be all or fedllm-bench")
+        if self.expected_epochs is not None and getattr(self, "cohort_rule", None) == "weighted":
+            raise ConfigError(
+                "expected_epochs counts on clients being visited equally often, and cohort_rule weighted visits "
+                "those with more rows more often; use local_steps or local_epochs"
+            )
+
+    @property
+    def has_fixed_steps(self) -> bool:
+        """Whether a visit takes the same number of steps for every client, over all of its rows."""
+        return self.local_epochs is None and self.expected_epochs is None and self.round_rows == "all"
+
+
+def measures_given(settings: LocalWorkSettings) -> list[str]:
+    """Return the measures of local work that somebody set.
+
+    >>> measures_given(LocalWorkSettings(local_epochs=2.0))
+    ['local_epochs']
+    """
+    given = [name for name in ("local_epochs", "expected_epochs") if getattr(settings, name) is not None]
+    return ["local_steps", *given] if "local_steps" in given_of(settings) else given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,53 +122,32 @@ class LocalWork:
 
 
 def local_work(
-    config: FederatedConfig, *, rows_per_step: int, cohort_size: int, num_clients: int, packs: bool = False
+    settings: LocalWorkSettings, client: Any, *, num_rounds: int, cohort_size: int, num_clients: int
 ) -> LocalWork:
-    """Return the rule that a config asks for.
+    """Return the rule of a run.
 
     Args:
-        config: the settings of the federation.
-        rows_per_step: batch size times gradient accumulation.
+        settings: the measure of local work.
+        client: TRL's settings for a visit, or what else has its batch size, accumulation and packing.
+        num_rounds: rounds of the run.
         cohort_size: clients of a round.
         num_clients: clients that may take part.
-        packs: whether several rows are packed into one sequence.
 
     Raises:
         ConfigError: if rows are to be drawn that are packed.
     """
-    if packs and config.round_rows != "all":
+    if getattr(client, "packing", False) and settings.round_rows != "all":
         raise ConfigError(
-            f"round_rows is {config.round_rows!r}, and packing joins rows into sequences before they could be drawn; "
-            "leave one of the two out"
+            f"round_rows is {settings.round_rows!r}, and packing joins rows into sequences before they could be "
+            "drawn; leave one of the two out"
         )
     common = {
-        "rows_per_step": rows_per_step,
-        "visits": config.num_rounds * cohort_size / num_clients,
-        "draws_rows": config.round_rows == "fedllm-bench",
+        "rows_per_step": client.train_batch_size * client.gradient_accumulation_steps,
+        "visits": num_rounds * cohort_size / num_clients,
+        "draws_rows": settings.round_rows == "fedllm-bench",
     }
-    if config.local_epochs is not None:
-        return LocalWork(rule="epochs", amount=config.local_epochs, **common)
-    if config.expected_epochs is not None:
-        return LocalWork(rule="expected_epochs", amount=config.expected_epochs, **common)
-    return LocalWork(rule="steps", amount=config.local_steps, **common)
-
-
-def work_of_run(config: FederatedConfig, args: Any, *, cohort_size: int, num_clients: int) -> LocalWork:
-    """Return the rule of a run from its settings and TRL's.
-
-    Args:
-        config: the settings of the federation.
-        args: TRL's settings for a visit: batch size, accumulation, packing.
-        cohort_size: clients of a round.
-        num_clients: clients that may take part.
-
-    Raises:
-        ConfigError: if rows are to be drawn that are packed.
-    """
-    return local_work(
-        config,
-        rows_per_step=args.train_batch_size * args.gradient_accumulation_steps,
-        cohort_size=cohort_size,
-        num_clients=num_clients,
-        packs=getattr(args, "packing", False),
-    )
+    if settings.local_epochs is not None:
+        return LocalWork(rule="epochs", amount=settings.local_epochs, **common)
+    if settings.expected_epochs is not None:
+        return LocalWork(rule="expected_epochs", amount=settings.expected_epochs, **common)
+    return LocalWork(rule="steps", amount=settings.local_steps, **common)

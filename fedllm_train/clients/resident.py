@@ -20,9 +20,11 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PrinterCallback, set_seed
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.adapters.arithmetic import Adapter, LiveAdapter
-from fedllm_train.adapters.base_shift import shifted
-from fedllm_train.adapters.lora_core import cored, split_cores
+from fedllm_train.adapters.arithmetic import Adapter
+from fedllm_train.adapters.cored_model import cored
+from fedllm_train.adapters.live import LiveAdapter
+from fedllm_train.adapters.lora_core import split_cores
+from fedllm_train.adapters.shifted_model import shifted
 from fedllm_train.clients.loss_scaling import fresh_scaler, loss_scale, true_gradients
 from fedllm_train.clients.objectives import ClientArgs, first_sequence, keeps_reference, objective_of, rows_of_visit
 from fedllm_train.clients.reference import ReferenceCache

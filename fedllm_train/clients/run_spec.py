@@ -13,7 +13,7 @@ from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Adapter, adapter_sha256
 from fedllm_train.clients.local_work import LocalWork
 from fedllm_train.clients.objectives import ClientArgs
-from fedllm_train.config import FederatedConfig
+from fedllm_train.messages.wire_settings import WireSettings
 from fedllm_train.models.policy import StartingPolicy
 from fedllm_train.models.tokenizer import tokenizer_record
 from fedllm_train.run_files.run_folder import package_versions
@@ -29,10 +29,16 @@ class RunSpec:
     strategy: str
     federation: Federation
     """What the method's client rule may know of the federation; it names no client but through their ranks."""
-    config: FederatedConfig
+    seed: int
+    """The run seed."""
+    wire: WireSettings
     client_args: ClientArgs
     """TRL's settings."""
     work: LocalWork
+    loss_on: str
+    """SFT's loss on the assistant's tokens, or on all."""
+    reference_cache: bool
+    """Whether what the reference says of a client's rows is kept."""
     kernel: str
     """How SFT's loss is computed: `trl` or `plain`."""
     policy: Mapping[str, Any] = field(repr=False)

@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from fedllm_data.errors import ConfigError, FedLLMError, WorkerError
-from fedllm_train.config import FederatedConfig
 from fedllm_train.engines.engine import Reply, Task
 
 if TYPE_CHECKING:
@@ -186,26 +185,26 @@ class ProcessEngine:
         )
 
 
-def check_processes(config: FederatedConfig, model: Any, cohort_size: int) -> None:
+def check_processes(num_processes: int, cohort_size: int, *, model_is_named: bool) -> None:
     """Refuse several processes where they cannot be had or would have nothing to do.
 
     Raises:
         ConfigError: with the reason.
 
-    >>> check_processes(FederatedConfig(output_dir="run", num_processes=3), "org/model", 2)
+    >>> check_processes(3, 2, model_is_named=True)
     Traceback (most recent call last):
     fedllm_data.errors.ConfigError: num_processes is 3 but 2 clients take part in a round; choose at most 2
     """
-    if config.num_processes == 1:
+    if num_processes == 1:
         return
-    if config.num_processes > cohort_size:
+    if num_processes > cohort_size:
         raise ConfigError(
-            f"num_processes is {config.num_processes} but {cohort_size} clients take part in a round; choose at most "
+            f"num_processes is {num_processes} but {cohort_size} clients take part in a round; choose at most "
             f"{cohort_size}"
         )
-    if not isinstance(model, str):
+    if not model_is_named:
         raise ConfigError(
-            f"num_processes is {config.num_processes} and the model was given in memory; save it and give its folder "
+            f"num_processes is {num_processes} and the model was given in memory; save it and give its folder "
             "or Hub id, since every process loads a model of its own"
         )
 

@@ -5,8 +5,6 @@ unpickling. The ledger counts `len(message)` (design rule 7). What stands for an
 its largest values and their places, `messages/compression.py` says.
 """
 
-from safetensors.torch import load, save
-
 from fedllm_train.adapters.arithmetic import Parts, flatten, separate, unflatten
 
 __all__ = ["decode", "encode"]
@@ -19,6 +17,8 @@ def encode(parts: Parts) -> bytes:
     >>> len(encode({"adapter": {"a": torch.zeros(100)}})) > 400
     True
     """
+    from safetensors.torch import save  # brings torch
+
     return save(separate(flatten(parts)))
 
 
@@ -29,4 +29,6 @@ def decode(message: bytes) -> Parts:
     >>> decode(encode({"adapter": {"a": torch.ones(2)}}))["adapter"]["a"].tolist()
     [1.0, 1.0]
     """
+    from safetensors.torch import load
+
     return unflatten(load(message))

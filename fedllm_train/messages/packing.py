@@ -15,15 +15,17 @@ A secure sum needs all clients to send the same places and scales, which these d
 each update.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
-import torch
 
 from fedllm_train.adapters.arithmetic import Adapter
-from fedllm_train.config import FederatedConfig
+from fedllm_train.lazy_torch import torch
+from fedllm_train.messages.wire_settings import WireSettings
 
 __all__ = ["CODECS", "Codec", "Quantised", "TopK", "as_adapter", "as_vector", "layout"]
 
@@ -124,7 +126,7 @@ class Quantised:
         return levels.double() * scale_of_each
 
 
-CODECS: dict[str, Callable[[FederatedConfig], Codec | None]] = {
+CODECS: dict[str, Callable[[WireSettings], Codec | None]] = {
     "none": lambda config: None,
     "topk": lambda config: TopK(config.topk_fraction),
     "int8": lambda config: Quantised(127),

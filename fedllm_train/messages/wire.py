@@ -11,19 +11,18 @@ Bytes in the ledger are the length of the messages (design rule 7). Random numbe
 round, client), on the client.
 """
 
-from collections.abc import Mapping
-
-import torch
+from __future__ import annotations
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Adapter, Parts, Shapes, flatten
-from fedllm_train.config import FederatedConfig
+from fedllm_train.lazy_torch import torch
 from fedllm_train.messages import codec
 from fedllm_train.messages.packing import CODECS, TopK, as_adapter, as_vector, layout
+from fedllm_train.messages.wire_settings import WireSettings
 from fedllm_train.seeds import stream_rng
-from fedllm_train.strategy import Strategy
+from fedllm_train.strategy import Traits
 
-__all__ = ["RESIDUAL", "Wire", "check_wire"]
+__all__ = ["RESIDUAL", "Wire", "check_wire_method", "check_wire_size"]
 
 RESIDUAL = "upload residual"
 """The part of a client's memory with what it did not send yet; client rules do not see it."""
@@ -33,10 +32,10 @@ _PACKED = "packed"
 class Wire:
     """Both ends of both directions, for one run."""
 
-    def __init__(self, config: FederatedConfig) -> None:
-        """Take the codec and the run seed from the config."""
-        self._codec = CODECS[config.upload_codec](config)
-        self._keeps_residual, self._seed = config.error_feedback, config.seed
+    def __init__(self, settings: WireSettings, *, seed: int) -> None:
+        """Take the codec; `seed` is the run's."""
+        self._codec = CODECS[settings.upload_codec](settings)
+        self._keeps_residual, self._seed = settings.error_feedback, seed
         self._sent: Parts = {}
         self._message = b""
 
@@ -105,32 +104,35 @@ class Wire:
         return {"adapter": {n: (start[n].double() + apart[n]).to(start[n].dtype) for n in start}} | parts
 
 
-def check_wire(config: FederatedConfig, strategy: Strategy, start: Parts, client_id: str) -> None:
+def check_wire_method(settings: WireSettings, traits: Traits, strategy: str) -> None:
     """Refuse to pack what has no change that could be packed.
 
     Args:
-        config: the settings of the federation.
-        strategy: the method.
-        start: the server's state before round 0.
-        client_id: any client.
+        settings: of the wire.
+        traits: of the method.
+        strategy: its name.
 
     Raises:
         ConfigError: naming the setting.
     """
-    if config.upload_codec == "none":
-        return
-    if not strategy.traits.travels:
-        raise ConfigError(f"upload_codec is given, but strategy {config.strategy!r} uploads nothing; leave it out")
-    wanted: Mapping[str, tuple[int, ...]] = strategy.expects(start, client_id, 0)["adapter"]
-    if config.error_feedback and wanted.keys() - strategy.broadcast(start, client_id, 0).get("adapter", {}).keys():
+    if settings.upload_codec != "none" and not traits.travels:
+        raise ConfigError(f"upload_codec is given, but strategy {strategy!r} uploads nothing; leave it out")
+    if settings.error_feedback and traits.draws_start:
         raise ConfigError(
-            f"error_feedback is given, but clients of strategy {config.strategy!r} begin every round from another "
-            "adapter, so what they did not send belongs to no later change; leave it out"
+            f"error_feedback is given, but clients of strategy {strategy!r} begin every round from another adapter, "
+            "so what they did not send belongs to no later change; leave it out"
         )
-    num_values = sum(torch.Size(shape).numel() for shape in wanted.values())
-    if config.upload_codec == "topk" and TopK(config.topk_fraction).num_sent(num_values) == 0:
+
+
+def check_wire_size(settings: WireSettings, num_values: int) -> None:
+    """Refuse a share of an adapter's values that is none of them.
+
+    Raises:
+        ConfigError: naming the setting.
+    """
+    if settings.upload_codec == "topk" and TopK(settings.topk_fraction).num_sent(num_values) == 0:
         raise ConfigError(
-            f"topk_fraction is {config.topk_fraction} of {num_values} values, which is none; choose more"
+            f"topk_fraction is {settings.topk_fraction} of {num_values} values, which is none; choose more"
         )
 
 

@@ -17,7 +17,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import PreTrainedModel
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.adapters.base_shift import is_shifted
+from fedllm_train.adapters.shifted_model import is_shifted
 from fedllm_train.fates.adapter_settings import (
     IA3_FATES,
     LN_TUNING_FATES,

@@ -21,17 +21,19 @@ from fedllm_eval.per_client import evaluate_policy
 from fedllm_eval.policy.models import usable_length
 from fedllm_eval.results import without_nan
 from fedllm_eval.scores import SCORES
-from fedllm_train.adapters.arithmetic import LiveAdapter, Parts
-from fedllm_train.adapters.base_shift import PART, shifted
+from fedllm_train.adapters.arithmetic import Parts
+from fedllm_train.adapters.base_shift import PART
+from fedllm_train.adapters.live import LiveAdapter
+from fedllm_train.adapters.shifted_model import shifted
 from fedllm_train.clients.objectives import ClientArgs
 from fedllm_train.config import FederatedConfig
 from fedllm_train.messages import codec
 from fedllm_train.models.policy import StartingPolicy
+from fedllm_train.monitoring.evaluation_settings import EvaluationSettings
 from fedllm_train.monitoring.observer import Observer, Record, Step
 from fedllm_train.run_files.earlier import warn_of_shared
 from fedllm_train.run_files.files import write_folder
 from fedllm_train.run_files.sealed import read_sealed, write_sealed
-from fedllm_train.strategy import Traits
 
 __all__ = ["HeldOut", "after_score", "forget_best", "held_out_clients", "load_best", "should_stop"]
 
@@ -141,27 +143,18 @@ class _Held:
         return {"name": self.name}
 
 
-def held_out_clients(
-    config: FederatedConfig, clients: ClientDataset, given: ClientDataset | None, traits: Traits
-) -> ClientDataset:
+def held_out_clients(config: EvaluationSettings, clients: ClientDataset, given: ClientDataset | None) -> ClientDataset:
     """Return the clients that are scored during the run.
 
     Args:
         config: the settings of the federation, with `eval_every`.
         clients: the training clients.
         given: held-out clients from the caller; by default the split `eval_split` of the training clients' repo.
-        traits: of the method.
 
     Raises:
-        ConfigError: if there are none, if `eval_score` cannot be computed on their rows, or if the method's clients
-            end with adapters of their own, which are made after the last round only.
+        ConfigError: if there are none, or `eval_score` cannot be computed on their rows.
         SchemaError: if the repo has no such split.
     """
-    if traits.personal and config.local_client is None:
-        raise ConfigError(
-            f"eval_every scores the global adapter, and with {traits.title} clients end with adapters of their own, "
-            "made after the last round; leave it out and score the run with fedllm-eval"
-        )
     is_own = given is not None
     if given is None and clients.revision is None:
         raise ConfigError(

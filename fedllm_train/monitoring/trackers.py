@@ -5,6 +5,7 @@ round. A resumed run goes on in the run it began: its identity is kept in the ru
 """
 
 import importlib
+import importlib.util
 import json
 import uuid
 from collections.abc import Callable, Iterator
@@ -111,10 +112,8 @@ def check_tracker(name: str) -> None:
     if name not in TRACKERS:
         raise ConfigError(f"report_to {name!r} is unknown; choose from none, {', '.join(TRACKERS)}")
     package = TRACKERS[name].package
-    try:
-        importlib.import_module(package)
-    except ImportError as error:
-        raise ConfigError(f"report_to is {name!r} and {package} is not installed; pip install {package}") from error
+    if importlib.util.find_spec(package) is None:
+        raise ConfigError(f"report_to is {name!r} and {package} is not installed; pip install {package}")
 
 
 @contextmanager

@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.config import FederatedConfig
 from fedllm_train.given import given_of
+from fedllm_train.participation.participation_settings import ParticipationSettings
 from fedllm_train.seeds import stream_rng
 
 __all__ = ["COHORT_RULES", "cohort_pool", "eligible_clients", "sample_cohort"]
@@ -60,7 +60,9 @@ def sample_cohort(
     return sorted(COHORT_RULES[rule](sorted(client_ids), cohort_size, sizes or {}, seed, round_index))
 
 
-def cohort_pool(config: FederatedConfig, client_ids: Sequence[str], *, alone: bool = False) -> tuple[list[str], int]:
+def cohort_pool(
+    config: ParticipationSettings, client_ids: Sequence[str], *, alone: bool = False
+) -> tuple[list[str], int]:
     """Return the clients that a config lets take part, and how many of them do in a round.
 
     Args:
@@ -71,7 +73,7 @@ def cohort_pool(config: FederatedConfig, client_ids: Sequence[str], *, alone: bo
     Raises:
         ConfigError: if the rule is unknown, its clients do not exist, or there are too few, also for `min_clients`.
 
-    >>> cohort_pool(FederatedConfig(output_dir="run", cohort_rule="fixed", cohort_clients="c,a"), ["a", "b", "c"])
+    >>> cohort_pool(ParticipationSettings(cohort_rule="fixed", cohort_clients="c,a"), ["a", "b", "c"])
     (['a', 'c'], 2)
     """
     pool, size = _pool(config, client_ids, alone)
@@ -84,10 +86,10 @@ def cohort_pool(config: FederatedConfig, client_ids: Sequence[str], *, alone: bo
     return pool, size
 
 
-def eligible_clients(config: FederatedConfig, client_ids: Sequence[str]) -> list[str]:
+def eligible_clients(config: ParticipationSettings, client_ids: Sequence[str]) -> list[str]:
     """Return the clients that the cohort rule may ever sample, sorted: those named with rule fixed, else all.
 
-    >>> fixed = FederatedConfig(output_dir="run", cohort_rule="fixed", cohort_clients="c,a")
+    >>> fixed = ParticipationSettings(cohort_rule="fixed", cohort_clients="c,a")
     >>> eligible_clients(fixed, ["a", "b", "c"])
     ['a', 'c']
     """
@@ -97,7 +99,7 @@ def eligible_clients(config: FederatedConfig, client_ids: Sequence[str]) -> list
     return sorted(named & set(client_ids))
 
 
-def _pool(config: FederatedConfig, client_ids: Sequence[str], alone: bool) -> tuple[list[str], int]:
+def _pool(config: ParticipationSettings, client_ids: Sequence[str], alone: bool) -> tuple[list[str], int]:
     rule, size = config.cohort_rule, config.cohort_size
     if rule not in COHORT_RULES:
         raise ConfigError(f"cohort_rule {rule!r} is unknown; choose from {', '.join(COHORT_RULES)}")

@@ -15,7 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.config import FederatedConfig
+from fedllm_train.privacy.privacy_settings import PrivacySettings
 
 __all__ = ["ASSUMPTIONS", "RANDOMNESS", "Guarantee", "epsilon_spent", "noise_for_epsilon", "run_guarantee"]
 
@@ -90,36 +90,39 @@ class Guarantee:
         }
 
 
-def run_guarantee(config: FederatedConfig, *, num_clients: int, cohort_size: int) -> Guarantee | None:
+def run_guarantee(
+    settings: PrivacySettings, *, num_rounds: int, num_clients: int, cohort_size: int
+) -> Guarantee | None:
     """Return the privacy of a run, with the noise that a wanted epsilon takes; None where none is asked for.
 
     Args:
-        config: the settings of the federation.
+        settings: clip, noise and the guarantee asked for.
+        num_rounds: rounds of the run.
         num_clients: clients that may take part.
         cohort_size: how many do in a round, on average.
 
     Raises:
         ConfigError: if delta is so large that one client might be published whole, or epsilon cannot be reached.
     """
-    if config.dp_clip is None or config.dp_delta is None:
+    if settings.dp_clip is None or settings.dp_delta is None:
         return None
-    if config.dp_delta >= 1 / num_clients:
+    if settings.dp_delta >= 1 / num_clients:
         raise ConfigError(
-            f"dp_delta is {config.dp_delta} with {num_clients} clients; a delta of 1/{num_clients} allows publishing "
-            "one of them whole, so choose much less"
+            f"dp_delta is {settings.dp_delta} with {num_clients} clients; a delta of 1/{num_clients} allows "
+            "publishing one of them whole, so choose much less"
         )
     rate = cohort_size / num_clients
-    noise = config.dp_noise_multiplier
+    noise = settings.dp_noise_multiplier
     if noise is None:
-        assert config.dp_epsilon is not None, "the config refuses one without the other"
-        noise = noise_for_epsilon(config.dp_epsilon, config.dp_delta, rate, config.num_rounds)
+        assert settings.dp_epsilon is not None, "the config refuses one without the other"
+        noise = noise_for_epsilon(settings.dp_epsilon, settings.dp_delta, rate, num_rounds)
     return Guarantee(
-        clip=config.dp_clip,
+        clip=settings.dp_clip,
         noise_multiplier=noise,
         sampling_rate=rate,
         expected_cohort=cohort_size,
-        delta=config.dp_delta,
-        num_rounds=config.num_rounds,
+        delta=settings.dp_delta,
+        num_rounds=num_rounds,
     )
 
 

@@ -13,8 +13,9 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.adapters.arithmetic import Adapter, LiveAdapter, Parts, save_adapter
-from fedllm_train.adapters.base_shift import save_finished_adapter
+from fedllm_train.adapters.arithmetic import Adapter, Parts, save_adapter
+from fedllm_train.adapters.live import LiveAdapter
+from fedllm_train.adapters.shifted_model import save_finished_adapter
 from fedllm_train.run_files.files import write_folder
 
 __all__ = ["copy_finished", "finished_folder", "save_client_folder", "save_held_folder", "save_server_folder"]

@@ -1,7 +1,6 @@
 """What `config.yaml` says of a run: every setting as it was resolved, versions, revisions. A resume compares it."""
 
 import json
-from dataclasses import fields
 from typing import Any
 
 from peft import PeftModel
@@ -9,10 +8,11 @@ from peft import PeftModel
 from fedllm_data.clients import ClientDataset
 from fedllm_train.adapters.arithmetic import Adapter, adapter_sha256
 from fedllm_train.clients.objectives import ClientArgs, objective_of
-from fedllm_train.config import FederatedConfig
+from fedllm_train.given import flat_fields
 from fedllm_train.models.policy import StartingPolicy
 from fedllm_train.models.tokenizer import tokenizer_record
-from fedllm_train.run_files.run_folder import package_versions
+from fedllm_train.prepare import RunPlan
+from fedllm_train.run_files.run_folder import RUN_FORMAT, package_versions
 
 __all__ = ["resolved_settings"]
 
@@ -20,35 +20,26 @@ _OF_THE_MACHINE = ("output_dir", "run_name", "logging_dir", "hub_token")
 
 
 def resolved_settings(
-    config: FederatedConfig,
-    args: ClientArgs,
-    policy: StartingPolicy,
-    clients: ClientDataset,
-    start_adapter: Adapter,
-    *,
-    learning_rate: float,
-    min_learning_rate: float,
-    cohort_size: int,
+    plan: RunPlan, args: ClientArgs, policy: StartingPolicy, clients: ClientDataset, start_adapter: Adapter
 ) -> dict[str, Any]:
     """Return the resolved settings, JSON-ready.
 
     Args:
-        config: the settings of the federation.
+        plan: of the run.
         args: TRL's settings for a visit.
         policy: what the run starts from.
         clients: the training clients.
         start_adapter: the adapter the run starts from.
-        learning_rate: of the first round.
-        min_learning_rate: that the cosine falls to.
-        cohort_size: clients that do take part in a round.
     """
-    set_of = {each.name: getattr(config, each.name) for each in fields(config)}
-    federated = {**set_of, "min_learning_rate": min_learning_rate, "cohort_size": cohort_size}
+    config = plan.config
+    federated = {each.name: getattr(config, each.name) for each in flat_fields(config)}
+    federated |= {"min_learning_rate": plan.min_learning_rate, "cohort_size": plan.cohort_size}
     federated.pop("output_dir")
-    client = json.loads(args.to_json_string()) | {"learning_rate": learning_rate}
+    client = json.loads(args.to_json_string()) | {"learning_rate": plan.learning_rate}
     for name in _OF_THE_MACHINE:
         client.pop(name, None)
     return {
+        "format": RUN_FORMAT,
         "task": objective_of(args).name,
         "model": {"name": policy.base_name, "revision": policy.base_revision, "weights": policy.base_weights},
         "tokenizer": tokenizer_record(policy.tokenizer),

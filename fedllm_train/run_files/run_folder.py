@@ -29,8 +29,10 @@ from fedllm_eval.texts import yaml_text
 from fedllm_train.run_files.files import write_bytes
 from fedllm_train.run_files.run_lock import LOCK_FILE
 
-__all__ = ["PACKAGES", "check_run_folder", "open_run_folder", "package_versions", "read_config"]
+__all__ = ["PACKAGES", "RUN_FORMAT", "check_run_folder", "open_run_folder", "package_versions", "read_config"]
 
+RUN_FORMAT = 2
+"""What `config.yaml` says of how the folder is laid out; runs of older versions say nothing, and stand for 1."""
 PACKAGES = ("fedllm-commons", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy")
 
 
@@ -75,7 +77,14 @@ def open_run_folder(run: Path, config: dict[str, Any], *, resume: bool) -> None:
     config = json.loads(json.dumps(config))
     check_run_folder(run, resume=resume)
     if (run / "config.yaml").exists():
-        _check_same(read_config(run), config, run)
+        before = read_config(run)
+        if before.get("format", 1) != RUN_FORMAT:
+            raise ResumeError(
+                f"{run} was begun by another version of this package (run format {before.get('format', 1)}, this one "
+                f"writes {RUN_FORMAT}), so its checkpoints cannot be gone on from; resume it with the version that "
+                "began it, or start afresh in another output_dir (it can still be scored and published)"
+            )
+        _check_same(before, config, run)
         return
     shutil.rmtree(run / ".work", ignore_errors=True)
     run.mkdir(parents=True, exist_ok=True)

@@ -21,17 +21,18 @@ def template_day(tokenizer: Any) -> dict[str, str]:
     return {"template_date": date.today().isoformat()} if writes_date(tokenizer) else {}
 
 
-def fix_template_day(tokenizer: Any, run: Path) -> None:
-    """Let the run's tokenizer render for the day that the run's `config.yaml` names.
+def fix_template_day(tokenizer: Any, run: Path) -> str | None:
+    """Let the run's tokenizer render for the day that the run's `config.yaml` names, and return that day.
 
     Raises:
         ResumeError: if what it names is no day.
     """
     if not writes_date(tokenizer) or not (run / "config.yaml").exists():
-        return
+        return None
     recorded = read_config(run).get("template_date")
     try:
         fix_date(tokenizer, date.fromisoformat(str(recorded)))
+        return str(recorded)
     except ValueError as error:
         raise ResumeError(
             f"template_date in {run / 'config.yaml'} is {recorded!r}, and the chat template writes the date; name the "

@@ -8,12 +8,8 @@ import sys
 from dataclasses import fields
 from importlib import import_module
 
-from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
-from fedllm_train.adapters.ranks import client_ranks
-from fedllm_train.config import FederatedConfig
-from fedllm_train.given import given_of
-from fedllm_train.participation.cohort_rules import eligible_clients
+from fedllm_train.settings import NoSettings, Settings
 from fedllm_train.strategies.centralized import Centralized
 from fedllm_train.strategies.ditto import Ditto
 from fedllm_train.strategies.fed_sb import FedSB
@@ -36,9 +32,9 @@ from fedllm_train.strategies.local import Local
 from fedllm_train.strategies.lora_fair import LoRAFair
 from fedllm_train.strategies.rolora import RoLoRA
 from fedllm_train.strategies.scaffold import Scaffold
-from fedllm_train.strategy import Federation, Strategy
+from fedllm_train.strategy import Strategy
 
-__all__ = ["STRATEGIES", "Strategy", "make_strategy", "strategy_class", "strategy_name"]
+__all__ = ["STRATEGIES", "Strategy", "settings_class", "strategy_class", "strategy_name", "users_of"]
 
 STRATEGIES: dict[str, type[Strategy]] = {
     "local": Local,
@@ -67,50 +63,25 @@ STRATEGIES: dict[str, type[Strategy]] = {
 """Name -> method, baselines first."""
 
 
-def make_strategy(config: FederatedConfig, clients: ClientDataset) -> tuple[Strategy, Federation]:
-    """Return the strategy that a config names, for the clients of a run, and what it knows of them.
-
-    Args:
-        config: the settings of the federation.
-        clients: the training clients.
+def settings_class(name: str) -> type[Settings]:
+    """Return the settings of a method of a name.
 
     Raises:
-        ConfigError: if there is no such strategy, or a setting was given that it would not look at.
+        ConfigError: if there is no such method.
+
+    >>> [each.name for each in fields(settings_class("fedprox"))]
+    ['uniform_weights', 'prox_mu']
     """
-    chosen = strategy_class(config.strategy)
-    if config.uniform_weights is not None and chosen.traits.weights == "none":
-        raise ConfigError(
-            f"uniform_weights is given but strategy {config.strategy!r} averages no clients; leave it out"
-        )
-    of_some = {name for each in STRATEGIES.values() for name in each.traits.settings}
-    for each in fields(config):
-        if each.name in given_of(config) and each.name in of_some - set(chosen.traits.settings):
-            users = [name for name, other in STRATEGIES.items() if each.name in other.traits.settings]
-            raise ConfigError(
-                f"{each.name} is given but strategy {config.strategy!r} does not use it; "
-                f"use strategy {' or '.join(users)}, or leave it out"
-            )
-    if config.full_finetuning and chosen.traits.needs_lora:
-        others = [name for name, other in STRATEGIES.items() if not other.traits.needs_lora]
-        raise ConfigError(
-            f"strategy {config.strategy!r} works on LoRA factors, and with full_finetuning there are none; leave it "
-            f"out, or use {', '.join(others)}"
-        )
-    sizes = dict(clients.sizes)
-    # Ranks are dealt out among those who can take part.
-    eligible = eligible_clients(config, list(clients))
-    taking_part = {client_id: sizes[client_id] for client_id in eligible}
-    federation = Federation(
-        config=config,
-        num_clients=len(sizes),
-        eligible=eligible,
-        sizes=sizes,
-        ranks={}
-        if config.client_ranks is None
-        else client_ranks(config.client_ranks, taking_part or sizes, clients.table, seed=config.seed),
-        languages=_main_languages(clients),
-    )
-    return chosen(federation), federation
+    return getattr(strategy_class(name), "Settings", NoSettings)
+
+
+def users_of(setting: str) -> list[str]:
+    """Return the names of the methods that have a setting of their own.
+
+    >>> users_of("prox_mu"), users_of("num_rounds")
+    (['fedprox'], [])
+    """
+    return [name for name in STRATEGIES if setting in {each.name for each in fields(settings_class(name))}]
 
 
 def strategy_class(name: str) -> type[Strategy]:
@@ -164,11 +135,3 @@ def strategy_name(chosen: type) -> str:
             "define it at the top of a module"
         )
     return name
-
-
-def _main_languages(clients: ClientDataset) -> dict[str, str]:
-    """The language of most of a client's rows; ties go to the first in the alphabet."""
-    table = clients.rows.with_format("arrow")[:].select(["client_id", "language"])
-    counts = table.group_by(["client_id", "language"]).aggregate([([], "count_all")])
-    ordered = counts.sort_by([("count_all", "ascending"), ("language", "descending")])
-    return dict(zip(ordered["client_id"].to_pylist(), ordered["language"].to_pylist(), strict=True))

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Parts
+from fedllm_train.settings import NoSettings
 from fedllm_train.strategy import POOLED, Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
@@ -30,11 +31,21 @@ class Centralized(OneAdapter):
         server_cost="holds all rows",
     )
 
+    Settings = NoSettings
+
     def __init__(self, federation: Federation) -> None:
-        """Take how many clients' steps a round stands for."""
+        """Take how many clients' steps a round stands for.
+
+        Raises:
+            ConfigError: if a client's steps depend on its rows.
+        """
         super().__init__(federation)
-        everybody = federation.config.cohort_rule == "all"
-        self._cohort_size = federation.num_clients if everybody else federation.config.cohort_size
+        if not federation.has_fixed_steps:
+            raise ConfigError(
+                "strategy centralized takes as many steps as a whole cohort with local_steps each; epochs and "
+                "round_rows of one client mean nothing there, leave them out"
+            )
+        self._cohort_size = federation.cohort_size
 
     def participants(self, client_ids: Sequence[str]) -> list[str]:
         """Return the pooled client.

@@ -6,7 +6,11 @@ averages them alike, which has the same mean). A client that never took part mak
 one in the same way, after the last round.
 """
 
+from dataclasses import dataclass, field
+
+from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Adapter, Parts
+from fedllm_train.method_settings import MeanSettings, PersonalSettings
 from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
@@ -25,13 +29,25 @@ class Ditto(OneAdapter):
         sees="mean",
         memory="personal adapter",
         personal=True,
-        settings=("ditto_lambda", "personal_clients", "uniform_weights"),
     )
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings(PersonalSettings, MeanSettings):
+        """The settings of this method."""
+
+        ditto_lambda: float = field(
+            default=0.1, metadata={"help": "With ditto: how strongly personal adapters are pulled to the global one."}
+        )
+
+        def check(self) -> None:
+            """Refuse a pull away from the global adapter."""
+            if self.ditto_lambda < 0:
+                raise ConfigError(f"ditto_lambda is {self.ditto_lambda}; it must not be negative")
 
     def __init__(self, federation: Federation) -> None:
         """Take lambda from the config."""
         super().__init__(federation)
-        self._pull = federation.config.ditto_lambda
+        self._pull = federation.settings.ditto_lambda
 
     def client_update(self, visit: Visit) -> Parts:
         """Train the global adapter, then the own one."""

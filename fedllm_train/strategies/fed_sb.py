@@ -33,10 +33,13 @@ constant shift of the base (`adapters/base_shift.py`), which every client knows.
 the frame counts the change of A, too; `max_update_norm` bounds R, not the signs.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
-import torch
-
+from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Adapter, Parts, Shapes, shapes_of
 from fedllm_train.adapters.base_shift import PART, travelling
 from fedllm_train.adapters.lora import check_factors_only, factor_names, is_b
@@ -49,6 +52,8 @@ from fedllm_train.adapters.lora_core import (
     split_cores,
     zero_cores,
 )
+from fedllm_train.lazy_torch import torch
+from fedllm_train.method_settings import MeanSettings
 from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits, counts_alike
 from fedllm_train.visit import Visit
 
@@ -72,15 +77,40 @@ class FedSB(OneAdapter):
         up="R, at first signs of gradients",
         server_cost="O(adapter); at first O(d m) and one SVD a module if from gradients",
         shifts_base=True,
-        settings=("core_frame", "uniform_weights"),
     )
 
+    @dataclass(frozen=True, kw_only=True)
+    class Settings(MeanSettings):
+        """The settings of this method."""
+
+        core_frame: Literal["gradient", "random"] = field(
+            default="gradient",
+            metadata={
+                "help": "With fed_sb: where the frozen factors come from: gradient (the clients' first full "
+                "fine-tuning step, a round of its own) or random (the run seed; nothing of them is sent)."
+            },
+        )
+
+        def check(self) -> None:
+            """Refuse a frame that there is not."""
+            if self.core_frame not in ("gradient", "random"):
+                raise ConfigError(f"core_frame is {self.core_frame!r}; it must be gradient or random")
+
     def __init__(self, federation: Federation) -> None:
-        """Take how the frame is made, and the run seed."""
+        """Take how the frame is made, and the run seed.
+
+        Raises:
+            ConfigError: if the frame would be made of what differential privacy does not cover.
+        """
         super().__init__(federation)
-        self._seed = federation.config.seed
-        self._random = federation.config.core_frame == "random"
-        self._steps_count_alike = counts_alike(federation.config, "rows")
+        self._seed = federation.seed
+        self._random = federation.settings.core_frame == "random"
+        self._steps_count_alike = counts_alike(federation.settings.uniform_weights, "rows")
+        if federation.is_private and not self._random:
+            raise ConfigError(
+                "dp_clip is given and core_frame is gradient: the frame would be made of clients' gradients without "
+                "clipping or noise; use core_frame random"
+            )
 
     def start(self, adapter: Adapter) -> Parts:
         """Begin with R = 0; what the starting adapter adds, if anything, is in the shift.

@@ -5,9 +5,11 @@ Server rule (`adapters/adaptive.py`): v <- v + D^2, D the uniform mean of the co
 `server_momentum` is given, as in the paper's experiments and in FedLLM-Bench.
 """
 
-import torch
+from __future__ import annotations
 
 from fedllm_train.adapters.adaptive import AdaptiveServer
+from fedllm_train.lazy_torch import torch
+from fedllm_train.method_settings import AdaptiveSettings
 from fedllm_train.strategy import Traits
 
 __all__ = ["FedAdagrad"]
@@ -24,8 +26,9 @@ class FedAdagrad(AdaptiveServer):
         weights="uniform",
         sees="mean",
         server_cost="O(adapter), two moments",
-        settings=("server_learning_rate", "server_momentum", "server_tau", "benchmark_rules", "uniform_weights"),
     )
+
+    Settings = AdaptiveSettings
     default_beta1 = 0.0
 
     def second_moment(self, v: torch.Tensor, squared_change: torch.Tensor) -> torch.Tensor:

@@ -7,6 +7,7 @@ A and B are averaged apart, as FedIT and FedLLM-Bench do; the mean of the produc
 """
 
 from fedllm_train.adapters.arithmetic import Parts
+from fedllm_train.method_settings import MeanSettings
 from fedllm_train.strategy import OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
@@ -23,8 +24,9 @@ class FedAvg(OneAdapter):
         exact_aggregation=False,
         weights="rows",
         sees="mean",
-        settings=("uniform_weights",),
     )
+
+    Settings = MeanSettings
 
     def client_update(self, visit: Visit) -> Parts:
         """Train from the global adapter."""

@@ -4,7 +4,10 @@ Rounds: as FedAvg. Afterwards every client trains the global adapter on its own 
 run's lowest learning rate, and keeps the result.
 """
 
+from dataclasses import dataclass
+
 from fedllm_train.adapters.arithmetic import Adapter, Parts
+from fedllm_train.method_settings import FinalStepsSettings, MeanSettings, PersonalSettings
 from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
@@ -23,13 +26,16 @@ class FedAvgFT(OneAdapter):
         sees="mean",
         memory="none before the end",
         personal=True,
-        settings=("personal_steps", "personal_clients", "uniform_weights"),
     )
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings(FinalStepsSettings, PersonalSettings, MeanSettings):
+        """The settings of this method."""
 
     def __init__(self, federation: Federation) -> None:
         """Take the steps of the fine-tuning."""
         super().__init__(federation)
-        self._personal_steps = federation.config.personal_steps
+        self._personal_steps = federation.settings.personal_steps
 
     def client_update(self, visit: Visit) -> Parts:
         """Train from the global adapter."""

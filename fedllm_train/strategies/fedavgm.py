@@ -7,10 +7,12 @@ FedLLM-Bench's released code (`benchmark_rules`) averages instead of adding: m <
 round 0; its values are beta 0.5 and eta 1.
 """
 
-import torch
+from __future__ import annotations
 
 from fedllm_train.adapters.adaptive import mean_change, moved
 from fedllm_train.adapters.arithmetic import Adapter, Parts
+from fedllm_train.lazy_torch import torch
+from fedllm_train.method_settings import ServerStepSettings
 from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
@@ -28,13 +30,14 @@ class FedAvgM(OneAdapter):
         weights="rows",
         sees="mean",
         server_cost="O(adapter), one moment",
-        settings=("server_learning_rate", "server_momentum", "benchmark_rules", "uniform_weights"),
     )
+
+    Settings = ServerStepSettings
 
     def __init__(self, federation: Federation) -> None:
         """Take eta and beta from the config."""
         super().__init__(federation)
-        self._config = federation.config
+        self._settings = federation.settings
 
     def start(self, adapter: Adapter) -> Parts:
         """Begin without momentum."""
@@ -48,10 +51,10 @@ class FedAvgM(OneAdapter):
     def server_step(self, state: Parts, sums: Sums, round_index: int) -> Parts:
         """Update the momentum and move along it."""
         change = mean_change(sums["adapter"], state["adapter"])
-        keep, take = self._config.momentum(0.9), 1.0
-        if self._config.benchmark_rules:
+        keep, take = self._settings.momentum(0.9), 1.0
+        if self._settings.benchmark_rules:
             keep, take = (0.0, 1.0) if round_index == 0 else (keep, 1.0 - keep)
         moment = {name: keep * before + take * change[name] for name, before in state["first_moment"].items()}
-        eta = self._config.server_rate(1.0)
+        eta = self._settings.server_rate(1.0)
         step = {name: eta * value for name, value in moment.items()}
         return {"adapter": moved(state["adapter"], step), "first_moment": moment}

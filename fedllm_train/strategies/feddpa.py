@@ -13,10 +13,16 @@ under Adam is the same up to the learning rate of B. The paper can also choose a
 the question to the client's rows; a plain adapter cannot, so that is left out.
 """
 
-import torch
+from __future__ import annotations
 
+from dataclasses import dataclass, field
+from typing import Literal
+
+from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Adapter, Parts
 from fedllm_train.adapters.lora import factor_names
+from fedllm_train.lazy_torch import torch
+from fedllm_train.method_settings import FinalStepsSettings, MeanSettings, PersonalSettings
 from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
@@ -36,15 +42,34 @@ class FedDPA(OneAdapter):
         needs_lora=True,
         memory="local adapter",
         personal=True,
-        settings=("feddpa_mix", "feddpa_when", "personal_steps", "personal_clients", "uniform_weights"),
     )
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings(FinalStepsSettings, PersonalSettings, MeanSettings):
+        """The settings of this method."""
+
+        feddpa_mix: float = field(
+            default=0.5,
+            metadata={"help": "With feddpa: weight of the local adapter's output, the rest the global one's."},
+        )
+        feddpa_when: Literal["during", "after"] = field(
+            default="during",
+            metadata={"help": "With feddpa: train local adapters during the rounds or once after them."},
+        )
+
+        def check(self) -> None:
+            """Refuse a share that is none, or a time that there is not."""
+            if not 0 <= self.feddpa_mix <= 1:
+                raise ConfigError(f"feddpa_mix is {self.feddpa_mix}; it is the local adapter's share, from 0 to 1")
+            if self.feddpa_when not in ("during", "after"):
+                raise ConfigError(f"feddpa_when is {self.feddpa_when!r}; it must be during or after")
 
     def __init__(self, federation: Federation) -> None:
         """Take the mixing weight and when local adapters are trained."""
         super().__init__(federation)
-        self._mix = federation.config.feddpa_mix
-        self._during = federation.config.feddpa_when == "during"
-        self._personal_steps = federation.config.personal_steps
+        self._mix = federation.settings.feddpa_mix
+        self._during = federation.settings.feddpa_when == "during"
+        self._personal_steps = federation.settings.personal_steps
 
     def client_update(self, visit: Visit) -> Parts:
         """Train the global adapter, and beside it perhaps the local one."""

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
 from fedllm_train.adapters.base_shift import add_to_shift, travelling
 from fedllm_train.adapters.lora import Factors, ProductSum, check_factors_only, factor_names, side_by_side
+from fedllm_train.method_settings import MeanSettings
 from fedllm_train.strategy import OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
@@ -36,8 +37,9 @@ class FedExLoRA(OneAdapter):
         down="adapter + shift of the base weights",
         server_cost="O(d m) per module once the shift has full rank",
         shifts_base=True,
-        settings=("uniform_weights",),
     )
+
+    Settings = MeanSettings
 
     def start(self, adapter: Adapter) -> Parts:
         """Begin with the starting adapter and an unshifted base.

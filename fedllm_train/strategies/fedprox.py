@@ -4,7 +4,11 @@ Client rule: minimise F_k(theta) + (mu / 2) ||theta - theta_global||^2, so every
 theta_global); it is added before the gradient is clipped, as if it were in the loss. Server rule: as FedAvg.
 """
 
+from dataclasses import dataclass, field
+
+from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Adapter, Parts
+from fedllm_train.method_settings import MeanSettings
 from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
@@ -21,13 +25,25 @@ class FedProx(OneAdapter):
         exact_aggregation=False,
         weights="rows",
         sees="mean",
-        settings=("prox_mu", "uniform_weights"),
     )
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings(MeanSettings):
+        """The settings of this method."""
+
+        prox_mu: float = field(
+            default=0.01, metadata={"help": "With fedprox: weight of the proximal term (FedLLM-Bench's value)."}
+        )
+
+        def check(self) -> None:
+            """Refuse a pull away from the global adapter."""
+            if self.prox_mu < 0:
+                raise ConfigError(f"prox_mu is {self.prox_mu}; it must not be negative")
 
     def __init__(self, federation: Federation) -> None:
         """Take mu from `config.prox_mu`."""
         super().__init__(federation)
-        self._mu = federation.config.prox_mu
+        self._mu = federation.settings.prox_mu
 
     def client_update(self, visit: Visit) -> Parts:
         """Train from the global adapter, pulled back to it."""

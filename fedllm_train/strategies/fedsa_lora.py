@@ -10,8 +10,11 @@ run's global adapter adds nothing to the base: score the personal ones. The serv
 aggregation error is recorded.
 """
 
+from dataclasses import dataclass
+
 from fedllm_train.adapters.arithmetic import Adapter, Parts, Shapes, shapes_of
 from fedllm_train.adapters.lora import check_factors_only, is_a, is_b
+from fedllm_train.method_settings import MeanSettings, PersonalSettings
 from fedllm_train.strategy import OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
@@ -33,8 +36,11 @@ class FedSALoRA(OneAdapter):
         up="A",
         memory="adapter",
         personal=True,
-        settings=("personal_clients", "uniform_weights"),
     )
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings(PersonalSettings, MeanSettings):
+        """The settings of this method."""
 
     def start(self, adapter: Adapter) -> Parts:
         """Begin with the starting adapter, whose B the server never changes.

@@ -4,9 +4,11 @@ Client rule: plain local training from the global adapter. Server rule (`adapter
 D^2 sign(v - D^2), D the uniform mean of the cohort's changes.
 """
 
-import torch
+from __future__ import annotations
 
 from fedllm_train.adapters.adaptive import AdaptiveServer
+from fedllm_train.lazy_torch import torch
+from fedllm_train.method_settings import MomentSettings
 from fedllm_train.strategy import Traits
 
 __all__ = ["FedYogi"]
@@ -23,17 +25,11 @@ class FedYogi(AdaptiveServer):
         weights="uniform",
         sees="mean",
         server_cost="O(adapter), two moments",
-        settings=(
-            "server_learning_rate",
-            "server_momentum",
-            "server_beta2",
-            "server_tau",
-            "benchmark_rules",
-            "uniform_weights",
-        ),
     )
+
+    Settings = MomentSettings
 
     def second_moment(self, v: torch.Tensor, squared_change: torch.Tensor) -> torch.Tensor:
         """Move v towards the squared change by a bounded amount."""
-        beta2 = self._config.server_beta2
+        beta2 = self._settings.server_beta2
         return v - (1 - beta2) * squared_change * torch.sign(v - squared_change)

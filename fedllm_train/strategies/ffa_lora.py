@@ -9,6 +9,7 @@ linearly. Only B travels, in both directions.
 
 from fedllm_train.adapters.arithmetic import Adapter, Parts, Shapes, shapes_of
 from fedllm_train.adapters.lora import check_factors_only, is_b
+from fedllm_train.method_settings import MeanSettings
 from fedllm_train.strategy import OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
@@ -28,8 +29,9 @@ class FFALoRA(OneAdapter):
         needs_lora=True,
         down="B",
         up="B",
-        settings=("uniform_weights",),
     )
+
+    Settings = MeanSettings
 
     def start(self, adapter: Adapter) -> Parts:
         """Begin with the starting adapter, whose A stays.

@@ -9,10 +9,12 @@ released code fixes lora_alpha at 16, so there it differs with the rank.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from fedllm_train.adapters.arithmetic import Adapter, Parts
 from fedllm_train.adapters.lora import ProductSum, factor_names, truncated_factors
 from fedllm_train.adapters.ranks import check_ranks, padded, rank_of, sliced
+from fedllm_train.method_settings import MeanSettings, RankSettings
 from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
@@ -34,8 +36,11 @@ class FlexLoRA(OneAdapter):
         down="adapter of the client's rank",
         up="adapter of the client's rank",
         server_cost="O(d m) a module, one SVD a round",
-        settings=("client_ranks", "uniform_weights"),
     )
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings(RankSettings, MeanSettings):
+        """The settings of this method."""
 
     def __init__(self, federation: Federation) -> None:
         """Take the clients' ranks."""

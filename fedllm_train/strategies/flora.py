@@ -17,16 +17,19 @@ run that starts from a trained adapter has that adapter's product in the shift f
 itself keeps the starting A and B = 0.
 """
 
-from collections.abc import Mapping
-from math import sqrt
+from __future__ import annotations
 
-import torch
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import sqrt
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Adapter, Parts, Shapes, shapes_of
 from fedllm_train.adapters.base_shift import add_to_shift, travelling
 from fedllm_train.adapters.lora import Factors, ProductSum, check_factors_only, factor_names, is_a
 from fedllm_train.adapters.ranks import check_ranks, padded, rank_of, sliced
+from fedllm_train.lazy_torch import torch
+from fedllm_train.method_settings import MeanSettings, RankSettings
 from fedllm_train.seeds import stream_seed
 from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
@@ -48,14 +51,18 @@ class FLoRA(OneAdapter):
         needs_lora=True,
         down="shift of the base weights",
         server_cost="O(d m) per module once the shift has full rank",
+        draws_start=True,
         shifts_base=True,
-        settings=("client_ranks", "uniform_weights"),
     )
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings(RankSettings, MeanSettings):
+        """The settings of this method."""
 
     def __init__(self, federation: Federation) -> None:
         """Take the run seed and the clients' ranks."""
         super().__init__(federation)
-        self._seed = federation.config.seed
+        self._seed = federation.seed
         self._ranks = federation.ranks
 
     def start(self, adapter: Adapter) -> Parts:

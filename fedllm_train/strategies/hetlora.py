@@ -10,13 +10,17 @@ ranks of the result (truncation). Equal ranks and equal norms give the uniform F
 given, replaces the norms: on, every client counts alike; off, by its rows.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-import torch
-
+from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum
 from fedllm_train.adapters.lora import Factors, factor_names, squared_norm
 from fedllm_train.adapters.ranks import check_ranks, padded, rank_of, sliced
+from fedllm_train.lazy_torch import torch
+from fedllm_train.method_settings import MeanSettings, RankSettings
 from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
@@ -40,15 +44,27 @@ class HetLoRA(OneAdapter):
         down="adapter of the client's rank",
         up="adapter of the client's rank",
         memory="its pruned rank",
-        settings=("client_ranks", "hetlora_prune", "uniform_weights"),
     )
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings(RankSettings, MeanSettings):
+        """The settings of this method."""
+
+        hetlora_prune: float = field(
+            default=0.0, metadata={"help": "With hetlora: weight of the penalty on the tail ranks; 0 prunes nothing."}
+        )
+
+        def check(self) -> None:
+            """Refuse a penalty that would reward."""
+            if self.hetlora_prune < 0:
+                raise ConfigError(f"hetlora_prune is {self.hetlora_prune}; it must not be negative")
 
     def __init__(self, federation: Federation) -> None:
         """Take the clients' ranks and lambda."""
         super().__init__(federation)
         self._ranks = federation.ranks
-        self._prune = federation.config.hetlora_prune
-        self._by_norm = federation.config.uniform_weights is None
+        self._prune = federation.settings.hetlora_prune
+        self._by_norm = federation.settings.uniform_weights is None
 
     def start(self, adapter: Adapter) -> Parts:
         """Begin with the starting adapter, which has the largest rank.

@@ -9,13 +9,17 @@ group's adapter. Server rule: FedAvg in each group. The global adapter, which se
 the groups' adapters, each weighted by its clients' rows.
 """
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-import torch
-
 from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum, Shapes, shapes_of
+from fedllm_train.lazy_torch import torch
+from fedllm_train.method_settings import MeanSettings, PersonalSettings
+from fedllm_train.settings import check_at_least_one
 from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
@@ -37,14 +41,26 @@ class LanguageClusters(OneAdapter):
         down="adapter of the client's language",
         server_cost="O(languages x adapter)",
         personal=True,
-        settings=("min_cluster_clients", "personal_clients", "uniform_weights"),
+        needs_languages=True,
     )
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings(PersonalSettings, MeanSettings):
+        """The settings of this method."""
+
+        min_cluster_clients: int = field(
+            default=2, metadata={"help": "With language_clusters: languages of fewer clients share one group."}
+        )
+
+        def check(self) -> None:
+            """Refuse a count below one."""
+            check_at_least_one(self, "min_cluster_clients")
 
     def __init__(self, federation: Federation) -> None:
         """Group the clients."""
         super().__init__(federation)
         # Clients that never take part must neither make a group large nor weigh in the mean of the groups.
-        self._group_of = groups_of(federation.languages, federation.eligible, federation.config.min_cluster_clients)
+        self._group_of = groups_of(federation.languages, federation.eligible, federation.settings.min_cluster_clients)
         self._groups = sorted(set(self._group_of.values()))
         weights = Counter[str]()
         for client_id, group in self._group_of.items():

@@ -8,9 +8,11 @@ Client rule: plain local training from the own adapter. Server rule: none.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Adapter, Parts, Shapes, shapes_of
+from fedllm_train.method_settings import PersonalSettings
 from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
@@ -32,13 +34,18 @@ class Local(OneAdapter):
         memory="its adapter",
         server_cost="none",
         personal=True,
-        settings=("local_client", "personal_clients"),
     )
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings(PersonalSettings):
+        """The settings of this method."""
+
+        local_client: str | None = field(default=None, metadata={"help": "With strategy local: the client to train."})
 
     def __init__(self, federation: Federation) -> None:
         """Take the client that trains, if it is a single one; one client alone needs no name."""
         super().__init__(federation)
-        self._client_id = federation.config.local_client
+        self._client_id = federation.settings.local_client
         self._is_single = self._client_id is not None or federation.num_clients == 1
 
     def participants(self, client_ids: Sequence[str]) -> list[str]:

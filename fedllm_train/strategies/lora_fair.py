@@ -14,15 +14,20 @@ the clients disagree so much that Bbar points away from M, its cheapest correcti
 Frobenius norm is the safer choice.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from scipy.optimize import minimize
 
+from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Parts, RunningSum
 from fedllm_train.adapters.lora import Factors, ProductSum, factor_names
+from fedllm_train.lazy_torch import torch
+from fedllm_train.method_settings import MeanSettings
 from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
@@ -43,13 +48,32 @@ class LoRAFair(OneAdapter):
         sees="each",
         needs_lora=True,
         server_cost="O(d m) a module, one small optimisation a module and round",
-        settings=("lora_fair_lambda", "lora_fair_similarity", "uniform_weights"),
     )
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings(MeanSettings):
+        """The settings of this method."""
+
+        lora_fair_lambda: float = field(
+            default=0.01, metadata={"help": "With lora_fair: weight of the correction's norm (the paper's value)."}
+        )
+        lora_fair_similarity: Literal["cosine", "frobenius"] = field(
+            default="cosine", metadata={"help": "With lora_fair: what the corrected product is compared by."}
+        )
+
+        def check(self) -> None:
+            """Refuse a weight or a similarity that there is not."""
+            if self.lora_fair_lambda < 0:
+                raise ConfigError(f"lora_fair_lambda is {self.lora_fair_lambda}; it must not be negative")
+            if self.lora_fair_similarity not in ("cosine", "frobenius"):
+                raise ConfigError(
+                    f"lora_fair_similarity is {self.lora_fair_similarity!r}; it must be cosine or frobenius"
+                )
 
     def __init__(self, federation: Federation) -> None:
         """Take lambda and the similarity."""
         super().__init__(federation)
-        self._config = federation.config
+        self._settings = federation.settings
 
     def client_update(self, visit: Visit) -> Parts:
         """Train from the global adapter."""
@@ -69,8 +93,8 @@ class LoRAFair(OneAdapter):
             change = correction(
                 mean,
                 products[module],
-                strength=self._config.lora_fair_lambda,
-                similarity=self._config.lora_fair_similarity,
+                strength=self._settings.lora_fair_lambda,
+                similarity=self._settings.lora_fair_similarity,
             )
             adapter[b] = (mean.left + change).to(adapter[b].dtype)
         return {"adapter": adapter}
@@ -89,6 +113,8 @@ def correction(mean: Factors, product: Factors, *, strength: float, similarity: 
     >>> correction(Factors(one, one), Factors(3 * one, one), strength=1.0, similarity="frobenius").tolist()
     [[1.0]]
     """
+    from scipy.optimize import minimize  # the only one here that needs it
+
     bbar, abar = mean.left, mean.right
     # Everything is needed only through (d, r) and (r, r): M Abar' and the Gram matrix of Abar.
     gram = abar @ abar.mT

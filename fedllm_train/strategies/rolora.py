@@ -14,6 +14,7 @@ from typing import Any
 
 from fedllm_train.adapters.arithmetic import Adapter, Parts, Shapes, shapes_of
 from fedllm_train.adapters.lora import check_factors_only, is_a, is_b
+from fedllm_train.method_settings import MeanSettings
 from fedllm_train.strategy import OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
@@ -33,8 +34,9 @@ class RoLoRA(OneAdapter):
         needs_lora=True,
         down="A + B",
         up="A or B, in turns",
-        settings=("uniform_weights",),
     )
+
+    Settings = MeanSettings
 
     def start(self, adapter: Adapter) -> Parts:
         """Begin with the starting adapter.

@@ -11,11 +11,13 @@ Server rule: theta <- (1 / |S|) sum_{k in S} theta_k, as in the paper with a glo
 rows: `uniform_weights` off); c <- c + (1 / N) sum_{k in S} (c_k' - c_k).
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 
-import torch
-
 from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum, Shapes, shapes_of
+from fedllm_train.lazy_torch import torch
+from fedllm_train.method_settings import MeanSettings
 from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
@@ -36,8 +38,9 @@ class Scaffold(OneAdapter):
         up="adapter + change of control variate",
         memory="control variate",
         server_cost="O(adapter) for c",
-        settings=("uniform_weights",),
     )
+
+    Settings = MeanSettings
 
     def __init__(self, federation: Federation) -> None:
         """Take who can take part."""

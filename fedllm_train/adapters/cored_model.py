@@ -1,0 +1,47 @@
+"""A model that computes with a trained core between its LoRA factors (`adapters/lora_core.py`)."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.nn.functional import linear
+
+from fedllm_train.adapters.lora_core import module_of_core
+
+__all__ = ["cored"]
+
+_NAME = "default"
+
+
+@contextmanager
+def cored(
+    model: Any, cores: Mapping[str, torch.Tensor], trains: Callable[[str], bool] | None = None
+) -> Iterator[dict[str, torch.nn.Parameter]]:
+    """Let the trained adapter of a model compute with cores for a while; yield them, by name, as its parameters.
+
+    Args:
+        model: a `PeftModel` with LoRA on linear layers; any model where there are no cores.
+        cores: R of some modules.
+        trains: whether the core of a name is trained; by default all are.
+    """
+    parameters, handles = {}, []
+    holders: list[torch.nn.Module] = []
+    try:
+        for name, tensor in cores.items():
+            holder = model.get_submodule(module_of_core(name)).lora_A[_NAME]
+            value = tensor.detach().to(device=holder.weight.device, copy=True)
+            parameters[name] = torch.nn.Parameter(value, requires_grad=trains is None or trains(name))
+            holder.register_parameter("core", parameters[name])
+            holders.append(holder)
+            handles.append(holder.register_forward_hook(_through_core))
+        yield parameters
+    finally:
+        for handle in handles:
+            handle.remove()
+        for holder in holders:
+            del holder.core
+
+
+def _through_core(holder: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
+    return linear(output, holder.core)

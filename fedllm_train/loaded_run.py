@@ -1,0 +1,256 @@
+"""A run whose model is loaded: what training, hosts and records are made of."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from fedllm_data.clients import ClientDataset
+from fedllm_train.adapters.arithmetic import Adapter, Parts
+from fedllm_train.adapters.live import LiveAdapter
+from fedllm_train.adapters.shifted_model import check_shiftable
+from fedllm_train.aggregation.aggregation import Aggregation, Inbox
+from fedllm_train.aggregation.plain import PlainAggregation
+from fedllm_train.aggregation.private import ClientPrivacy, PrivateAggregation
+from fedllm_train.clients.adapter_checks import check_adapter, check_tokenizer
+from fedllm_train.clients.host import ClientHost
+from fedllm_train.clients.resident_args import resident_args
+from fedllm_train.clients.run_spec import RunSpec, policy_digests
+from fedllm_train.clients.sft_kernel import chosen_kernel
+from fedllm_train.engines.engine import Engine, InProcessEngine
+from fedllm_train.engines.process_engine import host_processes
+from fedllm_train.inputs import TrainerInputs
+from fedllm_train.messages.wire import Wire, check_wire_size
+from fedllm_train.messages.wire_settings import WireSettings
+from fedllm_train.models.policy import StartingPolicy, load_starting_policy
+from fedllm_train.models.tokenizer import prepared_tokenizer
+from fedllm_train.monitoring.held_out import HeldOut, held_out_clients
+from fedllm_train.monitoring.ledger import LedgerKeeper
+from fedllm_train.monitoring.observer import Callback, Observer, Record
+from fedllm_train.monitoring.step_size import AggregationError, StepSize
+from fedllm_train.monitoring.visits import VisitLog
+from fedllm_train.participation.synchronous import SynchronousCohort
+from fedllm_train.prepare import RunPlan
+from fedllm_train.privacy.beginning import num_values_sent
+from fedllm_train.round_plan import RoundPlan
+from fedllm_train.run_files.checkpoint import RunState
+from fedllm_train.run_files.earlier import earlier_record
+from fedllm_train.run_files.finished import save_server_folder
+from fedllm_train.run_files.resolved import resolved_settings
+from fedllm_train.run_files.resume import empty_spool
+from fedllm_train.run_files.template_day import fix_template_day, template_day
+from fedllm_train.settings import part_of
+
+__all__ = ["EngineMaker", "LoadedRun", "load_run"]
+
+EngineMaker = Callable[[RunSpec, Callable[[], ClientHost]], AbstractContextManager[Engine]]
+"""From a run's spec and what makes a host of the clients here to an engine, for as long as the rounds go."""
+
+
+@dataclass(kw_only=True)
+class LoadedRun:
+    """A run that can be trained."""
+
+    plan: RunPlan
+    clients: ClientDataset
+    """The training clients."""
+    scored: ClientDataset | None
+    """Held-out clients that are scored during the run."""
+    client_args: Any
+    """TRL's settings, as they were given."""
+    trl_args: Any
+    """The same for a trainer that stays (`clients/resident_args.py`)."""
+    kernel: str
+    start: Mapping[str, Any] = field(repr=False)
+    """What the policy was loaded from, as `load_starting_policy` takes it."""
+    policy: StartingPolicy
+    start_adapter: Adapter = field(repr=False)
+    start_state: Parts = field(repr=False)
+    """The server's state before round 0."""
+    make_engine: EngineMaker | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.plan.config.output_dir)
+
+    @property
+    def model(self) -> Any:
+        """The model that trains in this process."""
+        return self.policy.model
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's tokenizer."""
+        return self.policy.tokenizer
+
+    @cached_property
+    def earlier(self) -> dict[str, Any] | None:
+        """What the run's start was trained on."""
+        return earlier_record(self.start["adapter"], self.start["model"])
+
+    @cached_property
+    def host(self) -> ClientHost:
+        """The host of the clients in this process, on this model."""
+        return ClientHost(self.spec(), self.clients, self.folder, self.policy)
+
+    @cached_property
+    def held_out(self) -> HeldOut | None:
+        """What scores the global adapter during the run."""
+        if self.scored is None:
+            return None
+        return HeldOut(
+            self.plan.config,
+            self.scored,
+            self.policy,
+            self.trl_args,
+            start=self.start_state,
+            save=self.save_server,
+            run=self.folder,
+        )
+
+    def spec(self) -> RunSpec:
+        """Return what a client's machine must know of the run."""
+        config = self.plan.config
+        return RunSpec(
+            strategy=config.strategy,
+            federation=self.plan.federation.for_hosts(),
+            seed=config.seed,
+            wire=part_of(WireSettings, config),
+            client_args=self.client_args,
+            work=self.plan.work,
+            loss_on=config.loss_on,
+            reference_cache=config.reference_cache,
+            kernel=self.kernel,
+            policy=self.start,
+            template_date=fix_template_day(self.tokenizer, self.folder),
+            digests=policy_digests(self.policy, self.start_adapter),
+        )
+
+    def engine(self) -> AbstractContextManager[Engine]:
+        """Return where clients are visited: in this process, in several, or where the caller says."""
+        num_processes = self.plan.config.num_processes
+        if self.make_engine is not None:
+            return self.make_engine(self.spec(), lambda: self.host)
+        if num_processes == 1:
+            return nullcontext(InProcessEngine(self.host))
+        return host_processes(self.spec(), self.clients, self.folder, num_processes=num_processes)
+
+    def config_record(self) -> dict[str, Any]:
+        """Return the resolved settings as they stand in `config.yaml`."""
+        record = resolved_settings(self.plan, self.trl_args, self.policy, self.clients, self.start_adapter)
+        record |= {"earlier": self.earlier, **template_day(self.tokenizer)}
+        guarantee = self.plan.guarantee
+        return record if guarantee is None else record | {"privacy": guarantee.as_record()}
+
+    def save_server(self, server: Parts, folder: Path) -> None:
+        """Write what a server's state learned into an empty folder."""
+        shifts = self.plan.strategy.traits.shifts_base
+        save_server_folder(self.model, server, folder, shifts_base=shifts, tokenizer=self.tokenizer)
+
+    def round_plan(
+        self,
+        engine: Engine,
+        state: RunState,
+        privacy: ClientPrivacy | None,
+        callbacks: Sequence[Callable[[Record], None]],
+    ) -> RoundPlan:
+        """Return what the rounds that are left are made of.
+
+        Args:
+            engine: where clients are visited.
+            state: where the rounds go on.
+            privacy: what makes them private; None where nothing is guaranteed.
+            callbacks: called with each round's record once it is on disk.
+        """
+        plan, config, strategy = self.plan, self.plan.config, self.plan.strategy
+        wire, error = Wire(config, seed=config.seed), AggregationError(strategy)
+        inbox = Inbox(strategy=strategy, wire=wire, start_adapter=self.start_adapter, max_norm=config.max_update_norm)
+
+        def aggregate(server: Parts, step: int) -> Aggregation:
+            if privacy is not None:
+                return PrivateAggregation(inbox, server, privacy, step=step, anybody=plan.participants[0])
+            watch = partial(error.watch, server)
+            return PlainAggregation(inbox, server, min_clients=config.min_clients, watch=watch)
+
+        secret = None if privacy is None else privacy.cohort_seed
+        observers: list[Observer] = [VisitLog(), StepSize(), error]
+        observers += [] if self.held_out is None else [self.held_out]
+        return RoundPlan(
+            run=self.folder,
+            run_key=state.run_key,
+            seed=config.seed,
+            num_rounds=config.num_rounds,
+            learning_rate=plan.learning_rate,
+            min_learning_rate=plan.min_learning_rate,
+            keep_checkpoints=config.keep_checkpoints,
+            keep_every=config.keep_every,
+            strategy=strategy,
+            wire=wire,
+            engine=engine,
+            participation=SynchronousCohort(
+                client_ids=plan.participants,
+                cohort_size=plan.cohort_size,
+                rule=config.cohort_rule,
+                seed=config.seed if secret is None else secret,
+                sizes=plan.roster.sizes,
+                spool=empty_spool(self.folder),
+            ),
+            aggregate=aggregate,
+            ledger=LedgerKeeper(state.ledger, travels=strategy.traits.travels),
+            observers=[*observers, *(Callback(each) for each in callbacks)],
+        )
+
+
+def load_run(plan: RunPlan, inputs: TrainerInputs, *, make_engine: EngineMaker | None = None) -> LoadedRun:
+    """Load the model of a run; nothing is trained or written yet.
+
+    Args:
+        plan: of the run.
+        inputs: what the trainer was called with.
+        make_engine: where clients are visited, where the caller says.
+
+    Raises:
+        ConfigError: if something cannot be loaded, or the method cannot work on the adapter.
+    """
+    config, base, client_args = plan.config, inputs.base, inputs.client_args
+    scored = held_out_clients(config, inputs.clients, inputs.eval_dataset) if config.eval_every else None
+    workspace = str(Path(config.output_dir) / ".work")
+    trl_args = resident_args(client_args, local_steps=config.local_steps, workspace=workspace)
+    kernel = chosen_kernel(config.sft_kernel, trl_args)
+    start = {
+        "model": inputs.model,
+        "tokenizer": inputs.tokenizer,
+        "peft_config": inputs.peft_config,
+        "adapter": inputs.adapter,
+        "revision": base.revision,
+        "trust_remote_code": base.trust_remote_code,
+        "full_finetuning": config.full_finetuning,
+        "quantization": base.quantization,
+        "init_kwargs": base.init_kwargs,
+        "seed": config.seed,
+    }
+    policy = load_starting_policy(**start)
+    policy = replace(policy, tokenizer=prepared_tokenizer(policy.tokenizer, client_args))
+    check_adapter(client_args, policy.model)
+    check_tokenizer(client_args, policy.tokenizer)
+    start_adapter = LiveAdapter(policy.model).read()
+    start_state = plan.strategy.start(start_adapter)
+    if plan.strategy.traits.shifts_base:
+        check_shiftable(policy.model, config.strategy)
+    check_wire_size(config, num_values_sent(plan.strategy, start_state, plan.participants[0]))
+    return LoadedRun(
+        plan=plan,
+        clients=inputs.clients,
+        scored=scored,
+        client_args=client_args,
+        trl_args=trl_args,
+        kernel=kernel,
+        start=start,
+        policy=policy,
+        start_adapter=start_adapter,
+        start_state=start_state,
+        make_engine=make_engine,
+    )

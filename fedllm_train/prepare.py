@@ -1,0 +1,146 @@
+"""From settings and a roster of clients to the plan of a run, without weights, rows or torch.
+
+Every setting that cannot be honoured is refused here or before (in the settings themselves), so that nobody waits for
+a model to be told; what only the model can tell (whether the adapter has LoRA factors, whether the texts fit the chat
+template) is refused when it is loaded.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from fedllm_data.errors import ConfigError
+from fedllm_data.roster import Roster
+from fedllm_train.adapters.ranks import client_ranks
+from fedllm_train.aggregation.private import check_private_method
+from fedllm_train.clients.local_work import LocalWork, local_work
+from fedllm_train.config import FederatedConfig
+from fedllm_train.engines.process_engine import check_processes
+from fedllm_train.messages.wire import check_wire_method
+from fedllm_train.monitoring.evaluation_settings import check_scored_run
+from fedllm_train.monitoring.trackers import check_tracker
+from fedllm_train.participation.cohort_rules import cohort_pool, eligible_clients
+from fedllm_train.privacy.accounting import Guarantee, run_guarantee
+from fedllm_train.strategies import STRATEGIES, strategy_class
+from fedllm_train.strategy import Federation, Strategy
+
+__all__ = ["ClientSettings", "RunPlan", "make_strategy", "prepare"]
+
+
+class ClientSettings(Protocol):
+    """What a plan reads of TRL's settings; `SFTConfig`, `DPOConfig` and `KTOConfig` have it."""
+
+    learning_rate: float
+    train_batch_size: int
+    gradient_accumulation_steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlan:
+    """A run, before anything is loaded."""
+
+    config: FederatedConfig
+    roster: Roster
+    strategy: Strategy
+    federation: Federation
+    participants: Sequence[str]
+    """Clients that may be asked."""
+    cohort_size: int
+    """How many are asked in a round, or with Poisson sampling are on average."""
+    guarantee: Guarantee | None
+    """Differential privacy; None where none is asked for."""
+    work: LocalWork
+    learning_rate: float
+    """Learning rate of the first round; the cosine starts here."""
+    min_learning_rate: float
+    """What it falls to."""
+
+
+def prepare(
+    config: FederatedConfig, roster: Roster, client: ClientSettings, *, model_is_named: bool = True
+) -> RunPlan:
+    """Return the plan of a run.
+
+    Args:
+        config: the settings of the federation.
+        roster: the training clients.
+        client: TRL's settings for a client's training.
+        model_is_named: whether the model is a folder or a Hub id, which other processes can load, too.
+
+    Raises:
+        ConfigError: for a setting that cannot be honoured.
+    """
+    strategy, federation = make_strategy(config, roster)
+    # One named client, or the pool of all, is a cohort of one whatever is asked for.
+    alone = strategy.traits.family == "baseline"
+    participants, cohort_size = cohort_pool(config, strategy.participants(list(roster)), alone=alone)
+    if config.dp_clip is not None:
+        check_private_method(config.strategy, strategy.traits)
+    guarantee = run_guarantee(
+        config, num_rounds=config.num_rounds, num_clients=len(participants), cohort_size=cohort_size
+    )
+    check_processes(config.num_processes, cohort_size, model_is_named=model_is_named)
+    check_tracker(config.report_to)
+    check_wire_method(config, strategy.traits, config.strategy)
+    if config.eval_every is not None:
+        check_scored_run(
+            strategy.traits.title, has_own=strategy.traits.personal and config.get("local_client") is None
+        )
+    work = local_work(
+        config, client, num_rounds=config.num_rounds, cohort_size=cohort_size, num_clients=len(participants)
+    )
+    lowest = config.min_learning_rate
+    return RunPlan(
+        config=config,
+        roster=roster,
+        strategy=strategy,
+        federation=federation,
+        participants=participants,
+        cohort_size=cohort_size,
+        guarantee=guarantee,
+        work=work,
+        learning_rate=client.learning_rate,
+        min_learning_rate=client.learning_rate / 20 if lowest is None else lowest,
+    )
+
+
+def make_strategy(config: FederatedConfig, roster: Roster) -> tuple[Strategy, Federation]:
+    """Return the method that a config names, for the clients of a run, and what it knows of them.
+
+    Args:
+        config: the settings of the federation.
+        roster: the training clients.
+
+    Raises:
+        ConfigError: if the method cannot do what is asked of it.
+    """
+    chosen = strategy_class(config.strategy)
+    if config.full_finetuning and chosen.traits.needs_lora:
+        others = [name for name, other in STRATEGIES.items() if not other.traits.needs_lora]
+        raise ConfigError(
+            f"strategy {config.strategy!r} works on LoRA factors, and with full_finetuning there are none; leave it "
+            f"out, or use {', '.join(others)}"
+        )
+    eligible = eligible_clients(config, list(roster))
+    federation = Federation(
+        settings=config.method,
+        seed=config.seed,
+        num_clients=len(roster),
+        cohort_size=len(roster) if config.cohort_rule == "all" else config.cohort_size,
+        has_fixed_steps=config.has_fixed_steps,
+        is_private=config.dp_clip is not None,
+        ranks=_ranks(config, roster, eligible),
+        eligible=eligible,
+        sizes=roster.sizes,
+        languages=roster.languages if chosen.traits.needs_languages else {},
+    )
+    return chosen(federation), federation
+
+
+def _ranks(config: FederatedConfig, roster: Roster, eligible: Sequence[str]) -> Mapping[str, int]:
+    """The clients' ranks, dealt out among those who can take part."""
+    rule = config.get("client_ranks")
+    if rule is None:
+        return {}
+    taking_part = {client_id: roster.sizes[client_id] for client_id in eligible}
+    return client_ranks(rule, taking_part or roster.sizes, roster.table, seed=config.seed)

@@ -1,0 +1,127 @@
+"""What `FederatedTrainer.train` does, in order: hold the run folder, begin or go on in it, run the rounds, finish."""
+
+import gc
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+
+from fedllm_eval.policy.training_template import trains_end_of_turn
+from fedllm_train.clients.objectives import objective_of
+from fedllm_train.clients.tokens import encoder_for
+from fedllm_train.clients.unrendered import UnrenderedRows, find_unrendered, write_unrendered
+from fedllm_train.loaded_run import LoadedRun
+from fedllm_train.monitoring.held_out import load_best
+from fedllm_train.monitoring.observer import Record
+from fedllm_train.monitoring.trackers import tracked
+from fedllm_train.privacy.beginning import begin_privacy
+from fedllm_train.rounds import run_rounds
+from fedllm_train.run_files.card import write_run_card
+from fedllm_train.run_files.checkpoint import RunState
+from fedllm_train.run_files.earlier import warn_of_earlier
+from fedllm_train.run_files.files import write_folder
+from fedllm_train.run_files.finished import finished_folder, save_client_folder, save_held_folder
+from fedllm_train.run_files.personal import make_personal_adapters
+from fedllm_train.run_files.resume import first_state
+from fedllm_train.run_files.run_folder import open_run_folder
+from fedllm_train.run_files.run_lock import locked
+from fedllm_train.run_files.template_day import fix_template_day
+from fedllm_train.strategy import POOLED
+
+__all__ = ["find_rows_left_out", "train_run"]
+
+logger = logging.getLogger(__name__)
+
+
+def find_rows_left_out(run: LoadedRun) -> UnrenderedRows:
+    """Find the rows that the chat template cannot render, and whether those it can end the assistant's turn.
+
+    Raises:
+        ConfigError: if no row is left, of the clients that train or of those that are scored.
+    """
+    plan, clients = run.plan, run.clients
+    everybody = POOLED in plan.participants or len(plan.participants) == len(clients)
+    trained = clients if everybody else clients.select(plan.participants)
+    encode = encoder_for(run.trl_args, run.tokenizer, loss_on=plan.config.loss_on)
+    unrendered = find_unrendered(trained, encode)
+    if run.scored is not None:
+        find_unrendered(run.scored, encode)  # none of them left would end the run when they are first scored
+    if unrendered.num_unrendered:
+        logger.warning("%s", unrendered.line())
+    marked = objective_of(run.client_args).name == "sft" and plan.config.loss_on == "assistant"
+    if not trains_end_of_turn(run.tokenizer, marked=marked):
+        logger.warning(
+            "the chat template of %r ends the assistant's turns with no token that the loss sees, so the model is "
+            "not taught to stop; use a template that writes an end-of-turn token behind each answer",
+            run.tokenizer.name_or_path,
+        )
+    return unrendered
+
+
+def train_run(
+    run: LoadedRun, unrendered: UnrenderedRows, callbacks: Sequence[Callable[[Record], None]], *, resume: bool
+) -> RunState:
+    """Run all rounds, or those that are left, and write the finished adapter.
+
+    Args:
+        run: with its model.
+        unrendered: rows that are left out.
+        callbacks: called with each round's record once it is on disk.
+        resume: whether a run that is in the folder may be gone on with.
+
+    Returns:
+        The state after the last round, or, with `load_best`, after the best one.
+
+    Raises:
+        ConfigError: if the run folder holds another run and `resume` is off.
+        ResumeError: if the run in the folder was begun with other settings, cannot be read, or is being trained by
+            another process.
+        WorkerError: if one of several processes dies or fails; the run can be resumed.
+    """
+    with locked(run.folder):
+        state = _run_all_rounds(run, unrendered, callbacks, resume=resume)
+        write_folder(run.folder / finished_folder(run.model), partial(run.save_server, state.server))
+        write_run_card(run.folder)
+        shutil.rmtree(run.folder / ".work")
+    return state
+
+
+def _run_all_rounds(
+    run: LoadedRun, unrendered: UnrenderedRows, callbacks: Sequence[Callable[[Record], None]], *, resume: bool
+) -> RunState:
+    plan, config, folder = run.plan, run.plan.config, run.folder
+    record = run.config_record()
+    open_run_folder(folder, record, resume=resume)
+    fix_template_day(run.tokenizer, folder)
+    write_unrendered(folder, unrendered)
+    if not run.policy.is_base and not (folder / "start_adapter").exists():
+        write_folder(folder / "start_adapter", partial(save_held_folder, run.model))
+    warn_of_earlier(run.clients, run.earlier)
+    made_rounds = (folder / "rounds.jsonl").exists()
+    state = first_state(folder, run.start_state)
+    privacy = begin_privacy(
+        folder,
+        plan.guarantee,
+        plan.strategy,
+        run.start_state,
+        plan.participants,
+        next_round=state.next_round,
+        lost_rounds=made_rounds and state.next_round == 0,
+    )
+    tracker = tracked(config.report_to, folder, record, first_round=state.next_round)
+    with run.engine() as engine, tracker as track:
+        rounds = run.round_plan(engine, state, privacy, [track, *callbacks])
+        # accelerate collects garbage at every visit; what is alive now (models, libraries) need not be walked then.
+        gc.collect()
+        gc.freeze()
+        try:
+            state = run_rounds(rounds, state)
+            if config.load_best:
+                state = replace(state, server=load_best(folder))
+            if plan.strategy.traits.personal:
+                save = partial(save_client_folder, run.model, tokenizer=run.tokenizer)
+                make_personal_adapters(rounds, state, save, config=config, client_ids=plan.participants)
+        finally:
+            gc.unfreeze()
+    return state
