@@ -17,7 +17,8 @@ from machine import write_result
 from fedllm_data.errors import FedLLMError
 from fedllm_eval.compare import compare_results
 from fedllm_eval.comparing.verdicts import OF_RUNS
-from fedllm_train.quickstart.steps import run_steps, steps
+from fedllm_train.quickstart.commands import steps
+from fedllm_train.quickstart.steps import run_steps
 
 SEEDS = (0, 1, 2)
 CLAIMS = (("loss", "base", "sft", "heldout_loss"), ("preference", "sft", "dpo", "ranking_accuracy"))

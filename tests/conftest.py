@@ -45,23 +45,35 @@ settings.register_profile("repeatable", derandomize=True, database=None)
 settings.register_profile("thorough")
 settings.load_profile("repeatable")
 
+_freeze = gc.freeze
+
+
+def _lay_to_rest() -> None:
+    gc.collect()
+    _freeze()
+
 
 def pytest_collection_finish() -> None:
     """Make what all tests share cheap: reports have few draws, and garbage is looked for among new objects only.
 
     A test that needs many draws of a report names their number; one that names none gets a report of few.
 
-    Every run collects garbage several times, which takes longer than the run itself where all of torch and its kin is
-    walked; so they rest. A run also freezes what is alive and thaws everything at its end: both do nothing here.
+    Every visit to a client collects garbage, which takes longer than the visit itself where all of torch and its kin
+    is walked; so they rest. A run also freezes what is alive and thaws everything at its end: both do nothing here.
     """
     from fedllm_data import report
 
     for of_rows_or_profiles in (report.heterogeneity_report, report.report_from_profiles):
         of_rows_or_profiles.__kwdefaults__ |= {"num_null": 19, "num_bootstrap": 19}
-    gc.collect()
-    gc.freeze()
+    _lay_to_rest()
     atexit.register(gc.unfreeze)  # extensions complain of what is left at the very end
     gc.freeze = gc.unfreeze = lambda: None
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imports_at_rest() -> None:
+    """Nor is garbage looked for among what earlier modules have imported: much is, within functions."""
+    _lay_to_rest()
 
 
 @pytest.fixture(scope="session")

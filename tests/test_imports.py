@@ -3,6 +3,8 @@
 import ast
 import subprocess
 import sys
+from collections import deque
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -67,3 +69,78 @@ def test_data_and_eval_need_no_torch_to_be_imported():
 def test_torch_stays_out_of(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def import_lines(tree: ast.Module) -> list[tuple[str, int]]:
+    """What a file imports, anywhere in it: inside functions and for type checkers, too.
+
+    `from a import b` is given as `a.b`: whether b is a file or a name within `a`, the caller knows.
+    """
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, node.lineno) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [(f"{node.module}.{alias.name}", node.lineno) for alias in node.names]
+    return found
+
+
+def import_graph(sources: dict[str, str]) -> dict[str, dict[str, int]]:
+    """For each module, the modules it imports with the line; `sources` holds the text of each by its dotted name."""
+    graph: dict[str, dict[str, int]] = {}
+    for module, text in sources.items():
+        graph[module] = {}
+        for name, line in import_lines(ast.parse(text)):
+            target = name if name in sources else name.rpartition(".")[0]
+            if target in sources and target != module:
+                graph[module].setdefault(target, line)
+    return graph
+
+
+def circles(graph: dict[str, dict[str, int]]) -> list[list[str]]:
+    """A shortest circle for each group of modules that reach one another; modules in several are told once."""
+    found: list[list[str]] = []
+    for start in sorted(graph):
+        if any(start in circle for circle in found):
+            continue
+        came_from: dict[str, str] = {}
+        waiting = deque([start])
+        while waiting and start not in came_from:
+            here = waiting.popleft()
+            for target in sorted(graph[here]):
+                if target not in came_from:
+                    came_from[target] = here
+                    waiting.append(target)
+        if start in came_from:
+            circle = [start]
+            while (before := came_from[circle[-1]]) != start:
+                circle.append(before)
+            found.append([start, *reversed(circle[1:]), start])
+    return found
+
+
+def test_no_files_import_each_other_in_a_circle():
+    sources = {}
+    for path in (path for package in LEVEL for path in (ROOT / package).rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        sources[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path.read_text()
+    graph = import_graph(sources)
+    told = [
+        " -> ".join([f"{here} (line {graph[here][there]})" for here, there in pairwise(circle)] + circle[-1:])
+        for circle in circles(graph)
+    ]
+    assert not told, "\n".join(["files that import each other:", *told])
+
+
+def test_a_circle_is_found_wherever_its_imports_stand():
+    sources = {
+        "p": "",
+        "p.a": "from p import b",
+        "p.b": "def f():\n    import p.c",
+        "p.c": "if TYPE_CHECKING:\n    from p.a import A",
+        "p.d": "from p.a import A",
+    }
+    graph = import_graph(sources)
+    assert graph["p.b"] == {"p.c": 2}
+    assert circles(graph) == [["p.a", "p.b", "p.c", "p.a"]]
+    assert circles(import_graph(sources | {"p.c": ""})) == []

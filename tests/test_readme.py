@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,12 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     assert Path("runs/readme/adapter/adapter_model.safetensors").is_file()
 
 
+class Accepted(Exception):
+    """The arguments were read, and nothing is done with them."""
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_commands_of_the_readme_are_accepted(command):
+def test_the_commands_of_the_readme_are_accepted(command, monkeypatch):
     import fedllm_data.cli
     import fedllm_eval.cli
     import fedllm_train.cli
@@ -47,12 +52,20 @@ def test_the_commands_of_the_readme_are_accepted(command):
     if program == "fedllm-train" and arguments[0] in ("sft", "dpo", "kto"):
         parse_run_arguments(arguments[0], arguments[1:])
         return
-    parsers = {
-        "fedllm-data": fedllm_data.cli._parser,
-        "fedllm-train": fedllm_train.cli._parser,
-        "fedllm-eval": fedllm_eval.cli._parser,
+    parse_args = ArgumentParser.parse_args
+
+    def stop_after(*given):
+        assert parse_args(*given)
+        raise Accepted
+
+    monkeypatch.setattr(ArgumentParser, "parse_args", stop_after)
+    programs = {
+        "fedllm-data": fedllm_data.cli.main,
+        "fedllm-train": fedllm_train.cli.main,
+        "fedllm-eval": fedllm_eval.cli.main,
     }
-    assert parsers[program]().parse_args(arguments)
+    with pytest.raises(Accepted):
+        programs[program](arguments)
 
 
 def test_every_program_is_shown():

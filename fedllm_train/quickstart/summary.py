@@ -13,6 +13,7 @@ from markupsafe import Markup
 from fedllm_eval.results import Results
 from fedllm_eval.texts import whole
 from fedllm_train.quickstart.answers import held_out_answers
+from fedllm_train.quickstart.commands import steps
 from fedllm_train.quickstart.evidence import (
     POLICIES,
     Evidence,
@@ -123,8 +124,6 @@ def _score_texts(score: str, found: dict[str, Any]) -> dict[str, str]:
 
 
 def _render(evidence: Evidence, answers: list[dict[str, Any]], num_parameters: int) -> str:
-    from fedllm_train.quickstart.steps import steps
-
     environment = Environment(
         loader=PackageLoader("fedllm_train.quickstart", "."),
         autoescape=True,

@@ -190,7 +190,7 @@ def test_of_two_that_publish_at_once_one_is_refused_and_nothing_is_mixed(
     hub: LoopbackHub, make_version: Callable[..., Path], repo_id: str
 ) -> None:
     base = publish(make_version("base"), repo_id)
-    folders = [make_version("ours", num_clients=11), make_version("theirs", num_clients=12)]
+    folders = [make_version("ours", num_clients=11), make_version("theirs", num_clients=12, num_rejected=3)]
     # Both have compared themselves with the same head before either commits.
     barrier = threading.Barrier(2, timeout=60)
     hub.before("POST", "/commit/", barrier.wait, times=2)

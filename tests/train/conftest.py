@@ -1,8 +1,11 @@
 """A language model of a few thousand random weights, its tokenizer, and clients with a few rows each."""
 
 import json
+import shutil
 from contextlib import nullcontext
+from functools import cache
 
+import accelerate.utils.imports
 import pytest
 import torch
 from datasets import Dataset
@@ -20,6 +23,13 @@ from fedllm_train.run_files.checkpoint import load_latest
 
 # Models this small gain nothing from a second thread, and lose much where other processes want the cores.
 torch.set_num_threads(1)
+
+# Every visit seeds torch, which keeps the Python stack of each seeding for the day when an accelerator wakes up.
+for device in (torch.cuda, torch.xpu, torch.mtia):
+    if not device.is_available():
+        device.manual_seed_all = lambda seed: None
+# Whether a package is installed is looked up on the disk, dozens of times for every trainer.
+accelerate.utils.imports._is_package_available = cache(accelerate.utils.imports._is_package_available)
 
 PLAIN_TEMPLATE = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}<|end|>\n{% endfor %}"
@@ -108,10 +118,13 @@ SIZES = {"ann": 7, "bob": 3, "cyd": 12, "dan": 5, "eve": 9}
 
 
 def make_clients(task: str = "sft", sizes: dict[str, int] = SIZES) -> ClientDataset:
+    return _clients(task, tuple(sizes.items()))
+
+
+@cache  # nobody can change a ClientDataset
+def _clients(task: str, sizes: tuple[tuple[str, int], ...]) -> ClientDataset:
     make = sft_rows if task == "sft" else preference_rows
-    rows = [
-        row for position, (client_id, n) in enumerate(sizes.items()) for row in make(client_id, n, shift=2 * position)
-    ]
+    rows = [row for position, (client_id, n) in enumerate(sizes) for row in make(client_id, n, shift=2 * position)]
     return ClientDataset.from_dataset(Dataset.from_list(rows))
 
 
@@ -208,8 +221,32 @@ def run_and_stop(run, task="sft", *, after_round, **settings):
         make_trainer(run, task, callbacks=[callback], **settings).train()
 
 
+def cut_after(run, cut, *, after_round):
+    """Copy a finished run and take away what came after a round: killed before it saved the next one.
+
+    The run must have kept all its checkpoints. What clients keep of later rounds is there, as after a kill.
+    """
+    shutil.copytree(run, cut)
+    for checkpoint in sorted((cut / "checkpoints").glob("round-*"))[after_round + 1 :]:
+        shutil.rmtree(checkpoint)
+    for finished in ("adapter", "personal"):
+        shutil.rmtree(cut / finished, ignore_errors=True)
+
+
 def records_of(run):
     return [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory):
+    """`make_trainer`'s own run by task, finished with all checkpoints: its folder, to be copied, and its state."""
+
+    @cache
+    def run(task="sft"):
+        folder = tmp_path_factory.mktemp("whole") / task
+        return folder, make_trainer(folder, task, keep_checkpoints=4).train()
+
+    return run
 
 
 @pytest.fixture

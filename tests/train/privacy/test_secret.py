@@ -86,10 +86,9 @@ def test_a_run_that_is_stopped_in_its_first_round_begins_with_the_same_noise(kit
     assert adapter_sha256(ends[0]) == adapter_sha256(ends[1])
 
 
-def test_a_run_that_lost_its_rounds_and_begins_again_draws_another_secret(kit, tmp_path):
+def test_a_run_that_lost_its_rounds_and_begins_again_draws_another_secret(kit, stopped, tmp_path):
     """With the same noise on other updates, the difference from what was released would show them."""
-    run = tmp_path / "run"
-    kit.run_and_stop(run, after_round=0, **PRIVATE)
+    run = shutil.copytree(stopped, tmp_path / "run")
     first = (run / SECRET_FILE).read_text()
     shutil.rmtree(run / "checkpoints")
     kit.make_trainer(run, **PRIVATE).train(resume=True)
@@ -100,9 +99,19 @@ def _interrupt(*args, **kwargs):
     raise KeyboardInterrupt
 
 
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """A private run that was stopped after its first round, to be copied."""
+    from tests.train import conftest as kit
+
+    run = tmp_path_factory.mktemp("stopped") / "run"
+    kit.run_and_stop(run, after_round=0, **PRIVATE)
+    return run
+
+
 @pytest.mark.parametrize("damage", ["missing", "", "zz", "00" * 31])
-def test_a_run_that_lost_its_secret_does_not_go_on(kit, tmp_path, damage):
-    kit.run_and_stop(tmp_path / "run", after_round=0, **PRIVATE)
+def test_a_run_that_lost_its_secret_does_not_go_on(kit, stopped, tmp_path, damage):
+    shutil.copytree(stopped, tmp_path / "run")
     path = tmp_path / "run" / SECRET_FILE
     path.unlink()
     if damage != "missing":

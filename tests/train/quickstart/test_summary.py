@@ -10,90 +10,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fedllm_data.build import build
-from fedllm_data.cards.card import write_card
-from fedllm_data.clients import load_clients
 from fedllm_data.errors import ConfigError
-from fedllm_data.report import write_report
-from fedllm_data.source import Source, SourceRow
-from fedllm_eval.run import score_run
-from fedllm_train.config import FederatedConfig
-from fedllm_train.models.tiny import TOY, train_tiny
+from fedllm_train.quickstart import summary
 from fedllm_train.quickstart.answers import choose_rows, generate_answers
+from fedllm_train.quickstart.commands import steps
 from fedllm_train.quickstart.evidence import paired_clients, read_scores, summary_of
-from fedllm_train.quickstart.steps import steps
 from fedllm_train.quickstart.summary import print_table, write_summary
-from fedllm_train.quickstart.words import comparison_sentence, headline, unseen_sentence
-from fedllm_train.trainer import FederatedTrainer
-
-HOSTILE = '<script>alert("x")</script> | a\'b'
-NUM_CLIENTS = 10
+from fedllm_train.quickstart.words import comparison_sentence, headline, score_text, unseen_sentence
+from tests.train.quickstart.conftest import SEED
 
 
-def client_name(position):
-    return f"{HOSTILE} {position}"
-
-
-def source_of(task):
-    """Ten clients with six rows each in two languages; two of them come out unseen."""
-    rows = []
-    for position in range(NUM_CLIENTS):
-        for number in range(6):
-            question = {"role": "user", "content": f"{HOSTILE} what is {position} and {number}?"}
-            long, short = f"<b>it is {position} | {number}</b>", f"it is {number}"
-            row = {"client_id": client_name(position), "row_id": f"{position}-{number}"}
-            row["language"] = ("en", "de")[position % 2]
-            if task == "sft":
-                row["messages"] = [question, {"role": "assistant", "content": long}]
-            else:
-                answers = {"chosen": short, "rejected": long}
-                row |= {key: [{"role": "assistant", "content": text}] for key, text in answers.items()}
-                row |= {"prompt": [question], "chosen_model": None, "rejected_model": None}
-            rows.append(SourceRow(row, "memory", len(rows) + 1))
-    return Source(
-        name="fed-test",
-        task=task,
-        summary="Rows for tests.",
-        client="a name",
-        licence="cc0-1.0",
-        licence_url="https://creativecommons.org/publicdomain/zero/1.0/",
-        attribution="nobody",
-        upstream="generated",
-        revision="1",
-        citation="",
-        read=lambda path, seed, options: iter(rows),
-        options={},
-    )
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A quickstart folder from models of a few thousand parameters."""
-    from tests.train import conftest as kit
-
-    folder = tmp_path_factory.mktemp("summary") / "quickstart"
-    for name, task in (("fed-synth", "sft"), ("fed-synth-pa", "preference")):
-        build(source_of(task), folder / name)
-        write_card(folder / name)
-    write_report(folder / "fed-synth", folder / "report")
-    train_tiny(load_clients(folder / "fed-synth", "train").rows, folder / "base", config=TOY)
-    for name, task, adapter in (("fed-synth", "sft", None), ("fed-synth-pa", "dpo", str(folder / "runs" / "sft"))):
-        FederatedTrainer(
-            str(folder / "base"),
-            FederatedConfig(output_dir=str(folder / "runs" / task), num_rounds=2, cohort_size=2, local_steps=2),
-            load_clients(folder / name),
-            kit.trl_args(task, max_length=128),
-            None if adapter else kit.lora(),
-            adapter=adapter,
-        ).train()
-    for kind, name in (("loss", "fed-synth"), ("preference", "fed-synth-pa")):
-        for policy, path in (("base", "base"), ("sft", "runs/sft"), ("dpo", "runs/dpo")):
-            score_run(folder / path, folder / name, folder / "scores" / kind / policy)
-    write_summary(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture
 def page(finished):
     return (finished / "summary.html").read_text(encoding="utf-8")
 
@@ -127,7 +54,7 @@ def test_the_same_folder_gives_the_same_page(finished, page):
 
 def test_the_page_names_every_command_and_the_bytes_of_the_ledger(finished, page):
     commands = [re.sub("<[^>]*>", "", text) for text in re.findall("<pre>(.*?)</pre>", page)]
-    assert [html.unescape(text) for text in commands] == [command for _, command in steps(finished, seed=0)]
+    assert [html.unescape(text) for text in commands] == [command for _, command in steps(finished, seed=SEED)]
     ledgers = [
         json.loads((finished / "runs" / run / "rounds.jsonl").read_text().splitlines()[-1])["ledger"]
         for run in ("sft", "dpo")
@@ -144,7 +71,10 @@ def test_the_page_names_every_command_and_the_bytes_of_the_ledger(finished, page
         (lambda position: 3.0 + 0.01 * position, "made the model worse for these clients"),
     ],
 )
-def test_the_headline_follows_the_verdict(finished, tmp_path, after, outcome):
+def test_the_headline_follows_the_verdict(finished, tmp_path, monkeypatch, after, outcome):
+    for slow in ("draw_curves", "draw_before_after", "draw_languages"):
+        monkeypatch.setattr(summary, slow, lambda *given: "<svg></svg>")
+    monkeypatch.setattr(summary, "held_out_answers", lambda folder: ([], 1))
     folder = tmp_path / "quickstart"
     shutil.copytree(finished, folder)
     set_scores(folder, "loss", "base", "heldout_loss", lambda position: 2.0)
@@ -214,7 +144,10 @@ def test_a_broken_file_is_named(finished, tmp_path):
 def test_the_table_shows_each_policy_with_interval_and_clients(finished, capsys):
     print_table(finished)
     out = capsys.readouterr().out
-    for text in ("base", "SFT", "DPO", "9 training", "1 unseen", "worst-served", "5.3", " to "):
+    base = read_scores(finished)["loss", "base"]
+    num_test, num_unseen = (base.summary["splits"][split]["num_clients"] for split in ("test", "unseen"))
+    mean = score_text("heldout_loss", summary_of(base, "test", "heldout_loss")["value"])
+    for text in ("base", "SFT", "DPO", f"{num_test} training", f"{num_unseen} unseen", "worst-served", mean, " to "):
         assert text in out
     with pytest.raises(ConfigError, match=r"scores/loss/base/results\.json is missing"):
         print_table(Path("no-such-folder"))

@@ -1,6 +1,7 @@
 """A run that stops goes on to the same bits, and never over another run's folder."""
 
 import json
+import shutil
 
 import pytest
 
@@ -15,34 +16,20 @@ def shape_of(records):
     return text, visits
 
 
-class Stop(Exception):
-    pass
-
-
-def stop_after(round_index):
-    def callback(record):
-        if record["round_index"] == round_index:
-            raise Stop
-
-    return callback
-
-
 @pytest.mark.parametrize("task", ["sft", "dpo"])
-def test_a_resumed_run_equals_the_uninterrupted_one_to_the_bit(kit, tmp_path, task):
-    whole = kit.make_trainer(tmp_path / "whole", task).train()
-    with pytest.raises(Stop):
-        kit.make_trainer(tmp_path / "cut", task, callbacks=[stop_after(1)]).train()
+def test_a_resumed_run_equals_the_uninterrupted_one_to_the_bit(kit, whole_run, tmp_path, task):
+    folder, whole = whole_run(task)
+    kit.run_and_stop(tmp_path / "cut", task, after_round=1)
     resumed = kit.make_trainer(tmp_path / "cut", task).train(resume=True)
     assert adapter_sha256(resumed.adapter) == adapter_sha256(whole.adapter)
-    assert shape_of(kit.records_of(tmp_path / "cut")) == shape_of(kit.records_of(tmp_path / "whole"))
-    finished = [tmp_path / name / "adapter" / "adapter_model.safetensors" for name in ("whole", "cut")]
+    assert shape_of(kit.records_of(tmp_path / "cut")) == shape_of(kit.records_of(folder))
+    finished = [run / "adapter" / "adapter_model.safetensors" for run in (folder, tmp_path / "cut")]
     assert finished[0].read_bytes() == finished[1].read_bytes()
 
 
-def test_records_cut_short_or_ahead_of_the_checkpoint_are_mended(kit, tmp_path):
+def test_records_cut_short_or_ahead_of_the_checkpoint_are_mended(kit, whole_run, tmp_path):
     run = tmp_path / "run"
-    with pytest.raises(Stop):
-        kit.make_trainer(run, callbacks=[stop_after(2)]).train()
+    kit.cut_after(whole_run()[0], run, after_round=2)
     lines = (run / "rounds.jsonl").read_text().splitlines()
     # Killed while round 2's line was being written: half of it is there.
     (run / "rounds.jsonl").write_text("\n".join([*lines[:2], lines[2][:40]]))
@@ -50,28 +37,27 @@ def test_records_cut_short_or_ahead_of_the_checkpoint_are_mended(kit, tmp_path):
     assert [record["round_index"] for record in kit.records_of(run)] == [0, 1, 2, 3]
 
 
-def test_resume_starts_afresh_where_no_checkpoint_is(kit, tmp_path):
-    whole = kit.make_trainer(tmp_path / "a").train()
-    fresh = kit.make_trainer(tmp_path / "b").train(resume=True)
-    assert adapter_sha256(fresh.adapter) == adapter_sha256(whole.adapter)
+def test_resume_starts_afresh_where_no_checkpoint_is(kit, whole_run, tmp_path):
+    fresh = kit.make_trainer(tmp_path / "run").train(resume=True)
+    assert adapter_sha256(fresh.adapter) == adapter_sha256(whole_run()[1].adapter)
 
 
-def test_a_run_folder_is_not_overwritten_without_resume(kit, tmp_path):
-    kit.make_trainer(tmp_path / "run").train()
+def test_a_run_folder_is_not_overwritten_without_resume(kit, whole_run, tmp_path):
+    shutil.copytree(whole_run()[0], tmp_path / "run")
     before = (tmp_path / "run" / "rounds.jsonl").read_bytes()
     with pytest.raises(ConfigError, match="already holds a run"):
         kit.make_trainer(tmp_path / "run").train()
     assert (tmp_path / "run" / "rounds.jsonl").read_bytes() == before
 
 
-def test_resuming_with_other_settings_is_refused_and_names_them(kit, tmp_path):
-    kit.make_trainer(tmp_path / "run").train()
+def test_resuming_with_other_settings_is_refused_and_names_them(kit, whole_run, tmp_path):
+    shutil.copytree(whole_run()[0], tmp_path / "run")
     with pytest.raises(ResumeError, match=r"federated\.local_steps: 2 -> 3"):
         kit.make_trainer(tmp_path / "run", local_steps=3).train(resume=True)
 
 
-def test_settings_that_change_no_result_may_differ(kit, tmp_path):
-    kit.run_and_stop(tmp_path / "run", after_round=1)
+def test_settings_that_change_no_result_may_differ(kit, whole_run, tmp_path):
+    kit.cut_after(whole_run()[0], tmp_path / "run", after_round=2)
     kit.make_trainer(tmp_path / "run", keep_checkpoints=3, keep_every=2).train(resume=True)
     with pytest.raises(ResumeError, match=r"federated\.round_rows"):
         kit.make_trainer(tmp_path / "run", round_rows="fedllm-bench").train(resume=True)

@@ -169,9 +169,9 @@ def test_scaffold_on_trl_with_sgd_is_option_two(kit, tmp_path):
 
 @pytest.mark.parametrize(("name", "task"), [*((name, "sft") for name in CLASSIC), ("scaffold", "dpo")])
 def test_trains_and_a_resumed_run_equals_the_uninterrupted_one(kit, tmp_path, name, task):
-    settings = {"strategy": name, "num_rounds": 3, "cohort_size": 2, "local_steps": 1}
+    settings = {"strategy": name, "num_rounds": 3, "cohort_size": 2, "local_steps": 1, "keep_checkpoints": 3}
     whole = kit.make_trainer(tmp_path / "whole", task, **settings).train()
-    kit.run_and_stop(tmp_path / "cut", task, after_round=1, **settings)
+    kit.cut_after(tmp_path / "whole", tmp_path / "cut", after_round=1)
     resumed = kit.make_trainer(tmp_path / "cut", task, **settings).train(resume=True)
     assert adapter_sha256(resumed.adapter) == adapter_sha256(whole.adapter)
     assert whole.server.keys() == resumed.server.keys()

@@ -1,7 +1,5 @@
 """Whole runs of LoRA methods that average exactly or share one factor: what travels, is finished, is refused."""
 
-import shutil
-
 import pytest
 import torch
 from peft import PeftModel
@@ -59,9 +57,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(kit, tmp_path, name, task):
     settings = {"strategy": name, "num_rounds": 3, "cohort_size": 2, "local_steps": 1, "keep_checkpoints": 3}
     whole = kit.make_trainer(tmp_path / "whole", task, **settings).train()
     # Killed in round 2 after both clients were visited, before its checkpoint: their memory is there already.
-    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
-    shutil.rmtree(tmp_path / "cut" / "checkpoints" / "round-000002")
-    shutil.rmtree(tmp_path / "cut" / "adapter")
+    kit.cut_after(tmp_path / "whole", tmp_path / "cut", after_round=1)
     resumed = kit.make_trainer(tmp_path / "cut", task, **settings).train(resume=True)
     for part in whole.server:
         assert adapter_sha256(resumed.server.get(part, {})) == adapter_sha256(whole.server[part])

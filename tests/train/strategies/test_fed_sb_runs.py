@@ -135,9 +135,9 @@ def test_visits_are_independent_of_one_another(kit, tmp_path):
 
 @pytest.mark.parametrize("after_round", [0, 1])
 def test_a_resumed_run_equals_the_whole_one_to_the_bit(kit, tmp_path, after_round):
-    settings = {"strategy": "fed_sb", "num_rounds": 3, "cohort_size": 2}
+    settings = {"strategy": "fed_sb", "num_rounds": 3, "cohort_size": 2, "keep_checkpoints": 3}
     whole = kit.make_trainer(tmp_path / "whole", **settings).train()
-    kit.run_and_stop(tmp_path / "cut", after_round=after_round, **settings)
+    kit.cut_after(tmp_path / "whole", tmp_path / "cut", after_round=after_round)
     resumed = kit.make_trainer(tmp_path / "cut", **settings).train(resume=True)
     for part, tensors in whole.server.items():
         assert adapter_sha256(resumed.server[part]) == adapter_sha256(tensors), part
@@ -192,9 +192,8 @@ def test_two_processes_give_the_run_of_one_to_the_bit(kit, tmp_path):
 
 
 @pytest.fixture
-def sft_adapter(kit, tmp_path):
-    kit.make_trainer(tmp_path / "sft", num_rounds=1).train()
-    return str(tmp_path / "sft")
+def sft_adapter(whole_run):
+    return str(whole_run()[0])
 
 
 @pytest.mark.parametrize("frame", FRAMES)

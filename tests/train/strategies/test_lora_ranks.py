@@ -194,10 +194,11 @@ def test_lora_fair_lowers_the_aggregation_error(rules):
 )
 def test_trains_and_a_resumed_run_equals_the_uninterrupted_one(kit, tmp_path, name, task, ranks):
     settings = {"strategy": name, "num_rounds": 3, "cohort_size": 2, "local_steps": 1, "client_ranks": ranks}
+    settings["keep_checkpoints"] = 3
     if name == "hetlora":
         settings["hetlora_prune"] = 0.1
     whole = kit.make_trainer(tmp_path / "whole", task, **settings).train()
-    kit.run_and_stop(tmp_path / "cut", task, after_round=1, **settings)
+    kit.cut_after(tmp_path / "whole", tmp_path / "cut", after_round=1)
     resumed = kit.make_trainer(tmp_path / "cut", task, **settings).train(resume=True)
     assert adapter_sha256(resumed.adapter) == adapter_sha256(whole.adapter)
     assert all(record["update_norm"] > 0 for record in kit.records_of(tmp_path / "cut"))

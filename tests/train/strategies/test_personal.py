@@ -127,8 +127,8 @@ def test_one_language_is_fedavg(kit, tmp_path):
 @pytest.mark.parametrize(("name", "task"), [*((name, "sft") for name in PERSONAL), ("ditto", "dpo")])
 def test_a_run_that_stops_anywhere_ends_with_the_same_adapters(kit, tmp_path, name, task):
     settings = {"strategy": name, "num_rounds": 2, "cohort_size": 2, "local_steps": 1, "personal_clients": "all"}
-    kit.make_trainer(tmp_path / "whole", task, **settings).train()
-    kit.run_and_stop(tmp_path / "cut", task, after_round=0, **settings)
+    kit.make_trainer(tmp_path / "whole", task, **settings, keep_checkpoints=2).train()
+    kit.cut_after(tmp_path / "whole", tmp_path / "cut", after_round=0)
     kit.make_trainer(tmp_path / "cut", task, **settings).train(resume=True)
     # Stopped again while personal adapters were made: one is missing, and a line was being written.
     made = tmp_path / "cut" / "personal" / "made.jsonl"
