@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import cross_entropy, logsigmoid
 
 from fedllm_train import FederatedConfig, FederatedTrainer
-from fedllm_train.adapters.arithmetic import LiveAdapter
+from fedllm_train.adapters.live import LiveAdapter
 
 ROUNDS, RATE, BETA = 3, 1e-3, 0.1
 

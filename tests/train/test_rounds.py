@@ -57,7 +57,7 @@ def test_permuting_the_clients_and_their_arrival_changes_nothing(kit, tmp_path, 
 
 
 def test_fedavg_is_the_row_weighted_mean():
-    strategy = FedAvg(Federation(config=FederatedConfig(output_dir="unused"), num_clients=2))
+    strategy = FedAvg(Federation(settings=FedAvg.Settings(), seed=0, num_clients=2, cohort_size=2))
     sums = {}
     for values, num_rows in (([1.0, 0.0], 1), ([5.0, 8.0], 3)):
         update = {"adapter": {"w": torch.tensor(values)}}

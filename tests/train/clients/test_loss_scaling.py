@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from fedllm_train.clients import resident as resident_file
 from fedllm_train.clients.loss_scaling import fresh_scaler, loss_scale, true_gradients
 from fedllm_train.messages import codec
-from fedllm_train.strategies import STRATEGIES, make_strategy
+from fedllm_train.strategies import STRATEGIES
 
 OVERFLOWING = {"init_scale": 2.0**127, "backoff_factor": 2.0**-111}
 """The first scaled loss is infinite; the second step's scale is fp16's usual 65,536."""
@@ -66,8 +66,7 @@ def made(kit, run, name, task="sft"):
 def what_visits_leave(kit, trainer):
     """All that the client sends and keeps: in a round (with Fed-SB two, the first makes its frame) and at the end."""
     shutil.rmtree(trainer.run / "client_memory", ignore_errors=True)
-    strategy, _ = make_strategy(trainer.args, trainer.clients)
-    state, (client_id,) = strategy.start(trainer.start_adapter), strategy.participants(list(trainer.clients))
+    strategy, state, (client_id,) = trainer.plan.strategy, trainer.loaded.start_state, trainer.plan.participants
     left = []
     num_rounds = 2 if trainer.args.strategy == "fed_sb" else 1
     for t in range(num_rounds + strategy.traits.personal):
@@ -154,8 +153,7 @@ def test_a_pass_that_overflows_is_left_out_of_the_first_step(sums_of):
 def test_a_client_all_of_whose_passes_overflow_is_left_out(kit, tmp_path):
     trainer = made(kit, tmp_path / "run", "fed_sb")
     scale_losses(trainer.client_host().resident, **ALWAYS_OVERFLOWING)
-    strategy, _ = make_strategy(trainer.args, trainer.clients)
-    sent = strategy.broadcast(strategy.start(trainer.start_adapter), "ann", 0)
+    sent = trainer.plan.strategy.broadcast(trainer.loaded.start_state, "ann", 0)
     assert "not finite" in trainer.client_host().visit(kit.question("ann", sent)).reason
 
 

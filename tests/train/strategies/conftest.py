@@ -17,8 +17,10 @@ def make(name, *, client_ids=("a", "b", "c", "d"), ranks=None, languages=None, *
     config = FederatedConfig(output_dir="unused", strategy=name, **settings)
     return STRATEGIES[name](
         Federation(
-            config=config,
+            settings=config.method,
+            seed=config.seed,
             num_clients=len(client_ids),
+            cohort_size=config.cohort_size,
             eligible=eligible_clients(config, list(client_ids)),
             sizes=dict.fromkeys(client_ids, 1),
             ranks=ranks or {},

@@ -7,12 +7,13 @@ from peft import PeftModel
 from fedllm_data.errors import ConfigError
 from fedllm_eval.policy.chat import encode_pair
 from fedllm_train import FederatedConfig, FederatedTrainer
-from fedllm_train.adapters.arithmetic import LiveAdapter, adapter_sha256
-from fedllm_train.adapters.base_shift import shifted
+from fedllm_train.adapters.arithmetic import adapter_sha256
+from fedllm_train.adapters.live import LiveAdapter
 from fedllm_train.adapters.lora import factor_names, is_a, is_b
+from fedllm_train.adapters.shifted_model import shifted
 from fedllm_train.messages import codec
 from fedllm_train.seeds import stream_seed
-from fedllm_train.strategies import STRATEGIES, make_strategy
+from fedllm_train.strategies import STRATEGIES
 
 from .conftest import added, product, shift_matrix
 
@@ -123,7 +124,7 @@ def test_one_client_in_round_0_is_fedavg_of_that_client(kit, tmp_path):
     assert all(torch.equal(ends["fedsa_lora"]["adapter"][name], plain[name]) for name in plain if is_a(name))
     # FLoRA's client draws an A of its own; from that one, the same visit ends with the same product.
     flora = kit.make_trainer(tmp_path / "begins", strategy="flora", **settings)
-    begun = make_strategy(flora.args, flora.clients)[0].anchor({}, flora.start_adapter, "ann", 0)
+    begun = flora.plan.strategy.anchor({}, flora.start_adapter, "ann", 0)
     host = flora.client_host()
     ended, _ = host.resident.fit(
         begun,

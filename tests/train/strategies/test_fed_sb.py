@@ -101,7 +101,7 @@ def test_a_client_asks_for_the_first_step_once_and_sends_signs(rules):
     shapes = {part: {n: t.shape for n, t in tensors.items()} for part, tensors in update.items()}
     assert shapes == method.expects(state, "a", 0)
     assert method.contribution(state, update) == {}
-    assert method.weigh(update, 3)["adapter"] == 1
+    assert method.weigh(update, 3) == {"first_step": 3}
     steps["x.matrix"][0, 0] = torch.nan
     assert not method.client_update(first)["first_step"]["x.size"].isfinite()
     # In the next rounds only the core is trained, in the frame that was sent.

@@ -11,11 +11,8 @@ from fedllm_train import FederatedConfig, FederatedTrainer
 from fedllm_train.adapters.arithmetic import adapter_sha256
 from fedllm_train.adapters.lora import factor_names
 from fedllm_train.adapters.lora_core import core_name, random_frame, zero_cores
-from fedllm_train.config_checks import check_core_frame
 from fedllm_train.messages import codec
-from fedllm_train.run_files.finished import save_server_folder
 from fedllm_train.seeds import stream_seed
-from fedllm_train.strategies import make_strategy
 
 FRAMES = ["gradient", "random"]
 
@@ -202,11 +199,9 @@ def test_a_trained_start_is_kept_beside_the_core(kit, tmp_path, sft_adapter, fra
         tmp_path / "run", "dpo", adapter=sft_adapter, strategy="fed_sb", core_frame=frame, num_rounds=2
     )
     sft = PeftModel.from_pretrained(kit.make_model(), f"{sft_adapter}/adapter")
-    strategy, _ = make_strategy(trainer.args, trainer.clients)
-    start, tokenizer = strategy.start(trainer.start_adapter), trainer.tokenizer
+    tokenizer = trainer.tokenizer
     (tmp_path / "start").mkdir()
-    # What the server has before the first round.
-    save_server_folder(trainer.model, start, tmp_path / "start", shifts_base=strategy.traits.shifts_base)
+    trainer.loaded.save_server(trainer.loaded.start_state, tmp_path / "start")  # before the first round
     held = PeftModel.from_pretrained(kit.make_model(), tmp_path / "start")
     torch.testing.assert_close(logits(held, tokenizer), logits(sft, tokenizer), rtol=1e-4, atol=1e-6)
     trainer.train()
@@ -302,7 +297,7 @@ def test_noise_is_on_the_core_alone(kit, tmp_path):
 def test_a_frame_of_gradients_is_not_private(kit, tmp_path):
     with pytest.raises(ConfigError, match=r"core_frame is gradient: .*use core_frame random"):
         kit.make_trainer(tmp_path / "run", strategy="fed_sb", **BUDGET)
-    check_core_frame(FederatedConfig(output_dir="run", strategy="fedavg", **BUDGET))  # nobody makes a frame there
+    kit.make_trainer(tmp_path / "run", strategy="fedavg", **BUDGET)  # nobody makes a frame there
 
 
 def test_unknown_frames_and_other_methods_frames_are_refused(kit, tmp_path):
@@ -328,10 +323,10 @@ def test_adapters_that_cannot_hold_a_core_are_refused(kit, tmp_path, changes, me
 
 
 def test_a_loss_that_is_not_finite_leaves_the_client_out(kit, tmp_path):
-    trainer = kit.make_trainer(tmp_path / "run", strategy="fed_sb", num_rounds=1, cohort_size=5)
     losses = []
 
-    def spoil(inner):
+    def spoil(host):
+        inner = host.resident.trainer
         compute = inner.compute_loss
 
         def broken(*args, **kwargs):
@@ -340,8 +335,8 @@ def test_a_loss_that_is_not_finite_leaves_the_client_out(kit, tmp_path):
 
         inner.compute_loss = broken
 
-    before_training(trainer, spoil)
-    state = trainer.train()
+    settings = {"strategy": "fed_sb", "num_rounds": 1, "cohort_size": 5, "engine": kit.in_process(spoil)}
+    state = kit.make_trainer(tmp_path / "run", **settings).train()
     (record,) = kit.records_of(tmp_path / "run")
     assert [each["reason"] for each in record["left_out"]] == ["its update is not finite; lower the learning rate"]
     assert all(tensor.isfinite().all() for tensor in state.server["frame"].values())

@@ -6,7 +6,6 @@ import torch
 from fedllm_train.config import FederatedConfig
 from fedllm_train.participation.cohort_rules import cohort_pool
 from fedllm_train.privacy.accounting import run_guarantee
-from fedllm_train.strategies import make_strategy
 
 FIXED = {"cohort_rule": "fixed", "cohort_clients": "a, c"}
 
@@ -50,8 +49,7 @@ def test_ranks_are_dealt_out_among_those_who_can_take_part(kit, tmp_path):
     # By rows: bob 3, dan 5, ann 7, eve 9, cyd 12; of eve and cyd alone, eve has fewer.
     fixed = {"cohort_rule": "fixed", "cohort_clients": "cyd,eve", "cohort_size": 2}
     trainer = kit.make_trainer(tmp_path / "run", strategy="flexlora", client_ranks="2,4", **fixed)
-    strategy, _ = make_strategy(trainer.args, trainer.clients)
-    state = strategy.start(trainer.start_adapter)
+    strategy, state = trainer.plan.strategy, trainer.loaded.start_state
     sent = {client_id: strategy.broadcast(state, client_id, 0)["adapter"] for client_id in ("cyd", "eve")}
     ranks = {c: next(t.shape[0] for n, t in adapter.items() if "lora_A" in n) for c, adapter in sent.items()}
     assert ranks == {"eve": 2, "cyd": 4}
@@ -71,5 +69,5 @@ def test_privacy_is_accounted_for_the_clients_that_can_be_sampled():
     for rule, size in (("poisson", {"cohort_size": 2}), ("all", {})):
         config = FederatedConfig(cohort_rule=rule, **size, **given)
         pool, cohort_size = cohort_pool(config, ["a", "b", "c", "d"])
-        guarantee = run_guarantee(config, num_clients=len(pool), cohort_size=cohort_size)
+        guarantee = run_guarantee(config, num_rounds=2, num_clients=len(pool), cohort_size=cohort_size)
         assert (guarantee.sampling_rate, guarantee.expected_cohort) == {"poisson": (0.5, 2), "all": (1.0, 4)}[rule]
