@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 from machine import write_result
+from scipy import stats
 
 from fedllm_eval.scoring.comparisons import method_difference
 from fedllm_eval.scoring.intervals import mean_interval
@@ -84,11 +85,24 @@ DRAWS = {"loss": loss, "accuracy": accuracy, "gain": gain}
 def cases() -> dict[str, tuple[str, Callable[..., float], Callable[..., tuple[float, float]]]]:
     """Name -> whose scores, the truth from a population, and the bounds from a data set."""
 
+    def ratio(x: np.ndarray, n: np.ndarray, axis: int) -> np.ndarray:
+        return (x * n).sum(axis) / n.sum(axis)
+
     def of_mean(method: str, weighted: bool) -> Callable[..., tuple[float, float]]:
         def bounds(x_K: np.ndarray, n_K: np.ndarray, seed: int) -> tuple[float, float]:
-            weights = n_K if weighted else None
-            interval = mean_interval(x_K, weights, method=method, num_resamples=1000, seed=seed)
-            return interval.low, interval.high
+            if method == "t":
+                interval = mean_interval(x_K, n_K if weighted else None)
+                return interval.low, interval.high
+            found = stats.bootstrap(
+                (x_K, n_K),
+                ratio if weighted else lambda x, n, axis: x.mean(axis),
+                paired=True,
+                vectorized=True,
+                method=method,
+                n_resamples=1000,
+                rng=np.random.default_rng(seed),
+            ).confidence_interval
+            return found.low, found.high
 
         return bounds
 
@@ -127,9 +141,13 @@ def cases() -> dict[str, tuple[str, Callable[..., float], Callable[..., tuple[fl
         "paired difference, gain": ("gain", mean, of_pair),
         "share better off, gain": ("gain", share, of_share),
     }
-    for method in ("bca", "percentile"):
-        found[f"for comparison: mean, loss, {method}"] = ("loss", mean, of_mean(method, False))
-        found[f"for comparison: weighted mean, loss, {method}"] = ("loss", weighted_mean, of_mean(method, True))
+    for method in ("BCa", "percentile"):
+        found[f"for comparison: mean, loss, {method.lower()}"] = ("loss", mean, of_mean(method, False))
+        found[f"for comparison: weighted mean, loss, {method.lower()}"] = (
+            "loss",
+            weighted_mean,
+            of_mean(method, True),
+        )
     return found
 
 

@@ -29,12 +29,14 @@ from trl import SFTConfig  # noqa: E402
 
 from fedllm_data.clients import ClientDataset, load_clients  # noqa: E402
 from fedllm_eval.compare import compare_results  # noqa: E402
-from fedllm_eval.comparing.report import write_comparison  # noqa: E402
-from fedllm_eval.comparing.verdicts import OF_RUNS  # noqa: E402
+from fedllm_eval.comparing.comparison_files import write_comparison  # noqa: E402
+from fedllm_eval.comparing.comparison_verdicts import OF_RUNS  # noqa: E402
 from fedllm_eval.per_client import evaluate_policy, sample_positions  # noqa: E402
 from fedllm_eval.policy.policies import Policy, load_policy  # noqa: E402
-from fedllm_eval.results import make_results, write_results  # noqa: E402
-from fedllm_eval.running.personal import evaluate_personal, personal_folders  # noqa: E402
+from fedllm_eval.policy.run_folder import personal_folders  # noqa: E402
+from fedllm_eval.reporting.results_folder import write_results  # noqa: E402
+from fedllm_eval.running.assemble import make_results  # noqa: E402
+from fedllm_eval.running.personal_scores import evaluate_personal  # noqa: E402
 from fedllm_train import FederatedConfig, FederatedTrainer  # noqa: E402
 from fedllm_train.strategies import STRATEGIES  # noqa: E402
 

@@ -17,7 +17,7 @@ from machine import describe
 from scipy.stats import binom
 
 from fedllm_data.calibration import corpus_features, iid_p_values
-from fedllm_data.codebook import make_codebook
+from fedllm_data.codebook.making import make_codebook
 from fedllm_data.features.cache import default_cache
 from fedllm_data.heterogeneity.axes import axes_of
 from fedllm_data.profiles import codebook_sample, open_splits, task_of

@@ -16,7 +16,7 @@ from machine import write_result
 
 from fedllm_data.errors import FedLLMError
 from fedllm_eval.compare import compare_results
-from fedllm_eval.comparing.verdicts import OF_RUNS
+from fedllm_eval.comparing.comparison_verdicts import OF_RUNS
 from fedllm_train.quickstart.commands import steps
 from fedllm_train.quickstart.steps import run_steps
 

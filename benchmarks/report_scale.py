@@ -150,7 +150,7 @@ def load(arguments: argparse.Namespace) -> dict[str, Any]:
 def profile(arguments: argparse.Namespace) -> dict[str, Any]:
     """From rows to profiles, with a codebook made from them."""
     import fedllm_data.features.rows as rows_module
-    from fedllm_data.codebook import make_codebook
+    from fedllm_data.codebook.making import make_codebook
     from fedllm_data.features.scores import NO_JUDGES, Judges, find_judges
     from fedllm_data.profiles import open_splits, profile_datasets
 
@@ -221,9 +221,10 @@ def measure_axis(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def page(arguments: argparse.Namespace) -> dict[str, Any]:
     """The whole report from profiles: all axes, then document and page."""
+    from fedllm_data.in_place import write_file
     from fedllm_data.report import report_from_profiles
     from fedllm_data.reporting.document import dump_json
-    from fedllm_data.reporting.files import replace_file, write_page
+    from fedllm_data.reporting.files import write_page
 
     profiles, codebook = profiles_of(arguments)
     out = arguments.page or arguments.place / "report"
@@ -232,7 +233,7 @@ def page(arguments: argparse.Namespace) -> dict[str, Any]:
     with watched() as spent:
         document = report.to_json()
         write_page(document, report.profiles, out)
-        replace_file(out / "heterogeneity.json", dump_json(document).encode())
+        write_file(out / "heterogeneity.json", dump_json(document))
     sizes = {path.name: path.stat().st_size for path in sorted(out.iterdir()) if path.is_file()}
     return spent | {"measure_cpu_seconds": measuring["cpu_seconds"], "file_bytes": sizes}
 

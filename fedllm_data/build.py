@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import duckdb
 
 from fedllm_data.cards.notice import write_notice
 from fedllm_data.errors import ConfigError, SourceError
+from fedllm_data.in_place import fill_folder
 from fedllm_data.pipeline.conservation import Counted, check_conservation
 from fedllm_data.pipeline.filters import (
     check_filters,
@@ -35,7 +37,7 @@ from fedllm_data.pipeline.record import (
     describe_source_files,
     describe_versions,
 )
-from fedllm_data.pipeline.replacing import Remake
+from fedllm_data.pipeline.replacing import Remake, check_replaceable
 from fedllm_data.pipeline.salt import salt_fingerprint
 from fedllm_data.pipeline.split import (
     GROUP_RULE,
@@ -45,7 +47,6 @@ from fedllm_data.pipeline.split import (
     UNSEEN_FRACTION,
     assign_splits,
 )
-from fedllm_data.pipeline.staging import staged_folder
 from fedllm_data.pipeline.write import readme_text, write_clients, write_split
 from fedllm_data.schema import SCHEMAS, SPLITS
 from fedllm_data.source import Filters, Source
@@ -156,7 +157,7 @@ def build(
         overwrite=overwrite,
     )
     with (
-        staged_folder(out, BUILD_FILE, remake) as folder,
+        fill_folder(out, check=partial(check_replaceable, mark=BUILD_FILE, remake=remake)) as folder,
         _memory_errors(memory_limit),
         duckdb.connect(str(folder / "work.duckdb")) as connection,
     ):

@@ -16,14 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fedllm_data.cards.card_check import card_problems
-from fedllm_data.clients import task_of_columns
 from fedllm_data.errors import SchemaError
 from fedllm_data.pipeline.client_table import CLIENTS_SCHEMA
 from fedllm_data.pipeline.facts import prompt_of
 from fedllm_data.pipeline.seen_rows import SeenRows, seen_rows
 from fedllm_data.pipeline.write import MAX_GROUP_ROWS
 from fedllm_data.repo import CLIENTS_FILE, ClientRepo, client_bounds, open_repo, split_of_file
-from fedllm_data.schema import PUBLIC_CLIENT, SCHEMAS, SPLITS, Task, row_problem
+from fedllm_data.schema import PUBLIC_CLIENT, SCHEMAS, SPLITS, Task, row_problem, task_of_columns
 
 __all__ = ["check_repo"]
 

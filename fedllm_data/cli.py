@@ -220,7 +220,8 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _codebook(arguments: argparse.Namespace) -> None:
-    from fedllm_data.codebook import make_codebook, write_codebook
+    from fedllm_data.codebook import write_codebook
+    from fedllm_data.codebook.making import make_codebook
     from fedllm_data.profiles import codebook_sample, open_splits
 
     datasets, _ = open_splits(arguments.repo, revision=arguments.revision)

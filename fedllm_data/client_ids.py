@@ -5,10 +5,14 @@ Spreadsheets, data frames and databases leave blanks around an id, spell an acce
 whose id is missing would be one. Case is kept: ids may differ by it.
 """
 
+import difflib
 import math
 import unicodedata
+from collections.abc import Iterable
 
-__all__ = ["canonical_id", "is_missing"]
+from fedllm_data.errors import ClientNotFoundError
+
+__all__ = ["canonical_id", "client_not_found", "is_missing"]
 
 _INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060\xad\u061c\u200e\u200f" + "".join(
     map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
@@ -83,3 +87,18 @@ def _trimmed(text: str) -> str:
     while text != before:
         before, text = text, text.strip().strip(_INVISIBLE)
     return text
+
+
+def client_not_found(client_id: object, known: Iterable[str], where: str) -> ClientNotFoundError:
+    """Return the error for an id that names no client, with up to three similar ids.
+
+    >>> print(client_not_found("anne", ["ann", "bob"], "memory, split train"))
+    no client 'anne' in memory, split train; did you mean 'ann'?
+    """
+    ids = list(known)
+    near = difflib.get_close_matches(str(client_id)[:100], ids[:20_000], n=3)
+    if near:
+        remedy = f"did you mean {', '.join(map(repr, near))}?"
+    else:
+        remedy = f"its ids are like {', '.join(map(repr, ids[:3])) or 'none'}"
+    return ClientNotFoundError(f"no client {str(client_id)[:100]!r} in {where}; {remedy}")

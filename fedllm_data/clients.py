@@ -5,7 +5,6 @@
 Rows of a client repo lie sorted by client, so the slices are found in one pass over the `client_id` column.
 """
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -14,17 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal, cast, overload
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fedllm_data.client_ids import client_not_found
 from fedllm_data.errors import ClientNotFoundError, SchemaError
 from fedllm_data.pipeline.client_table import client_table
 from fedllm_data.repo import ClientRepo, open_repo
-from fedllm_data.schema import PUBLIC_CLIENT, SCHEMAS, UNDETERMINED, Task, make_row_id
+from fedllm_data.schema import PUBLIC_CLIENT, SCHEMAS, UNDETERMINED, Task, make_row_id, task_of_columns
+from fedllm_data.streamed import StreamedClients
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from fedllm_data.streamed import StreamedClients
-
-__all__ = ["ClientDataset", "load_client", "load_clients", "task_of_columns"]
+__all__ = ["ClientDataset", "load_client", "load_clients"]
 
 
 class ClientDataset(Mapping[str, "Dataset"]):
@@ -180,12 +179,12 @@ def load_clients(
 @overload
 def load_clients(
     repo_or_dir: str | Path, split: str = "train", revision: str | None = None, *, streaming: Literal[True]
-) -> "StreamedClients": ...
+) -> StreamedClients: ...
 
 
 def load_clients(
     repo_or_dir: str | Path, split: str = "train", revision: str | None = None, *, streaming: bool = False
-) -> "ClientDataset | StreamedClients":
+) -> ClientDataset | StreamedClients:
     """Load the clients of one split; rows stay on disk, memory-mapped, or where they are.
 
     Args:
@@ -207,8 +206,6 @@ def load_clients(
     """
     repo = open_repo(repo_or_dir, revision)
     if streaming:
-        from fedllm_data.streamed import StreamedClients
-
         return StreamedClients(repo, split)
     rows = repo.load(split)
     task = task_of_columns(rows.column_names, repo.name)
@@ -244,45 +241,6 @@ def load_client(
         known = repo.client_table()["client_id"].to_pylist()
         raise client_not_found(client_id, known, f"{repo.name}, split {split}")
     return Dataset(table.replace_schema_metadata(None))
-
-
-def task_of_columns(columns: Iterable[str], name: str) -> Task:
-    """Return which of the two row formats some columns are.
-
-    Args:
-        columns: column names.
-        name: what to call the dataset in the error.
-
-    Raises:
-        SchemaError: if they are neither.
-
-    >>> task_of_columns(["client_id", "prompt", "chosen", "rejected"], "memory")
-    'preference'
-    """
-    present = set(columns)
-    if {"client_id", "messages"} <= present:
-        return "sft"
-    if {"client_id", "prompt", "chosen", "rejected"} <= present:
-        return "preference"
-    raise SchemaError(
-        f"{name} has the columns {', '.join(sorted(present))[:200]}; a client dataset needs client_id and messages, "
-        "or client_id, prompt, chosen and rejected: `fedllm-data import` makes one"
-    )
-
-
-def client_not_found(client_id: object, known: Iterable[str], where: str) -> ClientNotFoundError:
-    """Return the error for an id that names no client, with up to three similar ids.
-
-    >>> print(client_not_found("anne", ["ann", "bob"], "memory, split train"))
-    no client 'anne' in memory, split train; did you mean 'ann'?
-    """
-    ids = list(known)
-    near = difflib.get_close_matches(str(client_id)[:100], ids[:20_000], n=3)
-    if near:
-        remedy = f"did you mean {', '.join(map(repr, near))}?"
-    else:
-        remedy = f"its ids are like {', '.join(map(repr, ids[:3])) or 'none'}"
-    return ClientNotFoundError(f"no client {str(client_id)[:100]!r} in {where}; {remedy}")
 
 
 def _find_spans(rows: "Dataset", name: str) -> dict[str, tuple[int, int]]:

@@ -31,6 +31,7 @@ from fedllm_data.features.cache import FeatureCache
 from fedllm_data.features.scores import NO_JUDGES, Judges, find_judges
 from fedllm_data.features.tokens import UNICODE_WORDS, Tokenizer
 from fedllm_data.heterogeneity.profile import MERGED_CLIENTS, ClientProfile, merge_profiles
+from fedllm_data.in_place import sync_folder, write_file
 from fedllm_data.profiles import ProfileSet, in_order, open_splits, profile_datasets
 from fedllm_data.schema import Task
 
@@ -135,10 +136,9 @@ def write_profiles(profiles: ProfileSet, folder: Path) -> None:
                     f"{folder} holds a profile of other small clients, {min(others)}: remove it if it is of these "
                     "rows, or name another folder"
                 )
-            path = folder / _file_name(profile)
-            partial = path.with_name(f".{path.name}.partial")
-            partial.write_text(_one_line_each(facts | profile.to_json()), encoding="utf-8")
-            partial.replace(path)
+            content = _one_line_each(facts | profile.to_json())
+            write_file(folder / _file_name(profile), content, sync=False)
+        sync_folder(folder)
     except OSError as error:
         raise ReportError(f"profiles cannot be written to {folder}: {error.strerror}; name another folder") from error
 

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fedllm_data.clients import ClientDataset
-from fedllm_data.codebook import Codebook, make_codebook, read_codebook, write_codebook
+from fedllm_data.codebook import Codebook, read_codebook, write_codebook
+from fedllm_data.codebook.making import make_codebook
 from fedllm_data.errors import ConfigError, ReportError
 from fedllm_data.features import UNICODE_WORDS, Tokenizer
 from fedllm_data.features.cache import FeatureCache, default_cache
@@ -18,6 +19,7 @@ from fedllm_data.features.scores import NO_JUDGES, Judges, find_judges
 from fedllm_data.features.verbs import parser_version
 from fedllm_data.heterogeneity import measure_axes
 from fedllm_data.heterogeneity.axes import axes_of
+from fedllm_data.in_place import write_file
 from fedllm_data.model_encoders import load_encoder
 from fedllm_data.profile_files import read_profiles
 from fedllm_data.profiles import ProfileSet, codebook_sample, open_splits, profile_datasets, task_of
@@ -298,12 +300,12 @@ def write_report_from_profiles(
 
 
 def _write(report: HeterogeneityReport, title: str, out: Path) -> dict[str, Any]:
-    from fedllm_data.reporting.files import replace_file, write_page
+    from fedllm_data.reporting.files import write_page
 
     document = report.to_json() | {"name": title}
     write_page(document, report.profiles, out)
     write_codebook(report.codebook, out / "codebook.json")
-    replace_file(out / "heterogeneity.json", dump_json(document).encode())
+    write_file(out / "heterogeneity.json", dump_json(document))
     return document
 
 

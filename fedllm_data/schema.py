@@ -12,7 +12,7 @@ A message is `{role, content}`. Both formats go into TRL's `SFTTrainer` and `DPO
 are ignored there, and no nested field is ever null. Imports pyarrow and `client_ids.py` only.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from itertools import pairwise
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from fedllm_data.client_ids import is_missing
+from fedllm_data.errors import SchemaError
 
 __all__ = [
     "MAX_CLIENT_ID_BYTES",
@@ -31,6 +32,7 @@ __all__ = [
     "Task",
     "make_row_id",
     "row_problem",
+    "task_of_columns",
 ]
 
 Task = Literal["sft", "preference"]
@@ -158,3 +160,27 @@ def _encoding_problem(column: str, text: str) -> str | None:
     except UnicodeEncodeError as error:
         return f"{column}: is not valid Unicode at character {error.start}"
     return "contains a NUL character" if "\0" in text else None
+
+
+def task_of_columns(columns: Iterable[str], name: str) -> Task:
+    """Return which of the two row formats some columns are.
+
+    Args:
+        columns: column names.
+        name: what to call the dataset in the error.
+
+    Raises:
+        SchemaError: if they are neither.
+
+    >>> task_of_columns(["client_id", "prompt", "chosen", "rejected"], "memory")
+    'preference'
+    """
+    present = set(columns)
+    if {"client_id", "messages"} <= present:
+        return "sft"
+    if {"client_id", "prompt", "chosen", "rejected"} <= present:
+        return "preference"
+    raise SchemaError(
+        f"{name} has the columns {', '.join(sorted(present))[:200]}; a client dataset needs client_id and messages, "
+        "or client_id, prompt, chosen and rejected: `fedllm-data import` makes one"
+    )

@@ -15,10 +15,10 @@ from uuid import uuid4
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fedllm_data.clients import client_not_found, task_of_columns
+from fedllm_data.client_ids import client_not_found
 from fedllm_data.errors import ClientNotFoundError, SchemaError
 from fedllm_data.repo import ClientRepo, HubRepo, RowGroup
-from fedllm_data.schema import PUBLIC_CLIENT, SCHEMAS, Task
+from fedllm_data.schema import PUBLIC_CLIENT, SCHEMAS, Task, task_of_columns
 
 if TYPE_CHECKING:
     from datasets import Dataset

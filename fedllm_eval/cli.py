@@ -10,12 +10,12 @@ from fedllm_eval.audit_command import add_audit_commands
 from fedllm_eval.policy.threads import threads_by_size
 from fedllm_eval.run_command import add_run_command
 
-__all__ = ["main"]
+__all__ = ["main", "make_parser"]
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a subcommand and return the exit code: 0 when the work was done, 1 when a gate stopped, 2 on bad input."""
-    arguments = _parser().parse_args(argv)
+    arguments = make_parser().parse_args(argv)
     with threads_by_size():
         code = run_command(
             "fedllm-eval", lambda: arguments.command(arguments), when_interrupted="what was finished is kept"
@@ -23,8 +23,10 @@ def main(argv: list[str] | None = None) -> int:
     return code or getattr(arguments, "exit_code", 0)
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command; it imports nothing that a model needs."""
     parser = OneLineParser(prog="fedllm-eval", description=__doc__)
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and leave")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     add_run_command(commands, _shown_progress, _print_table)
@@ -47,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         help="exit with 1 if a method is worse than the baseline by more than X, in the score's unit, with confidence",
     )
     compare.add_argument("--history", type=Path, metavar="FILE", help="series of comparisons to append to and show")
-    compare.add_argument("--seed", type=int, default=0, help="of the bootstrap (0)")
+    compare.add_argument("--seed", type=int, default=0, help="seed of bootstrap and sign flips (0)")
     compare.add_argument("--json", action="store_true", help="print the comparison as JSON")
     compare.set_defaults(command=_compare)
 
@@ -66,9 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     quality.add_argument(
         "--max-length", type=int, metavar="N", help="tokens a row may have, else no score (1024, or what fits)"
     )
-    quality.add_argument("--seed", type=int, default=0, help="of the sample of rows (0)")
-    quality.add_argument("--revision", help="of --model on the Hub")
-    quality.add_argument("--data-revision", help="of DIR_OR_ID on the Hub")
+    quality.add_argument("--seed", type=int, default=0, help="seed of the sample of rows (0)")
+    quality.add_argument("--revision", help="revision of --model on the Hub")
+    quality.add_argument("--data-revision", help="revision of DIR_OR_ID on the Hub")
     quality.add_argument("--json", action="store_true", help="print the summary as JSON")
     quality.set_defaults(command=_quality)
 
@@ -81,50 +83,53 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _quality(arguments: argparse.Namespace) -> None:
-    from fedllm_eval.ifd import score_rows
+    from fedllm_eval.row_quality import RowScoreSettings, score_rows
 
     _quiet_libraries()
+    settings = RowScoreSettings(
+        splits=arguments.splits,
+        max_rows_per_client=arguments.max_rows,
+        batch_size=arguments.batch_size,
+        max_length=arguments.max_length,
+        seed=arguments.seed,
+        revision=arguments.revision,
+        data_revision=arguments.data_revision,
+    )
     with _Progress() as progress:
-        summary = score_rows(
-            arguments.data,
-            arguments.model,
-            arguments.out,
-            splits=arguments.splits,
-            max_rows_per_client=arguments.max_rows,
-            batch_size=arguments.batch_size,
-            max_length=arguments.max_length,
-            seed=arguments.seed,
-            revision=arguments.revision,
-            data_revision=arguments.data_revision,
-            progress=progress,
-        )
+        summary = score_rows(arguments.data, arguments.model, arguments.out, settings=settings, progress=progress)
     if arguments.json:
         _print_json(summary)
         return
     print(f"{summary['num_scored']:,} of {summary['num_rows']:,} rows scored by {summary['revision']}")
     print(f"IFD {summary['ifd_mean']:.3f} on average, above 1 for {summary['ifd_above_one_fraction']:.1%} of the rows")
-    print(f"IRA {summary['ira_mean']:.3f} nats a token on average")
+    print(f"IRA {summary['ira_mean']:.3f} nats per token on average")
     print(f"scores in {arguments.out}: fedllm-data report {arguments.data} --scores {arguments.out}")
 
 
 def _quiet_libraries() -> None:
+    """Let no library draw a bar or warn; those that are not imported yet read these variables when they are."""
+    import os
     import warnings
 
-    import datasets
-    from transformers.utils import logging as transformers_logging
-
     # One bar is enough, and it is ours: theirs also draw themselves into logs.
-    datasets.disable_progress_bars()
-    quiet: Any = transformers_logging
-    quiet.disable_progress_bar()
-    quiet.set_verbosity_error()
-    # Libraries telling each other what they will rename: nothing that who scores a model could act on.
+    os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+    os.environ["TRANSFORMERS_VERBOSITY"] = "error"
+    loaded: Any = sys.modules
+    if "huggingface_hub" in loaded:
+        loaded["huggingface_hub"].utils.disable_progress_bars()
+    if "datasets" in loaded:
+        loaded["datasets"].disable_progress_bars()
+    if "transformers" in loaded:
+        quiet = loaded["transformers"].utils.logging
+        quiet.disable_progress_bar()
+        quiet.set_verbosity_error()
+    # Libraries telling each other what they will rename: nothing that whoever scores a model could act on.
     warnings.simplefilter("ignore", FutureWarning)
 
 
 def _compare(arguments: argparse.Namespace) -> None:
     from fedllm_eval.compare import compare_results, comparison_table, write_comparison
-    from fedllm_eval.comparing.report import FILES
+    from fedllm_eval.comparing.comparison_files import FILES
     from fedllm_eval.running.folders import check_out
 
     if arguments.out is not None:
@@ -230,8 +235,16 @@ def _print_table(table: Any) -> None:
     console.print(table)
 
 
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(f"fedllm-eval {version('fedllm-commons')}")
+        parser.exit()
+
+
 class _Progress:
-    """A bar per scored split on a terminal, one line a quarter of the way otherwise; on stderr."""
+    """A bar per scored split on a terminal, one line per quarter of the way otherwise; on stderr."""
 
     def __enter__(self) -> "_Progress":
         from rich.console import Console

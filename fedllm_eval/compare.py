@@ -5,7 +5,7 @@ and `max_length`; implicit rewards also need the same reference and beta. Runs t
 method, and its interval then covers other seeds, too. A difference counts as shown when its 95 % interval excludes 0
 and its p-value, corrected over everything the comparison tests (methods, scores and splits, Holm), is below 0.05; the
 second keeps a handful of clients from proving anything. Otherwise the verdict says what the data cannot tell, and how
-large a difference would be seen (`comparing/verdicts.py`).
+large a difference would be seen (`comparing/comparison_verdicts.py`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.errors import MetricError
-from fedllm_eval.comparing.gate import gate, parse_margins
+from fedllm_eval.comparing.compared_methods import Method, group_methods, read_scored, split_name
+from fedllm_eval.comparing.comparison_files import comparison_table, means_of, summary_of, write_comparison
+from fedllm_eval.comparing.comparison_verdicts import ALPHA, Family, verdict
 from fedllm_eval.comparing.history import append_history, history_line, read_history
-from fedllm_eval.comparing.methods import Method, group_methods, read_scored, split_name
-from fedllm_eval.comparing.report import comparison_table, means_of, summary_of, write_comparison
-from fedllm_eval.comparing.scores import paired_table, rows_std_error
-from fedllm_eval.comparing.verdicts import ALPHA, Family, verdict
-from fedllm_eval.results import without_nan
+from fedllm_eval.comparing.paired_scores import paired_table, rows_std_error
+from fedllm_eval.comparing.release_gate import gate, parse_margins
+from fedllm_eval.plain_json import without_nan
 from fedllm_eval.scores import SCORES
 from fedllm_eval.scoring.comparisons import MethodDifference, holm, method_difference
-from fedllm_eval.scoring.intervals import NUM_SIGN_PATTERNS
+from fedllm_eval.scoring.intervals import NUM_SIGN_PATTERNS, interval_record
 
 __all__ = ["compare_results", "comparison_table", "write_comparison"]
 
@@ -49,7 +49,7 @@ def compare_results(
         margins: how much worse a method may be before the gate stops it: `0.02`, or `heldout_loss=0.02`, in the
             score's unit; none leaves the gate out.
         history: a file of earlier comparisons, shown on the page; this one is appended to it.
-        seed: of bootstrap and sign flips.
+        seed: seeds the bootstrap and the sign flips.
 
     Returns:
         What a comparison file holds: `baseline`, `others`, `means` (of every method, with intervals), and under
@@ -102,24 +102,23 @@ def compare_results(
         labels = ", ".join(method.label for method in methods)
         raise MetricError(f"{labels} have no split and score in common; score the same splits")
     known = list(dict.fromkeys(item["score"] for item in comparisons))
+    bounded = [(item, one.found.bounds) for item, one in zip(comparisons, tested, strict=True)]
     comparison: dict[str, Any] = {
         "format": FORMAT,
         "task": first["task"],
         "dataset": first["dataset"],
         "settings": first["settings"],
-        "interval": {"confidence": 1 - ALPHA, "method": "t", "unit": "client", "seed": seed},
+        "interval": interval_record(seed, 1 - ALPHA),
         "correction": {"method": "Holm", "over": ["methods", "scores", "splits"], "alpha": ALPHA, **asdict(family)},
         "baseline": _about(base),
         "others": [_about(other) for other in others],
         "means": means_of(methods, comparisons),
         "comparisons": comparisons,
-        "gate": gate(comparisons, parse_margins(margins, known)) if margins else None,
+        "gate": gate(bounded, parse_margins(margins, known)) if margins else None,
         "summary": summary_of(comparisons, base.label, family.words()),
         "caveats": caveats,
         "notes": list(dict.fromkeys(notes)),
     }
-    for item in comparisons:
-        del item["bounds"]
     checked: dict[str, Any] = without_nan(comparison)
     checked["history"] = None
     if history is not None:
@@ -257,12 +256,11 @@ def _item(base: Method, tested: _Tested, p_holm: float, family: Family) -> dict[
         "higher_is_better": about.higher_is_better,
         "outcome": outcome,
         "verdict": sentence,
-        "bounds": found.bounds,
     }
 
 
 def _caveats(base: Method, tested: Sequence[_Tested]) -> list[str]:
-    """What the intervals do not say, once a method."""
+    """What the intervals do not say, once per method."""
     found = []
     for one in tested:
         if one.found.covers_seeds:

@@ -35,7 +35,7 @@ Counts = npt.NDArray[np.int64]
 Sums = dict[str, tuple[npt.ArrayLike, npt.ArrayLike]]
 """Score -> (numerator, denominator) of every row, NaN where a row was not scored."""
 Progress = Callable[[str, int, int], None]
-"""Told (what is being scored, sequences done, sequences in all)."""
+"""Called with (what is being scored, sequences done, sequences in all)."""
 
 
 def evaluate_policy(
@@ -61,10 +61,10 @@ def evaluate_policy(
         beta: DPO's beta; scales margins and losses, not accuracies.
         batch_size: sequences a batch holds at most.
         max_length: tokens a sequence keeps; by default 1,024 or as many as the model holds.
-        max_clients: score at most so many clients.
-        max_rows_per_client: score at most so many rows of each client.
-        seed: of both samples.
-        progress: told after every batch.
+        max_clients: score at most this many clients.
+        max_rows_per_client: score at most this many rows of each client.
+        seed: seeds both samples.
+        progress: called after every batch.
 
     Returns:
         The per-client table with everything needed to say what it means.

@@ -5,9 +5,13 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedllm_data.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fedllm_eval.running.suite_runs import SuitePlan
+    from fedllm_eval.score_settings import AskedBeside, OtherPolicies, ScoreSettings
 
 __all__ = ["add_run_command", "parse_settings", "suite_plan"]
 
@@ -29,7 +33,9 @@ def add_run_command(commands: Any, progress: Callable[[], Any], print_table: Cal
         metavar="RUN_OR_MODEL",
         help="what implicit rewards are measured against; by default what the run started from",
     )
-    run.add_argument("--splits", nargs="+", metavar="SPLIT", help="by default those of test and unseen there are")
+    run.add_argument(
+        "--splits", nargs="+", metavar="SPLIT", help="by default test and unseen, where the data have them"
+    )
     run.add_argument("--beta", type=float, help="DPO's beta; by default the run's own, else 0.1")
     run.add_argument("--max-clients", type=int, metavar="N", help="score at most N clients of each split")
     run.add_argument("--max-rows", type=int, metavar="N", help="score at most N rows of each client")
@@ -37,9 +43,9 @@ def add_run_command(commands: Any, progress: Callable[[], Any], print_table: Cal
     run.add_argument(
         "--max-length", type=int, metavar="N", help="tokens a sequence keeps (1024, or what the model holds)"
     )
-    run.add_argument("--seed", type=int, default=0, help="of the samples and the bootstrap (0)")
-    run.add_argument("--revision", help="of RUN_OR_MODEL on the Hub")
-    run.add_argument("--data-revision", help="of --data on the Hub")
+    run.add_argument("--seed", type=int, default=0, help="seed of the samples and the sign flips (0)")
+    run.add_argument("--revision", help="revision of RUN_OR_MODEL on the Hub")
+    run.add_argument("--data-revision", help="revision of --data on the Hub")
     run.add_argument("--json", action="store_true", help="print results.json instead of the table")
 
     others = run.add_argument_group("other policies on the same clients")
@@ -49,10 +55,13 @@ def add_run_command(commands: Any, progress: Callable[[], Any], print_table: Cal
     others.add_argument("--no-personal", action="store_true", help="leave out the run's personal adapters")
     others.add_argument("--alone", metavar="RUN", help="a run of --strategy local, for the gains over training alone")
     others.add_argument(
-        *("--centralised", "--centralized"), metavar="RUN_OR_MODEL", help="a policy trained on all rows, for the gap"
+        "--centralised",
+        "--centralized",
+        metavar="RUN_OR_MODEL",
+        help="a policy trained on all rows, for the gap",
     )
     others.add_argument(
-        *("--language-run",),
+        "--language-run",
         action="append",
         default=[],
         metavar="CODE=RUN",
@@ -69,7 +78,7 @@ def add_run_command(commands: Any, progress: Callable[[], Any], print_table: Cal
         default=[],
         metavar="KEY=VALUE",
         help="recorded=FILE, url=URL model=NAME, or local=RUN_OR_MODEL; also api_key_env, record, max_calls, "
-        "max_cost, prompt_price, max_parallel, ... as of judging.make_judge",
+        "max_cost, prompt_price, max_parallel, ... all as in judging.JudgeSettings",
     )
     suites.add_argument("--max-items", type=int, metavar="N", help="the first N items of each suite")
     suites.add_argument("--max-new-tokens", type=int, default=512, metavar="N", help="tokens of an answer (512)")
@@ -89,12 +98,13 @@ def add_run_command(commands: Any, progress: Callable[[], Any], print_table: Cal
     run.set_defaults(command=lambda arguments: _run(arguments, progress, print_table))
 
 
-def suite_plan(arguments: argparse.Namespace) -> Any:
+def suite_plan(arguments: argparse.Namespace) -> "SuitePlan":
     """Return the suites that the arguments ask for.
 
     Raises:
         ConfigError: if an argument is not of the form that it should have.
     """
+    from fedllm_eval.judging import JudgeSettings
     from fedllm_eval.running.suite_runs import SuitePlan
 
     switches: dict[str, dict[str, Any]] = {}
@@ -111,7 +121,7 @@ def suite_plan(arguments: argparse.Namespace) -> Any:
         names=tuple(arguments.suite),
         items={name: Path(path) for name, path in items.items()},
         switches=switches,
-        judge=judge or None,
+        judge=JudgeSettings.from_texts(judge) if judge else None,
         max_items=arguments.max_items,
         max_new_tokens=arguments.max_new_tokens,
     )
@@ -148,47 +158,76 @@ def _value(text: str) -> Any:
         return text
 
 
-def _run(arguments: argparse.Namespace, make_progress: Callable[[], Any], print_table: Callable[[Any], None]) -> None:
-    from fedllm_eval.reporting.section import all_notes
-    from fedllm_eval.reporting.sections import terminal_tables
-    from fedllm_eval.results import LEGEND
-    from fedllm_eval.run import score_run
+def _score_objects(arguments: argparse.Namespace) -> "tuple[ScoreSettings, OtherPolicies, AskedBeside]":
+    """Return what the arguments ask for, as `score_run` takes it.
+
+    Raises:
+        ConfigError: if an argument is not of the form that it should have, or belongs to what is not asked for.
+    """
+    from fedllm_eval.audit.audit_settings import AuditSettings
+    from fedllm_eval.running.run_cost import StatedCosts
+    from fedllm_eval.score_settings import AskedBeside, OtherPolicies, ScoreSettings
 
     audit = None
     if arguments.audit:
-        audit = {"nonmembers": arguments.non_members, "secrets": arguments.secrets, "max_rows": arguments.audit_rows}
+        audit = AuditSettings(
+            nonmembers=arguments.non_members,
+            secrets=arguments.secrets,
+            max_rows=arguments.audit_rows,
+            batch_size=arguments.batch_size,
+            max_length=arguments.max_length,
+            seed=arguments.seed,
+        )
     elif arguments.secrets is not None or arguments.audit_rows is not None:
         raise ConfigError("--secrets and --audit-rows belong to the audit; add --audit")
-    plan = suite_plan(arguments)
+    settings = ScoreSettings(
+        reference=arguments.reference,
+        splits=arguments.splits,
+        beta=arguments.beta,
+        max_clients=arguments.max_clients,
+        max_rows_per_client=arguments.max_rows,
+        batch_size=arguments.batch_size,
+        max_length=arguments.max_length,
+        seed=arguments.seed,
+        revision=arguments.revision,
+        data_revision=arguments.data_revision,
+    )
+    others = OtherPolicies(
+        base=arguments.base_too,
+        personal=not arguments.no_personal,
+        alone=arguments.alone,
+        centralised=arguments.centralised,
+        language_runs=_texts(arguments.language_run, "--language-run", "CODE=RUN"),
+    )
+    beside = AskedBeside(
+        suites=suite_plan(arguments),
+        kl_prompts=arguments.kl,
+        general_data=arguments.general_data,
+        audit=audit,
+        costs=StatedCosts(
+            watts=arguments.watts,
+            download_mbit_per_second=arguments.download_mbit,
+            upload_mbit_per_second=arguments.upload_mbit,
+        ),
+    )
+    return settings, others, beside
+
+
+def _run(arguments: argparse.Namespace, make_progress: Callable[[], Any], print_table: Callable[[Any], None]) -> None:
+    from fedllm_eval.reporting.all_sections import terminal_tables
+    from fedllm_eval.reporting.results_text import LEGEND
+    from fedllm_eval.reporting.table_section import all_notes
+    from fedllm_eval.run import score_run
+
+    settings, others, beside = _score_objects(arguments)
     with make_progress() as progress:
         results = score_run(
             arguments.policy,
             arguments.data,
             arguments.out,
-            reference=arguments.reference,
-            splits=arguments.splits,
-            beta=arguments.beta,
-            max_clients=arguments.max_clients,
-            max_rows_per_client=arguments.max_rows,
-            batch_size=arguments.batch_size,
-            max_length=arguments.max_length,
-            seed=arguments.seed,
-            revision=arguments.revision,
-            data_revision=arguments.data_revision,
-            base_too=arguments.base_too,
-            personal=not arguments.no_personal,
-            alone=arguments.alone,
-            centralised=arguments.centralised,
-            language_runs=_texts(arguments.language_run, "--language-run", "CODE=RUN"),
-            suites=plan,
-            kl_prompts=arguments.kl,
-            general_data=arguments.general_data,
-            audit=audit,
-            cost={
-                "watts": arguments.watts,
-                "download_mbit_per_second": arguments.download_mbit,
-                "upload_mbit_per_second": arguments.upload_mbit,
-            },
+            settings=settings,
+            others=others,
+            beside=beside,
             progress=progress,
         )
     for sentence in results.changed:

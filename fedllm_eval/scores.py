@@ -22,7 +22,7 @@ __all__ = ["SCORES", "ClientScores", "Score", "summarise", "warnings_about"]
 
 FEW_CLIENTS = 10
 NATS_ROUNDING = 1e-5
-"""Five times the largest difference in nats a token that batches of another shape made to a 135M model's loss."""
+"""Five times the largest difference in nats per token that batches of another shape made to a 135M model's loss."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,24 +132,23 @@ class ClientScores:
     took_no_part: tuple[str, ...] = ()
     """Clients of the split that took part in no round of the run, where others of it did."""
     rows: pa.Table | None = None
-    """One row a row: split, client_id, row_id, language, num_tokens and a column a score, null where it has none."""
+    """One row per scored row: split, client_id, row_id, language, num_tokens, and one column per score."""
 
     @property
     def score_names(self) -> list[str]:
         """The scores that could be computed."""
         return [name for name in SCORES if name in self.table.column_names]
 
-    def summary(self, *, seed: int = 0) -> dict[str, dict[str, Any]]:
+    def summary(self) -> dict[str, dict[str, Any]]:
         """Return every score's distribution over the clients, as `summarise` gives it."""
-        return summarise(self.table, seed=seed)
+        return summarise(self.table)
 
 
-def summarise(table: pa.Table, *, seed: int = 0) -> dict[str, dict[str, Any]]:
+def summarise(table: pa.Table) -> dict[str, dict[str, Any]]:
     """Return mean, interval, worst decile and spread over clients for every score of a per-client table.
 
     Args:
         table: as in `ClientScores`; clients without a score are left out.
-        seed: of the bootstraps that need one.
 
     Returns:
         For each score: `mean` over clients with `ci_low`, `ci_high` (95 %); `weighted_mean` over rows or tokens
@@ -177,8 +176,8 @@ def summarise(table: pa.Table, *, seed: int = 0) -> dict[str, dict[str, Any]]:
                 "check the split"
             )
         x_K, weight_K = x_K[scored_K], _floats(table, score.weight)[scored_K]
-        over_clients = mean_interval(x_K, seed=seed, bounds=score.bounds)
-        weighted = mean_interval(x_K, weight_K, seed=seed, bounds=score.bounds)
+        over_clients = mean_interval(x_K, bounds=score.bounds)
+        weighted = mean_interval(x_K, weight_K, bounds=score.bounds)
         spread = client_spread(x_K, higher_is_better=score.higher_is_better)
         summaries[name] = {
             "mean": over_clients.mean,

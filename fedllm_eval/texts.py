@@ -35,7 +35,7 @@ def json_text(value: Any, **options: Any) -> str:
 
     Args:
         value: what JSON can hold.
-        options: of `json.dumps`, but `ensure_ascii`.
+        options: further ones of `json.dumps`, except `ensure_ascii`.
 
     >>> json_text({"text": "é"}), json.loads(json_text({"text": "\ud83d"})) == {"text": "\ud83d"}
     ('{"text": "é"}', True)

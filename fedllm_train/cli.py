@@ -9,11 +9,13 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Sequence
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
+from typing import Any
 
 from fedllm_data.terminal import OneLineParser, run_command
 from fedllm_train.config import FederatedConfig, RunInput
+from fedllm_train.strategies import STRATEGIES, settings_class
 
 __all__ = ["main"]
 
@@ -30,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = OneLineParser(prog="fedllm-train", description="Federated SFT, DPO and KTO with TRL and PEFT.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and leave")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for task in ("sft", "dpo", "kto"):
         commands.add_parser(task, help=f"federated {task.upper()}; see fedllm-train {task} --help", add_help=False)
@@ -74,19 +77,25 @@ def _run(task: str, argv: list[str]) -> None:
         return
     # Third parties announce renamed settings; nothing a user of this command can do about it.
     warnings.filterwarnings("ignore", category=FutureWarning)
-    from fedllm_train.arguments import parse_run_arguments, print_all_flags
-
     if "--help-all" in argv:
+        from fedllm_train.arguments import print_all_flags
+
+        _help_parser(task).print_help()
         print_all_flags(task)
         return
-    arguments = parse_run_arguments(task, argv)
+    from fedllm_train.flags import check_surroundings, parse_our_flags
+
+    flags = parse_our_flags(task, argv)
+    check_surroundings(flags)
 
     from fedllm_data.clients import load_clients
     from fedllm_eval.policy.threads import threads_by_size
+    from fedllm_train.arguments import parse_run_arguments
     from fedllm_train.monitoring.progress import RoundProgress
     from fedllm_train.run_files.finished import finished_folder
     from fedllm_train.trainer import FederatedTrainer
 
+    arguments = parse_run_arguments(task, argv, flags=flags)
     for note in arguments.notes:
         print(f"fedllm-train: {note}", file=sys.stderr)
     clients = load_clients(arguments.given.data, split="train", revision=arguments.given.data_revision)
@@ -127,18 +136,39 @@ def _help_parser(task: str) -> argparse.ArgumentParser:
         "lists them.",
         add_help=False,
     )
-    for dataclass_type in (RunInput, FederatedConfig):
+    groups = [parser.add_argument_group("what a run starts from"), parser.add_argument_group("the federation")]
+    for group, dataclass_type in zip(groups, (RunInput, FederatedConfig), strict=True):
         for each in fields(dataclass_type):
-            required = each.default is MISSING
-            shown = "" if required or each.default in (None, False) else f" (default: {each.default})"
-            parser.add_argument(
-                f"--{each.name}",
-                required=required,
-                metavar=each.name.upper(),
-                help=each.metadata["help"] + shown,
-            )
+            if each.name != "method":
+                _add_help(group, each)
+    seen: set[str] = set()
+    of_methods = parser.add_argument_group("single methods (fedllm-train methods --json has which of them read what)")
+    for name in STRATEGIES:
+        for each in fields(settings_class(name)):
+            if each.name not in seen:
+                _add_help(of_methods, each)
+            seen.add(each.name)
     parser.add_argument("--help-all", action="store_true", help="every flag, TRL's and PEFT's included")
     return parser
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"fedllm-train {version('fedllm-commons')}")
+        parser.exit()
+
+
+def _add_help(group: "argparse._ArgumentGroup", each: "Field[Any]") -> None:
+    """Show a field of ours as a flag."""
+    required = each.default is MISSING
+    shown = "" if required or each.default in (None, False) else f" (default: {each.default})"
+    group.add_argument(
+        f"--{each.name}", required=required, metavar=each.name.upper(), help=each.metadata["help"] + shown
+    )
 
 
 def _tiny(arguments: argparse.Namespace) -> None:
@@ -159,6 +189,9 @@ def _tiny(arguments: argparse.Namespace) -> None:
 
 
 def _publish(arguments: argparse.Namespace) -> None:
+    from fedllm_eval.policy.run_folder import read_config
+
+    read_config(arguments.run)  # said at once where this is no run folder
     from fedllm_train.run_files.publish import publish_run
 
     result = publish_run(

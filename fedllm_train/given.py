@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Any, TypeVar
 
-__all__ = ["flat_fields", "given_flags", "given_in_file", "given_of", "records_given", "with_given"]
+__all__ = ["flat_fields", "given_flags", "given_of", "records_given", "with_given"]
 
 Config = TypeVar("Config")
 _NAMES = "_given_names"
@@ -81,21 +81,3 @@ def given_flags(argv: Sequence[str]) -> frozenset[str]:
     """
     names = {flag[2:].split("=")[0].replace("-", "_") for flag in argv if flag.startswith("--")}
     return frozenset(names | {name.removeprefix("no_") for name in names})
-
-
-def given_in_file(path: str | None) -> dict[str, Any]:
-    """Return the settings of a `--config` file; none where TRL's parser will say what is wrong with it.
-
-    >>> given_in_file("no/such/file.yaml")
-    {}
-    """
-    if path is None:
-        return {}
-    import yaml  # `--help` does not need it
-
-    try:
-        with open(path) as file:
-            content = yaml.safe_load(file)
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
-        return {}
-    return {str(name).replace("-", "_"): value for name, value in content.items()} if isinstance(content, dict) else {}

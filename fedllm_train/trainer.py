@@ -152,7 +152,8 @@ class FederatedTrainer:
         """Score the finished run per client on the held-out splits of the dataset it was trained on.
 
         Args:
-            options: of `fedllm_eval.run.score_run`, such as `splits` or `max_clients`.
+            options: `settings`, `others`, `beside` and `progress` as in `fedllm_eval.run.score_run`, such as
+                `settings=fedllm_eval.ScoreSettings(max_clients=50)`.
 
         Returns:
             The results; they are also in the run folder's `scores/`, and its card shows them.

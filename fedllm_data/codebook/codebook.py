@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from fedllm_data.errors import ConfigError, ReportError
 from fedllm_data.heterogeneity.mmd import random_fourier_features
 from fedllm_data.heterogeneity.quality import SHIPPED, ScorerInfo
+from fedllm_data.in_place import write_file
 
 __all__ = ["CENTRE_UNITS", "CODEBOOK_VERSION", "Codebook", "read_codebook", "unit_rows", "write_codebook"]
 
@@ -172,7 +173,7 @@ class Codebook:
 
 
 def write_codebook(codebook: Codebook, path: Path) -> None:
-    """Write a codebook as JSON, one line a centre; the file is renamed into place.
+    """Write a codebook as JSON, one line a centre.
 
     Args:
         codebook: what to write.
@@ -188,9 +189,7 @@ def write_codebook(codebook: Codebook, path: Path) -> None:
     content = codebook.to_json()
     centres = ",\n    ".join(json.dumps(list(centre)) for centre in content.pop("centres"))
     head = json.dumps(content, indent=2, ensure_ascii=False)[:-2]
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(f'{head},\n  "centres": [\n    {centres}\n  ]\n}}\n', encoding="utf-8")
-    partial.replace(path)
+    write_file(path, f'{head},\n  "centres": [\n    {centres}\n  ]\n}}\n')
 
 
 def read_codebook(path: Path) -> Codebook:

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fedllm_data.errors import ConfigError
+from fedllm_data.in_place import write_file
 
 __all__ = ["FeatureCache", "content_digest", "default_cache"]
 
@@ -64,11 +65,10 @@ class FeatureCache:
         ({'half': array([0, 1]), 'verb': ['write', None]}, None)
         """
         path = self._path(key)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            pq.write_table(pa.table({name: _to_arrow(column) for name, column in columns.items()}), partial)
-            partial.replace(path)
+            table = pa.table({name: _to_arrow(column) for name, column in columns.items()})
+            write_file(path, lambda temporary: pq.write_table(table, temporary))
         except OSError as error:
             reason = error.strerror or type(error).__name__
             if self.is_required:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fedllm_data.codebook import Codebook
 from fedllm_data.errors import ConfigError
 
-__all__ = ["parser_version", "verb_columns"]
+__all__ = ["load_parser", "parser_version", "verb_columns"]
 
 MAX_CHARS = 300
 """The request of a long instruction stands at its start."""
@@ -52,7 +52,7 @@ def verb_columns(texts: list[str], languages: list[str], codebook: Codebook) -> 
         if not rows:
             continue
         lines = [(row, line) for row in rows for line in texts[row][:MAX_CHARS].splitlines() if line.strip()]
-        parsed = _load(parser).pipe((line for _, line in lines), batch_size=64)
+        parsed = load_parser(parser).pipe((line for _, line in lines), batch_size=64)
         for row, found in groupby(zip(lines, parsed, strict=True), key=lambda pair: pair[0][0]):
             verbs[row], objects[row] = _verb_and_object([token for _, document in found for token in document])
     return {"verb": verbs, "object": objects, "has_parser": has_parser}
@@ -79,7 +79,20 @@ def parser_version(parser: str) -> str:
 
 
 @lru_cache(maxsize=8)
-def _load(parser: str) -> Any:
+def load_parser(parser: str) -> Any:
+    """Return the spaCy pipeline of a codebook, loaded once.
+
+    Args:
+        parser: name and version, as `parser_version` returns them.
+
+    Raises:
+        ConfigError: if it is not installed, or in another version.
+
+    >>> load_parser("no_such_parser==1.0")
+    Traceback (most recent call last):
+    ...
+    fedllm_data.errors.ConfigError: parser 'no_such_parser' is not installed: pip install spacy and the pipeline ...
+    """
     found = parser_version(parser)
     if found != parser:
         raise ConfigError(f"the codebook names parser {parser}, {found} is installed: install the codebook's")

@@ -1,6 +1,7 @@
 """All axes, and what profiles say about them: the second step of a heterogeneity report.
 
-To add an axis: one file like `language.py` that defines an `Axis`, and one line in `AXES`. numpy only.
+To add an axis: one file like `language.py` that defines an `Axis`, with all that reports say of it, and one line in
+`AXES`. numpy only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -218,8 +219,8 @@ def _measure_axis(
 def _too_few(axis: Axis, stack: Stack, pool: ClientProfile) -> str | None:
     if stack.num_clients >= MIN_CLIENTS:
         return None
-    if axis.absent and not pool.counts.get(axis.tables[0]):
-        return f"not enough data: {axis.absent}"
+    if axis.reading.absent and not pool.counts.get(axis.tables[0]):
+        return f"not enough data: {axis.reading.absent}"
     clients = "1 client" if stack.num_clients == 1 else f"{stack.num_clients} clients"
     rows = f" with {axis.min_rows} rows or more" if axis.min_rows > 1 else ""
     return f"not enough data: {clients}{rows}, at least {MIN_CLIENTS} are needed"

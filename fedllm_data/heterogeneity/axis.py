@@ -5,7 +5,7 @@ numpy only.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fedllm_data.heterogeneity.profile import ClientProfile, Counts, Stack, Vectors
 
-__all__ = ["Axis", "Columns", "Facts", "Measure", "Values"]
+__all__ = ["Axis", "Columns", "Facts", "Measure", "Reading", "Tile", "Values"]
 
 Columns = Mapping[str, Any]
 """Features of one client's rows: column name -> one entry a row (see `fedllm_data.features`)."""
@@ -38,6 +38,39 @@ class Measure:
     """Which direction means that clients differ more; the p-value is one-sided in that direction."""
     spread_known: bool = True
     """Whether profiles tell how much chance varies; if not, its mean is printed alone, with no z and no p."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A fact of the axis that stands in large digits at the head of the page."""
+
+    fact: str
+    """Its name among the facts."""
+    label: str
+    """What it counts: in the plural, or without a spread in the singular."""
+    spread: str = ""
+    """Name of the fact that says how much it varies."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What an axis means for a method, what it rests on and how it is drawn: all that a report says in words."""
+
+    means: str = ""
+    """What clients that differ on this axis mean for the choice of a method, in plain sentences."""
+    alike: str = (
+        "A method that adapts to this axis has nothing to adapt to here, and plain averaging loses nothing by it."
+    )
+    """What clients that do not differ mean for it."""
+    unknown: str = "There is not enough data"
+    """Why nothing is known, as the beginning of a sentence, and what would tell."""
+    absent: str = ""
+    """Why there is not enough data if no row has a label in the first table; by default, the number of clients."""
+    rests_on: tuple[str, ...] = ("tokenizer", "codebook")
+    """The tools without which two reports cannot be compared: `tokenizer`, `scorers`, `codebook`."""
+    plot: Literal["sizes", "mix", "lengths"] | None = None
+    """How its tables are drawn (see `reporting.plots.PLOTS`); None draws its measures against chance."""
+    tiles: tuple[Tile, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +111,5 @@ class Axis:
     gather: Callable[[Sequence[ClientProfile]], dict[str, NDArray[np.int64]]] = lambda profiles: {}
     """Profiles of the clients that take part -> `Stack.shared`: labels too many to lay side by side, such as which
     clients judged the same pair."""
-    absent: str = ""
-    """Why there is not enough data if no row has a label in the first table; by default, the number of clients."""
-    means: str = ""
-    """What clients that differ on this axis mean for the choice of a method, in plain sentences."""
+    reading: "Reading" = field(default_factory=lambda: Reading())
+    """What the axis means for a method, and how it is shown."""

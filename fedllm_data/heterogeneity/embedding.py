@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedllm_data.heterogeneity.axis import Axis, Columns, Facts, Measure, Values
+from fedllm_data.heterogeneity.axis import Axis, Columns, Facts, Measure, Reading, Values
 from fedllm_data.heterogeneity.centroids import (
     cosine_to_pool,
     directions,
@@ -321,10 +321,16 @@ EMBEDDING = Axis(
     ),
     sum_up=_sum_up,
     prepare=_prepare,
-    means="Where clients' instructions lie far from one another, one model has several jobs: averaging updates"
-    " (FedAvg) pulls them in different directions, so few local steps or a drift-correcting method help, and"
-    " personalised adapters have something to gain. Where clients lie in groups (the similarity map shows blocks),"
-    " clustered methods can serve each group; where each lies alone but holds many rows, local fine-tuning is a"
-    " baseline to beat. Where clients do not differ here, more clients mean more of the same data, and plain FedAvg"
-    " should come close to central training.",
+    reading=Reading(
+        means="Where clients' instructions lie far from one another, one model has several jobs: averaging"
+        " updates (FedAvg) pulls them in different directions, so few local steps or a drift-correcting method help,"
+        " and personalised adapters have something to gain. Where clients lie in groups (the similarity map shows"
+        " blocks), clustered methods can serve each group; where each lies alone but holds many rows, local"
+        " fine-tuning is a baseline to beat. Where clients do not differ here, more clients mean more of the same"
+        " data, and plain FedAvg should come close to central training.",
+        alike="Clients' texts lie in the same region: what local updates drift apart by is sampling, which"
+        " larger cohorts or fewer local steps reduce; corrections of drift and clusters of clients have nothing to"
+        " find.",
+        unknown="Too few clients have enough rows for their texts to be told apart",
+    ),
 )

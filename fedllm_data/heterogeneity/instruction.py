@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedllm_data.heterogeneity.axis import Axis, Columns, Facts, Measure, Values
+from fedllm_data.heterogeneity.axis import Axis, Columns, Facts, Measure, Reading, Values
 from fedllm_data.heterogeneity.divergence import (
     entropy_bits,
     hellinger_to_pool,
@@ -259,9 +259,15 @@ INSTRUCTION = Axis(
     describe=_describe,
     per_client=_per_client,
     sentence=_sentence,
-    means="Where each client keeps to a few kinds of instruction, a global model trained by FedAvg must learn all of"
-    " them from clients that each know some: sample enough clients a round, and expect the rare kinds to be forgotten"
-    " first. If groups of clients share kinds, clustered or mixture-of-adapter methods fit; if every client is a"
-    " specialist, evaluate per client, since a mean over clients hides who loses, and compare with local and"
-    " personalised adapters. Where the mixes agree, methods need not tell clients apart.",
+    reading=Reading(
+        means="Where each client keeps to a few kinds of instruction, a global model trained by FedAvg must"
+        " learn all of them from clients that each know some: sample enough clients a round, and expect the rare"
+        " kinds to be forgotten first. If groups of clients share kinds, clustered or mixture-of-adapter methods"
+        " fit; if every client is a specialist, evaluate per client, since a mean over clients hides who loses, and"
+        " compare with local and personalised adapters. Where the mixes agree, methods need not tell clients apart.",
+        alike="Clients ask for the same mix of things: clustered or personalised methods have nothing to win by"
+        " topic, and any cohort stands for all.",
+        unknown="Too few instructions were compared: give more rows, or an encoder that tells them apart",
+        plot="mix",
+    ),
 )

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedllm_data.heterogeneity.axis import Axis, Columns, Facts, Measure, Values
+from fedllm_data.heterogeneity.axis import Axis, Columns, Facts, Measure, Reading, Tile, Values
 from fedllm_data.heterogeneity.divergence import (
     entropy_bits,
     hellinger_to_pool,
@@ -152,4 +152,16 @@ LANGUAGE = Axis(
     describe=_describe,
     per_client=_per_client,
     sentence=_sentence,
+    reading=Reading(
+        means="One global adapter averages updates that come from different languages. Compare it with one"
+        " adapter per language or cluster of clients and with personalised ones, report scores per language, and"
+        " split cohorts so that no language is absent from a round.",
+        alike="Every client speaks the common mix of languages: adapters or clusters per language would cut"
+        " across clients instead of between them, so one global adapter loses nothing here.",
+        unknown="The rows do not tell in which languages clients differ: if all are in one language, methods per"
+        " language have no use, and if they have no language yet, tag them",
+        rests_on=(),
+        plot="mix",
+        tiles=(Tile("num_languages", "language"),),
+    ),
 )

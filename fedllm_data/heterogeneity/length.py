@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedllm_data.heterogeneity.axis import Axis, Columns, Facts, Measure, Values
+from fedllm_data.heterogeneity.axis import Axis, Columns, Facts, Measure, Reading, Tile, Values
 from fedllm_data.heterogeneity.null import deal_sampler
 from fedllm_data.heterogeneity.profile import ClientProfile, Counts, CountTable, Stack
 
@@ -209,4 +209,18 @@ LENGTH = Axis(
     describe=_describe,
     per_client=_per_client,
     sentence=_sentence,
+    reading=Reading(
+        means="Clients with longer texts take larger or more informative steps. Give losses per token and per"
+        " row, normalise local work by tokens rather than rows, and look at length before calling a personalised"
+        " model better.",
+        alike="Texts are about equally long everywhere: a local step means the same work with all clients, and"
+        " counting it in rows or in tokens makes no difference to the weights.",
+        unknown="There are too few clients or rows to compare lengths",
+        rests_on=("tokenizer",),
+        plot="lengths",
+        tiles=tuple(
+            Tile(f"{side}_mean_tokens", f"tokens {article} {side}", spread=f"{side}_std_tokens")
+            for article, side in (("an", "instruction"), ("a", "response"))
+        ),
+    ),
 )

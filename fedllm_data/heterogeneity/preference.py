@@ -31,7 +31,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from fedllm_data.heterogeneity.axis import Axis, Columns, Facts, Measure, Values
+from fedllm_data.heterogeneity.axis import Axis, Columns, Facts, Measure, Reading, Values
 from fedllm_data.heterogeneity.bradley_terry import client_strengths, kendall_tau, win_rate_distance
 from fedllm_data.heterogeneity.choices import choice_labels, choice_sampler, length_labels, read_labels
 from fedllm_data.heterogeneity.length_preference import (
@@ -318,11 +318,18 @@ PREFERENCE = Axis(
     tasks=("preference",),
     slow_above=1_000,
     gather=gather_shared,
-    absent="these rows hold no preferences",
-    means="Where clients want different things, one reward model or one policy fits an average that may suit nobody:"
-    " compare a global DPO with personalised or clustered adapters, and report every client's held-out accuracy beside"
-    " the mean. Where the spread is in length alone, say so before calling a policy better: a longer answer wins with"
-    " some clients and loses with others; length-normalised or length-controlled objectives are the first to try."
-    " Where clients do not differ, averaging loses nothing, and what is left of their disagreement is noise that more"
-    " votes a pair reduce.",
+    reading=Reading(
+        means="Where clients want different things, one reward model or one policy fits an average that may suit"
+        " nobody: compare a global DPO with personalised or clustered adapters, and report every client's held-out"
+        " accuracy beside the mean. Where the spread is in length alone, say so before calling a policy better: a"
+        " longer answer wins with some clients and loses with others; length-normalised or length-controlled"
+        " objectives are the first to try. Where clients do not differ, averaging loses nothing, and what is left of"
+        " their disagreement is noise that more votes a pair reduce.",
+        alike="Clients show no taste of their own in this: one reward model or one policy may serve all, and"
+        " what they disagree in is noise that more votes a pair reduce.",
+        unknown="The rows hold no preferences, or too few of one kind: pairs, votes and the names of models would"
+        " tell",
+        rests_on=("tokenizer",),
+        absent="these rows hold no preferences",
+    ),
 )

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedllm_data.heterogeneity.axis import Axis, Columns, Facts, Measure, Values
+from fedllm_data.heterogeneity.axis import Axis, Columns, Facts, Measure, Reading, Values
 from fedllm_data.heterogeneity.length import wasserstein_to_pool
 from fedllm_data.heterogeneity.null import deal_sampler
 from fedllm_data.heterogeneity.profile import SCALE, ClientProfile, Counts, Stack, Vectors
@@ -163,12 +163,18 @@ def quality_axis(scorers: Sequence[ScorerInfo] = SHIPPED) -> Axis:
         sentence=lambda values, facts: _sentence(values, facts, infos),
         vectors=(*tables, ANSWERS),
         sum_up=_sum_up,
-        absent="no row has a score",
-        means="Where answers differ in quality, weighting clients by their rows weighs poor answers as much as good"
-        " ones: look at the clients with the lowest means before they train, weight or filter by score, or use an"
-        " aggregation that bounds what one client can do (median, trimmed mean). Personalised models fit poor"
-        " answers too, so a low held-out loss on such a client is no praise. Where they do not differ, filtering by"
-        " score removes rows, not clients.",
+        reading=Reading(
+            means="Where answers differ in quality, weighting clients by their rows weighs poor answers as much"
+            " as good ones: look at the clients with the lowest means before they train, weight or filter by score,"
+            " or use an aggregation that bounds what one client can do (median, trimmed mean). Personalised models"
+            " fit poor answers too, so a low held-out loss on such a client is no praise. Where they do not differ,"
+            " filtering by score removes rows, not clients.",
+            alike="No client's answers are shown to be better or worse: filtering single rows may help, and"
+            " weighting or leaving out whole clients has no ground here.",
+            unknown="No scorer has judged enough answers: give a scores file or a scorer",
+            rests_on=("scorers",),
+            absent="no row has a score",
+        ),
     )
 
 

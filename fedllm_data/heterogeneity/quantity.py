@@ -18,7 +18,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy.special import gammainc, gammaln
 
-from fedllm_data.heterogeneity.axis import Axis, Columns, Facts, Measure, Values
+from fedllm_data.heterogeneity.axis import Axis, Columns, Facts, Measure, Reading, Tile, Values
 from fedllm_data.heterogeneity.profile import ClientProfile, Counts, CountTable, Stack
 
 __all__ = ["QUANTITY", "gini", "lorenz_curve", "quantity_values", "truncated_poisson"]
@@ -220,4 +220,15 @@ QUANTITY = Axis(
     describe=_describe,
     per_client=_per_client,
     sentence=_sentence,
+    reading=Reading(
+        means="A few large clients decide what a model weighted by rows learns. Report the mean over clients"
+        " beside the mean over rows, try weights between the two, cap the local steps of large clients, and expect"
+        " little from models that small clients train alone.",
+        alike="Clients are about equally large, so weighting them by rows or equally comes to nearly the same:"
+        " keep the simpler one, and no cap on local steps is needed for fairness of sizes.",
+        unknown="One client alone has no sizes to compare",
+        rests_on=(),
+        plot="sizes",
+        tiles=(Tile("mean_rows", "rows a client", spread="std_rows"),),
+    ),
 )

@@ -16,6 +16,7 @@ The rules are in `rules.py`. Memory holds a few numbers a row; texts are joined 
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -28,11 +29,11 @@ from numpy.typing import NDArray
 from fedllm_data.build import BUILD_FILE, BuildResult
 from fedllm_data.cards.notice import write_notice
 from fedllm_data.errors import ConfigError, PartitionError, SchemaError
+from fedllm_data.in_place import fill_folder
 from fedllm_data.partition.labels import cluster_rows, column_labels
 from fedllm_data.partition.rules import PartitionRule, deal_rows, random_stream
 from fedllm_data.pipeline.record import describe_clients, describe_file, describe_versions
-from fedllm_data.pipeline.replacing import Remake
-from fedllm_data.pipeline.staging import staged_folder
+from fedllm_data.pipeline.replacing import Remake, check_replaceable
 from fedllm_data.pipeline.write import readme_text, write_clients, write_split
 from fedllm_data.repo import CLIENTS_FILE, FolderRepo, open_repo, split_of_file
 from fedllm_data.schema import SCHEMAS, SPLITS, Task
@@ -123,7 +124,7 @@ def partition(
         has_report=finish is not None,
         overwrite=overwrite,
     )
-    with staged_folder(out, BUILD_FILE, remake) as folder:
+    with fill_folder(out, check=partial(check_replaceable, mark=BUILD_FILE, remake=remake)) as folder:
         config: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": memory_limit,
             "threads": 1,

@@ -11,24 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.errors import ReportError
+from fedllm_data.heterogeneity.axes import AXES
+from fedllm_data.heterogeneity.axis import Reading
+from fedllm_data.in_place import write_file
 from fedllm_data.reporting.changes import listed, measured_with, tools_of, verdict_changes
-from fedllm_data.reporting.files import replace_file
 from fedllm_data.reporting.numbers import format_number
-from fedllm_data.reporting.page import page_environment
 from fedllm_data.reporting.scale import null_ruler
+from fedllm_data.reporting.templates import page_environment
 from fedllm_data.reporting.words import VERDICT_WORDS, visible
 
 __all__ = ["compare_reports", "render_comparison", "write_comparison"]
 
 COMPARISON_VERSION = 1
-_RESTS_ON = {
-    "quantity": (),
-    "language": (),
-    "length": ("tokenizer",),
-    "quality": ("scorers",),
-    "preference": ("tokenizer",),
-}
-"""Axis -> the parts of a codebook that its figures rest on; an axis that is not named rests on all of it."""
 _ESTIMATE = ("value", "null_mean", "null_std", "z", "p", "low", "high", "num_clients", "reason", "unequal")
 
 
@@ -96,8 +90,8 @@ def write_comparison(one: str | Path, other: str | Path, out: Path) -> dict[str,
     comparison = compare_reports(_read(one), _read(other))
     out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(comparison, ensure_ascii=False, allow_nan=False, indent=2)
-    replace_file(out / "comparison.json", f"{text}\n".encode())
-    replace_file(out / "comparison.html", render_comparison(comparison).encode())
+    write_file(out / "comparison.json", f"{text}\n")
+    write_file(out / "comparison.html", render_comparison(comparison))
     return comparison
 
 
@@ -179,7 +173,8 @@ def _relation(one: Mapping[str, Any], other: Mapping[str, Any], names: tuple[str
 def _refusal(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
     """Why two reports cannot be compared on an axis."""
     tools = tools_of(one), tools_of(other)
-    for part in _RESTS_ON.get(name, ("tokenizer", "codebook")):
+    reading = AXES[name].reading if name in AXES else Reading()
+    for part in reading.rests_on:
         if tools[0][part] != tools[1][part]:
             words = [visible(json.dumps(tool[part], ensure_ascii=False), 60) for tool in tools]
             return f"not compared: measured with different {part}s, {words[0]} and {words[1]}".replace("ss,", "s,")

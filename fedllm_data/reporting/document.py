@@ -26,6 +26,7 @@ from typing import Any
 from fedllm_data.codebook import Codebook
 from fedllm_data.heterogeneity import AxisResult, ClientProfile, Estimate
 from fedllm_data.heterogeneity.axis import Axis
+from fedllm_data.markdown_table import markdown_table
 from fedllm_data.reporting.numbers import format_chance, format_number
 
 __all__ = ["HeterogeneityReport", "dump_json"]
@@ -98,7 +99,7 @@ class HeterogeneityReport:
             "p_holm": result.p_holm,
             "null": axis.null,
             "min_rows": axis.min_rows,
-            "means": axis.means,
+            "means": axis.reading.means,
             "facts": result.facts,
             "client_columns": list(result.per_client),
             "num_null": result.num_null,
@@ -130,18 +131,15 @@ class HeterogeneityReport:
             all_measures: also list the measures that are not the headline of their axis.
         """
         confidence = f"{self.config['confidence']:.0%}".replace("%", " %")
-        lines = [
-            f"| axis | measure | value | {confidence} interval | by chance | z | p | clients |",
-            "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-        ]
+        header = ["axis", "measure", "value", f"{confidence} interval", "by chance", "z", "p", "clients"]
+        rows = []
         for name, result in self.axes.items():
             axis = self.definitions[name]
             for key, measure in axis.measures.items():
                 if all_measures or key == axis.headline:
                     p = result.p_holm if key == axis.headline else result.estimates[key].p
-                    cells = [name, f"{measure.title} ({measure.unit})", *_cells(result.estimates[key], p)]
-                    lines.append(f"| {' | '.join(cells)} |")
-        return "\n".join(lines)
+                    rows.append([name, f"{measure.title} ({measure.unit})", *_cells(result.estimates[key], p)])
+        return markdown_table(header, rows, right=range(2, len(header)))
 
 
 def dump_json(document: dict[str, Any]) -> str:

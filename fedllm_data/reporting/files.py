@@ -1,16 +1,17 @@
-"""Write the page and its figures into a folder, each file beside its place first and then renamed."""
+"""Write the page and its figures into a folder."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from fedllm_data.heterogeneity.axes import AXES
 from fedllm_data.heterogeneity.profile import ClientProfile
+from fedllm_data.in_place import write_file
 from fedllm_data.reporting.page import render_page
 from fedllm_data.reporting.plots import draw_figures
+from fedllm_data.reporting.similarity import similarity_map
 
-__all__ = ["replace_file", "write_page"]
+__all__ = ["write_page"]
 
 
 def write_page(document: dict[str, Any], profiles: Sequence[ClientProfile], out: Path) -> None:
@@ -21,28 +22,15 @@ def write_page(document: dict[str, Any], profiles: Sequence[ClientProfile], out:
         profiles: one a client, as the report was computed from.
         out: folder for the files.
     """
-    figures = draw_figures(document, profiles)
+    similar = similarity_map(document)
+    figures = draw_figures(document, similar, profiles)
     (out / "figures").mkdir(parents=True, exist_ok=True)
     for name in dict.fromkeys(("overview", *document["axes"], *AXES, "similarity")):
         if name in figures:
-            replace_file(out / "figures" / f"{name}.svg", figures[name].svg.encode())
-            replace_file(out / "figures" / f"{name}.png", figures[name].png)
+            write_file(out / "figures" / f"{name}.svg", figures[name].svg)
+            write_file(out / "figures" / f"{name}.png", figures[name].png)
         else:
             for kind in ("svg", "png"):
                 (out / "figures" / f"{name}.{kind}").unlink(missing_ok=True)
     drawn = {name: figure.svg for name, figure in figures.items()}
-    replace_file(out / "report.html", render_page(document, drawn).encode())
-
-
-def replace_file(target: Path, content: bytes) -> None:
-    """Put a file in place in one step, so that nobody sees half of it.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as place:
-    ...     replace_file(Path(place, "a.txt"), b"whole")
-    ...     Path(place, "a.txt").read_text()
-    'whole'
-    """
-    partial = target.with_name(f".{target.name}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, target)
+    write_file(out / "report.html", render_page(document, drawn, similar))

@@ -7,39 +7,37 @@ Without JavaScript it is one long page with the largest clients in its table.
 
 import base64
 import io
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.image import imsave
 
-from fedllm_data.reporting.numbers import format_chance, format_number
-from fedllm_data.reporting.scale import headline_of, null_ruler, own_strip
-from fedllm_data.reporting.similarity import SimilarityMap, similarity_map
+from fedllm_data.heterogeneity.axes import AXES
+from fedllm_data.reporting.fact_lines import plain_facts
+from fedllm_data.reporting.numbers import format_number
+from fedllm_data.reporting.scale import headline_of, null_ruler
+from fedllm_data.reporting.similarity import SimilarityMap
 from fedllm_data.reporting.style import inlined
 from fedllm_data.reporting.table import clients_table, embedded_json
-from fedllm_data.reporting.words import VERDICT_WORDS, distance_words, method_words, title_of, visible
+from fedllm_data.reporting.templates import page_environment
+from fedllm_data.reporting.words import title_of, visible
 
-__all__ = ["page_environment", "render_page"]
+__all__ = ["render_page"]
 
 NUM_CLIENTS_WITHOUT_SCRIPT = 100
-NUM_LABELS_IN_FACTS = 8
-MAX_FACT_CHARS = 200
-MAX_TEXT_CHARS = 5000
 
 
-def render_page(document: Mapping[str, Any], figures: Mapping[str, str]) -> str:
+def render_page(document: Mapping[str, Any], figures: Mapping[str, str], similar: SimilarityMap | None) -> str:
     """Return the page.
 
     Args:
         document: the content of heterogeneity.json.
         figures: axis -> SVG text; an axis without enough data has none.
+        similar: what `similarity_map` returns of the document.
     """
-    similar = similarity_map(document)
     table = clients_table(document)
     mapped = _map(document, similar) if similar else None
     shown = [column for column in table["columns"] if column["key"] in ["client_id", *table["groups"]["overview"]]]
@@ -65,87 +63,6 @@ def render_page(document: Mapping[str, Any], figures: Mapping[str, str]) -> str:
             data=Markup(embedded_json(data)),
         )
     )
-
-
-def page_environment() -> Environment:
-    """Return the templates with what they call.
-
-    >>> page_environment().from_string("{{ '<b>' }} {{ 0.12345|number }}").render()
-    '&lt;b&gt; 0.123'
-    """
-    environment = Environment(
-        loader=PackageLoader("fedllm_data", "reporting"),
-        autoescape=True,
-        finalize=_seen,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    filters: dict[str, Callable[..., Any]] = {
-        "number": lambda value: _minus(format_number(value)),
-        "place": lambda position: f"{position:.1f}",
-        "tick": lambda tick: (f"{tick // 1000}k" if tick >= 1000 else str(tick)).replace("-", "−"),
-        "strip": own_strip,
-        "plain_facts": plain_facts,
-        "anchor": lambda name: re.sub(r"[^a-z0-9-]+", "-", name.lower()),
-        "cell": lambda value: "–" if value is None else f"{value:,}",
-    }
-    environment.filters |= filters
-    environment.globals |= {
-        "chance": lambda mean, std: _minus(format_chance(mean, std)),
-        "distance_words": distance_words,
-        "method_words": method_words,
-        "verdict_words": VERDICT_WORDS,
-    }
-    return environment
-
-
-def _minus(text: str) -> str:
-    return text.replace("-", "−")
-
-
-def _seen(value: Any) -> Any:
-    # Whatever text reaches a page: no letter of it hides or turns the line around.
-    return visible(value, MAX_TEXT_CHARS) if isinstance(value, str) and not isinstance(value, Markup) else value
-
-
-def plain_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return the facts of an axis that fit on a line each, as label and text.
-
-    >>> plain_facts({"num_languages": 2, "rows_per_language": {"en": 1200, "fr": 3}, "odd": [[]]})
-    [('languages', '2'), ('rows per language', 'en 1,200, fr 3')]
-    >>> plain_facts({"scorers": {"length": "revision 1"}})
-    [('scorers: length', 'revision 1')]
-    """
-    lines = []
-    for name, value in facts.items():
-        if isinstance(value, Mapping) and any(isinstance(entry, str) for entry in value.values()):
-            words = ((label, entry) for label, entry in value.items() if _is_plain(entry))
-            lines += [(f"{title_of(name)}: {visible(str(label), 40)}", _plain(entry)) for label, entry in words]
-            continue
-        if isinstance(value, Mapping) and all(_is_plain(entry) for entry in value.values()):
-            parts = [f"{visible(str(label), 40)} {_plain(entry)}" for label, entry in value.items()]
-            more = len(parts) - NUM_LABELS_IN_FACTS
-            text = ", ".join(parts[:NUM_LABELS_IN_FACTS]) + (f" and {more} more" if more > 0 else "")
-        elif _is_plain(value):
-            text = _plain(value)
-        else:
-            continue
-        if text:
-            lines.append((title_of(name), text))
-    return lines
-
-
-def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, str | int | float)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return visible(value, MAX_FACT_CHARS) if isinstance(value, str) else format_number(value)
 
 
 def _config(config: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -174,17 +91,14 @@ def _tiles(document: Mapping[str, Any]) -> list[dict[str, str]]:
         {"number": f"{num_clients:,}", "label": "client" if num_clients == 1 else "clients"},
         {"number": f"{document['num_rows']:,}", "label": what},
     ]
-    for axis, mean, std, label in (
-        ("quantity", "mean_rows", "std_rows", "rows a client"),
-        ("language", "num_languages", "", "language"),
-        ("length", "instruction_mean_tokens", "instruction_std_tokens", "tokens an instruction"),
-        ("length", "response_mean_tokens", "response_std_tokens", "tokens a response"),
-    ):
-        facts = axes.get(axis, {}).get("facts", {})
-        if mean in facts:
-            spread = f" ± {format_number(facts[std])}" if std in facts else ""
-            plural = "s" if not std and facts[mean] != 1 else ""
-            tiles.append({"number": f"{format_number(facts[mean])}{spread}", "label": f"{label}{plural}"})
+    for name, axis in AXES.items():
+        facts = axes.get(name, {}).get("facts", {})
+        for tile in axis.reading.tiles:
+            if tile.fact in facts:
+                spread = f" ± {format_number(facts[tile.spread])}" if tile.spread in facts else ""
+                plural = "s" if not tile.spread and facts[tile.fact] != 1 else ""
+                number = f"{format_number(facts[tile.fact])}{spread}"
+                tiles.append({"number": number, "label": f"{tile.label}{plural}"})
     return tiles
 
 

@@ -6,7 +6,6 @@ No client id appears in a figure. The same profiles give the same bytes.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import matplotlib
@@ -15,11 +14,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fedllm_data.heterogeneity.axes import AXES
+from fedllm_data.heterogeneity.axis import Axis
 from fedllm_data.heterogeneity.length import bin_log_length, length_quantiles
 from fedllm_data.heterogeneity.profile import ClientProfile, Stack, stack_profiles
 from fedllm_data.heterogeneity.quantity import lorenz_curve
 from fedllm_data.reporting.axis_plots import plot_axis, plot_overview, plot_similarity
-from fedllm_data.reporting.similarity import similarity_map
+from fedllm_data.reporting.similarity import SimilarityMap
 from fedllm_data.reporting.style import ACCENT, CHANCE, GRID, MUTED, ORANGE, STYLE, Drawing, drawable, drawing
 
 __all__ = ["PLOTS", "draw_figures"]
@@ -31,15 +31,20 @@ MAX_POINTS = 400
 NUM_DRAWS_AVERAGED = 50
 
 
-def draw_figures(document: Mapping[str, Any], profiles: Sequence[ClientProfile] = ()) -> dict[str, Drawing]:
+def draw_figures(
+    document: Mapping[str, Any], similar: SimilarityMap | None, profiles: Sequence[ClientProfile] = ()
+) -> dict[str, Drawing]:
     """Return the figure of every axis that has enough data, of all axes ("overview") and of clients ("similarity").
 
     Args:
         document: the content of heterogeneity.json.
+        similar: what `similarity_map` returns of the document.
         profiles: one a client, as the report was computed from; without them every axis is drawn from the report.
 
+    >>> from fedllm_data.reporting.similarity import similarity_map
     >>> columns = {"client_id": ["a", "b", "c"], "num_rows": [1, 9, 2]}
-    >>> list(draw_figures({"clients": columns, "axes": {}}))
+    >>> document = {"clients": columns, "axes": {}}
+    >>> list(draw_figures(document, similarity_map(document)))
     ['similarity']
     """
     figures = {}
@@ -49,25 +54,27 @@ def draw_figures(document: Mapping[str, Any], profiles: Sequence[ClientProfile] 
         for name, axis in document["axes"].items():
             if axis["verdict"] == "not enough data":
                 continue
-            if name in PLOTS and profiles:
-                stack = stack_profiles(profiles, AXES[name].tables, AXES[name].min_rows)
+            known = AXES.get(name)
+            if known and known.reading.plot and profiles:
+                stack = stack_profiles(profiles, known.tables, known.min_rows)
                 stack = replace(stack, min_client_rows=axis["facts"].get("min_client_rows", 1))
-                figures[name] = drawing(PLOTS[name](stack), name)
+                figures[name] = drawing(PLOTS[known.reading.plot](known, stack), name)
             else:
                 figures[name] = drawing(plot_axis(axis, document["clients"]), name)
-        similar = similarity_map(document)
         if similar:
             figures["similarity"] = drawing(plot_similarity(similar), "similarity")
     return figures
 
 
-def _plot_quantity(stack: Stack) -> Figure:
+def _plot_sizes(axis: Axis, stack: Stack) -> Figure:
+    """Who holds the rows, beside what chance gives, and how many rows each client has."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    sizes_K = np.sort(stack.tables["rows"].sizes_K)[::-1]
+    table = axis.tables[0]
+    sizes_K = np.sort(stack.tables[table].sizes_K)[::-1]
     num_clients = len(sizes_K)
-    draw, rng = AXES["quantity"].null_sampler(stack), np.random.default_rng(0)
-    draws = [np.sort(draw(rng).tables["rows"].sizes_K)[::-1] for _ in range(NUM_DRAWS_AVERAGED)]
+    draw, rng = axis.null_sampler(stack), np.random.default_rng(0)
+    draws = [np.sort(draw(rng).tables[table].sizes_K)[::-1] for _ in range(NUM_DRAWS_AVERAGED)]
     chance_K = np.mean(draws, axis=0)
 
     points = np.unique(np.linspace(0, num_clients, MAX_POINTS).round().astype(int))
@@ -91,10 +98,11 @@ def _plot_quantity(stack: Stack) -> Figure:
     return figure
 
 
-def _plot_mix(stack: Stack, label: str) -> Figure:
+def _plot_mix(axis: Axis, stack: Stack) -> Figure:
     """The share of every label (a language, a cluster) in the rows of all and of each client."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     pool_axes, clients_axes = figure.subplots(1, 2, width_ratios=[1, 14], sharey=True)
+    label = axis.tables[0]
     table = stack.tables[label]
     order_L = np.argsort(-table.counts_KL.sum(axis=0), kind="stable")
     shown_L, rest_L = order_L[:MAX_LABELS], order_L[MAX_LABELS:]
@@ -128,11 +136,12 @@ def _plot_mix(stack: Stack, label: str) -> Figure:
     return figure
 
 
-def _plot_length(stack: Stack) -> Figure:
+def _plot_lengths(axis: Axis, stack: Stack) -> Figure:
+    """The middle and the spread of each client's lengths, a panel a table."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    for axes, side, colour in zip(panels, ("instruction", "response"), (ACCENT, ORANGE), strict=True):
-        table = stack.tables[f"{side}_length"]
+    for axes, name, colour in zip(panels, axis.tables, (ACCENT, ORANGE), strict=True):
+        table = stack.tables[name]
         log_L = bin_log_length(table.labels)
         low_K, median_K, high_K = (length_quantiles(table.counts_KL, log_L, fraction) for fraction in (0.1, 0.5, 0.9))
         pool_1L = table.counts_KL.sum(axis=0, keepdims=True)
@@ -146,7 +155,8 @@ def _plot_length(stack: Stack) -> Figure:
         axes.vlines(x, low_K[order_K], high_K[order_K], color=colour, alpha=0.35, linewidth=2, label="client: 80 %")
         axes.plot(x, median_K[order_K], ".", color=colour, markersize=4.5, label="client: median")
         shown = "clients" if len(order_K) == stack.num_clients else f"{len(order_K)} of {stack.num_clients:,} clients"
-        axes.set(title=f"{side.capitalize()} length", xlabel=f"{shown}, ordered by median", xticks=[], yscale="log")
+        title = name.replace("_", " ").capitalize()
+        axes.set(title=title, xlabel=f"{shown}, ordered by median", xticks=[], yscale="log")
         axes.legend(loc="upper left", ncols=1, fontsize=8)
     shortest, longest = panels[0].get_ylim()
     panels[0].set(ylabel="tokens", ylim=(shortest, longest**1.12))
@@ -176,9 +186,9 @@ def _grid(*panels: Any) -> None:
         axes.set_axisbelow(True)
 
 
-PLOTS: dict[str, Callable[[Stack], Figure]] = {
-    "quantity": _plot_quantity,
-    "language": partial(_plot_mix, label="language"),
-    "instruction": partial(_plot_mix, label="cluster"),
-    "length": _plot_length,
+PLOTS: dict[str, Callable[[Axis, Stack], Figure]] = {
+    "sizes": _plot_sizes,
+    "mix": _plot_mix,
+    "lengths": _plot_lengths,
 }
+"""`Reading.plot` -> how the tables of such an axis are drawn."""

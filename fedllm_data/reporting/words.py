@@ -4,6 +4,8 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fedllm_data.heterogeneity.axes import AXES
+from fedllm_data.heterogeneity.axis import Reading
 from fedllm_data.reporting.numbers import format_number
 
 __all__ = ["VERDICT_WORDS", "distance_words", "method_words", "null_distance", "telling", "title_of", "visible"]
@@ -13,58 +15,9 @@ VERDICT_WORDS = {
     "no more than chance": "within chance",
     "not enough data": "not enough data",
 }
-_MEANS = {
-    "quantity": "A few large clients decide what a model weighted by rows learns. Report the mean over clients beside"
-    " the mean over rows, try weights between the two, cap the local steps of large clients, and expect little from"
-    " models that small clients train alone.",
-    "language": "One global adapter averages updates that come from different languages. Compare it with one adapter"
-    " per language or cluster of clients and with personalised ones, report scores per language, and split cohorts so"
-    " that no language is absent from a round.",
-    "length": "Clients with longer texts take larger or more informative steps. Give losses per token and per row,"
-    " normalise local work by tokens rather than rows, and look at length before calling a personalised model better.",
-    "quality": "Some clients' rows teach less than others'. Weight or filter by quality inside each client, prefer an"
-    " aggregation that is robust to poor clients, and never read a client's low score as a fault of the method alone.",
-    "instruction": "Clients ask for different things, so a global model is trained on a mixture that no client has."
-    " Clustered and personalised methods have something to win here, and a client without its kind in the cohort has"
-    " something to lose.",
-    "embedding": "Clients' texts occupy different regions, which is what makes local updates point apart. Compare"
-    " FedAvg with methods that correct drift (FedProx, SCAFFOLD) and with clustered or personalised adapters.",
-    "preference": "Clients want different answers to like prompts. One reward or policy cannot serve all: compare a"
-    " global one with personalised or clustered ones, and report the worst-served clients beside the mean.",
-}
-_ALIKE = {
-    "quantity": "Clients are about equally large, so weighting them by rows or equally comes to nearly the same: keep"
-    " the simpler one, and no cap on local steps is needed for fairness of sizes.",
-    "language": "Every client speaks the common mix of languages: adapters or clusters per language would cut across"
-    " clients instead of between them, so one global adapter loses nothing here.",
-    "length": "Texts are about equally long everywhere: a local step means the same work with all clients, and"
-    " counting it in rows or in tokens makes no difference to the weights.",
-    "quality": "No client's answers are shown to be better or worse: filtering single rows may help, and weighting or"
-    " leaving out whole clients has no ground here.",
-    "instruction": "Clients ask for the same mix of things: clustered or personalised methods have nothing to win by"
-    " topic, and any cohort stands for all.",
-    "embedding": "Clients' texts lie in the same region: what local updates drift apart by is sampling, which larger"
-    " cohorts or fewer local steps reduce; corrections of drift and clusters of clients have nothing to find.",
-    "preference": "Clients show no taste of their own in this: one reward model or one policy may serve all, and what"
-    " they disagree in is noise that more votes a pair reduce.",
-}
-_ALIKE_OTHER = (
-    "A method that adapts to this axis has nothing to adapt to here, and plain averaging loses nothing by it."
-)
 _ONLY_CHANCE = (
     " This is what clients of these sizes show by chance; with few clients or rows, a small difference may be missed."
 )
-_UNKNOWN = {
-    "quantity": "One client alone has no sizes to compare",
-    "language": "The rows do not tell in which languages clients differ: if all are in one language, methods per"
-    " language have no use, and if they have no language yet, tag them",
-    "length": "There are too few clients or rows to compare lengths",
-    "quality": "No scorer has judged enough answers: give a scores file or a scorer",
-    "instruction": "Too few instructions were compared: give more rows, or an encoder that tells them apart",
-    "embedding": "Too few clients have enough rows for their texts to be told apart",
-    "preference": "The rows hold no preferences, or too few of one kind: pairs, votes and the names of models would"
-    " tell",
-}
 _UNKNOWN_END = ". The report gives no reason for or against any method on this axis; do not read it as likeness."
 
 
@@ -143,8 +96,9 @@ def method_words(name: str, axis: Mapping[str, Any]) -> str:
     >>> method_words("topics", {"verdict": "more than chance", "means": "Cluster the clients."})
     'Cluster the clients.'
     """
+    reading = AXES[name].reading if name in AXES else Reading()
     if axis["verdict"] == "not enough data":
-        return _UNKNOWN.get(name, "There is not enough data") + _UNKNOWN_END
+        return reading.unknown + _UNKNOWN_END
     if axis["verdict"] == "no more than chance":
-        return _ALIKE.get(name, _ALIKE_OTHER) + _ONLY_CHANCE
-    return str(axis.get("means") or _MEANS.get(name, ""))
+        return reading.alike + _ONLY_CHANCE
+    return str(axis.get("means") or reading.means)

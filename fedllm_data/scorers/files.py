@@ -7,7 +7,6 @@ file have no score. `fedllm-eval quality` writes such a file; anything that writ
 """
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedllm_data.errors import ReportError
 from fedllm_data.heterogeneity.quality import ScorerInfo
+from fedllm_data.in_place import write_file
 
 __all__ = ["SCORERS_KEY", "ScoreFile", "read_scores", "write_scores"]
 
@@ -56,7 +56,7 @@ def write_scores(
     infos: Sequence[ScorerInfo],
     extra: Mapping[str, ArrayLike] | None = None,
 ) -> None:
-    """Write a scores file; it appears under its name when it is whole.
+    """Write a scores file.
 
     Args:
         path: the file to write.
@@ -77,9 +77,8 @@ def write_scores(
     columns |= {name: pa.array(np.asarray(values)) for name, values in (extra or {}).items()}
     metadata = {SCORERS_KEY: json.dumps([asdict(info) for info in infos], ensure_ascii=False).encode()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    pq.write_table(pa.table(columns).replace_schema_metadata(metadata), partial)
-    os.replace(partial, path)
+    table = pa.table(columns).replace_schema_metadata(metadata)
+    write_file(path, lambda temporary: pq.write_table(table, temporary))
 
 
 def read_scores(path: Path) -> ScoreFile:

@@ -25,7 +25,7 @@ from fedllm_data.upstream.files import read_local
 from fedllm_data.upstream.records import Record
 from fedllm_data.upstream.scratch import fill_table, open_scratch, stream_rows, text_problem
 
-__all__ = ["FED_MQM"]
+__all__ = ["FED_MQM", "weight_tenths"]
 
 _WHERE = "https://github.com/google/wmt-mqm-human-evaluation"
 _FILES = ("mqm*[_-][a-z][a-z][a-z][a-z].tsv",)
@@ -151,7 +151,7 @@ def _mark_of(record: Record | Rejected, ordinal: int, pair: str) -> dict[str, An
         return Rejected(record.file, record.line, reason)
     texts = {name: _MARK.sub("", fields[name]).strip() for name in ("source", "target")}
     problem = next((f"{name}: is empty" for name, text in texts.items() if not text), None)
-    tenths = _weight(fields["category"], fields["severity"])
+    tenths = weight_tenths(fields["category"], fields["severity"])
     if tenths is None:
         problem = f"severity: {fields['severity'][:40]!r} has no weight"
     return {
@@ -169,8 +169,12 @@ def _mark_of(record: Record | Rejected, ordinal: int, pair: str) -> dict[str, An
     }
 
 
-def _weight(category: str, severity: str) -> int | None:
-    """The weight of a mark in tenths of a point, or None where the severity is none of the scheme's."""
+def weight_tenths(category: str, severity: str) -> int | None:
+    """Return the weight of a mark in tenths of a point, or None where the severity is none of the scheme's.
+
+    >>> weight_tenths("Accuracy/Mistranslation", "Major"), weight_tenths("Fluency/Punctuation", "Minor")
+    (50, 1)
+    """
     category, severity = category.strip().lower(), severity.strip().lower()
     if category.startswith("non-translation"):
         return _NON_TRANSLATION_TENTHS

@@ -30,10 +30,9 @@ from fedllm_eval.scoring.proportion import wilson_interval
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
 
-__all__ = ["audit_canaries", "sampled_secrets"]
+__all__ = ["audit_canaries"]
 
 Progress = Callable[[str, int, int], None]
-MIN_TEMPERATURE = 0.8
 
 
 def audit_canaries(
@@ -54,8 +53,8 @@ def audit_canaries(
         num_candidates: other secrets to rank against; the ceiling of the exposure is log2 of one more.
         candidates: client id -> other secrets, for canaries whose secret was handed in.
         batch_size: sequences a batch holds at most.
-        seed: of the candidates.
-        progress: told (what, canaries done, canaries in all).
+        seed: seeds the candidates.
+        progress: called with (what, canaries done, canaries in all).
 
     Returns:
         `canaries`: per canary its client, `exposure_bits`, `p_value`, `extrapolated_bits` (None with a reason),
@@ -124,57 +123,6 @@ def audit_canaries(
         },
         "num_canaries": len(items),
     }
-
-
-def sampled_secrets(
-    policy: "Policy",
-    question: str,
-    num: int,
-    *,
-    temperature: float = 1.0,
-    max_new_tokens: int = 12,
-    seed: int = 0,
-    batch_size: int = 8,
-) -> list[str]:
-    """Return distinct answers that a policy samples to a question: secrets in its own words, and their candidates.
-
-    Such canaries are learned faster than random letters. One of the answers is planted, the others are its
-    candidates, so that the rank of an answer not learned is uniform.
-
-    Args:
-        policy: the start policy, before training.
-        question: the user's turn.
-        num: how many; the planted one and its candidates.
-        temperature: 0.8 or more, or the samples are too much alike to be secrets.
-        max_new_tokens: of a secret.
-        seed: of the samples.
-        batch_size: answers a batch holds at most.
-
-    Raises:
-        MetricError: if the temperature is below 0.8, or the policy repeats itself too much.
-    """
-    from fedllm_eval.policy.generation import generate_answers
-
-    if temperature < MIN_TEMPERATURE:
-        raise MetricError(
-            f"temperature {temperature} is below {MIN_TEMPERATURE}; what is sampled so cold is no secret"
-        )
-    found: dict[str, None] = {}
-    conversation = [{"role": "user", "content": question}]
-    for attempt in range(4):
-        texts = generate_answers(
-            policy,
-            [conversation] * num,
-            draws=range(attempt * num, (attempt + 1) * num),
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            seed=seed,
-            batch_size=batch_size,
-        )
-        found |= {" ".join(text.split()): None for text in texts if text.strip()}
-        if len(found) >= num:
-            return list(found)[:num]
-    raise MetricError(f"only {len(found)} distinct answers in {4 * num} samples; raise the temperature or the length")
 
 
 def _conversation(canary: Canary, secret: str) -> list[dict[str, str]]:

@@ -1,9 +1,7 @@
 """Another client repo with canaries in its training rows: to train on, audit and delete, never to publish."""
 
-import os
-import shutil
-import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -11,6 +9,7 @@ import pyarrow as pa
 
 from fedllm_data.clients import load_clients
 from fedllm_data.errors import ConfigError
+from fedllm_data.in_place import fill_folder
 from fedllm_data.pipeline.write import write_clients, write_split
 from fedllm_data.repo import FolderRepo, open_repo, split_of_file
 from fedllm_data.schema import SCHEMAS, SPLITS, Task
@@ -18,7 +17,7 @@ from fedllm_eval.audit.canaries import Canary, make_canaries, planted_rows, writ
 from fedllm_eval.per_client import sample_positions
 from fedllm_eval.texts import whole
 
-__all__ = ["plant_repo"]
+__all__ = ["CanarySettings", "plant_repo"]
 
 README = """---
 tags:
@@ -42,17 +41,29 @@ facts.
 """
 
 
+@dataclass(frozen=True, kw_only=True)
+class CanarySettings:
+    """Which canaries are planted."""
+
+    num_canaries: int = 10
+    """Clients that get one; which ones follows from the seed and the ids."""
+    alphabet: str = "digits"
+    """As in `make_canaries`."""
+    length: int = 6
+    """Letters of a secret."""
+    copies: int = 1
+    """Rows that hold it."""
+    seed: int = 0
+    """Seeds the choice of clients."""
+
+
 def plant_repo(
     repo_or_dir: str | Path,
     out: Path,
     secrets_file: Path,
     *,
     salt: bytes,
-    num_canaries: int = 10,
-    alphabet: str = "digits",
-    length: int = 6,
-    copies: int = 1,
-    seed: int = 0,
+    settings: CanarySettings | None = None,
 ) -> list[Canary]:
     """Write a client repo with canaries in some clients' training rows, and their secrets beside it, not in it.
 
@@ -60,17 +71,15 @@ def plant_repo(
         repo_or_dir: the client repo to start from: folder or Hub id.
         out: folder of the new repo; must not hold anything.
         secrets_file: where the secrets go; outside `out`.
-        salt: of handles and secrets.
-        num_canaries: clients that get one; which ones follows from seed and ids.
-        alphabet: as in `make_canaries`.
-        length: as in `make_canaries`.
-        copies: as in `make_canaries`.
-        seed: of the choice of clients.
+        salt: salt of handles and secrets.
+        settings: how many canaries, and what they look like; the defaults where None.
 
     Raises:
         ConfigError: if a path or a setting cannot be used.
         SchemaError: if the repo has no training rows.
     """
+    settings = settings or CanarySettings()
+    num_canaries = settings.num_canaries
     out, secrets_file = Path(out), Path(secrets_file)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out} holds something already; name a new folder")
@@ -81,22 +90,17 @@ def plant_repo(
     train = load_clients(repo_or_dir, "train", pinned)
     ids = list(train)
     if not 1 <= num_canaries <= len(ids):
-        raise ConfigError(f"{num_canaries} canaries for {len(ids)} training clients; plant one a client at most")
-    chosen = [ids[position] for position in sample_positions(ids, num_canaries, seed, "canaries")]
-    canaries = make_canaries(chosen, salt=salt, alphabet=alphabet, length=length, copies=copies)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        splits = _write(train.task, str(repo_or_dir), pinned, canaries, temporary)
+        raise ConfigError(f"{num_canaries} canaries for {len(ids)} training clients; plant one per client at most")
+    chosen = [ids[position] for position in sample_positions(ids, num_canaries, settings.seed, "canaries")]
+    canaries = make_canaries(
+        chosen, salt=salt, alphabet=settings.alphabet, length=settings.length, copies=settings.copies
+    )
+    with fill_folder(out) as folder:
+        splits = _write(train.task, str(repo_or_dir), pinned, canaries, folder)
         files = "".join(f"  - split: {split}\n    path: data/{split}-*.parquet\n" for split in splits)
         text = README.format(files=files, name=Path(train.name).name, num=len(canaries))
-        (temporary / "README.md").write_text(whole(text), encoding="utf-8")
+        (folder / "README.md").write_text(whole(text), encoding="utf-8")
         write_secrets(canaries, secrets_file)
-        if out.exists():
-            out.rmdir()
-        os.rename(temporary, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return canaries
 
 

@@ -30,7 +30,7 @@ def token_logps(
         model: a causal language model.
         sequences: token ids, and 1 where a token is wanted; the first token of a sequence never is.
         batch_size: sequences a batch holds at most.
-        progress: told (sequences done, sequences in all).
+        progress: called with (sequences done, sequences in all).
 
     Returns:
         One array a sequence, in the order given; empty where nothing is wanted.

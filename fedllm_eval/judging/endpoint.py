@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from http.client import HTTPException
+from pathlib import Path
 from typing import Any
 
 from fedllm_data.errors import ConfigError, JudgeError
@@ -68,7 +69,7 @@ class Endpoint:
     body: Mapping[str, Any] = field(default_factory=dict)
     """Added to every request body; None takes a field away (`{"max_tokens": None, "max_completion_tokens": 4096}`)."""
     spend: Spend = field(default_factory=Spend)
-    worth_keeping: bool = field(default=True, init=False)
+    record_file: Path | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         """Check the settings."""
@@ -124,7 +125,7 @@ class Endpoint:
         return set_ones, choices
 
     def identity(self) -> str:
-        """Name and body: the same model at another address judges alike."""
+        """Return name and body: the same model at another address judges alike."""
         return json.dumps([self.model, dict(self.body)], sort_keys=True)
 
     def describe(self) -> dict[str, Any]:
@@ -136,7 +137,7 @@ class Endpoint:
         return {**self.spend.describe(), "retries": self.num_retries}
 
     def ask(self, requests: Sequence[JudgeRequest], finish: Finish) -> None:
-        """Put every request, `max_parallel` at a time.
+        """Ask every request, `max_parallel` of them at a time.
 
         Raises:
             JudgeError: if going on makes no sense; calls under way are waited for and kept.
@@ -199,7 +200,7 @@ class Endpoint:
                     break
                 if attempt + 1 < self.max_attempts:
                     logger.info("judge: %s; asked again in %.1f s", failure, delay)
-                    self._put_off(delay, all_calls=error.retry_after is not None)
+                    self.put_off(delay, all_calls=error.retry_after is not None)
             except _Refused as error:
                 self.spend.settle(reserved, Usage())
                 return Judgment(failure=str(error)), True
@@ -236,7 +237,8 @@ class Endpoint:
             self._stop.wait(0.01)
         return None
 
-    def _put_off(self, delay: float, *, all_calls: bool) -> None:
+    def put_off(self, delay: float, *, all_calls: bool) -> None:
+        """Wait before a request is repeated; `all_calls` lets the others wait as well."""
         with self._lock:
             self.num_retries += 1
             if all_calls:

@@ -13,19 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.errors import ConfigError, JudgeError
-from fedllm_eval.judging.endpoint import Endpoint
 from fedllm_eval.judging.request import Backend, JudgeRequest, Judgment, judgment_from, judgment_line
 from fedllm_eval.judging.store import ContentStore, read_jsonl, write_jsonl
 
 __all__ = ["Judge"]
 
 Progress = Callable[[int, int], None]
-"""Told (requests done, requests in all)."""
+"""Called with (requests done, requests in all)."""
 
 
 @dataclass
 class Judge:
-    """Somebody who judges, and where judgments are kept."""
+    """A judge, and where its judgments are kept."""
 
     backend: Backend
     cache: Path | None = None
@@ -50,7 +49,7 @@ class Judge:
         Args:
             requests: N of them; equal ones are asked once.
             cache: folder used where the judge has none of its own.
-            progress: told after every judgment.
+            progress: called after every judgment.
 
         Returns:
             Judgments in the order of the requests; those that could not be had carry a `failure`.
@@ -59,7 +58,7 @@ class Judge:
             JudgeError: if the judge stops. What is finished is kept, and asking again goes on from there.
         """
         folder = self.cache or cache
-        store = ContentStore(folder) if folder is not None and self.backend.worth_keeping else None
+        store = ContentStore(folder) if folder is not None and self.backend.record_file is None else None
         unique = {request.key: request for request in requests}
         times = Counter(request.key for request in requests)
         judgments: dict[str, Judgment] = {}
@@ -108,9 +107,8 @@ class Judge:
 
     def usage(self) -> dict[str, Any]:
         """Return what was asked so far, how much of it was on disk, what failed, and what an endpoint used for it."""
-        used: dict[str, Any] = self.backend.usage() if isinstance(self.backend, Endpoint) else {}
         counts = {"judgments": self.num_asked, "from_cache": self.num_from_cache, "failed": self.num_failed}
-        return {**counts, **used}
+        return {**counts, **self.backend.usage()}
 
     def _address(self, request: JudgeRequest) -> str:
         return hashlib.sha256(f"{self.backend.identity()}\0{request.key}".encode()).hexdigest()

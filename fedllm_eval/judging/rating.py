@@ -62,7 +62,9 @@ def check_judge(suite: str, options: SuiteOptions) -> Judge:
         ConfigError: if there is none.
     """
     if not isinstance(options.judge, Judge):
-        raise ConfigError(f"suite {suite} needs a judge; make one by fedllm_eval.judging.make_judge")
+        raise ConfigError(
+            f"suite {suite} needs a judge; make one by fedllm_eval.judging.make_judge(JudgeSettings(...))"
+        )
     return options.judge
 
 
@@ -99,7 +101,7 @@ def collect_answers(
         ]
         if failed:
             raise ConfigError(
-                f"{answers}: {len(failed)} of {len(questions)} questions have {FASTCHAT_ERROR} in the place of an "
+                f"{answers}: {len(failed)} of {len(questions)} questions have {FASTCHAT_ERROR} instead of an "
                 f"answer (first: {failed[0]}), which is what FastChat writes where the model could not be reached; "
                 "have them answered again"
             )

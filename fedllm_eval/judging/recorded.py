@@ -25,7 +25,7 @@ __all__ = ["FASTCHAT_ERROR", "Recorded"]
 FASTCHAT_TEMPERATURE, FASTCHAT_MAX_TOKENS = 0.0, 2048
 """How FastChat asks its judges."""
 FASTCHAT_ERROR = "$ERROR$"
-"""What FastChat writes in the place of a judgment or an answer that could not be had."""
+"""What FastChat writes where a judgment or an answer could not be had."""
 
 
 class Recorded:
@@ -43,7 +43,8 @@ class Recorded:
             ConfigError: if the file cannot be read, holds no judgments of this judge, or two that contradict one
                 another.
         """
-        self.path = Path(path)
+        self.path: Path = Path(path)
+        self.record_file: Path | None = self.path
         found: dict[str, dict[str, Judgment]] = {}
         places: dict[tuple[str, str], int] = {}
         judged: dict[tuple[str, ...], int] = {}
@@ -74,7 +75,6 @@ class Recorded:
             there = ", ".join(sorted(found)) or "nobody"
             raise ConfigError(f"{self.path} holds judgments of {there}; name a record of judge {model or 'any'!r}")
         self.model = model or next(iter(found))
-        self.worth_keeping = False
         self._judgments = found[self.model]
 
     def __len__(self) -> int:
@@ -89,11 +89,15 @@ class Recorded:
         """Return kind, model and file name."""
         return {"kind": "recorded", "model": self.model, "file": self.path.name}
 
+    def usage(self) -> dict[str, Any]:
+        """Return nothing: what was recorded costs nothing."""
+        return {}
+
     def ask(self, requests: Sequence[JudgeRequest], finish: Finish) -> None:
-        """Look every request up.
+        """Find every request in the record.
 
         Raises:
-            JudgeError: if any is missing; before any is told.
+            JudgeError: if any is missing; before any judgment is handed on.
         """
         missing = [request for request in requests if request.key not in self._judgments]
         if missing:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from fedllm_eval.texts import text_bytes
@@ -26,7 +27,7 @@ class JudgeRequest:
 
     @property
     def key(self) -> str:
-        """SHA-256 of all that can change the answer, the judge itself apart.
+        """SHA-256 of everything that can change the answer, except the judge itself.
 
         >>> request = JudgeRequest(system="s", user="u")
         >>> request.key == JudgeRequest(system="s", user="u", prompt="other").key
@@ -59,30 +60,34 @@ class Judgment:
 
 
 Finish = Callable[[int, Judgment], None]
-"""Told (position of the request, its judgment), once each and from any thread; a finished judgment is then safe."""
+"""Called with (position of the request, its judgment), once each, from any thread; it is then kept."""
 
 
 class Backend(Protocol):
-    """Somebody who judges: an endpoint, a model in memory, a record."""
+    """What judges: an endpoint, a model in memory, a record."""
 
     model: str
     """Its name."""
-    worth_keeping: bool
-    """Whether its judgments go into a cache: not those that were read from a file."""
+    record_file: Path | None
+    """The file that its judgments are read from, which are in no need of a cache; None where it judges itself."""
 
     def identity(self) -> str:
-        """Return what its judgments are kept apart by in a cache shared with other judges."""
+        """Return a name that tells its judgments from those of other judges in a shared cache."""
         ...
 
     def describe(self) -> dict[str, Any]:
         """Return what a results file says of it; no secrets."""
         ...
 
+    def usage(self) -> dict[str, Any]:
+        """Return what its judgments have cost so far, as far as it counts that: calls, tokens, money."""
+        ...
+
     def ask(self, requests: Sequence[JudgeRequest], finish: Finish) -> None:
-        """Put every request once and tell `finish` of each as soon as its judgment is there.
+        """Ask every request once and call `finish` for each as soon as its judgment is there.
 
         Raises:
-            JudgeError: if it makes no sense to go on; what was told to `finish` stays.
+            JudgeError: if it makes no sense to go on; what `finish` was given stays.
         """
         ...
 

@@ -6,7 +6,7 @@ a system prompt of its own before it, which only the usage of an answer tells: u
 first call therefore goes alone, and what it used above its length in bytes is added to every later reserve. So a limit
 is not passed, however many calls run side by side, but where the first call alone passes it; near the limit a run
 stops a little early. A limit holds for one judge object: a run resumed by
-another command begins to count anew, but pays for nothing twice.
+another command starts counting from zero, but pays for nothing twice.
 """
 
 import math
@@ -34,7 +34,7 @@ class Usage:
 
 @dataclass
 class Spend:
-    """Limits and what was used of them; None is no limit."""
+    """Limits, and how much of them was used; None is no limit."""
 
     max_calls: int | None = None
     """HTTP requests sent, repeated ones included."""

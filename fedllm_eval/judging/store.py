@@ -1,17 +1,16 @@
 """Files that survive a stop: a folder of JSON files named by content, and a JSONL file written whole.
 
-A file appears complete or not at all (written beside its place, synced, renamed), so a process killed at any moment
-leaves what was finished, and several processes may share a folder.
+Files are put in place by `fedllm_data.in_place`, so a process killed at any moment leaves what was finished, and
+several processes may share a folder.
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from fedllm_data.errors import ConfigError
+from fedllm_data.in_place import write_file
 from fedllm_eval.texts import json_text
 
 __all__ = ["ContentStore", "read_jsonl", "write_jsonl"]
@@ -43,7 +42,7 @@ class ContentStore:
         """Keep an object; it is on the disk when this returns."""
         path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, json_text(value, indent=1) + "\n")
+        write_file(path, json_text(value, indent=1) + "\n")
 
     def _path(self, key: str) -> Path:
         # 256 folders keep a listing short when there are a hundred thousand.
@@ -70,7 +69,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError as error:
             raise ConfigError(f"{path}, line {number} is no JSON: {error}; mend or drop the line") from error
         if not isinstance(value, dict):
-            raise ConfigError(f"{path}, line {number} holds no JSON object; write one object a line")
+            raise ConfigError(f"{path}, line {number} holds no JSON object; write one object per line")
         lines.append(value)
     return lines
 
@@ -79,17 +78,4 @@ def write_jsonl(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     """Write objects as a JSONL file, whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, "".join(json_text(line) + "\n" for line in lines))
-
-
-def _write(path: Path, text: str) -> None:
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name[:20]}-", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_file(path, "".join(json_text(line) + "\n" for line in lines))

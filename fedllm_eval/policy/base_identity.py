@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.errors import ConfigError
+from fedllm_eval.policy.run_folder import find_config, section
 
 __all__ = ["BaseIdentity", "check_same_base", "recorded_base", "snapshot_folder", "weights_digest"]
 
@@ -71,7 +72,7 @@ def recorded_base(adapter: Path) -> BaseIdentity | None:
     """
     # adapter/, best/ and start_adapter/ lie in the run's folder, personal/NAME/ one below; published, it is the root.
     for folder in (adapter, *list(adapter.resolve().parents)[:2]):
-        if (base := _from_run(folder / "config.yaml")) is not None:
+        if (base := _from_run(folder)) is not None:
             return base
     try:
         config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
@@ -86,7 +87,7 @@ def snapshot_folder(name: str | None, revision: str | None = None) -> Path | Non
 
     Args:
         name: folder or Hub id.
-        revision: of a Hub id: the commit that was loaded.
+        revision: for a Hub id, the commit that was loaded.
     """
     if name is None:
         return None
@@ -145,13 +146,18 @@ of 'a' (sha256:2); restore that base, or name it
         logger.warning(
             "adapter %r was trained on base %r and is put on %r; whether their weights are the same cannot be told "
             "from here, so make sure of it",
-            *(adapter, recorded.name, actual.name),
+            adapter,
+            recorded.name,
+            actual.name,
         )
     elif recorded.revision is not None and actual.revision is not None and recorded.revision != actual.revision:
         logger.warning(
             "adapter %r was trained on revision %s of base %r and is put on revision %s; name that revision if the "
             "weights have changed since",
-            *(adapter, recorded.revision, recorded.name, actual.revision),
+            adapter,
+            recorded.revision,
+            recorded.name,
+            actual.revision,
         )
 
 
@@ -161,17 +167,10 @@ def _same_name(a: str | None, b: str | None) -> bool:
     return a == b or (Path(a).exists() and Path(b).exists() and Path(a).resolve() == Path(b).resolve())
 
 
-def _from_run(path: Path) -> BaseIdentity | None:
-    import yaml
-
-    if not path.is_file():
-        return None
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return None
-    model = content.get("model") if isinstance(content, dict) else None
-    if not isinstance(model, dict) or not _text(model.get("name")):
+def _from_run(run: Path) -> BaseIdentity | None:
+    config = find_config(run)
+    model = {} if config is None else section(config, "model")
+    if not _text(model.get("name")):
         return None  # some other program's
     return BaseIdentity(
         name=_text(model.get("name")), revision=_commit(model.get("revision")), weights=_text(model.get("weights"))

@@ -27,12 +27,20 @@ from fedllm_eval.texts import text_bytes
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
 
-__all__ = ["Answer", "generate", "generate_answers", "prompt_lengths", "stop_token_ids"]
+__all__ = [
+    "Answer",
+    "TokenChooser",
+    "generate",
+    "generate_answers",
+    "prompt_lengths",
+    "stop_token_ids",
+    "takes_logits_to_keep",
+]
 
 Message = dict[str, str]
 Conversation = Sequence[Message]
 Progress = Callable[[int, int], None]
-"""Told (answers finished, answers in all)."""
+"""Called with (answers finished, answers in all)."""
 
 
 class Answer(NamedTuple):
@@ -55,7 +63,6 @@ def generate_answers(
     top_p: float = 1.0,
     seed: int = 0,
     batch_size: int = 8,
-    draws: Sequence[int] | None = None,
     progress: Progress | None = None,
 ) -> list[str]:
     """Return the texts of `generate`'s answers, in the order of the conversations.
@@ -72,7 +79,6 @@ def generate_answers(
         top_p=top_p,
         seed=seed,
         batch_size=batch_size,
-        draws=draws,
         progress=progress,
     )
     return [answer.text for answer in answers]
@@ -87,7 +93,6 @@ def generate(
     top_p: float = 1.0,
     seed: int = 0,
     batch_size: int = 8,
-    draws: Sequence[int] | None = None,
     progress: Progress | None = None,
     on_answer: Callable[[int, Answer], None] | None = None,
     on_tokens: Callable[[int, list[int], list[int]], None] | None = None,
@@ -100,11 +105,9 @@ def generate(
         max_new_tokens: tokens an answer has at most; fewer where the model's positions end.
         temperature: 0 takes the likeliest token; above 0 logits are divided by it and a token is drawn.
         top_p: share of probability that the nucleus holds at least, in (0, 1]; 1 keeps the whole vocabulary.
-        seed: of the streams that sampling draws from; the same conversation gets the same answer under one seed.
+        seed: seeds the streams that sampling draws from; the same conversation gets the same answer under one seed.
         batch_size: conversations answered side by side.
-        draws: number of the draw, one a conversation: equal conversations with another number get another sampled
-            answer. By default all are 0, and equal conversations get one answer.
-        progress: told whenever an answer has ended.
+        progress: called whenever an answer has ended.
         on_answer: given (position of the conversation, answer) as soon as it has ended; of equal conversations the
             first alone.
         on_tokens: given (position, prompt's token ids, answer's token ids with the end token) in the same way.
@@ -119,8 +122,6 @@ def generate(
     _check(max_new_tokens, temperature, top_p, batch_size)
     _check_writes(policy)
     keys = [_key(conversation, index) for index, conversation in enumerate(conversations)]
-    if draws is not None:
-        keys = [f"{key} {draw}" if draw else key for key, draw in zip(keys, draws, strict=True)]
     first = {key: index for index, key in reversed(list(enumerate(keys)))}
     prompts = {key: _prompt_ids(policy.tokenizer, conversations[index]) for key, index in first.items()}
     room = _room(policy, prompts, first, max_new_tokens)
@@ -153,7 +154,7 @@ def generate(
                     model,
                     {key: prompts[key] for key in batch},
                     {key: room[key] for key in batch},
-                    {key: _Chooser(temperature, top_p, seed, key) for key in batch},
+                    {key: TokenChooser(temperature, top_p, seed, key) for key in batch},
                     stops,
                     finish,
                 )
@@ -186,10 +187,11 @@ def stop_token_ids(policy: "Policy") -> frozenset[int]:
     return frozenset(stops)
 
 
-class _Chooser:
+class TokenChooser:
     """Picks the next token of one conversation."""
 
     def __init__(self, temperature: float, top_p: float, seed: int, key: str) -> None:
+        """Draw at a temperature (0 takes the likeliest token) from a nucleus, by a stream of seed and conversation."""
         self.temperature, self.top_p = temperature, top_p
         digest = hashlib.sha256(text_bytes(f"{seed}\0{key}")).digest()
         self.stream = np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
@@ -214,11 +216,11 @@ def _run_batch(
     model: Any,
     prompts: dict[str, list[int]],
     room: dict[str, int],
-    choosers: dict[str, _Chooser],
+    choosers: dict[str, TokenChooser],
     stops: frozenset[int],
     finish: Callable[[str, list[int], bool], None],
 ) -> None:
-    """Generate until every conversation has ended; `finish` is told key, tokens and whether a stop came."""
+    """Generate until every conversation has ended; `finish` is called with key, tokens and whether a stop came."""
     import torch
 
     device = next(model.parameters()).device
@@ -234,7 +236,7 @@ def _run_batch(
     written: dict[str, list[int]] = {key: [] for key in prompts}
     alive = list(prompts)
     cache = None
-    options: dict[str, Any] = {"logits_to_keep": 1} if _takes_logits_to_keep(model) else {}
+    options: dict[str, Any] = {"logits_to_keep": 1} if takes_logits_to_keep(model) else {}
     with torch.inference_mode():
         while True:
             output = model(
@@ -309,7 +311,8 @@ def _check_writes(policy: "Policy") -> None:
         )
 
 
-def _takes_logits_to_keep(model: Any) -> bool:
+def takes_logits_to_keep(model: Any) -> bool:
+    """Return whether a model can leave out the logits of positions that nobody reads."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     return "logits_to_keep" in inspect.signature(base.forward).parameters
 

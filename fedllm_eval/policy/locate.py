@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from fedllm_data.errors import ConfigError, HubError
+from fedllm_eval.policy.run_folder import ADAPTER, CONFIG_FILE, MODEL, START_ADAPTER, read_config, section
 
-__all__ = ["Location", "locate"]
+__all__ = ["HUB_ID", "Location", "locate"]
 
 Kind = Literal["run", "adapter", "model"]
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -33,7 +34,7 @@ class Location:
     """Commit of a Hub repo."""
     adapter: Path | None = None
     model: Path | None = None
-    """In place of an adapter: the whole model that a run with full fine-tuning left."""
+    """The whole model that a run with full fine-tuning left; such a run has no adapter."""
     start_adapter: Path | None = None
     """The adapter a run started from: part of its DPO reference."""
     base: str | None = None
@@ -68,12 +69,12 @@ def locate(name: str | Path, revision: str | None = None) -> Location:
             raise ConfigError(f"{given!r} is neither a folder here nor a Hub id; check the path")
         folder = _fetch(given, revision)
         commit = folder.name
-    if (folder / "config.yaml").is_file():
+    if (folder / CONFIG_FILE).is_file():
         # A run's folder keeps its adapter in adapter/; published, the adapter lies at the root, where PEFT looks.
-        for adapter in (folder / "adapter", folder):
+        for adapter in (folder / ADAPTER, folder):
             if (adapter / "adapter_config.json").is_file():
                 return _locate_run(given, folder, commit, adapter=adapter)
-        for model in (folder / "model", folder):
+        for model in (folder / MODEL, folder):
             if (model / "config.json").is_file():
                 return _locate_run(given, folder, commit, model=model)
     if (folder / "adapter_config.json").is_file():
@@ -89,7 +90,7 @@ def locate(name: str | Path, revision: str | None = None) -> Location:
         )
     if (folder / "config.json").is_file():
         return Location(name=given, kind="model", folder=folder, revision=commit)
-    if (folder / "config.yaml").is_file():
+    if (folder / CONFIG_FILE).is_file():
         raise ConfigError(f"run {given!r} has no adapter yet; let it finish, or go on with it by --resume")
     raise ConfigError(
         f"{given!r} holds neither a run (config.yaml, adapter/), nor an adapter (adapter_config.json), nor a model "
@@ -100,23 +101,9 @@ def locate(name: str | Path, revision: str | None = None) -> Location:
 def _locate_run(
     given: str, folder: Path, commit: str | None, *, adapter: Path | None = None, model: Path | None = None
 ) -> Location:
-    import yaml
-
-    try:
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(
-            f"{folder / 'config.yaml'} is not readable YAML: {reason}; restore it or name the adapter folder instead"
-        ) from error
-    config = config if isinstance(config, dict) else {}
-    base = config.get("model")
-    base = base if isinstance(base, dict) else {}
-    client = config.get("client")
-    client = client if isinstance(client, dict) else {}
-    start_adapter = folder / "start_adapter"
-    beta = client.get("beta")
-    day = config.get("template_date")
+    config = read_config(folder)
+    base, beta, day = section(config, "model"), section(config, "client").get("beta"), config.get("template_date")
+    start_adapter = folder / START_ADAPTER
     return Location(
         name=given,
         kind="run",
@@ -125,7 +112,7 @@ def _locate_run(
         adapter=adapter,
         model=model,
         start_adapter=start_adapter if (start_adapter / "adapter_config.json").is_file() else None,
-        base=_base_name(base.get("name"), folder / "config.yaml"),
+        base=_base_name(base.get("name"), folder / CONFIG_FILE),
         base_revision=base.get("revision"),
         beta=float(beta) if config.get("task") in ("dpo", "kto") and isinstance(beta, int | float) else None,
         template_date=None if day is None else str(day),

@@ -10,7 +10,6 @@ tokens. So are those of a row that the chat template cannot render, which traini
 counted in what is returned.
 """
 
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ import torch
 
 from fedllm_data.errors import ChatTemplateError, ConfigError, MetricError
 from fedllm_eval.policy.chat import encode_messages, encode_pair
+from fedllm_eval.policy.generation import takes_logits_to_keep
 from fedllm_eval.policy.policies import Backbone, Policy, load_policy, load_reference
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "MessageLosses",
     "PairLogps",
     "Policy",
+    "batches_by_length",
     "load_policy",
     "load_reference",
     "message_losses",
@@ -40,7 +41,7 @@ IntArray = npt.NDArray[np.int64]
 Sequence = tuple[list[int], list[int]]
 """Token ids, and 1 where a token is to be scored."""
 Progress = Callable[[int, int], None]
-"""Told (sequences done, sequences in all) after every batch."""
+"""Called with (sequences done, sequences in all) after every batch."""
 
 DEFAULT_MAX_LENGTH = 1024
 """TRL's default for SFT and DPO."""
@@ -49,7 +50,7 @@ MAX_BATCH_TOKENS = 4096
 
 
 class MessageLosses(NamedTuple):
-    """Negative log-likelihood of the assistant's tokens, a row each."""
+    """Negative log-likelihood of the assistant's tokens, row by row."""
 
     nll_sum_N: FloatArray
     """In nats; NaN where no assistant token is left."""
@@ -71,7 +72,7 @@ class PairLogps(NamedTuple):
 
 
 def usable_length(model: Any, max_length: int | None = None) -> int:
-    """Return how many tokens a sequence may have: TRL's default of 1,024 or less where the model holds less.
+    """Return how many tokens a sequence may have: TRL's default of 1,024, or less where the model holds less.
 
     Raises:
         ConfigError: if more is asked for than the model has positions, or less than 2.
@@ -110,7 +111,7 @@ def message_losses(
         rows: N rows of the `sft` format.
         batch_size: sequences a batch holds at most.
         max_length: tokens a conversation keeps; None keeps all.
-        progress: told after every batch.
+        progress: called after every batch.
 
     Returns:
         Sums in nats, token counts, which rows were truncated and which could not be rendered, in row order.
@@ -148,7 +149,7 @@ def pair_logps(
         rows: N rows of the `preference` format.
         batch_size: sequences, not pairs, that a batch holds at most.
         max_length: tokens that prompt + answer keep; None keeps all.
-        progress: told after every batch.
+        progress: called after every batch.
 
     Returns:
         Sums in nats, token counts, which pairs were truncated (one answer is enough) and which could not be rendered,
@@ -189,7 +190,7 @@ def sequence_logps(
         model: a causal language model.
         sequences: token ids and masks; the first token of a sequence is never scored.
         batch_size: sequences a batch holds at most.
-        progress: told after every batch.
+        progress: called after every batch.
 
     Returns:
         Sums in nats, NaN where no masked token is left, and numbers of tokens, in the order given.
@@ -210,7 +211,7 @@ def sequence_logps(
     model.eval()
     num_done = int((num_tokens_N == 0).sum())
     try:
-        for batch in _batches(lengths, batch_size):
+        for batch in batches_by_length(lengths, batch_size):
             logp_N[batch] = _batch_logps(model, [sequences[i][0] for i in batch], [positions[i] for i in batch])
             num_done += len(batch)
             if progress is not None:
@@ -234,8 +235,13 @@ def _or_nothing(encode: Callable[..., dict[str, list[int]]], *given: Any) -> dic
         return None
 
 
-def _batches(lengths: list[int], batch_size: int) -> Iterator[list[int]]:
-    """Positions of the sequences that hold something, longest first: a batch too big for the memory fails at once."""
+def batches_by_length(lengths: list[int], batch_size: int) -> Iterator[list[int]]:
+    """Yield batches of positions, the longest sequences first: a batch too big for the memory fails at once.
+
+    Args:
+        lengths: tokens of each sequence; one of 0 is in no batch.
+        batch_size: sequences that a batch holds at most.
+    """
     batch: list[int] = []
     for index in sorted((i for i, length in enumerate(lengths) if length), key=lambda i: (-lengths[i], i)):
         if batch and (len(batch) == batch_size or (len(batch) + 1) * lengths[batch[0]] > MAX_BATCH_TOKENS):
@@ -259,7 +265,7 @@ def _batch_logps(model: Any, ids: list[list[int]], positions: list[list[int]]) -
     keep = sorted({position - 1 for at in positions for position in at})
     device = next(model.parameters()).device
     options: dict[str, Any] = {"use_cache": False}
-    if _takes_logits_to_keep(model) and not _learns_prompt(model):
+    if takes_logits_to_keep(model) and not _learns_prompt(model):
         options["logits_to_keep"] = torch.tensor(keep, device=device)
     logits = model(input_ids=input_ids.to(device), attention_mask=attention_mask.to(device), **options).logits
     if logits.shape[1] != len(keep):
@@ -277,8 +283,3 @@ def _batch_logps(model: Any, ids: list[list[int]], positions: list[list[int]]) -
 
 def _learns_prompt(model: Any) -> bool:
     return any(config.is_prompt_learning for config in getattr(model, "peft_config", {}).values())
-
-
-def _takes_logits_to_keep(model: Any) -> bool:
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return "logits_to_keep" in inspect.signature(base.forward).parameters

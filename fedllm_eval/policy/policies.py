@@ -20,7 +20,7 @@ from fedllm_eval.policy.locate import Location, locate
 from fedllm_eval.policy.rendering import fix_date
 from fedllm_eval.texts import text_bytes
 
-__all__ = ["Backbone", "Policy", "load_policy", "load_reference"]
+__all__ = ["Backbone", "Policy", "adapter_digest", "load_policy", "load_reference"]
 
 DIGEST_BYTES = 1 << 20
 
@@ -96,7 +96,7 @@ class Policy:
 
     @property
     def model(self) -> Any:
-        """The model in memory; which adapter is on is settled by `active` alone."""
+        """The model in memory; only `active` decides which adapter is on."""
         return self.backbone.model
 
     @contextmanager
@@ -120,7 +120,7 @@ class Policy:
             "base": self.backbone.name,
             "base_revision": self.backbone.revision,
             "base_digest": None if self.backbone.folder is None else _base_digest(self.backbone.folder),
-            "adapter_sha256": None if self.adapter is None else _adapter_digest(self.adapter),
+            "adapter_sha256": None if self.adapter is None else adapter_digest(self.adapter),
         }
 
 
@@ -132,7 +132,7 @@ def load_policy(
     Args:
         run_or_model: what to load. A run folder gives its `adapter/` on the base that its `config.yaml` names, or its
             `model/`.
-        revision: of a Hub id: branch, tag or commit.
+        revision: branch, tag or commit of a Hub id.
         share: a policy already in memory; its base model is used again where both stand on the same.
         device: torch device; a CUDA device where there is one, else the CPU. Weights are float32 on either.
 
@@ -184,7 +184,7 @@ def load_reference(run: Policy | str | Path, revision: str | None = None) -> Pol
 
     Args:
         run: a policy in memory, whose base model is shared, or what `load_policy` takes.
-        revision: of a Hub id.
+        revision: branch, tag or commit of a Hub id.
 
     Raises:
         ConfigError: if the policy is a plain model, which started from nothing that its folder knows.
@@ -266,7 +266,8 @@ def _base_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _adapter_digest(adapter: Path) -> str | None:
+def adapter_digest(adapter: Path) -> str | None:
+    """Return the SHA-256 of an adapter's weight file; None where there is none."""
     weights = adapter / "adapter_model.safetensors"
     if not weights.is_file():
         return None

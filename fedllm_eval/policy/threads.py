@@ -50,7 +50,7 @@ def fit_threads(num_parameters: int) -> None:
     """Set torch's threads for a model that was loaded; does nothing outside `threads_by_size`, or beside a GPU.
 
     Args:
-        num_parameters: of the model. Where there are several, the largest counts.
+        num_parameters: parameters of the model. Where there are several, the largest counts.
     """
     import torch
 

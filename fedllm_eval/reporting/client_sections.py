@@ -6,7 +6,7 @@ Each is a function of the summary (`results.json`) alone, and None where the sum
 from collections.abc import Mapping
 from typing import Any
 
-from fedllm_eval.reporting.section import (
+from fedllm_eval.reporting.table_section import (
     Cell,
     Section,
     arrow,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from fedllm_eval.reporting.section import by_label, fewer_clients, name_of
+from fedllm_eval.reporting.table_section import by_label, fewer_clients, name_of
 from fedllm_eval.running.worst_served import HEADLINES
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ MAX_POINTS = 160
 
 
 def score_figures(results: "Results") -> list[dict[str, Any]]:
-    """Return one figure for each split and headline score: a row a policy.
+    """Return one figure for each split and headline score: a row per policy.
 
     A row has the middle 80 % of the clients (`low_client`, `high_client`), the `mean` with its interval, and the worst
     decile.

@@ -6,7 +6,8 @@ Each is a function of the summary (`results.json`) alone, and None where the sum
 from collections.abc import Mapping
 from typing import Any
 
-from fedllm_eval.reporting.section import ORDER, Cell, Section, arrow, interval, name_of, number, signed
+from fedllm_eval.reporting.audit_lines import audit_lines
+from fedllm_eval.reporting.table_section import ORDER, Cell, Section, arrow, interval, name_of, number, signed
 from fedllm_eval.scoring.length_controlled import DISTANCE
 
 __all__ = ["audit_section", "changes_section", "cost_section", "suites_section"]
@@ -90,7 +91,7 @@ def changes_section(summary: Mapping[str, Any]) -> Section | None:
         per = kl["per_sequence"]
         rows.append(
             (
-                ("KL from the base", f"nats an answer; {number(kl['per_token'])} a token"),
+                ("KL from the base", f"nats per answer; {number(kl['per_token'])} per token"),
                 (number(per["mean"]), interval(per["low"], per["high"])),
                 ("–", ""),
                 ("–", ""),
@@ -134,7 +135,7 @@ def cost_section(summary: Mapping[str, Any]) -> Section | None:
     return Section(
         "cost",
         "What the run cost",
-        "From the run's own ledger; what was reckoned and not measured says so.",
+        "From the run's own ledger; estimates are marked as such.",
         ("what", "amount", "how"),
         tuple(((what, ""), (amount, ""), (how, "")) for what, amount, how in lines),
     )
@@ -145,8 +146,6 @@ def audit_section(summary: Mapping[str, Any]) -> Section | None:
     audit = summary.get("audit")
     if not audit:
         return None
-    from fedllm_eval.audit_command import audit_lines
-
     found = audit["membership"]["attacks"]
     rows: list[tuple[Cell, ...]] = [
         (
@@ -172,4 +171,6 @@ def audit_section(summary: Mapping[str, Any]) -> Section | None:
 def _bound(unit: str, bound: Mapping[str, Any]) -> str:
     if bound["epsilon"] is None:
         return f"{unit}: no bound"
-    return f"{unit}: {bound['epsilon']:.2f}, of {bound['largest_epsilon']:.2f} that so many units could show"
+    return (
+        f"{unit}: {bound['epsilon']:.2f}, with this many units at most {bound['largest_epsilon']:.2f} could be shown"
+    )

@@ -26,9 +26,9 @@ def suite_change(before: "SuiteResult", after: "SuiteResult", *, higher_is_bette
     """Return how the item scores of a suite changed from one policy to another.
 
     Args:
-        before: of the base.
-        after: of the trained policy.
-        higher_is_better: of the item score.
+        before: the base's result.
+        after: the trained policy's result.
+        higher_is_better: whether a higher item score is better.
 
     Returns:
         The change over items that have a score under both; negative where ability was lost.
@@ -67,11 +67,11 @@ def kl_to_reference(
         policy: who writes the answers, sampled at temperature 1 over the whole vocabulary.
         reference: who they are scored against; it reads with the same tokenizer.
         conversations: what is answered; equal ones are sampled once.
-        max_new_tokens: the answers' first so many tokens count.
-        seed: of sampling.
+        max_new_tokens: only this many first tokens of an answer count.
+        seed: seeds sampling.
         batch_size: conversations side by side.
         estimator: as in `scoring.forgetting.sequence_kl`.
-        progress: told about the sampling.
+        progress: called while answers are sampled.
 
     Returns:
         Nats per answer of at most `max_new_tokens` tokens, and per token.

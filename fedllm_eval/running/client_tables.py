@@ -13,9 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fedllm_data.errors import MetricError
 from fedllm_eval.results import Results
-from fedllm_eval.running.gains import client_gains
+from fedllm_eval.running.gains import NoSharedClients, client_gains
 from fedllm_eval.scores import SCORES
 from fedllm_eval.scoring.collaboration import recovered_fraction
 from fedllm_eval.scoring.comparisons import holm
@@ -65,12 +64,11 @@ def perplexity(score: Mapping[str, Any]) -> dict[str, float | None]:
     return {name: None if value is None or value > 700 else math.exp(value) for name, value in values.items()}
 
 
-def language_records(rows: pa.Table, *, seed: int = 0) -> dict[str, dict[str, dict[str, Any]]]:
+def language_records(rows: pa.Table) -> dict[str, dict[str, dict[str, Any]]]:
     """Return the scores by language of the rows.
 
     Args:
         rows: a per-row table, as `ClientScores.rows`.
-        seed: of the intervals.
 
     Returns:
         split -> score -> language -> `mean` over clients with `ci_low`, `ci_high` (NaN for one client), `num_clients`
@@ -96,7 +94,7 @@ def language_records(rows: pa.Table, *, seed: int = 0) -> dict[str, dict[str, di
             order = sorted(by_language, key=lambda code: (-sum(num for _, num in by_language[code]), code))
             for language in order:
                 values = [value for value, _ in by_language[language]]
-                interval = mean_interval(values, seed=seed, bounds=SCORES[name].bounds)
+                interval = mean_interval(values, bounds=SCORES[name].bounds)
                 records.setdefault(split, {}).setdefault(name, {})[language] = {
                     "mean": interval.mean,
                     "ci_low": interval.low,
@@ -112,10 +110,10 @@ def gain_records(policies: Mapping[str, Results], *, seed: int = 0) -> list[dict
 
     Args:
         policies: label -> results; the labels of `PAIRS`. Of `alone` only clients with an adapter of their own.
-        seed: of the sign flips.
+        seed: seeds the sign flips.
 
     Returns:
-        One item a pair, split and score: `policy`, `against`, `split`, `score`, `unit`, `higher_is_better`, what
+        One item per pair, split and score: `policy`, `against`, `split`, `score`, `unit`, `higher_is_better`, what
         `gains.client_gains` gives (`gain` with interval, p-value, shares, `by_client`), and `p_holm`, corrected over
         all items. Under `alone`, where `centralised` is there as well, also `recovered_fraction`.
 
@@ -135,10 +133,8 @@ def gain_records(policies: Mapping[str, Results], *, seed: int = 0) -> list[dict
                     continue
                 try:
                     record = client_gains(own, base=other, score=name, split=split, seed=seed)
-                except MetricError as error:
-                    if "shares no scored client" in str(error):
-                        continue
-                    raise
+                except NoSharedClients:
+                    continue
                 gain = record.pop("against")["base"]
                 item = {"policy": ours, "against": theirs, **record, **gain}
                 if theirs == "alone" and "centralised" in policies:
@@ -170,7 +166,7 @@ def transfer_records(rows: Mapping[str, pa.Table]) -> list[dict[str, Any]]:
         rows: language trained on -> per-row table of that policy.
 
     Returns:
-        One item a split and score: `trained_on`, `tested_on`, `mean` and `num_items` (lists of rows; clients are the
+        One item per split and score: `trained_on`, `tested_on`, `mean` and `num_items` (lists of rows; clients are the
         items), `in_language`, `out_of_language`, `transfer_gap`, `best_source`.
     """
     found = []

@@ -1,17 +1,12 @@
-"""Folders that appear whole or not at all: filled beside their place, then put there in one step.
-
-Whoever reads the place finds the earlier folder or the new one, never half of either; only between the two renames
-is there neither, and a process killed just then leaves the earlier one beside its place, as `.NAME-*/old`. A folder
-that holds anything but what an earlier call of the same kind wrote is left alone.
-"""
+"""Output folders that are replaced as a whole (`fedllm_data.in_place`), unless they hold somebody else's files."""
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fedllm_data.errors import ConfigError
+from fedllm_data.in_place import fill_folder
 
 __all__ = ["check_out", "link_tree", "replace_folder"]
 
@@ -37,33 +32,26 @@ def check_out(out: Path, files: Sequence[str]) -> None:
 
 
 def replace_folder(out: Path, fill: Callable[[Path], None], files: Sequence[str]) -> None:
-    """Fill a temporary sibling folder and put it in the place of `out`.
+    """Fill a folder beside `out`, then put it there in one step.
 
     Args:
         out: the folder to appear.
         fill: called with the temporary folder.
-        files: the names `out` may hold already; anything else in it stops the write before it starts.
+        files: names that `out` may hold already; anything else in it stops the write before it starts.
 
     Raises:
         ConfigError: if `out` is a file, or a folder that holds other files.
     """
     out = Path(out)
     check_out(out, files)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        (fresh := temporary / "new").mkdir()
-        fill(fresh)
-        if out.exists():
-            os.rename(out, temporary / "old")
-        os.rename(fresh, out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with fill_folder(out, check=lambda _: check_out(out, files)) as folder:
+        fill(folder)
 
 
 def link_tree(source: Path, target: Path) -> None:
     """Make a second tree of the same files, as hard links where the disk has them: they cost no space.
 
+    >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as place:
     ...     (source := Path(place, "a")).mkdir()
     ...     _ = (source / "file").write_text("kept")

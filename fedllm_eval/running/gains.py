@@ -10,11 +10,16 @@ from typing import Any
 import numpy as np
 
 from fedllm_data.errors import MetricError
-from fedllm_eval.results import Results, without_nan
+from fedllm_eval.plain_json import without_nan
+from fedllm_eval.results import Results
 from fedllm_eval.scores import SCORES
 from fedllm_eval.scoring.collaboration import Gain, collaboration_gain, recovered_fraction
 
-__all__ = ["client_gains"]
+__all__ = ["NoSharedClients", "client_gains"]
+
+
+class NoSharedClients(MetricError):
+    """A baseline and the policy have no scored client of a split in common."""
 
 
 def client_gains(
@@ -35,8 +40,8 @@ def client_gains(
         alone: client id -> results of the policy trained on that client alone.
         centralised: results of one policy trained on all rows.
         score: one of `SCORES`; by default the first that the policy's table has.
-        split: of the client repo.
-        seed: of the sign flips.
+        split: split of the client repo.
+        seed: seeds the sign flips.
 
     Returns:
         JSON-ready: `score`, `split`, `unit`, `higher_is_better`, and under `against` for each baseline the mean
@@ -46,8 +51,8 @@ def client_gains(
         clients that all three have. Undefined numbers are None.
 
     Raises:
-        MetricError: if no baseline is given, the policies were scored on different data, or a baseline shares no
-            client with the policy.
+        NoSharedClients: if a baseline shares no client with the policy.
+        MetricError: if no baseline is given, or the policies were scored on different data.
     """
     own_name = score or next((name for name in SCORES if name in policy.per_client.column_names), None)
     if own_name not in SCORES or own_name not in policy.per_client.column_names:
@@ -70,7 +75,9 @@ def client_gains(
     for name, baseline in baselines.items():
         shared = [client_id for client_id in own if client_id in baseline]
         if not shared:
-            raise MetricError(f"{name} shares no scored client of split {split!r} with the policy; score it on them")
+            raise NoSharedClients(
+                f"{name} shares no scored client of split {split!r} with the policy; score it on them"
+            )
         gain = collaboration_gain(
             [own[client_id] for client_id in shared],
             [baseline[client_id] for client_id in shared],

@@ -10,11 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedllm_eval.policy.run_folder import (
+    ADAPTER,
+    BEST,
+    CONFIG_FILE,
+    MODEL,
+    PERSONAL,
+    START_ADAPTER,
+    find_config,
+    section,
+)
+
 __all__ = ["Origin", "Origins", "origins_in", "origins_of", "origins_of_name"]
 
-_MADE_OF_RUN = ("adapter", "model", "best", "personal")
+_MADE_OF_RUN = (ADAPTER, MODEL, BEST, PERSONAL)
 """Folders inside a run folder whose weights were trained by the run."""
-_START = "start_adapter"
 
 
 @dataclass(frozen=True)
@@ -66,12 +76,12 @@ def origins_of(folder: str | Path) -> Origins | None:
     True
     """
     place = Path(folder).resolve()
-    if (place / "config.yaml").is_file():
-        return _origins_in(place / "config.yaml")
+    if (place / CONFIG_FILE).is_file():
+        return _origins_in(place)
     for run in (place.parent, place.parent.parent):
         inside = place.relative_to(run).parts[0] if place != run else ""
-        if inside in (*_MADE_OF_RUN, _START) and (run / "config.yaml").is_file():
-            return _origins_in(run / "config.yaml", only_earlier=inside == _START)
+        if inside in (*_MADE_OF_RUN, START_ADAPTER) and (run / CONFIG_FILE).is_file():
+            return _origins_in(run, only_earlier=inside == START_ADAPTER)
     return None
 
 
@@ -89,7 +99,7 @@ def origins_of_name(name: str | Path) -> Origins | None:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        return _origins_in(Path(hf_hub_download(str(name), "config.yaml")))
+        return _origins_in(Path(hf_hub_download(str(name), CONFIG_FILE)).parent)
     except (OSError, HFValidationError):
         return None
 
@@ -106,19 +116,13 @@ def origins_in(earlier: Mapping[str, Any]) -> Origins:
     return Origins(tuple(found), bool(earlier.get("is_complete")) and len(found) == len(stated))
 
 
-def _origins_in(path: Path, *, only_earlier: bool = False) -> Origins | None:
-    import yaml
-
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return None
-    if not isinstance(config, dict) or not isinstance(config.get("data"), dict):
+def _origins_in(run: Path, *, only_earlier: bool = False) -> Origins | None:
+    config = find_config(run)
+    if config is None or not isinstance(config.get("data"), dict):
         return None
     known = []
-    federated = config.get("federated")
-    only_client = federated.get("local_client") if isinstance(federated, dict) else None
-    if not only_earlier and (own := _read(config["data"] | {"only_client": only_client})) is not None:
+    only_client = section(config, "federated").get("local_client")
+    if not only_earlier and (own := _read({**section(config, "data"), "only_client": only_client})) is not None:
         known.append(own)
     earlier = config.get("earlier")
     if not isinstance(earlier, dict):

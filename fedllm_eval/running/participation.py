@@ -6,32 +6,15 @@ who took part.
 """
 
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
-from fedllm_eval.running.run_cost import read_rounds
+from fedllm_eval.policy.run_folder import ROUNDS_FILE, is_private_run, read_rounds
 from fedllm_eval.scores import ClientScores
 
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
 
-__all__ = ["is_private_run", "with_who_took_part"]
-
-
-def is_private_run(run: Path) -> bool:
-    """Return whether a run's `config.yaml` states a guarantee of differential privacy.
-
-    >>> is_private_run(Path("no/such/run"))
-    False
-    """
-    try:
-        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return False
-    privacy = config.get("privacy") if isinstance(config, dict) else None
-    return isinstance(privacy, dict) and privacy.get("epsilon") is not None
+__all__ = ["with_who_took_part"]
 
 
 def with_who_took_part(scores: ClientScores, policy: "Policy") -> ClientScores:
@@ -43,7 +26,7 @@ def with_who_took_part(scores: ClientScores, policy: "Policy") -> ClientScores:
         ConfigError: if the run's rounds cannot be read.
     """
     location = policy.location
-    if location is None or location.kind != "run" or not (location.folder / "rounds.jsonl").is_file():
+    if location is None or location.kind != "run" or not (location.folder / ROUNDS_FILE).is_file():
         return scores
     if is_private_run(location.folder):
         return scores

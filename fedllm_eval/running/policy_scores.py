@@ -1,7 +1,8 @@
 """The policies of one evaluation, scored split by split: base, global, personal, and those that they are set against.
 
 All are scored on the same clients and rows with the same settings and, for preference pairs, against the same
-reference. Policies on one base share its weights in memory; each policy and split is one part (`running/parts.py`).
+reference. Policies on one base share its weights in memory; each policy and split is one part
+(`running/finished_parts.py`).
 """
 
 import hashlib
@@ -17,15 +18,16 @@ import pyarrow as pa
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
 from fedllm_eval.per_client import evaluate_policy, sample_positions
-from fedllm_eval.running.parts import Part, Parts
-from fedllm_eval.running.personal import Others, evaluate_personal, personal_folders
+from fedllm_eval.policy.run_folder import personal_folders
+from fedllm_eval.running.finished_parts import FinishedPart, FinishedParts
+from fedllm_eval.running.personal_scores import Others, evaluate_personal
 from fedllm_eval.scores import ClientScores
 from fedllm_eval.texts import text_bytes
 
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
 
-__all__ = ["Earlier", "Scored", "identity", "of_run", "score_on_splits"]
+__all__ = ["Earlier", "ScoredPolicy", "identity", "of_run", "score_on_splits"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scored:
+class ScoredPolicy:
     """One policy (or the personal ones of a run) that is put on every split."""
 
     label: str
@@ -50,15 +52,15 @@ class Earlier:
     """Scores of a policy that others of the same evaluation may turn out to equal."""
 
     content: str | None
-    """Of the policy, as `personal.policy_content` gives it."""
+    """Digest of the policy, as `personal_scores.policy_content` gives it."""
     scores: Sequence[ClientScores]
-    """One item a split."""
+    """One item per split."""
 
 
 def score_on_splits(
-    scored: Scored,
+    scored: ScoredPolicy,
     all_clients: Sequence[ClientDataset],
-    parts: Parts,
+    parts: FinishedParts,
     *,
     reference: "Policy | None",
     earlier: Sequence[Earlier] = (),
@@ -74,11 +76,11 @@ def score_on_splits(
         reference: as in `evaluate_policy`.
         earlier: what was scored before with the same settings, the global policy first: it stands in for clients
             without an adapter of their own, and an adapter that equals one of these takes its scores.
-        progress: told (policy and split, sequences done, sequences in all).
+        progress: called with (policy and split, sequences done, sequences in all).
         options: further ones of `evaluate_policy`.
 
     Returns:
-        One item a split; personal adapters leave splits out whose clients have none, and all of them with a warning.
+        One item per split; personal adapters leave splits out whose clients have none, and all of them with a warning.
 
     Raises:
         ConfigError: if a setting cannot be used, or nobody trained alone is among the clients.
@@ -129,7 +131,7 @@ def identity(policy: "Policy") -> dict[str, Any] | None:
     }
 
 
-def of_run(label: str, policy: "Policy", *, alone: bool = False) -> Scored | None:
+def of_run(label: str, policy: "Policy", *, alone: bool = False) -> ScoredPolicy | None:
     """Return the personal adapters of a run's policy, None where it made none.
 
     Raises:
@@ -142,17 +144,17 @@ def of_run(label: str, policy: "Policy", *, alone: bool = False) -> Scored | Non
             f"{policy.name!r} holds no personal/clients.json, so nobody trained alone there; name a run of "
             "--strategy local"
         )
-    return Scored(label=label, policy=policy, personal=folders, own_only=alone) if folders else None
+    return ScoredPolicy(label=label, policy=policy, personal=folders, own_only=alone) if folders else None
 
 
 def _score(
-    scored: Scored,
+    scored: ScoredPolicy,
     clients: ClientDataset,
     reference: "Policy | None",
     earlier: Sequence[tuple[str | None, ClientScores]],
     progress: Progress | None,
     options: Mapping[str, Any],
-) -> Part:
+) -> FinishedPart:
     settings: dict[str, Any] = {"reference": reference, "progress": progress, **options}
     if scored.personal:
         others: Others = "leave out" if scored.own_only else earlier[0][1] if earlier else "score"
@@ -195,16 +197,16 @@ _LISTS = ("notes", "never_trained", "took_no_part")
 _FIELDS = ("task", "split", "policy", "reference", "dataset", "settings")
 
 
-def _to_part(scores: ClientScores) -> Part:
+def _to_part(scores: ClientScores) -> FinishedPart:
     record = {name: getattr(scores, name) for name in _FIELDS}
     record |= {name: list(getattr(scores, name)) for name in _LISTS}
     tables: dict[str, pa.Table] = {"clients": scores.table}
     if scores.rows is not None:
         tables["rows"] = scores.rows
-    return Part(record, tables)
+    return FinishedPart(record, tables)
 
 
-def _from_part(part: Part) -> ClientScores:
+def _from_part(part: FinishedPart) -> ClientScores:
     return ClientScores(
         **{name: part.record[name] for name in _FIELDS},
         notes=tuple(part.record["notes"]),

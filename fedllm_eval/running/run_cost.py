@@ -1,7 +1,7 @@
 """What a run folder says about its cost: `rounds.jsonl` for what was measured, `config.yaml` for what was set.
 
 Measured: bytes both ways, local steps, seconds; tokens, peak memory and energy as far as the rounds name them.
-Reckoned, and marked so: operations by the 6 N D rule with the parameters counted in the weight files, and, where the
+Estimated, and marked as such: operations by the 6 N D rule with the parameters counted in the weight files; where the
 rounds name no tokens, the most tokens that the settings allow; energy by a stated wattage.
 """
 
@@ -14,14 +14,16 @@ from typing import Any
 
 from fedllm_data.errors import ConfigError
 from fedllm_eval.policy.locate import locate
-from fedllm_eval.scoring.cost import communication, energy_kwh, round_of_target, training_flops, transfer_seconds
+from fedllm_eval.policy.run_folder import ADAPTER, find_config, read_rounds, section
+from fedllm_eval.policy.run_records import RoundRecord, RunConfig
+from fedllm_eval.scoring.cost import communication, energy_kwh, training_flops, transfer_seconds
 
-__all__ = ["RunCost", "cost_to_target", "count_parameters", "read_rounds", "run_cost"]
+__all__ = ["RunCost", "StatedCosts", "count_parameters", "run_cost"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunCost:
-    """Totals up to and with a round; None where nothing is known."""
+    """Totals of a run; None where nothing is known."""
 
     num_rounds: int
     num_visits: int
@@ -55,32 +57,40 @@ class RunCost:
         return asdict(self)
 
 
-def run_cost(
-    run: Path,
-    *,
-    num_rounds: int | None = None,
-    download_mbit_per_second: float | None = None,
-    upload_mbit_per_second: float | None = None,
-    watts: float | None = None,
-) -> RunCost:
+@dataclass(frozen=True, kw_only=True)
+class StatedCosts:
+    """The clients' lines and devices as the user states them, since no run measures them."""
+
+    watts: float | None = None
+    """What a client's device draws while it trains, for energy where no meter was read."""
+    download_mbit_per_second: float | None = None
+    """A client's line, for the time of transfer; both directions or neither."""
+    upload_mbit_per_second: float | None = None
+
+    def given(self) -> list[str]:
+        """Return the names of the values that are stated.
+
+        >>> StatedCosts(watts=60.0).given()
+        ['watts']
+        """
+        return [name for name, value in asdict(self).items() if value is not None]
+
+
+def run_cost(run: Path, stated: StatedCosts | None = None) -> RunCost:
     """Return what a run cost.
 
     Args:
         run: a run folder.
-        num_rounds: count the first so many rounds alone; None counts all.
-        download_mbit_per_second: a client's line, for the time of transfer; both directions or neither.
-        upload_mbit_per_second: the same the other way.
-        watts: what a client's device draws while it trains, for energy where no meter was read.
+        stated: the clients' lines and devices; nothing where None.
 
     Raises:
-        ConfigError: if the folder has no rounds or fewer than asked for, or one direction of the line alone is stated.
+        ConfigError: if the folder has no rounds, or one direction of the line alone is stated.
         MetricError: if a bandwidth or wattage makes no sense.
     """
+    stated = stated or StatedCosts()
+    watts = stated.watts
+    download_mbit_per_second, upload_mbit_per_second = stated.download_mbit_per_second, stated.upload_mbit_per_second
     rounds = read_rounds(run)
-    if num_rounds is not None:
-        if not 1 <= num_rounds <= len(rounds):
-            raise ConfigError(f"{num_rounds} rounds of {run}, which has {len(rounds)}; ask for 1 to that many")
-        rounds = rounds[:num_rounds]
     if (download_mbit_per_second is None) != (upload_mbit_per_second is None):
         raise ConfigError("the line is stated in one direction alone; state download and upload in Mbit/s, or neither")
     down, up = (
@@ -126,56 +136,6 @@ def run_cost(
     return _with_flops(cost, run, rounds)
 
 
-def cost_to_target(
-    run: Path, scores: Mapping[int, float], target: float, *, higher_is_better: bool, **options: Any
-) -> RunCost | None:
-    """Return what a run had cost when it first reached a target score, None where it never did.
-
-    Args:
-        run: a run folder.
-        scores: round index -> score of the adapter after that round; rounds that were not scored are left out, so the
-            target may have been reached before it is seen.
-        target: the score to reach.
-        higher_is_better: False for losses.
-        options: as in `run_cost`.
-
-    Raises:
-        ConfigError: if a score is of a round that the run does not have, or as in `run_cost`.
-        MetricError: if there is no score.
-    """
-    num_rounds = len(read_rounds(run))
-    for index in scores:
-        if not 0 <= index < num_rounds:
-            raise ConfigError(f"a score of round {index}, but {run} has rounds 0 to {num_rounds - 1}")
-    reached = round_of_target([scores.get(at) for at in range(num_rounds)], target, higher_is_better=higher_is_better)
-    return None if reached is None else run_cost(run, num_rounds=reached + 1, **options)
-
-
-def read_rounds(run: Path) -> list[dict[str, Any]]:
-    """Return the rounds of a run in order.
-
-    Raises:
-        ConfigError: if there is no `rounds.jsonl`, it is broken, or rounds are missing.
-    """
-    file = run / "rounds.jsonl"
-    if not file.is_file():
-        raise ConfigError(f"{run} has no rounds.jsonl; name a run folder of fedllm-train")
-    rounds = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ConfigError(f"{file}, line {number} is no JSON: {error}; go on with the run by --resume") from error
-        if not {"round_index", "clients", "ledger", "seconds"} <= record.keys():
-            raise ConfigError(f"{file}, line {number} is no round; name a run folder of fedllm-train")
-        rounds.append(record)
-    if not rounds or [record["round_index"] for record in rounds] != list(range(len(rounds))):
-        raise ConfigError(f"{file} does not hold rounds 0, 1, ... one after another; go on with the run by --resume")
-    return rounds
-
-
 def count_parameters(folder: Path) -> int | None:
     """Return the number of values in a folder's safetensors files, None where there is none; reads headers alone."""
     files = sorted(folder.glob("*.safetensors"))
@@ -187,9 +147,9 @@ def count_parameters(folder: Path) -> int | None:
     return total if files else None
 
 
-def _with_flops(cost: RunCost, run: Path, rounds: list[dict[str, Any]]) -> RunCost:
-    config = _read_config(run / "config.yaml")
-    client, model = _section(config, "client"), _section(config, "model")
+def _with_flops(cost: RunCost, run: Path, rounds: list[RoundRecord]) -> RunCost:
+    config = find_config(run) or RunConfig()
+    client, model = section(config, "client"), section(config, "model")
     prefers = config.get("task") in ("dpo", "kto")
     counted = [_of_clients(record, "num_tokens") for record in rounds]
     if None not in counted:
@@ -200,13 +160,13 @@ def _with_flops(cost: RunCost, run: Path, rounds: list[dict[str, Any]]) -> RunCo
         cost = replace(cost, num_tokens=bound, tokens_are_bound=True)
     base = _base_folder(model)
     num_parameters = None if base is None else count_parameters(base)
-    adapter_parameters = count_parameters(run / "adapter")
+    adapter_parameters = count_parameters(run / ADAPTER)
     if num_parameters is None or cost.num_tokens is None:
         return cost
     recompute = bool(client.get("gradient_checkpointing") or client.get("activation_checkpointing"))
     # KTO's mismatched completions change from visit to visit, and with them what the reference says of them.
     mismatches = config.get("task") == "kto" and client.get("loss_type") == "kto"
-    kept = bool(_section(config, "federated").get("reference_cache")) and not mismatches
+    kept = bool(section(config, "federated").get("reference_cache")) and not mismatches
     reference = prefers and not kept
     flops = training_flops(
         num_parameters,
@@ -220,18 +180,6 @@ def _with_flops(cost: RunCost, run: Path, rounds: list[dict[str, Any]]) -> RunCo
     rule += " + 2 N D of the reference" if reference else ""
     rule += "; the reference, computed once a client, is not counted" if prefers and kept else ""
     return replace(cost, flops=flops, flops_rule=f"{rule}; N = {num_parameters}, N_adapter = {adapter_parameters}")
-
-
-def _read_config(file: Path) -> Mapping[str, Any]:
-    import yaml
-
-    config = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else None
-    return config if isinstance(config, dict) else {}
-
-
-def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    section = config.get(name)
-    return section if isinstance(section, dict) else {}
 
 
 def _base_folder(model: Mapping[str, Any]) -> Path | None:
@@ -248,13 +196,13 @@ def _per_round(totals: list[int]) -> list[int]:
     return [after - before for before, after in zip([0, *totals], totals, strict=False)]
 
 
-def _of_clients(record: Mapping[str, Any], name: str) -> float | None:
+def _of_clients(record: RoundRecord, name: str) -> float | None:
     """Sum over the clients of a round, None where one does not name it."""
-    values = [client.get(name) for client in record["clients"]]
+    values: list[Any] = [client.get(name) for client in record["clients"]]
     return None if None in values else math.fsum(values)
 
 
-def _largest(rounds: list[dict[str, Any]], name: str) -> int | None:
+def _largest(rounds: list[RoundRecord], name: str) -> int | None:
     values = [part.get(name) for record in rounds for part in (record, *record["clients"])]
-    known = [value for value in values if value is not None]
+    known: list[Any] = [value for value in values if value is not None]
     return int(max(known)) if known else None

@@ -1,40 +1,38 @@
 """Suites put to the policies of one evaluation: checked before the work, kept one by one, compared item by item.
 
 What a suite needs and was not given is one line before the work. A finished suite of one policy is a part
-(`running/parts.py`); inside an unfinished one, answers and judgments are kept by the suite itself. Change is counted
-on the items that both the base and the trained policy have (`change.suite_change`).
+(`running/finished_parts.py`); inside an unfinished one, answers and judgments are kept by the suite itself.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedllm_data.errors import ConfigError, MetricError
-from fedllm_eval.running.change import suite_change
-from fedllm_eval.running.parts import Part, Parts, file_digest
+from fedllm_data.errors import ConfigError
+from fedllm_eval.judging import Judge, JudgeSettings, make_judge
+from fedllm_eval.running.finished_parts import FinishedPart, FinishedParts, file_digest
 from fedllm_eval.running.policy_scores import identity
-from fedllm_eval.suites import SUITES, SuiteOptions, SuiteResult, SuiteScore
+from fedllm_eval.running.suite_records import suite_record
+from fedllm_eval.suites import SUITES, Suite, SuiteOptions, SuiteResult, SuiteScore
 
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
 
 __all__ = [
+    "SuiteBench",
     "SuitePlan",
     "check_suites",
     "make_plan_judge",
     "run_suites",
-    "suite_changes",
-    "suite_records",
     "suites_against_base",
 ]
 
 Progress = Callable[[str, int, int], None]
 FILE_SWITCHES = ("answers", "opponent")
 """Switches that name a file: what is in it settles the result, not where it lies."""
-LOWER_ITEMS_ARE_BETTER = frozenset({"over_refusal"})
-"""Suites whose item score is 1 for what should not happen; of advbench it is 1 for a refusal, which should."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,13 +44,12 @@ class SuitePlan:
     """Suite -> its questions."""
     switches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Suite -> settings of its own."""
-    judge: Mapping[str, Any] | None = None
-    """Arguments of `judging.make_judge`."""
+    judge: JudgeSettings | None = None
     max_items: int | None = None
     max_new_tokens: int = 512
 
 
-def check_suites(plan: SuitePlan) -> dict[str, Any]:
+def check_suites(plan: SuitePlan) -> dict[str, Suite]:
     """Return the suites by name, once everything that they need is there.
 
     Raises:
@@ -68,12 +65,12 @@ def check_suites(plan: SuitePlan) -> dict[str, Any]:
             raise ConfigError(
                 f"items or switches were given for suite {given!r}, which is not run; add --suite {given}"
             )
-    suites = {}
+    suites: dict[str, Suite] = {}
     for name in dict.fromkeys(plan.names):
         if name not in SUITES:
             raise ConfigError(f"there is no suite {name!r}; the suites are {', '.join(sorted(SUITES))}")
         module, _, cls = SUITES[name].partition(":")
-        suite = getattr(import_module(module), cls)()
+        suite: Suite = getattr(import_module(module), cls)()
         for need in suite.needs:
             if need == "judge" and not plan.judge:
                 raise ConfigError(f"suite {name} needs a judge; give one by --judge, such as --judge recorded=FILE")
@@ -93,10 +90,11 @@ def check_suites(plan: SuitePlan) -> dict[str, Any]:
     return suites
 
 
-def suites_against_base(suites: Mapping[str, Any], plan: SuitePlan) -> list[str]:
+def suites_against_base(suites: Mapping[str, Suite], plan: SuitePlan) -> list[str]:
     """Return the names of the suites whose opponent is the base of the evaluation.
 
-    >>> plan = SuitePlan(names=("pairwise",), items={"pairwise": Path(__file__)}, judge={"recorded": "said.jsonl"})
+    >>> judge = JudgeSettings(recorded="said.jsonl")
+    >>> plan = SuitePlan(names=("pairwise",), items={"pairwise": Path(__file__)}, judge=judge)
     >>> suites_against_base(check_suites(plan), plan)
     ['pairwise']
     """
@@ -105,51 +103,46 @@ def suites_against_base(suites: Mapping[str, Any], plan: SuitePlan) -> list[str]
     ]
 
 
-def make_plan_judge(plan: SuitePlan, cache: Path | None) -> Any:
-    """Return the judge of a plan, None where it has none; finished judgments are kept in `cache` unless it says where.
+def make_plan_judge(plan: SuitePlan, cache: Path | None) -> Judge | None:
+    """Return the judge of a plan, None where it has none; judgments are kept in `cache` unless the plan says where.
 
     Raises:
-        ConfigError: if an argument is unknown or the judge cannot be made.
+        ConfigError: if the judge cannot be made.
     """
-    if not plan.judge:
+    if plan.judge is None:
         return None
-    import inspect
-
-    from fedllm_eval.judging import make_judge
-
-    known = list(inspect.signature(make_judge).parameters)
-    for name in plan.judge:
-        if name not in known:
-            raise ConfigError(f"a judge has no setting {name!r}; its settings are {', '.join(known)}")
-    return make_judge(**{"cache": cache, **plan.judge})
+    return make_judge(plan.judge if plan.judge.cache is not None else replace(plan.judge, cache=cache))
 
 
-def run_suites(
-    suites: Mapping[str, Any],
-    policies: Mapping[str, "Policy"],
-    plan: SuitePlan,
-    judge: Any,
-    parts: Parts,
-    folder: Path,
-    *,
-    opponent: "Policy | None" = None,
-    batch_size: int = 8,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> dict[tuple[str, str], SuiteResult]:
+@dataclass(frozen=True, kw_only=True)
+class SuiteBench:
+    """What all suites of one evaluation share."""
+
+    plan: SuitePlan
+    suites: Mapping[str, Suite]
+    """From `check_suites`."""
+    judge: Judge | None
+    """From `make_plan_judge`."""
+    parts: FinishedParts
+    """Where finished suites are kept."""
+    folder: Path
+    """Where the answers of an unfinished suite are kept; made where it is missing."""
+    opponent: "Policy | None" = None
+    """The base, for the suites of `suites_against_base`; it is not put to these itself."""
+    batch_size: int = 8
+    """Conversations side by side."""
+    seed: int = 0
+    """Seeds sampled answers."""
+    progress: Progress | None = None
+    """Called with (suite and policy, items done, items in all)."""
+
+
+def run_suites(bench: SuiteBench, policies: Mapping[str, "Policy"]) -> dict[tuple[str, str], SuiteResult]:
     """Put every suite to every policy.
 
     Args:
-        suites: from `check_suites`.
+        bench: suites, judge and places.
         policies: label -> policy.
-        plan: items, switches and limits.
-        judge: from `make_plan_judge`.
-        parts: where finished suites are kept.
-        folder: where the answers of an unfinished suite are kept; made where it is missing.
-        opponent: the base, for the suites of `suites_against_base`; it is not put to these itself.
-        batch_size: conversations side by side.
-        seed: of sampled answers.
-        progress: told (suite and policy, items done, items in all).
 
     Returns:
         (label, suite) -> result, the base's before the others'.
@@ -159,78 +152,60 @@ def run_suites(
         JudgeError: if a judge stops.
     """
     found = {}
-    against_base = suites_against_base(suites, plan)
-    for name, suite in suites.items():
-        other = opponent if name in against_base else None
-        their = None if other is None else identity(other)
+    against_base = suites_against_base(bench.suites, bench.plan)
+    for name, suite in bench.suites.items():
+        other = bench.opponent if name in against_base else None
         for label, policy in policies.items():
             if other is not None and label == "base":
                 continue
-            own = identity(policy)
-            key = None
-            if own is not None and (other is None or their is not None):
-                key = {
-                    "policy": own,
-                    "suite": name,
-                    "items": file_digest(plan.items[name]) if name in plan.items else None,
-                    "switches": {**plan.switches.get(name, {}), **_digests(plan, name)},
-                    "judge": _judge_key(plan, judge) if "judge" in suite.needs else None,
-                    "max_items": plan.max_items,
-                    "max_new_tokens": plan.max_new_tokens,
-                    "seed": seed,
-                    **({} if other is None else {"opponent": their}),
-                }
-
-            def run(
-                suite: Any = suite, label: str = label, policy: "Policy" = policy, other: "Policy | None" = other
-            ) -> Part:
-                place = folder / suite.name
-                place.mkdir(parents=True, exist_ok=True)
-                options = SuiteOptions(
-                    folder=place,
-                    items=plan.items.get(suite.name),
-                    judge=judge,
-                    opponent=other,
-                    batch_size=batch_size,
-                    max_new_tokens=plan.max_new_tokens,
-                    max_items=plan.max_items,
-                    seed=seed,
-                    progress=_told(progress, f"{suite.name}, {label}"),
-                    switches=plan.switches.get(suite.name, {}),
-                )
-                return _to_part(suite.run(policy, options))
-
             # A judgment that failed is asked for again next time; answers and finished judgments are kept inside.
             complete = _all_scored if "judge" in suite.needs else _any
-            found[label, name] = _from_part(parts.get(f"suite {name} {label}", key, run, complete=complete))
+            part = bench.parts.get(
+                f"suite {name} {label}",
+                _key(bench, suite, policy, other),
+                partial(_run, bench, suite, label, policy, other),
+                complete=complete,
+            )
+            found[label, name] = _from_part(part)
     return found
 
 
-def suite_changes(results: Mapping[tuple[str, str], SuiteResult], before: str, after: str) -> list[dict[str, Any]]:
-    """Return what training changed in each suite that both policies were put to, on the same items.
+def _run(bench: SuiteBench, suite: Suite, label: str, policy: "Policy", opponent: "Policy | None") -> FinishedPart:
+    plan, place = bench.plan, bench.folder / suite.name
+    place.mkdir(parents=True, exist_ok=True)
+    options = SuiteOptions(
+        folder=place,
+        items=plan.items.get(suite.name),
+        judge=bench.judge,
+        opponent=opponent,
+        batch_size=bench.batch_size,
+        max_new_tokens=plan.max_new_tokens,
+        max_items=plan.max_items,
+        seed=bench.seed,
+        progress=_told(bench.progress, f"{suite.name}, {label}"),
+        switches=plan.switches.get(suite.name, {}),
+    )
+    return _to_part(suite.run(policy, options))
 
-    A suite without an item that has a score under both carries a `reason` instead of a change.
-    """
-    changes: list[dict[str, Any]] = []
-    for (label, name), trained in results.items():
-        base = results.get((before, name))
-        if label != after or base is None:
-            continue
-        try:
-            found = suite_change(base, trained, higher_is_better=name not in LOWER_ITEMS_ARE_BETTER)
-        except MetricError as error:
-            changes.append({"suite": name, "reason": str(error)})
-        else:
-            changes.append({"suite": name, "reason": None, **asdict(found)})
-    return changes
 
-
-def suite_records(results: Mapping[tuple[str, str], SuiteResult]) -> dict[str, dict[str, Any]]:
-    """Return what `results.json` holds of the suites: suite -> policy -> version, scores, settings and notes."""
-    records: dict[str, dict[str, Any]] = {}
-    for (label, name), result in results.items():
-        records.setdefault(name, {})[label] = _record(result)
-    return records
+def _key(bench: SuiteBench, suite: Suite, policy: "Policy", opponent: "Policy | None") -> dict[str, Any] | None:
+    """What settles the result; None where a policy cannot be recognised later."""
+    plan, own = bench.plan, identity(policy)
+    their = None if opponent is None else identity(opponent)
+    if own is None or (opponent is not None and their is None):
+        return None
+    items = plan.items.get(suite.name)
+    return {
+        "policy": own,
+        "suite": suite.name,
+        "items": None if items is None else file_digest(items),
+        "switches": {**plan.switches.get(suite.name, {}), **_digests(plan, suite.name)},
+        "judge": _judge_key(bench.judge) if bench.judge is not None and "judge" in suite.needs else None,
+        "max_items": plan.max_items,
+        "max_new_tokens": plan.max_new_tokens,
+        "seed": bench.seed,
+        **({} if opponent is None else {"opponent": their}),
+    }
 
 
 def _files(plan: SuitePlan, name: str) -> dict[str, str]:
@@ -243,13 +218,10 @@ def _digests(plan: SuitePlan, name: str) -> dict[str, str]:
     return {switch: file_digest(Path(file)) for switch, file in _files(plan, name).items()}
 
 
-def _judge_key(plan: SuitePlan, judge: Any) -> dict[str, Any]:
-    recorded = (plan.judge or {}).get("recorded")
+def _judge_key(judge: Judge) -> dict[str, Any]:
+    record = judge.backend.record_file
     # A limit on spend or a time-out settles no judgment; who judges does, and of a record what is in it.
-    return {
-        "identity": judge.backend.identity(),
-        "record": None if recorded is None else file_digest(Path(recorded)),
-    }
+    return {"identity": judge.backend.identity(), "record": None if record is None else file_digest(record)}
 
 
 def _told(progress: Progress | None, where: str) -> Progress | None:
@@ -258,28 +230,19 @@ def _told(progress: Progress | None, where: str) -> Progress | None:
     return lambda what, done, total: progress(f"{where}, {what}", done, total)
 
 
-def _all_scored(part: Part) -> bool:
+def _all_scored(part: FinishedPart) -> bool:
     return bool(part.tables["items"]["score"].null_count == 0)
 
 
-def _any(part: Part) -> bool:
+def _any(part: FinishedPart) -> bool:
     return True
 
 
-def _record(result: SuiteResult) -> dict[str, Any]:
-    return {
-        "version": result.version,
-        "scores": [asdict(score) for score in result.scores],
-        "settings": dict(result.settings),
-        "notes": list(result.notes),
-    }
+def _to_part(result: SuiteResult) -> FinishedPart:
+    return FinishedPart({"suite": result.suite, **suite_record(result)}, {"items": result.items})
 
 
-def _to_part(result: SuiteResult) -> Part:
-    return Part({"suite": result.suite, **_record(result)}, {"items": result.items})
-
-
-def _from_part(part: Part) -> SuiteResult:
+def _from_part(part: FinishedPart) -> SuiteResult:
     scores: Sequence[Mapping[str, Any]] = part.record["scores"]
     return SuiteResult(
         suite=part.record["suite"],

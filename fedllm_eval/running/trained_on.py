@@ -39,7 +39,7 @@ _NEW_CLIENTS = "unseen"
 
 @dataclass(frozen=True, kw_only=True)
 class Overlap:
-    """What of one split is in the data of one run."""
+    """How much of one split is in the data of one run."""
 
     dataset: str
     revision: str | None
@@ -60,8 +60,26 @@ class Overlap:
     has_changed: bool = False
     """Whether the folder that was read has changed since the run."""
 
+    @classmethod
+    def unknown(cls, trained: "Origin | ClientDataset", scored: ClientDataset, num_prompts: int) -> "Overlap":
+        """Return what is known before the training data are read.
+
+        Args:
+            trained: what was trained on.
+            scored: the scored split.
+            num_prompts: its distinct prompts.
+        """
+        return cls(
+            dataset=trained.name,
+            revision=trained.revision,
+            trained_split=trained.split,
+            num_prompts=num_prompts,
+            num_rows=scored.rows.num_rows,
+            num_clients=len(scored),
+        )
+
     def warnings(self, split: str) -> list[str]:
-        """Return what whoever reads the split's scores must know, a sentence without its full stop each."""
+        """Return what whoever reads the split's scores must know, one sentence each, without its full stop."""
         where = f"split {self.trained_split} of {self.dataset}"
         told = []
         if self.num_prompts_trained_on:
@@ -97,7 +115,7 @@ class Overlap:
 
 
 class ScoredSplits:
-    """The splits that are scored, and what of them was trained on."""
+    """The splits that are scored, and what in them was trained on."""
 
     def __init__(self, splits: Sequence[ClientDataset]) -> None:
         """Take splits of one dataset; nothing is read before it is asked for."""
@@ -174,13 +192,8 @@ class ScoredSplits:
 
     def _unread(self, origin: Origin, problem: str) -> list[Overlap]:
         return [
-            Overlap(
-                dataset=origin.name,
-                revision=origin.revision,
-                trained_split=origin.split,
-                num_prompts=len(prompts),
-                num_rows=clients.rows.num_rows,
-                num_clients=len(clients),
+            replace(
+                Overlap.unknown(origin, clients, len(prompts)),
                 ids_differ=self._ids_differ(clients, origin, origin.id_facts),
                 problem=problem,
             )
@@ -207,7 +220,7 @@ def overlap_with(
         prompts: digest of a prompt -> rows that have it, for every split; read from the splits if not given.
 
     Returns:
-        One item a split; ids are compared as they stand.
+        One item per split; ids are compared as they stand.
 
     >>> from datasets import Dataset
     >>> turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
@@ -222,13 +235,8 @@ def overlap_with(
             if digest in of_split:
                 found.add(digest)
     return [
-        Overlap(
-            dataset=trained.name,
-            revision=trained.revision,
-            trained_split=trained.split,
-            num_prompts=len(of_split),
-            num_rows=clients.rows.num_rows,
-            num_clients=len(clients),
+        replace(
+            Overlap.unknown(trained, clients, len(of_split)),
             num_prompts_trained_on=len(found),
             num_rows_trained_on=sum(of_split[digest] for digest in found),
             num_clients_trained_on=sum(client_id in trained for client_id in clients),
@@ -238,7 +246,7 @@ def overlap_with(
 
 
 class TrainedOn:
-    """What of the scored splits each policy of an evaluation was trained on."""
+    """How much of the scored splits each policy of an evaluation was trained on."""
 
     def __init__(self, splits: Sequence[ClientDataset], folders: Mapping[str, Path]) -> None:
         """Compare the splits with the training data of every policy, and warn of what both hold.
@@ -261,7 +269,7 @@ class TrainedOn:
             self._of_label[label] = of_folder[folder]
 
     def noted(self, label: str, results: "Results") -> "Results":
-        """Return a policy's results with what of them was trained on: counts in `trained_on`, and notes in words."""
+        """Return a policy's results with counts of what was trained on (`trained_on`), and notes in words."""
         overlaps, is_complete = self._of_label.get(label, ({}, True))
         return _noted(results, overlaps, is_complete=is_complete)
 

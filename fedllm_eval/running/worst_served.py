@@ -1,7 +1,7 @@
 """Who is served worst, by name: the ten clients with the worst scores, their language, rows, score before and now.
 
-"Before" is the base, where it was scored as well. One score a split is listed, the headline one; its direction settles
-what is worst. A tie goes to the client with more rows, whose score is the surer one.
+"Before" is the base, where it was scored as well. One score per split is listed, the headline one; its direction
+settles what is worst. A tie goes to the client with more rows, whose score is the surer one.
 """
 
 from collections import Counter
@@ -28,10 +28,10 @@ def worst_served_records(results: "Mapping[str, Results]") -> list[dict[str, Any
     """Return the worst-served clients of every split under the policy, and under the personal adapters.
 
     Args:
-        results: label -> results, as in `results.join_results`.
+        results: label -> results, as in `assemble.join_results`.
 
     Returns:
-        One item a policy and split: `policy`, `split`, `score`, `unit`, `higher_is_better`, `num_clients`,
+        One item per policy and split: `policy`, `split`, `score`, `unit`, `higher_is_better`, `num_clients`,
         `num_in_worst_decile`, `num_tied_beyond` (clients not listed with the score of the last one listed), and
         `clients`, the worst first, each with `client_id`, `languages` (most rows first; None where rows name none),
         `num_rows`, `before` (None where the base has no score) and `now`.

@@ -54,7 +54,7 @@ def collaboration_gain(
             under its own adapter.
         higher_is_better: False for losses.
         rounding: an absolute difference that is none, as in `rounding.difference_beyond_rounding`.
-        seed: of the bootstrap and the sign flips.
+        seed: seeds the sign flips.
 
     Returns:
         Gains in the unit of the score: 0 where both are alike, or differ by rounding alone.

@@ -10,7 +10,6 @@ reference of DPO another unless its log-probabilities are kept. Attention over l
 1,024 tokens it adds a few percent for models of a billion parameters and more for small ones.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +21,6 @@ __all__ = [
     "Communication",
     "communication",
     "energy_kwh",
-    "round_of_target",
     "training_flops",
     "transfer_seconds",
 ]
@@ -150,7 +148,7 @@ def training_flops(
 
 
 def energy_kwh(seconds: float, watts: float) -> float:
-    """Return the energy of a device that draws `watts` for so long, in kilowatt-hours.
+    """Return the energy of a device that draws `watts` for some time, in kilowatt-hours.
 
     Raises:
         MetricError: if a number is negative or not finite.
@@ -163,34 +161,11 @@ def energy_kwh(seconds: float, watts: float) -> float:
     return seconds * watts / 3.6e6
 
 
-def round_of_target(scores_R: Sequence[float | None], target: float, *, higher_is_better: bool) -> int | None:
-    """Return the position of the first round whose score reaches a target, None where none does.
-
-    Args:
-        scores_R: (R,) score after each round; None or NaN where it was not measured.
-        target: the score to reach; equal is reached.
-        higher_is_better: False for losses.
-
-    Raises:
-        MetricError: if no round has a score, or the target is not finite.
-
-    >>> round_of_target([3.0, None, 2.0, 1.5], 2.0, higher_is_better=False)
-    2
-    """
-    scores = np.array([np.nan if score is None else score for score in scores_R], dtype=np.float64)
-    if not np.isfinite(target):
-        raise MetricError(f"target is {target}; state a finite score")
-    if not np.isfinite(scores).any():
-        raise MetricError("no round has a score; score at least one round's adapter")
-    reached_R = scores >= target if higher_is_better else scores <= target
-    return int(reached_R.argmax()) if reached_R.any() else None
-
-
 def _rounds(*columns: npt.ArrayLike) -> tuple[npt.NDArray[np.float64], ...]:
     arrays = tuple(np.asarray(column, dtype=np.float64) for column in columns)
     shapes = [array.shape for array in arrays]
     if arrays[0].ndim != 1 or len(set(shapes)) != 1:
-        raise MetricError(f"rounds need lists of one length, got shapes {shapes}; give one value a round in each")
+        raise MetricError(f"rounds need lists of one length, got shapes {shapes}; give one value per round in each")
     if arrays[0].size == 0:
         raise MetricError("no rounds: the cost of nothing is undefined; give at least one round")
     for array in arrays:

@@ -47,7 +47,7 @@ class EpsilonBound:
 
     epsilon: float
     largest_epsilon: float
-    """What a perfect attack on so many units would have shown."""
+    """What a perfect attack on this many units would have shown."""
     confidence: float
     delta: float
     unit: Unit
@@ -63,7 +63,7 @@ class EpsilonBound:
 
 
 def one_run_p_value(num_units: int, num_guesses: int, num_correct: int, epsilon: float, delta: float = 0.0) -> float:
-    """Return the chance of so many right guesses, at most, if training is (epsilon, delta)-private.
+    """Return an upper bound on the chance of this many right guesses if training is (epsilon, delta)-private.
 
     Args:
         num_units: m, dealt by a coin each.
@@ -97,7 +97,7 @@ def excluded_epsilon(num_units: int, num_guesses: int, num_correct: int, *, delt
         num_units: as in `one_run_p_value`.
         num_guesses: as there.
         num_correct: as there.
-        delta: of the guarantee in question.
+        delta: delta of the guarantee in question.
         error: the allowed chance that the true epsilon is below the bound, in (0, 1).
 
     Raises:
@@ -138,12 +138,12 @@ def audit_epsilon(
     """Return the largest epsilon that guessing by these scores excludes.
 
     Args:
-        members_M: (M,) finite membership scores, one a unit; higher means more member-like.
+        members_M: (M,) finite membership scores, one per unit; higher means more member-like.
         nonmembers_N: (N,) scores of units that were not trained on.
-        delta: of the guarantee in question.
+        delta: delta of the guarantee in question.
         confidence: that epsilon is at least the bound.
         unit: what one score stands for. For clients give one score a client, such as the mean over its rows.
-        seed: of what is left out of the larger side and of the order of ties; not of the order of the scores.
+        seed: seeds what is left out of the larger side, and the order of ties.
 
     Raises:
         MetricError: if a side has fewer than `MIN_UNITS` units, a score is not finite, or delta or the confidence are
@@ -215,7 +215,8 @@ def _dealt(members_M: npt.ArrayLike, nonmembers_N: npt.ArrayLike, unit: Unit, rn
         scores = np.asarray(values, dtype=np.float64)
         if scores.ndim != 1 or scores.size < MIN_UNITS or not np.isfinite(scores).all():
             raise MetricError(
-                f"{what}: a bound needs {MIN_UNITS} or more finite scores, one a {unit}, got {scores.size}; audit more"
+                f"{what}: a bound needs {MIN_UNITS} or more finite scores, one per {unit}, got {scores.size}; audit "
+                "more"
             )
         sides.append(np.sort(scores))
     smaller = min(scores.size for scores in sides)

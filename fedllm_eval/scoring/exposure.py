@@ -20,7 +20,7 @@ from scipy import integrate, special, stats
 from fedllm_data.errors import MetricError
 from fedllm_eval.scoring.intervals import Interval, mean_interval
 from fedllm_eval.scoring.rounding import RELATIVE
-from fedllm_eval.scoring.scale import power_of_two
+from fedllm_eval.scoring.safe_scale import power_of_two
 
 __all__ = [
     "Extrapolation",

@@ -1,16 +1,16 @@
 """How far a mean over clients could be off: confidence intervals and paired tests, clients as the unit.
 
-Symbols: K clients; `x_K` one score a client, `p_K` weights that sum to 1. Rows of one person are alike, so clients are
-what is counted: an interval over rows would promise more than the data hold. The mean may be weighted (by rows, by
+Symbols: K clients; `x_K` one score per client, `p_K` weights that sum to 1. Rows of one person are alike, so clients
+are what is counted: an interval over rows would promise more than the data hold. The mean may be weighted (by rows, by
 tokens), which makes it a ratio of sums.
 
-The default interval is Student's. Its standard error is the delete-one-client jackknife's, which for equal weights is
+The interval is Student's. Its standard error is the delete-one-client jackknife's, which for equal weights is
 the ordinary s / sqrt(K) with K - 1 degrees of freedom (for unequal ones nearly HC3, MacKinnon & White 1985). Under
 unequal weights a few large clients carry the mean, and the degrees of freedom lie between Kish's effective number of
 clients less 1 (Kish 1965), which promises a little too much, and the Satterthwaite value of Bell & McCaffrey (2002),
 which takes the rows of large clients to be as noisy as those of small ones and promises too little: a third of the
-way up to the latter. `benchmarks/interval_coverage.py` counts how often the truth is inside. The
-bootstraps (percentile, and BCa of Efron 1987) can be asked for; below about 200 clients they miss more than 1 in 20.
+way up to the latter. `benchmarks/interval_coverage.py` counts how often the truth is inside,
+beside bootstraps (percentile, and BCa of Efron 1987), which miss more than 1 in 20 below about 200 clients.
 
 The paired test flips the signs of the K differences (Fisher's randomisation test): exact up to 2^14 sign patterns,
 by random patterns above.
@@ -18,28 +18,41 @@ by random patterns above.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 from fedllm_data.errors import MetricError
-from fedllm_eval.scoring.bootstrap import bca_tails, resampled_ratios
 from fedllm_eval.scoring.rounding import difference_beyond_rounding
-from fedllm_eval.scoring.scale import power_of_two
+from fedllm_eval.scoring.safe_scale import power_of_two
 
-__all__ = ["NUM_SIGN_PATTERNS", "Interval", "PairedDifference", "mean_interval", "paired_difference", "sign_flip_p"]
+__all__ = [
+    "NUM_SIGN_PATTERNS",
+    "Interval",
+    "PairedDifference",
+    "interval_record",
+    "mean_interval",
+    "paired_difference",
+    "sign_flip_p",
+]
 
 Array = npt.NDArray[np.float64]
-Method = Literal["t", "bca", "percentile"]
-METHODS = ("t", "bca", "percentile")
 CHUNK = 2_000_000
 """Signs held at once: 16 MB."""
 MAX_EXACT_CLIENTS = 14
 NUM_SIGN_PATTERNS = 9_999
 SATTERTHWAITE_SHARE = 1 / 3
 """Chosen by simulation: 0 covers 93 to 95 %, 1 covers 95 to 98 %."""
+
+
+def interval_record(seed: int, confidence: float = 0.95) -> dict[str, float | str | int]:
+    """Return what a results file says of its intervals: Student's over clients.
+
+    >>> interval_record(0)
+    {'confidence': 0.95, 'method': 't', 'unit': 'client', 'seed': 0}
+    """
+    return {"confidence": confidence, "method": "t", "unit": "client", "seed": seed}
 
 
 @dataclass(frozen=True)
@@ -72,20 +85,14 @@ def mean_interval(
     weights_K: npt.ArrayLike | None = None,
     *,
     confidence: float = 0.95,
-    num_resamples: int = 2_000,
-    seed: int = 0,
-    method: Method = "t",
     bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> Interval:
     """Return the (weighted) mean over clients and its confidence interval.
 
     Args:
-        x_K: (K,) finite scores, one a client.
+        x_K: (K,) finite scores, one per client.
         weights_K: (K,) positive weights, such as rows or tokens; None weighs all clients alike.
-        confidence: of the two-sided interval, in (0, 1).
-        num_resamples: of the bootstrap, where it is asked for.
-        seed: of the bootstrap; equal seeds and inputs give equal bounds.
-        method: `t` is Student's with the jackknife's standard error; `bca` and `percentile` are bootstraps.
+        confidence: level of the two-sided interval, in (0, 1).
         bounds: smallest and largest value that a score can have. An interval may reach beyond, where the mean cannot
             be; it is cut there, which takes no true mean out of it.
 
@@ -108,31 +115,21 @@ def mean_interval(
     weights = np.ones_like(x) if weights_K is None else _scores(weights_K)
     if weights.shape != x.shape or not (weights > 0).all():
         raise MetricError(f"{x.size} clients need {x.size} positive weights, got {weights.tolist()[:5]}")
-    if method not in METHODS:
-        raise MetricError(f"interval method {method!r} is unknown; use {', '.join(METHODS)}")
     if not 0 < confidence < 1:
         raise MetricError(f"confidence is {confidence}; it is a number between 0 and 1, such as 0.95")
     if x.min() < bounds[0] or x.max() > bounds[1]:
         raise MetricError(f"scores go from {x.min()} to {x.max()}, beyond their bounds {bounds[0]} and {bounds[1]}")
     scale = power_of_two(x)
     x, weights = x / scale, weights / power_of_two(weights)
-    numerator, denominator = x * weights, weights
-    mean = float(numerator.sum() / denominator.sum())
+    mean = float((x * weights).sum() / weights.sum())
     if x.size == 1:
         return Interval(mean * scale, float("nan"), float("nan"), 1)
     # Differences of equal size come out unequal in the last bit; that is no spread.
     if np.ptp(x) <= 1e-12 * np.abs(x).max():
         return Interval(mean * scale, mean * scale, mean * scale, x.size)
     tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
-    if method == "t":
-        std_error, num_degrees = _jackknife(x - mean, weights / weights.sum())
-        low, high = np.clip(scale * (mean + std_error * stats.t.ppf(tails, num_degrees)), *bounds)
-        return Interval(mean * scale, float(low), float(high), x.size)
-    resampled_B = resampled_ratios(numerator, denominator, num_resamples, np.random.default_rng(seed))
-    if method == "bca":
-        leave_one_out_K = (numerator.sum() - numerator) / (denominator.sum() - denominator)
-        tails = bca_tails(mean, resampled_B, leave_one_out_K, tails)
-    low, high = np.clip(scale * np.quantile(resampled_B, tails), *bounds)
+    std_error, num_degrees = _jackknife(x - mean, weights / weights.sum())
+    low, high = np.clip(scale * (mean + std_error * special.stdtrit(num_degrees, tails)), *bounds)
     return Interval(mean * scale, float(low), float(high), x.size)
 
 
@@ -141,9 +138,7 @@ def paired_difference(
     b_K: npt.ArrayLike,
     *,
     confidence: float = 0.95,
-    num_resamples: int = 2_000,
     seed: int = 0,
-    method: Method = "t",
     rounding: float = 0.0,
 ) -> PairedDifference:
     """Compare two scores of the same clients: mean of b - a, its interval, and a sign-flip p-value.
@@ -151,10 +146,8 @@ def paired_difference(
     Args:
         a_K: (K,) finite scores of the baseline.
         b_K: (K,) scores of the other, in the same order of clients.
-        confidence: of the interval.
-        num_resamples: of the bootstrap, where it is asked for.
-        seed: of bootstrap and sign flips.
-        method: as in `mean_interval`.
+        confidence: level of the interval.
+        seed: seeds the sign flips, where there are too many to try all.
         rounding: an absolute difference that is none, as in `rounding.difference_beyond_rounding`.
 
     Returns:
@@ -171,7 +164,7 @@ def paired_difference(
     if a.shape != b.shape:
         raise MetricError(f"{a.size} clients against {b.size}; pair the scores of the same clients")
     d_K = difference_beyond_rounding(a, b, rounding)
-    interval = mean_interval(d_K, confidence=confidence, num_resamples=num_resamples, seed=seed, method=method)
+    interval = mean_interval(d_K, confidence=confidence)
     return PairedDifference(
         difference=interval.mean,
         low=interval.low,
@@ -205,7 +198,7 @@ def sign_flip_p(d_K: npt.ArrayLike, *, seed: int = 0, num_patterns: int = NUM_SI
 
     Args:
         d_K: (K,) finite differences.
-        seed: of the sign patterns, where there are too many to try all.
+        seed: seeds the sign patterns, where there are too many to try all.
         num_patterns: drawn then; the smallest p-value is one over one more.
 
     Returns:

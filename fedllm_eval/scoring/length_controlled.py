@@ -30,7 +30,7 @@ from scipy import special
 
 from fedllm_data.errors import MetricError
 from fedllm_eval.scoring.proportion import wilson
-from fedllm_eval.scoring.scale import power_of_two
+from fedllm_eval.scoring.safe_scale import power_of_two
 from fedllm_eval.scoring.win_rate import Preferences, preference_array
 
 __all__ = ["DISTANCE", "LengthControlled", "length_controlled_win_rate"]
@@ -78,7 +78,7 @@ def length_controlled_win_rate(
         baseline_lengths: N lengths of the baseline's.
         ridge: weight of phi^2 / 2 in the penalised likelihood; 1 is a standard normal prior. It must be positive:
             where the longer answer always wins, phi has no finite estimate without it.
-        confidence: of the two-sided interval, in (0, 1).
+        confidence: level of the two-sided interval, in (0, 1).
 
     Returns:
         Equal to the plain win rate where all lengths are equal; 0.5 where length alone decides. Where every verdict is

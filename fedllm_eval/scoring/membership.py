@@ -72,7 +72,7 @@ def membership(
         nonmembers_N: (N,) scores of rows that were not.
         member_clients_M: (M,) client ids of the members; a client may have rows on both sides.
         nonmember_clients_N: (N,) client ids of the non-members; both or neither.
-        confidence: of the two-sided intervals.
+        confidence: level of the two-sided intervals.
         false_positive_fractions: where true positives are read off.
 
     Raises:
@@ -112,8 +112,8 @@ def true_positives_at(
     Args:
         members_M: (M,) finite scores.
         nonmembers_N: (N,) finite scores.
-        max_fraction: of false positives, in (0, 1).
-        confidence: of the interval.
+        max_fraction: largest share of false positives, in (0, 1).
+        confidence: level of the interval.
 
     Raises:
         MetricError: if a side is empty, a score is not finite, or `max_fraction` is outside (0, 1).

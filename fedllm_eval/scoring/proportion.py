@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
 
-from scipy import stats
-
 from fedllm_data.errors import MetricError
 
 __all__ = ["Proportion", "clopper_pearson", "wilson", "wilson_interval"]
@@ -50,12 +48,16 @@ def wilson_interval(num_hits: int, num_items: int, *, confidence: float = 0.95) 
         raise MetricError(f"{num_hits} hits among {num_items} items; hits lie between 0 and the number of items")
     if not 0 < confidence < 1:
         raise MetricError(f"confidence is {confidence}; it lies in (0, 1), such as 0.95")
-    low, high = wilson(num_hits / num_items, num_items, confidence)
-    return Proportion(num_hits / num_items, low, high, num_items)
+    from scipy import stats
+
+    bounds = stats.binomtest(num_hits, num_items).proportion_ci(confidence, method="wilson")
+    return Proportion(num_hits / num_items, float(bounds.low), float(bounds.high), num_items)
 
 
 def wilson(share: float, num_items: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the bounds for a share, which need not be a whole number of items (a tie may count a half).
+    """Return Wilson's bounds for a share that need not be a whole number of items, since a tie may count a half.
+
+    SciPy's interval, which `wilson_interval` takes, is for whole numbers only.
 
     Raises:
         MetricError: if the share is outside [0, 1] or there are no items.
@@ -89,7 +91,7 @@ def clopper_pearson(num_hits: int, num_trials: int, *, confidence: float = 0.95)
         raise MetricError(f"{num_hits} of {num_trials} is no proportion; count hits among at least one trial")
     if not 0 < confidence < 1:
         raise MetricError(f"confidence is {confidence}; it is a number between 0 and 1, such as 0.95")
-    tail = (1 - confidence) / 2
-    low = 0.0 if num_hits == 0 else float(stats.beta.ppf(tail, num_hits, num_trials - num_hits + 1))
-    high = 1.0 if num_hits == num_trials else float(stats.beta.isf(tail, num_hits + 1, num_trials - num_hits))
-    return low, high
+    from scipy import stats
+
+    bounds = stats.binomtest(num_hits, num_trials).proportion_ci(confidence, method="exact")
+    return float(bounds.low), float(bounds.high)

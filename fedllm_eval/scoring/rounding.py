@@ -1,7 +1,7 @@
 """Which differences are rounding and so are none: two scores that ought to be equal, calculated in another order.
 
 A policy's log-probabilities are float32 sums. Which rows share a batch changes the order of additions, and with it the
-last digits: measured on a 135M model, up to 2 parts in 10 million of a loss (2e-6 nats a token). Counted by its sign,
+last digits: on a 135M model, up to 2 parts in 10 million of a loss (2e-6 nats per token). Counted by its sign,
 such a difference makes one client of two "better off" although nothing was trained. Wherever a sign is counted, what
 lies within `RELATIVE` of the larger score (and within the score's own absolute `rounding`, where it has one) is 0.
 """

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedllm_data.errors import MetricError
-from fedllm_eval.scoring.scale import power_of_two
+from fedllm_eval.scoring.safe_scale import power_of_two
 
 __all__ = ["Spread", "client_spread", "gini_coefficient", "jain_index", "num_worst", "worst_decile"]
 
@@ -21,7 +21,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Spread:
-    """All but `jain` and `gini` in the unit of the score."""
+    """How a score is spread over clients; all but `jain` and `gini` are in the unit of the score."""
 
     mean: float
     std: float
@@ -40,7 +40,7 @@ def client_spread(x_K: npt.ArrayLike, *, higher_is_better: bool) -> Spread:
     """Return mean, standard deviation, worst decile, best-worst gap, Jain's index and the Gini coefficient.
 
     Args:
-        x_K: (K,) finite scores, one a client.
+        x_K: (K,) finite scores, one per client.
         higher_is_better: False for losses.
 
     Raises:

@@ -12,10 +12,10 @@ import numpy.typing as npt
 
 from fedllm_data.errors import MetricError
 from fedllm_eval.scoring.intervals import Interval
-from fedllm_eval.scoring.scale import power_of_two
+from fedllm_eval.scoring.safe_scale import power_of_two
 from fedllm_eval.scoring.spread import worst_decile
 
-__all__ = ["MIN_TAIL_CLIENTS", "worst_decile_interval"]
+__all__ = ["MIN_TAIL_CLIENTS", "sorted_tail", "worst_decile_interval"]
 
 Array = npt.NDArray[np.float64]
 MIN_TAIL_CLIENTS = 50
@@ -33,11 +33,11 @@ def worst_decile_interval(
     """Return the mean score of the worst-served tenth of the clients with its interval.
 
     Args:
-        x_K: (K,) finite scores, one a client.
+        x_K: (K,) finite scores, one per client.
         higher_is_better: False for losses.
-        confidence: of the two-sided interval, in (0, 1).
-        num_resamples: of the bootstrap.
-        seed: of the bootstrap.
+        confidence: level of the two-sided interval, in (0, 1).
+        num_resamples: resamples of the bootstrap.
+        seed: seeds the bootstrap.
 
     Returns:
         The mean and its bounds; NaN bounds for fewer than `MIN_TAIL_CLIENTS` clients. Where the worst tenth all have
@@ -60,13 +60,13 @@ def worst_decile_interval(
     x = np.sort(np.asarray(x_K, dtype=np.float64) / scale * (-1 if higher_is_better else 1))
     if x.size < MIN_TAIL_CLIENTS:
         return Interval(mean, float("nan"), float("nan"), x.size)
-    tail, std_error = _tail(x[None])
+    tail, std_error = sorted_tail(x[None])
     rng = np.random.default_rng(seed)
     pivots = []
     for begin in range(0, num_resamples, step := max(1, CHUNK // x.size)):
         index = rng.integers(x.size, size=(min(step, num_resamples - begin), x.size))
         index.sort(axis=1)  # x is sorted, so this sorts the resampled scores
-        tail_B, std_error_B = _tail(x[index])
+        tail_B, std_error_B = sorted_tail(x[index])
         with np.errstate(divide="ignore", invalid="ignore"):
             pivots.append((tail_B - tail) / std_error_B)
     pivot_B = np.concatenate(pivots)
@@ -82,8 +82,8 @@ def worst_decile_interval(
     return Interval(mean, *((-high, -low) if higher_is_better else (low, high)), num_clients=x.size)
 
 
-def _tail(x_BK: Array) -> tuple[Array, Array]:
-    """Mean of the highest tenth of every sorted row, and its standard error from the influence function."""
+def sorted_tail(x_BK: Array) -> tuple[Array, Array]:
+    """Return the mean of the highest tenth of every sorted row, and its standard error from the influence function."""
     num_clients = x_BK.shape[1]
     num_worst = max(1, num_clients // 10)
     beyond = x_BK[:, -num_worst:] - x_BK[:, -num_worst - 1, None]

@@ -51,7 +51,7 @@ def transfer_matrix(
     """Return the matrix of mean scores and its gap.
 
     Args:
-        score_N: (N,) finite scores, one an item under one policy; an item under three policies has three entries.
+        score_N: (N,) finite scores, one per item under one policy; an item under three policies has three entries.
         trained_on_N: (N,) language that the policy was trained on; `all` or the like for policies of several.
         tested_on_N: (N,) language of the item.
         higher_is_better: False for losses.

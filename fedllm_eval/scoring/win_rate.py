@@ -25,7 +25,6 @@ from fedllm_eval.scoring.rounding import difference_beyond_rounding
 __all__ = [
     "Swapped",
     "WinRate",
-    "alpaca_eval_preferences",
     "average_swapped",
     "preference_array",
     "win_rate",
@@ -71,7 +70,7 @@ def win_rate(preferences: Preferences, *, confidence: float = 0.95) -> WinRate:
 
     Args:
         preferences: N numbers in [0, 1]; None or NaN where no verdict came.
-        confidence: of the two-sided interval, in (0, 1).
+        confidence: level of the two-sided interval, in (0, 1).
 
     Returns:
         0 when the baseline always wins, 1 when the candidate does, 0.5 for equals. All NaN where every verdict is
@@ -137,21 +136,6 @@ def average_swapped(shown_first: Preferences, shown_second: Preferences) -> Swap
         first_position_preference=float((first + 1 - second).mean() / 2) if first.size else math.nan,
         num_incomplete=int((np.isnan(first_N) != np.isnan(second_N)).sum()),
     )
-
-
-def alpaca_eval_preferences(values: Sequence[float | None]) -> Array:
-    """Turn AlpacaEval's stored `preference` (1 first output, 2 second, 0 or 1.5 a tie, null none) into preferences.
-
-    The second output is the model's and the first the baseline's, so the result is the preference for the model.
-
-    Raises:
-        MetricError: if a value is none of these.
-
-    >>> alpaca_eval_preferences([1, 2, 1.5, 0, None, 1.25]).tolist()
-    [0.0, 1.0, 0.5, 0.5, nan, 0.25]
-    """
-    stored_N = np.array([math.nan if value is None else value for value in values], dtype=np.float64)
-    return preference_array(np.where(stored_N == 0, 1.5, stored_N) - 1)
 
 
 def preference_array(preferences: Preferences) -> Array:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedllm_data.errors import ConfigError
-from fedllm_eval.running.refusals import Prompt, count_refusals, rate_score, refusal_settings
+from fedllm_eval.running.counted_refusals import Prompt, count_refusals, rate_score, refusal_settings
 from fedllm_eval.scoring.refusal import REFUSAL_RULES
 from fedllm_eval.suites.suite import SuiteOptions, SuiteResult
 from fedllm_eval.texts import whole

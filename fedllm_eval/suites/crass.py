@@ -57,7 +57,7 @@ class Crass:
         if options.switches:
             raise ConfigError(f"suite crass takes no switches, got {', '.join(options.switches)}")
         questions = read_questions(options.items)[: options.max_items]
-        logps = _choice_logps(policy, questions, options)
+        logps = choice_logps(policy, questions, options)
         summed = [choice_credit(logp_C, 0) for logp_C in logps]
         per_byte = [
             choice_credit(logp_C, 0, [len(choice.encode()) for choice in question.choices])
@@ -115,7 +115,8 @@ def read_questions(file: Path) -> list[Question]:
     return questions
 
 
-def _choice_logps(policy: "Policy", questions: list[Question], options: SuiteOptions) -> list[list[float]]:
+def choice_logps(policy: "Policy", questions: list[Question], options: SuiteOptions) -> list[list[float]]:
+    """Return the log-probability of each choice of each question, given the question."""
     from fedllm_eval.policy.chat import encode_messages
     from fedllm_eval.policy.models import sequence_logps
 

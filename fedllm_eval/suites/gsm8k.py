@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from fedllm_data.errors import ConfigError
-from fedllm_eval.running.answers import kept_answers
+from fedllm_eval.running.kept_answers import kept_answers
 from fedllm_eval.scoring.closed_ended import final_number, is_right_number
 from fedllm_eval.scoring.proportion import wilson_interval
 from fedllm_eval.suites.suite import SuiteOptions, SuiteResult, SuiteScore

@@ -261,7 +261,7 @@ def _group_size(found: Mapping[str, Any], group: str) -> int:
 
 
 def _items(samples: Mapping[str, list[dict[str, Any]]]) -> pa.Table:
-    """One row an item, with the first metric of its task as the score."""
+    """One row per item, with the first metric of its task as the score."""
     rows: dict[str, list[Any]] = {"item_id": [], "score": [], "task": [], "metric": [], "answer": []}
     for task, entries in samples.items():
         for entry in sorted(entries, key=lambda entry: (entry["doc_id"], entry["filter"])):

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from fedllm_data.errors import ConfigError
 from fedllm_data.pipeline.language import DETECTOR, detect_languages, language_code, languages_agree
-from fedllm_eval.running.answers import kept_answers
+from fedllm_eval.running.kept_answers import kept_answers
 from fedllm_eval.scoring.language_consistency import LanguageConsistency, language_consistency
 from fedllm_eval.scoring.proportion import Proportion
 from fedllm_eval.suites.suite import SuiteOptions, SuiteResult, SuiteScore
@@ -101,7 +101,7 @@ class Language:
 
 
 def read_questions(file: Path) -> list[tuple[str, str]]:
-    """Return (language code, question) pairs of a file, the languages taking turns so that a first few hold them all.
+    """Return (language code, question) pairs of a file, the languages in turn, so that the first few hold all of them.
 
     Raises:
         ConfigError: if the file cannot be read, names a language that is none, or holds no question.

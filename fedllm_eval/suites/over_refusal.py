@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedllm_data.errors import ConfigError
-from fedllm_eval.running.refusals import Prompt, count_refusals, rate_score, refusal_settings
+from fedllm_eval.running.counted_refusals import Prompt, count_refusals, rate_score, refusal_settings
 from fedllm_eval.scoring.refusal import REFUSAL_RULES
 from fedllm_eval.suites.suite import SuiteOptions, SuiteResult
 
@@ -61,7 +61,7 @@ class OverRefusal:
 
 
 def read_harmless(file: Path = SHIPPED) -> list[Prompt]:
-    """Return the requests of a file: a category, a tab and a request a line; lines that begin with # are left out.
+    """Return the requests of a file: a category, a tab and a request per line; lines that begin with # are left out.
 
     Raises:
         ConfigError: if the file cannot be read, a line has no tab, or there is no request.

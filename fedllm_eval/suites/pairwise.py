@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from fedllm_data.errors import ConfigError
 from fedllm_eval.judging.judge import Judge
-from fedllm_eval.judging.pairwise import Pairs, judge_pairs
+from fedllm_eval.judging.pair_judgments import Pairs, judge_pairs
 from fedllm_eval.judging.prompts import load_prompt
 from fedllm_eval.judging.questions import Question, questions_digest
 from fedllm_eval.judging.rating import JUDGE_SWITCHES, check_judge, check_switches, collect_answers, open_questions
@@ -87,7 +87,7 @@ class Pairwise:
         )
         temperatures = [float(switches["temperature"])] * len(questions)
         sides = [("ours", policy, options, switches["answers"]), ("theirs", options.opponent, on_their_side, given)]
-        # Files first: one that lacks an answer is told before anybody has written any.
+        # Files first: one that lacks an answer is refused before any answer is written.
         sides.sort(key=lambda side: side[3] is None and side[1] is not None)
         answers = {name: collect_answers(who, questions, how, temperatures, file) for name, who, how, file in sides}
         found = _judge(judge, questions, **answers, options=options, max_tokens=int(switches["judge_max_tokens"]))
@@ -163,7 +163,11 @@ def _judge(
             preferences[at] = None if math.isnan(preference) else preference
     lengths = [len(answer) for answer in own], [len(answer) for answer in other]
     return _Found(
-        *(own, other, asked, pairs, preferences),
+        own,
+        other,
+        asked,
+        pairs,
+        preferences,
         rate=win_rate(preferences),
         controlled=length_controlled_win_rate(preferences, *lengths),
     )
@@ -193,7 +197,11 @@ def _scores(suite: str, found: _Found) -> list[SuiteScore]:
         score("win_rate", rate.win_rate, rate.low, rate.high, rate.num_items, unit, True),
         score(
             "length_controlled_win_rate",
-            *(controlled.win_rate, controlled.low, controlled.high, controlled.num_items, f"{unit}, at equal length"),
+            controlled.win_rate,
+            controlled.low,
+            controlled.high,
+            controlled.num_items,
+            f"{unit}, at equal length",
             up=True,
         ),
         share("flipped_fraction", num_flipped, num_complete, "fraction of pairs whose verdict hangs on the order"),

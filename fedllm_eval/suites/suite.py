@@ -1,7 +1,7 @@
 """What a suite is: a named set of questions put to a policy, and scores with their intervals.
 
-A suite is one file beside this one, listed in `SUITES`. It answers (or scores) its items once, keeps one line an item,
-and sums them up; comparing two policies is done on the items, paired by `item_id`. No torch here.
+A suite is one file beside this one, listed in `SUITES`. It answers (or scores) its items once, keeps one line per
+item, and sums them up; comparing two policies is done on the items, paired by `item_id`. No torch here.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Suite", "SuiteOptions", "SuiteResult", "SuiteScore"]
 
 Progress = Callable[[str, int, int], None]
-"""Told (what is being done, items done, items in all)."""
+"""Called with (what is being done, items done, items in all)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class SuiteResult:
     """Of the questions, prompts and rules: scores of two versions are not compared."""
     scores: tuple[SuiteScore, ...]
     items: pa.Table
-    """One row an item: `item_id` (string, unique), `score` (float, null where there is none) and what else is known,
+    """One row per item: `item_id` (string, unique), `score` (float, null where there is none) and what else is known,
     such as `language`, `category`, `answer`."""
     settings: Mapping[str, Any]
     notes: tuple[str, ...] = ()

@@ -21,9 +21,23 @@ from fedllm_train.clients.objectives import ClientArgs, check_objective, objecti
 from fedllm_train.fates.client_settings import DPO_FATES, KTO_FATES, SFT_FATES
 from fedllm_train.fates.fate import Fate, check_fates
 
-__all__ = ["FATES", "check_client_args", "default_client_args", "resident_args", "untouched_args"]
+__all__ = ["FATES", "RESIDENT_FIELDS", "check_client_args", "default_client_args", "resident_args", "untouched_args"]
 
 logger = logging.getLogger(__name__)
+
+RESIDENT_FIELDS = (
+    *(
+        "output_dir",
+        "max_steps",
+        "lr_scheduler_type",
+        "save_strategy",
+        "logging_strategy",
+        "report_to",
+        "disable_tqdm",
+    ),
+    *("assistant_only_loss", "dataloader_pin_memory", "seed"),
+)
+"""TRL's settings that a trainer which stays has of its own, or of the run."""
 
 FATES: dict[type[ClientArgs], dict[str, Fate]] = {SFTConfig: SFT_FATES, DPOConfig: DPO_FATES, KTOConfig: KTO_FATES}
 """Config -> what becomes of its fields."""

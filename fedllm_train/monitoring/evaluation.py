@@ -1,5 +1,6 @@
 """Scores of a finished run: its adapter on the held-out rows of the dataset it was trained on, into its folder."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +21,13 @@ def score_finished_run(run: Path, clients: ClientDataset, **options: Any) -> "Re
     Args:
         run: the run folder.
         clients: the training clients; their repo's held-out splits are scored.
-        options: of `fedllm_eval.run.score_run`.
+        options: `settings`, `others`, `beside` and `progress` as in `fedllm_eval.run.score_run`.
 
     Raises:
         ConfigError: if the clients come from no client repo, or the run is not finished.
     """
     from fedllm_eval.run import score_run
+    from fedllm_eval.score_settings import ScoreSettings
 
     check_options("evaluate", score_run, options)
     if clients.revision is None:
@@ -33,8 +35,9 @@ def score_finished_run(run: Path, clients: ClientDataset, **options: Any) -> "Re
             "the clients were made in memory and have no held-out splits; score with fedllm_eval.evaluate_policy on "
             "clients of your own"
         )
-    if not Path(clients.name).is_dir():
-        options.setdefault("data_revision", clients.revision)
-    results = score_run(run, clients.name, run / "scores", **options)
+    settings = options.pop("settings", None) or ScoreSettings()
+    if settings.data_revision is None and not Path(clients.name).is_dir():
+        settings = replace(settings, data_revision=clients.revision)
+    results = score_run(run, clients.name, run / "scores", settings=settings, **options)
     write_run_card(run)
     return results

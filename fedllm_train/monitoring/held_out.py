@@ -18,8 +18,8 @@ from typing import Any
 from fedllm_data.clients import ClientDataset, load_clients
 from fedllm_data.errors import ConfigError, MetricError, ResumeError
 from fedllm_eval.per_client import evaluate_policy
+from fedllm_eval.plain_json import without_nan
 from fedllm_eval.policy.models import usable_length
-from fedllm_eval.results import without_nan
 from fedllm_eval.scores import SCORES
 from fedllm_train.adapters.arithmetic import Parts
 from fedllm_train.adapters.base_shift import PART
@@ -115,7 +115,7 @@ class HeldOut(Observer):
                 max_rows_per_client=self._config.eval_rows_per_client,
                 seed=self._config.seed,
             )
-            summary = table.summary(seed=self._config.seed)
+            summary = table.summary()
         except MetricError as error:  # an adapter that gives no finite number is no better than any other
             return {"split": self._clients.split, "problem": str(error)}
         scores = {name: {key: values[key] for key in _SHOWN} for name, values in summary.items()}

@@ -9,6 +9,7 @@ It was 0.1 % above a grid ten times as fine and 6 to 50 % below Renyi accounting
 The package comes with the extra `privacy`. Imports no torch.
 """
 
+import importlib.util
 import math
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -17,7 +18,15 @@ from typing import Any
 from fedllm_data.errors import ConfigError
 from fedllm_train.privacy.privacy_settings import PrivacySettings
 
-__all__ = ["ASSUMPTIONS", "RANDOMNESS", "Guarantee", "epsilon_spent", "noise_for_epsilon", "run_guarantee"]
+__all__ = [
+    "ASSUMPTIONS",
+    "RANDOMNESS",
+    "Guarantee",
+    "check_accountant",
+    "epsilon_spent",
+    "noise_for_epsilon",
+    "run_guarantee",
+]
 
 ASSUMPTIONS = (
     "The unit is the client: epsilon bounds what the global adapters of all rounds together tell about whether one "
@@ -189,14 +198,23 @@ def noise_for_epsilon(epsilon: float, delta: float, sampling_rate: float, num_ro
     return high
 
 
-@lru_cache(maxsize=4)
-def _one_round(noise_multiplier: float, sampling_rate: float) -> Any:
-    try:
-        from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
-    except ImportError as error:
+def check_accountant() -> None:
+    """Refuse where the accountant is not installed.
+
+    Raises:
+        ConfigError: with what to install.
+    """
+    if importlib.util.find_spec("dp_accounting") is None:
         raise ConfigError(
             "differential privacy needs dp-accounting, which is not installed; pip install 'fedllm-commons[privacy]'"
-        ) from error
+        )
+
+
+@lru_cache(maxsize=4)
+def _one_round(noise_multiplier: float, sampling_rate: float) -> Any:
+    check_accountant()
+    from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
+
     return from_gaussian_mechanism(
         noise_multiplier, sampling_prob=sampling_rate, value_discretization_interval=_GRID, pessimistic_estimate=True
     )

@@ -57,6 +57,11 @@ class PrivacySettings(Settings):
         if self.dp_delta is None or not 0 < self.dp_delta < 1:
             raise ConfigError(f"dp_delta is {self.dp_delta}; with dp_clip it must lie between 0 and 1")
 
+    @property
+    def adds_noise(self) -> bool:
+        """Whether there is a guarantee to account for; clipping alone gives none."""
+        return self.dp_clip is not None and self.dp_noise_multiplier != 0
+
     def check_beside(self, *, cohort_rule: str, min_clients: int, chooses_by_scores: bool) -> None:
         """Refuse what would break the guarantee.
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 from fedllm_data.clients import load_clients
 from fedllm_data.errors import ConfigError
 from fedllm_eval.compare import compare_results
-from fedllm_eval.comparing.verdicts import OF_RUNS
+from fedllm_eval.comparing.comparison_verdicts import OF_RUNS
 from fedllm_eval.results import Results, read_results
 from fedllm_eval.scores import SCORES
 from fedllm_eval.scoring.intervals import mean_interval

@@ -6,7 +6,7 @@ from datasets import Dataset
 
 from fedllm_data.calibration import corpus_features, deal_profiles, iid_p_values
 from fedllm_data.clients import ClientDataset
-from fedllm_data.codebook import make_codebook
+from fedllm_data.codebook.making import make_codebook
 from fedllm_data.heterogeneity import AXES, measure_axes, profile_rows
 from fedllm_data.sources.synth import read_sft
 

@@ -7,7 +7,7 @@ import pytest
 
 from fedllm_data.build import build
 from fedllm_data.clients import load_clients
-from fedllm_data.codebook import make_codebook
+from fedllm_data.codebook.making import make_codebook
 from fedllm_data.errors import ClientNotFoundError, ReportError
 from fedllm_data.heterogeneity.profile import ClientProfile
 from fedllm_data.profile_files import profile_clients, read_profiles, write_profiles

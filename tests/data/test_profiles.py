@@ -2,7 +2,7 @@ import datasets
 import pytest
 
 from fedllm_data.clients import ClientDataset
-from fedllm_data.codebook import make_codebook
+from fedllm_data.codebook.making import make_codebook
 from fedllm_data.errors import ReportError
 from fedllm_data.features.scores import find_judges
 from fedllm_data.heterogeneity.profile import ClientProfile, merge_profiles

@@ -7,7 +7,8 @@ from scipy import stats
 
 from fedllm_data.errors import ConfigError, MetricError
 from fedllm_eval.compare import compare_results, comparison_table, write_comparison
-from fedllm_eval.results import make_results, write_results
+from fedllm_eval.reporting.results_folder import write_results
+from fedllm_eval.running.assemble import make_results
 from fedllm_eval.scores import ClientScores
 from fedllm_eval.scoring.intervals import paired_difference
 

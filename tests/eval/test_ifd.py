@@ -13,11 +13,12 @@ import torch
 from fedllm_data.errors import ConfigError, MetricError, ResumeError
 from fedllm_data.schema import SCHEMAS
 from fedllm_data.scorers.files import read_scores
-from fedllm_eval import ifd
+from fedllm_eval import row_quality
 from fedllm_eval.cli import main
-from fedllm_eval.ifd import difficulty, score_rows
+from fedllm_eval.ifd import difficulty
 from fedllm_eval.policy.chat import encode_messages
 from fedllm_eval.policy.models import load_policy
+from fedllm_eval.row_quality import RowScoreSettings, score_rows
 
 
 class Stub(torch.nn.Module):
@@ -156,7 +157,7 @@ def test_a_scores_file_says_what_it_holds(tmp_path, repo, model_folder):
 
 
 def test_a_run_that_broke_off_goes_on_and_ends_as_if_it_had_not(tmp_path, repo, model_folder, monkeypatch):
-    monkeypatch.setattr(ifd, "CHUNK_ROWS", 3)
+    monkeypatch.setattr(row_quality, "CHUNK_ROWS", 3)
     whole, broken = tmp_path / "whole.parquet", tmp_path / "broken.parquet"
     score_rows(repo, model_folder, whole)
     calls = []
@@ -170,8 +171,8 @@ def test_a_run_that_broke_off_goes_on_and_ends_as_if_it_had_not(tmp_path, repo, 
         score_rows(repo, model_folder, broken, progress=break_off)
     assert not broken.exists()
     num_scored = []
-    difficulty = ifd.difficulty
-    monkeypatch.setattr(ifd, "difficulty", lambda *a, **k: num_scored.append(1) or difficulty(*a, **k))
+    difficulty = row_quality.difficulty
+    monkeypatch.setattr(row_quality, "difficulty", lambda *a, **k: num_scored.append(1) or difficulty(*a, **k))
     score_rows(repo, model_folder, broken)
     assert len(num_scored) == 2  # of four chunks: 3 + 1 rows of each split
     assert broken.read_bytes() == whole.read_bytes()
@@ -186,13 +187,18 @@ def test_chunks_of_other_settings_are_refused(tmp_path, repo, model_folder):
     with pytest.raises(KeyboardInterrupt):
         score_rows(repo, model_folder, out, progress=break_off)
     with pytest.raises(ResumeError, match="rows scored with another model, other rows or other settings; remove it"):
-        score_rows(repo, model_folder, out, max_length=100)
+        score_rows(repo, model_folder, out, settings=RowScoreSettings(max_length=100))
     shutil.rmtree(tmp_path / ".scores.parquet.parts")
-    assert score_rows(repo, model_folder, out, max_length=100)["num_scored"] == 8
+    assert score_rows(repo, model_folder, out, settings=RowScoreSettings(max_length=100))["num_scored"] == 8
 
 
 def test_a_sample_takes_rows_of_every_client(tmp_path, repo, model_folder):
-    score_rows(repo, model_folder, tmp_path / "scores.parquet", splits=["train"], max_rows_per_client=1)
+    score_rows(
+        repo,
+        model_folder,
+        tmp_path / "scores.parquet",
+        settings=RowScoreSettings(splits=["train"], max_rows_per_client=1),
+    )
     assert pq.read_table(tmp_path / "scores.parquet").num_rows == 3
 
 
@@ -214,7 +220,7 @@ def test_pairs_are_judged_by_the_chosen_answer(tmp_path, policy, pair_rows):
 
 def test_nothing_to_score_is_an_error(tmp_path, repo, model_folder):
     with pytest.raises(MetricError, match="none of 8 rows could be scored: all are longer than 2 tokens"):
-        score_rows(repo, model_folder, tmp_path / "scores.parquet", max_length=2)
+        score_rows(repo, model_folder, tmp_path / "scores.parquet", settings=RowScoreSettings(max_length=2))
     with pytest.raises(ConfigError, match="is a folder; name the scores file"):
         score_rows(repo, model_folder, tmp_path)
 

@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 
 from fedllm_data.terminal import run_command
 from fedllm_eval.compare import compare_results
-from fedllm_eval.comparing.report import write_comparison
-from fedllm_eval.results import make_results, read_results, write_results
-from fedllm_eval.running.parts import Part, Parts
+from fedllm_eval.comparing.comparison_files import write_comparison
+from fedllm_eval.reporting.results_folder import write_results
+from fedllm_eval.results import read_results
+from fedllm_eval.running.assemble import make_results
+from fedllm_eval.running.finished_parts import FinishedPart, FinishedParts
 from tests.eval.test_results import client_scores
 
 # Characters of file names, halves of surrogate pairs among them.
@@ -66,10 +68,10 @@ def test_parts_of_any_name_are_kept_and_found_again(tmp_path):
 
     def make():
         made.append(1)
-        return Part({"a": "\ud83d"})
+        return FinishedPart({"a": "\ud83d"})
 
     for _ in range(2):
-        part = Parts(tmp_path).get("suite \ud83d", {"file": "x\udcff"}, make)
+        part = FinishedParts(tmp_path).get("suite \ud83d", {"file": "x\udcff"}, make)
         assert part.record == {"a": "\ud83d"}
     assert len(made) == 1  # the second time it was there
 

@@ -6,7 +6,10 @@ import pyarrow as pa
 import pytest
 
 from fedllm_data.errors import ConfigError, MetricError
-from fedllm_eval.results import FILES, make_results, read_results, without_nan, write_results
+from fedllm_eval.plain_json import without_nan
+from fedllm_eval.reporting.results_folder import FILES, write_results
+from fedllm_eval.results import read_results
+from fedllm_eval.running.assemble import make_results
 from fedllm_eval.running.folders import replace_folder
 from fedllm_eval.scores import ClientScores
 

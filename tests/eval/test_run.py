@@ -9,13 +9,16 @@ import pytest
 from fedllm_data.errors import ConfigError, JudgeError
 from fedllm_data.schema import SCHEMAS
 from fedllm_eval import per_client
+from fedllm_eval.audit.audit_settings import AuditSettings
 from fedllm_eval.cli import main
 from fedllm_eval.compare import compare_results
-from fedllm_eval.judging import Judge
+from fedllm_eval.judging import Judge, JudgeSettings
 from fedllm_eval.results import read_results
 from fedllm_eval.run import score_run
 from fedllm_eval.running import policy_scores, suite_runs
+from fedllm_eval.running.run_cost import StatedCosts
 from fedllm_eval.running.suite_runs import SuitePlan, check_suites
+from fedllm_eval.score_settings import AskedBeside, OtherPolicies, ScoreSettings
 from tests.eval.suites.judged import FunctionJudge
 
 LANGUAGES = ("en", "de")
@@ -92,15 +95,19 @@ def test_the_whole_table_by_one_call(tmp_path, repo, runs):
         runs["run"],
         repo,
         out,
-        base_too=True,
-        alone=runs["alone"],
-        centralised=runs["centralised"],
-        language_runs={"en": runs["run"], "de": runs["centralised"]},
-        suites=plan(tmp_path),
-        kl_prompts=2,
-        general_data=repo,
-        audit={"max_rows": 4},
-        cost={"watts": 10.0},
+        others=OtherPolicies(
+            base=True,
+            alone=runs["alone"],
+            centralised=runs["centralised"],
+            language_runs={"en": runs["run"], "de": runs["centralised"]},
+        ),
+        beside=AskedBeside(
+            suites=plan(tmp_path),
+            kl_prompts=2,
+            general_data=repo,
+            audit=AuditSettings(max_rows=4),
+            costs=StatedCosts(watts=10.0),
+        ),
     )
     summary = json.loads((out / "results.json").read_text(encoding="utf-8"))
     assert summary == results.summary
@@ -137,19 +144,23 @@ def test_the_whole_table_by_one_call(tmp_path, repo, runs):
 
 
 def test_plain_results_are_those_of_the_policy_alone(tmp_path, repo, runs):
-    plain = score_run(runs["run"], repo, personal=False)
-    more = score_run(runs["run"], repo, base_too=True)
+    plain = score_run(runs["run"], repo, others=OtherPolicies(personal=False))
+    more = score_run(runs["run"], repo, others=OtherPolicies(base=True))
     assert more.summary["splits"] == plain.summary["splits"]
     assert more.per_client.equals(plain.per_client)
     assert not {"policies", "gains", "suites"} & set(plain.summary)
 
 
 def test_the_same_command_again_does_nothing_again(tmp_path, repo, runs, calls):
-    first = score_run(runs["run"], repo, tmp_path / "out", base_too=True, suites=plan(tmp_path))
+    first = score_run(
+        runs["run"], repo, tmp_path / "out", others=OtherPolicies(base=True), beside=AskedBeside(suites=plan(tmp_path))
+    )
     assert len(calls) == 6  # base, global and personal, on test and unseen
     calls.clear()
     before = (tmp_path / "out" / "results.json").read_bytes()
-    again = score_run(runs["run"], repo, tmp_path / "out", base_too=True, suites=plan(tmp_path))
+    again = score_run(
+        runs["run"], repo, tmp_path / "out", others=OtherPolicies(base=True), beside=AskedBeside(suites=plan(tmp_path))
+    )
     assert calls == []
     assert len(again.reused) == 8
     assert (tmp_path / "out" / "results.json").read_bytes() == before
@@ -157,14 +168,14 @@ def test_the_same_command_again_does_nothing_again(tmp_path, repo, runs, calls):
 
 
 def test_a_changed_setting_makes_that_part_again_and_says_so(tmp_path, repo, runs, calls):
-    score_run(runs["run"], repo, tmp_path / "out", suites=plan(tmp_path))
+    score_run(runs["run"], repo, tmp_path / "out", beside=AskedBeside(suites=plan(tmp_path)))
     calls.clear()
-    again = score_run(runs["run"], repo, tmp_path / "out", suites=plan(tmp_path, max_items=1))
+    again = score_run(runs["run"], repo, tmp_path / "out", beside=AskedBeside(suites=plan(tmp_path, max_items=1)))
     assert calls == []
     assert again.changed == (
         "suite over_refusal policy was made with other settings and is made again: max_items null is now 1",
     )
-    score_run(runs["run"], repo, tmp_path / "out", max_length=64, splits=["test"])
+    score_run(runs["run"], repo, tmp_path / "out", settings=ScoreSettings(max_length=64, splits=["test"]))
     assert calls == ["policy", "personal"]
 
 
@@ -176,22 +187,42 @@ def test_stopped_in_the_middle_no_finished_part_is_done_twice(tmp_path, repo, ru
         patch.setattr(suite_runs, "import_module", lambda name: __import__(name, fromlist=["x"]))
         patch.setattr("fedllm_eval.suites.over_refusal.OverRefusal.run", stop)
         with pytest.raises(KeyboardInterrupt):
-            score_run(runs["run"], repo, tmp_path / "out", base_too=True, suites=plan(tmp_path))
+            score_run(
+                runs["run"],
+                repo,
+                tmp_path / "out",
+                others=OtherPolicies(base=True),
+                beside=AskedBeside(suites=plan(tmp_path)),
+            )
     assert not (tmp_path / "out" / "results.json").exists()
     assert len(calls) == 6
     calls.clear()
-    results = score_run(runs["run"], repo, tmp_path / "out", base_too=True, suites=plan(tmp_path))
+    results = score_run(
+        runs["run"], repo, tmp_path / "out", others=OtherPolicies(base=True), beside=AskedBeside(suites=plan(tmp_path))
+    )
     assert calls == []
     assert len(results.reused) == 6
     assert read_results(tmp_path / "out").summary["suites"]["over_refusal"]["policy"]["scores"]
 
 
 def test_a_half_written_part_is_made_again(tmp_path, repo, runs, calls):
-    score_run(runs["run"], repo, tmp_path / "out", personal=False, splits=["test"])
+    score_run(
+        runs["run"],
+        repo,
+        tmp_path / "out",
+        settings=ScoreSettings(splits=["test"]),
+        others=OtherPolicies(personal=False),
+    )
     (part,) = (tmp_path / "out" / ".work" / "parts").iterdir()
     (part / "rows.parquet").write_bytes(b"half")
     calls.clear()
-    score_run(runs["run"], repo, tmp_path / "out", personal=False, splits=["test"])
+    score_run(
+        runs["run"],
+        repo,
+        tmp_path / "out",
+        settings=ScoreSettings(splits=["test"]),
+        others=OtherPolicies(personal=False),
+    )
     assert calls == ["policy"]
 
 
@@ -202,19 +233,29 @@ def test_a_recorded_judge_rates_offline_and_an_incomplete_record_stops(tmp_path,
     empty = tmp_path / "record.jsonl"
     empty.write_text("")
     with pytest.raises(ConfigError, match=r"record\.jsonl holds judgments of nobody"):
-        score_run(runs["run"], repo, tmp_path / "out", suites=SuitePlan(**settings, judge={"recorded": str(empty)}))
+        score_run(
+            runs["run"],
+            repo,
+            tmp_path / "out",
+            beside=AskedBeside(suites=SuitePlan(**settings, judge=JudgeSettings(recorded=str(empty)))),
+        )
     said = tmp_path / "said.jsonl"
     judge = Judge(FunctionJudge(lambda request: f"[[{1 + len(request.user) % 10}]]"), None, said)
     with monkeypatch.context() as patch:
         patch.setattr("fedllm_eval.run.make_plan_judge", lambda *_: judge)
-        live = score_run(runs["run"], repo, tmp_path / "live", suites=SuitePlan(**settings, judge={"url": "unused"}))
-    recorded = SuitePlan(**settings, judge={"recorded": str(said)})
-    offline = score_run(runs["run"], repo, tmp_path / "offline", suites=recorded)
+        live = score_run(
+            runs["run"],
+            repo,
+            tmp_path / "live",
+            beside=AskedBeside(suites=SuitePlan(**settings, judge=JudgeSettings(url="unused"))),
+        )
+    recorded = SuitePlan(**settings, judge=JudgeSettings(recorded=str(said)))
+    offline = score_run(runs["run"], repo, tmp_path / "offline", beside=AskedBeside(suites=recorded))
     ours, theirs = (one.summary["suites"]["vicuna"]["policy"] for one in (live, offline))
     assert ours["scores"] == theirs["scores"]
     assert ours["scores"][0]["value"] is not None
     with pytest.raises(JudgeError, match="not in the record"):
-        score_run(runs["centralised"], repo, tmp_path / "other", suites=recorded)
+        score_run(runs["centralised"], repo, tmp_path / "other", beside=AskedBeside(suites=recorded))
 
 
 @pytest.mark.parametrize(
@@ -233,33 +274,34 @@ def test_what_a_suite_lacks_is_said_before_anything_is_scored(tmp_path, repo, ru
 
     items = {name: Path(path) for name, path in settings.get("items", {}).items()}
     with pytest.raises(ConfigError, match=message):
-        score_run(runs["run"], repo, tmp_path / "out", suites=SuitePlan(**settings | {"items": items}))
+        score_run(
+            runs["run"], repo, tmp_path / "out", beside=AskedBeside(suites=SuitePlan(**settings | {"items": items}))
+        )
     assert calls == []
     assert not (tmp_path / "out").exists()
 
 
 def test_a_misspelt_judge_setting_and_a_base_of_a_plain_model_are_errors(tmp_path, repo, runs, model_folder):
-    bad = plan(tmp_path, judge={"recordet": "x"})
     with pytest.raises(ConfigError, match="a judge has no setting 'recordet'"):
-        score_run(runs["run"], repo, suites=bad)
+        JudgeSettings.from_texts({"recordet": "x"})
     with pytest.raises(ConfigError, match="is a plain model and has no reference"):
-        score_run(model_folder, repo, base_too=True)
+        score_run(model_folder, repo, others=OtherPolicies(base=True))
     with pytest.raises(ConfigError, match=r"watts given, but .* has no rounds\.jsonl"):
-        score_run(model_folder, repo, cost={"watts": 1.0})
+        score_run(model_folder, repo, beside=AskedBeside(costs=StatedCosts(watts=1.0)))
     with pytest.raises(ConfigError, match="nobody trained alone there"):
-        score_run(runs["run"], repo, alone=runs["centralised"])
+        score_run(runs["run"], repo, others=OtherPolicies(alone=runs["centralised"]))
     assert list(check_suites(plan(tmp_path))) == ["over_refusal"]
 
 
 def test_scores_do_not_depend_on_how_rows_are_cut_into_chunks(repo, runs, monkeypatch):
-    whole = score_run(runs["run"], repo, personal=False, splits=["test"])
+    whole = score_run(runs["run"], repo, settings=ScoreSettings(splits=["test"]), others=OtherPolicies(personal=False))
     seen = []
     monkeypatch.setattr(per_client, "CHUNK_ROWS", 3)
     cut = score_run(
         runs["run"],
         repo,
-        personal=False,
-        splits=["test"],
+        settings=ScoreSettings(splits=["test"]),
+        others=OtherPolicies(personal=False),
         progress=lambda what, done, total: seen.append((done, total)),
     )
     ours, theirs = (one.per_row["heldout_loss"].to_pylist() for one in (cut, whole))
@@ -301,7 +343,7 @@ def test_of_a_private_run_nothing_says_who_took_part(tmp_path, repo, make_run, m
     ledger = {"download_bytes": 100, "upload_bytes": 50, "num_local_steps": 3, "client_seconds": 2.0}
     line = {"round_index": 0, "clients": [{"client_id": "ann"}], "ledger": ledger, "seconds": 3.0}
     (run / "rounds.jsonl").write_text(json.dumps(line) + "\n")
-    results = score_run(run, repo, splits=["test"])
+    results = score_run(run, repo, settings=ScoreSettings(splits=["test"]))
     told = json.dumps(results.summary)
     assert "took part" not in told
     assert "never" not in told

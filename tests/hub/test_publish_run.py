@@ -16,7 +16,8 @@ from peft import PeftModel
 
 from fedllm_data.errors import ConfigError, HubError
 from fedllm_eval.policy.policies import load_policy, load_reference
-from fedllm_eval.results import join_results, make_results, write_results
+from fedllm_eval.reporting.results_folder import write_results
+from fedllm_eval.running.assemble import join_results, make_results
 from fedllm_eval.running.origins import origins_of_name
 from fedllm_eval.scores import ClientScores
 from fedllm_train.cli import main

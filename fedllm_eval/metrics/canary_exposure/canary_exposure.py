@@ -21,8 +21,8 @@ Args:
 
 Returns:
     exposure_bits, ci_low, ci_high (float): mean over canaries and its interval; NaN bounds for one canary.
-    chance_bits (float): what canaries that were not learned show on average against so many candidates, up to 1.44.
-    ceiling_bits (float): the most that so many candidates can show; the interval ends there.
+    chance_bits (float): what canaries that were not learned show on average against this many candidates, up to 1.44.
+    ceiling_bits (float): the most that this many candidates can show; the interval ends there.
     num_canaries (int): what the numbers rest on.
 
 No canaries, or one without candidates, is an error (`MetricError`), never an exposure of 0.

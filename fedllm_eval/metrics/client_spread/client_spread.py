@@ -20,8 +20,8 @@ _KWARGS_DESCRIPTION = """\
 Args:
     scores (list of float): one finite score a client.
     higher_is_better (bool): which end is the worst; must be given, as False for losses.
-    confidence (float): of the intervals, default 0.95.
-    seed (int): of the worst decile's bootstrap, default 0.
+    confidence (float): level of the intervals, default 0.95.
+    seed (int): seeds the worst decile's bootstrap, default 0.
 
 Returns:
     mean, ci_low, ci_high (float): mean over clients and its interval; bounds are NaN for a single client.
@@ -79,7 +79,7 @@ class ClientSpreadMetric(evaluate.Metric):  # type: ignore[misc]
     ) -> dict[str, float]:
         check_inputs("client_spread", self.config_name, foreign)
         check_flag(higher_is_better=higher_is_better)
-        interval = mean_interval(scores, confidence=confidence, seed=seed)
+        interval = mean_interval(scores, confidence=confidence)
         spread = asdict(client_spread(scores, higher_is_better=higher_is_better))
         tail = worst_decile_interval(scores, higher_is_better=higher_is_better, confidence=confidence, seed=seed)
         return {

@@ -18,7 +18,7 @@ Args:
     policy_scores (list of float): one finite score a client under the policy.
     baseline_scores (list of float): the same clients under the baseline, in the same order.
     higher_is_better (bool): must be given, as False for losses.
-    seed (int): of the sign flips, default 0.
+    seed (int): seeds the sign flips, default 0.
 
 Returns:
     collaboration_gain (float): mean gain over clients, positive where the policy is better.

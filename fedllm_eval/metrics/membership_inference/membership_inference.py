@@ -21,8 +21,8 @@ _KWARGS_DESCRIPTION = """\
 Args:
     membership_scores (list of float): one finite score a row, higher where the row looks trained on.
     is_member (list of int): 1 for rows that were trained on, 0 for others.
-    delta (float): of the guarantee that epsilon is bounded under, default 0.
-    seed (int): of the halves for the bound, default 0.
+    delta (float): delta of the guarantee whose epsilon is bounded, default 0.
+    seed (int): seeds the halves for the bound, default 0.
 
 Returns:
     auc, auc_ci_low, auc_ci_high (float): 0.5 is guessing; bounds are NaN for a single row of a side.

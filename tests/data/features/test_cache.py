@@ -7,7 +7,7 @@ import pytest
 
 from fedllm_data import profiles
 from fedllm_data.clients import ClientDataset
-from fedllm_data.codebook import make_codebook
+from fedllm_data.codebook.making import make_codebook
 from fedllm_data.errors import ConfigError
 from fedllm_data.features.cache import FeatureCache, content_digest, default_cache
 from fedllm_data.features.scores import Judges

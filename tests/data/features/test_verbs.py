@@ -36,9 +36,9 @@ class _Pipeline:
 def installed(monkeypatch):
     monkeypatch.setattr(verbs, "version", lambda name: "3.8.0")
     monkeypatch.setattr(verbs, "import_module", lambda name: SimpleNamespace(load=lambda name, exclude: _Pipeline()))
-    verbs._load.cache_clear()
+    verbs.load_parser.cache_clear()
     yield replace(BOOK, parsers={"en": "en_small==3.8.0"})
-    verbs._load.cache_clear()
+    verbs.load_parser.cache_clear()
 
 
 def test_verb_and_object_are_those_of_the_root_and_coverage_is_stated(installed):
@@ -98,9 +98,9 @@ def documents(monkeypatch):
 
     monkeypatch.setattr(verbs, "version", lambda name: "3.8.0")
     monkeypatch.setattr(verbs, "import_module", lambda name: SimpleNamespace(load=lambda name, exclude: Pipeline()))
-    verbs._load.cache_clear()
+    verbs.load_parser.cache_clear()
     yield replace(BOOK, parsers={"en": "en_small==3.8.0"})
-    verbs._load.cache_clear()
+    verbs.load_parser.cache_clear()
 
 
 @pytest.mark.parametrize(

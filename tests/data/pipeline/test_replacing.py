@@ -11,6 +11,7 @@ from fedllm_data.errors import ConfigError
 from fedllm_data.importer import import_files
 from fedllm_data.partition.make import partition
 from fedllm_data.partition.rules import PartitionRule
+from fedllm_data.pipeline.replacing import check_replaceable
 
 
 def rows_file(folder, name, words="A", num=8):
@@ -149,3 +150,26 @@ def test_the_commands_take_overwrite(tmp_path, capsys):
     assert main([*synth, "--out", str(tmp_path / "control")]) == 2
     assert main([*synth, "--out", str(tmp_path / "control"), "--overwrite"]) == 0
     assert json.loads((tmp_path / "control" / "build.json").read_text())["name"] == "fed-synth"
+
+
+@pytest.mark.parametrize("name", ["build.json", "other.txt"])
+def test_a_clone_or_a_foreign_folder_is_not_replaced(tmp_path, name):
+    (tmp_path / "repo" / ".git").mkdir(parents=True)
+    (tmp_path / "repo" / name).write_text('{"made_by": "fedllm-data"}')
+    with pytest.raises(ConfigError, match="not made here"):
+        check_replaceable(tmp_path / "repo", "build.json", None)
+
+
+def test_a_build_json_of_somebody_else_is_no_mark(tmp_path):
+    (tmp_path / "repo").mkdir()
+    (tmp_path / "repo" / "build.json").write_text('{"scripts": {}}')
+    with pytest.raises(ConfigError, match="not made here"):
+        check_replaceable(tmp_path / "repo", "build.json", None)
+
+
+def test_a_file_or_a_link_in_the_place_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to("nowhere")
+    for name in ("file", "link"):
+        with pytest.raises(ConfigError, match="is not a folder"):
+            check_replaceable(tmp_path / name, "build.json", None)

@@ -9,6 +9,7 @@ import pytest
 from fedllm_data.reporting.compare import compare_reports, render_comparison
 from fedllm_data.reporting.page import render_page
 from fedllm_data.reporting.plots import draw_figures
+from fedllm_data.reporting.similarity import similarity_map
 from tests.data.reporting.chromium import CHROMIUM, Page, browser
 
 pytestmark = [
@@ -44,7 +45,9 @@ def report(tmp_path_factory, make_document, make_axis) -> Path:
     }
     document = make_document(NUM_CLIENTS, axes, columns)
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(render_page(document, {name: figure.svg for name, figure in draw_figures(document).items()}))
+    similar = similarity_map(document)
+    figures = {name: figure.svg for name, figure in draw_figures(document, similar).items()}
+    path.write_text(render_page(document, figures, similar))
     return path
 
 

@@ -4,6 +4,7 @@ from html.parser import HTMLParser
 
 from fedllm_data.reporting.page import render_page
 from fedllm_data.reporting.plots import draw_figures
+from fedllm_data.reporting.similarity import similarity_map
 from fedllm_data.reporting.table import clients_table
 
 HOSTILE = "</script><script>alert('x')</script>\"'\u202e{{ 7 * 7 }}<!--"
@@ -43,7 +44,10 @@ class _Page(HTMLParser):
 
 
 def _render(document):
-    return render_page(document, {name: figure.svg for name, figure in draw_figures(document).items()})
+    similar = similarity_map(document)
+    return render_page(
+        document, {name: figure.svg for name, figure in draw_figures(document, similar).items()}, similar
+    )
 
 
 def test_text_from_data_can_neither_open_a_tag_nor_end_the_data(make_document, make_axis):

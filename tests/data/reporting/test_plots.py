@@ -8,6 +8,7 @@ from matplotlib.image import imread
 
 from fedllm_data.heterogeneity import AXES, measure_axes, profile_rows
 from fedllm_data.reporting.plots import draw_figures
+from fedllm_data.reporting.similarity import similarity_map
 from fedllm_data.reporting.style import drawable
 
 
@@ -38,7 +39,8 @@ def _draw(profiles: list) -> dict:
         }
         about = {"verdict": result.verdict, "headline": AXES[name].headline, "facts": result.facts}
         axes[name] = about | {"measures": measures, "client_columns": list(result.per_client)}
-    return draw_figures({"axes": axes, "clients": columns}, profiles)
+    document = {"axes": axes, "clients": columns}
+    return draw_figures(document, similarity_map(document), profiles)
 
 
 @pytest.mark.parametrize(("num_clients", "num_languages"), [(2, 2), (3, 40), (700, 5)])
@@ -79,7 +81,7 @@ def test_an_axis_without_a_plot_of_its_own_is_drawn_from_the_report(make_documen
     columns = {"word": ["\u65e5\u672c $x^2$", None, "b", "b"], "share": [0.5, None, 0.1, 0.2]}
     for name in columns:
         document = make_document(4, {"topics": make_axis(client_columns=[name])}, columns)
-        svg = draw_figures(document)["topics"].svg
+        svg = draw_figures(document, None)["topics"].svg
         assert "distance from chance, in its standard deviations" in svg
         assert ("\\u65e5\\u672c $x^2$" in svg) == (name == "word")
 

@@ -7,7 +7,7 @@ from fedllm_data.reporting.words import VERDICT_WORDS, method_words
 
 
 def said(name, verdict):
-    return method_words(name, {"verdict": verdict, "means": AXES[name].means if name in AXES else ""})
+    return method_words(name, {"verdict": verdict, "means": AXES[name].reading.means if name in AXES else ""})
 
 
 @pytest.mark.parametrize(("name", "verdict"), list(product(AXES, VERDICT_WORDS)))

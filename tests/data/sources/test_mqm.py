@@ -215,7 +215,7 @@ def test_the_real_ratings_give_the_published_scores_and_their_known_counts(
         for fields in csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE):
             # The score files call the references ref-A and ref-B.
             system = {"ref": "ref-A", "refB": "ref-B"}.get(fields["system"], fields["system"])
-            tenths[system, fields["seg_id"]] += mqm._weight(fields["category"], fields["severity"])
+            tenths[system, fields["seg_id"]] += mqm.weight_tenths(fields["category"], fields["severity"])
             raters[system, fields["seg_id"]].add(fields["rater"])
     scores = {}
     for line in (folder / f"mqm_ted_{pair}.avg_seg_scores.tsv").read_text().splitlines()[1:]:

@@ -3,6 +3,7 @@
 import stat
 from collections import Counter
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,6 +12,7 @@ from scipy import stats
 from fedllm_data.clients import load_clients
 from fedllm_data.errors import ConfigError
 from fedllm_data.schema import SCHEMAS, row_problem
+from fedllm_eval.audit import audit_canaries
 from fedllm_eval.audit.canaries import (
     candidate_secrets,
     make_canaries,
@@ -19,7 +21,8 @@ from fedllm_eval.audit.canaries import (
     read_secrets,
     write_secrets,
 )
-from fedllm_eval.audit.planted_repo import plant_repo
+from fedllm_eval.audit.planted_repo import CanarySettings, plant_repo
+from fedllm_eval.policy.policies import load_policy
 
 SALT = b"s" * 32
 
@@ -85,7 +88,9 @@ def test_planting_in_memory_adds_rows_to_their_clients_alone(sft_clients):
 def test_a_planted_repo_is_a_client_repo_and_its_secrets_lie_elsewhere(tmp_path, message_rows):
     source = folder_of_rows(tmp_path / "source", message_rows)
     secrets = tmp_path / "secrets.json"
-    canaries = plant_repo(source, tmp_path / "planted", secrets, salt=SALT, num_canaries=2, copies=2)
+    canaries = plant_repo(
+        source, tmp_path / "planted", secrets, salt=SALT, settings=CanarySettings(num_canaries=2, copies=2)
+    )
     assert read_secrets(secrets) == canaries
     assert stat.S_IMODE(secrets.stat().st_mode) == 0o600
     before, after = load_clients(source, "train"), load_clients(tmp_path / "planted", "train")
@@ -105,7 +110,9 @@ def test_a_repo_without_a_column_that_may_be_null_is_completed(tmp_path, message
     source = folder_of_rows(tmp_path / "source", message_rows)
     for path in (source / "data").iterdir():
         pq.write_table(pq.read_table(path).drop_columns(["detected_language"]), path)
-    plant_repo(source, tmp_path / "planted", tmp_path / "secrets.json", salt=SALT, num_canaries=1)
+    plant_repo(
+        source, tmp_path / "planted", tmp_path / "secrets.json", salt=SALT, settings=CanarySettings(num_canaries=1)
+    )
     assert load_clients(tmp_path / "planted", "train").rows["detected_language"][0] is None
 
 
@@ -126,7 +133,7 @@ def test_what_cannot_be_planted_is_refused_and_leaves_nothing(tmp_path, message_
     options = {"secrets_file": "secrets.json", "out": "planted", "num_canaries": 1} | change
     secrets, out = tmp_path / options.pop("secrets_file"), tmp_path / options.pop("out")
     with pytest.raises(ConfigError, match=message):
-        plant_repo(source, out, secrets, salt=SALT, **options)
+        plant_repo(source, out, secrets, salt=SALT, settings=CanarySettings(**options))
     assert not (tmp_path / "planted").exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "there.json"]
 
@@ -138,3 +145,17 @@ def test_a_file_without_canaries_is_refused(tmp_path):
             read_secrets(tmp_path / name)
     write_secrets(make_canaries(["ann"], salt=SALT), tmp_path / "new" / "secrets.json")
     assert read_secrets(tmp_path / "new" / "secrets.json")[0].client_id == "ann"
+
+
+def test_whichever_is_planted_the_ranks_among_the_others_are_one_to_n(model_folder):
+    policy = load_policy(model_folder)
+    secrets = ["blue heron", "old reed", "new oar", "deep mill", "a slow river", "no", "yes", "the far bank"]
+    bits = []
+    for secret in secrets:
+        (canary,) = make_canaries(["ann"], salt=SALT, secrets=[secret])
+        others = [other for other in secrets if other != secret]
+        # One question and prefix for all: only the secret differs.
+        found = audit_canaries(policy, [canary], candidates={"ann": others})
+        bits.append(found["exposure"]["mean_bits"])
+    # A policy that learned none of them: log2 8 - log2 rank, every rank from 1 to 8 once.
+    assert sorted(bits) == pytest.approx(sorted(3 - np.log2(np.arange(1, 9))))

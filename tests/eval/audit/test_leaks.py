@@ -9,6 +9,7 @@ import pytest
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
 from fedllm_eval.audit import audit_canaries, audit_membership, make_canaries, plant
+from fedllm_eval.audit.audit_settings import AuditSettings
 from fedllm_eval.audit.token_logps import token_logps
 from fedllm_eval.policy.models import sequence_logps
 from fedllm_eval.policy.policies import load_policy
@@ -101,7 +102,10 @@ def test_untrained_the_auc_is_about_a_half(models):
     start, _ = models
     # 800 rows a side: the AUC's standard error is .0144.
     found = audit_membership(
-        start, make_clients("train", 800, 3, 80), make_clients("unseen", 800, 4, 80), batch_size=64
+        start,
+        make_clients("train", 800, 3, 80),
+        make_clients("unseen", 800, 4, 80),
+        settings=AuditSettings(batch_size=64),
     )
     for name in ("loss", "min_k"):
         attack = found["attacks"][name]
@@ -156,8 +160,8 @@ def test_token_log_probabilities_add_up_to_the_sequences(models):
 def test_the_order_of_rows_and_the_batches_do_not_matter(models, members):
     start, trained = models
     other = make_clients("unseen", 20, 5, 5)
-    one = audit_membership(trained, members, other, reference=start, batch_size=3)
-    two = audit_membership(trained, members, other, reference=start, batch_size=64)
+    one = audit_membership(trained, members, other, reference=start, settings=AuditSettings(batch_size=3))
+    two = audit_membership(trained, members, other, reference=start, settings=AuditSettings(batch_size=64))
     for name, attack in one["attacks"].items():
         assert attack["auc"] == pytest.approx(two["attacks"][name]["auc"], abs=0.002)
 

@@ -11,6 +11,7 @@ import pytest
 
 from fedllm_data.clients import ClientDataset
 from fedllm_eval.audit import audit_membership
+from fedllm_eval.audit.audit_settings import AuditSettings
 from fedllm_eval.policy.policies import load_policy
 
 pytestmark = pytest.mark.slow
@@ -67,7 +68,7 @@ def clients(rows, split):
 def test_untrained_the_auc_lies_between_45_and_55_hundredths(start, sides):
     # 300 rows a side: the AUC's standard error is .024 where rows are independent.
     members, others = (clients(sides[side][:300], side) for side in ("train", "unseen"))
-    found = audit_membership(start, members, others, batch_size=32)
+    found = audit_membership(start, members, others, settings=AuditSettings(batch_size=32))
     assert (found["num_members"], found["num_nonmembers"]) == (300, 300)
     for name in ("loss", "min_k"):
         assert 0.45 < found["attacks"][name]["auc"] < 0.55, name
@@ -96,7 +97,11 @@ def test_over_trained_on_50_rows_the_auc_is_above_nine_tenths(start, sides):
             optimizer.step()
     trained.model.eval()
     found = audit_membership(
-        trained, clients(rows, "train"), clients(sides["unseen"][:60], "unseen"), reference=start, batch_size=32
+        trained,
+        clients(rows, "train"),
+        clients(sides["unseen"][:60], "unseen"),
+        reference=start,
+        settings=AuditSettings(batch_size=32),
     )
     for name in ("loss", "calibrated", "min_k"):
         assert found["attacks"][name]["auc"] > 0.9, name

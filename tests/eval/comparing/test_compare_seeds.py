@@ -13,10 +13,11 @@ import pytest
 from fedllm_data.errors import ConfigError, MetricError
 from fedllm_eval.cli import main
 from fedllm_eval.compare import compare_results, write_comparison
-from fedllm_eval.comparing.gate import gate, parse_margins
+from fedllm_eval.comparing.comparison_page import render_page
 from fedllm_eval.comparing.history import append_history, history_line, read_history
-from fedllm_eval.comparing.page import render_page
-from fedllm_eval.results import make_results, write_results
+from fedllm_eval.comparing.release_gate import gate, parse_margins
+from fedllm_eval.reporting.results_folder import write_results
+from fedllm_eval.running.assemble import make_results
 from fedllm_eval.scores import ClientScores
 from fedllm_eval.scoring.intervals import mean_interval
 
@@ -149,14 +150,14 @@ def item(low, high, *, higher_is_better=False, score="heldout_loss"):
         assert confidence >= 0.9
         return middle - half, middle + half
 
-    return {
+    about = {
         "score": score,
         "split": "test",
         "other": "new",
         "higher_is_better": higher_is_better,
         "difference": middle,
-        "bounds": bounds,
     }
+    return about, bounds
 
 
 @pytest.mark.parametrize(
@@ -191,7 +192,7 @@ def test_gating_more_scores_asks_for_more_confidence():
         asked.append(confidence)
         return 0.0, 0.0
 
-    one = item(0, 0) | {"bounds": bounds}
+    one = (item(0, 0)[0], bounds)
     gate([one], {"heldout_loss": 0.1})
     gate([one] * 5, {"heldout_loss": 0.1})
     # One-sided 5 % is a two-sided 90 %; shared by five checks 1 % each, 98 %.
@@ -211,7 +212,7 @@ def test_the_gate_stops_good_releases_in_at_most_one_of_twenty():
         checks = []
         for score in range(5):
             d_K = rng.normal(0.1, 0.3, 25)
-            checks.append(item(0, 0, score=str(score)) | {"bounds": partial(bounds_of, d_K)})
+            checks.append((item(0, 0, score=str(score))[0], partial(bounds_of, d_K)))
         stopped += not gate(checks, {str(score): 0.1 for score in range(5)})["passed"]
     # 5 % of 400 are 20; three standard errors are 13.
     assert stopped <= 33

@@ -2,9 +2,9 @@
 
 import pytest
 
-from fedllm_eval.judging import make_judge
+from fedllm_eval.judging import JudgeSettings, make_judge
 from fedllm_eval.judging.answering import answer_questions
-from fedllm_eval.judging.pairwise import judge_pairs
+from fedllm_eval.judging.pair_judgments import judge_pairs
 from fedllm_eval.judging.questions import Question
 from fedllm_eval.policy import generation
 from fedllm_eval.policy.policies import load_policy
@@ -81,7 +81,7 @@ def test_a_small_local_judge_talks_nonsense_and_it_shows(policy, tmp_path):
         tmp_path / "q.jsonl", [{"question_id": at, "category": "c", "turns": [f"mill {at}"]} for at in range(3)]
     )
     # Its 128 positions are too few for the judge's prompt, which is a failure with a reason and no crash.
-    judge = make_judge(local=policy)
+    judge = make_judge(JudgeSettings(local=policy))
     result = Vicuna().run(policy, options(tmp_path / "out", items=items, judge=judge))
     assert scores(result)["vicuna/unrated_fraction"] == 1.0
     assert "has 128 positions" in result.notes[0]
@@ -89,9 +89,9 @@ def test_a_small_local_judge_talks_nonsense_and_it_shows(policy, tmp_path):
 
 
 def test_a_local_judge_is_cached_by_its_weights(policy, tmp_path, requests_for):
-    judge = make_judge(local=policy, cache=tmp_path / "c", batch_size=2)
+    judge = make_judge(JudgeSettings(local=policy, cache=tmp_path / "c", batch_size=2))
     first = judge.ask(requests_for("a", "b", "c"))
-    again = make_judge(local=policy, cache=tmp_path / "c")
+    again = make_judge(JudgeSettings(local=policy, cache=tmp_path / "c"))
     assert again.ask(requests_for("c", "a", "b")) == [first[2], first[0], first[1]]
     assert again.usage() == {"judgments": 3, "from_cache": 3, "failed": 0}
     assert first[0].completion_tokens <= 50

@@ -75,7 +75,7 @@ def test_a_wait_that_is_asked_for_is_kept(judge_at, requests_for, monkeypatch):
     with JudgeServer(lambda user, nth: (429, {"Retry-After": "7"}) if user == "a" and nth == 0 else None) as server:
         judge = judge_at(server, max_parallel=1)
         endpoint = judge.backend
-        monkeypatch.setattr(endpoint, "_put_off", lambda delay, all_calls: waited.append((delay, all_calls)))
+        monkeypatch.setattr(endpoint, "put_off", lambda delay, all_calls: waited.append((delay, all_calls)))
         judge.ask(requests_for("a", "b"))
     assert waited == [(7.0, True)]
 

@@ -9,15 +9,16 @@ import sys
 import pytest
 
 from fedllm_data.errors import ConfigError, JudgeError
-from fedllm_eval.judging import Endpoint, Judge, JudgeRequest, Recorded, make_judge
+from fedllm_eval.judging import Endpoint, Judge, JudgeRequest, JudgeSettings, Recorded, make_judge
 from tests.eval.judging.judge_server import JudgeServer
 
 PROGRAM = """
 import sys
 from pathlib import Path
-from fedllm_eval.judging import JudgeRequest, make_judge
+from fedllm_eval.judging import JudgeRequest, JudgeSettings, make_judge
 url, folder = sys.argv[1:]
-judge = make_judge(url=url, model="judge", cache=folder, record=Path(folder) / "record.jsonl", max_parallel=1)
+record = Path(folder) / "record.jsonl"
+judge = make_judge(JudgeSettings(url=url, model="judge", cache=folder, record=record, max_parallel=1))
 for judgment in judge.ask([JudgeRequest(system="s", user=f"question {index}") for index in range(8)]):
     print(judgment.text)
 """
@@ -73,7 +74,7 @@ def test_a_record_gives_the_same_judgments_offline(judge_at, requests_for, tmp_p
         judge_at(server, record=record).ask(requests_for("a", "b"))
         assert record.read_bytes() == first
         judge_at(server, record=record).ask(requests_for("c"))
-    judge = make_judge(recorded=record)
+    judge = make_judge(JudgeSettings(recorded=record))
     assert judge.ask(requests_for("b", "a")) == live
     assert len(judge.backend) == 3
     assert judge.model == "judge"
@@ -93,7 +94,7 @@ def test_a_run_that_stops_still_writes_its_record(judge_at, requests_for, tmp_pa
 def test_what_is_not_in_the_record_stops_the_run(judge_at, requests_for, tmp_path):
     with JudgeServer() as server:
         judge_at(server, record=tmp_path / "record.jsonl").ask(requests_for("a"))
-    judge = make_judge(recorded=tmp_path / "record.jsonl")
+    judge = make_judge(JudgeSettings(recorded=tmp_path / "record.jsonl"))
     with pytest.raises(JudgeError, match=r"1 of 2 requests are not in the record.*p@1"):
         judge.ask(requests_for("a", "other"))
     with pytest.raises(JudgeError, match="not in the record"):
@@ -140,24 +141,24 @@ def test_fastchat_files_are_records_of_one_answerer(tmp_path):
     lines = [{**line, "model": "one", "judgment": "[[9]]"}, {**line, "model": "two", "judgment": "[[2]]"}]
     path.write_text("".join(json.dumps(item) + "\n" for item in lines))
     with pytest.raises(ConfigError, match="answered_by"):
-        make_judge(recorded=path)
-    judge = make_judge(recorded=path, answered_by="two")
+        make_judge(JudgeSettings(recorded=path))
+    judge = make_judge(JudgeSettings(recorded=path, answered_by="two"))
     assert judge.ask([request])[0].text == "[[2]]"
     assert judge.model == "gpt-4"
 
 
 def test_one_kind_of_judge_is_asked_for(monkeypatch):
     with pytest.raises(ConfigError, match="got none"):
-        make_judge()
+        make_judge(JudgeSettings())
     with pytest.raises(ConfigError, match="got url and recorded"):
-        make_judge(url="http://host/v1", model="m", recorded="x.jsonl")
+        make_judge(JudgeSettings(url="http://host/v1", model="m", recorded="x.jsonl"))
     with pytest.raises(ConfigError, match="needs a model name"):
-        make_judge(url="http://host/v1")
+        make_judge(JudgeSettings(url="http://host/v1"))
     monkeypatch.delenv("JUDGE_KEY", raising=False)
     with pytest.raises(ConfigError, match="JUDGE_KEY, which is empty"):
-        make_judge(url="http://host/v1", model="m", api_key_env="JUDGE_KEY")
+        make_judge(JudgeSettings(url="http://host/v1", model="m", api_key_env="JUDGE_KEY"))
     monkeypatch.setitem(os.environ, "JUDGE_KEY", "k")
-    assert make_judge(url="http://host/v1", model="m", api_key_env="JUDGE_KEY").backend.api_key == "k"
+    assert make_judge(JudgeSettings(url="http://host/v1", model="m", api_key_env="JUDGE_KEY")).backend.api_key == "k"
 
 
 @pytest.fixture
@@ -183,15 +184,15 @@ def fastchat(tmp_path):
 def test_a_file_that_an_editor_of_windows_saved_is_read_with_the_right_lines(fastchat):
     path, requests = fastchat((1, 1, "a", "4", "[[9]]"), (2, 1, "a", "5", "[[2]]"))
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
-    assert [judgment.text for judgment in make_judge(recorded=path).ask(requests)] == ["[[9]]", "[[2]]"]
+    assert [judgment.text for judgment in make_judge(JudgeSettings(recorded=path)).ask(requests)] == ["[[9]]", "[[2]]"]
     path.write_bytes(path.read_bytes() + path.read_bytes().splitlines()[2])
     with pytest.raises(ConfigError, match="lines 3 and 4 judge the same answer"):
-        make_judge(recorded=path)
+        make_judge(JudgeSettings(recorded=path))
 
 
 def test_an_error_of_fastchats_is_no_judgment_and_is_counted(fastchat):
     path, requests = fastchat((1, 1, "a", "4", "$ERROR$"), (2, 1, "a", "5", "[[2]]"))
-    failed, rated = make_judge(recorded=path).ask(requests)
+    failed, rated = make_judge(JudgeSettings(recorded=path)).ask(requests)
     assert failed.failure == "FastChat could not reach the judge ($ERROR$)"
     assert failed.text == ""
     assert (rated.text, rated.failure) == ("[[2]]", None)
@@ -201,7 +202,7 @@ def test_a_judgment_takes_the_place_of_an_error_whichever_came_first(fastchat):
     error, judged = (1, 1, "a", "4", "$ERROR$"), (1, 1, "a", "4", "[[9]]")
     for lines in ([error, judged], [judged, error], [error, error, judged]):
         path, requests = fastchat(*lines)
-        assert make_judge(recorded=path).ask(requests[:1])[0].text == "[[9]]"
+        assert make_judge(JudgeSettings(recorded=path)).ask(requests[:1])[0].text == "[[9]]"
 
 
 def test_an_answer_judged_twice_is_refused_with_the_lines(fastchat):

@@ -76,12 +76,12 @@ def test_batch_size_and_row_order_change_nothing_but_rounding(policy, pair_rows,
 def test_a_batch_holds_no_more_padded_tokens_than_allowed(monkeypatch):
     monkeypatch.setattr(models, "MAX_BATCH_TOKENS", 20)
     # Longest first; 10 + 10 fit, a third does not; what has no token to score is in no batch.
-    assert list(models._batches([10, 9, 0, 10, 30], 8)) == [[4], [0, 3], [1]]
+    assert list(models.batches_by_length([10, 9, 0, 10, 30], 8)) == [[4], [0, 3], [1]]
 
 
 def test_a_model_without_logits_to_keep_gives_the_same(policy, pair_rows, monkeypatch):
     expected = pair_logps(policy.model, policy.tokenizer, pair_rows)
-    monkeypatch.setattr(models, "_takes_logits_to_keep", lambda model: False)
+    monkeypatch.setattr(models, "takes_logits_to_keep", lambda model: False)
     got = pair_logps(policy.model, policy.tokenizer, pair_rows)
     np.testing.assert_allclose(got.chosen_N, expected.chosen_N, atol=1e-5)
 
@@ -208,4 +208,4 @@ def test_a_description_names_base_and_adapter(tmp_path, make_adapter, model_fold
     folder = make_adapter(tmp_path / "adapter")
     description = load_policy(folder).describe()
     assert description["base"] == str(model_folder)
-    assert description["adapter_sha256"] == policies._adapter_digest(folder)
+    assert description["adapter_sha256"] == policies.adapter_digest(folder)

@@ -10,10 +10,12 @@ from huggingface_hub import ModelCardData, parse_eval_result_entries
 from huggingface_hub.repocard_data import model_index_to_eval_results
 
 from fedllm_data.errors import MetricError
-from fedllm_eval.results import join_results, make_results, without_nan, write_results
+from fedllm_eval.plain_json import without_nan
+from fedllm_eval.reporting.hub_results import hub_results
+from fedllm_eval.reporting.results_folder import write_results
+from fedllm_eval.running.assemble import join_results, make_results
 from fedllm_eval.running.client_tables import gain_records, gain_table, language_records, perplexity, transfer_records
-from fedllm_eval.running.hub_results import hub_results
-from fedllm_eval.running.parts import Part, Parts
+from fedllm_eval.running.finished_parts import FinishedPart, FinishedParts
 from tests.eval.test_results import client_scores
 
 
@@ -148,13 +150,13 @@ def test_hostile_names_stay_text_on_the_page_and_nothing_is_loaded(tmp_path):
 
 
 def test_parts_are_told_apart_by_their_key_and_nan_survives(tmp_path):
-    parts = Parts(tmp_path)
+    parts = FinishedParts(tmp_path)
     made = []
 
     def make(value):
         def run():
             made.append(value)
-            return Part({"value": value}, {"rows": pa.table({"x": [value]})})
+            return FinishedPart({"value": value}, {"rows": pa.table({"x": [value]})})
 
         return run
 

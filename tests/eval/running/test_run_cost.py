@@ -5,7 +5,7 @@ import json
 import pytest
 
 from fedllm_data.errors import ConfigError
-from fedllm_eval.running.run_cost import cost_to_target, count_parameters, run_cost
+from fedllm_eval.running.run_cost import StatedCosts, count_parameters, run_cost
 
 
 def a_round(index, clients, down, up, steps, seconds):
@@ -31,7 +31,9 @@ def write(folder, rounds):
 
 
 def test_totals_by_hand(tmp_path):
-    cost = run_cost(write(tmp_path, ROUNDS), download_mbit_per_second=0.001, upload_mbit_per_second=0.0004, watts=72)
+    cost = run_cost(
+        write(tmp_path, ROUNDS), StatedCosts(download_mbit_per_second=0.001, upload_mbit_per_second=0.0004, watts=72)
+    )
     assert (cost.download_bytes, cost.upload_bytes, cost.num_local_steps) == (1000, 500, 10)
     assert (cost.num_rounds, cost.num_visits, cost.num_clients) == (2, 5, 4)
     assert (cost.client_seconds, cost.seconds) == (5.0, 3.0)
@@ -55,7 +57,7 @@ def test_what_the_rounds_measure_goes_before_what_is_stated(tmp_path):
         for client in record["clients"]:
             client |= {"num_tokens": 11, "energy_joules": 7.2, "peak_memory_bytes": 5}
     rounds[1]["clients"][0]["peak_memory_bytes"] = 9
-    cost = run_cost(write(tmp_path, rounds), watts=72)
+    cost = run_cost(write(tmp_path, rounds), StatedCosts(watts=72))
     assert (cost.num_tokens, cost.tokens_are_bound, cost.peak_memory_bytes) == (55, False, 9)
     assert (cost.energy_kwh, cost.energy_source) == (pytest.approx(36 / 3.6e6), "meter")
 
@@ -79,17 +81,6 @@ def test_operations_of_a_lora_run(make_run, model_folder, tmp_path):
     assert "2 N D of the reference" in cost.flops_rule
 
 
-def test_first_rounds_alone_and_cost_to_target(tmp_path):
-    run = write(tmp_path, ROUNDS)
-    first = run_cost(run, num_rounds=1)
-    assert (first.download_bytes, first.num_visits, first.client_seconds, first.seconds) == (400, 2, 2.0, 1.5)
-    assert cost_to_target(run, {0: 3.0, 1: 2.0}, 3.0, higher_is_better=False) == first
-    assert cost_to_target(run, {1: 2.0}, 3.0, higher_is_better=False) == run_cost(run)
-    assert cost_to_target(run, {0: 3.0, 1: 2.0}, 1.0, higher_is_better=False) is None
-    with pytest.raises(ConfigError, match="score of round 2"):
-        cost_to_target(run, {2: 1.0}, 1.0, higher_is_better=False)
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -110,6 +101,4 @@ def test_broken_folders(tmp_path, content, message):
 def test_settings_that_make_no_sense(tmp_path):
     run = write(tmp_path, ROUNDS)
     with pytest.raises(ConfigError, match="one direction"):
-        run_cost(run, download_mbit_per_second=1.0)
-    with pytest.raises(ConfigError, match="1 to that many"):
-        run_cost(run, num_rounds=3)
+        run_cost(run, StatedCosts(download_mbit_per_second=1.0))

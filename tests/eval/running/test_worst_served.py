@@ -3,11 +3,13 @@
 import pyarrow as pa
 import pytest
 
+from fedllm_eval.reporting.all_sections import markdown_sections, terminal_tables
 from fedllm_eval.reporting.client_sections import gains_section, spread_section, worst_served_section
-from fedllm_eval.reporting.page import finding
-from fedllm_eval.reporting.section import worst_tenth
-from fedllm_eval.reporting.sections import markdown_sections, terminal_tables
-from fedllm_eval.results import Results, join_results, make_results, read_results, write_results
+from fedllm_eval.reporting.results_folder import write_results
+from fedllm_eval.reporting.results_page import finding
+from fedllm_eval.reporting.table_section import worst_tenth
+from fedllm_eval.results import Results, read_results
+from fedllm_eval.running.assemble import join_results, make_results
 from fedllm_eval.running.worst_served import worst_served_records
 from fedllm_eval.scores import ClientScores
 

@@ -5,7 +5,7 @@ import math
 import pytest
 
 from fedllm_data.errors import MetricError
-from fedllm_eval.scoring.cost import communication, energy_kwh, round_of_target, training_flops, transfer_seconds
+from fedllm_eval.scoring.cost import communication, energy_kwh, training_flops, transfer_seconds
 
 DOWN, UP, CLIENTS = [400, 600], [200, 300], [2, 3]
 
@@ -55,12 +55,6 @@ def test_energy():
     assert energy_kwh(0, 1000) == 0.0
 
 
-def test_target():
-    assert round_of_target([0.1, None, 0.5, 0.4], 0.5, higher_is_better=True) == 2
-    assert round_of_target([3.0, float("nan"), 2.5], 2.9, higher_is_better=False) == 2
-    assert round_of_target([3.0], 2.9, higher_is_better=False) is None
-
-
 def test_errors():
     for columns in ([[], [], []], [[1], [1, 2], [1]], [[-1], [1], [1]], [[1], [float("nan")], [1]]):
         with pytest.raises(MetricError):
@@ -71,7 +65,3 @@ def test_errors():
         training_flops(0, 3)
     with pytest.raises(MetricError):
         energy_kwh(-1.0, 3.0)
-    with pytest.raises(MetricError, match="no round has a score"):
-        round_of_target([None, None], 1.0, higher_is_better=True)
-    with pytest.raises(MetricError, match="target"):
-        round_of_target([1.0], float("nan"), higher_is_better=True)

@@ -1,5 +1,7 @@
 """The lower bound on epsilon: by hand, against other ways to calculate it, and never above the truth too often."""
 
+import functools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -74,6 +76,9 @@ def test_a_perfect_attack_shows_all_that_so_many_units_can_and_more_units_show_m
     assert bounds[1].epsilon > np.log(0.025**0.02 / (1 - 0.025**0.02))
 
 
+interval = functools.cache(clopper_pearson)
+
+
 def halves_bound(members, nonmembers, seed):
     """The bound this one replaced: a threshold from one half, Clopper-Pearson on either side of the other half."""
     rng = np.random.default_rng(seed)
@@ -83,8 +88,8 @@ def halves_bound(members, nonmembers, seed):
         halves.append((shuffled[: values.size // 2], shuffled[values.size // 2 :]))
 
     def proven(inside, outside, threshold):
-        low, _ = clopper_pearson(int((inside > threshold).sum()), inside.size)
-        _, high = clopper_pearson(int((outside > threshold).sum()), outside.size)
+        low, _ = interval(int((inside > threshold).sum()), inside.size)
+        _, high = interval(int((outside > threshold).sum()), outside.size)
         return max(0.0, np.log(max(low, 1e-300) / high), np.log(max(1 - high, 1e-300) / (1 - low)))
 
     (one, held_one), (other, held_other) = halves
@@ -161,10 +166,24 @@ def test_ties_prove_nothing_and_units_that_are_left_out_are_counted():
     assert 35 <= bound.num_members <= 85
 
 
-@pytest.mark.parametrize(("num_hits", "num_trials"), [(0, 10), (3, 10), (10, 10), (17, 500)])
-def test_clopper_pearson_equals_scipy(num_hits, num_trials):
-    expected = stats.binomtest(num_hits, num_trials).proportion_ci(0.9, method="exact")
-    assert clopper_pearson(num_hits, num_trials, confidence=0.9) == pytest.approx((expected.low, expected.high))
+@pytest.mark.parametrize(
+    ("num_hits", "num_trials", "low", "high"),
+    [
+        (0, 10, 0.0, 1 - 0.05 ** (1 / 10)),
+        (10, 10, 0.05 ** (1 / 10), 1.0),
+        (1, 1, 0.05, 1.0),
+    ],
+)
+def test_clopper_pearson_at_the_ends_by_hand(num_hits, num_trials, low, high):
+    # P[no hit] = (1 - p)^n, which is 5 % where the bound is.
+    assert clopper_pearson(num_hits, num_trials, confidence=0.9) == pytest.approx((low, high))
+
+
+@pytest.mark.parametrize(("num_hits", "num_trials"), [(3, 10), (17, 500)])
+def test_clopper_pearson_is_where_the_tails_of_the_binomial_are_five_percent(num_hits, num_trials):
+    low, high = clopper_pearson(num_hits, num_trials, confidence=0.9)
+    assert stats.binom.sf(num_hits - 1, num_trials, low) == pytest.approx(0.05)
+    assert stats.binom.cdf(num_hits, num_trials, high) == pytest.approx(0.05)
 
 
 @pytest.mark.parametrize(

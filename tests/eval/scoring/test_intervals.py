@@ -5,37 +5,14 @@ import pytest
 from scipy import stats
 
 from fedllm_data.errors import MetricError
-from fedllm_eval.scoring import bootstrap, intervals
+from fedllm_eval.scoring import intervals
 from fedllm_eval.scoring.intervals import mean_interval, paired_difference, sign_flip_p
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [("bca", "BCa"), ("percentile", "percentile")])
-def test_bounds_agree_with_scipy_up_to_the_noise_of_resampling(ours, theirs):
-    x = np.random.default_rng(0).gamma(1.0, size=60)
-    interval = mean_interval(x, method=ours, num_resamples=40_000)
-    expected = stats.bootstrap(
-        (x,), np.mean, n_resamples=40_000, method=theirs, rng=np.random.default_rng(1)
-    ).confidence_interval
-    width = expected.high - expected.low
-    assert interval.low == pytest.approx(expected.low, abs=0.02 * width)
-    assert interval.high == pytest.approx(expected.high, abs=0.02 * width)
-
-
-def test_a_weighted_mean_is_a_ratio_of_sums_and_its_bounds_agree_with_scipy():
+def test_a_weighted_mean_is_a_ratio_of_sums():
     rng = np.random.default_rng(2)
     x, w = rng.normal(size=50), rng.integers(1, 30, size=50).astype(float)
-    interval = mean_interval(x, w, num_resamples=40_000, method="bca")
-    assert interval.mean == pytest.approx((x * w).sum() / w.sum())
-
-    def ratio(x, w, axis=-1):
-        return (x * w).sum(axis=axis) / w.sum(axis=axis)
-
-    expected = stats.bootstrap(
-        (x, w), ratio, paired=True, n_resamples=40_000, method="BCa", rng=np.random.default_rng(1)
-    ).confidence_interval
-    width = expected.high - expected.low
-    assert interval.low == pytest.approx(expected.low, abs=0.03 * width)
-    assert interval.high == pytest.approx(expected.high, abs=0.03 * width)
+    assert mean_interval(x, w).mean == pytest.approx((x * w).sum() / w.sum())
 
 
 def test_equal_weights_are_no_weights():
@@ -44,14 +21,7 @@ def test_equal_weights_are_no_weights():
     assert (a.mean, a.low, a.high) == pytest.approx((b.mean, b.low, b.high))
 
 
-def test_bounds_do_not_depend_on_how_resamples_are_chunked(monkeypatch):
-    x = np.random.default_rng(4).normal(size=30)
-    whole = mean_interval(x, method="bca")
-    monkeypatch.setattr(bootstrap, "CHUNK", 100)
-    assert mean_interval(x, method="bca") == whole
-
-
-def test_the_default_interval_of_equal_clients_is_students():
+def test_the_interval_of_equal_clients_is_students():
     x = np.random.default_rng(10).gamma(2.0, size=23)
     interval = mean_interval(x)
     expected = stats.ttest_1samp(x, 0.0).confidence_interval(0.95)
@@ -98,13 +68,6 @@ def test_a_single_client_has_no_interval():
     interval = mean_interval([2.0])
     assert interval.mean == 2.0
     assert np.isnan([interval.low, interval.high]).all()
-
-
-def test_a_seed_fixes_the_bounds():
-    x = np.random.default_rng(6).normal(size=25)
-    assert mean_interval(x, method="bca", seed=1) == mean_interval(x, method="bca", seed=1)
-    assert mean_interval(x, method="bca", seed=1) != mean_interval(x, method="bca", seed=2)
-    assert mean_interval(x, seed=1) == mean_interval(x, seed=2)
 
 
 def test_paired_difference_by_hand():
@@ -162,7 +125,6 @@ def test_swapping_the_sides_mirrors_the_result():
         (lambda: mean_interval([1.0, float("nan")]), "client at position 1"),
         (lambda: mean_interval([1.0, 2.0], [1.0]), "positive weights"),
         (lambda: mean_interval([1.0, 2.0], [1.0, 0.0]), "positive weights"),
-        (lambda: mean_interval([1.0, 2.0], method="studentised"), "unknown"),
         (lambda: mean_interval([1.0, 2.0], confidence=95), "between 0 and 1"),
         (lambda: sign_flip_p([]), "at least one client"),
         (lambda: paired_difference([1.0, 2.0], [1.0]), "2 clients against 1"),

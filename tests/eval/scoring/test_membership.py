@@ -1,11 +1,14 @@
 """Membership scores: by hand, against scikit-learn and SciPy, and what too little data must not claim."""
 
+import functools
+
 import numpy as np
 import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from fedllm_data.errors import MetricError
+from fedllm_eval.scoring import membership as module
 from fedllm_eval.scoring.membership import membership, min_k_score, true_positives_at
 
 
@@ -41,6 +44,13 @@ def test_true_positives_equal_the_roc_curve(fraction):
     assert found.low <= found.fraction <= found.high
 
 
+@pytest.fixture
+def each_share_once(monkeypatch):
+    """The intervals of the true positives, which these tests do not look at, are worked out once for each count."""
+    monkeypatch.setattr(module, "clopper_pearson", functools.cache(module.clopper_pearson))
+
+
+@pytest.mark.usefixtures("each_share_once")
 def test_the_interval_of_the_auc_holds_where_rows_are_alone_and_where_clients_have_many():
     truth = stats.norm.cdf(0.5 / np.sqrt(2))
     covered, covered_by_client, covered_by_row = [], [], []
@@ -63,6 +73,7 @@ def test_the_interval_of_the_auc_holds_where_rows_are_alone_and_where_clients_ha
     assert np.mean(covered_by_row) < 0.8
 
 
+@pytest.mark.usefixtures("each_share_once")
 def test_clients_with_rows_on_both_sides_are_one_witness():
     # Of 40 x 40 pairs of clients one in 40 is a client with itself, without its own variance.
     truth = 39 / 40 * stats.norm.cdf(0.5) + 1 / 40 * stats.norm.cdf(np.sqrt(0.5))

@@ -5,14 +5,24 @@ import json
 
 import pytest
 
-from fedllm_eval.scoring.agreement import agreement, majority
+from fedllm_eval.scoring.judge_agreement import agreement
 from fedllm_eval.scoring.length_controlled import length_controlled_win_rate
 from fedllm_eval.scoring.ratings import parse_rating
-from fedllm_eval.scoring.win_rate import alpaca_eval_preferences, win_rate
+from fedllm_eval.scoring.win_rate import win_rate
 
 pytestmark = pytest.mark.slow
 
 LEADERBOARDS = {"v1": "leaderboard_v1.csv", "v2": "leaderboard_v2_weighted.csv"}
+
+
+def preferences(stored):
+    """AlpacaEval's `preference` (1 baseline, 2 model, 0 or 1.5 a tie, null none) -> preference for the model."""
+    return [None if value is None else (1.5 if value == 0 else value) - 1 for value in stored]
+
+
+def majority(votes):
+    """The label that more than half of the votes name, or 0 where there is none."""
+    return next((vote for vote in votes if 2 * votes.count(vote) > len(votes)), 0)
 
 
 def published(folder, version):
@@ -28,7 +38,7 @@ def test_alpaca_eval_win_rates(shared_data, version, num_models):
     models = published(shared_data / "eval" / "alpaca_eval", version)
     assert len(models) == num_models
     for model, annotations, row in models:
-        result = win_rate(alpaca_eval_preferences([item["preference"] for item in annotations]))
+        result = win_rate(preferences([item["preference"] for item in annotations]))
         assert 100 * result.win_rate == pytest.approx(float(row["win_rate"]), abs=0.01), model
         assert 100 * result.standard_error == pytest.approx(float(row["standard_error"]), abs=0.01), model
         assert result.num_items == int(row["n_total"]), model
@@ -41,7 +51,7 @@ def test_our_length_control_against_the_leaderboards(shared_data):
     for version in LEADERBOARDS:
         for _, annotations, row in published(shared_data / "eval" / "alpaca_eval", version):
             result = length_controlled_win_rate(
-                alpaca_eval_preferences([item["preference"] for item in annotations]),
+                preferences([item["preference"] for item in annotations]),
                 [len(item["output_2"]) for item in annotations],
                 [len(item["output_1"]) for item in annotations],
             )
@@ -68,7 +78,7 @@ def test_pandalm_judges_agree_with_people_as_published(shared_data):
     if not folder.is_dir():
         pytest.skip(f"no PandaLM labels at {folder}")
     people = json.loads((folder / "testset-v1.json").read_text(encoding="utf-8"))
-    labels = [majority([item[f"annotator{index}"] for index in (1, 2, 3)], otherwise=0) for item in people]
+    labels = [majority([item[f"annotator{index}"] for index in (1, 2, 3)]) for item in people]
     assert [labels.count(label) for label in (0, 1, 2)] == [105, 422, 472]
     expected = {"gpt-3.5-turbo": ("gpt_result", 0.7107, 0.5755), "pandalm-7b": ("pandalm_result", 0.6677, 0.5743)}
     for judge, (field, accuracy, macro_f1) in expected.items():

@@ -6,12 +6,12 @@ from scipy import stats
 
 from fedllm_data.errors import MetricError
 from fedllm_eval.scoring import tail_interval
-from fedllm_eval.scoring.tail_interval import worst_decile_interval
+from fedllm_eval.scoring.tail_interval import sorted_tail, worst_decile_interval
 
 
 def test_the_standard_error_is_that_of_the_delete_one_jackknife_for_a_smooth_tail():
     x = np.sort(np.random.default_rng(0).gamma(3.0, size=(1, 4000)))
-    _, std_error = tail_interval._tail(x)
+    _, std_error = sorted_tail(x)
     # An independent value: the spread of the tail mean over fresh samples.
     fresh = np.sort(np.random.default_rng(1).gamma(3.0, size=(2000, 4000)))
     assert std_error[0] == pytest.approx(fresh[:, -400:].mean(axis=1).std(), rel=0.1)

@@ -7,7 +7,7 @@ import pytest
 
 from fedllm_data.errors import MetricError
 from fedllm_eval.scoring.proportion import wilson
-from fedllm_eval.scoring.win_rate import alpaca_eval_preferences, average_swapped, win_rate
+from fedllm_eval.scoring.win_rate import average_swapped, win_rate
 
 
 def test_by_hand():
@@ -103,8 +103,3 @@ def test_both_orders_must_pair_up():
     empty = average_swapped([None], [None])
     assert math.isnan(empty.consistent_fraction)
     assert empty.num_incomplete == 0
-
-
-def test_alpaca_eval_values_off_their_scale_are_an_error():
-    with pytest.raises(MetricError, match="outside"):
-        alpaca_eval_preferences([3])

@@ -37,7 +37,7 @@ class FunctionJudge:
 
     words: object
     model: str = "function"
-    worth_keeping: bool = True
+    record_file: None = None
     asked: list = field(default_factory=list)
 
     def identity(self):
@@ -45,6 +45,9 @@ class FunctionJudge:
 
     def describe(self):
         return {"kind": "function", "model": self.model}
+
+    def usage(self):
+        return {}
 
     def ask(self, requests, finish):
         for at, request in enumerate(requests):

@@ -40,7 +40,7 @@ def test_questions_are_read(file):
 def test_credit_goes_to_the_first_choice(tmp_path, file, monkeypatch):
     # Bytes of the choices: 21, 21, 21; 21, 14, 13, 14; 3, 2.
     logps = [[-9.0, -10.0, -11.0], [-10.0, -8.0, -20.0, -20.0], [-3.0, -3.0]]
-    monkeypatch.setattr(crass, "_choice_logps", lambda *_: logps)
+    monkeypatch.setattr(crass, "choice_logps", lambda *_: logps)
     result = Crass().run(None, SuiteOptions(folder=tmp_path, items=file))
     assert result.items["score"].to_pylist() == [1.0, 0.0, 0.5]
     # Row 2: -10/21 = -0.48 beats -8/14 = -0.57; row 3: -3/3 = -1 beats -3/2.

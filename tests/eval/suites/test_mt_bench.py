@@ -5,7 +5,7 @@ import math
 import pytest
 
 from fedllm_data.errors import ConfigError, JudgeError
-from fedllm_eval.judging import Judge, Judgment, make_judge
+from fedllm_eval.judging import Judge, JudgeSettings, Judgment, make_judge
 from fedllm_eval.suites.mt_bench import MTBench
 from tests.eval.suites.judged import (
     MT_ANSWERS,
@@ -132,7 +132,9 @@ def test_a_record_of_one_run_serves_the_next(folder, tmp_path):
     live = MTBench().run(
         None, options_in(tmp_path / "a", judge=Judge(FunctionJudge(by_turn), record=record), **options)
     )
-    again = MTBench().run(None, options_in(tmp_path / "b", judge=make_judge(recorded=record), **options))
+    again = MTBench().run(
+        None, options_in(tmp_path / "b", judge=make_judge(JudgeSettings(recorded=record)), **options)
+    )
     assert repr(again.scores) == repr(live.scores)  # NaN bounds included
     assert again.items.equals(live.items)
     assert again.version == live.version
@@ -140,7 +142,7 @@ def test_a_record_of_one_run_serves_the_next(folder, tmp_path):
         folder / "answers.jsonl", [{**MT_ANSWERS[0], "choices": [{"turns": ["Drops.", "Wet."]}]}, *MT_ANSWERS[1:]]
     )
     with pytest.raises(JudgeError, match="2 of 6 requests are not in the record"):
-        MTBench().run(None, options_in(tmp_path / "c", judge=make_judge(recorded=record), **options))
+        MTBench().run(None, options_in(tmp_path / "c", judge=make_judge(JudgeSettings(recorded=record)), **options))
 
 
 def test_max_items_spreads_over_the_file(folder, tmp_path):
@@ -186,5 +188,5 @@ def test_answers_that_do_not_cover_the_questions(folder, tmp_path):
 def test_an_answer_that_fastchat_could_not_get_stops_before_anything_is_judged(folder, tmp_path):
     broken = [{**MT_ANSWERS[0], "choices": [{"turns": ["fine", "$ERROR$"]}]}, *MT_ANSWERS[1:]]
     write_jsonl(folder / "answers.jsonl", broken)
-    with pytest.raises(ConfigError, match=r"1 of 3 questions have \$ERROR\$ in the place of an answer \(first: 1\)"):
+    with pytest.raises(ConfigError, match=r"1 of 3 questions have \$ERROR\$ instead of an answer \(first: 1\)"):
         run(folder, by_turn, tmp_path)

@@ -8,12 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from fedllm_data.errors import ConfigError, JudgeError
-from fedllm_eval.judging import Judge, Judgment, make_judge
+from fedllm_eval.judging import Judge, JudgeSettings, Judgment, make_judge
 from fedllm_eval.policy import generation
 from fedllm_eval.policy.policies import load_policy
 from fedllm_eval.results import read_results
 from fedllm_eval.run import score_run
 from fedllm_eval.running.suite_runs import SuitePlan
+from fedllm_eval.score_settings import AskedBeside, OtherPolicies
 from fedllm_eval.suites.pairwise import Pairwise
 from tests.eval.judging.judge_server import JudgeServer
 from tests.eval.suites.judged import FunctionJudge, options_in, scores, write_answers, write_jsonl
@@ -154,7 +155,7 @@ def test_no_verdict_at_all_is_nan_and_the_same_answers_need_no_judge(files, tmp_
 def test_a_record_serves_offline_and_who_the_opponent_is_stands_in_the_version(files, tmp_path):
     record = tmp_path / "record.jsonl"
     live, _ = run(files, tmp_path / "a", Judge(FunctionJudge(words), record=record))
-    offline, _ = run(files, tmp_path / "b", make_judge(recorded=record))
+    offline, _ = run(files, tmp_path / "b", make_judge(JudgeSettings(recorded=record)))
     assert offline.scores == live.scores
     assert offline.items.equals(live.items)
     assert offline.version == live.version
@@ -164,7 +165,7 @@ def test_a_record_serves_offline_and_who_the_opponent_is_stands_in_the_version(f
     other, _ = run(files, tmp_path / "c")
     assert other.version != live.version
     with pytest.raises(JudgeError, match="2 of 12 requests are not in the record"):
-        run(files, tmp_path / "d", make_judge(recorded=record))
+        run(files, tmp_path / "d", make_judge(JudgeSettings(recorded=record)))
 
 
 def test_a_judge_that_stops_in_the_middle_is_asked_for_the_rest_alone(files, tmp_path):
@@ -173,16 +174,16 @@ def test_a_judge_that_stops_in_the_middle_is_asked_for_the_rest_alone(files, tmp
 
     stopped = True
     with JudgeServer(script) as server:
-        judge = make_judge(url=server.url, model="m", max_parallel=1)
+        judge = make_judge(JudgeSettings(url=server.url, model="m", max_parallel=1))
         with pytest.raises(JudgeError, match="judgments are kept in"):
             run(files, tmp_path / "out", judge)
         kept = {user for user, calls in server.calls.items() if "What of tie?" not in user}
         assert kept
         stopped = False
-        result, _ = run(files, tmp_path / "out", make_judge(url=server.url, model="m"))
+        result, _ = run(files, tmp_path / "out", make_judge(JudgeSettings(url=server.url, model="m")))
         assert all(server.calls[user] == 1 for user in kept)
         num_calls = sum(server.calls.values())
-        again, _ = run(files, tmp_path / "out", make_judge(url=server.url, model="m"))
+        again, _ = run(files, tmp_path / "out", make_judge(JudgeSettings(url=server.url, model="m")))
         assert sum(server.calls.values()) == num_calls
     assert again.scores == result.scores
     assert scores(result)["pairwise/win_rate"] == 0.5
@@ -258,10 +259,16 @@ def evaluate(evaluation, out, judge, monkeypatch, switches=None, base_too=True):
         names=("pairwise",),
         items=evaluation["items"],
         switches={"pairwise": switches} if switches else {},
-        judge={"url": "unused"},
+        judge=JudgeSettings(url="unused"),
         max_new_tokens=5,
     )
-    return score_run(evaluation["run"], evaluation["repo"], out, suites=plan, personal=False, base_too=base_too)
+    return score_run(
+        evaluation["run"],
+        evaluation["repo"],
+        out,
+        others=OtherPolicies(personal=False, base=base_too),
+        beside=AskedBeside(suites=plan),
+    )
 
 
 def test_the_base_answers_once_and_is_not_judged_against_itself(evaluation, tmp_path, counted, monkeypatch):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from fedllm_data.errors import ConfigError
-from fedllm_eval.judging import Judge, make_judge
+from fedllm_eval.judging import Judge, JudgeSettings, make_judge
 from fedllm_eval.judging.questions import read_questions
 from fedllm_eval.suites.mt_bench import MTBench
 from fedllm_eval.suites.ref_gpt4 import RefGPT4
@@ -30,7 +30,7 @@ def stored(shared_data):
 )
 def test_mt_bench_from_answers_to_scores(stored, tmp_path, model, average, turn_1, turn_2):
     # Every prompt is built anew and must be, letter for letter, one that GPT-4 was asked: no other is found.
-    judge = make_judge(recorded=stored / "mt_bench_judged" / "gpt-4_single.jsonl", answered_by=model)
+    judge = make_judge(JudgeSettings(recorded=stored / "mt_bench_judged" / "gpt-4_single.jsonl", answered_by=model))
     options = options_in(
         tmp_path / "out",
         items=stored / "fedllm_bench" / "data" / "mtbench",
@@ -58,7 +58,7 @@ def test_all_stored_models_replay(stored, tmp_path):
         options = options_in(
             tmp_path / "out",
             items=stored / "fedllm_bench" / "data" / "mtbench",
-            judge=make_judge(recorded=record, answered_by=model),
+            judge=make_judge(JudgeSettings(recorded=record, answered_by=model)),
             switches={"answers": stored / "mt_bench_judged" / "model_answer" / f"{model}.jsonl"},
         )
         ratings = [line["score"] for line in given if line["model"] == model]

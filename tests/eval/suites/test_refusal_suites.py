@@ -9,7 +9,7 @@ import pytest
 from fedllm_data.errors import ConfigError
 from fedllm_eval.policy.generation import Answer
 from fedllm_eval.policy.policies import load_policy
-from fedllm_eval.running import refusals
+from fedllm_eval.running import counted_refusals
 from fedllm_eval.suites import SuiteOptions
 from fedllm_eval.suites.advbench import AdvBench, read_requests
 from fedllm_eval.suites.over_refusal import OverRefusal, read_harmless
@@ -36,7 +36,7 @@ def answered(monkeypatch):
             Answer(ANSWERS[messages[-1]["content"]], 3, messages[-1]["content"] != "b") for messages in conversations
         ]
 
-    monkeypatch.setattr(refusals, "kept_answers", answer)
+    monkeypatch.setattr(counted_refusals, "kept_answers", answer)
 
 
 @pytest.fixture

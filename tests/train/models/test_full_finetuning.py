@@ -9,7 +9,8 @@ from trl import DPOTrainer, KTOConfig, SFTTrainer
 from fedllm_data.errors import ConfigError
 from fedllm_eval.per_client import evaluate_policy
 from fedllm_eval.policy.policies import load_policy, load_reference
-from fedllm_eval.running.personal import evaluate_personal, personal_folders
+from fedllm_eval.policy.run_folder import personal_folders
+from fedllm_eval.running.personal_scores import evaluate_personal
 from fedllm_train.config import FederatedConfig
 from fedllm_train.messages import codec
 from fedllm_train.seeds import stream_seed

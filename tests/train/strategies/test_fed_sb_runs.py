@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from fedllm_train.config_checks import check_core_frame
 from peft import PeftModel
 from trl import KTOConfig, SFTTrainer
 

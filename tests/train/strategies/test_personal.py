@@ -9,7 +9,7 @@ from peft import PeftModel, get_peft_model, set_peft_model_state_dict
 
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
-from fedllm_eval.running.personal import personal_folders
+from fedllm_eval.policy.run_folder import personal_folders
 from fedllm_train.adapters.arithmetic import adapter_sha256, distance, load_adapter
 from fedllm_train.adapters.lora import factor_names
 from fedllm_train.strategies.language_clusters import groups_of

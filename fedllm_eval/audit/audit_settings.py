@@ -1,0 +1,28 @@
+"""How a run is audited: plain settings, without a library of models."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["AuditSettings"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditSettings:
+    """How a run is audited."""
+
+    nonmembers: str = "unseen"
+    """The split whose rows the run never saw."""
+    secrets: Path | None = None
+    """The secrets file of planted canaries."""
+    num_candidates: int = 999
+    """Secrets that each canary is ranked against."""
+    delta: float = 0.0
+    """Delta of the guarantee whose epsilon is bounded."""
+    max_rows: int | None = None
+    """Use at most this many rows of each side."""
+    batch_size: int = 8
+    """Sequences that a batch holds at most."""
+    max_length: int | None = None
+    """Tokens that a sequence keeps."""
+    seed: int = 0
+    """Seeds samples, halves and candidates."""

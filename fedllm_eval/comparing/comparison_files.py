@@ -1,0 +1,148 @@
+"""A comparison in a table, in words, and as files: `comparison.json`, `comparison.md` and `comparison.html`."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedllm_data.markdown_table import markdown_table
+from fedllm_eval.comparing.compared_methods import Method
+from fedllm_eval.comparing.comparison_page import render_page
+from fedllm_eval.comparing.comparison_verdicts import CLAIMS
+from fedllm_eval.comparing.paired_scores import paired_table
+from fedllm_eval.reporting.table_section import markdown_text, number, signed
+from fedllm_eval.running.folders import replace_folder
+from fedllm_eval.scores import SCORES
+from fedllm_eval.scoring.intervals import mean_interval
+from fedllm_eval.texts import json_text, whole
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+__all__ = ["FILES", "comparison_table", "means_of", "summary_of", "write_comparison"]
+
+FILES = ("comparison.json", "comparison.md", "comparison.html")
+
+
+def comparison_table(comparison: Mapping[str, Any]) -> "Table":
+    """Return the comparison as a table for the terminal."""
+    from rich.table import Table
+
+    header, *rows = _cells(comparison)
+    table = Table(title=f"against {comparison['baseline']['label']} on {comparison['dataset']['name']}")
+    for position, name in enumerate(header):
+        table.add_column(name, justify="left" if position < 3 else "right")
+    for cells in rows:
+        table.add_row(*cells)
+    return table
+
+
+def write_comparison(comparison: Mapping[str, Any], out: Path) -> None:
+    """Write `comparison.json`, `.md` and `.html` into a folder, replacing an earlier comparison in one step.
+
+    Raises:
+        ConfigError: if `out` is a file, or a folder that holds anything but an earlier comparison.
+    """
+
+    def fill(folder: Path) -> None:
+        text = json_text(comparison, indent=2, allow_nan=False)
+        (folder / "comparison.json").write_text(text + "\n", encoding="utf-8")
+        (folder / "comparison.html").write_text(whole(render_page(comparison)), encoding="utf-8")
+        header, *rows = _cells(comparison)
+        lines = [f"# Against {markdown_text(comparison['baseline']['label'])}", ""]
+        lines += [markdown_text(comparison["summary"]), ""]
+        lines += [comparison["gate"]["verdict"], ""] if comparison["gate"] else []
+        lines += [f"- {markdown_text(item['verdict'])}" for item in comparison["comparisons"]]
+        lines += [f"- {markdown_text(caveat)}." for caveat in comparison["caveats"]]
+        lines += [f"- Not compared: {markdown_text(note)}." for note in comparison["notes"]]
+        lines += ["", markdown_table(header, [[markdown_text(cell) for cell in cells] for cells in rows])]
+        (folder / "comparison.md").write_text(whole("\n".join(lines)) + "\n", encoding="utf-8")
+
+    replace_folder(out, fill, FILES)
+
+
+def means_of(methods: Sequence[Method], comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return every method's mean over clients, seeds averaged, with its interval: what the history keeps."""
+    base, others = methods[0], {method.label: method for method in methods[1:]}
+    found: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for item in comparisons:
+        split, name = item["split"], item["score"]
+        _, a_SK, b_TK, _ = paired_table(base, others[item["other"]], split, name)
+        for label, scores in ((base.label, a_SK), (item["other"], b_TK)):
+            interval = mean_interval(scores.mean(axis=0), bounds=SCORES[name].bounds)
+            found[split, name, label] = {
+                "split": split,
+                "score": name,
+                "label": label,
+                "mean": interval.mean,
+                "ci_low": interval.low,
+                "ci_high": interval.high,
+                "num_clients": interval.num_clients,
+                "num_seeds": scores.shape[0],
+            }
+    return list(found.values())
+
+
+def summary_of(comparisons: Sequence[Mapping[str, Any]], baseline: str, corrected: str) -> str:
+    """Return what the whole comparison shows, in one sentence per kind of outcome, and what it is corrected for."""
+    counts = {
+        outcome: [item for item in comparisons if item["outcome"] == outcome] for outcome in (*CLAIMS, "undecided")
+    }
+    sentences = []
+    for outcome in CLAIMS:
+        if counts[outcome]:
+            places = [f"{item['other']} in {item['score']} ({item['split']})" for item in counts[outcome]]
+            shown = ", ".join(places[:6]) + (f" and {len(places) - 6} more" if len(places) > 6 else "")
+            which = outcome.removesuffix(" run")
+            what = "Shown to be" if which == outcome else "Runs that scored"
+            but = "" if which == outcome else " (other seeds are not covered)"
+            sentences.append(f"{what} {which} than {baseline}{but}: {shown}.")
+    if counts["undecided"]:
+        num = len(counts["undecided"])
+        sentences.append(
+            f"{num} of {len(comparisons)} comparisons are undecided: these clients cannot tell the methods apart."
+        )
+    if corrected:
+        sentences.append(f"P-values are corrected (Holm) for {corrected}.")
+    return " ".join(sentences)
+
+
+def _number(value: float | None, form: str) -> str:
+    return "n/a" if value is None or not math.isfinite(value) else format(value, form)
+
+
+def _cells(comparison: Mapping[str, Any]) -> list[list[str]]:
+    rows = [
+        [
+            "split",
+            "score",
+            "run",
+            "mean",
+            "difference [95 %]",
+            "p (Holm)",
+            "detectable",
+            "better off",
+            "clients",
+            "seeds",
+            "outcome",
+        ]
+    ]
+    for item in comparison["comparisons"]:
+        low, high = (item[key] for key in ("ci_low", "ci_high"))
+        interval = "n/a" if low is None else f"[{signed(low)}, {signed(high)}]"
+        rows.append(
+            [
+                item["split"],
+                f"{item['score']} {'↑' if item['higher_is_better'] else '↓'}",
+                item["other"],
+                f"{number(item['baseline_mean'])} → {number(item['other_mean'])}",
+                f"{signed(item['difference'])} {interval}",
+                _number(item["p_holm"], ".2g"),
+                _number(item["minimum_detectable"], ".2g"),
+                f"{item['better_fraction']:.2f}",
+                f"{item['num_clients']:,}",
+                " / ".join(str(num) for num in item["num_seeds"]),
+                item["outcome"],
+            ]
+        )
+    return rows

@@ -1,0 +1,155 @@
+"""The comparison as one HTML page that loads nothing: verdicts, differences with intervals, and the series.
+
+Colours, sizes and dark mode are those of `fedllm_data`'s reports. All text is escaped by Jinja.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jinja2 import ChoiceLoader, PackageLoader
+
+from fedllm_data.reporting.templates import page_environment
+from fedllm_eval.reporting.table_section import number, signed
+
+__all__ = ["render_page"]
+
+WIDTH, ROW, MARGIN = 620.0, 30.0, 24.0
+NUM_TICKS = 5
+
+
+def render_page(comparison: Mapping[str, Any]) -> str:
+    """Return the page of a comparison, as `compare_results` gives it."""
+    environment = page_environment()
+    environment.loader = ChoiceLoader([PackageLoader("fedllm_eval", "comparing"), environment.loader])  # type: ignore[list-item]
+    environment.filters |= {"score": number, "signed": signed}
+    template = environment.get_template("compare_page.html.jinja")
+    return template.render(
+        comparison=comparison,
+        forests=[_forest(group, comparison) for group in _groups(comparison["comparisons"])],
+        series=_series(comparison["history"] or []),
+    )
+
+
+def _groups(items: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Items of one split and score together, in the order given."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for item in items:
+        groups.setdefault((item["split"], item["score"]), []).append(item)
+    return list(groups.values())
+
+
+def _forest(items: Sequence[Mapping[str, Any]], comparison: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the differences of one score lie: a row per method, 0 in common."""
+    margin = next(
+        (
+            check["margin"]
+            for check in (comparison["gate"] or {"checks": []})["checks"]
+            if (check["split"], check["score"]) == (items[0]["split"], items[0]["score"])
+        ),
+        None,
+    )
+    worst = None if margin is None else -margin if items[0]["higher_is_better"] else margin
+    ends = [0.0] + ([] if worst is None else [worst])
+    for item in items:
+        ends += [value for value in (item["difference"], item["ci_low"], item["ci_high"]) if value is not None]
+    place, ticks = _scale(min(ends), max(ends), WIDTH)
+    rows = [
+        {
+            "item": item,
+            "y": (index + 0.5) * ROW,
+            "at": place(item["difference"]),
+            "low": None if item["ci_low"] is None else place(item["ci_low"]),
+            "high": None if item["ci_high"] is None else place(item["ci_high"]),
+        }
+        for index, item in enumerate(items)
+    ]
+    return {
+        "split": items[0]["split"],
+        "score": items[0]["score"],
+        "unit": items[0]["unit"],
+        "higher_is_better": items[0]["higher_is_better"],
+        "rows": rows,
+        "height": len(items) * ROW,
+        "zero": place(0.0),
+        "worst": None if worst is None else place(worst),
+        "margin": margin,
+        "ticks": ticks,
+    }
+
+
+def _series(history: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The means of every score over the comparisons of the history, a line a method."""
+    keys: dict[tuple[str, str], dict[str, list[tuple[int, Mapping[str, Any]]]]] = {}
+    for index, line in enumerate(history):
+        for mean in line["means"]:
+            keys.setdefault((mean["split"], mean["score"]), {}).setdefault(mean["label"], []).append((index, mean))
+    found = []
+    height = 180.0
+    for (split, score), lines in keys.items():
+        values = [
+            value
+            for points in lines.values()
+            for _, mean in points
+            for value in (mean["mean"], mean["ci_low"], mean["ci_high"])
+            if value is not None
+        ]
+        place, ticks = _scale(min(values), max(values), height)
+        step = WIDTH / max(1, len(history))
+        drawn = []
+        for position, (label, points) in enumerate(lines.items()):
+            # Lines of one comparison stand side by side, not on top of one another.
+            shift = (position - (len(lines) - 1) / 2) * min(10.0, step / (len(lines) + 1))
+            drawn.append(
+                {
+                    "label": label,
+                    "number": position % 4,
+                    "points": [
+                        {
+                            "x": (index + 0.5) * step + shift,
+                            "y": height - place(mean["mean"]),
+                            "low": None if mean["ci_low"] is None else height - place(mean["ci_low"]),
+                            "high": None if mean["ci_high"] is None else height - place(mean["ci_high"]),
+                            "mean": mean,
+                            "time": history[index]["time"],
+                        }
+                        for index, mean in points
+                    ],
+                }
+            )
+        found.append(
+            {
+                "split": split,
+                "score": score,
+                "lines": drawn,
+                "height": height,
+                "ticks": [(label, height - at) for label, at in ticks],
+                "times": [
+                    (str(line["time"])[:16].replace("T", " "), (index + 0.5) * step)
+                    for index, line in enumerate(history)
+                    if len(history) <= 8 or index in (0, len(history) - 1)
+                ],
+                "failed": [(index + 0.5) * step for index, line in enumerate(history) if line["passed"] is False],
+            }
+        )
+    return found
+
+
+def _scale(low: float, high: float, length: float) -> tuple[Any, list[tuple[str, float]]]:
+    """A linear scale over [0, length] with room at the ends, and ticks at round numbers."""
+    import math
+
+    if high - low < 1e-12:
+        low, high = low - max(1e-6, abs(low) / 10), high + max(1e-6, abs(high) / 10)
+    room = 0.08 * (high - low)
+    low, high = low - room, high + room
+    raw = (high - low) / NUM_TICKS
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(nice * power for nice in (1, 2, 5, 10) if nice * power >= raw)
+    digits = max(0, -math.floor(math.log10(step)))
+
+    def place(value: float) -> float:
+        return length * (value - low) / (high - low)
+
+    first = math.ceil(low / step)
+    ticks = [(f"{index * step + 0.0:.{digits}f}", place(index * step)) for index in range(first, first + 12)]
+    return place, [(label, at) for label, at in ticks if at <= length]

@@ -1,0 +1,105 @@
+"""Whether a release may go out: is it worse than the baseline by more than a stated margin, with confidence?
+
+A method fails a score where the whole one-sided interval of the harm lies beyond the margin. The error is shared out
+among everything that is gated (Bonferroni), so that gating many scores does not stop good releases. What cannot be
+told passes, and is named: silence of the data is not proof of safety.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from fedllm_data.errors import MetricError
+from fedllm_eval.scoring.rounding import difference_beyond_rounding
+
+__all__ = ["gate", "parse_margins"]
+
+ALPHA = 0.05
+Bounds = Callable[[float], tuple[float, float]]
+
+
+def parse_margins(texts: Sequence[str], known: Sequence[str]) -> dict[str, float]:
+    """Return score -> margin from `0.02` (every score) or `heldout_loss=0.02`; a margin of its own goes first.
+
+    Raises:
+        MetricError: if a margin is no number that is 0 or more, or names no score.
+
+    >>> parse_margins(["0.1", "b=0.5"], ["a", "b"])
+    {'a': 0.1, 'b': 0.5}
+    """
+    margins: dict[str, float] = {}
+    named: dict[str, float] = {}
+    for text in texts:
+        name, equals, number = text.rpartition("=")
+        try:
+            margin = float(number)
+        except ValueError:
+            margin = math.nan
+        if not (math.isfinite(margin) and margin >= 0):
+            raise MetricError(f"margin {text!r} is no number that is 0 or more; give 0.02, or a score and =0.02")
+        if equals and name not in known:
+            raise MetricError(f"margin for {name!r}, which is not compared here; scores are {', '.join(known)}")
+        if equals:
+            named[name] = margin
+        else:
+            margins = dict.fromkeys(known, margin)
+    return margins | named
+
+
+def gate(compared: Sequence[tuple[Mapping[str, Any], Bounds]], margins: Mapping[str, float]) -> dict[str, Any]:
+    """Return which scores of which methods pass, fail or cannot be told.
+
+    Args:
+        compared: items of a comparison, each with a function from a confidence to its two-sided interval.
+        margins: score -> how much worse it may be, in the score's unit; scores without one are not gated.
+
+    Returns:
+        `passed`, `checks` (one per gated item: score, split, other, margin, harm with its one-sided bounds, outcome
+        and a sentence) and a `verdict`.
+
+    Raises:
+        MetricError: if nothing is gated.
+    """
+    gated = [(item, bounds) for item, bounds in compared if item["score"] in margins]
+    if not gated:
+        raise MetricError("no score is gated; give a margin for one of the compared scores")
+    confidence = 1 - 2 * ALPHA / len(gated)
+    checks = []
+    for item, bounds in gated:
+        sign = -1 if item["higher_is_better"] else 1
+        low, high = sorted(sign * bound for bound in bounds(confidence))
+        margin, harm = margins[item["score"]], sign * item["difference"]
+        # 0.32 - 0.30 is 0.020000000000000018, and no worse than a margin of 0.02.
+        low_beyond, high_beyond = (float(difference_beyond_rounding(margin, bound)) for bound in (low, high))
+        if math.isnan(low):
+            outcome, words = "cannot tell", "one client has no interval"
+        elif low_beyond > 0:
+            outcome, words = "worse", f"worse by {low:.4g} or more, beyond the margin of {margin:.4g}"
+        elif high_beyond <= 0:
+            outcome, words = "within", f"worse by {max(0.0, high):.4g} at most, within the margin of {margin:.4g}"
+        else:
+            outcome = "cannot tell"
+            words = f"worse by between {low:.4g} and {high:.4g}; the margin of {margin:.4g} lies in between"
+        checks.append(
+            {
+                "score": item["score"],
+                "split": item["split"],
+                "other": item["other"],
+                "margin": margin,
+                "harm": harm,
+                "harm_low": low,
+                "harm_high": high,
+                "outcome": outcome,
+                "sentence": f"{item['other']}, {item['score']} on {item['split']}: {words}.",
+            }
+        )
+    failed = [check for check in checks if check["outcome"] == "worse"]
+    unknown = [check for check in checks if check["outcome"] == "cannot tell"]
+    share = f"{100 * (1 - ALPHA):g} % sure over {len(checks)} check{'s' if len(checks) > 1 else ''}"
+    if failed:
+        verdict = f"Stopped: {len(failed)} of {len(checks)} checks are beyond their margin ({share})."
+    elif unknown:
+        verdict = f"Passed, though {len(unknown)} of {len(checks)} checks cannot be told from the margin ({share})."
+    else:
+        verdict = f"Passed: every check is within its margin ({share})."
+    return {"passed": not failed, "verdict": verdict, "checks": checks, "confidence": 1 - ALPHA}

@@ -1,0 +1,169 @@
+"""The records of a run folder: the keys of config.yaml, rounds.jsonl and the JSON files beside them, declared once.
+
+`fedllm_train` writes them, and `policy/run_folder.py` says where they lie and reads them. A key that older versions
+did not write is marked `NotRequired`, or its record is `total=False`. Imports no torch.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Literal, NotRequired, TypedDict
+
+__all__ = [
+    "DataRecord",
+    "LedgerRecord",
+    "LeftOutClient",
+    "ModelRecord",
+    "Monitor",
+    "PersonalClient",
+    "PersonalClients",
+    "RoundRecord",
+    "RunConfig",
+    "SpentPrivacy",
+    "UnrenderedRecord",
+    "Visit",
+]
+
+
+class ModelRecord(TypedDict):
+    """The base model: section `model`."""
+
+    name: str | None
+    """Folder or Hub id; None for a model made in memory."""
+    revision: str | None
+    weights: NotRequired[str | None]
+    """Digest of the weights (`policy/base_identity.py`)."""
+
+
+class DataRecord(TypedDict):
+    """The training data: section `data`, and the items of `earlier`."""
+
+    name: str
+    revision: str | None
+    """Commit, or the digest of a folder's Parquet files; None for clients made in memory."""
+    split: str
+    licence: NotRequired[str | None]
+    num_clients: NotRequired[int]
+    client_ids: NotRequired[Mapping[str, Any] | None]
+    """How client ids were made (`fedllm_data/id_facts.py`)."""
+    only_client: NotRequired[str | None]
+
+
+class RunConfig(TypedDict, total=False):
+    """`config.yaml`; what older versions did not write may be missing."""
+
+    format: int
+    task: Literal["sft", "dpo", "kto"]
+    model: ModelRecord
+    tokenizer: dict[str, str]
+    """Digests of the tokenizer and of its chat template."""
+    start_adapter: str | None
+    """Digest of the adapter that the run started from; None where it started from the base."""
+    data: DataRecord
+    federated: dict[str, Any]
+    """The federation's settings, flat, with today's flag names."""
+    client: dict[str, Any]
+    """TRL's settings for a visit."""
+    peft: dict[str, Any] | None
+    """PEFT's settings; None where all weights are trained."""
+    versions: dict[str, str]
+    privacy: dict[str, Any]
+    """The guarantee with its assumptions, where there is one."""
+    earlier: dict[str, Any] | None
+    """What the start was trained on: `data` (a list of `DataRecord`) and `is_complete`."""
+    template_date: str
+    """The day that a chat template which writes the date took for today."""
+
+
+class Visit(TypedDict):
+    """One client in a round's `clients`; further keys are the metrics of its training."""
+
+    client_id: str
+    num_rows: NotRequired[int]
+    num_dropped_rows: NotRequired[int]
+    num_unrendered_rows: NotRequired[int]
+    num_steps: NotRequired[int]
+    seconds: NotRequired[float]
+    train_loss: NotRequired[float]
+    num_tokens: NotRequired[int]
+    peak_memory_bytes: NotRequired[int]
+    energy_joules: NotRequired[float]
+
+
+class LeftOutClient(TypedDict):
+    """One client in a round's `left_out`."""
+
+    client_id: str
+    reason: NotRequired[str]
+    """Missing in a published run."""
+
+
+class LedgerRecord(TypedDict):
+    """What the run had cost after a round, from round 0 on."""
+
+    download_bytes: int
+    upload_bytes: int
+    num_local_steps: int
+    client_seconds: float
+
+
+class SpentPrivacy(TypedDict):
+    """How much of the guarantee was spent after a round."""
+
+    unit: str
+    epsilon: float | None
+    delta: float
+    num_clipped: NotRequired[int]
+    """Counts clients without noise, so it is not published."""
+
+
+class Monitor(TypedDict):
+    """What early stopping and the keeping of the best adapter remember."""
+
+    best_round: int | None
+    best_value: float | None
+    num_no_better: int
+    stop: bool
+
+
+class RoundRecord(TypedDict):
+    """One line of `rounds.jsonl`."""
+
+    round_index: int
+    clients: list[Visit]
+    left_out: NotRequired[list[LeftOutClient]]
+    ledger: LedgerRecord
+    seconds: float
+    learning_rate: NotRequired[float]
+    train_loss: NotRequired[float | None]
+    update_norm: NotRequired[float]
+    aggregation_error: NotRequired[float | None]
+    adapter_sha256: NotRequired[str]
+    server_step: NotRequired[bool]
+    """Whether there were enough clients for one."""
+    privacy: NotRequired[SpentPrivacy]
+    eval: NotRequired[dict[str, Any]]
+    """`split`, and each score's mean, interval and counts."""
+    eval_score: NotRequired[str]
+    eval_seconds: NotRequired[float]
+    monitor: NotRequired[Monitor]
+
+
+class PersonalClient(TypedDict, total=False):
+    """One client in `personal/clients.json`: either where its adapter lies, or why it has none."""
+
+    folder: str
+    """Below `personal/`."""
+    num_steps: int
+    left_out: str
+    """The reason."""
+
+
+PersonalClients = dict[str, PersonalClient]
+
+
+class UnrenderedRecord(TypedDict):
+    """`unrendered_rows.json`."""
+
+    num_rows: int
+    num_unrendered_rows: int
+    reasons: dict[str, int]
+    clients: dict[str, dict[str, int]]

@@ -1,0 +1,228 @@
+"""Our own flags of `fedllm-train sft`, `dpo` and `kto`: read, joined with a file and a preset, refused where wrong.
+
+Everything that can be said without TRL is said here: a flag that is misspelt or belongs to another method, a value, a
+path, two settings that contradict one another. What is left over is TRL's, and goes to its parser (`arguments.py`).
+`--config FILE.yaml` gives defaults that flags override; the `config.yaml` of a run is such a file, too
+(`run_files/run_as_config.py`). Imports no torch.
+"""
+
+import argparse
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+
+import yaml
+
+from fedllm_data.errors import ConfigError
+from fedllm_data.hub.local_paths import is_local_path
+from fedllm_data.repo import open_repo
+from fedllm_train.config import FederatedConfig, RunInput, check_name
+from fedllm_train.fates.adapter_settings import MODEL_FATES
+from fedllm_train.fates.client_settings import DPO_FATES, KTO_FATES, SFT_FATES
+from fedllm_train.given import given_flags, with_given
+from fedllm_train.monitoring.trackers import check_tracker
+from fedllm_train.presets import DECISIVE, preset_defaults
+from fedllm_train.privacy.accounting import check_accountant
+from fedllm_train.run_files.run_as_config import flags_of_run, is_run_config
+from fedllm_train.run_files.run_folder import check_run_folder
+from fedllm_train.strategies import settings_class, users_of
+
+__all__ = ["OurFlags", "check_surroundings", "flag_groups", "parse_our_flags"]
+
+_FATES = {"sft": SFT_FATES, "dpo": DPO_FATES, "kto": KTO_FATES}
+_HELP = ("help", "help_all", "config")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OurFlags:
+    """What a command line says of the federation, and what is left of it for TRL."""
+
+    federated: FederatedConfig
+    run: RunInput
+    given: frozenset[str]
+    """Names that flags and the file set, TRL's among them."""
+    rest: Sequence[str]
+    """The flags that are TRL's."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """TRL's settings by the preset and by the file."""
+    of_run: Mapping[str, Any] = field(default_factory=dict)
+    """TRL's settings as a run's `config.yaml` has them, all of them."""
+    preset: Mapping[str, Any] = field(default_factory=dict)
+    """What the preset sets, ours and TRL's."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises what argparse would print."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; --help-all lists all flags")
+
+
+def parse_our_flags(task: str, argv: Sequence[str]) -> OurFlags:
+    """Return what a command line says.
+
+    Args:
+        task: "sft", "dpo" or "kto".
+        argv: the flags after the subcommand.
+
+    Raises:
+        ConfigError: for a flag or value that cannot be used.
+    """
+    argv, path = _without_config(argv)
+    in_file = _read_file(path)
+    of_run: dict[str, Any] = {}
+    if is_run_config(in_file):
+        assert path is not None
+        in_file, of_run = flags_of_run(in_file, Path(path), task)
+    given = given_flags(argv) | frozenset(in_file)
+    decisive = in_file | _values_of(argv, ("preset", *DECISIVE))
+    strategy = str(decisive.get("strategy", "fedavg"))
+    _check_names(task, strategy, [each for each in argv if each.startswith("--")], in_file)
+    preset = {} if of_run or "preset" not in decisive else preset_defaults(decisive["preset"], task, decisive)
+
+    groups = flag_groups(strategy)
+    ours = {each.name: hint for group in groups for each, hint in _typed(group)}
+    parsed, rest = _parser_of(ours, groups).parse_known_args(argv)
+    values = {name: value for name, value in preset.items() if name in ours}
+    values |= {name: _from_file(name, value, ours[name]) for name, value in in_file.items() if name in ours}
+    values |= vars(parsed)
+    of_federation = {name for group in groups[:-1] for name in (each.name for each in fields(group))}
+    required = [each.name for group in groups for each in fields(group) if each.default is MISSING]
+    if lacking := [f"--{name}" for name in required if name not in values]:
+        raise ConfigError(f"the following arguments are required: {', '.join(lacking)}; --help-all lists all flags")
+    own = {name: value for name, value in values.items() if name in of_federation}
+    # A config that names every field is a copy: what a preset sets is nobody's word.
+    every = {each.name: each.default for each in fields(FederatedConfig)} | own
+    federated = with_given(FederatedConfig(**every), given)
+    run = RunInput(**{name: value for name, value in values.items() if name not in of_federation})
+    defaults = {name: value for name, value in (preset | in_file).items() if name not in ours}
+    return OurFlags(
+        federated=federated, run=run, given=given, rest=rest, defaults=defaults, of_run=of_run, preset=preset
+    )
+
+
+def check_surroundings(flags: OurFlags) -> None:
+    """Refuse folders and packages that are not there, before anything heavy is imported.
+
+    Raises:
+        ConfigError: for a model, an adapter, a run folder, or a package that an extra brings.
+        FedLLMError: for a dataset.
+    """
+    run = flags.run
+    check_tracker(flags.federated.report_to)
+    if flags.federated.adds_noise:
+        check_accountant()
+    check_run_folder(Path(flags.federated.output_dir), resume=run.resume)
+    if is_local_path(run.data) or "/" not in run.data:
+        open_repo(run.data, run.data_revision).split_files("train")
+    for name, value in (("model", run.model), ("adapter", run.adapter)):
+        if value is not None and is_local_path(value) and not Path(value).exists():
+            raise ConfigError(f"{name} {value!r} is no folder here; give one, or a Hub id, which is org/name")
+
+
+def flag_groups(strategy: str) -> list[type]:
+    """Return the dataclasses whose fields are flags of ours; the last is what a run starts from."""
+    return [FederatedConfig, settings_class(strategy), RunInput]
+
+
+def _without_config(argv: Sequence[str]) -> tuple[list[str], str | None]:
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config")
+    parsed, rest = parser.parse_known_args(list(argv))
+    return rest, parsed.config
+
+
+def _read_file(path: str | None) -> dict[str, Any]:
+    """The settings of a `--config` file; `env` in it sets environment variables, as TRL's parser lets it."""
+    if path is None:
+        return {}
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"--config {path} cannot be read ({error.strerror}); name a YAML file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {path} is no YAML file ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"--config {path} holds no settings; write one a line, such as num_rounds: 10")
+    variables = content.pop("env", {})
+    if not isinstance(variables, dict):
+        raise ConfigError(f"env in --config {path} is no mapping; write names and values below it")
+    os.environ.update({str(name): str(value) for name, value in variables.items()})
+    return {str(name).replace("-", "_"): value for name, value in content.items()}
+
+
+def _values_of(argv: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
+    parser = _Parser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    for name in names:
+        parser.add_argument(*_spellings(name))
+    return vars(parser.parse_known_args(list(argv))[0])
+
+
+def _check_names(task: str, strategy: str, flags: Sequence[str], in_file: Mapping[str, Any]) -> None:
+    """Refuse a name that nobody knows, or that is another method's."""
+    ours = {each.name for group in flag_groups(strategy) for each in fields(group)} - {"method"}
+    known = ours | _FATES[task].keys() | MODEL_FATES.keys() | {*_HELP}
+    spelt = [(flag, flag[2:].split("=")[0].replace("-", "_")) for flag in flags if flag != "--"]
+    for shown, name in [*spelt, *((name, name) for name in in_file)]:
+        if name in known or name.removeprefix("no_") in known:
+            continue
+        if users_of(name):
+            check_name(name, strategy)
+        alike = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {'--' if shown.startswith('--') else ''}{alike[0]}? " if alike else ""
+        raise ConfigError(f"{shown.split('=')[0]} is no flag of fedllm-train {task}; {hint}--help-all lists all flags")
+
+
+def _typed(group: type) -> list[tuple[Field[Any], Any]]:
+    hints = get_type_hints(group)
+    return [(each, hints[each.name]) for each in fields(group) if each.name != "method"]
+
+
+def _parser_of(ours: Mapping[str, Any], groups: Sequence[type]) -> _Parser:
+    parser = _Parser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
+    for group in groups:
+        for each, hint in _typed(group):
+            if bool in _plain(hint):
+                parser.add_argument(*_spellings(each.name), nargs="?", const=True, type=_boolean)
+                if each.default is True:
+                    no = _spellings(f"no_{each.name}")
+                    parser.add_argument(*no, dest=each.name, action="store_const", const=False)
+            elif get_origin(hint) is Literal:
+                parser.add_argument(*_spellings(each.name), choices=get_args(hint))
+            else:
+                parser.add_argument(*_spellings(each.name), type=_plain(hint)[0])
+    return parser
+
+
+def _spellings(name: str) -> list[str]:
+    return [f"--{name}", *([f"--{name.replace('_', '-')}"] if "_" in name else [])]
+
+
+def _plain(hint: Any) -> list[Any]:
+    if get_origin(hint) is Literal:
+        return [type(value) for value in get_args(hint)]
+    return [each for each in (get_args(hint) or (hint,)) if each is not NoneType]
+
+
+def _boolean(text: str) -> bool:
+    lowered = text.lower()
+    if lowered in ("yes", "true", "t", "y", "1"):
+        return True
+    if lowered in ("no", "false", "f", "n", "0"):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+
+
+def _from_file(name: str, value: Any, hint: Any) -> Any:
+    """A value of a file, where text may stand for a number."""
+    kind = _plain(hint)[0]
+    if not isinstance(value, str) or kind is str:
+        return value
+    try:
+        return _boolean(value) if kind is bool else kind(value)
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        raise ConfigError(f"{name} is {value!r} in the --config file; it takes {kind.__name__}") from error

@@ -1,0 +1,106 @@
+"""A run's own `config.yaml` as a `--config` file: the same run again, in another folder, with what flags change.
+
+Its sections are what was resolved; here they become the flags that resolve to them. A setting with its default is not
+taken for given. What no flag can say (a PEFT setting that only Python takes, clients made in memory) is refused by
+name. Imports no torch.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import Any
+
+from fedllm_data.errors import ConfigError
+from fedllm_train.config import FederatedConfig
+from fedllm_train.strategies import settings_class
+
+__all__ = ["flags_of_run", "is_run_config"]
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_PEFT_TYPES = {"LORA", "IA3", "LN_TUNING", "PROMPT_TUNING", "PREFIX_TUNING"}
+_LORA_FLAGS = {"r": "lora_r", "lora_alpha": "lora_alpha", "lora_dropout": "lora_dropout"}
+_ONLY_PYTHON = {
+    "rank_pattern": {},
+    "alpha_pattern": {},
+    "layers_to_transform": None,
+    "modules_to_save": None,
+    "init_lora_weights": True,
+    "bias": "none",
+    "exclude_modules": None,
+    "trainable_token_indices": None,
+}
+"""PEFT settings that no flag sets -> their defaults."""
+
+
+def is_run_config(content: Mapping[str, Any]) -> bool:
+    """Return whether a file's settings are those of a run folder.
+
+    >>> is_run_config({"num_rounds": 3}), is_run_config({"task": "sft", "federated": {}, "client": {}})
+    (False, True)
+    """
+    return {"task", "federated", "client"} <= content.keys()
+
+
+def flags_of_run(content: Mapping[str, Any], path: Path, task: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the flags of ours that a run was made with, and TRL's settings, all of them.
+
+    Args:
+        content: of the run's `config.yaml`.
+        path: of that file.
+        task: of the command.
+
+    Raises:
+        ConfigError: if the run is of another task, or something of it cannot be said by flags.
+    """
+    if content["task"] != task:
+        raise ConfigError(f"--config {path} is of a {content['task']} run; use fedllm-train {content['task']}")
+    federated = {str(name): value for name, value in content["federated"].items()}
+    strategy = str(federated.get("strategy", "fedavg"))
+    known = {each.name: each.default for each in (*fields(FederatedConfig), *fields(settings_class(strategy)))}
+    flags = {
+        name: value
+        for name, value in federated.items()
+        if name in known and value is not None and value != known[name]
+    }
+    if federated.get("cohort_rule") in ("fixed", "all"):
+        flags.pop("cohort_size", None)
+    model, data = content.get("model") or {}, content.get("data") or {}
+    if not model.get("name"):
+        raise ConfigError(f"--config {path} is of a run whose model was made in memory; save it and give --model")
+    if data.get("revision") is None:
+        raise ConfigError(
+            f"--config {path} is of a run whose clients were made in memory; give --data in a file of flags"
+        )
+    flags |= {"data": data["name"], "model": model["name"]}
+    if _COMMIT.fullmatch(str(data["revision"])):
+        flags["data_revision"] = data["revision"]
+    if _COMMIT.fullmatch(str(model.get("revision"))):
+        flags["model_revision"] = model["revision"]
+    if content.get("start_adapter") is not None:
+        flags["adapter"] = str(path.parent / "start_adapter")
+    elif content.get("peft") is not None:
+        flags |= _of_peft(content["peft"], path)
+    return flags, dict(content["client"])
+
+
+def _of_peft(peft: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    kind = str(peft.get("peft_type"))
+    odd = [name for name, usual in _ONLY_PYTHON.items() if name in peft and peft[name] not in (usual, MISSING)]
+    if kind not in _PEFT_TYPES or odd:
+        what = f"{odd[0]}={peft[odd[0]]!r}" if odd else f"peft_type {kind}"
+        raise ConfigError(
+            f"--config {path} is of a run with {what} in its PEFT settings, which no flag sets; use Python"
+        )
+    if kind != "LORA":
+        flags: dict[str, Any] = {"peft_type": kind.lower()}
+        if kind in ("PROMPT_TUNING", "PREFIX_TUNING"):
+            flags["num_virtual_tokens"] = peft["num_virtual_tokens"]
+        elif kind == "IA3":
+            flags["lora_target_modules"] = peft["target_modules"]
+        return flags
+    flags = {flag: peft[name] for name, flag in _LORA_FLAGS.items()}
+    flags["lora_target_modules"] = peft["target_modules"]
+    if peft.get("use_dora") or peft.get("use_rslora"):
+        flags["peft_type"] = "dora" if peft.get("use_dora") else "rslora"
+    return flags
