@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from fedllm_train.config_checks import check_core_frame
 from peft import PeftModel
 from trl import KTOConfig, SFTTrainer
 
