@@ -53,12 +53,13 @@ class ClientHost:
             fix_date(policy.tokenizer, date.fromisoformat(spec.template_date))
         args = resident_args(spec.client_args, local_steps=spec.work.num_steps(1), workspace=str(folder / ".work"))
         cache = folder / ".work" / "tokens"
-        self._tokens = TokenCache(clients, args, policy.tokenizer, cache, loss_on=spec.loss_on)
+        self.tokens = TokenCache(clients, args, policy.tokenizer, cache, loss_on=spec.loss_on)
+        """Encoded rows of the clients, by client id."""
         self.resident = ResidentTrainer(
             policy.model,
             policy.tokenizer,
             args,
-            self._tokens.example(),
+            self.tokens.example(),
             starts_from_base=policy.is_base,
             reference_folder=cache if spec.reference_cache else None,
             kernel=spec.kernel,
@@ -94,7 +95,7 @@ class ClientHost:
             ResumeError: if what the client remembers was damaged on disk.
         """
         started = time.perf_counter()
-        tokens = self._tokens[task.client_id]
+        tokens = self.tokens[task.client_id]
         if not tokens.num_rows:
             return Reply(step=task.step, client_id=task.client_id, reason=tokens.why_empty())
         kept = ClientMemory(self._folder / "client_memory" / task.run)

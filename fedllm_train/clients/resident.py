@@ -82,7 +82,8 @@ class ResidentTrainer:
         self._trainer = build_trainer(model, tokenizer, args, example, keeps_reference=kept)
         self._trainer.plain_kernel = kernel == "plain"
         self._trainer.remove_callback(PrinterCallback)
-        self._reset_scaler = fresh_scaler(self._trainer)
+        self.reset_scaler = fresh_scaler(self._trainer)
+        """Gives the trainer the loss scaler that it begins every visit with."""
         if isinstance(model, PeftModel) and objective_of(args).name != "sft":
             if not starts_from_base:
                 copy_reference(model)
@@ -131,7 +132,7 @@ class ResidentTrainer:
         trainer.args.learning_rate = learning_rate
         trainer.args.max_steps = num_steps
         trainer.optimizer, trainer.lr_scheduler = None, None
-        self._reset_scaler()
+        self.reset_scaler()
         # accelerate wraps the model's forward for mixed precision at every train(); without this the wraps would pile.
         forward = trainer.model.__dict__.get("forward")
         # The order of the rows and any dropout follow from the seed last set, as in a trainer built with it.

@@ -22,7 +22,7 @@ from fedllm_data.errors import ConfigError
 from fedllm_eval.policy.threads import fit_threads
 from fedllm_train.run_files.files import write_folder
 
-__all__ = ["CHAT_TEMPLATE", "TOY", "TinyConfig", "TinyResult", "train_tiny"]
+__all__ = ["CHAT_TEMPLATE", "TOY", "TinyConfig", "TinyResult", "model_config", "train_tiny"]
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ def train_tiny(
     # Forking keeps the caller's random state as it was: this function may run in the middle of somebody's session.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = LlamaForCausalLM(_model_config(tokenizer, config))
+        model = LlamaForCausalLM(model_config(tokenizer, config))
         fit_threads(model.num_parameters())
         losses, num_tokens, seconds = _train(model, token_ids, config, progress, log_every)
     _save(model, tokenizer, out, config)
@@ -178,7 +178,13 @@ def _train_tokenizer(conversations: list[list[dict[str, str]]], config: TinyConf
     )
 
 
-def _model_config(tokenizer: PreTrainedTokenizerFast, config: TinyConfig) -> LlamaConfig:
+def model_config(tokenizer: PreTrainedTokenizerFast, config: TinyConfig) -> LlamaConfig:
+    """Return the shape of the model.
+
+    Args:
+        tokenizer: says how many tokens there are, and which end a text and pad it.
+        config: sizes of the layers.
+    """
     return LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=config.hidden_size,

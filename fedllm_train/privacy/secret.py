@@ -24,12 +24,12 @@ from scipy.special import ndtri
 
 from fedllm_data.errors import ResumeError
 
-__all__ = ["SECRET_FILE", "draw_secret", "run_secret", "secret_normals", "secret_seed"]
+__all__ = ["CHUNK", "SECRET_FILE", "draw_secret", "run_secret", "secret_normals", "secret_seed"]
 
 SECRET_FILE = "privacy_secret"
 """In the run folder: the secret in hexadecimal, and below it its SHA-256, by which damage is known."""
 _NUM_BYTES = 32
-_CHUNK = 2**20
+CHUNK = 2**20
 """Values drawn at a time, which bounds the memory of a large tensor's bits."""
 
 
@@ -94,9 +94,9 @@ def secret_normals(
     """
     size = int(np.prod(shape))
     parts = []
-    for start in range(0, size, _CHUNK):
+    for start in range(0, size, CHUNK):
         label = "\0".join([purpose, str(round_index), name, str(start)])
-        count = min(_CHUNK, size - start)
+        count = min(CHUNK, size - start)
         words = np.frombuffer(shake_256(secret + label.encode()).digest(8 * count), dtype="<u8")
         # 52 bits and a half are below 0.5, exact in float64 and never 0; the highest bit is the sign.
         below = ((words & np.uint64(2**52 - 1)).astype(np.float64) + 0.5) * 2.0**-53

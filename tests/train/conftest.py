@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import nullcontext
 from functools import cache
 
 import accelerate.utils.imports
@@ -15,6 +16,10 @@ from trl import DPOConfig, SFTConfig
 
 from fedllm_data.clients import ClientDataset
 from fedllm_train import FederatedConfig, FederatedTrainer
+from fedllm_train.clients.client_memory import ClientMemory
+from fedllm_train.engines.engine import InProcessEngine, Task
+from fedllm_train.messages import codec
+from fedllm_train.run_files.checkpoint import load_latest
 
 # Models this small gain nothing from a second thread, and lose much where other processes want the cores.
 torch.set_num_threads(1)
@@ -141,7 +146,16 @@ def lora(**changes) -> LoraConfig:
 
 
 def make_trainer(
-    run, task="sft", *, callbacks=(), adapter=None, strategy="fedavg", clients=None, peft_config=None, **changes
+    run,
+    task="sft",
+    *,
+    callbacks=(),
+    adapter=None,
+    strategy="fedavg",
+    clients=None,
+    peft_config=None,
+    engine=None,
+    **changes,
 ):
     settings = {"num_rounds": 4, "seed": 5, **changes}
     # What stands in their place must not find them given.
@@ -158,7 +172,33 @@ def make_trainer(
         adapter=adapter,
         tokenizer=make_tokenizer(),
         callbacks=callbacks,
+        engine=engine,
     )
+
+
+def in_process(change=lambda host: None, engine=InProcessEngine):
+    """An `engine=`: this process, after something was done to the host that makes the visits."""
+
+    def make(spec, make_host):
+        host = make_host()
+        change(host)
+        return nullcontext(engine(host))
+
+    return make
+
+
+def question(client_id, parts, **changes):
+    """A task that sends some parts, whole."""
+    settings = {"run": "key", "step": 0, "seed": 1, "learning_rate": 1e-2, **changes}
+    settings.setdefault("kept_step", settings["step"] - 1)
+    return Task(client_id=client_id, message=codec.encode(parts), **settings)
+
+
+def memory_of(run, client_id, *, before):
+    """What a client of a run kept last before a round; later memory is removed by looking."""
+    state, _ = load_latest(run)
+    memory = ClientMemory(run / "client_memory" / state.run_key)
+    return memory.load(client_id, kept_step=before - 1, oldest_step=-1)
 
 
 def zeros(adapter):

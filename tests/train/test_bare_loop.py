@@ -11,7 +11,7 @@ import torch
 from torch.nn.functional import cross_entropy, logsigmoid
 
 from fedllm_train import FederatedConfig, FederatedTrainer
-from fedllm_train.adapters.arithmetic import LiveAdapter
+from fedllm_train.adapters.live import LiveAdapter
 
 ROUNDS, RATE, BETA = 3, 1e-3, 0.1
 
@@ -37,6 +37,22 @@ def dpo_loss(model, batch):
 @pytest.mark.parametrize(("task", "kernel"), [("sft", "trl"), ("sft", "plain"), ("dpo", "trl")])
 def test_a_federated_run_is_within_a_millionth_of_a_bare_loop(kit, tmp_path, task, kernel):
     rounds, batches, visits = [], [], []
+
+    def listen(host):
+        step, visit = host.resident.trainer.training_step, host.visit
+
+        def training_step(model, inputs, *args, **kwargs):
+            batches.append({name: each.clone() for name, each in inputs.items() if torch.is_tensor(each)})
+            return step(model, inputs, *args, **kwargs)
+
+        def noted(task):
+            reply = visit(task)
+            visits.append((reply.num_rows, list(batches)))
+            batches.clear()
+            return reply
+
+        host.resident.trainer.training_step, host.visit = training_step, noted
+
     settings = {"num_rounds": ROUNDS, "cohort_size": 3, "local_steps": 2, "seed": 5, "sft_kernel": kernel}
     trainer = FederatedTrainer(
         kit.make_model(),
@@ -46,27 +62,8 @@ def test_a_federated_run_is_within_a_millionth_of_a_bare_loop(kit, tmp_path, tas
         kit.lora(),
         tokenizer=kit.make_tokenizer(),
         callbacks=[lambda record: rounds.append(list(visits)) or visits.clear()],
+        engine=kit.in_process(listen),
     )
-    build = trainer._resident_trainer
-
-    def built():
-        resident = build()
-        step, visit = resident.trainer.training_step, resident.train_client
-
-        def training_step(model, inputs, *args, **kwargs):
-            batches.append({name: each.clone() for name, each in inputs.items() if torch.is_tensor(each)})
-            return step(model, inputs, *args, **kwargs)
-
-        def train_client(task):
-            update = visit(task)
-            visits.append((update.num_rows, list(batches)))
-            batches.clear()
-            return update
-
-        resident.trainer.training_step, resident.train_client = training_step, train_client
-        return resident
-
-    trainer._resident_trainer = built
     start = trainer.start_adapter
     result = trainer.train().adapter
 

@@ -1,6 +1,7 @@
 """A setting that nothing looks at is refused where somebody gave it, be it with the value it has anyway."""
 
 from dataclasses import MISSING, fields, replace
+from functools import partial
 
 import pytest
 import torch
@@ -8,33 +9,38 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedllm_data.errors import ConfigError
+from fedllm_data.roster import roster_of
 from fedllm_train import FederatedConfig
 from fedllm_train.arguments import parse_run_arguments
 from fedllm_train.cli import main
 from fedllm_train.given import given_flags, given_of, with_given
+from fedllm_train.prepare import make_strategy
 from fedllm_train.presets import PRESETS
-from fedllm_train.strategies import STRATEGIES, make_strategy
+from fedllm_train.strategies import STRATEGIES, settings_class
 
 DEFAULTS = {each.name: each.default for each in fields(FederatedConfig) if each.default is not MISSING}
-OF_METHODS = {name for each in STRATEGIES.values() for name in each.traits.settings if DEFAULTS[name] is not None}
+DEFAULTS.pop("method")
+OF_METHODS = {
+    each.name: each.default for name in STRATEGIES for each in fields(settings_class(name)) if each.default is not None
+}
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_setting_of_another_method_is_refused_at_its_default(kit, strategy):
-    clients = kit.make_clients()
-    for name in OF_METHODS - set(STRATEGIES[strategy].traits.settings):
-        config = FederatedConfig(output_dir="run", strategy=strategy, **{name: DEFAULTS[name]})
+    own = {each.name for each in fields(settings_class(strategy))}
+    for name in OF_METHODS.keys() - own:
         with pytest.raises(ConfigError, match=f"{name} is given but strategy '{strategy}' does not use it"):
-            make_strategy(config, clients)
-    own = {name: DEFAULTS[name] for name in OF_METHODS & set(STRATEGIES[strategy].traits.settings)}
+            FederatedConfig(output_dir="run", strategy=strategy, **{name: OF_METHODS[name]})
+    given = {name: OF_METHODS[name] for name in OF_METHODS.keys() & own}
     local = {"local_client": "ann"} if strategy == "local" else {}
-    make_strategy(FederatedConfig(output_dir="run", strategy=strategy, **own, **local), clients)
+    config = FederatedConfig(output_dir="run", strategy=strategy, **given, **local)
+    make_strategy(config, roster_of(kit.make_clients()))
 
 
 @pytest.mark.parametrize("how", ["flag", "equals", "dashes", "file", "preset", "python"])
 @pytest.mark.parametrize("value", ["0.1", "0.2"])
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_ditto_lambda_with_fedprox_is_refused_however_it_is_given(kit, tmp_path, how, value):
+def test_ditto_lambda_with_fedprox_is_refused_however_it_is_given(tmp_path, how, value):
     argv = ["--data", "d", "--model", "m", "--output_dir", "o", "--strategy", "fedprox"]
     (tmp_path / "run.yaml").write_text(f"ditto_lambda: {value}\n")
     more = {
@@ -45,11 +51,11 @@ def test_ditto_lambda_with_fedprox_is_refused_however_it_is_given(kit, tmp_path,
         "preset": ["--preset", "openfedllm/sft", "--ditto_lambda", value],
     }
     if how == "python":
-        config = FederatedConfig(output_dir="o", strategy="fedprox", ditto_lambda=float(value))
+        give = partial(FederatedConfig, output_dir="o", strategy="fedprox", ditto_lambda=float(value))
     else:
-        config = parse_run_arguments("sft", argv + more[how]).federated
+        give = partial(parse_run_arguments, "sft", argv + more[how])
     with pytest.raises(ConfigError, match="ditto_lambda is given but strategy 'fedprox'"):
-        make_strategy(config, kit.make_clients())
+        give()
 
 
 def test_the_command_refuses_it_in_one_line(kit, tmp_path, capsys):
@@ -72,7 +78,8 @@ def test_what_a_preset_sets_is_nobodys_word(kit, name, strategy):
     argv += ["--local_steps", "5"] if strategy == "centralized" else []  # one client's epochs mean nothing to it
     federated = parse_run_arguments(PRESETS[name].task, argv).federated
     assert federated.preset == name
-    make_strategy(federated, kit.make_clients("sft" if PRESETS[name].task == "sft" else "preference"))
+    clients = kit.make_clients("sft" if PRESETS[name].task == "sft" else "preference")
+    make_strategy(federated, roster_of(clients))
 
 
 @pytest.mark.parametrize("flags", ["--adapter a", "--full_finetuning", "--peft_type ln_tuning"])

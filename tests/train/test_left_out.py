@@ -14,15 +14,15 @@ from fedllm_train.messages import codec
 class FaultyEngine(InProcessEngine):
     """Changes what one client sends, as a broken or hostile client would."""
 
-    def __init__(self, train_client, client_id, spoil):
-        super().__init__(train_client)
+    def __init__(self, host, client_id, spoil):
+        super().__init__(host)
         self._client_id, self._spoil = client_id, spoil
 
-    def run(self, tasks):
-        for result in super().run(tasks):
-            if result.client_id == self._client_id:
-                result = replace(result, message=codec.encode(self._spoil(codec.decode(result.message))))
-            yield result
+    def take(self):
+        reply = super().take()
+        if reply is not None and reply.client_id == self._client_id:
+            reply = replace(reply, message=codec.encode(self._spoil(codec.decode(reply.message))))
+        return reply
 
 
 def nan_of(update):
@@ -46,11 +46,9 @@ def huge(update):
     return {"adapter": {name: tensor + 100 for name, tensor in update["adapter"].items()}}
 
 
-def train(kit, run, spoil, monkeypatch, **settings):
-    monkeypatch.setattr(
-        "fedllm_train.trainer.InProcessEngine", lambda train_client: FaultyEngine(train_client, "cyd", spoil)
-    )
-    trainer = kit.make_trainer(run, cohort_size=5, num_rounds=1, **settings)
+def train(kit, run, spoil, **settings):
+    engine = kit.in_process(engine=lambda host: FaultyEngine(host, "cyd", spoil))
+    trainer = kit.make_trainer(run, cohort_size=5, num_rounds=1, engine=engine, **settings)
     return trainer, trainer.train()
 
 
@@ -64,8 +62,8 @@ def train(kit, run, spoil, monkeypatch, **settings):
     ],
     ids=["nan", "shape", "missing", "norm"],
 )
-def test_one_spoilt_update_is_left_out_named_and_paid_for(kit, tmp_path, monkeypatch, spoil, settings, reason):
-    trainer, state = train(kit, tmp_path / "run", spoil, monkeypatch, **settings)
+def test_one_spoilt_update_is_left_out_named_and_paid_for(kit, tmp_path, spoil, settings, reason):
+    trainer, state = train(kit, tmp_path / "run", spoil, **settings)
     (record,) = kit.records_of(tmp_path / "run")
     (left_out,) = record["left_out"]
     assert left_out["client_id"] == "cyd"
@@ -78,15 +76,14 @@ def test_one_spoilt_update_is_left_out_named_and_paid_for(kit, tmp_path, monkeyp
     assert state.ledger.upload_bytes > 4 * message
 
 
-def test_the_others_are_averaged_as_if_the_spoilt_client_had_not_been_there(kit, tmp_path, monkeypatch):
-    _, state = train(kit, tmp_path / "run", nan_of, monkeypatch)
+def test_the_others_are_averaged_as_if_the_spoilt_client_had_not_been_there(kit, tmp_path):
+    _, state = train(kit, tmp_path / "run", nan_of)
     others = kit.make_trainer(tmp_path / "others", cohort_rule="fixed", cohort_clients="ann,bob,dan,eve", num_rounds=1)
-    monkeypatch.undo()
     assert adapter_sha256(others.train().adapter) == adapter_sha256(state.adapter)
 
 
-def test_a_round_with_too_few_usable_updates_makes_no_server_step(kit, tmp_path, monkeypatch):
-    trainer, state = train(kit, tmp_path / "run", nan_of, monkeypatch, min_clients=5)
+def test_a_round_with_too_few_usable_updates_makes_no_server_step(kit, tmp_path):
+    trainer, state = train(kit, tmp_path / "run", nan_of, min_clients=5)
     (record,) = kit.records_of(tmp_path / "run")
     assert record["server_step"] is False
     assert record["update_norm"] == 0.0

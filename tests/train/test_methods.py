@@ -28,7 +28,7 @@ def test_records_agree_with_what_the_methods_do():
     assert all(records[name]["exact_aggregation"] for name in ("ffa_lora", "rolora", "fedex_lora", "flora"))
     assert all(records[name]["personal"] for name in ("ditto", "feddpa", "fedsa_lora", "fedavg_ft"))
     assert all(records[name]["mixed_ranks"] for name in ("flora", "flexlora", "hetlora"))
-    assert not records["fedex_lora"]["secure_sum"]
+    assert records["fedex_lora"]["sees"] == "each"
     assert not records["local"]["travels"]
 
 

@@ -1,22 +1,22 @@
 """The loop: order of arrival, sums, the reference policy, the ledger, who is left out, settings that are refused."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from datasets import Dataset
 from peft import PeftModel
 from trl.trainer.utils import selective_log_softmax
 
+from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
 from fedllm_eval.policy.chat import encode_pair
 from fedllm_train.adapters.arithmetic import adapter_sha256
-from fedllm_train.clients.resident import ResidentTrainer
 from fedllm_train.config import FederatedConfig
-from fedllm_train.engines.engine import ClientUpdate, InProcessEngine, LeftOut, in_client_order
+from fedllm_train.engines.engine import InProcessEngine, replies_of
 from fedllm_train.messages import codec
-from fedllm_train.messages.ledger import Ledger
-from fedllm_train.rounds import RunPlan, RunState, run_round
 from fedllm_train.schedule import cosine_learning_rate
 from fedllm_train.seeds import stream_seed
-from fedllm_train.strategies import make_strategy
 from fedllm_train.strategies.fedavg import FedAvg
 from fedllm_train.strategy import Federation
 from fedllm_train.trainer import FederatedTrainer
@@ -27,61 +27,41 @@ from fedllm_train.trainer import FederatedTrainer
 class BackwardsEngine(InProcessEngine):
     """Finishes the last client first, as processes may."""
 
-    def run(self, tasks):
-        yield from reversed(list(super().run(tasks)))
+    def submit(self, tasks):
+        super().submit(tasks)
+        self._done = list(replies_of(super()))
+
+    def take(self):
+        return self._done.pop() if self._done else None
 
 
-def one_round(trainer, tmp_path, make_engine, client_ids):
-    resident = trainer._resident_trainer()
-    plan = RunPlan(
-        config=trainer.args,
-        client_ids=client_ids,
-        cohort_size=trainer.args.cohort_size,
-        strategy=make_strategy(trainer.args, trainer.clients),
-        engine=make_engine(resident.train_client),
-        learning_rate=1e-2,
-        min_learning_rate=0.0,
-        run=tmp_path,
-        spool=tmp_path,
-        memory=trainer._memory,
-        upload=trainer._upload,
-    )
-    return run_round(plan, RunState(next_round=0, server={"adapter": trainer.start_adapter}, ledger=Ledger()))
-
-
-def test_permuting_the_clients_and_their_arrival_changes_nothing(kit, tmp_path):
-    trainer = kit.make_trainer(tmp_path / "run")
-    ids = list(trainer.clients)
-    expected, _ = one_round(trainer, tmp_path, InProcessEngine, ids)
-    for engine_class, order in ((BackwardsEngine, ids), (InProcessEngine, ids[::-1]), (BackwardsEngine, ids[::-1])):
-        state, _ = one_round(trainer, tmp_path, engine_class, order)
-        assert adapter_sha256(state.adapter) == adapter_sha256(expected.adapter)
+@pytest.mark.parametrize("strategy", ["fedavg", "scaffold", "flexlora"])
+def test_permuting_the_clients_and_their_arrival_changes_nothing(kit, tmp_path, strategy):
+    ends = []
+    for engine_class, turned in ((InProcessEngine, False), (BackwardsEngine, False), (BackwardsEngine, True)):
+        sizes = dict(reversed(kit.SIZES.items())) if turned else kit.SIZES
+        rows = [row for client_id in sizes for row in kit.make_clients()[client_id]]
+        clients = ClientDataset.from_dataset(Dataset.from_list(rows))
+        engine = kit.in_process(engine=engine_class)
+        run = tmp_path / str(len(ends))
+        settings = {"strategy": strategy, "clients": clients, "num_rounds": 2, "local_steps": 1}
+        ends.append(kit.make_trainer(run, engine=engine, **settings).train())
+    expected, *others = ends
+    for state in others:
+        for part, tensors in expected.server.items():
+            assert adapter_sha256(state.server[part]) == adapter_sha256(tensors)
         assert state.ledger.upload_bytes == expected.ledger.upload_bytes
-
-
-def update(client_id, message=b"m"):
-    return ClientUpdate(
-        client_id=client_id, message=message, num_rows=1, num_dropped_rows=0, num_steps=1, metrics={}, seconds=0.0
-    )
-
-
-def test_early_updates_wait_on_disk_and_come_out_in_client_order(tmp_path):
-    arrivals = [update("c", b"3"), LeftOut(client_id="b", reason="why"), update("d", b"4"), update("a", b"1")]
-    ordered, waiting_messages = [], []
-    for result in in_client_order(iter(arrivals), ["a", "b", "c", "d"], tmp_path):
-        waiting_messages.append(len(list(tmp_path.iterdir())))
-        ordered.append(result)
-    assert [result.client_id for result in ordered] == ["a", "b", "c", "d"]
-    assert [result.message for result in ordered if isinstance(result, ClientUpdate)] == [b"1", b"3", b"4"]
-    assert waiting_messages[0] == 2  # c and d lie on disk while a is folded
-    assert not list(tmp_path.iterdir())
+    assert [[v["client_id"] for v in r["clients"]] for r in kit.records_of(tmp_path / "0")] == [
+        [v["client_id"] for v in r["clients"]] for r in kit.records_of(tmp_path / "1")
+    ]
 
 
 def test_fedavg_is_the_row_weighted_mean():
-    strategy = FedAvg(Federation(config=FederatedConfig(output_dir="unused"), client_ids=["a", "b"], sizes={}))
+    strategy = FedAvg(Federation(settings=FedAvg.Settings(), seed=0, num_clients=2, cohort_size=2))
     sums = {}
-    strategy.fold(sums, {"adapter": {"w": torch.tensor([1.0, 0.0])}}, 1)
-    strategy.fold(sums, {"adapter": {"w": torch.tensor([5.0, 8.0])}}, 3)
+    for values, num_rows in (([1.0, 0.0], 1), ([5.0, 8.0], 3)):
+        update = {"adapter": {"w": torch.tensor(values)}}
+        strategy.fold(sums, update, strategy.weigh(update, num_rows))
     # (1*1 + 3*5) / 4 = 4 and (1*0 + 3*8) / 4 = 6
     assert strategy.server_step({}, sums, 0)["adapter"]["w"].tolist() == [4.0, 6.0]
 
@@ -104,23 +84,30 @@ def test_the_ledger_counts_the_bytes_of_the_messages(kit, tmp_path):
 class RecordingEngine(InProcessEngine):
     """Remembers what each client returned."""
 
-    def run(self, tasks):
+    def __init__(self, host):
+        super().__init__(host)
         self.messages = {}
-        for result in super().run(tasks):
-            self.messages[result.client_id] = result.message
-            yield result
+
+    def take(self):
+        reply = super().take()
+        if reply is not None:
+            self.messages[reply.client_id] = reply.message
+        return reply
 
 
 def test_adding_a_client_changes_no_other_clients_training(kit, tmp_path):
     """The new client comes first in order, so a stream that hung on positions would move."""
-    messages = []
+    engines = []
+
+    def recording(host):
+        engines.append(RecordingEngine(host))
+        return engines[-1]
+
     for sizes in (kit.SIZES, {**kit.SIZES, "aaa": 4}):
-        clients = kit.make_clients(sizes=sizes)
-        trainer = kit.make_trainer(tmp_path / str(len(sizes)), clients=clients, cohort_size=len(sizes), num_rounds=1)
-        engine = RecordingEngine(trainer._resident_trainer().train_client)
-        one_round(trainer, tmp_path, lambda _, engine=engine: engine, list(clients))
-        messages.append(engine.messages)
-    before, after = messages
+        engine = kit.in_process(engine=recording)
+        settings = {"clients": kit.make_clients(sizes=sizes), "cohort_size": len(sizes), "num_rounds": 1}
+        kit.make_trainer(tmp_path / str(len(sizes)), engine=engine, **settings).train()
+    before, after = (engine.messages for engine in engines)
     assert set(after) - set(before) == {"aaa"}
     assert all(after[client_id] == before[client_id] for client_id in before)
 
@@ -157,7 +144,7 @@ def test_the_dpo_reference_is_the_starting_policy_in_round_3(kit, tmp_path, with
     def look(record):
         if record["round_index"] != 3:
             return
-        inner = trainer._resident.trainer
+        inner = trainer.client_host().resident.trainer
         row = trainer.clients["ann"][0]
         batch = inner.data_collator([encode_pair(trainer.tokenizer, row["prompt"], row["chosen"], row["rejected"])])
         seen.append(torch.stack(inner.compute_ref_log_probs(inner.model, batch))[:, 0])
@@ -194,7 +181,7 @@ def test_a_fresh_adapter_that_is_not_zero_is_part_of_the_reference(kit, tmp_path
         base = pair_logps(trainer.model, trainer.tokenizer, row)
     assert (start - base).abs().max() > 1e-2  # else this test could not fail
     trainer.train()
-    inner = trainer._resident.trainer
+    inner = trainer.client_host().resident.trainer
     batch = inner.data_collator([encode_pair(trainer.tokenizer, row["prompt"], row["chosen"], row["rejected"])])
     reference = torch.stack(inner.compute_ref_log_probs(inner.model, batch))[:, 0]
     torch.testing.assert_close(reference, start, rtol=1e-5, atol=1e-5)
@@ -228,35 +215,37 @@ def test_local_trains_the_named_client_alone_and_nothing_travels(kit, tmp_path):
     assert adapter_sha256(alone.adapter) == adapter_sha256(state.adapter)
 
 
-def test_a_client_with_an_infinite_update_is_left_out_and_named(kit, tmp_path, monkeypatch):
-    trainer = kit.make_trainer(tmp_path / "run", cohort_size=5, num_rounds=1)
-    train_client = ResidentTrainer.train_client
+def test_a_client_that_replies_with_a_reason_is_left_out_and_named(kit, tmp_path):
+    """What another machine may say; nothing of its training is charged, what it was sent is."""
 
-    def spoil(resident, task):
-        result = train_client(resident, task)
-        if task.client_id != "bob":
-            return result
-        return LeftOut(client_id="bob", reason="its update is not finite; lower the learning rate")
+    def refuse(host):
+        visit = host.visit
 
-    monkeypatch.setattr(ResidentTrainer, "train_client", spoil)
-    trainer.train()
-    record = kit.records_of(tmp_path / "run")[0]
-    assert [each["client_id"] for each in record["left_out"]] == ["bob"]
+        def of_bob(task):
+            reply = visit(task)
+            if task.client_id != "bob":
+                return reply
+            return replace(reply, message=None, reason="its battery is empty", num_rows=0, facts={})
+
+        host.visit = of_bob
+
+    engine = kit.in_process(refuse)
+    trainer = kit.make_trainer(tmp_path / "run", cohort_size=5, num_rounds=1, engine=engine)
+    state = trainer.train()
+    (record,) = kit.records_of(tmp_path / "run")
+    assert record["left_out"] == [{"client_id": "bob", "reason": "its battery is empty"}]
     assert [each["client_id"] for each in record["clients"]] == ["ann", "cyd", "dan", "eve"]
+    message = len(codec.encode({"adapter": trainer.start_adapter}))
+    assert (state.ledger.download_bytes, state.ledger.upload_bytes) == (5 * message, 4 * message)
+    assert state.ledger.num_local_steps == 4 * 2
 
 
 def test_an_update_that_is_not_finite_is_noticed(kit, tmp_path):
     trainer = kit.make_trainer(tmp_path / "run")
-    resident = trainer._resident_trainer()
-    from fedllm_train.engines.engine import ClientTask
-
     broken = {name: torch.full_like(tensor, float("nan")) for name, tensor in trainer.start_adapter.items()}
-    task = ClientTask(
-        round_index=0, client_id="ann", message=codec.encode({"adapter": broken}), learning_rate=1e-2, seed=0
-    )
-    result = resident.train_client(task)
-    assert isinstance(result, LeftOut)
-    assert "not finite" in result.reason
+    reply = trainer.client_host().visit(kit.question("ann", {"adapter": broken}))
+    assert reply.message is None
+    assert "not finite" in reply.reason
 
 
 # -- settings that cannot be honoured -----------------------------------------------------------------------------

@@ -223,7 +223,7 @@ def test_a_run_under_trls_training_template_equals_trls_own_trainer_to_the_bit(k
         processing_class=kit.make_tokenizer(template),
     )
     theirs.train()
-    from fedllm_train.adapters.arithmetic import LiveAdapter
+    from fedllm_train.adapters.live import LiveAdapter
 
     assert adapter_sha256(LiveAdapter(theirs.model).read()) == adapter_sha256(state.adapter)
 
@@ -237,7 +237,7 @@ def _seeds(kit, run_seed, client_id):
 def _start(kit, trainer):
     from peft import get_peft_model
 
-    from fedllm_train.adapters.arithmetic import LiveAdapter
+    from fedllm_train.adapters.live import LiveAdapter
 
     model = get_peft_model(kit.make_model(), kit.lora())
     LiveAdapter(model).load(trainer.start_adapter)

@@ -6,13 +6,13 @@ from peft import AdaLoraConfig, PrefixTuningConfig, PromptEncoderConfig, get_pef
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import (
-    LiveAdapter,
     RunningSum,
     adapter_sha256,
     distance,
     load_adapter,
     save_adapter,
 )
+from fedllm_train.adapters.live import LiveAdapter
 from fedllm_train.messages import codec
 
 

@@ -6,18 +6,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.adapters.arithmetic import LiveAdapter
-from fedllm_train.adapters.base_shift import (
-    add_to_shift,
-    check_shiftable,
-    compressed,
-    finished_factors,
-    save_finished_adapter,
-    shift_change,
-    shifted,
-    travelling,
-)
+from fedllm_train.adapters.base_shift import add_to_shift, compressed, finished_factors, shift_change, travelling
+from fedllm_train.adapters.live import LiveAdapter
 from fedllm_train.adapters.lora import Factors, ProductSum, aggregation_error, factor_names
+from fedllm_train.adapters.shifted_model import check_shiftable, save_finished_adapter, shifted
 
 
 def factors(seed, d=12, m=10, r=2):

@@ -6,9 +6,10 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.adapters.arithmetic import LiveAdapter
+from fedllm_train.adapters.cored_model import cored
+from fedllm_train.adapters.live import LiveAdapter
 from fedllm_train.adapters.lora import Factors, factor_names, truncated_factors
-from fedllm_train.adapters.lora_core import cored, folded, random_frame, singular_frame, zero_cores
+from fedllm_train.adapters.lora_core import folded, random_frame, singular_frame, zero_cores
 
 IDS = torch.arange(12)[None]
 

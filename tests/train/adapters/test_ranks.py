@@ -60,14 +60,14 @@ def test_padding_keeps_products_and_slicing_undoes_it():
 
 
 def test_training_padded_is_training_at_the_lower_rank(kit, tmp_path):
-    def resident(rank):
+    def host(rank):
         trainer = kit.make_trainer(tmp_path / str(rank), peft_config=kit.lora(r=rank, lora_alpha=2 * rank))
-        return trainer._resident_trainer(), trainer.start_adapter
+        return trainer.client_host(), trainer.start_adapter
 
-    (low, start), (high, _) = resident(2), resident(4)
+    (low, start), (high, _) = host(2), host(4)
     options = {"learning_rate": 1e-2, "seed": 1, "num_steps": 4}
-    expected, _ = low.fit(start, low._tokens["cyd"].rows, **options)
-    got, _ = high.fit(padded(start, 4), high._tokens["cyd"].rows, **options)
+    expected, _ = low.resident.fit(start, low.tokens["cyd"].rows, **options)
+    got, _ = high.resident.fit(padded(start, 4), high.tokens["cyd"].rows, **options)
     for a, b in factor_names(got).values():
         assert not bool(got[a][2:].any())
         assert not bool(got[b][:, 2:].any())

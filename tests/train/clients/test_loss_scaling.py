@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from fedllm_train.clients import resident as resident_file
 from fedllm_train.clients.loss_scaling import fresh_scaler, loss_scale, true_gradients
-from fedllm_train.engines.engine import ClientTask
 from fedllm_train.messages import codec
 from fedllm_train.strategies import STRATEGIES
 
@@ -34,7 +33,7 @@ def scale_losses(resident, **options):
         return torch.nn.utils.clip_grad_norm_(parameters, max_norm, norm_type=norm_type)
 
     trainer.accelerator.scaler, trainer.accelerator.clip_grad_norm_ = scaler, clip_grad_norm_
-    resident._reset_scaler = fresh_scaler(trainer)
+    resident.reset_scaler = fresh_scaler(trainer)
 
 
 @contextmanager
@@ -64,24 +63,22 @@ def made(kit, run, name, task="sft"):
     return kit.make_trainer(run, task, strategy=name, clients=clients, **settings)
 
 
-def what_visits_leave(trainer):
+def what_visits_leave(kit, trainer):
     """All that the client sends and keeps: in a round (with Fed-SB two, the first makes its frame) and at the end."""
     shutil.rmtree(trainer.run / "client_memory", ignore_errors=True)
-    strategy, state, (client_id,) = trainer._strategy, trainer._start_state, trainer._participants
+    strategy, state, (client_id,) = trainer.plan.strategy, trainer.loaded.start_state, trainer.plan.participants
     left = []
     num_rounds = 2 if trainer.args.strategy == "fed_sb" else 1
     for t in range(num_rounds + strategy.traits.personal):
-        message = codec.encode(strategy.broadcast(state, client_id, t))
-        task = ClientTask(
-            round_index=t, client_id=client_id, message=message, learning_rate=1e-2, seed=t, personal=t == num_rounds
-        )
-        update = trainer._resident_trainer().train_client(task)
-        left.append(update.message)
+        purpose = "train" if t < num_rounds else "personal"
+        sent = strategy.broadcast(state, client_id, t)
+        reply = trainer.client_host().visit(kit.question(client_id, sent, step=t, seed=t, purpose=purpose))
+        left.append(reply.message)
         if t < num_rounds:
-            sums = {}
-            strategy.fold(sums, codec.decode(update.message), update.num_rows)
+            update, sums = codec.decode(reply.message), {}
+            strategy.fold(sums, update, strategy.weigh(update, reply.num_rows))
             state = strategy.server_step(state, sums, t)
-    return left + [path.read_bytes() for path in sorted(trainer.run.glob("client_memory/*/*"))]
+    return left + [path.read_bytes() for path in sorted(trainer.run.glob("client_memory/*/*/*"))]
 
 
 @pytest.mark.parametrize(
@@ -89,35 +86,35 @@ def what_visits_leave(trainer):
 )
 def test_a_scaled_loss_changes_no_bit_of_any_method(kit, tmp_path, name, task):
     trainer = made(kit, tmp_path / "run", name, task)
-    plain = what_visits_leave(trainer)
-    scale_losses(trainer._resident_trainer())
-    assert what_visits_leave(trainer) == plain
+    plain = what_visits_leave(kit, trainer)
+    scale_losses(trainer.client_host().resident)
+    assert what_visits_leave(kit, trainer) == plain
 
 
 @pytest.mark.parametrize("name", ["fedavg", "fedprox", "scaffold", "ditto", "hetlora", "rolora"])
 def test_a_step_that_overflows_is_as_if_it_had_not_been(kit, tmp_path, name):
     trainer = made(kit, tmp_path / "run", name)
-    with without_first_steps(trainer._resident_trainer().trainer):
-        plain = what_visits_leave(trainer)
-    scale_losses(trainer._resident_trainer(), **OVERFLOWING)
-    assert what_visits_leave(trainer) == plain
+    with without_first_steps(trainer.client_host().resident.trainer):
+        plain = what_visits_leave(kit, trainer)
+    scale_losses(trainer.client_host().resident, **OVERFLOWING)
+    assert what_visits_leave(kit, trainer) == plain
 
 
 def test_a_client_all_of_whose_steps_overflow_keeps_what_it_had(kit, tmp_path):
     trainer = made(kit, tmp_path / "run", "scaffold")
-    scale_losses(trainer._resident_trainer(), **ALWAYS_OVERFLOWING)
-    sent = codec.decode(what_visits_leave(trainer)[0])
+    scale_losses(trainer.client_host().resident, **ALWAYS_OVERFLOWING)
+    sent = codec.decode(what_visits_leave(kit, trainer)[0])
     assert all(torch.equal(sent["adapter"][name], tensor) for name, tensor in trainer.start_adapter.items())
     assert not any(bool(tensor.any()) for tensor in sent["control_change"].values())
 
 
 def test_no_visit_begins_with_the_scale_another_one_ended_with(kit, tmp_path):
     """A run that is resumed, or spread over processes, would end elsewhere."""
-    resident = made(kit, tmp_path / "run", "fedavg")._resident_trainer()
+    host = made(kit, tmp_path / "run", "fedavg").client_host()
+    resident, rows = host.resident, host.tokens["ann"].rows
     scale_losses(resident, **OVERFLOWING)
     first, second = (
-        resident.fit(resident._start_adapter, resident._tokens["ann"].rows, learning_rate=1e-2, seed=1, num_steps=2)[0]
-        for _ in range(2)
+        resident.fit(resident.start_adapter, rows, learning_rate=1e-2, seed=1, num_steps=2)[0] for _ in range(2)
     )
     assert all(torch.equal(first[name], tensor) for name, tensor in second.items())
 
@@ -127,11 +124,11 @@ def sums_of(kit, tmp_path, monkeypatch):
     """From a number of steps to the sums of weight gradients over them, and the trainer they are taken with."""
     seen = []
     monkeypatch.setattr(resident_file, "first_step", lambda model, sums, rate: seen.append(dict(sums)) or {})
-    resident = made(kit, tmp_path / "run", "fed_sb")._resident_trainer()
+    host = made(kit, tmp_path / "run", "fed_sb").client_host()
+    resident, rows = host.resident, host.tokens["ann"].rows
 
     def taken(num_steps):
-        rows = resident._tokens["ann"].rows
-        resident.first_step(resident._start_adapter, rows, learning_rate=0.5, seed=3, num_steps=num_steps)
+        resident.first_step(resident.start_adapter, rows, learning_rate=0.5, seed=3, num_steps=num_steps)
         return seen[-1]
 
     return resident, taken
@@ -155,10 +152,9 @@ def test_a_pass_that_overflows_is_left_out_of_the_first_step(sums_of):
 
 def test_a_client_all_of_whose_passes_overflow_is_left_out(kit, tmp_path):
     trainer = made(kit, tmp_path / "run", "fed_sb")
-    scale_losses(trainer._resident_trainer(), **ALWAYS_OVERFLOWING)
-    sent = trainer._strategy.broadcast(trainer._start_state, "ann", 0)
-    task = ClientTask(round_index=0, client_id="ann", message=codec.encode(sent), learning_rate=1e-2, seed=1)
-    assert "not finite" in trainer._resident_trainer().train_client(task).reason
+    scale_losses(trainer.client_host().resident, **ALWAYS_OVERFLOWING)
+    sent = trainer.plan.strategy.broadcast(trainer.loaded.start_state, "ann", 0)
+    assert "not finite" in trainer.client_host().visit(kit.question("ann", sent)).reason
 
 
 @given(
@@ -177,7 +173,7 @@ def test_what_is_added_to_a_scaled_gradient_is_what_the_scaler_will_find(values,
 
 
 def test_without_a_scaler_nothing_is_touched(kit, tmp_path):
-    trainer = kit.make_trainer(tmp_path / "run")._resident_trainer().trainer
+    trainer = kit.make_trainer(tmp_path / "run").client_host().resident.trainer
     assert loss_scale(trainer) is None
     fresh_scaler(trainer)()
     gradients = {"w": torch.tensor([torch.inf])}

@@ -14,7 +14,6 @@ from fedllm_data.errors import ConfigError
 from fedllm_train.clients.objectives import DPO_LOSSES, OBJECTIVES, rows_of_visit
 from fedllm_train.clients.tokens import encoder_for
 from fedllm_train.config import FederatedConfig
-from fedllm_train.engines.engine import ClientTask
 from fedllm_train.messages import codec
 from fedllm_train.seeds import stream_rng, stream_seed
 from fedllm_train.trainer import FederatedTrainer
@@ -116,16 +115,12 @@ def test_the_reference_stays_the_starting_policy_whoever_trained_before(kit, tmp
     args = client_args(kit, objective, **changes)
     sizes = {"ann": 7, "bob": 3}
     trainer = make_trainer(kit, tmp_path / "run", args, sizes=sizes, adapter=str(tmp_path / "sft"))
-    resident = trainer._resident_trainer()
 
     def visit(client_id, adapter, rate):
-        message = codec.encode({"adapter": adapter})
-        return resident.train_client(
-            ClientTask(round_index=1, client_id=client_id, message=message, learning_rate=rate, seed=1)
-        )
+        return trainer.client_host().visit(kit.question(client_id, {"adapter": adapter}, step=1, learning_rate=rate))
 
-    def rewards(update):
-        return max(abs(update.metrics["rewards/chosen"]), abs(update.metrics["rewards/rejected"]))
+    def rewards(reply):
+        return max(abs(reply.facts["rewards/chosen"]), abs(reply.facts["rewards/rejected"]))
 
     trained = codec.decode(visit("bob", trainer.start_adapter, 1e-2).message)["adapter"]
     assert rewards(visit("ann", trainer.start_adapter, 0.0)) < 1e-5
@@ -152,12 +147,12 @@ VARIANTS = [
 
 @pytest.mark.parametrize("changes", VARIANTS, ids=str)
 def test_each_variant_of_dpo_has_the_same_gradient_with_a_kept_reference(kit, tmp_path, changes):
-    resident = make_trainer(kit, tmp_path / "run", client_args(kit, "dpo", **changes))._resident_trainer()
-    trainer, live = resident.trainer, resident.live_adapter
+    host = make_trainer(kit, tmp_path / "run", client_args(kit, "dpo", **changes)).client_host()
+    trainer, live = host.resident.trainer, host.resident.live_adapter
     generator = torch.Generator().manual_seed(0)
     moved = {name: t + 0.05 * torch.randn(t.shape, generator=generator) for name, t in live.read().items()}
-    plain_rows = resident._tokens["ann"].rows
-    kept_rows = resident._reference.add_to("ann", plain_rows)
+    plain_rows = host.tokens["ann"].rows
+    kept_rows = host.resident.with_reference("ann", plain_rows)
     found = []
     for rows in (plain_rows, kept_rows):
         trainer.precompute_ref_logps = rows is kept_rows

@@ -9,7 +9,6 @@ from trl import DPOTrainer, SFTTrainer
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import load_adapter
 from fedllm_train.config import FederatedConfig
-from fedllm_train.engines.engine import ClientTask
 from fedllm_train.messages import codec
 from fedllm_train.seeds import stream_seed
 from fedllm_train.trainer import FederatedTrainer
@@ -138,8 +137,8 @@ def test_what_rests_has_no_gradient_to_clip_when_the_reference_is_computed_in_th
             adapter=start,
             tokenizer=kit.make_tokenizer(),
         )  # fmt: skip
-        resident = trainer._resident_trainer()
-        accelerator, live, sent = resident.trainer.accelerator, resident.live_adapter, trainer.start_adapter
+        resident, sent = trainer.client_host().resident, trainer.start_adapter
+        accelerator, live = resident.trainer.accelerator, resident.live_adapter
         clip, norms, resting = accelerator.clip_grad_norm_, [], []
 
         def spy(parameters, *limits, clip=clip, live=live, norms=norms, resting=resting):
@@ -148,19 +147,12 @@ def test_what_rests_has_no_gradient_to_clip_when_the_reference_is_computed_in_th
             return norms[-1]
 
         accelerator.clip_grad_norm_ = spy
-        update = resident.train_client(
-            ClientTask(
-                round_index=round_index,
-                client_id="ann",
-                message=codec.encode({"adapter": sent}),
-                learning_rate=30.0,
-                seed=1,
-            )
-        )
+        task = kit.question("ann", {"adapter": sent}, step=round_index, learning_rate=30.0)
+        reply = trainer.client_host().visit(task)
         assert resting == []
         assert len(norms) == 5
         assert float(min(norms)) > 1e-3  # every step was clipped
-        ended.append(codec.decode(update.message)["adapter"])
+        ended.append(codec.decode(reply.message)["adapter"])
         assert any(not torch.equal(each, sent[name]) for name, each in ended[-1].items())
     for name, tensor in ended[0].items():
         torch.testing.assert_close(ended[1][name], tensor, rtol=0, atol=1e-5)
@@ -168,18 +160,16 @@ def test_what_rests_has_no_gradient_to_clip_when_the_reference_is_computed_in_th
 
 def test_the_reference_of_a_client_is_computed_once_a_run(kit, tmp_path):
     trainer = kit.make_trainer(tmp_path / "run", "dpo")
-    inner = trainer._resident_trainer().trainer
+    host = trainer.client_host()
+    inner = host.resident.trainer
     batches = []
     compute = inner.compute_ref_log_probs
     inner.compute_ref_log_probs = lambda model, batch: (
         batches.append(len(batch["input_ids"]) // 2) or compute(model, batch)
     )
-    message, rate = codec.encode({"adapter": trainer.start_adapter}), 1e-2
-    for round_index in range(2):
+    for step in range(2):
         for client_id in trainer.clients:
-            trainer._resident_trainer().train_client(
-                ClientTask(round_index=round_index, client_id=client_id, message=message, learning_rate=rate, seed=1)
-            )
+            host.visit(kit.question(client_id, {"adapter": trainer.start_adapter}, step=step))
     assert sum(batches) == sum(kit.SIZES.values())
 
 
@@ -195,23 +185,14 @@ def test_a_later_visit_to_a_used_trainer_equals_plain_trl_too(kit, tmp_path):
         sizes={"ann": 7, "bob": 3, "cyd": 12, "dan": 5},
         cohort_size=4,
     )
-    resident = trainer._resident_trainer()
     start = trainer.start_adapter
     for client_id in ("dan", "cyd", "bob", "ann"):
         seed = stream_seed(3, "client", round_index=0, client_id=client_id)
-        update = resident.train_client(
-            ClientTask(
-                round_index=0,
-                client_id=client_id,
-                message=codec.encode({"adapter": start}),
-                learning_rate=1e-2,
-                seed=seed,
-            )
-        )
+        reply = trainer.client_host().visit(kit.question(client_id, {"adapter": start}, seed=seed))
     expected = plain_trl(
         kit, tmp_path, "sft", start, template=kit.MARKED_TEMPLATE, peft_config=peft_config, assistant_only_loss=True
     )
-    assert_bit_equal(codec.decode(update.message)["adapter"], expected)
+    assert_bit_equal(codec.decode(reply.message)["adapter"], expected)
 
 
 def test_a_template_without_marks_gives_the_same_training_as_one_with_marks(kit, tmp_path):

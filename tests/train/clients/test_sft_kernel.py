@@ -25,8 +25,9 @@ def make_trainer(kit, run, kernel, peft_config=None, **changes):
 @pytest.mark.parametrize("adapter", ["lora", "prompt_tuning"])
 def test_a_batch_has_the_loss_and_gradient_of_trl(kit, tmp_path, adapter):
     config = kit.lora() if adapter == "lora" else PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
-    resident = make_trainer(kit, tmp_path / "run", "trl", config)._resident_trainer()
-    trainer, rows = resident.trainer, resident._tokens["cyd"].rows
+    host = make_trainer(kit, tmp_path / "run", "trl", config).client_host()
+    resident, rows = host.resident, host.tokens["cyd"].rows
+    trainer = resident.trainer
     found = []
     for plain in (False, True):
         trainer.plain_kernel = plain

@@ -140,9 +140,9 @@ def test_a_visit_takes_them_over_the_batches_of_plain_trl_on_all_weights(kit, tm
         kit.lora(),
         tokenizer=kit.make_tokenizer(kit.MARKED_TEMPLATE if task == "sft" else kit.PLAIN_TEMPLATE),
     )
-    resident = trainer._resident_trainer()
+    host = trainer.client_host()
     with weight_gradients(trainer.model) as sums:
-        resident.fit(trainer.start_adapter, resident._tokens["ann"].rows, learning_rate=0.0, seed=11, num_steps=3)
+        host.resident.fit(trainer.start_adapter, host.tokens["ann"].rows, learning_rate=0.0, seed=11, num_steps=3)
     only_assistant = {"assistant_only_loss": True} if task == "sft" else {}
     args = kit.trl_args(
         task, **changes, **only_assistant, seed=11, max_steps=3, lr_scheduler_type="constant", save_strategy="no",

@@ -12,16 +12,20 @@ import torch
 from fedllm_data.errors import ConfigError, WorkerError
 from fedllm_train.adapters.arithmetic import adapter_sha256
 from fedllm_train.config import FederatedConfig
-from fedllm_train.engines.engine import ClientTask
+from fedllm_train.engines.engine import Task, replies_of
 from fedllm_train.engines.process_engine import ProcessEngine, check_processes
 from fedllm_train.trainer import FederatedTrainer
 
 echo = partial(operator.attrgetter, "client_id")
-"""Makes a client trainer that gives back the task's client id: another process can import it."""
+"""Makes a host that gives back the task's client id: another process can import it."""
 
 
 def task(client_id):
-    return ClientTask(round_index=0, client_id=client_id, message=b"m", learning_rate=1.0, seed=0)
+    return Task(run="key", step=0, client_id=client_id, message=b"m", learning_rate=1.0, seed=0)
+
+
+def processes_of_clients():
+    return [child for child in multiprocessing.active_children() if child.name.startswith("clients-")]
 
 
 def test_every_task_is_done_once_and_none_is_drawn_before_a_process_is_free():
@@ -34,30 +38,36 @@ def test_every_task_is_done_once_and_none_is_drawn_before_a_process_is_free():
 
     with ProcessEngine(echo, {}, num_processes=2) as engine:
         results = []
-        for result in engine.run(tasks()):
+        engine.submit(tasks())
+        for result in replies_of(engine):
             # Done ones, this one, and at most one in each process: what would wait in memory is never drawn.
             assert len(drawn) <= len(results) + 1 + 2
             results.append(result)
         assert sorted(results) == [f"c{number}" for number in range(7)]
-        assert list(engine.run(iter([]))) == []
-        processes = [seat.process for seat in engine._seats]
+        engine.submit([])
+        assert engine.take() is None
+        processes = processes_of_clients()
+    assert len(processes) == 2
     assert not any(process.is_alive() for process in processes)
 
 
 def test_a_process_that_is_killed_is_named_with_its_client():
     with ProcessEngine(echo, {}, num_processes=1) as engine:
-        os.kill(engine._seats[0].process.pid, signal.SIGKILL)
-        engine._seats[0].process.join()
+        (process,) = processes_of_clients()
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        engine.submit([task("ann")])
         with pytest.raises(
             WorkerError, match=r"process 0 of 1 ended with signal SIGKILL while it trained client 'ann'"
         ):
-            list(engine.run([task("ann")]))
+            engine.take()
 
 
 def test_an_error_in_a_process_is_named_and_one_at_the_start_too():
     with ProcessEngine(partial(partial, int), {}, num_processes=1) as engine:  # int(task) raises TypeError
+        engine.submit([task("ann")])
         with pytest.raises(WorkerError, match=r"failed while it trained client 'ann': TypeError.*--resume"):
-            list(engine.run([task("ann")]))
+            engine.take()
     with pytest.raises(WorkerError, match="exit code 3 while it started"):
         ProcessEngine(partial(os._exit, 3), {}, num_processes=1).__enter__()
     with pytest.raises(ConfigError, match="must not be negative"):  # the project's own errors come through as they are

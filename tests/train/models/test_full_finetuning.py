@@ -12,7 +12,6 @@ from fedllm_eval.policy.policies import load_policy, load_reference
 from fedllm_eval.policy.run_folder import personal_folders
 from fedllm_eval.running.personal_scores import evaluate_personal
 from fedllm_train.config import FederatedConfig
-from fedllm_train.engines.engine import ClientTask
 from fedllm_train.messages import codec
 from fedllm_train.seeds import stream_seed
 from fedllm_train.trainer import FederatedTrainer
@@ -27,7 +26,7 @@ def make_model(kit, *, tied=False):
     return LlamaForCausalLM(model.config)
 
 
-def federated(kit, run, task="sft", *, model=None, sizes=None, args=None, peft_config=None, **changes):
+def federated(kit, run, task="sft", *, model=None, sizes=None, args=None, peft_config=None, callbacks=(), **changes):
     settings = {"num_rounds": 1, "cohort_size": 1, "local_steps": 3, "seed": 3, **changes}
     return FederatedTrainer(
         model or make_model(kit),
@@ -36,6 +35,7 @@ def federated(kit, run, task="sft", *, model=None, sizes=None, args=None, peft_c
         args or kit.trl_args(task, learning_rate=1e-3),
         peft_config,
         tokenizer=kit.make_tokenizer(kit.MARKED_TEMPLATE),
+        callbacks=callbacks,
     )
 
 
@@ -93,16 +93,12 @@ def test_the_reference_stays_the_starting_model_whoever_trained_before(kit, tmp_
         kit, tmp_path / "run", "dpo", sizes={"ann": 7, "bob": 3}, reference_cache=objective == "dpo",
         args=args if objective == "kto" else None,
     )  # fmt: skip
-    resident = trainer._resident_trainer()
 
     def visit(client_id, weights, rate):
-        message = codec.encode({"adapter": weights})
-        return resident.train_client(
-            ClientTask(round_index=1, client_id=client_id, message=message, learning_rate=rate, seed=1)
-        )
+        return trainer.client_host().visit(kit.question(client_id, {"adapter": weights}, step=1, learning_rate=rate))
 
-    def rewards(update):
-        return max(abs(update.metrics["rewards/chosen"]), abs(update.metrics["rewards/rejected"]))
+    def rewards(reply):
+        return max(abs(reply.facts["rewards/chosen"]), abs(reply.facts["rewards/rejected"]))
 
     trained = codec.decode(visit("bob", trainer.start_adapter, 1e-2).message)["adapter"]
     assert rewards(visit("ann", trainer.start_adapter, 0.0)) < 1e-5
@@ -163,8 +159,7 @@ def test_a_resumed_run_ends_at_the_same_bits(kit, tmp_path):
 
     settings = {"sizes": {"ann": 4, "bob": 3}, "cohort_size": 1, "num_rounds": 2, "local_steps": 1}
     whole = federated(kit, tmp_path / "whole", **settings).train().adapter
-    broken = federated(kit, tmp_path / "broken", **settings)
-    broken._callbacks = [stop]
+    broken = federated(kit, tmp_path / "broken", callbacks=[stop], **settings)
     with pytest.raises(Stop):
         broken.train()
     resumed = federated(kit, tmp_path / "broken", **settings).train(resume=True).adapter

@@ -92,11 +92,11 @@ def test_the_server_averages_parameters_by_rows(kit, tmp_path):
     apart, trainer = (
         federated(kit, run, "sft", KINDS["prefix_tuning"], sizes={"ann": 6, "bob": 2}, cohort_size=2) for run in runs
     )
-    start, resident, ends = apart.start_adapter, apart._resident_trainer(), {}
+    start, host, ends = apart.start_adapter, apart.client_host(), {}
     for client_id in ("ann", "bob"):
         seed = stream_seed(3, "client", round_index=0, client_id=client_id)
-        ends[client_id], _ = resident.fit(
-            start, resident._tokens[client_id].rows, learning_rate=1e-2, seed=seed, num_steps=3
+        ends[client_id], _ = host.resident.fit(
+            start, host.tokens[client_id].rows, learning_rate=1e-2, seed=seed, num_steps=3
         )
     mean = trainer.train().adapter
     # n_k / n: 6 of 8 rows are ann's, 2 of 8 bob's.

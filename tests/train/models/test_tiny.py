@@ -78,7 +78,7 @@ def test_training_lowers_the_loss_and_reports_progress(tmp_path):
 
 def test_the_default_has_one_to_three_million_parameters(folder):
     tokenizer, config = AutoTokenizer.from_pretrained(folder), TinyConfig()
-    shape = tiny._model_config(tokenizer, config)
+    shape = tiny.model_config(tokenizer, config)
     shape.vocab_size = config.vocab_size
     with torch.device("meta"):
         model = LlamaForCausalLM(shape)

@@ -78,7 +78,7 @@ def test_a_run_that_is_stopped_in_its_first_round_begins_with_the_same_noise(kit
     run = tmp_path / "run"
     trainer = kit.make_trainer(run, **PRIVATE)
     with monkeypatch.context() as patched:
-        patched.setattr("fedllm_train.rounds.save_checkpoint", _interrupt)
+        patched.setattr("fedllm_train.round_plan.save_checkpoint", _interrupt)
         with pytest.raises(KeyboardInterrupt):
             trainer.train()
     shutil.copytree(run, tmp_path / "copy")
@@ -181,6 +181,6 @@ def test_a_stream_is_of_its_shape_and_the_same_again(shape, round_index, name):
 
 
 def test_a_large_tensor_is_drawn_in_parts_without_repeating_itself(monkeypatch):
-    monkeypatch.setattr("fedllm_train.privacy.secret._CHUNK", 8)
+    monkeypatch.setattr("fedllm_train.privacy.secret.CHUNK", 8)
     drawn = secret_normals(b"k" * 32, "noise", round_index=0, name="w", shape=(20,))
     assert len(set(drawn.tolist())) == 20

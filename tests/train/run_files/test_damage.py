@@ -17,9 +17,10 @@ from fedllm_data.errors import ConfigError, FedLLMError, ResumeError
 from fedllm_train.adapters.arithmetic import adapter_sha256
 from fedllm_train.clients.client_memory import ClientMemory
 from fedllm_train.clients.tokens import TokenCache
+from fedllm_train.engines.engine import NO_STEP
 from fedllm_train.messages import codec
-from fedllm_train.messages.ledger import Ledger
 from fedllm_train.monitoring.held_out import load_best
+from fedllm_train.monitoring.ledger import Ledger
 from fedllm_train.run_files.checkpoint import RunState, load_latest, mend_records, save_checkpoint
 from fedllm_train.run_files.run_folder import read_config
 from fedllm_train.run_files.sealed import is_whole, read_sealed, write_sealed
@@ -114,10 +115,11 @@ def test_damaged_memory_of_a_client_is_named_and_never_used(tmp_path, place):
     memory = ClientMemory(tmp_path)
     memory.save("ann", 3, parts(1))
     (path,) = tmp_path.rglob("round-000003.safetensors")
-    assert torch.equal(memory.load("ann", 4)["control"]["c"], parts(1)["control"]["c"])
+    counts = {"kept_step": 3, "oldest_step": NO_STEP}
+    assert torch.equal(memory.load("ann", **counts)["control"]["c"], parts(1)["control"]["c"])
     damage(path, place)
     with pytest.raises(ResumeError, match=r"what client 'ann' remembers, was damaged on disk"):
-        memory.load("ann", 4)
+        memory.load("ann", **counts)
 
 
 @given(place=places)

@@ -5,6 +5,7 @@ Processes are forked from one that has imported everything, so that a start cost
 """
 
 import importlib.util
+import json
 import multiprocessing
 import random
 import signal
@@ -62,11 +63,15 @@ def personal_adapters(run):
 
 def digests(run):
     """What the run learned, file by file; of a client's memory only what it would read next."""
-    memories = [sorted(folder.iterdir())[-1] for folder in (run / "client_memory").glob("*")]
     newest = sorted((run / "checkpoints").iterdir())[-1]
+    # Killed before its first checkpoint, a run begins again under another key, and finds nothing of the earlier one's.
+    kept = run / "client_memory" / json.loads((newest / "state.json").read_text())["run_key"]
+    memories = [sorted(folder.iterdir())[-1] for folder in kept.glob("*")]
     files = [run / "adapter" / "adapter_model.safetensors", *newest.glob("*.safetensors")]
     files += [*memories, *personal_adapters(run)]
-    return {str(path.relative_to(run)): sha256(path.read_bytes()).hexdigest() for path in files}
+    return {
+        str(path.relative_to(run)).replace(kept.name, "key"): sha256(path.read_bytes()).hexdigest() for path in files
+    }
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fedllm_train.config import FederatedConfig
+from fedllm_train.participation.cohort_rules import eligible_clients
 from fedllm_train.strategies import STRATEGIES
 from fedllm_train.strategy import Federation
 from fedllm_train.visit import Visit
@@ -16,8 +17,11 @@ def make(name, *, client_ids=("a", "b", "c", "d"), ranks=None, languages=None, *
     config = FederatedConfig(output_dir="unused", strategy=name, **settings)
     return STRATEGIES[name](
         Federation(
-            config=config,
-            client_ids=list(client_ids),
+            settings=config.method,
+            seed=config.seed,
+            num_clients=len(client_ids),
+            cohort_size=config.cohort_size,
+            eligible=eligible_clients(config, list(client_ids)),
             sizes=dict.fromkeys(client_ids, 1),
             ranks=ranks or {},
             languages=languages or {},
@@ -34,8 +38,13 @@ def step(strategy, state, updates, round_index=0):
     """The server's next state after updates [(adapter or parts, rows)]."""
     sums = {}
     for update, num_rows in updates:
-        strategy.fold(sums, update if "adapter" in update else {"adapter": update}, num_rows)
+        fold(strategy, sums, update if "adapter" in update else {"adapter": update}, num_rows)
     return strategy.server_step(state, sums, round_index)
+
+
+def fold(strategy, sums, update, num_rows):
+    """Add an update to the sums of a round as plain aggregation does."""
+    strategy.fold(sums, update, strategy.weigh(update, num_rows))
 
 
 def visit(received, fitter, **changes):

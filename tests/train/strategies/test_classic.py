@@ -148,7 +148,6 @@ def test_scaffold_with_every_client_every_round_keeps_c_the_mean_of_the_c_k(rule
 
 def test_scaffold_on_trl_with_sgd_is_option_two(kit, tmp_path):
     from fedllm_train import FederatedConfig, FederatedTrainer
-    from fedllm_train.clients.client_memory import ClientMemory
 
     trainer = FederatedTrainer(
         kit.make_model(),
@@ -162,7 +161,7 @@ def test_scaffold_on_trl_with_sgd_is_option_two(kit, tmp_path):
     )
     start = trainer.start_adapter
     end = trainer.train().adapter
-    kept = ClientMemory(tmp_path / "run" / "client_memory").load("ann", 1)["control"]
+    kept = kit.memory_of(tmp_path / "run", "ann", before=1)["control"]
     for name, tensor in start.items():
         torch.testing.assert_close(kept[name], (tensor - end[name]) / (3 * 0.5), rtol=0, atol=1e-6)
     assert any(bool(tensor.any()) for tensor in kept.values())

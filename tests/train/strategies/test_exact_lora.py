@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.adapters.lora import ProductSum, is_b
+from fedllm_train.adapters.lora import is_b
 from fedllm_train.strategies import STRATEGIES
 
 from .conftest import added, product, shift_matrix
@@ -132,7 +132,7 @@ def test_flora_draws_an_a_for_each_client_and_round(rules):
         for other in [start, *drawn[:i]]:
             assert not torch.equal(adapter["x.lora_A.weight"], other["x.lora_A.weight"])
     # The server knows what they began with, and another run of the seed draws the same.
-    again = rules.make("flora").expects(method.start(start), "b", 1)["adapter"]
+    again = rules.make("flora").anchor({}, start, "b", 1)
     assert all(torch.equal(again[name], tensor) for name, tensor in drawn[3].items())
 
 
@@ -140,10 +140,11 @@ def test_as_of_a_shared_a_little_of_a_round_would_lie_beyond_rank_r(rules):
     """Twenty clients whose A stays near the one they drew: their mean has the rank of all A together."""
     method = rules.make("flora", client_ids=[f"c{k}" for k in range(20)])
     like = lora_adapter(0, d=40, m=30, r=2, modules=("x",))
-    state = method.start({n: t * 0 if is_b(n) else t.clamp(-0.1, 0.1) for n, t in like.items()})
+    like = {n: t * 0 if is_b(n) else t.clamp(-0.1, 0.1) for n, t in like.items()}
+    state = method.start(like)
     updates = []
     for k in range(20):
-        begun = method.expects(state, f"c{k}", 0)["adapter"]
+        begun = method.anchor(method.broadcast(state, f"c{k}", 0), like, f"c{k}", 0)
         learned = lora_adapter(k + 1, d=40, m=30, r=2, modules=("x",))["x.lora_B.weight"]
         updates.append((begun | {"x.lora_B.weight": learned}, 1))
     singular = torch.linalg.svdvals(shift_matrix(rules.step(method, state, updates)))
@@ -192,11 +193,11 @@ def test_a_server_folds_any_number_of_clients_into_sums_of_one_size(rules):
         method, sizes = rules.make(name), []
         sums = {}
         for k in range(40):
-            method.fold(sums, {"adapter": lora_adapter(k)}, 1)
-            products: ProductSum = sums["products"]
-            sizes.append(sum(f.left.numel() + f.right.numel() for f in products._factors.values()))
-        assert max(sizes) <= 2 * (6 + 5) * 5  # two modules, at most min(d, m) = 5 columns while they are factors
-        assert sizes[-1] == 0  # then one matrix each
+            rules.fold(method, sums, {"adapter": lora_adapter(k)}, 1)
+            sizes.append(sum(f.left.numel() + f.right.numel() for f in sums["products"].mean().values()))
+        # Two modules, at most min(d, m) = 5 columns while they are factors, then one matrix each: never the 80 columns
+        # of all clients side by side.
+        assert max(sizes) == sizes[-1] == 2 * (6 + 5) * 5
 
 
 # -- mixed ranks --------------------------------------------------------------------------------------------------
@@ -215,6 +216,6 @@ def test_flora_client_of_a_lower_rank_trains_and_sends_its_rank_only(rules):
     assert given[0]["x.lora_A.weight"][:1].any()
     shapes = {name: tuple(tensor.shape) for name, tensor in update["adapter"].items()}
     assert shapes["x.lora_A.weight"] == (1, 5)
-    assert shapes == {name: tuple(t.shape) for name, t in method.expects(state, "a", 0)["adapter"].items()}
+    assert shapes == method.expects(state, "a", 0)["adapter"]
     with pytest.raises(ConfigError, match="rank 3 but lora_r is 2"):
         rules.make("flora", ranks={"a": 1, "b": 3}).start(start)

@@ -8,9 +8,9 @@ from fedllm_data.errors import ConfigError
 from fedllm_eval.policy.chat import encode_pair
 from fedllm_train import FederatedConfig, FederatedTrainer
 from fedllm_train.adapters.arithmetic import adapter_sha256
-from fedllm_train.adapters.base_shift import shifted
+from fedllm_train.adapters.live import LiveAdapter
 from fedllm_train.adapters.lora import factor_names, is_a, is_b
-from fedllm_train.clients.client_memory import ClientMemory
+from fedllm_train.adapters.shifted_model import shifted
 from fedllm_train.messages import codec
 from fedllm_train.seeds import stream_seed
 from fedllm_train.strategies import STRATEGIES
@@ -38,9 +38,9 @@ def test_training_a_low_rank_inside_a_high_one_is_exact(kit, tmp_path):
     small = {name: t[:2] if is_a(name) else t[:, :2] for name, t in start.items()}
     ends = []
     for trainer, begin in ((wide, start), (narrow, small)):
-        resident = trainer._resident_trainer()
-        rows = resident._tokens["cyd"].rows
-        ends.append(resident.fit(begin, rows, learning_rate=1e-2, seed=1, num_steps=3)[0])
+        host = trainer.client_host()
+        rows = host.tokens["cyd"].rows
+        ends.append(host.resident.fit(begin, rows, learning_rate=1e-2, seed=1, num_steps=3)[0])
     for name, tensor in ends[0].items():
         kept, rest = (tensor[:2], tensor[2:]) if is_a(name) else (tensor[:, :2], tensor[:, 2:])
         assert rest.abs().sum() == 0
@@ -101,8 +101,7 @@ def test_fedsa_leaves_every_client_an_adapter_of_its_own(kit, tmp_path):
     trainer = kit.make_trainer(tmp_path / "run", strategy="fedsa_lora", num_rounds=1, cohort_size=2)
     state = trainer.train()
     sampled = {each["client_id"] for each in kit.records_of(tmp_path / "run")[0]["clients"]}
-    memory = ClientMemory(tmp_path / "run" / "client_memory")
-    own = {client_id: memory.load(client_id, 1) for client_id in trainer.clients}
+    own = {client_id: kit.memory_of(tmp_path / "run", client_id, before=1) for client_id in trainer.clients}
     assert {client_id for client_id, parts in own.items() if parts} == sampled
     first, second = (own[client_id]["adapter"] for client_id in sorted(sampled))
     assert first.keys() == state.adapter.keys()
@@ -125,10 +124,11 @@ def test_one_client_in_round_0_is_fedavg_of_that_client(kit, tmp_path):
     assert all(torch.equal(ends["fedsa_lora"]["adapter"][name], plain[name]) for name in plain if is_a(name))
     # FLoRA's client draws an A of its own; from that one, the same visit ends with the same product.
     flora = kit.make_trainer(tmp_path / "begins", strategy="flora", **settings)
-    begun = flora._strategy.expects(flora._start_state, "ann", 0)["adapter"]
-    ended, _ = flora._resident_trainer().fit(
+    begun = flora.plan.strategy.anchor({}, flora.start_adapter, "ann", 0)
+    host = flora.client_host()
+    ended, _ = host.resident.fit(
         begun,
-        flora._resident_trainer()._tokens["ann"].rows,
+        host.tokens["ann"].rows,
         learning_rate=1e-2,
         seed=stream_seed(5, "client", round_index=0, client_id="ann"),
         num_steps=2,
@@ -149,24 +149,20 @@ def logits(model, tokenizer):
 @pytest.mark.parametrize("name", SHIFTING)
 @pytest.mark.parametrize("rslora", [False, True])
 def test_the_finished_adapter_on_the_original_base_is_the_resident_model(kit, tmp_path, name, rslora):
-    trainer = FederatedTrainer(
-        kit.make_model(),
-        FederatedConfig(output_dir=str(tmp_path / "run"), strategy=name, num_rounds=2, cohort_size=2, local_steps=2),
-        kit.make_clients(),
-        kit.trl_args("sft"),
-        kit.lora(use_rslora=rslora, target_modules=["q_proj", "down_proj"], rank_pattern={"down_proj": 2}),
-        tokenizer=kit.make_tokenizer(),
-    )
+    peft_config = kit.lora(use_rslora=rslora, target_modules=["q_proj", "down_proj"], rank_pattern={"down_proj": 2})
+    settings = {"strategy": name, "num_rounds": 2, "cohort_size": 2, "peft_config": peft_config}
+    trainer = kit.make_trainer(tmp_path / "run", **settings)
     before = {n: p.clone() for n, p in trainer.model.named_parameters() if "lora_" not in n}
     state = trainer.train()
     finished = PeftModel.from_pretrained(kit.make_model(), tmp_path / "run" / "adapter")
     expected = logits(trainer.model, trainer.tokenizer)
     torch.testing.assert_close(logits(finished, trainer.tokenizer), expected, rtol=1e-4, atol=1e-6)
     # It could fail: the adapter without the shift is another model.
-    trainer._held_shift.close()
-    assert (logits(trainer.model, trainer.tokenizer) - expected).abs().max() > 1e-4
-    with shifted(trainer.model, state.server["base_shift"]):
-        torch.testing.assert_close(logits(trainer.model, trainer.tokenizer), expected, rtol=0, atol=0)
+    unshifted = kit.make_trainer(tmp_path / "unshifted", **settings).model
+    LiveAdapter(unshifted).load(state.adapter)
+    assert (logits(unshifted, trainer.tokenizer) - expected).abs().max() > 1e-4
+    with shifted(unshifted, state.server["base_shift"]):
+        torch.testing.assert_close(logits(unshifted, trainer.tokenizer), expected, rtol=0, atol=0)
     # The base itself never moved.
     for parameter_name, parameter in trainer.model.named_parameters():
         assert "lora_" in parameter_name or torch.equal(parameter, before[parameter_name])
@@ -209,13 +205,16 @@ def test_training_on_a_shift_is_training_on_merged_weights(kit, tmp_path):
             layer.base_layer.weight += layer.scaling["default"] * shift[f"{module}.left"] @ shift[f"{module}.right"]
     ends = []
     for trainer, base_shift in zip(trainers, (shift, None), strict=True):
-        resident = trainer._resident_trainer()
-        rows = resident._tokens["cyd"].rows
+        resident, rows = trainer.client_host().resident, trainer.client_host().tokens["cyd"].rows
         ends.append(
             resident.fit(trainer.start_adapter, rows, learning_rate=1e-3, seed=1, num_steps=2, base_shift=base_shift)
         )
     assert ends[0][1]["train_loss"] == pytest.approx(ends[1][1]["train_loss"], rel=1e-5)
-    plain = trainers[0]._resident.fit(trainers[0].start_adapter, rows, learning_rate=1e-3, seed=1, num_steps=2)
+    plain = (
+        trainers[0]
+        .client_host()
+        .resident.fit(trainers[0].start_adapter, rows, learning_rate=1e-3, seed=1, num_steps=2)
+    )
     assert plain[1]["train_loss"] != pytest.approx(ends[0][1]["train_loss"], rel=1e-3)  # hooks are gone again
     for name in ends[0][0]:
         torch.testing.assert_close(ends[0][0][name], ends[1][0][name], rtol=1e-3, atol=2e-5)
@@ -232,7 +231,7 @@ def test_the_dpo_reference_is_the_starting_policy_though_the_base_is_shifted(kit
     row = trainer.clients["ann"][0]
     ids = encode_pair(trainer.tokenizer, row["prompt"], row["chosen"], row["rejected"])
     trainer.train()
-    inner = trainer._resident.trainer
+    inner = trainer.client_host().resident.trainer
     assert trainer.state.server["base_shift"]
     batch = inner.data_collator([ids])
     reference = torch.stack(inner.compute_ref_log_probs(inner.model, batch))[:, 0]  # the shift is still on here

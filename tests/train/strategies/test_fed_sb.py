@@ -99,9 +99,9 @@ def test_a_client_asks_for_the_first_step_once_and_sends_signs(rules):
         "x.size": torch.float32,
     }
     shapes = {part: {n: t.shape for n, t in tensors.items()} for part, tensors in update.items()}
-    expected = method.expects(state, "a", 0)
-    assert shapes == {part: {n: t.shape for n, t in tensors.items()} for part, tensors in expected.items()}
-    assert method.contribution(state, update, 3) == ({}, 1)
+    assert shapes == method.expects(state, "a", 0)
+    assert method.contribution(state, update) == {}
+    assert method.weigh(update, 3) == {"first_step": 3}
     steps["x.matrix"][0, 0] = torch.nan
     assert not method.client_update(first)["first_step"]["x.size"].isfinite()
     # In the next rounds only the core is trained, in the frame that was sent.

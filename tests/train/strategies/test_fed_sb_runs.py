@@ -11,7 +11,6 @@ from fedllm_train import FederatedConfig, FederatedTrainer
 from fedllm_train.adapters.arithmetic import adapter_sha256
 from fedllm_train.adapters.lora import factor_names
 from fedllm_train.adapters.lora_core import core_name, random_frame, zero_cores
-from fedllm_train.config_checks import check_core_frame
 from fedllm_train.messages import codec
 from fedllm_train.seeds import stream_seed
 
@@ -34,17 +33,6 @@ def kto_trainer(kit, run, **settings):
         kit.lora(),
         tokenizer=kit.make_tokenizer(),
     )
-
-
-def before_training(trainer, change):
-    """Change the resident TRL trainer when the run folder is open."""
-    engine = trainer._engine
-
-    def begin():
-        change(trainer._resident_trainer().trainer)
-        return engine()
-
-    trainer._engine = begin
 
 
 @pytest.mark.parametrize(
@@ -128,13 +116,13 @@ def test_a_clients_training_is_plain_trl_on_layers_written_by_hand(kit, tmp_path
 
 def test_visits_are_independent_of_one_another(kit, tmp_path):
     trainer = kit.make_trainer(tmp_path / "run", strategy="fed_sb", core_frame="random")
-    resident = trainer._resident_trainer()
+    host = trainer.client_host()
     start = random_frame(trainer.start_adapter, 5) | zero_cores(trainer.start_adapter)
     names = [name for name, _ in trainer.model.named_parameters()]
 
     def fit(client_id):
-        rows = resident._tokens[client_id].rows
-        return resident.fit(start, rows, learning_rate=1e-2, seed=1, num_steps=2, trains=lambda name: "_R." in name)[0]
+        options = {"learning_rate": 1e-2, "seed": 1, "num_steps": 2, "trains": lambda name: "_R." in name}
+        return host.resident.fit(start, host.tokens[client_id].rows, **options)[0]
 
     first, _, again = fit("ann"), fit("bob"), fit("ann")
     assert all(torch.equal(first[name], again[name]) for name in first)
@@ -211,9 +199,9 @@ def test_a_trained_start_is_kept_beside_the_core(kit, tmp_path, sft_adapter, fra
         tmp_path / "run", "dpo", adapter=sft_adapter, strategy="fed_sb", core_frame=frame, num_rounds=2
     )
     sft = PeftModel.from_pretrained(kit.make_model(), f"{sft_adapter}/adapter")
-    start, tokenizer = trainer._start_state, trainer.tokenizer
+    tokenizer = trainer.tokenizer
     (tmp_path / "start").mkdir()
-    trainer._save_server(start, tmp_path / "start")  # what the server has before the first round
+    trainer.loaded.save_server(trainer.loaded.start_state, tmp_path / "start")  # before the first round
     held = PeftModel.from_pretrained(kit.make_model(), tmp_path / "start")
     torch.testing.assert_close(logits(held, tokenizer), logits(sft, tokenizer), rtol=1e-4, atol=1e-6)
     trainer.train()
@@ -228,14 +216,12 @@ def test_a_trained_start_is_kept_beside_the_core(kit, tmp_path, sft_adapter, fra
 @pytest.mark.parametrize("with_sft_adapter", [False, True])
 def test_the_dpo_reference_is_the_starting_policy_while_a_core_is_on(kit, tmp_path, request, with_sft_adapter):
     adapter = request.getfixturevalue("sft_adapter") if with_sft_adapter else None
-    trainer = kit.make_trainer(
-        tmp_path / "dpo", "dpo", adapter=adapter, strategy="fed_sb", num_rounds=2, reference_cache=False
-    )
-    row = trainer.clients["ann"][0]
-    ids = encode_pair(trainer.tokenizer, row["prompt"], row["chosen"], row["rejected"])
+    row, tokenizer = kit.make_clients("preference")["ann"][0], kit.make_tokenizer()
+    ids = encode_pair(tokenizer, row["prompt"], row["chosen"], row["rejected"])
     seen = []
 
-    def look(inner):
+    def look(host):
+        inner = host.resident.trainer
         step, batch = inner.training_step, inner.data_collator([ids])
 
         def looked_at(*args, **kwargs):
@@ -245,8 +231,8 @@ def test_the_dpo_reference_is_the_starting_policy_while_a_core_is_on(kit, tmp_pa
 
         inner.training_step = looked_at
 
-    before_training(trainer, look)
-    trainer.train()
+    settings = {"strategy": "fed_sb", "num_rounds": 2, "reference_cache": False}
+    kit.make_trainer(tmp_path / "dpo", "dpo", adapter=adapter, engine=kit.in_process(look), **settings).train()
     start = kit.make_model()
     if with_sft_adapter:
         start = PeftModel.from_pretrained(start, f"{adapter}/adapter")
@@ -265,10 +251,10 @@ def test_the_dpo_reference_is_the_starting_policy_while_a_core_is_on(kit, tmp_pa
 def test_what_rests_does_not_count_where_gradients_are_clipped(kit, tmp_path, sft_adapter, strategy):
     """PEFT makes the whole adapter trainable again when TRL has asked its copy of the start for the reference."""
     settings = {"strategy": strategy, "num_rounds": 2, "reference_cache": False}
-    trainer = kit.make_trainer(tmp_path / "run", "dpo", adapter=sft_adapter, **settings)
     seen = []
 
-    def look(inner):
+    def look(host):
+        inner = host.resident.trainer
         step = inner.training_step
 
         def looked_at(model, *args, **kwargs):
@@ -278,8 +264,7 @@ def test_what_rests_does_not_count_where_gradients_are_clipped(kit, tmp_path, sf
 
         inner.training_step = looked_at
 
-    before_training(trainer, look)
-    trainer.train()
+    kit.make_trainer(tmp_path / "run", "dpo", adapter=sft_adapter, engine=kit.in_process(look), **settings).train()
     what = "core" if strategy == "fed_sb" else "lora_B"
     # Fed-SB's first round asks for gradients at the start, where all factors have some.
     seen = seen[6:]
@@ -312,7 +297,7 @@ def test_noise_is_on_the_core_alone(kit, tmp_path):
 def test_a_frame_of_gradients_is_not_private(kit, tmp_path):
     with pytest.raises(ConfigError, match=r"core_frame is gradient: .*use core_frame random"):
         kit.make_trainer(tmp_path / "run", strategy="fed_sb", **BUDGET)
-    check_core_frame(FederatedConfig(output_dir="run", strategy="fedavg", **BUDGET))  # nobody makes a frame there
+    kit.make_trainer(tmp_path / "run", strategy="fedavg", **BUDGET)  # nobody makes a frame there
 
 
 def test_unknown_frames_and_other_methods_frames_are_refused(kit, tmp_path):
@@ -338,10 +323,10 @@ def test_adapters_that_cannot_hold_a_core_are_refused(kit, tmp_path, changes, me
 
 
 def test_a_loss_that_is_not_finite_leaves_the_client_out(kit, tmp_path):
-    trainer = kit.make_trainer(tmp_path / "run", strategy="fed_sb", num_rounds=1, cohort_size=5)
     losses = []
 
-    def spoil(inner):
+    def spoil(host):
+        inner = host.resident.trainer
         compute = inner.compute_loss
 
         def broken(*args, **kwargs):
@@ -350,8 +335,8 @@ def test_a_loss_that_is_not_finite_leaves_the_client_out(kit, tmp_path):
 
         inner.compute_loss = broken
 
-    before_training(trainer, spoil)
-    state = trainer.train()
+    settings = {"strategy": "fed_sb", "num_rounds": 1, "cohort_size": 5, "engine": kit.in_process(spoil)}
+    state = kit.make_trainer(tmp_path / "run", **settings).train()
     (record,) = kit.records_of(tmp_path / "run")
     assert [each["reason"] for each in record["left_out"]] == ["its update is not finite; lower the learning rate"]
     assert all(tensor.isfinite().all() for tensor in state.server["frame"].values())

@@ -12,7 +12,6 @@ from fedllm_data.errors import ConfigError
 from fedllm_eval.policy.run_folder import personal_folders
 from fedllm_train.adapters.arithmetic import adapter_sha256, distance, load_adapter
 from fedllm_train.adapters.lora import factor_names
-from fedllm_train.clients.client_memory import ClientMemory
 from fedllm_train.strategies.language_clusters import groups_of
 
 PERSONAL = ("local", "fedavg_ft", "ditto", "feddpa", "language_clusters")
@@ -150,7 +149,7 @@ def test_a_personal_adapter_is_a_plain_peft_folder(kit, tmp_path):
 def test_feddpas_adapter_mixes_the_outputs_of_both(kit, tmp_path):
     trainer = kit.make_trainer(tmp_path / "run", strategy="feddpa", feddpa_mix=0.25, num_rounds=2, cohort_size=5)
     state = trainer.train()
-    memory = ClientMemory(tmp_path / "run" / "client_memory").load("eve", 2)["local"]
+    memory = kit.memory_of(tmp_path / "run", "eve", before=2)["local"]
     entry = json.loads((tmp_path / "run" / "personal" / "clients.json").read_text())["eve"]
     model = PeftModel.from_pretrained(kit.make_model(), str(tmp_path / "run" / "personal" / entry["folder"]))
     names = factor_names(state.adapter)

@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from fedllm_train.monitoring.observer import Step
+from fedllm_train.monitoring.step_size import AggregationError
 from fedllm_train.strategies import STRATEGIES
 
 # By the papers and released code named in each file.
@@ -47,13 +49,13 @@ def stepped(rules, name, rows, uniform):
     updates = []
     for seed, num_rows in rows:
         expected = strategy.expects(state, "a", 0)
-        parts = {part: dict(tensors) for part, tensors in expected.items()}
-        for part in parts.keys() - {"group"}:
-            parts[part] = {n: drawn(seed)[n] for n in parts[part]}
+        parts = {part: {n: drawn(seed)[n] for n in shapes} for part, shapes in expected.items() if part != "group"}
+        if "group" in expected:
+            parts["group"] = strategy.broadcast(state, "a", 0)["group"]
         updates.append((parts, num_rows))
     sums = {}
     for update, num_rows in updates:
-        strategy.fold(sums, update, num_rows)
+        rules.fold(strategy, sums, update, num_rows)
     after = strategy.server_step(state, sums, 0)
     return [tensor for part in sorted(after) for _, tensor in sorted(after[part].items())]
 
@@ -81,9 +83,7 @@ def test_rows_count_where_the_source_says_so_or_the_setting_does(rules, name):
 
 def test_the_row_that_is_written_of_a_round_has_the_methods_own_weights(rules):
     for name in set(AVERAGING) - {"fedsa_lora", "hetlora"}:
-        strategy = rules.make(name)
-        state = strategy.start({n: drawn(9)[n] * 0.01 for n in NAMES[:2]})
-        weight = strategy.contribution(state, {"adapter": {n: drawn(1)[n] for n in NAMES[:2]}}, 7)[1]
+        weight = rules.make(name).weigh({"adapter": {n: drawn(1)[n] for n in NAMES[:2]}}, 7)["adapter"]
         assert weight == (1 if STRATEGIES[name].traits.weights == "uniform" else 7)
 
 
@@ -91,6 +91,14 @@ def test_hetloras_products_are_measured_against_by_the_norms_it_averages_by(rule
     one = {NAMES[0]: torch.tensor([[2.0]]), NAMES[1]: torch.tensor([[3.0]])}  # |B A| = 6
     nothing = {NAMES[0]: torch.tensor([[2.0]]), NAMES[1]: torch.tensor([[0.0]])}
     strategy = rules.make("hetlora")
-    weights = [strategy.contribution({}, {"adapter": each}, 7)[1] for each in (one, nothing)]
-    assert weights[0] == pytest.approx(6.0)
-    assert 0 < weights[1] < 1e-200
+    weights = [strategy.weigh({"adapter": each}, 7) for each in (one, nothing)]
+    assert [each["adapter"] for each in weights] == pytest.approx([6.0, 0.0])
+    errors = []
+    for updates in ((one, nothing), (nothing,)):
+        watching = AggregationError(strategy)
+        for each in updates:
+            watching.watch({}, {"adapter": each}, strategy.weigh({"adapter": each}, 7))
+        state = {"adapter": updates[0]}
+        errors.append(watching.stepped(Step(index=0, before=state, after=state, is_made=True))["aggregation_error"])
+    # One's product counts alone; where all products are zero, and so all weights, there is nothing to be off from.
+    assert errors == [pytest.approx(0.0, abs=1e-12), None]

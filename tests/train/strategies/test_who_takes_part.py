@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from fedllm_train.cohort import cohort_pool
 from fedllm_train.config import FederatedConfig
+from fedllm_train.participation.cohort_rules import cohort_pool
 from fedllm_train.privacy.accounting import run_guarantee
 
 FIXED = {"cohort_rule": "fixed", "cohort_clients": "a, c"}
@@ -40,7 +40,7 @@ def test_groups_by_language_are_of_those_who_can_take_part(rules):
     sums = {}
     for client_id in "abc":
         sent = strategy.broadcast(state, client_id, 0)
-        strategy.fold(sums, {"adapter": rules.one(w=[3.0]), "group": sent["group"]}, 1)
+        rules.fold(strategy, sums, {"adapter": rules.one(w=[3.0]), "group": sent["group"]}, 1)
     # a, b and c learned 3; d and e, who never come, hold nothing back.
     assert strategy.server_step(state, sums, 0)["adapter"]["w"].tolist() == [3.0]
 
@@ -48,8 +48,8 @@ def test_groups_by_language_are_of_those_who_can_take_part(rules):
 def test_ranks_are_dealt_out_among_those_who_can_take_part(kit, tmp_path):
     # By rows: bob 3, dan 5, ann 7, eve 9, cyd 12; of eve and cyd alone, eve has fewer.
     fixed = {"cohort_rule": "fixed", "cohort_clients": "cyd,eve", "cohort_size": 2}
-    strategy = kit.make_trainer(tmp_path / "run", strategy="flexlora", client_ranks="2,4", **fixed)._strategy
-    state = strategy.start(kit.make_trainer(tmp_path / "start").start_adapter)
+    trainer = kit.make_trainer(tmp_path / "run", strategy="flexlora", client_ranks="2,4", **fixed)
+    strategy, state = trainer.plan.strategy, trainer.loaded.start_state
     sent = {client_id: strategy.broadcast(state, client_id, 0)["adapter"] for client_id in ("cyd", "eve")}
     ranks = {c: next(t.shape[0] for n, t in adapter.items() if "lora_A" in n) for c, adapter in sent.items()}
     assert ranks == {"eve": 2, "cyd": 4}
@@ -69,5 +69,5 @@ def test_privacy_is_accounted_for_the_clients_that_can_be_sampled():
     for rule, size in (("poisson", {"cohort_size": 2}), ("all", {})):
         config = FederatedConfig(cohort_rule=rule, **size, **given)
         pool, cohort_size = cohort_pool(config, ["a", "b", "c", "d"])
-        guarantee = run_guarantee(config, num_clients=len(pool), cohort_size=cohort_size)
+        guarantee = run_guarantee(config, num_rounds=2, num_clients=len(pool), cohort_size=cohort_size)
         assert (guarantee.sampling_rate, guarantee.expected_cohort) == {"poisson": (0.5, 2), "all": (1.0, 4)}[rule]

@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.cohort import cohort_pool, sample_cohort
 from fedllm_train.config import FederatedConfig
+from fedllm_train.participation.cohort_rules import cohort_pool, sample_cohort
 
 
 def ids(num_clients):

@@ -5,13 +5,22 @@ import torch
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import adapter_sha256, distance
+from fedllm_train.aggregation.aggregation import Inbox
+from fedllm_train.aggregation.private import (
+    ClientPrivacy,
+    PrivateAggregation,
+    check_private_method,
+    clipped_change,
+)
 from fedllm_train.config import FederatedConfig
+from fedllm_train.engines.engine import Reply
+from fedllm_train.messages import codec
+from fedllm_train.messages.wire import Wire
 from fedllm_train.privacy.accounting import Guarantee
-from fedllm_train.privacy.mechanism import ClientPrivacy, check_private_method, clipped_change
 from fedllm_train.strategies import STRATEGIES
 from fedllm_train.strategy import Federation
 
-PRIVATE = [name for name, strategy in STRATEGIES.items() if strategy.traits.plain_mean]
+PRIVATE = [name for name, strategy in STRATEGIES.items() if strategy.traits.sees == "mean"]
 
 
 def one(*values):
@@ -30,6 +39,21 @@ def privacy(*, clip=1.0, noise=0.0, expected_cohort=4, secret=b"s" * 32):
     return ClientPrivacy(guarantee=guarantee, secret=secret)
 
 
+def made(name, **settings):
+    config = FederatedConfig(output_dir="unused", strategy=name, **settings)
+    federation = Federation(
+        settings=config.method, seed=0, num_clients=1, cohort_size=1, eligible=["a"], sizes={"a": 1}
+    )
+    return STRATEGIES[name](federation)
+
+
+def new_sum(privacy, start, step=0, *, max_norm=None):
+    """FedAvg's sum of one round that begins at a server's state."""
+    wire = Wire(FederatedConfig(output_dir="unused"), seed=0)
+    inbox = Inbox(strategy=made("fedavg"), wire=wire, start_adapter=start["adapter"], max_norm=max_norm)
+    return PrivateAggregation(inbox, start, privacy, step=step, anybody="a")
+
+
 # -- the mechanism --------------------------------------------------------------------------------------------------
 
 
@@ -45,9 +69,9 @@ def test_the_norm_is_that_of_the_whole_adapter():
 
 def test_released_is_the_clipped_sum_over_the_expected_cohort():
     # Changes +2, clipped to 1, and +0.5; expected cohort 4: 1 + 1.5 / 4 = 1.375, whatever rows and true cohort are.
-    total = privacy(expected_cohort=4).new_sum({"adapter": one(1.0)}, 0)
-    total.add({"adapter": one(3.0)})
-    total.add({"adapter": one(1.5)})
+    total = new_sum(privacy(expected_cohort=4), {"adapter": one(1.0)})
+    total.add_update({"adapter": one(3.0)})
+    total.add_update({"adapter": one(1.5)})
     assert total.release()["adapter"]["a"].tolist() == [1.375]
     assert total.as_record()["num_clipped"] == 1
 
@@ -58,28 +82,51 @@ def test_a_client_moves_the_sum_by_its_norm_and_at_most_by_the_clip(size, moved)
     others = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
     sums = []
     for updates in (others, [*others, torch.full((8,), size)]):
-        total = privacy(clip=0.25).new_sum(start, 0)
+        total = new_sum(privacy(clip=0.25), start)
         for update in updates:
-            total.add({"adapter": {"a": update}})
+            total.add_update({"adapter": {"a": update}})
         sums.append({name: tensor.clone() for name, tensor in total.total().items()})
     assert distance(*sums) == pytest.approx(moved, rel=1e-6)
 
 
 def test_noise_has_the_stated_deviation_and_comes_from_a_stream_per_round():
     start = {"adapter": {"a": torch.zeros(20_000), "b": torch.zeros(20_000)}}
-    made = privacy(clip=0.5, noise=2.0, expected_cohort=4)
-    released = made.new_sum(start, 0).release()["adapter"]  # a round without clients: noise alone
+    secret = privacy(clip=0.5, noise=2.0, expected_cohort=4)
+    released = new_sum(secret, start, 0).release()["adapter"]  # a round without clients: noise alone
     # z C / (q N) = 2 * 0.5 / 4 = 0.25; that of 40,000 draws is off by 0.35 %, four times that is allowed.
     assert torch.cat([released["a"], released["b"]]).std().item() == pytest.approx(0.25, rel=0.014)
     assert not torch.equal(released["a"], released["b"])
-    assert torch.equal(made.new_sum(start, 0).release()["adapter"]["a"], released["a"])
-    assert not torch.equal(made.new_sum(start, 1).release()["adapter"]["a"], released["a"])
+    assert torch.equal(new_sum(secret, start, 0).release()["adapter"]["a"], released["a"])
+    assert not torch.equal(new_sum(secret, start, 1).release()["adapter"]["a"], released["a"])
     other = privacy(clip=0.5, noise=2.0, secret=b"t" * 32)
-    assert not torch.equal(other.new_sum(start, 0).release()["adapter"]["a"], released["a"])
-    assert "ssss" not in repr(made)
+    assert not torch.equal(new_sum(other, start).release()["adapter"]["a"], released["a"])
+    assert "ssss" not in repr(secret)
 
 
 # -- methods --------------------------------------------------------------------------------------------------------
+
+
+def test_a_reply_is_unpacked_before_it_is_clipped_and_refused_if_it_does_not_fit():
+    total = new_sum(privacy(expected_cohort=4), {"adapter": one(1.0)}, max_norm=10.0)
+
+    def reply(update):
+        return Reply(step=0, client_id="a", message=codec.encode(update), num_rows=7)
+
+    assert total.add(reply({"adapter": one(3.0)})) is None
+    assert "lacks adapter//a" in total.add(reply({"other": one(3.0)}))
+    assert "shape (2,)" in total.add(reply({"adapter": one(3.0, 4.0)}))
+    assert "not finite" in total.add(reply({"adapter": one(float("inf"))}))
+    assert "beyond max_update_norm 10" in total.add(reply({"adapter": one(12.0)}))
+    # One change of 2, clipped to 1, counts once whatever its rows: the server rule sees 1 + 1 / 4 with one weight.
+    assert total.total()["a"].tolist() == [1.0]
+    assert total.is_enough()
+    assert total.sums()["adapter"].mean()["a"].tolist() == [1.25]
+
+
+def test_a_private_step_is_made_and_noisy_without_any_reply():
+    total = new_sum(privacy(noise=1.0), {"adapter": one(1.0)})
+    assert total.is_enough()
+    assert total.sums()["adapter"].mean()["a"].tolist() != [1.0]
 
 
 @pytest.mark.parametrize("name", PRIVATE)
@@ -87,8 +134,7 @@ def test_a_mean_stands_for_the_clients_of_a_private_method(name):
     names = ("m.lora_A.weight", "m.lora_B.weight", "m.lora_R.weight")
     draw = torch.Generator().manual_seed(1)
     start, *clients = [{n: torch.randn(2, 2, generator=draw, dtype=torch.float64) for n in names} for _ in range(4)]
-    config = FederatedConfig(output_dir="unused", strategy=name, core_frame="random")
-    strategy = STRATEGIES[name](Federation(config=config, client_ids=["a"], sizes={"a": 1}))
+    strategy = made(name, **({"core_frame": "random"} if name == "fed_sb" else {}))
     state = strategy.start({n: start[n] for n in names[:2]})  # R is none of a starting adapter's
     wanted = strategy.expects(state, "a", 0)["adapter"].keys()
     mean = {n: sum(client[n] for client in clients) / 3 for n in names}
@@ -96,7 +142,8 @@ def test_a_mean_stands_for_the_clients_of_a_private_method(name):
     for updates in (clients, [mean]):
         sums = {}
         for update in updates:
-            strategy.fold(sums, {"adapter": {n: update[n] for n in wanted}}, 1)
+            one_update = {"adapter": {n: update[n] for n in wanted}}
+            strategy.fold(sums, one_update, strategy.weigh(one_update, 1))
         after.append(strategy.server_step(state, sums, 0))
     for part, tensors in after[0].items():
         for n, tensor in tensors.items():
@@ -109,9 +156,12 @@ def test_other_methods_are_refused_with_a_reason(name):
         check_private_method(name, STRATEGIES[name].traits)
 
 
-def test_refusal_comes_before_the_run_folder(kit, tmp_path):
-    with pytest.raises(ConfigError, match=r"sends adapter \+ change of control variate"):
-        kit.make_trainer(tmp_path / "run", strategy="scaffold", cohort_rule="poisson", **BUDGET)
+@pytest.mark.parametrize("name", sorted(set(STRATEGIES) - set(PRIVATE)))
+def test_what_sees_more_than_a_mean_is_refused_before_the_model_and_the_run_folder(kit, tmp_path, monkeypatch, name):
+    monkeypatch.setattr("fedllm_train.loaded_run.load_starting_policy", None)
+    settings = {"local_client": "ann"} if name == "local" else {}
+    with pytest.raises(ConfigError, match=f"dp_clip is given, but strategy '{name}' "):
+        kit.make_trainer(tmp_path / "run", strategy=name, cohort_rule="poisson", **settings, **BUDGET)
     assert not (tmp_path / "run").exists()
 
 
