@@ -178,7 +178,7 @@ def _tiny(arguments: argparse.Namespace) -> None:
 
 
 def _publish(arguments: argparse.Namespace) -> None:
-    from fedllm_train.run_files.publish import publish_run
+    from fedllm_train.run_files.publish_run import publish_run
 
     result = publish_run(
         arguments.run,

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.clients import ClientDataset
+from fedllm_eval.policy.run_folder import WORK
+from fedllm_eval.policy.run_records import RunConfig
 from fedllm_train.adapters.arithmetic import Adapter, Parts
 from fedllm_train.adapters.live import LiveAdapter
 from fedllm_train.adapters.shifted_model import check_shiftable
@@ -138,7 +140,7 @@ class LoadedRun:
             return nullcontext(InProcessEngine(self.host))
         return host_processes(self.spec(), self.clients, self.folder, num_processes=num_processes)
 
-    def config_record(self) -> dict[str, Any]:
+    def config_record(self) -> RunConfig:
         """Return the resolved settings as they stand in `config.yaml`."""
         record = resolved_settings(self.plan, self.trl_args, self.policy, self.clients, self.start_adapter)
         record |= {"earlier": self.earlier, **template_day(self.tokenizer)}
@@ -217,7 +219,7 @@ def load_run(plan: RunPlan, inputs: TrainerInputs, *, make_engine: EngineMaker |
     """
     config, base, client_args = plan.config, inputs.base, inputs.client_args
     scored = held_out_clients(config, inputs.clients, inputs.eval_dataset) if config.eval_every else None
-    workspace = str(Path(config.output_dir) / ".work")
+    workspace = str(Path(config.output_dir) / WORK)
     trl_args = resident_args(client_args, local_steps=config.local_steps, workspace=workspace)
     kernel = chosen_kernel(config.sft_kernel, trl_args)
     start = {

@@ -17,7 +17,7 @@ from fedllm_train.messages.wire import Wire
 from fedllm_train.monitoring.held_out import should_stop
 from fedllm_train.monitoring.ledger import LedgerKeeper
 from fedllm_train.monitoring.observer import Observer, Record, Step
-from fedllm_train.participation.participation import Participation
+from fedllm_train.participation.participation_contract import Participation
 from fedllm_train.run_files.checkpoint import RunState, append_record, kept_rounds, save_checkpoint
 from fedllm_train.schedule import cosine_learning_rate
 from fedllm_train.seeds import stream_seed

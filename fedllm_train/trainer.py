@@ -28,11 +28,12 @@ from fedllm_train.monitoring.observer import Record
 from fedllm_train.prepare import prepare
 from fedllm_train.run_files.checkpoint import RunState
 from fedllm_train.run_files.finished import copy_finished, finished_folder
-from fedllm_train.run_files.run_folder import check_run_folder
+from fedllm_train.run_files.open_run import check_run_folder
 from fedllm_train.training import find_rows_left_out, train_run
 
 if TYPE_CHECKING:
     from fedllm_data.hub.push import PushResult
+    from fedllm_eval.policy.run_records import RunConfig
     from fedllm_eval.results import Results
 
 __all__ = ["FederatedTrainer"]
@@ -182,18 +183,18 @@ class FederatedTrainer:
         return copy_finished(made, self.run if output_dir is None else Path(output_dir), self.tokenizer)
 
     def push_to_hub(self, repo_id: str | None = None, **options: Any) -> "PushResult":
-        """Publish the finished run as a model repo in one commit; options as in `run_files.publish.publish_run`.
+        """Publish the finished run as a model repo in one commit; options as in `run_files.publish_run.publish_run`.
 
         Raises:
             ConfigError: if no repo is named, or for an option that there is not.
         """
-        from fedllm_train.run_files.publish import publish_run
+        from fedllm_train.run_files.publish_run import publish_run
 
         if repo_id is None:
             raise ConfigError("push_to_hub needs the name of a repo; pass push_to_hub('org/name')")
         check_options("push_to_hub", publish_run, options)
         return publish_run(self.run, repo_id, **options)
 
-    def config_record(self) -> dict[str, Any]:
+    def config_record(self) -> "RunConfig":
         """Return the resolved settings as they stand in `config.yaml`."""
         return self.loaded.config_record()

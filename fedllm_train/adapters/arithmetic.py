@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 
+from fedllm_data.in_place import write_file
 from fedllm_train.lazy_torch import torch
-from fedllm_train.run_files.files import write_bytes
 
 __all__ = [
     "Adapter",
@@ -82,8 +82,11 @@ def adapter_sha256(adapter: Mapping[str, torch.Tensor]) -> str:
 
 
 def save_adapter(adapter: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Write an adapter as safetensors; the file appears whole or not at all."""
-    write_bytes(path, _serialise(adapter))
+    """Write an adapter as safetensors; the file appears whole or not at all.
+
+    Nothing waits for the disk: the file is one of a folder's, and `fill_folder` waits for all of them.
+    """
+    write_file(path, _serialise(adapter), sync=False)
 
 
 def load_adapter(path: Path) -> Adapter:

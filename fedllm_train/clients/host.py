@@ -14,12 +14,13 @@ from typing import Any
 
 from fedllm_data.clients import ClientDataset
 from fedllm_eval.policy.rendering import fix_date
+from fedllm_eval.policy.run_folder import CLIENT_MEMORY, WORK
 from fedllm_train.adapters.arithmetic import Adapter, Parts, flatten
 from fedllm_train.clients.client_memory import ClientMemory
 from fedllm_train.clients.resident import ResidentTrainer
 from fedllm_train.clients.resident_args import resident_args
 from fedllm_train.clients.run_spec import RunSpec, check_same, policy_digests
-from fedllm_train.clients.tokens import TokenCache
+from fedllm_train.clients.token_cache import TokenCache
 from fedllm_train.engines.engine import Reply, Task
 from fedllm_train.messages import codec
 from fedllm_train.messages.wire import RESIDUAL, Wire
@@ -51,8 +52,8 @@ class ClientHost:
         """
         if spec.template_date is not None:
             fix_date(policy.tokenizer, date.fromisoformat(spec.template_date))
-        args = resident_args(spec.client_args, local_steps=spec.work.num_steps(1), workspace=str(folder / ".work"))
-        cache = folder / ".work" / "tokens"
+        args = resident_args(spec.client_args, local_steps=spec.work.num_steps(1), workspace=str(folder / WORK))
+        cache = folder / WORK / "tokens"
         self.tokens = TokenCache(clients, args, policy.tokenizer, cache, loss_on=spec.loss_on)
         """Encoded rows of the clients, by client id."""
         self.resident = ResidentTrainer(
@@ -98,7 +99,7 @@ class ClientHost:
         tokens = self.tokens[task.client_id]
         if not tokens.num_rows:
             return Reply(step=task.step, client_id=task.client_id, reason=tokens.why_empty())
-        kept = ClientMemory(self._folder / "client_memory" / task.run)
+        kept = ClientMemory(self._folder / CLIENT_MEMORY / task.run)
         memory = kept.load(task.client_id, kept_step=task.kept_step, oldest_step=task.oldest_step)
         residual = memory.pop(RESIDUAL, {})
         num_steps = self._spec.work.num_steps(tokens.rows.num_rows)

@@ -110,7 +110,7 @@ def resident_args(client_args: ClientArgs, *, local_steps: int, workspace: str) 
     args.logging_strategy = IntervalStrategy.NO
     args.report_to = []
     args.disable_tqdm = True
-    # The trainer would look for generation marks in the template; the rows bring their mask (`clients/tokens.py`).
+    # The trainer would look for generation marks in the template; rows bring their mask (`clients/token_cache.py`).
     if isinstance(args, SFTConfig):
         args.assistant_only_loss = False
     if args.device.type == "cpu":

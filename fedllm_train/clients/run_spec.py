@@ -16,7 +16,7 @@ from fedllm_train.clients.objectives import ClientArgs
 from fedllm_train.messages.wire_settings import WireSettings
 from fedllm_train.models.policy import StartingPolicy
 from fedllm_train.models.tokenizer import tokenizer_record
-from fedllm_train.run_files.run_folder import package_versions
+from fedllm_train.run_files.open_run import package_versions
 from fedllm_train.strategy import Federation
 
 __all__ = ["RunSpec", "check_same", "policy_digests"]

@@ -87,7 +87,7 @@ def _resident_class(trainer_class: type) -> type:
             return loss
 
         def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-            return dataset  # the rows come encoded (`clients/tokens.py`)
+            return dataset  # the rows come encoded (`clients/token_cache.py`)
 
         def _precompute_ref_logps(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
             return dataset  # `clients/reference.py` does

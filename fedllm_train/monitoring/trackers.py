@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.run_files.files import write_json
+from fedllm_eval.policy.run_folder import TENSORBOARD, TRACKER_FILE
+from fedllm_train.run_files.run_writing import write_json
 
 __all__ = ["TRACKERS", "Tracker", "check_tracker", "open_tracker", "round_metrics", "tracked"]
 
@@ -41,7 +42,7 @@ class TensorBoard:
         """Open the event file; points of rounds that are made again are purged."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=first_round or None)
+        self._writer = SummaryWriter(str(run / TENSORBOARD), purge_step=first_round or None)
         if not first_round:
             self._writer.add_text("config", f"```json\n{json.dumps(config, indent=2)}\n```")
 
@@ -150,7 +151,7 @@ def open_tracker(name: str, run: Path, config: dict[str, Any], *, first_round: i
     """
     if name == "none":
         return None
-    path = run / "tracker.json"
+    path = run / TRACKER_FILE
     if not first_round or not path.exists():
         write_json(path, {"identity": uuid.uuid4().hex[:8]})
     return TRACKERS[name](run, config, json.loads(path.read_text())["identity"], first_round)

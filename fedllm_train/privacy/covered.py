@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
-__all__ = ["COVERED", "LEAST_SECRET_SEED", "NOT_COVERED", "covered_config", "covered_round", "is_private"]
+__all__ = ["COVERED", "LEAST_SECRET_SEED", "NOT_COVERED", "covered_config", "covered_round"]
 
 COVERED = {
     "round_index": "a count",
@@ -48,15 +48,6 @@ _PRIVACY = ("unit", "epsilon", "delta")
 LEAST_SECRET_SEED = 2**48
 """Of a run that drew its noise from its seed: below it a seed may be found by trying, since the starting adapter,
 often part of the finished one, is drawn from it, too."""
-
-
-def is_private(config: Mapping[str, Any]) -> bool:
-    """Return whether a run's `config.yaml` states a guarantee; clipping without noise gives none.
-
-    >>> is_private({"privacy": {"epsilon": 8.0}}), is_private({"privacy": {"epsilon": None}}), is_private({})
-    (True, False, False)
-    """
-    return (config.get("privacy") or {}).get("epsilon") is not None
 
 
 def covered_round(record: Mapping[str, Any]) -> dict[str, Any]:

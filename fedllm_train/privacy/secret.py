@@ -12,7 +12,6 @@ the secret and the name gives uniform bits, the inverse of the normal distributi
 released, nobody can work back to the bits of another round or tensor. Imports no torch.
 """
 
-import os
 import secrets
 import stat
 from hashlib import blake2b, sha256, shake_256
@@ -23,11 +22,11 @@ import numpy.typing as npt
 from scipy.special import ndtri
 
 from fedllm_data.errors import ResumeError
+from fedllm_data.in_place import write_file
+from fedllm_eval.policy.run_folder import SECRET_FILE
 
-__all__ = ["CHUNK", "SECRET_FILE", "draw_secret", "run_secret", "secret_normals", "secret_seed"]
+__all__ = ["CHUNK", "draw_secret", "run_secret", "secret_normals", "secret_seed"]
 
-SECRET_FILE = "privacy_secret"
-"""In the run folder: the secret in hexadecimal, and below it its SHA-256, by which damage is known."""
 _NUM_BYTES = 32
 CHUNK = 2**20
 """Values drawn at a time, which bounds the memory of a large tensor's bits."""
@@ -60,10 +59,11 @@ def run_secret(run: Path, *, next_round: int, lost_rounds: bool) -> bytes:
     if next_round > 0:
         raise ResumeError(
             f"{path} is missing or damaged, and the noise of the rounds that are left is drawn from it; put it back, "
-            "or begin anew in another output_dir"
+            "or start afresh in another output_dir"
         )
     secret = draw_secret()
-    _write(path, secret)
+    # The secret in hexadecimal, and below it its SHA-256, by which damage is known.
+    write_file(path, f"{secret.hex()}\n{sha256(secret).hexdigest()}\n", mode=0o600)
     return secret
 
 
@@ -113,16 +113,3 @@ def _read(path: Path) -> bytes | None:
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         path.chmod(0o600)  # a copy of the folder may have opened it to others
     return secret if len(secret) == _NUM_BYTES and digest == sha256(secret).digest() else None
-
-
-def _write(path: Path, secret: bytes) -> None:
-    """Write the secret such that at no moment anybody else could read it."""
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.unlink(missing_ok=True)
-    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        os.write(file, f"{secret.hex()}\n{sha256(secret).hexdigest()}\n".encode())
-        os.fsync(file)
-    finally:
-        os.close(file)
-    os.replace(temporary, path)

@@ -17,12 +17,12 @@ from fedllm_data.clients import load_clients
 from fedllm_data.errors import ConfigError
 from fedllm_eval.compare import compare_results
 from fedllm_eval.comparing.comparison_verdicts import OF_RUNS
+from fedllm_eval.policy.run_folder import ADAPTER, CONFIG_FILE, ROUNDS_FILE, read_config, read_rounds
+from fedllm_eval.policy.run_records import LedgerRecord, RoundRecord, RunConfig, Visit
 from fedllm_eval.results import Results, read_results
 from fedllm_eval.scores import SCORES
 from fedllm_eval.scoring.intervals import mean_interval
 from fedllm_eval.scoring.spread import worst_decile
-from fedllm_eval.texts import json_lines
-from fedllm_train.run_files.run_folder import read_config
 
 __all__ = [
     "DATASETS",
@@ -52,13 +52,13 @@ NUM_RESAMPLES = 2_000
 class Run:
     """A finished federated run."""
 
-    config: dict[str, Any]
-    rounds: list[dict[str, Any]]
+    config: RunConfig
+    rounds: list[RoundRecord]
 
     @property
-    def ledger(self) -> dict[str, Any]:
+    def ledger(self) -> LedgerRecord:
         """What the run cost in all."""
-        return dict(self.rounds[-1]["ledger"])
+        return self.rounds[-1]["ledger"]
 
     @property
     def seconds(self) -> float:
@@ -66,7 +66,7 @@ class Run:
         return float(sum(record["seconds"] for record in self.rounds))
 
     @property
-    def visits(self) -> list[dict[str, Any]]:
+    def visits(self) -> list[Visit]:
         """Every client's part in every round."""
         return [visit for record in self.rounds for visit in record["clients"]]
 
@@ -256,16 +256,12 @@ def _worst_decile_interval(x_K: np.ndarray, *, higher_is_better: bool) -> tuple[
 
 
 def _read_run(run: Path, folder: Path) -> Run:
-    for name in ("config.yaml", "rounds.jsonl", "adapter/adapter_config.json"):
+    for name in (CONFIG_FILE, ROUNDS_FILE, f"{ADAPTER}/adapter_config.json"):
         _check_there(run / name, folder)
-    path = run / "rounds.jsonl"
     try:
-        rounds = [json.loads(line) for line in json_lines(path.read_text(encoding="utf-8"))]
-    except ValueError as error:
-        raise ConfigError(f"{path} cannot be read ({error}): {_again(folder)}") from error
-    if not rounds:
-        raise ConfigError(f"{path} holds no round: {_again(folder)}")
-    return Run(config=read_config(run), rounds=rounds)
+        return Run(config=read_config(run), rounds=read_rounds(run))
+    except ConfigError as error:
+        raise ConfigError(f"{error}; or {_again(folder)}") from error
 
 
 def _read_json(path: Path, folder: Path) -> dict[str, Any]:

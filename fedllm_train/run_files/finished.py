@@ -13,10 +13,11 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from fedllm_data.errors import ConfigError
+from fedllm_data.in_place import fill_folder
+from fedllm_eval.policy.run_folder import ADAPTER, MODEL
 from fedllm_train.adapters.arithmetic import Adapter, Parts, save_adapter
 from fedllm_train.adapters.live import LiveAdapter
 from fedllm_train.adapters.shifted_model import save_finished_adapter
-from fedllm_train.run_files.files import write_folder
 
 __all__ = ["copy_finished", "finished_folder", "save_client_folder", "save_held_folder", "save_server_folder"]
 
@@ -25,7 +26,7 @@ Model = PeftModel | PreTrainedModel
 
 def finished_folder(model: Model) -> str:
     """Return the name, in a run folder, of the folder that holds what was learned."""
-    return "adapter" if isinstance(model, PeftModel) else "model"
+    return ADAPTER if isinstance(model, PeftModel) else MODEL
 
 
 def copy_finished(made: Path, folder: Path, tokenizer: Any) -> Path:
@@ -43,12 +44,9 @@ def copy_finished(made: Path, folder: Path, tokenizer: Any) -> Path:
         return made
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is there and holds something; choose an empty folder, or one that is not there")
-
-    def fill(target: Path) -> None:
+    with fill_folder(folder) as target:
         shutil.copytree(made, target, dirs_exist_ok=True)
         tokenizer.save_pretrained(target)
-
-    write_folder(folder, fill)
     return folder
 
 

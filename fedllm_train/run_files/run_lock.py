@@ -12,12 +12,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from fedllm_data.errors import ResumeError
+from fedllm_eval.policy.run_folder import LOCK_FILE
 
-__all__ = ["LOCK_FILE", "locked"]
+__all__ = ["locked"]
 
 logger = logging.getLogger(__name__)
-
-LOCK_FILE = ".lock"
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 
 from fedllm_data.errors import ResumeError
 from fedllm_eval.policy.rendering import fix_date, writes_date
-from fedllm_train.run_files.run_folder import read_config
+from fedllm_eval.policy.run_folder import CONFIG_FILE, read_config
 
 __all__ = ["fix_template_day", "template_day"]
 
@@ -27,7 +27,7 @@ def fix_template_day(tokenizer: Any, run: Path) -> str | None:
     Raises:
         ResumeError: if what it names is no day.
     """
-    if not writes_date(tokenizer) or not (run / "config.yaml").exists():
+    if not writes_date(tokenizer) or not (run / CONFIG_FILE).exists():
         return None
     recorded = read_config(run).get("template_date")
     try:
@@ -35,6 +35,6 @@ def fix_template_day(tokenizer: Any, run: Path) -> str | None:
         return str(recorded)
     except ValueError as error:
         raise ResumeError(
-            f"template_date in {run / 'config.yaml'} is {recorded!r}, and the chat template writes the date; name the "
+            f"template_date in {run / CONFIG_FILE} is {recorded!r}, and the chat template writes the date; name the "
             "day the run began, such as 2026-01-31"
         ) from error

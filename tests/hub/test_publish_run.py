@@ -16,6 +16,7 @@ from peft import PeftModel
 
 from fedllm_data.errors import ConfigError, HubError
 from fedllm_eval.policy.policies import load_policy, load_reference
+from fedllm_eval.policy.run_folder import SECRET_FILE
 from fedllm_eval.reporting.results_folder import write_results
 from fedllm_eval.running.assemble import join_results, make_results
 from fedllm_eval.running.origins import origins_of_name
@@ -23,8 +24,7 @@ from fedllm_eval.scores import ClientScores
 from fedllm_train.cli import main
 from fedllm_train.config import FederatedConfig
 from fedllm_train.privacy.covered import COVERED, NOT_COVERED
-from fedllm_train.privacy.secret import SECRET_FILE
-from fedllm_train.run_files.publish import publish_run
+from fedllm_train.run_files.publish_run import publish_run
 from fedllm_train.trainer import FederatedTrainer
 
 

@@ -16,7 +16,7 @@ from fedllm_train.quickstart.answers import choose_rows, generate_answers
 from fedllm_train.quickstart.commands import steps
 from fedllm_train.quickstart.evidence import paired_clients, read_scores, summary_of
 from fedllm_train.quickstart.summary import print_table, write_summary
-from fedllm_train.quickstart.words import comparison_sentence, headline, score_text, unseen_sentence
+from fedllm_train.quickstart.summary_words import comparison_sentence, headline, score_text, unseen_sentence
 from tests.train.quickstart.conftest import SEED
 
 

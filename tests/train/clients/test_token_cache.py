@@ -5,7 +5,7 @@ import pytest
 from fedllm_data.errors import ConfigError
 from fedllm_eval.policy.chat import encode_messages, encode_pair
 from fedllm_train.clients import tokens as tokens_module
-from fedllm_train.clients.tokens import TokenCache, encoder_for
+from fedllm_train.clients.token_cache import TokenCache, encoder_for
 
 
 def trained_text(tokenizer, encoded):
