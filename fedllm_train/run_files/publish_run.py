@@ -177,9 +177,8 @@ def _named_nobody(run: Path) -> str:
 
 def _notes(run: Path, config: RunConfig, include_scores: bool) -> list[str]:
     """What whoever publishes a private run should know."""
-    notes = [
-        f"not pushed, since the guarantee does not cover it: rounds.jsonl ({RELEASES_FILE} replaces it), the seed"
-    ]
+    what = f"{ROUNDS_FILE} ({RELEASES_FILE} replaces it), the seed"
+    notes = [f"not pushed, since the guarantee does not cover it: {what}"]
     if (run / SCORES).is_dir():
         if include_scores:
             notes.append("pushed, though the guarantee does not cover them: scores")

@@ -1,8 +1,9 @@
 """The model card of a finished run, from what its folder holds: config.yaml, rounds.jsonl and scores if there are any.
 
 Instead of rounds.jsonl there may be releases.jsonl, which tells nothing of who took part
-(`run_files/publish_run.py`); then neither does the card. The words are in `cards/model.md.jinja`. A base model or dataset
-that is a local folder is named by its last part only: a card must not tell the paths of the machine it was made on.
+(`run_files/publish_run.py`); then neither does the card. The words are in `cards/model.md.jinja`. A base model or
+dataset that is a local folder is named by its last part only: a card must not tell the paths of the machine it was
+made on.
 """
 
 from pathlib import Path

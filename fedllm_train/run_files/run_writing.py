@@ -13,7 +13,7 @@ __all__ = ["may_be_replaced", "write_json"]
 
 
 def write_json(path: Path, content: Any, *, sync: bool = True) -> None:
-    """Write a JSON file whole or not at all.
+    r"""Write a JSON file whole or not at all.
 
     Args:
         path: the file, in a folder that exists.
@@ -24,7 +24,7 @@ def write_json(path: Path, content: Any, *, sync: bool = True) -> None:
     >>> with tempfile.TemporaryDirectory() as place:
     ...     write_json(Path(place, "a.json"), {"rounds": 3})
     ...     Path(place, "a.json").read_text()
-    '{\\n  "rounds": 3\\n}\\n'
+    '{\n  "rounds": 3\n}\n'
     """
     write_file(path, json_text(content, indent=2) + "\n", sync=sync)
 

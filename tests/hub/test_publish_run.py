@@ -255,7 +255,7 @@ def test_of_a_private_run_only_what_the_guarantee_covers_is_published(hub, repo_
     assert "| rounds | 3, 2 clients each" in card  # the expected cohort, a setting
     assert "Scores\n\nNot told" in card
     assert "every setting but the seed" in card
-    assert "rounds.jsonl, the seed, scores" in " ".join(result.notes).replace(" (releases.jsonl is in its place)", "")
+    assert "rounds.jsonl, the seed, scores" in " ".join(result.notes).replace(" (releases.jsonl replaces it)", "")
     # What is in the run folder stays, its own card too.
     assert "clients took part at least once" in (private_run / "README.md").read_text()
     monkeypatch.chdir(private_run.parent)
