@@ -57,6 +57,7 @@ VARIANTS = [
 
 
 def main() -> int:
+    """Compare two commits; return 1 if an adapter differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("commits", nargs="*", metavar="COMMIT")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
@@ -141,6 +142,7 @@ def digests(folder: Path, cases: list[str], methods: list[str] | None) -> dict[s
 
 
 def cases_of(cases: list[str]) -> list[tuple[str, str, dict]]:
+    """Return (case, name, settings) of what every method is run with."""
     private = {"dp_clip": 0.5, "dp_noise_multiplier": 1.0, "dp_delta": 1e-3, "cohort_rule": "poisson"}
     every = [
         ("plain", "plain", {}),
@@ -157,6 +159,7 @@ class Kit:
     """A model of a few thousand weights, its tokenizer and five clients; what runs on them."""
 
     def __init__(self, folder: Path) -> None:
+        """Write the model into a folder."""
         import torch
 
         torch.set_num_threads(1)
@@ -166,6 +169,7 @@ class Kit:
         make_model().save_pretrained(self._base)
 
     def digest(self, task: str, method: str, case: str, settings: dict) -> str:
+        """Make one run; return a digest of what it learned, or "refused"."""
         from fedllm_data.errors import FedLLMError
 
         self._number += 1
@@ -244,6 +248,7 @@ def learned(run: Path) -> str:
 
 
 def make_tokenizer():
+    """Return a tokenizer of bytes with a plain chat template."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -263,6 +268,7 @@ def make_tokenizer():
 
 
 def make_model():
+    """Return a model of random weights."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -283,6 +289,7 @@ def make_model():
 
 
 def clients_of(task: str):
+    """Return five clients with a few rows each, in two languages."""
     from datasets import Dataset
 
     from fedllm_data.clients import ClientDataset

@@ -49,7 +49,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="exit with 1 if a method is worse than the baseline by more than X, in the score's unit, with confidence",
     )
     compare.add_argument("--history", type=Path, metavar="FILE", help="series of comparisons to append to and show")
-    compare.add_argument("--seed", type=int, default=0, help="seed of the bootstrap (0)")
+    compare.add_argument("--seed", type=int, default=0, help="seed of bootstrap and sign flips (0)")
     compare.add_argument("--json", action="store_true", help="print the comparison as JSON")
     compare.set_defaults(command=_compare)
 

@@ -36,7 +36,7 @@ from fedllm_eval.suites import Suite
 
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
-    from fedllm_eval.running.policy_scores import Scored
+    from fedllm_eval.running.policy_scores import ScoredPolicy
 
 __all__ = ["score_run"]
 
@@ -148,28 +148,28 @@ def _has_base_for_opponent(policy: "Policy", suites: Mapping[str, Suite], plan: 
     return bool(against_base)
 
 
-def _compared(policy: "Policy", base: "Policy | None", others: OtherPolicies) -> "dict[str, Scored]":
+def _compared(policy: "Policy", base: "Policy | None", others: OtherPolicies) -> "dict[str, ScoredPolicy]":
     """The policies to score by label, the one that was named first."""
     from fedllm_eval.policy.policies import load_policy
-    from fedllm_eval.running.policy_scores import Scored, of_run
+    from fedllm_eval.running.policy_scores import ScoredPolicy, of_run
 
-    found: dict[str, Scored | None] = {"policy": Scored(label="policy", policy=policy)}
+    found: dict[str, ScoredPolicy | None] = {"policy": ScoredPolicy(label="policy", policy=policy)}
     if base is not None:
-        found["base"] = Scored(label="base", policy=base)
+        found["base"] = ScoredPolicy(label="base", policy=base)
     if others.personal:
         found["personal"] = of_run("personal", policy)
     if others.alone is not None:
         found["alone"] = of_run("alone", load_policy(others.alone, share=policy), alone=True)
     if others.centralised is not None:
-        found["centralised"] = Scored(label="centralised", policy=load_policy(others.centralised, share=policy))
+        found["centralised"] = ScoredPolicy(label="centralised", policy=load_policy(others.centralised, share=policy))
     for language, name in others.language_runs.items():
         label = f"language: {language}"
-        found[label] = Scored(label=label, policy=load_policy(name, share=policy))
+        found[label] = ScoredPolicy(label=label, policy=load_policy(name, share=policy))
     return {label: scored for label, scored in found.items() if scored is not None}
 
 
 def _scored_on_clients(
-    compared: "Mapping[str, Scored]",
+    compared: "Mapping[str, ScoredPolicy]",
     all_clients: Sequence[ClientDataset],
     settings: ScoreSettings,
     parts: FinishedParts,
@@ -237,7 +237,7 @@ class _Splits:
     def of(
         cls, repo_or_dir: str | Path, splits: Sequence[str] | None = None, revision: str | None = None
     ) -> "_Splits":
-        """Look a repo up; by default its splits `test` and `unseen`, as far as it has them."""
+        """Look up a repo; by default its splits `test` and `unseen`, as far as it has them."""
         repo = open_repo(repo_or_dir, revision)
         if splits is None:
             present = {split_of_file(path) for path in repo.files()}

@@ -34,7 +34,7 @@ def add_run_command(commands: Any, progress: Callable[[], Any], print_table: Cal
         help="what implicit rewards are measured against; by default what the run started from",
     )
     run.add_argument(
-        "--splits", nargs="+", metavar="SPLIT", help="by default test and unseen, as far as there are any"
+        "--splits", nargs="+", metavar="SPLIT", help="by default test and unseen, where the data have them"
     )
     run.add_argument("--beta", type=float, help="DPO's beta; by default the run's own, else 0.1")
     run.add_argument("--max-clients", type=int, metavar="N", help="score at most N clients of each split")
@@ -43,7 +43,7 @@ def add_run_command(commands: Any, progress: Callable[[], Any], print_table: Cal
     run.add_argument(
         "--max-length", type=int, metavar="N", help="tokens a sequence keeps (1024, or what the model holds)"
     )
-    run.add_argument("--seed", type=int, default=0, help="seed of the samples and the bootstrap (0)")
+    run.add_argument("--seed", type=int, default=0, help="seed of the samples and the sign flips (0)")
     run.add_argument("--revision", help="revision of RUN_OR_MODEL on the Hub")
     run.add_argument("--data-revision", help="revision of --data on the Hub")
     run.add_argument("--json", action="store_true", help="print results.json instead of the table")

@@ -35,7 +35,7 @@ class ScoreSettings:
     max_length: int | None = None
     """Tokens that a sequence keeps; by default 1,024 or as many as the model holds."""
     seed: int = 0
-    """Seeds the samples and the bootstrap."""
+    """Seeds the samples and the sign flips."""
     revision: str | None = None
     """Revision of the scored policy on the Hub."""
     data_revision: str | None = None

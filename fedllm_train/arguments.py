@@ -106,15 +106,12 @@ def print_all_flags(task: str) -> None:
 
 
 def _parser(task: str) -> _Parser:
-    parser = _Parser(
+    return _Parser(
         [OBJECTIVES[task].config, ModelConfig],
         prog=f"fedllm-train {task}",
         conflict_handler="resolve",
         allow_abbrev=False,
     )
-    # These are the run's, and read with our own flags.
-    parser.set_defaults(seed=0, output_dir=None, report_to="none")
-    return parser
 
 
 def _changed_by_run(task: str, flags: OurFlags) -> dict[str, Any]:

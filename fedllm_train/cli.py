@@ -32,6 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = OneLineParser(prog="fedllm-train", description="Federated SFT, DPO and KTO with TRL and PEFT.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and leave")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for task in ("sft", "dpo", "kto"):
         commands.add_parser(task, help=f"federated {task.upper()}; see fedllm-train {task} --help", add_help=False)
@@ -151,6 +152,16 @@ def _help_parser(task: str) -> argparse.ArgumentParser:
     return parser
 
 
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib.metadata import version
+
+        print(f"fedllm-train {version('fedllm-commons')}")
+        parser.exit()
+
+
 def _add_help(group: "argparse._ArgumentGroup", each: "Field[Any]") -> None:
     """Show a field of ours as a flag."""
     required = each.default is MISSING
@@ -178,6 +189,9 @@ def _tiny(arguments: argparse.Namespace) -> None:
 
 
 def _publish(arguments: argparse.Namespace) -> None:
+    from fedllm_eval.policy.run_folder import read_config
+
+    read_config(arguments.run)  # said at once where this is no run folder
     from fedllm_train.run_files.publish_run import publish_run
 
     result = publish_run(

@@ -18,7 +18,7 @@ from fedllm_train.monitoring.evaluation_settings import EvaluationSettings
 from fedllm_train.participation.participation_settings import ParticipationSettings
 from fedllm_train.privacy.privacy_settings import PrivacySettings
 from fedllm_train.settings import check_at_least_one
-from fedllm_train.strategies import settings_class, strategy_class, strategy_name, users_of
+from fedllm_train.strategies import STRATEGIES, settings_class, strategy_class, strategy_name, users_of
 
 __all__ = ["FederatedConfig", "RunInput", "check_name"]
 
@@ -136,7 +136,8 @@ def check_name(name: str, strategy: str) -> None:
         raise ConfigError(
             f"{name} is given but strategy {strategy!r} does not use it; use strategy {named}, or leave it out"
         )
-    alike = difflib.get_close_matches(name, [*own, *of_method], n=1)
+    every = {each.name for method in STRATEGIES for each in fields(settings_class(method))} | {*own}
+    alike = difflib.get_close_matches(name, sorted(every - {"method"}), n=1)
     raise ConfigError(f"FederatedConfig has no {name}; " + (f"did you mean {alike[0]}?" if alike else "leave it out"))
 
 
@@ -150,9 +151,9 @@ def _with_method(named: dict[str, Any]) -> dict[str, Any]:
     for name in flat:
         check_name(name, strategy)
     kind, given = settings_class(strategy), named.get("method")
-    if given is None or (not isinstance(given, kind) and given == type(given)()):
+    if given is None or (type(given) is not kind and given == type(given)()):
         method = kind(**flat)
-    elif isinstance(given, kind):
+    elif type(given) is kind:
         method = replace(given, **flat)
     else:
         raise ConfigError(

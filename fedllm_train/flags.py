@@ -118,7 +118,7 @@ def check_surroundings(flags: OurFlags) -> None:
         check_accountant()
     check_run_folder(Path(flags.federated.output_dir), resume=run.resume)
     if is_local_path(run.data) or "/" not in run.data:
-        open_repo(run.data, run.data_revision)
+        open_repo(run.data, run.data_revision).split_files("train")
     for name, value in (("model", run.model), ("adapter", run.adapter)):
         if value is not None and is_local_path(value) and not Path(value).exists():
             raise ConfigError(f"{name} {value!r} is no folder here; give one, or a Hub id, which is org/name")

@@ -4,7 +4,7 @@
 `docs/methods.md`, which a test keeps current.
 """
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +29,18 @@ _ABLE = {
 
 
 def method_records() -> list[dict[str, Any]]:
-    """Return one JSON-ready record a method: its name, a summary and its traits.
+    """Return one JSON-ready record a method: its name, a summary, its traits and its own settings.
 
     >>> next(each for each in method_records() if each["name"] == "fedavg")["sees"]
     'mean'
     """
     return [
-        {"name": name, "summary": (strategy.__doc__ or "").splitlines()[0], **asdict(strategy.traits)}
+        {
+            "name": name,
+            "summary": (strategy.__doc__ or "").splitlines()[0],
+            **asdict(strategy.traits),
+            "settings": [each.name for each in fields(strategy.Settings)],
+        }
         for name, strategy in STRATEGIES.items()
     ]
 

@@ -238,7 +238,7 @@ def write_secrets(canaries: Sequence[Canary], path: Path) -> None:
 
 
 def read_secrets(path: Path) -> list[Canary]:
-    """Read what `write_secrets` wrote.
+    """Read the canaries that `write_secrets` wrote.
 
     Raises:
         ConfigError: if the file holds no canaries.

@@ -16,7 +16,7 @@ from fedllm_data.errors import MetricError
 from fedllm_eval.policy.run_folder import find_config, section
 from fedllm_eval.results import Results, read_results
 
-__all__ = ["Method", "Scored", "group_methods", "read_scored", "split_name"]
+__all__ = ["Method", "ScoredRun", "group_methods", "read_scored", "split_name"]
 
 FREE_KEYS = {
     "format",
@@ -34,7 +34,7 @@ other settings."""
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredRun:
     """One results folder."""
 
     label: str
@@ -61,7 +61,7 @@ class Method:
     """One method with the results of all its seeds."""
 
     label: str
-    runs: tuple[Scored, ...]
+    runs: tuple[ScoredRun, ...]
 
     @property
     def is_fixed(self) -> bool:
@@ -74,7 +74,7 @@ class Method:
         return tuple(run.seed for run in self.runs)
 
 
-def read_scored(places: Sequence[str | Path]) -> list[Scored]:
+def read_scored(places: Sequence[str | Path]) -> list[ScoredRun]:
     """Read results folders, given as FOLDER or NAME=FOLDER.
 
     Raises:
@@ -91,17 +91,17 @@ def read_scored(places: Sequence[str | Path]) -> list[Scored]:
     for (name, folder), label in zip(split, labels, strict=True):
         results = read_results(folder)
         config, seed = _config_of(results.summary["policy"]["name"])
-        found.append(Scored(label, folder, results, name, config, seed))
+        found.append(ScoredRun(label, folder, results, name, config, seed))
     return found
 
 
-def group_methods(scored: Sequence[Scored]) -> list[Method]:
+def group_methods(scored: Sequence[ScoredRun]) -> list[Method]:
     """Return the methods in the order of their first run, each run under its method.
 
     Raises:
         MetricError: if a method holds one seed twice: that is no second seed.
     """
-    groups: dict[Any, list[Scored]] = {}
+    groups: dict[Any, list[ScoredRun]] = {}
     for run in scored:
         key = ("name", run.name) if run.name else ("config", run.config) if run.config else ("folder", run.folder)
         groups.setdefault(key, []).append(run)
@@ -134,7 +134,7 @@ def split_name(place: str | Path) -> tuple[str | None, Path]:
     return None, Path(place)
 
 
-def _common_label(runs: Sequence[Scored]) -> str:
+def _common_label(runs: Sequence[ScoredRun]) -> str:
     """What the labels of several seeds have in common: `fedavg` for fedavg-s0 and fedavg-s1."""
     labels = [run.label for run in runs]
     if len(labels) == 1:

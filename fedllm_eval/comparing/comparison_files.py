@@ -62,7 +62,7 @@ def write_comparison(comparison: Mapping[str, Any], out: Path) -> None:
 
 
 def means_of(methods: Sequence[Method], comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Every method's mean over clients, seeds averaged, with its interval: what the history keeps."""
+    """Return every method's mean over clients, seeds averaged, with its interval: what the history keeps."""
     base, others = methods[0], {method.label: method for method in methods[1:]}
     found: dict[tuple[str, str, str], dict[str, Any]] = {}
     for item in comparisons:
@@ -84,7 +84,7 @@ def means_of(methods: Sequence[Method], comparisons: Sequence[Mapping[str, Any]]
 
 
 def summary_of(comparisons: Sequence[Mapping[str, Any]], baseline: str, corrected: str) -> str:
-    """What the whole comparison shows, in one sentence per kind of outcome, and what it is corrected for."""
+    """Return what the whole comparison shows, in one sentence per kind of outcome, and what it is corrected for."""
     counts = {
         outcome: [item for item in comparisons if item["outcome"] == outcome] for outcome in (*CLAIMS, "undecided")
     }

@@ -19,9 +19,9 @@ ALPHA = 0.05
 MIN_CLIENTS = 6
 """2^(1-5) = 0.0625: five clients cannot reach p < 0.05 by a two-sided sign-flip test."""
 OF_RUNS = {"better run": "better", "worse run": "worse"}
-"""Outcomes that are shown of the runs at hand alone -> what they are to a reader who asks about these runs."""
+"""Outcomes that are shown for the runs at hand alone -> what they are to a reader who asks about these runs."""
 CLAIMS = ("better", "worse", *OF_RUNS)
-"""Outcomes that are shown: of a method, or of the runs at hand where other seeds are not covered."""
+"""Outcomes that are shown for a method, or for the runs at hand where other seeds are not covered."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Family:
 
     @property
     def confidence(self) -> float:
-        """Of each interval, so that all of them hold together: what the smallest p-value has to pass (Bonferroni)."""
+        """The confidence at which all intervals hold together: what the smallest p-value has to pass (Bonferroni)."""
         return 1 - ALPHA / max(1, self.num_tests)
 
     @property

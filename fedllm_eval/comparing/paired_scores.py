@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fedllm_data.errors import ConfigError
-from fedllm_eval.comparing.compared_methods import Method, Scored
+from fedllm_eval.comparing.compared_methods import Method, ScoredRun
 from fedllm_eval.scores import SCORES
 from fedllm_eval.scoring.comparisons import two_level_std_error
 
@@ -25,7 +25,7 @@ Array = npt.NDArray[np.float64]
 ROWS_FILE = "per_row.parquet"
 
 
-def client_scores(run: Scored, split: str, name: str) -> dict[str, float]:
+def client_scores(run: ScoredRun, split: str, name: str) -> dict[str, float]:
     """Return the finite scores of one run's clients."""
     table = run.results.per_client
     columns = (table[column].to_pylist() for column in ("client_id", "split", name))
@@ -72,7 +72,7 @@ def rows_std_error(a: Method, b: Method, split: str, name: str, clients: Sequenc
     return two_level_std_error(means[0], means[1], weights, [client for client, _ in common], seed=seed)
 
 
-def _rows(run: Scored, split: str, name: str) -> Mapping[tuple[str, str], tuple[float, float]] | None:
+def _rows(run: ScoredRun, split: str, name: str) -> Mapping[tuple[str, str], tuple[float, float]] | None:
     path = run.folder / ROWS_FILE
     if not path.is_file():
         return None

@@ -125,7 +125,7 @@ class Endpoint:
         return set_ones, choices
 
     def identity(self) -> str:
-        """Name and body: the same model at another address judges alike."""
+        """Return name and body: the same model at another address judges alike."""
         return json.dumps([self.model, dict(self.body)], sort_keys=True)
 
     def describe(self) -> dict[str, Any]:
@@ -137,7 +137,7 @@ class Endpoint:
         return {**self.spend.describe(), "retries": self.num_retries}
 
     def ask(self, requests: Sequence[JudgeRequest], finish: Finish) -> None:
-        """Put every request, `max_parallel` at a time.
+        """Ask every request, `max_parallel` of them at a time.
 
         Raises:
             JudgeError: if going on makes no sense; calls under way are waited for and kept.

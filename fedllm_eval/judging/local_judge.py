@@ -30,7 +30,7 @@ class LocalModel:
         self.record_file: Path | None = None
 
     def identity(self) -> str:
-        """Digest of weights and seed: two models under one name are kept apart."""
+        """Return a digest of weights and seed: two models under one name are kept apart."""
         described = json.dumps([self.policy.describe(), self.seed], sort_keys=True)
         return f"local {hashlib.sha256(described.encode()).hexdigest()}"
 

@@ -26,7 +26,7 @@ Message = dict[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """What somebody is asked, in one turn or more."""
+    """A question, in one turn or more."""
 
     question_id: str
     turns: tuple[str, ...]

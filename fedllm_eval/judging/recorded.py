@@ -94,7 +94,7 @@ class Recorded:
         return {}
 
     def ask(self, requests: Sequence[JudgeRequest], finish: Finish) -> None:
-        """Look every request up.
+        """Find every request in the record.
 
         Raises:
             JudgeError: if any is missing; before any judgment is handed on.

@@ -87,7 +87,7 @@ def _token_counts(usage: Any, has_text: bool) -> tuple[int | None, int | None]:
 
 
 def retry_after(header: str | None) -> float | None:
-    """Seconds that a `Retry-After` header asks for: a number or an HTTP date.
+    """Return the seconds that a `Retry-After` header asks for: a number or an HTTP date.
 
     >>> retry_after("2.5"), retry_after("soon"), retry_after("Thu, 01 Jan 1970 00:00:00 GMT")
     (2.5, None, 0.0)
@@ -106,7 +106,7 @@ def retry_after(header: str | None) -> float | None:
 
 
 def error_codes(said: str) -> list[str]:
-    """Code and type of an error in the body of an answer.
+    """Return code and type of an error in the body of an answer.
 
     >>> error_codes('{"error": {"message": "no", "type": "a", "code": null}}'), error_codes("<html>")
     (['a'], [])
@@ -119,7 +119,7 @@ def error_codes(said: str) -> list[str]:
 
 
 def is_moderated(said: str) -> bool:
-    """Whether the body of an error says that a moderator took offence at this one request (OpenRouter's 403).
+    """Return whether the body of an error says that a moderator took offence at this one request (OpenRouter's 403).
 
     >>> is_moderated('{"error": {"code": 403, "metadata": {"reasons": ["violence"]}}}'), is_moderated("<html>")
     (True, False)

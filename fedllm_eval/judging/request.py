@@ -27,7 +27,7 @@ class JudgeRequest:
 
     @property
     def key(self) -> str:
-        """SHA-256 of all that can change the answer, the judge itself apart.
+        """SHA-256 of everything that can change the answer, except the judge itself.
 
         >>> request = JudgeRequest(system="s", user="u")
         >>> request.key == JudgeRequest(system="s", user="u", prompt="other").key
@@ -72,7 +72,7 @@ class Backend(Protocol):
     """The file that its judgments are read from, which are in no need of a cache; None where it judges itself."""
 
     def identity(self) -> str:
-        """Return what its judgments are kept apart by in a cache shared with other judges."""
+        """Return a name that tells its judgments from those of other judges in a shared cache."""
         ...
 
     def describe(self) -> dict[str, Any]:

@@ -34,7 +34,7 @@ class Usage:
 
 @dataclass
 class Spend:
-    """Limits and what was used of them; None is no limit."""
+    """Limits, and how much of them was used; None is no limit."""
 
     max_calls: int | None = None
     """HTTP requests sent, repeated ones included."""

@@ -50,7 +50,7 @@ MAX_BATCH_TOKENS = 4096
 
 
 class MessageLosses(NamedTuple):
-    """Negative log-likelihood of the assistant's tokens, a row each."""
+    """Negative log-likelihood of the assistant's tokens, row by row."""
 
     nll_sum_N: FloatArray
     """In nats; NaN where no assistant token is left."""
@@ -72,7 +72,7 @@ class PairLogps(NamedTuple):
 
 
 def usable_length(model: Any, max_length: int | None = None) -> int:
-    """Return how many tokens a sequence may have: TRL's default of 1,024 or less where the model holds less.
+    """Return how many tokens a sequence may have: TRL's default of 1,024, or less where the model holds less.
 
     Raises:
         ConfigError: if more is asked for than the model has positions, or less than 2.

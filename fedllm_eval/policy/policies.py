@@ -96,7 +96,7 @@ class Policy:
 
     @property
     def model(self) -> Any:
-        """The model in memory; which adapter is on is settled by `active` alone."""
+        """The model in memory; only `active` decides which adapter is on."""
         return self.backbone.model
 
     @contextmanager

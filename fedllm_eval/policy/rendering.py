@@ -28,7 +28,7 @@ _DATES: WeakKeyDictionary[Any, date] = WeakKeyDictionary()
 
 
 def own_template(tokenizer: Any) -> str:
-    """Return the tokenizer's chat template; of several named ones, the one for plain conversations.
+    """Return the tokenizer's chat template; if it has several, the one for plain conversations.
 
     Raises:
         ConfigError: if it has none.
@@ -50,7 +50,7 @@ def writes_date(tokenizer: Any) -> bool:
 
 
 def fix_date(tokenizer: Any, day: date) -> None:
-    """Let a template that asks for the day be told this one from now on."""
+    """From now on, give this day to a template that asks for the day."""
     _DATES[tokenizer] = day
 
 
@@ -84,7 +84,7 @@ def render_text(
 def render_ids(
     tokenizer: Any, messages: Sequence[Message], *, add_generation_prompt: bool = False, template: str | None = None
 ) -> list[int]:
-    """Return a conversation as token ids; arguments and errors as of `render_text`."""
+    """Return a conversation as token ids; arguments and errors are those of `render_text`."""
     options = {"tokenize": True, "return_dict": True, "add_generation_prompt": add_generation_prompt}
     return list(_apply(tokenizer, messages, template, options)["input_ids"])
 

@@ -107,7 +107,7 @@ class LedgerRecord(TypedDict):
 
 
 class SpentPrivacy(TypedDict):
-    """What of the guarantee was spent after a round."""
+    """How much of the guarantee was spent after a round."""
 
     unit: str
     epsilon: float | None

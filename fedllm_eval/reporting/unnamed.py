@@ -20,7 +20,7 @@ _AS_THEY_ARE = ("model-index.yaml", ".eval_results")
 
 
 def copy_unnamed(folder: Path, out: Path) -> None:
-    """Copy what of a results folder names no client.
+    """Copy the parts of a results folder that name no client.
 
     Args:
         folder: as `write_results` left it.

@@ -37,7 +37,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Refusals:
-    """Rates by rule (None where no answer can be told), and one row per prompt."""
+    """Rates by rule (None where no answer can be classified), and one row per prompt."""
 
     rates: Mapping[str, RefusalRate | None]
     main_rule: str
@@ -126,7 +126,7 @@ def count_refusals(
 
 
 def rate_score(name: str, rate: RefusalRate | None, *, refused: bool, higher_is_better: bool) -> SuiteScore:
-    """Return a score: the share of refusals or, turned round, of answers; NaN where no answer can be told."""
+    """Return a score: the share of refusals or, turned round, of answers; NaN where no answer can be classified."""
     share = Proportion(float("nan"), float("nan"), float("nan"), 0) if rate is None else rate.refused
     bounds = (share.low, share.high) if refused else (1 - share.high, 1 - share.low)
     return SuiteScore(

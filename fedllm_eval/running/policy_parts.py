@@ -79,7 +79,7 @@ def kl_part(
 
 
 def first_turns(clients: ClientDataset, limit: int, seed: int) -> list[list[dict[str, str]]]:
-    """Return the conversations up to the first answer of a sample of rows.
+    """Return a sample of the rows' conversations, each up to its first answer.
 
     Raises:
         ConfigError: if the sample holds nothing.

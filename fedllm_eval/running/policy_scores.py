@@ -27,7 +27,7 @@ from fedllm_eval.texts import text_bytes
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
 
-__all__ = ["Earlier", "Scored", "identity", "of_run", "score_on_splits"]
+__all__ = ["Earlier", "ScoredPolicy", "identity", "of_run", "score_on_splits"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scored:
+class ScoredPolicy:
     """One policy (or the personal ones of a run) that is put on every split."""
 
     label: str
@@ -52,13 +52,13 @@ class Earlier:
     """Scores of a policy that others of the same evaluation may turn out to equal."""
 
     content: str | None
-    """Of the policy, as `personal.policy_content` gives it."""
+    """Digest of the policy, as `personal_scores.policy_content` gives it."""
     scores: Sequence[ClientScores]
     """One item per split."""
 
 
 def score_on_splits(
-    scored: Scored,
+    scored: ScoredPolicy,
     all_clients: Sequence[ClientDataset],
     parts: FinishedParts,
     *,
@@ -131,7 +131,7 @@ def identity(policy: "Policy") -> dict[str, Any] | None:
     }
 
 
-def of_run(label: str, policy: "Policy", *, alone: bool = False) -> Scored | None:
+def of_run(label: str, policy: "Policy", *, alone: bool = False) -> ScoredPolicy | None:
     """Return the personal adapters of a run's policy, None where it made none.
 
     Raises:
@@ -144,11 +144,11 @@ def of_run(label: str, policy: "Policy", *, alone: bool = False) -> Scored | Non
             f"{policy.name!r} holds no personal/clients.json, so nobody trained alone there; name a run of "
             "--strategy local"
         )
-    return Scored(label=label, policy=policy, personal=folders, own_only=alone) if folders else None
+    return ScoredPolicy(label=label, policy=policy, personal=folders, own_only=alone) if folders else None
 
 
 def _score(
-    scored: Scored,
+    scored: ScoredPolicy,
     clients: ClientDataset,
     reference: "Policy | None",
     earlier: Sequence[tuple[str | None, ClientScores]],

@@ -59,7 +59,7 @@ class RunCost:
 
 @dataclass(frozen=True, kw_only=True)
 class StatedCosts:
-    """What is stated of the clients' lines and devices, since no run measures it."""
+    """The clients' lines and devices as the user states them, since no run measures them."""
 
     watts: float | None = None
     """What a client's device draws while it trains, for energy where no meter was read."""
@@ -68,7 +68,7 @@ class StatedCosts:
     upload_mbit_per_second: float | None = None
 
     def given(self) -> list[str]:
-        """Return the names of what is stated.
+        """Return the names of the values that are stated.
 
         >>> StatedCosts(watts=60.0).given()
         ['watts']

@@ -46,7 +46,7 @@ def suite_records(results: Mapping[tuple[str, str], SuiteResult]) -> dict[str, d
 
 
 def suite_record(result: SuiteResult) -> dict[str, Any]:
-    """Return what is recorded of one policy's result in a suite."""
+    """Return the record of one policy's result in a suite."""
     return {
         "version": result.version,
         "scores": [asdict(score) for score in result.scores],

@@ -39,7 +39,7 @@ _NEW_CLIENTS = "unseen"
 
 @dataclass(frozen=True, kw_only=True)
 class Overlap:
-    """What of one split is in the data of one run."""
+    """How much of one split is in the data of one run."""
 
     dataset: str
     revision: str | None
@@ -246,7 +246,7 @@ def overlap_with(
 
 
 class TrainedOn:
-    """What of the scored splits each policy of an evaluation was trained on."""
+    """How much of the scored splits each policy of an evaluation was trained on."""
 
     def __init__(self, splits: Sequence[ClientDataset], folders: Mapping[str, Path]) -> None:
         """Compare the splits with the training data of every policy, and warn of what both hold.
@@ -269,7 +269,7 @@ class TrainedOn:
             self._of_label[label] = of_folder[folder]
 
     def noted(self, label: str, results: "Results") -> "Results":
-        """Return a policy's results with what in them was trained on: counts in `trained_on`, and notes in words."""
+        """Return a policy's results with counts of what was trained on (`trained_on`), and notes in words."""
         overlaps, is_complete = self._of_label.get(label, ({}, True))
         return _noted(results, overlaps, is_complete=is_complete)
 

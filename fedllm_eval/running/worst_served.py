@@ -28,7 +28,7 @@ def worst_served_records(results: "Mapping[str, Results]") -> list[dict[str, Any
     """Return the worst-served clients of every split under the policy, and under the personal adapters.
 
     Args:
-        results: label -> results, as in `results.join_results`.
+        results: label -> results, as in `assemble.join_results`.
 
     Returns:
         One item per policy and split: `policy`, `split`, `score`, `unit`, `higher_is_better`, `num_clients`,

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, stats
+from scipy import special
 
 from fedllm_data.errors import MetricError
 from fedllm_data.heterogeneity import null
@@ -73,7 +73,7 @@ class MethodDifference:
         return math.hypot(*(source.std_error for source in self.sources))
 
     def bounds(self, confidence: float) -> tuple[float, float]:
-        """Return the two-sided interval of another confidence."""
+        """Return the two-sided interval at another confidence."""
         half = _half_width(self.sources, (1 - confidence) / 2)
         return self.difference - half, self.difference + half
 
@@ -235,7 +235,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def _half_width(sources: Sequence[Source], tail: float) -> float:
     """Half of the interval that leaves `tail` on either side: sqrt(sum t_i^2 e_i^2)."""
-    halves = [float(stats.t.isf(tail, source.num_degrees)) * source.std_error for source in sources]
+    # The inverse of Student's distribution itself: `stats.t.isf` is the same, ten times as slow on single numbers.
+    halves = [-float(special.stdtrit(source.num_degrees, tail)) * source.std_error for source in sources]
     return math.hypot(*halves)
 
 
@@ -257,6 +258,8 @@ def _p(difference: float, sources: Sequence[Source]) -> float:
 
     if beyond(SMALLEST_LOG_P) <= 0:
         return math.exp(SMALLEST_LOG_P)
+    from scipy import optimize
+
     return math.exp(optimize.brentq(beyond, SMALLEST_LOG_P, 0.0, xtol=1e-10))
 
 

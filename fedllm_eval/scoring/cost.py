@@ -148,7 +148,7 @@ def training_flops(
 
 
 def energy_kwh(seconds: float, watts: float) -> float:
-    """Return the energy of a device that draws `watts` for so long, in kilowatt-hours.
+    """Return the energy of a device that draws `watts` for some time, in kilowatt-hours.
 
     Raises:
         MetricError: if a number is negative or not finite.

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
+from scipy import special
 
 from fedllm_data.errors import MetricError
 from fedllm_eval.scoring.rounding import difference_beyond_rounding
@@ -129,7 +129,7 @@ def mean_interval(
         return Interval(mean * scale, mean * scale, mean * scale, x.size)
     tails = np.array([(1 - confidence) / 2, (1 + confidence) / 2])
     std_error, num_degrees = _jackknife(x - mean, weights / weights.sum())
-    low, high = np.clip(scale * (mean + std_error * stats.t.ppf(tails, num_degrees)), *bounds)
+    low, high = np.clip(scale * (mean + std_error * special.stdtrit(num_degrees, tails)), *bounds)
     return Interval(mean * scale, float(low), float(high), x.size)
 
 

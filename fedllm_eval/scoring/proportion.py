@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from math import sqrt
 from statistics import NormalDist
 
-from scipy import stats
-
 from fedllm_data.errors import MetricError
 
 __all__ = ["Proportion", "clopper_pearson", "wilson", "wilson_interval"]
@@ -50,6 +48,8 @@ def wilson_interval(num_hits: int, num_items: int, *, confidence: float = 0.95) 
         raise MetricError(f"{num_hits} hits among {num_items} items; hits lie between 0 and the number of items")
     if not 0 < confidence < 1:
         raise MetricError(f"confidence is {confidence}; it lies in (0, 1), such as 0.95")
+    from scipy import stats
+
     bounds = stats.binomtest(num_hits, num_items).proportion_ci(confidence, method="wilson")
     return Proportion(num_hits / num_items, float(bounds.low), float(bounds.high), num_items)
 
@@ -91,5 +91,7 @@ def clopper_pearson(num_hits: int, num_trials: int, *, confidence: float = 0.95)
         raise MetricError(f"{num_hits} of {num_trials} is no proportion; count hits among at least one trial")
     if not 0 < confidence < 1:
         raise MetricError(f"confidence is {confidence}; it is a number between 0 and 1, such as 0.95")
+    from scipy import stats
+
     bounds = stats.binomtest(num_hits, num_trials).proportion_ci(confidence, method="exact")
     return float(bounds.low), float(bounds.high)

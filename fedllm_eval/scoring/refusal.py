@@ -216,7 +216,7 @@ REFUSAL_RULES: dict[str, Callable[[str], bool]] = {
 
 @dataclass(frozen=True)
 class RefusalRate:
-    """Share of refusals among the answers that can be told, and how many cannot."""
+    """Share of refusals among the answers that can be classified, and how many cannot."""
 
     refused: Proportion
     num_undetermined: int
@@ -258,10 +258,10 @@ def verdicts(
 
 
 def refusal_rate(found: Sequence[Verdict]) -> RefusalRate:
-    """Return the share of refusals among the answers that can be told.
+    """Return the share of refusals among the answers that can be classified.
 
     Raises:
-        MetricError: if no answer can be told: there are none, or all are undetermined.
+        MetricError: if no answer can be classified: there are none, or all are undetermined.
 
     >>> refusal_rate(["refused", "answered", "answered", "undetermined"]).refused.num_items
     3

@@ -21,7 +21,7 @@ Array = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Spread:
-    """All but `jain` and `gini` in the unit of the score."""
+    """How a score is spread over clients; all but `jain` and `gini` are in the unit of the score."""
 
     mean: float
     std: float

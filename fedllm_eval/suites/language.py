@@ -101,7 +101,7 @@ class Language:
 
 
 def read_questions(file: Path) -> list[tuple[str, str]]:
-    """Return (language code, question) pairs of a file, the languages taking turns so that a first few hold them all.
+    """Return (language code, question) pairs of a file, the languages in turn, so that the first few hold all of them.
 
     Raises:
         ConfigError: if the file cannot be read, names a language that is none, or holds no question.

@@ -35,7 +35,7 @@ TEMPERATURES = {"writing": 0.7, "roleplay": 0.7, "stem": 0.1, "humanities": 0.1}
 
 
 class MTBench:
-    """Two turns a question; scores `average`, `turn_1`, `turn_2` and one a category."""
+    """Two turns per question; scores `average`, `turn_1`, `turn_2` and one per category."""
 
     name = "mt_bench"
     summary = "80 two-turn questions, answers rated 1 to 10 by a judge"

@@ -61,7 +61,7 @@ class OverRefusal:
 
 
 def read_harmless(file: Path = SHIPPED) -> list[Prompt]:
-    """Return the requests of a file: a category, a tab and a request a line; lines that begin with # are left out.
+    """Return the requests of a file: a category, a tab and a request per line; lines that begin with # are left out.
 
     Raises:
         ConfigError: if the file cannot be read, a line has no tab, or there is no request.

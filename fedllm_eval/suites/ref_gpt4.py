@@ -41,7 +41,7 @@ JUDGE_TEMPERATURES = {"reference": 0.0, "aya": 0.0, "benchmark": 0.2}
 
 
 class RefGPT4:
-    """One answer a question; scores `average` and one a language."""
+    """One answer per question; scores `average` and one per language."""
 
     name = "ref_gpt4"
     summary = "questions of the instruction corpora, answers rated 1 to 10 by a judge who sees a reference"

@@ -30,7 +30,7 @@ REFERENCE_CATEGORIES = ("math", "reasoning", "coding")
 
 
 class Vicuna:
-    """One turn a question; scores `average` and one a category."""
+    """One turn per question; scores `average` and one per category."""
 
     name = "vicuna"
     summary = "80 single-turn questions, answers rated 1 to 10 by a judge"

@@ -123,3 +123,15 @@ def test_a_refusal_is_one_line_and_imports_no_library_of_models(done, command):
 @pytest.mark.parametrize("command", NO_TORCH, ids=" ".join)
 def test_a_missing_extra_is_named(done, command):
     assert "torch is not installed; pip install 'fedllm-commons[train]'" in done[tuple(command)]["err"]
+
+
+def test_every_public_name_is_imported_when_it_is_first_used_and_no_other_is_there():
+    code = (
+        "import sys, fedllm_eval\n"
+        f"assert not {{*{ALL_HEAVY}}} & set(sys.modules)\n"
+        "assert all(getattr(fedllm_eval, name) is not None for name in fedllm_eval.__all__)\n"
+        "assert not {'torch', 'transformers'} & set(sys.modules)\n"
+        "assert not hasattr(fedllm_eval, 'nosuch')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

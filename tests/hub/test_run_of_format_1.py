@@ -145,7 +145,7 @@ def test_it_is_scored(kit, old_run):
 
 
 def test_it_is_published(hub, repo_id, old_run, monkeypatch):
-    assert "in 2 visits and 2 local steps" in write_run_card(old_run).read_text()
+    assert "in 2 visits and 1 optimizer steps" in write_run_card(old_run).read_text()
     publish_run(old_run, repo_id)
     files = set(hub.repo(repo_id, "model").files)
     assert {"adapter_model.safetensors", "config.yaml", "rounds.jsonl", "README.md"} <= files

@@ -249,7 +249,7 @@ def whole_run(tmp_path_factory):
     return run
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def kit():
     """The makers above, as attributes."""
     import sys

@@ -1,0 +1,133 @@
+"""Our own flags: spellings, values, files, presets, and what is refused before anything heavy is imported."""
+
+import os
+
+import pytest
+
+from fedllm_data.errors import ConfigError
+from fedllm_train.flags import parse_our_flags
+from fedllm_train.given import given_of
+
+PLACES = ["--data", "org/clients", "--model", "org/model", "--output_dir", "run"]
+
+
+def parse(*argv, task="sft"):
+    return parse_our_flags(task, [*PLACES, *argv])
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--num_rounds", "3", "--strategy", "ditto", "--ditto_lambda", "0.2"],
+        ["--num-rounds=3", "--strategy=ditto", "--ditto-lambda=0.2"],
+        ["--strategy", "ditto", "--ditto_lambda=.2", "--num-rounds", "3"],
+    ],
+)
+def test_dashes_underscores_and_equals_are_one_spelling(argv):
+    flags = parse(*argv)
+    assert (flags.federated.num_rounds, flags.federated.ditto_lambda) == (3, 0.2)
+    assert given_of(flags.federated) >= {"num_rounds", "strategy", "ditto_lambda"}
+    assert flags.rest == []
+
+
+@pytest.mark.parametrize(
+    ("argv", "value"),
+    [
+        (["--reference_cache", "False"], False),
+        (["--no_reference_cache"], False),
+        (["--no-reference-cache"], False),
+        (["--reference_cache"], True),
+        (["--reference_cache=yes"], True),
+        ([], True),
+    ],
+)
+def test_what_is_true_or_false_is_said_in_any_of_trls_ways(argv, value):
+    assert parse(*argv).federated.reference_cache is value
+
+
+def test_none_stays_apart_from_false():
+    assert parse().federated.method.uniform_weights is None
+    assert parse("--uniform_weights", "False").federated.method.uniform_weights is False
+    assert parse("--uniform_weights").federated.method.uniform_weights is True
+
+
+def test_what_is_trls_is_left_for_its_parser_in_order():
+    flags = parse("--lora_target_modules", "q_proj", "v_proj", "--seed", "3", "--learning_rate", "1e-3", "--packing")
+    assert flags.rest == ["--lora_target_modules", "q_proj", "v_proj", "--learning_rate", "1e-3", "--packing"]
+    assert flags.federated.seed == 3
+    assert {"learning_rate", "packing", "lora_target_modules", "seed"} <= flags.given
+
+
+def test_a_file_gives_defaults_that_flags_override_and_text_may_stand_for_a_number(tmp_path, monkeypatch):
+    monkeypatch.delenv("FEDLLM_OF_FILE", raising=False)
+    file = tmp_path / "run.yaml"
+    file.write_text(
+        "num-rounds: '7'\nseed: 5\nstrategy: fedprox\nprox_mu: '1e-2'\nlearning_rate: 0.5\nreference_cache: 'no'\n"
+        "env:\n  FEDLLM_OF_FILE: 3\n"
+    )
+    flags = parse("--config", str(file), "--seed", "6")
+    federated = flags.federated
+    assert (federated.num_rounds, federated.seed, federated.prox_mu) == (7, 6, 0.01)
+    assert federated.reference_cache is False
+    assert flags.defaults == {"learning_rate": 0.5}
+    assert {"prox_mu", "num_rounds", "learning_rate"} <= flags.given
+    assert os.environ.pop("FEDLLM_OF_FILE") == "3"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read"),
+        ("- a\n- b\n", "holds no settings"),
+        ("a: [\n", "is no YAML file"),
+        ("num_round: 3\n", "num_round is no flag of fedllm-train sft; did you mean num_rounds?"),
+        ("prox_mu: 0.01\n", "prox_mu is given but strategy 'fedavg' does not use it; use strategy fedprox"),
+        ("num_rounds: many\n", "num_rounds is 'many' in the --config file; it takes int"),
+        ("num_rounds: [3]\n", r"num_rounds is \[3\], a list; pass a whole number"),
+        ("env: 3\n", "env in --config"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused_in_one_line(tmp_path, content, message):
+    file = tmp_path / "run.yaml"
+    if content is not None:
+        file.write_text(content)
+    with pytest.raises(ConfigError, match=message) as error:
+        parse("--config", str(file))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--strateg", "fedavg"], "--strateg is no flag of fedllm-train sft; did you mean --strategy?"),
+        (["--learning-rat=1"], "--learning-rat is no flag of fedllm-train sft; did you mean --learning_rate?"),
+        (["--beta", "0.1"], "--beta is no flag of fedllm-train sft"),
+        (["--num_rounds", "3.5"], "argument --num_rounds/--num-rounds: invalid int value: '3.5'"),
+        (["--core_frame", "odd", "--strategy", "fed_sb"], "invalid choice: 'odd'"),
+        (["--reference_cache", "perhaps"], "'perhaps' is neither true nor false"),
+        (["--hetlora_prune", "0"], "hetlora_prune is given but strategy 'fedavg' does not use it"),
+        (["--preset", "nosuch"], "preset 'nosuch' is unknown"),
+        (["--preset", "openfedllm/dpo"], "is for fedllm-train dpo"),
+    ],
+)
+def test_a_wrong_flag_is_named_with_what_is_like_it(argv, message):
+    with pytest.raises(ConfigError, match=message):
+        parse(*argv)
+
+
+def test_what_must_be_given_is_named():
+    with pytest.raises(ConfigError, match="arguments are required: --output_dir, --model"):
+        parse_our_flags("sft", ["--data", "org/clients"])
+
+
+def test_a_flag_of_trl_for_another_task_is_known_there():
+    assert parse("--beta", "0.1", task="dpo").rest == ["--beta", "0.1"]
+
+
+def test_what_a_preset_sets_is_nobodys_word_and_what_flags_set_is():
+    flags = parse("--preset", "fedllm-bench/fed-aya", "--cohort_size", "3")
+    assert (flags.federated.num_rounds, flags.federated.cohort_size) == (200, 3)
+    assert flags.defaults["lora_r"] == 16
+    assert "cohort_size" in flags.given
+    assert "num_rounds" not in flags.given
+    assert "local_steps" not in given_of(parse("--preset", "fedllm-bench/fed-aya").federated)
