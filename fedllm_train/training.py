@@ -1,4 +1,4 @@
-"""What `FederatedTrainer.train` does, in order: hold the run folder, begin or go on in it, run the rounds, finish."""
+"""What `FederatedTrainer.train` does, in order: lock the run folder, begin or resume in it, run the rounds, finish."""
 
 import gc
 import logging
@@ -37,10 +37,10 @@ logger = logging.getLogger(__name__)
 
 
 def find_rows_left_out(run: LoadedRun) -> UnrenderedRows:
-    """Find the rows that the chat template cannot render, and whether those it can end the assistant's turn.
+    """Find the rows that the chat template cannot render; warn if those it can do not end the assistant's turn.
 
     Raises:
-        ConfigError: if no row is left, of the clients that train or of those that are scored.
+        ConfigError: if no row is left for training or for scoring.
     """
     plan, clients = run.plan, run.clients
     everybody = POOLED in plan.participants or len(plan.participants) == len(clients)
@@ -67,10 +67,10 @@ def train_run(
     """Run all rounds, or those that are left, and write the finished adapter.
 
     Args:
-        run: with its model.
+        run: the run, with its model loaded.
         unrendered: rows that are left out.
         callbacks: called with each round's record once it is on disk.
-        resume: whether a run that is in the folder may be gone on with.
+        resume: whether to resume a run that is in the folder.
 
     Returns:
         The state after the last round, or, with `load_best`, after the best one.

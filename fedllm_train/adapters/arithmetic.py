@@ -32,7 +32,7 @@ __all__ = [
 
 Adapter = dict[str, "torch.Tensor"]
 Parts = dict[str, dict[str, "torch.Tensor"]]
-"""Several adapters under one roof, such as {"adapter": ..., "control": ...}: a message, a server's state, a memory."""
+"""Several adapters by name, such as {"adapter": ..., "control": ...}: a message, a server's state, a memory."""
 Shapes = dict[str, dict[str, tuple[int, ...]]]
 """Names and shapes of several adapters, without their values."""
 
@@ -116,7 +116,7 @@ def flatten(parts: Parts) -> Adapter:
 
 
 def unflatten(flat: Mapping[str, torch.Tensor]) -> Parts:
-    """Undo `flatten`; a part without tensors is not there any more."""
+    """Undo `flatten`; a part without tensors is lost."""
     parts: Parts = {}
     for full_name, tensor in flat.items():
         part, name = full_name.split("//", 1)
@@ -134,7 +134,7 @@ def shapes_of(parts: Parts) -> Shapes:
 
 
 def separate(adapter: Mapping[str, torch.Tensor]) -> Adapter:
-    """Return the tensors by name in order, each with memory of its own, as safetensors wants them.
+    """Return the tensors by name in order, each with memory of its own, as safetensors requires.
 
     Parts may hold the same tensor, such as the starting adapter of groups that nobody has visited yet.
     """

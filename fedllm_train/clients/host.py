@@ -1,8 +1,8 @@
 """`ClientHost`: where clients' rows are. It makes the visits that tasks ask for, and keeps what its clients keep.
 
-Made of a `RunSpec` and of rows, never of a trainer: the same in the server's process, in one of several, and on a
-client's own machine. Token files, reference caches and clients' memory lie in its folder and are its own; the server
-sees messages alone.
+A host is built from a `RunSpec` and rows, never from a trainer: it is the same in the server's process, in one of
+several, and on a client's own machine. Token files, reference caches and clients' memory lie in its folder and are its
+own; the server sees messages alone.
 """
 
 import time
@@ -42,9 +42,9 @@ class ClientHost:
         """Build the trainer around the policy the run starts from.
 
         Args:
-            spec: of the run.
+            spec: the run's spec.
             clients: the clients whose rows are here.
-            folder: belongs to this host and one run.
+            folder: the host's own, for this run alone.
             policy: loaded from `spec.policy`, with its tokenizer prepared; the model is trained in place.
 
         Raises:
@@ -76,9 +76,9 @@ class ClientHost:
         """Load the policy that a run starts from, and make its host.
 
         Args:
-            spec: of the run.
+            spec: the run's spec.
             clients: the clients whose rows are here.
-            folder: belongs to this host and one run.
+            folder: the host's own, for this run alone.
 
         Raises:
             ConfigError: if something cannot be loaded, or is not what the run's other machines have.
@@ -90,7 +90,7 @@ class ClientHost:
         return host
 
     def visit(self, task: Task) -> Reply:
-        """Follow the client rule for one client, from what it was sent.
+        """Follow the client rule for one client, starting from what the task's message holds.
 
         Raises:
             ResumeError: if what the client remembers was damaged on disk.

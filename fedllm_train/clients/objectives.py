@@ -136,7 +136,7 @@ def rows_of_visit(rows: Dataset, args: ClientArgs, seed: int) -> Dataset:
     Args:
         rows: encoded by `clients/token_cache.py`.
         args: TRL's settings.
-        seed: the visit's own.
+        seed: the visit's own seed.
 
     Returns:
         The rows themselves for SFT and DPO, whose trainers shuffle. For KTO the rows in the order of the visit, with

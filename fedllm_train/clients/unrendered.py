@@ -34,7 +34,7 @@ Pattern = tuple[tuple[str | None, ...], ...]
 
 @dataclass(frozen=True)
 class UnrenderedRows:
-    """What is left out."""
+    """The rows that are left out."""
 
     by_client: dict[str, dict[str, int]]
     """Client id -> reason -> rows of the dataset."""
@@ -58,7 +58,7 @@ class UnrenderedRows:
         """Return one line for people."""
         why = "; ".join(f"{reason} ({count:,})" for reason, count in list(self.reasons().items())[:3])
         return (
-            f"{self.num_unrendered:,} of {self.num_rows:,} rows, of {len(self.by_client):,} clients, are left out: "
+            f"{self.num_unrendered:,} of {self.num_rows:,} rows, from {len(self.by_client):,} clients, are left out: "
             f"the chat template cannot render them ({why})"
         )
 
@@ -76,7 +76,7 @@ def find_unrendered(clients: ClientDataset, encode: Callable[[dict[str, Any]], A
     """Return the rows whose order of roles cannot be rendered.
 
     Args:
-        clients: the clients that are trained.
+        clients: the clients that train.
         encode: renders a row and raises `ChatTemplateError` for one that cannot be.
 
     Raises:
@@ -105,7 +105,7 @@ def find_unrendered(clients: ClientDataset, encode: Callable[[dict[str, Any]], A
 
 
 def write_unrendered(run: Path, unrendered: UnrenderedRows) -> None:
-    """Write who has which rows left out into a run folder; nothing where there are none."""
+    """Write into a run folder which rows of which clients are left out; write nothing if none are."""
     if unrendered.num_unrendered:
         write_json(run / UNRENDERED_FILE, unrendered.as_record())
 

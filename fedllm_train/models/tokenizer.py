@@ -72,7 +72,7 @@ def tokenizer_record(tokenizer: Any) -> dict[str, str]:
         known: Any = tokenizer.get_vocab()
     else:
         known = json.loads(backend.to_str())
-        # Set anew by every call that truncates or pads.
+        # Every call that truncates or pads sets these again.
         known.pop("truncation", None)
         known.pop("padding", None)
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}

@@ -1,8 +1,8 @@
 """Evaluation in the loop: the global adapter scored on held-out rows of a fixed sample of clients.
 
 After every `eval_every` rounds and after the last, the scores go into the round's record, the adapter is kept in
-`best/` if no earlier one was better, and the run ends when that has not happened for a while. What it remembers
-stands in the run's state (`RunState.monitor`), so a run that is killed ends in the same round with the same adapter.
+`best/` if no earlier one was better, and the run ends when that has not happened for a while. What it remembers is
+part of the run's state (`RunState.monitor`), so a run that is killed ends in the same round with the same adapter.
 Scoring draws nothing at random and trains nothing: the adapters of a run are the same with and without it.
 """
 
@@ -45,7 +45,7 @@ _SHOWN = ("mean", "ci_low", "ci_high", "worst_decile", "num_clients", "num_items
 
 
 class HeldOut(Observer):
-    """Scores the server's state every so many rounds, on the model that trains."""
+    """Scores the server's state every `eval_every` rounds, on the model that trains."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class HeldOut(Observer):
         self._score = config.eval_score or _DEFAULT_SCORE[clients.task]
 
     def stepped(self, step: Step) -> Record:
-        """Score the adapter of a round, where that is due, and keep the best one."""
+        """Score the adapter of a round, if that is due, and keep the best one."""
         done = step.index + 1
         if done % self._config.eval_every and done != self._config.num_rounds:
             return {}
@@ -187,9 +187,9 @@ def after_score(
     Args:
         monitor: what was remembered before; empty at first.
         round_index: the round whose adapter was scored.
-        value: its score; None if it has none.
+        value: the adapter's score; None if it has no finite one.
         higher_is_better: the direction of the score.
-        patience: stop after so many scores in a row that are no better than the best; None never stops.
+        patience: stop after this many scores in a row that are no better than the best; None never stops.
 
     >>> first = after_score({}, 4, 1.5, higher_is_better=False, patience=1)
     >>> first

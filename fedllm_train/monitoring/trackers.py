@@ -1,7 +1,7 @@
 """A run in a tracker: one run with a point a round, not one run per client.
 
-A tracker is a class of three methods over the package's public API; what it is given are plain numbers by name and the
-round. A resumed run goes on in the run it began: its identity is kept in the run folder, `tracker.json`.
+A tracker is a class of three methods over the package's public API; it is given plain numbers by name, and the round.
+A resumed run continues the tracker's run that it began: `tracker.json` in the run folder keeps its identity.
 """
 
 import importlib
@@ -121,7 +121,7 @@ def check_tracker(name: str) -> None:
 def tracked(
     name: str, run: Path, config: dict[str, Any], *, first_round: int
 ) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yield what is told each round's record while a tracker is open; it does nothing where none is asked for.
+    """Yield a function to call with each round's record while a tracker is open; without a tracker it does nothing.
 
     Args:
         name: a name in `TRACKERS`, or "none".
@@ -141,7 +141,7 @@ def tracked(
 
 
 def open_tracker(name: str, run: Path, config: dict[str, Any], *, first_round: int) -> Tracker | None:
-    """Return the tracker of a run, or None where none is asked for.
+    """Return the tracker of a run, or None if none is asked for.
 
     Args:
         name: a name in `TRACKERS`, or "none".

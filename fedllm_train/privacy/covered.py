@@ -1,10 +1,10 @@
-"""What of a run with differential privacy may be published: what its (epsilon, delta) covers, and no more.
+"""What may be published about a run with differential privacy: what its (epsilon, delta) covers, and no more.
 
 The guarantee covers the global adapters of all rounds. Whatever is calculated from them and from settings alone is
 covered with them (post-processing; Dwork and Roth 2014, Proposition 2.1). The other things a run folder holds are
 about single clients, or about who was there, and got no noise. So a round is published as a line of `releases.jsonl`,
-with the fields of `COVERED`, and `config.yaml` without the seed, from which clients' orders of rows follow, of use
-only to who would find out whether a row was there. The run's secret (`privacy/secret.py`) goes nowhere.
+with the fields of `COVERED`, and `config.yaml` without the seed, from which clients' orders of rows follow and which
+helps only those who want to find out whether a row was there. The run's secret (`privacy/secret.py`) goes nowhere.
 
 A new field of a round's record stays in the run folder until it is listed here.
 """
@@ -32,7 +32,7 @@ NOT_COVERED = {
     "aggregation_error": "calculated from single updates, where it is calculated at all",
     "server_step": "always true in a private run",
     "eval": "scores on clients' rows, without noise",
-    "eval_score": "which of them decides what is best; a setting, of no use without them",
+    "eval_score": "which of them decides what is best; a setting, useless without them",
     "eval_seconds": "belongs to them",
     "monitor": "the best of those scores",
     "ledger": "bytes, steps and seconds add up over those who took part, so they tell how many there were",
@@ -47,7 +47,7 @@ _PRIVACY = ("unit", "epsilon", "delta")
 
 LEAST_SECRET_SEED = 2**48
 """Of a run that drew its noise from its seed: below it a seed may be found by trying, since the starting adapter,
-often part of the finished one, is drawn from it, too."""
+often part of the finished one, is also drawn from it."""
 
 
 def covered_round(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 Noise that a run seed decides is no noise to whoever can guess the seed: two runs with one seed, one of them without a
 client, would differ by exactly that client's update. So a run with a guarantee draws 256 bits from the system when it
 begins and keeps them in its folder (`privacy_secret`, readable by its owner alone), which lets a run that was stopped
-go on with the noise it would have had. They stand in no config, checkpoint or record and are never published; once the
-run is finished, the file may be destroyed. A run whose rounds were lost and that begins again draws others: the same
-noise on other updates, beside adapters that were perhaps released, would show the difference of the updates.
+go on with the noise it would have had. No config, checkpoint or record holds them, and they are never published; once
+the run is finished, the file may be destroyed. A run whose rounds were lost and that begins again draws others: the
+same noise on other updates, beside adapters that were perhaps released, would show the difference of the updates.
 
 Draws are named by (purpose, round, tensor), as all random streams are, and are cryptographic: SHAKE-256 (FIPS 202) of
 the secret and the name gives uniform bits, the inverse of the normal distribution makes them Gaussian. From what is
@@ -47,7 +47,7 @@ def run_secret(run: Path, *, next_round: int, lost_rounds: bool) -> bytes:
     Args:
         run: the run folder.
         next_round: where the run begins or goes on; from 0.
-        lost_rounds: whether the run made rounds that it does not go on from; then the secret is always a new one.
+        lost_rounds: whether the run made rounds that it cannot go on from; then the secret is always a new one.
 
     Raises:
         ResumeError: if a run that goes on has lost its secret.
@@ -79,14 +79,14 @@ def secret_seed(secret: bytes, purpose: str) -> int:
 def secret_normals(
     secret: bytes, purpose: str, *, round_index: int, name: str, shape: tuple[int, ...]
 ) -> npt.NDArray[np.float64]:
-    """Return independent standard normal numbers of one stream.
+    """Return independent standard normal numbers from one stream.
 
     Args:
         secret: from `run_secret`.
-        purpose: what they are for.
+        purpose: what the numbers are for; part of the stream's name.
         round_index: from 0.
-        name: of the tensor.
-        shape: of what is returned.
+        name: the tensor's name.
+        shape: the shape of the result.
 
     >>> a, b = (secret_normals(b"x" * 32, "noise", round_index=t, name="w", shape=(2, 3)) for t in (0, 1))
     >>> a.shape, bool((a == b).any())

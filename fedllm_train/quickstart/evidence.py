@@ -1,7 +1,7 @@
 """What the quickstart left in its folder, read and checked: runs, scores, comparisons, how different the clients are.
 
-Symbols: K clients, B resamples. Nothing here is computed anew but the interval of the worst decile and the scores by
-language; the rest is what the folders of the steps hold.
+Symbols: K clients, B resamples. Only the interval of the worst decile and the scores by language are computed here;
+the rest is what the folders of the steps hold.
 """
 
 import json
@@ -87,7 +87,7 @@ class Evidence:
     """Of the base model's weights."""
 
     def compared(self, score: str, other: str, split: str) -> dict[str, Any] | None:
-        """Return the comparison that ends at a policy, or None where the data have no such split.
+        """Return the comparison that ends at a policy, or None if the data have no such split.
 
         SFT is compared with the base and DPO with SFT.
         """
@@ -147,13 +147,13 @@ def read_scores(folder: Path) -> dict[tuple[str, str], Results]:
 
 
 def summary_of(results: Results, split: str, score: str, *, worst: bool = False) -> dict[str, Any] | None:
-    """Return a score's `value`, `low`, `high` and `num_clients`, or None where it was not taken.
+    """Return a score's `value`, `low`, `high` and `num_clients`, or None if it was not taken.
 
     Args:
-        results: of one policy.
+        results: one policy's results.
         split: `test` or `unseen`.
         score: a name from `fedllm_eval.scores.SCORES`.
-        worst: the mean of the tenth of the clients served worst, instead of the mean over all.
+        worst: return the mean of the worst-served tenth of the clients instead of the mean over all.
 
     >>> score = {"mean": 0.5, "ci_low": 0.4, "ci_high": 0.6, "num_clients": 9}
     >>> results = Results({"splits": {"test": {"scores": {"ranking_accuracy": score}}}}, pa.table({}))
@@ -200,7 +200,7 @@ def languages(folder: Path, kind: str, pairs: Sequence[dict[str, Any]]) -> list[
     """Return the scores of test clients by their main language, the language of most clients first.
 
     Args:
-        folder: of the quickstart.
+        folder: the quickstart's folder.
         kind: `loss` or `preference`.
         pairs: from `paired_clients`.
 

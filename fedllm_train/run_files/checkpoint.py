@@ -1,4 +1,4 @@
-"""What a run must remember to go on after being killed at any moment, and how it is written.
+"""What a run must remember in order to resume after a kill at any moment, and how it is written.
 
 A checkpoint is a folder `checkpoints/round-000007/` with `adapter.safetensors` (the global adapter after that round),
 `server.safetensors` (what else the server remembers, if anything), `state.json`
@@ -83,7 +83,7 @@ def save_checkpoint(
 
 
 def load_latest(run: Path) -> tuple[RunState, dict[str, Any]] | None:
-    """Return the newest state that is whole and its round's record, or None where there is no checkpoint.
+    """Return the newest state that is whole and its round's record, or None if there is no checkpoint.
 
     Raises:
         ResumeError: if there are checkpoints and none can be used.

@@ -6,7 +6,7 @@ never took part have learned nothing, and making theirs costs a visit and a fold
 are asked for (`personal_clients`).
 
 Nothing of it travels in a real federation: a client makes its adapter where its rows are and keeps it there. A run
-that is killed here goes on with the clients that are missing (`made.jsonl`), and their adapters are the same to the
+that is killed here resumes with the clients that are missing (`made.jsonl`), and their adapters are the same to the
 bit.
 """
 
@@ -48,8 +48,8 @@ def make_personal_adapters(
     """Let the clients that are asked for make their own adapters from the finished run.
 
     Args:
-        plan: of the run.
-        state: after the last round.
+        plan: the plan of the run's rounds.
+        state: the state after the last round.
         save: writes an adapter into a folder as PEFT does.
         config: the settings of the federation; `personal_clients` says whose adapters are made.
         client_ids: clients that may take part.
@@ -101,7 +101,7 @@ def _asked_for(config: FederatedConfig, client_ids: Sequence[str], run: Path) ->
 
 
 def visited_clients(rounds: Path) -> set[str]:
-    """Return who was asked in some round, whatever came of it.
+    """Return the clients that were asked in any round, whether or not their reply was used.
 
     Args:
         rounds: `rounds.jsonl`; a damaged line names nobody.
@@ -114,7 +114,7 @@ def visited_clients(rounds: Path) -> set[str]:
 
 
 def made_before(folder: Path) -> PersonalClients:
-    """Return what was made before the run was stopped, by client; no line cut short counts, and no folder gone."""
+    """Return what was made before the run was stopped, by client; damaged lines and lost folders do not count."""
     made: PersonalClients = {}
     path = folder / _MADE
     for entry in whole_lines(path) if path.is_file() else ():

@@ -4,10 +4,10 @@ adapter_config.json  adapter_model.safetensors  README.md  config.yaml  rounds.j
 tokenizer.json  tokenizer_config.json  chat_template.jinja
 
 A run with full fine-tuning has its model at the root instead, as transformers' users expect. Nobody is named unasked:
-clients have running numbers in rounds.jsonl (`privacy/pseudonyms.py`), of the scores go those without a line per
-client, and places on this machine are named by their last part. A run with differential privacy is published as far
-as its guarantee goes (`privacy/covered.py`): releases.jsonl instead of rounds.jsonl, config.yaml without the
-seed, no scores unless asked for, and a card made from that alone; the secret that its noise was drawn from
+clients have running numbers in rounds.jsonl (`privacy/pseudonyms.py`), only scores without a line per client are
+pushed, and places on this machine are named by their last part. A run with differential privacy is published as far as
+its guarantee goes (`privacy/covered.py`): releases.jsonl instead of rounds.jsonl, config.yaml without the seed, no
+scores unless asked for, and a card made from that alone; the secret that its noise was drawn from
 (`privacy/secret.py`) is in no list of what is pushed. A run on a local dataset becomes a private repo unless it is to
 be public.
 """
@@ -67,10 +67,10 @@ def publish_run(
         repo_id: `namespace/name`; the repo is made if it does not exist.
         private: make a new repo private or public; None makes it private where the dataset is a local folder, and as
             the Hub does by default otherwise.
-        include_clients: push what names single clients: their ids, row counts and losses in rounds.jsonl, and the
+        include_clients: also push what names single clients: their ids, row counts and losses in rounds.jsonl, and the
             tables of scores per client and row. Refused for a run with differential privacy.
-        include_scores: of a run with differential privacy, push the scores too, though they come from clients' rows
-            without noise; those of other runs are always pushed.
+        include_scores: also push the scores of a run with differential privacy, though they come from clients' rows
+            without noise; other runs' scores are always pushed.
         token: access token; by default the one of `hf auth login` or HF_TOKEN.
 
     Returns:

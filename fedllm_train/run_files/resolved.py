@@ -1,4 +1,4 @@
-"""What `config.yaml` says of a run: every setting as it was resolved, versions, revisions. A resume compares it."""
+"""What `config.yaml` says about a run: every resolved setting, versions, revisions. A resume compares them."""
 
 import json
 from typing import Any
@@ -27,7 +27,7 @@ def resolved_settings(
     """Return the resolved settings, JSON-ready.
 
     Args:
-        plan: of the run.
+        plan: the run's plan.
         args: TRL's settings for a visit.
         policy: what the run starts from.
         clients: the training clients.

@@ -38,7 +38,7 @@ _COHORTS = {
     "weighted": "drawn in proportion to their rows",
     "fixed": "the same ones in every round",
     "all": "all of them",
-    "poisson": "each drawn on its own (Poisson sampling), so many on average",
+    "poisson": "each drawn on its own (Poisson sampling), the number given on average",
     "fedllm-bench": "drawn as FedLLM-Bench's code draws them",
 }
 _TEMPLATES = Environment(

@@ -22,7 +22,7 @@ def seal(path: Path, fill: Callable[[Path], None]) -> None:
     """Let `fill` write a temporary file, put its digest behind it and rename it to `path`.
 
     Several processes may write the same file at the same time; each has a temporary file of its own. Nothing waits for
-    the disk: what a power cut takes of the file is known by its digest, and made again.
+    the disk: a file that a power cut damaged is recognised by its digest and made again.
     """
     with fill_file(path, sync=False) as temporary:
         fill(temporary)

@@ -1,8 +1,8 @@
-"""The day a run's chat template takes for today, where it asks: the day the run began, also when it is resumed.
+"""The day that a run's chat template takes for today, if it asks: the day the run began, also after a resume.
 
 Templates such as Llama 3.1's and gpt-oss's write the date into every conversation. A run that goes on a day later
 would train on other tokens than the one that was never stopped, and be scored on others again; so `config.yaml` keeps
-the day, under `template_date`, and whoever renders for the run is told it (`fedllm_eval.policy.policies` too).
+the day, under `template_date`, and all that render for the run use it (as does `fedllm_eval.policy.policies`).
 """
 
 from datetime import date
@@ -17,7 +17,7 @@ __all__ = ["fix_template_day", "template_day"]
 
 
 def template_day(tokenizer: Any) -> dict[str, str]:
-    """Return what `config.yaml` says of the day a run begins: nothing where the template does not ask for it."""
+    """Return what `config.yaml` says about the day a run begins: nothing if the template does not ask for it."""
     return {"template_date": date.today().isoformat()} if writes_date(tokenizer) else {}
 
 
