@@ -2,7 +2,7 @@
 
     python benchmarks/client_round_overhead.py
 
-- resident: `ResidentTrainer.train_client`, as federated runs do it;
+- resident: `ClientHost.visit`, as federated runs do it;
 - new trainer: a TRL trainer built anew for every visit (from the second visit on, `datasets` finds the client's
   tokenised rows in its own cache);
 - bare loop: forward, backward, clipping and AdamW by hand on the same batches, without a trainer.
@@ -37,8 +37,9 @@ from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer  # noqa: E402
 from fedllm_data.build import build  # noqa: E402
 from fedllm_data.clients import ClientDataset, load_clients  # noqa: E402
 from fedllm_data.sources import SOURCES  # noqa: E402
-from fedllm_train import FederatedConfig, FederatedTrainer, codec  # noqa: E402
-from fedllm_train.engines.engine import ClientTask  # noqa: E402
+from fedllm_train import FederatedConfig, FederatedTrainer  # noqa: E402
+from fedllm_train.engines.engine import Task  # noqa: E402
+from fedllm_train.messages import codec  # noqa: E402
 from fedllm_train.models.tiny import TinyConfig, train_tiny  # noqa: E402
 
 NUM_CLIENTS, NUM_VISITS, LOCAL_STEPS, BATCH = 5, 5, 10, 8
@@ -76,15 +77,13 @@ def compare(task: str, clients: ClientDataset, base: Path, workspace: Path) -> d
         args,
         LoraConfig(**LORA),
     )
-    resident, clock = trainer._resident_trainer(), Clock()
-    clock.put_on(resident.trainer)
+    host, clock = trainer.client_host(), Clock()
+    clock.put_on(host.resident.trainer)
     message = codec.encode({"adapter": trainer.start_adapter})
     chosen = list(clients)[:NUM_CLIENTS]
 
     def resident_visit(client_id: str) -> None:
-        resident.train_client(
-            ClientTask(round_index=0, client_id=client_id, message=message, learning_rate=1e-3, seed=1)
-        )
+        host.visit(Task(run="run", step=0, client_id=client_id, message=message, learning_rate=1e-3, seed=1))
 
     def new_trainer_visit(client_id: str) -> None:
         model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(**LORA))
@@ -101,8 +100,8 @@ def compare(task: str, clients: ClientDataset, base: Path, workspace: Path) -> d
         fresh.train()
 
     def bare_visit(client_id: str) -> None:
-        rows = resident._tokens[client_id].rows
-        collate, model = resident.trainer.data_collator, resident.model
+        rows = host.tokens[client_id].rows
+        collate, model = host.resident.trainer.data_collator, host.resident.model
         model.train()
         set_seed(1)
         order = [int(i) for _ in range(LOCAL_STEPS * BATCH // len(rows) + 1) for i in torch.randperm(len(rows))]

@@ -26,9 +26,10 @@ from peft import LoraConfig  # noqa: E402
 from trl import DPOConfig  # noqa: E402
 
 from fedllm_data.clients import load_clients  # noqa: E402
-from fedllm_train import FederatedConfig, FederatedTrainer, codec  # noqa: E402
+from fedllm_train import FederatedConfig, FederatedTrainer  # noqa: E402
 from fedllm_train.adapters.arithmetic import Adapter  # noqa: E402
-from fedllm_train.engines.engine import ClientTask  # noqa: E402
+from fedllm_train.engines.engine import Task  # noqa: E402
+from fedllm_train.messages import codec  # noqa: E402
 
 BATCH, MAX_LENGTH, LOCAL_STEPS, NUM_VISITS, ROWS = 2, 96, 2, 1, 8
 LORA = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
@@ -59,8 +60,8 @@ class Way:
             ),
             LoraConfig(**LORA),
         )
-        self._resident, self._clock = trainer._resident_trainer(), Clock()
-        self._clock.put_on(self._resident.trainer)
+        self._host, self._clock = trainer.client_host(), Clock()
+        self._clock.put_on(self._host.resident.trainer)
         self._message = codec.encode({"adapter": trainer.start_adapter})
         self.visits: list[float] = []
         self.steps: list[float] = []
@@ -70,12 +71,12 @@ class Way:
         """Visit the client once."""
         self._clock.seconds = dict.fromkeys(self._clock.seconds, 0.0)
         started = time.process_time()
-        update = self._resident.train_client(
-            ClientTask(round_index=0, client_id=self._client_id, message=self._message, learning_rate=5e-5, seed=1)
-        )
+        task = Task(run="run", step=0, client_id=self._client_id, message=self._message, learning_rate=5e-5, seed=1)
+        reply = self._host.visit(task)
         self.visits.append(time.process_time() - started)
         self.steps.append(self._clock.seconds["training_step"] / LOCAL_STEPS)
-        self.adapter = codec.decode(update.message)["adapter"]
+        assert reply.message is not None, reply.reason
+        self.adapter = codec.decode(reply.message)["adapter"]
         print(f"visit {self.visits[-1]:.2f}, step {self.steps[-1]:.2f}", flush=True)
 
 

@@ -24,6 +24,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,10 @@ from fedllm_data.build import build  # noqa: E402
 from fedllm_data.clients import ClientDataset, load_clients  # noqa: E402
 from fedllm_data.sources import SOURCES  # noqa: E402
 from fedllm_train import FederatedConfig, FederatedTrainer  # noqa: E402
+from fedllm_train.clients.host import ClientHost  # noqa: E402
+from fedllm_train.clients.run_spec import RunSpec  # noqa: E402
+from fedllm_train.engines.engine import Engine, InProcessEngine, Reply, Task  # noqa: E402
+from fedllm_train.loaded_run import EngineMaker  # noqa: E402
 from fedllm_train.models.tiny import TinyConfig, train_tiny  # noqa: E402
 
 ENGINES = Path(__file__).parent / "engines"
@@ -91,23 +96,24 @@ class Noted:
         self._clock = Clock()
         self._before = 0.0
 
-    def listen(self, resident: Any) -> None:
-        """Look at what a resident trainer is given."""
+    def listen(self, host: ClientHost) -> None:
+        """Look at what the resident trainer is given."""
         batches: list[dict[str, torch.Tensor]] = []
-        step, visit = resident.trainer.training_step, resident.train_client
+        inner, visit = host.resident.trainer, host.visit
+        step = inner.training_step
 
         def training_step(model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
             batches.append({name: inputs[name].clone() for name in ("input_ids", "attention_mask", "labels")})
             return step(model, inputs, *args, **kwargs)
 
-        def train_client(task: Any) -> Any:
-            update = visit(task)
-            self._visits.append({"batches": list(batches), "num_rows": update.num_rows})
+        def noted(task: Task) -> Reply:
+            reply = visit(task)
+            self._visits.append({"batches": list(batches), "num_rows": reply.num_rows})
             batches.clear()
-            return update
+            return reply
 
-        resident.trainer.training_step, resident.train_client = training_step, train_client
-        self._clock.put_on(resident.trainer)
+        inner.training_step, host.visit = training_step, noted  # type: ignore[method-assign]
+        self._clock.put_on(inner)
 
     def after_round(self, record: dict[str, Any]) -> None:
         """Note the round; what writing its batches takes is not counted."""
@@ -119,18 +125,15 @@ class Noted:
         self._before = time.process_time()
 
 
-def when_built(trainer: FederatedTrainer, look: Callable[[Any], None]) -> None:
-    """Show the resident trainer to a function as soon as a run has built it."""
-    build = trainer._resident_trainer
+def when_built(look: Callable[[ClientHost], None]) -> EngineMaker:
+    """Return the engine of one process that shows the host of the clients to a function once a run has built it."""
 
-    def built() -> Any:
-        is_new = trainer._resident is None
-        resident = build()
-        if is_new:
-            look(resident)
-        return resident
+    def make(spec: RunSpec, make_host: Callable[[], ClientHost]) -> AbstractContextManager[Engine]:
+        host = make_host()
+        look(host)
+        return nullcontext(InProcessEngine(host))
 
-    trainer._resident_trainer = built
+    return make
 
 
 def compare(base: Path, clients: ClientDataset, work: Path, pythons: dict[str, str], kernel: str) -> dict[str, Any]:
@@ -170,9 +173,9 @@ def compare(base: Path, clients: ClientDataset, work: Path, pythons: dict[str, s
         SFTConfig(**CLIENT_ARGS),
         LoraConfig(**LORA),
         callbacks=[noted.after_round],
+        engine=when_built(noted.listen),
     )
     torch.save(trainer.start_adapter, work / "start.pt")
-    when_built(trainer, noted.listen)
     torch.save(trainer.train().adapter, work / "ours.adapter.pt")
     result = {"ours": summary(noted.rounds)}
     for name, python in pythons.items():

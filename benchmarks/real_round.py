@@ -34,6 +34,8 @@ from trl import SFTConfig, SFTTrainer  # noqa: E402
 
 from fedllm_data.clients import load_clients  # noqa: E402
 from fedllm_train import FederatedConfig, FederatedTrainer  # noqa: E402
+from fedllm_train.clients.host import ClientHost  # noqa: E402
+from fedllm_train.engines.engine import Reply, Task  # noqa: E402
 
 COHORT, LOCAL_STEPS, NUM_ROUNDS, RATE = 2, 2, 3, 2e-4
 LORA = {"r": 8, "lora_alpha": 16, "target_modules": "all-linear", "task_type": "CAUSAL_LM"}
@@ -60,22 +62,23 @@ class Beside:
         self.rounds: list[dict[str, float]] = []
         self._before = 0.0
 
-    def listen(self, resident: Any) -> None:
+    def listen(self, host: ClientHost) -> None:
         """Note each visit's rows and batches."""
         batches: list[dict[str, torch.Tensor]] = []
-        step, visit = resident.trainer.training_step, resident.train_client
+        inner, visit = host.resident.trainer, host.visit
+        step = inner.training_step
 
         def training_step(model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
             batches.append({name: inputs[name].clone() for name in ("input_ids", "attention_mask", "labels")})
             return step(model, inputs, *args, **kwargs)
 
-        def train_client(task: Any) -> Any:
-            update = visit(task)
-            self.visits.append((update.num_rows, list(batches)))
+        def noted(task: Task) -> Reply:
+            reply = visit(task)
+            self.visits.append((reply.num_rows, list(batches)))
             batches.clear()
-            return update
+            return reply
 
-        resident.trainer.training_step, resident.train_client = training_step, train_client
+        inner.training_step, host.visit = training_step, noted  # type: ignore[method-assign]
 
     def after_round(self, record: dict[str, Any]) -> None:
         """Take the round's steps in the other two ways."""
@@ -148,10 +151,10 @@ def measure(model: Path, data: Path, work: Path, *, with_trl: bool, **changes: A
         SFTConfig(**COMMON),
         LoraConfig(**LORA),
         callbacks=[lambda record: beside.after_round(record)],
+        engine=when_built(lambda host: beside.listen(host)),
     )
     torch.save(trainer.start_adapter, work / "start.pt")
     beside = Beside(work, trainer.start_adapter, with_trl=with_trl)
-    when_built(trainer, beside.listen)
     adapter = trainer.train().adapter
     seconds = {name: [each[name] for each in beside.rounds] for name in beside.rounds[0]}
     ratios = {

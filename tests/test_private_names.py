@@ -24,7 +24,7 @@ OF_OTHER_LIBRARIES = {
     "_commit_hash": ("transformers: a config's revision", {"fedllm_data/model_encoders.py", "fedllm_train/models"}),
     "_name_or_path": ("transformers: where a config came from", {"fedllm_train/models"}),
     "_hf_peft_config_loaded": ("transformers: whether a model carries an adapter", {"fedllm_train/models"}),
-    "_forward_hooks": ("torch: the hooks of a module", {"fedllm_train/adapters/base_shift.py", "tests/train"}),
+    "_forward_hooks": ("torch: the hooks of a module", {"fedllm_train/adapters/shifted_model.py", "tests/train"}),
     "_prepare_inputs": (
         "transformers: what a Trainer does to a batch",
         {"fedllm_train/clients", "tests/train/clients"},

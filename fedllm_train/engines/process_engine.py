@@ -65,7 +65,7 @@ class ProcessEngine:
         self._build, self._settings, self._num_processes = build, settings, num_processes
         self._seats: list[_Seat] = []
         self._waiting: deque[Iterator[Task]] = deque()
-        self._done: deque[Reply] = deque()
+        self._ready: deque[_Seat] = deque()
 
     def __enter__(self) -> Self:
         """Start the processes and wait until each has its model.
@@ -112,20 +112,22 @@ class ProcessEngine:
         Raises:
             WorkerError: if a process dies or fails. The run can be resumed from its last checkpoint.
         """
-        if not self._done:
-            for seat in self._seats:
-                if seat.client_id is None:
-                    self._hand_out(seat)
+        for seat in self._seats:
+            if seat.client_id is None:
+                self._hand_out(seat)
+        if not self._ready:
             busy = [seat for seat in self._seats if seat.client_id is not None]
             if not busy:
                 return None
             ready = wait([seat.line for seat in busy])
-            for seat in [seat for seat in busy if seat.line in ready]:
-                self._done.append(self._receive(seat))
-                seat.client_id = None
-                # The next task goes out before the caller folds this reply in, so that no process idles meanwhile.
-                self._hand_out(seat)
-        return self._done.popleft()
+            self._ready.extend(seat for seat in busy if seat.line in ready)
+        # One reply is read at a time: the others wait with their processes, and no message is drawn for those yet.
+        seat = self._ready.popleft()
+        reply: Reply = self._receive(seat)
+        seat.client_id = None
+        # The next task goes out before the caller folds this reply in, so that no process idles meanwhile.
+        self._hand_out(seat)
+        return reply
 
     def _hand_out(self, seat: _Seat) -> None:
         """Give a free process the next task, if there is one."""

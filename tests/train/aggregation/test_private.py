@@ -73,7 +73,7 @@ def test_released_is_the_clipped_sum_over_the_expected_cohort():
     total.add_update({"adapter": one(3.0)})
     total.add_update({"adapter": one(1.5)})
     assert total.release()["adapter"]["a"].tolist() == [1.375]
-    assert total.as_record()["num_clipped"] == 1
+    assert total.as_record()["privacy"]["num_clipped"] == 1
 
 
 @pytest.mark.parametrize(("size", "moved"), [(100.0, 0.25), (0.01, 0.01 * 8**0.5)])

@@ -1,6 +1,7 @@
 """How many steps a visit takes and on which rows: the benchmark's golden values, epochs, and what is refused."""
 
 import random
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,9 +10,14 @@ from fedllm_train.clients.local_work import LocalWork, local_work
 from fedllm_train.config import FederatedConfig
 
 
-def work(*, rows_per_step=8, cohort_size=10, num_clients=747, **settings):
+def batches_of(num_rows):
+    """What a rule reads of TRL's settings."""
+    return SimpleNamespace(train_batch_size=num_rows, gradient_accumulation_steps=1, packing=False)
+
+
+def work(**settings):
     config = FederatedConfig(output_dir="run", **settings)
-    return local_work(config, rows_per_step=rows_per_step, cohort_size=cohort_size, num_clients=num_clients)
+    return local_work(config, batches_of(8), num_rounds=config.num_rounds, cohort_size=10, num_clients=747)
 
 
 def test_the_benchmarks_dynamic_steps():
@@ -50,7 +56,6 @@ def test_every_measure_gives_at_least_one_step():
         ({"local_epochs": 0}, "must be positive"),
         ({"round_rows": "some"}, "must be all or fedllm-bench"),
         ({"expected_epochs": 1, "cohort_rule": "weighted"}, "visits those with more rows more often"),
-        ({"local_epochs": 1, "strategy": "centralized"}, "mean nothing there"),
     ],
 )
 def test_measures_that_contradict_one_another_are_refused(settings, message):
@@ -58,10 +63,17 @@ def test_measures_that_contradict_one_another_are_refused(settings, message):
         FederatedConfig(output_dir="run", **settings)
 
 
+def test_epochs_of_a_client_mean_nothing_where_all_rows_are_one_pool(kit, tmp_path):
+    with pytest.raises(ConfigError, match="mean nothing there"):
+        kit.make_trainer(tmp_path / "run", strategy="centralized", local_epochs=1)
+    assert not (tmp_path / "run").exists()
+
+
 def test_rows_cannot_be_drawn_where_they_are_packed():
-    config = FederatedConfig(output_dir="run", round_rows="fedllm-bench")
+    config, packed = FederatedConfig(output_dir="run", round_rows="fedllm-bench"), batches_of(1)
+    packed.packing = True
     with pytest.raises(ConfigError, match="packing joins rows"):
-        local_work(config, rows_per_step=1, cohort_size=1, num_clients=1, packs=True)
+        local_work(config, packed, num_rounds=1, cohort_size=1, num_clients=1)
 
 
 def test_a_run_by_epochs_gives_each_client_its_own_number_of_steps(kit, tmp_path):

@@ -48,8 +48,17 @@ def test_optim_args_that_set_nothing_are_refused(kit, given):
         check_numbers(kit.trl_args("sft", optim="sgd", optim_args=given))
 
 
-@pytest.mark.parametrize("name", ["prox_mu", "ditto_lambda", "min_learning_rate", "max_update_norm", "server_tau"])
+@pytest.mark.parametrize(
+    ("name", "strategy"),
+    [
+        ("prox_mu", "fedprox"),
+        ("ditto_lambda", "ditto"),
+        ("min_learning_rate", "fedavg"),
+        ("max_update_norm", "fedavg"),
+        ("server_tau", "fedadam"),
+    ],
+)
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_settings_of_the_federation_are_finite(name, value):
+def test_settings_of_the_federation_are_finite(name, strategy, value):
     with pytest.raises(ConfigError, match=f"{name} is {value}; it must be a finite number"):
-        FederatedConfig(output_dir="run", **{name: value})
+        FederatedConfig(output_dir="run", strategy=strategy, **{name: value})

@@ -83,7 +83,7 @@ def test_models_in_memory_and_idle_processes_are_refused(kit, tmp_path):
     with pytest.raises(ConfigError, match="given in memory"):
         kit.make_trainer(tmp_path / "run", num_processes=2)
     with pytest.raises(ConfigError, match="choose at most 2"):
-        check_processes(FederatedConfig(output_dir="run", num_processes=3), "model", 2)
+        check_processes(3, 2, model_is_named=True)
 
 
 def from_disk(kit, tmp_path, run, task, *, callbacks=(), **settings):

@@ -1,6 +1,7 @@
 """A run in a tracker: one run with a point a round, also after a resume; and what is said where none is installed."""
 
 import sys
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 import pytest
@@ -31,6 +32,7 @@ class Recorder(ModuleType):
 
     def __init__(self, name):
         super().__init__(name)
+        self.__spec__ = ModuleSpec(name, None)
         self.calls = []
 
     def init(self, **settings):

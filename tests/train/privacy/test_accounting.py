@@ -52,16 +52,16 @@ def settings(**changes):
 
 
 def test_a_guarantee_names_its_unit_and_what_it_rests_on():
-    record = run_guarantee(settings(dp_epsilon=2.0), num_clients=50, cohort_size=5).as_record()
+    record = run_guarantee(settings(dp_epsilon=2.0), num_rounds=3, num_clients=50, cohort_size=5).as_record()
     assert (record["unit"], record["sampling_rate"], record["expected_cohort"]) == ("client", 0.1, 5)
     assert 1.95 < record["epsilon"] <= 2.0
     assert any("Poisson" in each for each in record["assumptions"])
 
 
 def test_without_noise_there_is_no_epsilon():
-    guarantee = run_guarantee(settings(dp_noise_multiplier=0.0), num_clients=50, cohort_size=5)
+    guarantee = run_guarantee(settings(dp_noise_multiplier=0.0), num_rounds=3, num_clients=50, cohort_size=5)
     assert guarantee.epsilon(3) is None
-    assert run_guarantee(FederatedConfig(output_dir="run"), num_clients=50, cohort_size=5) is None
+    assert run_guarantee(FederatedConfig(output_dir="run"), num_rounds=3, num_clients=50, cohort_size=5) is None
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_settings_that_give_no_guarantee_are_refused(changes, message):
 
 def test_a_delta_that_allows_publishing_a_client_is_refused():
     with pytest.raises(ConfigError, match="1/50 allows publishing"):
-        run_guarantee(settings(dp_epsilon=1.0, dp_delta=0.02), num_clients=50, cohort_size=5)
+        run_guarantee(settings(dp_epsilon=1.0, dp_delta=0.02), num_rounds=3, num_clients=50, cohort_size=5)
 
 
 def test_noise_so_small_that_it_means_nothing_is_refused():

@@ -318,5 +318,5 @@ def test_flora_refuses_a_first_a_that_the_later_ones_would_not_be_like(kit, tmp_
 
 def test_uniform_weights_are_refused_where_nobody_reads_them(kit, tmp_path):
     for name in ("local", "centralized"):
-        with pytest.raises(ConfigError, match=f"strategy '{name}' averages no clients"):
+        with pytest.raises(ConfigError, match=f"uniform_weights is given but strategy '{name}' does not use it"):
             kit.make_trainer(tmp_path / "run", strategy=name, uniform_weights=False)

@@ -193,8 +193,9 @@ def test_lora_fair_lowers_the_aggregation_error(rules):
     ],
 )
 def test_trains_and_a_resumed_run_equals_the_uninterrupted_one(kit, tmp_path, name, task, ranks):
-    settings = {"strategy": name, "num_rounds": 3, "cohort_size": 2, "local_steps": 1, "client_ranks": ranks}
-    settings["keep_checkpoints"] = 3
+    settings = {"strategy": name, "num_rounds": 3, "cohort_size": 2, "local_steps": 1, "keep_checkpoints": 3}
+    if ranks is not None:
+        settings["client_ranks"] = ranks
     if name == "hetlora":
         settings["hetlora_prune"] = 0.1
     whole = kit.make_trainer(tmp_path / "whole", task, **settings).train()
