@@ -19,7 +19,7 @@ import pyarrow as pa
 from scipy.spatial.distance import cdist
 from scipy.stats import entropy, wasserstein_distance
 
-from fedllm_data.features.tokens import UNICODE_WORDS
+from fedllm_data.features.token_counts import UNICODE_WORDS
 from fedllm_data.heterogeneity.length import LOG_LENGTH_B, length_bin
 
 MIN_ROWS = 2

@@ -151,7 +151,7 @@ def profile(arguments: argparse.Namespace) -> dict[str, Any]:
     """From rows to profiles, with a codebook made from them."""
     import fedllm_data.features.rows as rows_module
     from fedllm_data.codebook.making import make_codebook
-    from fedllm_data.features.scores import NO_JUDGES, Judges, find_judges
+    from fedllm_data.features.judges import NO_JUDGES, Judges, find_judges
     from fedllm_data.profiles import open_splits, profile_datasets
 
     apart = {"encoder": 0.0, "scorers": 0.0}
@@ -224,7 +224,7 @@ def page(arguments: argparse.Namespace) -> dict[str, Any]:
     from fedllm_data.in_place import write_file
     from fedllm_data.report import report_from_profiles
     from fedllm_data.reporting.document import dump_json
-    from fedllm_data.reporting.files import write_page
+    from fedllm_data.reporting.write_page import write_page
 
     profiles, codebook = profiles_of(arguments)
     out = arguments.page or arguments.place / "report"

@@ -9,7 +9,7 @@ from typing import Any
 from fedllm_data.errors import ConfigError
 from fedllm_data.schema import UNDETERMINED
 from fedllm_data.source import Filters
-from fedllm_data.terminal import OneLineParser
+from fedllm_data.terminal import OneLineParser, ShowVersion
 
 __all__ = ["filters_of", "make_parser", "pairs_of"]
 
@@ -25,6 +25,7 @@ def make_parser(commands_by_name: Mapping[str, Callable[[argparse.Namespace], No
     'clients'
     """
     parser = OneLineParser(prog="fedllm-data", description="Build, check, measure and publish client repos.")
+    parser.add_argument("--version", action=ShowVersion)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     listing = commands.add_parser("list", help="show the corpora that can be built")
@@ -75,14 +76,14 @@ def make_parser(commands_by_name: Mapping[str, Callable[[argparse.Namespace], No
         help="stop where one reason rejects more than this fraction of the rows (0.1); 1 never stops",
     )
     importing.add_argument("--delimiter", metavar="C", help="what separates the columns of a .csv or .tsv: ; or tab")
-    importing.add_argument("--encoding", metavar="NAME", help="of text files that are not UTF-8, such as cp1252")
-    importing.add_argument("--sheet", metavar="NAME", help="of a workbook (.xlsx) that holds several")
+    importing.add_argument("--encoding", metavar="NAME", help="encoding of texts that are not UTF-8, such as cp1252")
+    importing.add_argument("--sheet", metavar="NAME", help="which sheet of a workbook (.xlsx) with several to read")
     importing.add_argument("--name", help="name of the corpus; by default that of the output folder")
     importing.add_argument("--language", metavar="CODE", help="language of rows without a language column (en)")
     importing.add_argument(
         "--shared-items",
         action=argparse.BooleanOptionalAction,
-        help="clients judge or answer the same items: equal rows of two clients are no duplicates (by default so for"
+        help="clients judge or answer the same items, so equal rows of two clients are no duplicates (the default for"
         " preference rows, not for sft)",
     )
     importing.add_argument("--licence", default="", metavar="ID", help="such as cc-by-4.0, for the card")
@@ -99,7 +100,7 @@ def make_parser(commands_by_name: Mapping[str, Callable[[argparse.Namespace], No
     partition.add_argument("--alpha", type=float, metavar="A", help="dirichlet, clusters: small is uneven, large even")
     partition.add_argument("--column", metavar="C", help="dirichlet: the column that is dealt out unevenly (language)")
     partition.add_argument("--skew", type=float, metavar="S", help="quantity: 0 gives equal sizes")
-    partition.add_argument("--num-clusters", type=int, metavar="C", help="clusters: of the rows' embeddings")
+    partition.add_argument("--num-clusters", type=int, metavar="C", help="clusters: how many, of the rows' embeddings")
     partition.add_argument(
         "--one-split",
         action="store_true",
@@ -109,10 +110,10 @@ def make_parser(commands_by_name: Mapping[str, Callable[[argparse.Namespace], No
     partition.add_argument(
         "--random-sizes",
         action="store_true",
-        help="each row goes to a client drawn at random, as chance on axis quantity has it; otherwise sizes are those"
-        " of now, or equal with --clients",
+        help="each row goes to a client drawn at random, as chance on axis quantity has it; otherwise clients keep"
+        " their sizes, or are equal with --clients",
     )
-    partition.add_argument("--seed", type=int, default=0, metavar="N", help="of the partition (0)")
+    partition.add_argument("--seed", type=int, default=0, metavar="N", help="seeds the partition (0)")
     _add_overwrite(partition)
     partition.add_argument("--no-report", action="store_true", help="leave out the report and the full card")
     partition.add_argument("--json", action="store_true", help="print build.json instead of a summary")
@@ -141,7 +142,7 @@ def make_parser(commands_by_name: Mapping[str, Callable[[argparse.Namespace], No
         help="an installed spaCy pipeline for verbs and objects, such as en=en_core_web_sm; may be repeated",
     )
     _add_scores(codebook)
-    codebook.add_argument("--seed", type=int, default=0, metavar="N", help="of projections and clusters (0)")
+    codebook.add_argument("--seed", type=int, default=0, metavar="N", help="seeds projections and clusters (0)")
     codebook.set_defaults(command=commands_by_name["codebook"])
 
     profile = commands.add_parser("profile", help="count what a report needs where the rows lie; no text leaves")
@@ -157,11 +158,11 @@ def make_parser(commands_by_name: Mapping[str, Callable[[argparse.Namespace], No
     report = commands.add_parser("report", help="measure how different the clients are")
     report.add_argument("repo", nargs="?", metavar="DIR_OR_ID", help="a folder, or org/name on the Hub")
     report.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the report")
-    report.add_argument("--profiles", type=Path, metavar="DIR", help="in the place of a repo: what clients wrote")
+    report.add_argument("--profiles", type=Path, metavar="DIR", help="what clients wrote, instead of a repo")
     report.add_argument("--codebook", type=Path, metavar="FILE", help="what makes features; by default made here")
     report.add_argument("--compare", metavar="DIR", help="set the report in DIR_OR_ID beside that of another folder")
     report.add_argument("--split", metavar="S", help="one split; by default all rows of all clients")
-    report.add_argument("--seed", type=int, default=0, metavar="N", help="of the null and the bootstrap (0)")
+    report.add_argument("--seed", type=int, default=0, metavar="N", help="seeds the null and the bootstrap (0)")
     report.add_argument("--revision", help="branch, tag or commit on the Hub")
     _add_scores(report)
     report.add_argument("--json", action="store_true", help="print the figures as JSON as well")
@@ -228,7 +229,7 @@ def filters_of(arguments: argparse.Namespace, preset: Filters) -> Filters | None
 
 
 def _code_of(word: str) -> str:
-    from fedllm_data.pipeline.language import language_code
+    from fedllm_data.pipeline.language_detection import language_code
 
     code = language_code(word)
     if code == UNDETERMINED and word != UNDETERMINED:
@@ -266,7 +267,7 @@ def _add_overwrite(parser: argparse.ArgumentParser) -> None:
 
 def _add_output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the client repo to make")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the splits and of generated rows (0)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seeds the splits and generated rows (0)")
     _add_overwrite(parser)
     filters = parser.add_argument_group("what to leave out; each overrides the preset of the corpus")
     filters.add_argument("--min-rows", type=int, metavar="N", help="clients with fewer rows")

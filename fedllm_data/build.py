@@ -7,7 +7,7 @@ and every row that could not be used is a line of `rejected.jsonl` with file, li
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -16,12 +16,12 @@ from typing import Any
 
 import duckdb
 
+from fedllm_data.build_settings import BuildSettings, resolve_settings
 from fedllm_data.cards.notice import write_notice
 from fedllm_data.errors import ConfigError, SourceError
 from fedllm_data.in_place import fill_folder
 from fedllm_data.pipeline.conservation import Counted, check_conservation
 from fedllm_data.pipeline.filters import (
-    check_filters,
     count,
     limit_sizes,
     remove_duplicates,
@@ -50,14 +50,12 @@ from fedllm_data.pipeline.split import (
 from fedllm_data.pipeline.write import readme_text, write_clients, write_split
 from fedllm_data.schema import SCHEMAS, SPLITS
 from fedllm_data.source import Filters, Source
-from fedllm_data.upstream.files import COMMIT
 from fedllm_data.upstream.read_counts import count_reads
+from fedllm_data.upstream.upstream_files import COMMIT
 
 __all__ = ["BUILD_FILE", "BuildResult", "build"]
 
 BUILD_FILE = "build.json"
-UNFILTERED_OPTION = "unfiltered"
-"""A source that filters on its own lists this option; `build(unfiltered=True)` sets it to "true"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,42 +79,26 @@ class BuildResult:
 def build(
     source: Source,
     out: Path,
+    settings: BuildSettings | None = None,
     *,
-    source_path: Path | None = None,
-    source_files: Sequence[Path] = (),
-    seed: int = 0,
-    filters: Filters | None = None,
-    unfiltered: bool = False,
-    salt: bytes | None = None,
-    scrub: bool = False,
-    options: dict[str, str] | None = None,
-    overwrite: bool = False,
-    memory_limit: str = "256MB",
     progress: Callable[[str, int], None] = lambda step, count: None,
     look_at: Callable[[Loaded, int], dict[str, Any]] = lambda loaded, num_valid: {},
     finish: Callable[[Path, dict[str, Any]], None] | None = None,
+    **single: Any,
 ) -> BuildResult:
     """Build a client repo; equal arguments and versions give a byte-identical folder.
 
     Args:
         source: the corpus.
         out: the folder to make. An earlier folder of the same dataset is replaced when the new one is complete.
-        source_path: a local copy of the corpus, for sources that can read one.
-        source_files: files that the source reads on its own account, for the record.
-        seed: decides the splits, and what generated sources generate.
-        filters: what to leave out; None takes the source's preset.
-        unfiltered: keep every client and every valid row, exact duplicates and pairs of equal texts included.
-        salt: replace client ids by keyed hashes (see `pipeline/salt.py`); some sources demand it.
-        scrub: replace e-mail addresses, phone numbers, IP addresses and keys in the texts by placeholders.
-        options: the source's own options.
-        overwrite: replace a folder made here that holds another dataset, a report, or files beside the repo's own.
-        memory_limit: what DuckDB may hold before it spills to disk (tried with 1.6 GB of text).
+        settings: how to build; None takes the presets.
         progress: called with the step and a count of rows while the build goes on.
         look_at: called with what was met while all rows were read and the number that can be used; raises to stop
             before anything is made of them, and returns facts for `build.json`.
         finish: called with the complete folder and the facts before the folder is put in place, to add what belongs
             to it, such as the report: a kill leaves all of it or nothing. Without it an earlier report at `out` would
             be lost, which `overwrite` must allow.
+        single: fields of `BuildSettings` by name, which replace those of `settings`: `build(source, out, seed=3)`.
 
     Returns:
         The folder and the facts of its `build.json`.
@@ -136,13 +118,12 @@ def build(
     ...     build(source, Path(place, "repo")).num_rows
     {'train': 6, 'test': 2}
     """
-    options = dict(options or {})
-    filters = _check_settings(source, options, filters, unfiltered, salt)
-    upstream, revision = _upstream_of(source, source_path, options)
-    settings = LoadSettings(
-        seed=seed,
-        salt=salt,
-        is_scrubbed=scrub,
+    settings, filters = resolve_settings(source, settings or BuildSettings(), **single)
+    upstream, revision, options = _upstream_of(source, settings)
+    loading = LoadSettings(
+        seed=settings.seed,
+        salt=settings.salt,
+        is_scrubbed=settings.scrub,
         is_detected=source.upstream != "generated",
         near_duplicates=filters.near_duplicates,
     )
@@ -151,42 +132,30 @@ def build(
         task=source.task,
         upstream=upstream,
         client=source.client,
-        source_files=(*([source_path] if source_path else []), *source_files),
-        is_copy=source_path is not None,
+        source_files=(*([settings.source_path] if settings.source_path else []), *settings.source_files),
+        is_copy=settings.source_path is not None,
         has_report=finish is not None,
-        overwrite=overwrite,
+        overwrite=settings.overwrite,
     )
     with (
         fill_folder(out, check=partial(check_replaceable, mark=BUILD_FILE, remake=remake)) as folder,
-        _memory_errors(memory_limit),
+        _memory_errors(settings.memory_limit),
         duckdb.connect(str(folder / "work.duckdb")) as connection,
     ):
-        _limit_memory(connection, memory_limit)
+        _limit_memory(connection, settings.memory_limit)
         # One thread: every thread of a sort holds its own share of pinned blocks, and reading in Python takes longer.
         connection.execute("SET threads = 1")
         connection.execute("SET preserve_insertion_order = false")
         connection.execute(f"SET temp_directory = '{str(folder / 'work.tmp').replace(chr(39), chr(39) * 2)}'")
 
-        items = Counted(source.read(source_path, seed, options))
+        items = Counted(source.read(settings.source_path, settings.seed, options))
         with count_reads() as reads:
-            loaded = load_rows(connection, source, iter(items), settings, folder / "rejected.jsonl", progress)
+            loaded = load_rows(connection, source, iter(items), loading, folder / "rejected.jsonl", progress)
         counts = {"num_rejected": loaded.reasons.total(), "num_valid": count(connection, "facts")}
         _check_any_left(source, folder, counts, "could be used; look at the source, its format and its options")
         looked = look_at(loaded, counts["num_valid"])
 
-        counts |= remove_unwanted(connection, filters)
-        counts |= remove_ties(connection, filters.keep_duplicates)
-        counts |= remove_duplicates(connection, filters.keep_duplicates, source.clients_share_items)
-        if filters.near_duplicates is not None:
-            from fedllm_data.pipeline.near_duplicates import remove_near_duplicates
-
-            progress("removed exact duplicates", count(connection, "distinct_rows"))
-            counts |= remove_near_duplicates(
-                connection, filters.near_duplicates, source.task, across_clients=not source.clients_share_items
-            )
-        progress("removed duplicates", count(connection, "distinct_rows"))
-        counts |= limit_sizes(connection, filters)
-        counts["num_kept"] = count(connection, "kept")
+        counts |= _reduce(connection, source, filters, progress)
         _check_any_left(
             source,
             folder,
@@ -194,7 +163,7 @@ def build(
             f"are left after the filters, of clients with at least {filters.min_rows}; loosen them (--min-rows, "
             "--languages, ...) or use --unfiltered",
         )
-        split_counts = assign_splits(connection, "kept", "assigned", keep_all=unfiltered)
+        split_counts = assign_splits(connection, "kept", "assigned", keep_all=settings.unfiltered)
         progress("split", counts["num_kept"])
 
         splits, files = _write_rows(connection, source, folder, progress)
@@ -213,21 +182,22 @@ def build(
         written_rows = f"(SELECT rows.*, assigned.split FROM rows JOIN {written})"
         written_facts = f"(SELECT kept.* FROM kept JOIN {written})"
         files.append(write_clients(connection, written_rows, folder, source.task))
+        salt = settings.salt
         facts = {
             "made_by": "fedllm-data",
             **describe_source(source),
             "upstream": upstream,
             "revision": revision,
             "source_files": describe_source_files(remake.source_files),
-            "seed": seed,
+            "seed": settings.seed,
             "options": options,
-            "filters": {"unfiltered": unfiltered, **asdict(filters), "languages": list(filters.languages)},
+            "filters": {"unfiltered": settings.unfiltered, **asdict(filters), "languages": list(filters.languages)},
             "is_preset": filters == source.filters,
             "filter_reasons": source.filter_reasons,
             "clients_share_items": source.clients_share_items,
             "client_ids": {"hashed": salt is not None, "salt_fingerprint": salt and salt_fingerprint(salt)},
-            "scrubbed": dict(sorted(loaded.scrubbed.items())) if scrub else None,
-            "languages": describe_languages(connection, written_facts, settings.is_detected),
+            "scrubbed": dict(sorted(loaded.scrubbed.items())) if settings.scrub else None,
+            "languages": describe_languages(connection, written_facts, loading.is_detected),
             "partition": None,
             "reading": source.notes or None,
             "counts": counts,
@@ -272,46 +242,44 @@ def _memory_errors(memory_limit: str) -> Iterator[None]:
         ) from error
 
 
-def _check_settings(
-    source: Source, options: dict[str, str], filters: Filters | None, unfiltered: bool, salt: bytes | None
-) -> Filters:
-    unknown = sorted(set(options) - set(source.options))
-    if unknown:
-        known = ", ".join(source.options) or "none"
-        raise ConfigError(f"{source.name} has no option {unknown[0]!r}; its options are: {known}")
-    if source.ids_must_be_hashed and salt is None:
-        raise ConfigError(
-            f"the client ids of {source.name} must not be published as they are; give --salt-file FILE "
-            "(it is made where it does not exist; keep it secret, and keep it for the next release)"
-        )
-    if unfiltered:
-        if filters is not None:
-            raise ConfigError("unfiltered keeps every client and every row: leave out min_rows and the other filters")
-        if UNFILTERED_OPTION in source.options:
-            options.setdefault(UNFILTERED_OPTION, "true")
-        return Filters.none()
-    filters = source.filters if filters is None else filters
-    check_filters(filters)
-    return filters
+def _upstream_of(source: Source, settings: BuildSettings) -> tuple[str, str, dict[str, str]]:
+    """Where the rows come from, for the record, and the options that say so to the source.
 
-
-def _upstream_of(source: Source, source_path: Path | None, options: dict[str, str]) -> tuple[str, str]:
-    """Where the rows come from, for the record: a local copy is known by its digest, the Hub by a commit.
-
-    A branch or a tag is resolved here, and the source reads the commit that is recorded.
+    A local copy is known by its digest, the Hub by a commit: a branch or a tag is resolved here, and the source reads
+    the commit that is recorded.
     """
+    options = dict(settings.options)
     upstream = options.get("hub_id", source.upstream)
-    if source_path is not None:
-        return upstream, options.get("revision", "local copy, see source_files in build.json")
+    if settings.source_path is not None:
+        return upstream, options.get("revision", "local copy, see source_files in build.json"), options
     if "hub_id" not in source.options:
-        return upstream, source.revision
+        return upstream, source.revision, options
     revision = options.get("revision", source.revision if upstream == source.upstream else "main")
     if not COMMIT.fullmatch(revision):
         from fedllm_data.hub.push import resolve_revision
 
         revision = resolve_revision(upstream, revision)
         options["revision"] = revision
-    return upstream, revision
+    return upstream, revision, options
+
+
+def _reduce(
+    connection: duckdb.DuckDBPyConnection, source: Source, filters: Filters, progress: Callable[[str, int], None]
+) -> dict[str, int]:
+    """Make `kept` of `facts`: without unwanted rows and duplicates, and with clients within the limits."""
+    counts = remove_unwanted(connection, filters)
+    counts |= remove_ties(connection, filters.keep_duplicates)
+    counts |= remove_duplicates(connection, filters.keep_duplicates, source.clients_share_items)
+    if filters.near_duplicates is not None:
+        from fedllm_data.pipeline.near_duplicates import remove_near_duplicates
+
+        progress("removed exact duplicates", count(connection, "distinct_rows"))
+        counts |= remove_near_duplicates(
+            connection, filters.near_duplicates, source.task, across_clients=not source.clients_share_items
+        )
+    progress("removed duplicates", count(connection, "distinct_rows"))
+    counts |= limit_sizes(connection, filters)
+    return counts | {"num_kept": count(connection, "kept")}
 
 
 def _check_any_left(source: Source, folder: Path, counts: dict[str, int], remedy: str) -> None:

@@ -15,7 +15,7 @@ from fedllm_data.clients import ClientDataset
 from fedllm_data.codebook import Codebook
 from fedllm_data.features import row_features
 from fedllm_data.features.cache import FeatureCache
-from fedllm_data.features.scores import NO_JUDGES, find_judges
+from fedllm_data.features.judges import NO_JUDGES, find_judges
 from fedllm_data.heterogeneity.axes import measure_axes, profile_rows
 from fedllm_data.heterogeneity.axis import Axis
 from fedllm_data.heterogeneity.profile import ClientProfile
@@ -58,7 +58,7 @@ def deal_profiles(columns: Columns, codebook: str, *, random_sizes: bool = False
         columns: features of the rows, with their natural `client_id`.
         codebook: digest of the codebook that made them.
         random_sizes: whether each row goes to a client drawn at random; otherwise sizes are the natural ones.
-        seed: of the dealing.
+        seed: seeds the dealing.
 
     >>> columns = {"client_id": np.array(["a", "a", "b"]), "language": np.array(["en", "fr", "en"])}
     >>> columns |= {"instruction_tokens": np.array([3, 4, 5]), "response_tokens": np.array([9, 9, 1])}
@@ -90,7 +90,7 @@ def iid_p_values(
         columns: features of the rows, with their natural `client_id`.
         axes: what to measure; see `fedllm_data.heterogeneity.axes.axes_of`.
         codebook: digest of the codebook that made the features.
-        seeds: of the partitions, and of the nulls.
+        seeds: one for each partition and its null.
         num_null: draws of the null.
 
     Returns:

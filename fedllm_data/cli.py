@@ -17,7 +17,7 @@ from fedllm_data.terminal import row_progress, run_command
 
 if TYPE_CHECKING:
     from fedllm_data.build import BuildResult
-    from fedllm_data.features.scores import Judges
+    from fedllm_data.features.judges import Judges
     from fedllm_data.source import Source
 
 __all__ = ["main"]
@@ -51,9 +51,6 @@ def _list(arguments: argparse.Namespace) -> None:
 
 
 def _build(arguments: argparse.Namespace) -> None:
-    from fedllm_data.build import build
-    from fedllm_data.pipeline.salt import read_salt
-
     source = _source(arguments.name)
     options = pairs_of(arguments.set, "--set")
     path = None
@@ -65,6 +62,9 @@ def _build(arguments: argparse.Namespace) -> None:
             if not re.fullmatch(r"[\w][\w.-]*/[\w][\w.-]*", arguments.source) or "hub_id" not in source.options:
                 raise ConfigError(f"--source {arguments.source} does not exist; check the path, or give org/name")
             options["hub_id"], path = arguments.source, None
+    from fedllm_data.build import build
+    from fedllm_data.pipeline.salt import read_salt
+
     with row_progress() as progress:
         result = build(
             source,
@@ -221,20 +221,20 @@ def _check(arguments: argparse.Namespace) -> None:
 
 def _codebook(arguments: argparse.Namespace) -> None:
     from fedllm_data.codebook import write_codebook
-    from fedllm_data.codebook.making import make_codebook
+    from fedllm_data.codebook.making import CodebookSettings, make_codebook
     from fedllm_data.profiles import codebook_sample, open_splits
 
-    datasets, _ = open_splits(arguments.repo, revision=arguments.revision)
-    sample = codebook_sample(arguments.repo, datasets, arguments.revision)
     given: dict[str, Any] = {"encoder": arguments.encoder, "max_clusters": arguments.clusters}
-    book = make_codebook(
-        sample,
+    settings = CodebookSettings(
         min_rows=arguments.min_rows,
         scorers=_judges(arguments).listed,
         parsers=pairs_of(arguments.parser, "--parser"),
         seed=arguments.seed,
         **{name: value for name, value in given.items() if value is not None},
     )
+    datasets, _ = open_splits(arguments.repo, revision=arguments.revision)
+    sample = codebook_sample(arguments.repo, datasets, arguments.revision)
+    book = make_codebook(sample, settings)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     write_codebook(book, arguments.out)
     origin = "the public split" if sample[0].split == "public" else "the pool of all clients' rows"
@@ -278,7 +278,7 @@ def _report(arguments: argparse.Namespace) -> None:
         report = write_report_from_profiles(arguments.profiles, arguments.out, codebook, seed=arguments.seed)
         _show_report(arguments, report)
         return
-    # Into a client repo itself, the report is part of it: under the corpus's name, and with the card made anew.
+    # Into a client repo itself, the report is part of it: under the corpus's name, and the card is written again.
     facts = arguments.out / "build.json"
     is_own = Path(arguments.repo).is_dir() and arguments.out.resolve() == Path(arguments.repo).resolve()
     name = json.loads(facts.read_text(encoding="utf-8")).get("name") if is_own and facts.is_file() else None
@@ -311,7 +311,7 @@ def _show_report(arguments: argparse.Namespace, report: dict[str, Any]) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> None:
-    from fedllm_data.reporting.compare import write_comparison
+    from fedllm_data.reporting.compare_reports import write_comparison
 
     if arguments.repo is None or arguments.codebook or arguments.scores or arguments.split:
         raise ConfigError("--compare sets two finished reports side by side: name both folders, and nothing else")
@@ -323,8 +323,8 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 
 def _judges(arguments: argparse.Namespace) -> "Judges":
-    from fedllm_data.features.scores import Judges
-    from fedllm_data.scorers.files import read_scores
+    from fedllm_data.features.judges import Judges
+    from fedllm_data.scorers.score_file import read_scores
 
     return Judges(files=tuple(read_scores(path) for path in arguments.scores))
 

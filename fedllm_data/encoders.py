@@ -38,7 +38,7 @@ def hashed_ngrams(texts: Sequence[str], *, seed: int = 0) -> NDArray[np.float32]
 
     Args:
         texts: any texts; case and spacing are levelled, and `MAX_CHARS` characters looked at.
-        seed: of the projection; vectors of different seeds cannot be compared.
+        seed: seeds the projection; vectors of different seeds cannot be compared.
 
     Returns:
         (N, 512) vectors of length one; zeros for a text of spaces.

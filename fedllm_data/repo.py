@@ -309,7 +309,7 @@ class HubRepo(_Repo):
         return load_dataset("parquet", data_files={split: paths}, split=split)
 
     def _errors(self) -> AbstractContextManager[None]:
-        from fedllm_data.hub.errors import hub_errors
+        from fedllm_data.hub.hub_errors import hub_errors
 
         return hub_errors(self.name, "read", self.revision)
 
@@ -377,7 +377,7 @@ def _commit(name: str, revision: str | None) -> str:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-    from fedllm_data.hub.errors import hub_errors
+    from fedllm_data.hub.hub_errors import hub_errors
 
     with hub_errors(name, "read", revision):
         try:

@@ -15,7 +15,7 @@ from fedllm_data.codebook.making import make_codebook
 from fedllm_data.errors import ConfigError, ReportError
 from fedllm_data.features import UNICODE_WORDS, Tokenizer
 from fedllm_data.features.cache import FeatureCache, default_cache
-from fedllm_data.features.scores import NO_JUDGES, Judges, find_judges
+from fedllm_data.features.judges import NO_JUDGES, Judges, find_judges
 from fedllm_data.features.verbs import parser_version
 from fedllm_data.heterogeneity import measure_axes
 from fedllm_data.heterogeneity.axes import axes_of
@@ -60,11 +60,11 @@ def heterogeneity_report(
             those given are in it.
         judges: scorers beside the shipped ones, as functions or files.
         cache: where features of the same rows may lie already.
-        seed: of the null and the bootstrap.
+        seed: seeds the null and the bootstrap.
         tokenizer: what a token is; its name goes into the report.
         num_null: draws of the null; the smallest possible p is 1 / (num_null + 1).
         num_bootstrap: resamples of the clients behind each interval.
-        confidence: of the intervals, in (0, 1).
+        confidence: coverage of the intervals, in (0, 1).
         min_client_rows: clients with fewer rows were left out when the dataset was made.
         progress: called with the number of rows read after every batch.
 
@@ -118,14 +118,14 @@ def report_from_profiles(
     """Measure how different clients are, from their profiles alone.
 
     Args:
-        profiles: of all clients, as `read_profiles` or `profile_datasets` gives them.
+        profiles: the profiles of all clients, as `read_profiles` or `profile_datasets` gives them.
         codebook: the one that the profiles were made with.
         name: what the report calls the dataset.
-        revision: of the dataset, where it has one.
-        seed: of the null and the bootstrap.
+        revision: revision of the dataset, where it has one.
+        seed: seeds the null and the bootstrap.
         num_null: draws of the null.
         num_bootstrap: resamples of the clients behind each interval.
-        confidence: of the intervals, in (0, 1).
+        confidence: coverage of the intervals, in (0, 1).
 
     Raises:
         ReportError: if there is no row, or the profiles were made with another codebook.
@@ -199,7 +199,7 @@ def write_report(
         repo_or_dir: a client repo: a folder, or `org/name` on the Hub.
         out: folder for the report; it may be the client repo itself.
         split: one split; without it all rows of all clients (train, test and unseen, as far as the repo has them).
-        seed: of the null and the bootstrap.
+        seed: seeds the null and the bootstrap.
         revision: branch, tag or commit on the Hub; a folder takes none.
         name: what the report calls the dataset; by default the Hub id, or the last part of the folder's path.
         progress: called with the number of rows read after every batch.
@@ -242,7 +242,7 @@ def write_report(
 
 
 def parent_codebook(folder: Path) -> Codebook | None:
-    """Return the codebook of a client repo whose rows are dealt out anew, if its report can be made with it here.
+    """Return the codebook of a client repo whose rows are dealt out again, if its report can be made with it here.
 
     Args:
         folder: the parent.
@@ -280,7 +280,7 @@ def write_report_from_profiles(
         folder: holds the clients' files.
         out: folder for the report.
         codebook: the one that the profiles were made with.
-        seed: of the null and the bootstrap.
+        seed: seeds the null and the bootstrap.
         name: what the report calls the dataset; by default the last part of the folder's path.
 
     Returns:
@@ -300,9 +300,10 @@ def write_report_from_profiles(
 
 
 def _write(report: HeterogeneityReport, title: str, out: Path) -> dict[str, Any]:
-    from fedllm_data.reporting.files import write_page
+    from fedllm_data.reporting.write_page import write_page
 
     document = report.to_json() | {"name": title}
+    out.mkdir(parents=True, exist_ok=True)
     write_page(document, report.profiles, out)
     write_codebook(report.codebook, out / "codebook.json")
     write_file(out / "heterogeneity.json", dump_json(document))

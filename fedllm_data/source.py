@@ -49,7 +49,7 @@ class Filters:
     max_rows: int | None = None
     """Keep at most this many rows of a client, chosen by row id."""
     max_clients: int | None = None
-    """Keep the clients with the most rows, at most so many."""
+    """Keep at most this many clients, those with the most rows."""
     languages: tuple[str, ...] = ()
     """Keep rows in these languages alone (ISO 639 codes as in the column `language`); empty keeps all."""
     min_turns: int | None = None

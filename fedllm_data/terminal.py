@@ -8,13 +8,13 @@ import io
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from fedllm_data.errors import FedLLMError
 
-__all__ = ["OneLineParser", "quiet_libraries", "row_progress", "run_command"]
+__all__ = ["OneLineParser", "ShowVersion", "quiet_libraries", "row_progress", "run_command"]
 
 _EXTRAS = ("torch", "transformers", "trl", "peft", "accelerate", "safetensors", "tokenizers")
 """What the extra `train` brings."""
@@ -26,6 +26,21 @@ class OneLineParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Leave with exit code 2."""
         self.exit(2, f"{self.prog.split()[0]}: error: {message}; see {self.prog} --help\n")
+
+
+class ShowVersion(argparse.Action):
+    """The flag `--version` of a command: prints its name and the version of the distribution, and leaves."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **_: Any) -> None:
+        """Take no value; `parser.add_argument("--version", action=ShowVersion)` is all there is to say."""
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help="show the version and leave")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        """Print and leave."""
+        from importlib.metadata import version
+
+        print(f"{parser.prog.split()[0]} {version('fedllm-commons')}")
+        parser.exit()
 
 
 def run_command(program: str, work: Callable[[], None], *, when_interrupted: str) -> int:

@@ -22,7 +22,7 @@ from fedllm_data.errors import ConfigError, MetricError, ResumeError
 from fedllm_data.heterogeneity.quality import ScorerInfo
 from fedllm_data.in_place import write_file
 from fedllm_data.repo import FolderRepo, open_repo, split_of_file
-from fedllm_data.scorers.files import write_scores
+from fedllm_data.scorers.score_file import write_scores
 from fedllm_eval.ifd import difficulty
 from fedllm_eval.per_client import sample_positions
 from fedllm_eval.policy.early_checks import check_policies
@@ -67,9 +67,9 @@ def score_rows(
 ) -> dict[str, Any]:
     """Write IFD and IRA of a client repo's rows into a scores file, for `fedllm-data report --scores`.
 
-    The file (see `fedllm_data.scorers.files`) has the columns `row_id`, `ifd`, `ira` and `num_tokens`. Rows are scored
-    256 at a time, and every such chunk is kept beside the file until the last is done: called again after a break,
-    the same command goes on where it was.
+    The file (see `fedllm_data.scorers.score_file`) has the columns `row_id`, `ifd`, `ira` and `num_tokens`. Rows are
+    scored 256 at a time, and every such chunk is kept beside the file until the last is done: called again after a
+    break, the same command goes on where it was.
 
     Args:
         repo_or_dir: client repo: folder or Hub id.

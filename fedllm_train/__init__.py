@@ -19,7 +19,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 
 def __getattr__(name: str) -> Any:
-    """Import the trainer when it is asked for: it brings torch and TRL, and `fedllm-train --help` must not wait."""
+    """Import the trainer on first use: it brings torch and TRL, and `fedllm-train --help` must not wait for them."""
     if name == "FederatedTrainer":
         from fedllm_train.trainer import FederatedTrainer
 

@@ -47,18 +47,18 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_argument("--repo", required=True, metavar="ORG/NAME", help="the model on the Hub")
     visibility = publish.add_mutually_exclusive_group()
     visibility.add_argument(
-        "--private", action="store_true", help="make a new repo private, as a run on a local dataset is without this"
+        "--private", action="store_true", help="make a new repo private; the default for a run on a local dataset"
     )
     visibility.add_argument("--public", action="store_true", help="make a new repo public")
     publish.add_argument(
         "--include-clients",
         action="store_true",
-        help="push what names single clients: ids, row counts and losses in rounds.jsonl, tables of scores",
+        help="also push what names single clients: ids, row counts and losses in rounds.jsonl, tables of scores",
     )
     publish.add_argument(
         "--include-scores",
         action="store_true",
-        help="of a run with differential privacy, push its scores too, though the guarantee does not cover them",
+        help="also push the scores of a run with differential privacy, though its guarantee does not cover them",
     )
     publish.add_argument("--json", action="store_true", help="print JSON instead of lines")
     publish.set_defaults(command=_publish)
@@ -192,7 +192,7 @@ def _publish(arguments: argparse.Namespace) -> None:
     from fedllm_eval.policy.run_folder import read_config
 
     read_config(arguments.run)  # said at once where this is no run folder
-    from fedllm_train.run_files.publish import publish_run
+    from fedllm_train.run_files.publish_run import publish_run
 
     result = publish_run(
         arguments.run,

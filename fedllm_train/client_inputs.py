@@ -1,4 +1,4 @@
-"""What a Python user passes as clients, made a `ClientDataset`: TRL's habits where their meaning is plain.
+"""What a Python user passes as clients becomes a `ClientDataset`: TRL's habits are followed if their meaning is plain.
 
 Taken: a `ClientDataset`; a folder or Hub id; a dict from client id to a `datasets.Dataset` or to a list of rows; a
 `Dataset`, or a list of rows, with a column `client_id`. Rows are TRL's conversational formats: `messages`;
@@ -32,15 +32,15 @@ _OURS = {name for schema in SCHEMAS.values() for name in schema.names}
 
 
 def as_clients(given: Any, *, name: str = "clients", split: str = "train") -> ClientDataset:
-    """Return the clients that somebody meant.
+    """Return the clients that a caller passed, as a `ClientDataset`.
 
     Args:
-        given: see above.
-        name: of the argument, for the error.
-        split: of a client repo that is named.
+        given: one of the kinds listed above.
+        name: the argument's name, for the error.
+        split: read from a client repo that is given by name.
 
     Raises:
-        ConfigError: if it is nothing of the kind, or a row cannot be trained on.
+        ConfigError: if it is none of these kinds, or a row cannot be trained on.
         SchemaError: if a folder or Hub id is no client repo.
 
     >>> turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]

@@ -1,4 +1,4 @@
-"""Values of the kind that a config's fields have: a number given as text is refused before something adds to it.
+"""Values have the type that a config's field declares: a number given as text is refused before anything adds to it.
 
 Imports no torch.
 """
@@ -19,9 +19,9 @@ def plain_value(name: str, value: Any, hint: Any) -> Any:
     """Return a value as the plain Python kind its field has; numpy's numbers and paths become Python's.
 
     Args:
-        name: of the field.
-        value: what it was given.
-        hint: its annotation, made of bool, int, float, str, Literal and None.
+        name: the field's name.
+        value: what the field was given.
+        hint: the field's annotation, made of bool, int, float, str, Literal and None.
 
     Raises:
         ConfigError: for a value of another kind.

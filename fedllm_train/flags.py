@@ -27,8 +27,8 @@ from fedllm_train.given import given_flags, with_given
 from fedllm_train.monitoring.trackers import check_tracker
 from fedllm_train.presets import DECISIVE, preset_defaults
 from fedllm_train.privacy.accounting import check_accountant
+from fedllm_train.run_files.open_run import check_run_folder
 from fedllm_train.run_files.run_as_config import flags_of_run, is_run_config
-from fedllm_train.run_files.run_folder import check_run_folder
 from fedllm_train.strategies import settings_class, users_of
 
 __all__ = ["OurFlags", "check_surroundings", "flag_groups", "parse_our_flags"]

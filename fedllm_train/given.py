@@ -1,8 +1,8 @@
-"""What somebody set, be it to the default: only then can a setting that nothing looks at be refused.
+"""Which settings were given explicitly, even with their default: only then can one that nothing reads be refused.
 
 A config remembers the names it was made with (`records_given`). A command line and a file name theirs; what a preset
-sets is nobody's word. A call that names every field is a copy (`dataclasses.replace`): what differs from the default
-counts then. Imports no torch.
+sets does not count as given. A call that names every field is a copy (`dataclasses.replace`): what differs from the
+default counts then. Imports no torch.
 """
 
 import functools
@@ -47,7 +47,7 @@ def records_given(
 
 
 def given_of(config: Any) -> frozenset[str]:
-    """Return the fields that somebody set, or that differ from their default; None stands for a field left out."""
+    """Return the fields that were set, or that differ from their default; a field that is None counts as left out."""
     named = getattr(config, _NAMES, frozenset())
     return frozenset(
         each.name
@@ -57,7 +57,7 @@ def given_of(config: Any) -> frozenset[str]:
 
 
 def flat_fields(config: Any) -> list[Field[Any]]:
-    """Return the fields of a config, with those of the method's settings in the place of `method`."""
+    """Return the fields of a config, with the fields of the method's settings instead of `method`."""
     own = [each for each in fields(config) if each.name != "method"]
     method = getattr(config, "method", None)
     return own if method is None else [*own, *fields(method)]
@@ -74,7 +74,7 @@ def with_given(config: Config, names: Collection[str], **changes: Any) -> Config
 
 
 def given_flags(argv: Sequence[str]) -> frozenset[str]:
-    """Return the names of the flags on a command line, as fields are called; `--no_x` names x, too.
+    """Return the names of the flags on a command line, as fields are called; `--no_x` also names x.
 
     >>> sorted(given_flags(["--lora-r", "8", "--seed=3", "--no_packing", "-1"]))
     ['lora_r', 'no_packing', 'packing', 'seed']

@@ -1,4 +1,4 @@
-"""What a Python user passes to `FederatedTrainer`, made what it works with; everything is asked before a model loads.
+"""What a Python user passes to `FederatedTrainer` becomes what it works with; all is checked before a model loads.
 
 TRL's habits are taken where their meaning is plain: `train_dataset`, `processing_class`, `quantization_config`, a
 `PeftModel`, the `peft_config` of one, a path, `model_init_kwargs`, a strategy's class. Everything else ends in one
@@ -66,7 +66,7 @@ def read_inputs(given: Mapping[str, Any]) -> TrainerInputs:
     """Return the inputs of a trainer, each of the kind it must have.
 
     Args:
-        given: what `FederatedTrainer` was called with, by name; TRL's names stand beside ours.
+        given: what `FederatedTrainer` was called with, by name; TRL's names are allowed beside ours.
 
     Raises:
         ConfigError: with what to pass instead.
@@ -131,7 +131,7 @@ def federation_args(args: Any) -> FederatedConfig:
     """Return the settings of the federation.
 
     Raises:
-        ConfigError: if they are something else.
+        ConfigError: if they are of another type.
     """
     if not isinstance(args, FederatedConfig):
         trl = " TRL's settings are client_args;" if isinstance(args, (SFTConfig, DPOConfig, KTOConfig)) else ""
@@ -140,16 +140,16 @@ def federation_args(args: Any) -> FederatedConfig:
 
 
 def asks_to_resume(resume_from_checkpoint: Any, *, run: Path, resume: bool) -> bool:
-    """Return whether a run is to be gone on with, asked in TRL's way or in ours.
+    """Return whether to resume a run, whether that was asked for in TRL's way or in ours.
 
     Args:
         resume_from_checkpoint: TRL's argument; a path must be that of the run folder or of a checkpoint in it, since a
             run goes on in its own folder, from its newest checkpoint.
         run: the run folder.
-        resume: ours.
+        resume: our own argument.
 
     Raises:
-        ConfigError: for another path.
+        ConfigError: if the path lies elsewhere.
 
     >>> asks_to_resume("runs/a/checkpoints", run=Path("runs/a"), resume=False)
     True
@@ -169,12 +169,12 @@ def check_options(name: str, function: Callable[..., Any], options: Mapping[str,
     """Refuse options that a function does not take, before it does anything.
 
     Args:
-        name: of the method that passes them on.
-        function: that gets them.
-        options: by name.
+        name: the method that passes them on.
+        function: receives them.
+        options: the options by name.
 
     Raises:
-        ConfigError: naming the first and those that there are.
+        ConfigError: naming the first such option and the options that exist.
     """
     known = [each.name for each in inspect.signature(function).parameters.values() if each.default is not each.empty]
     if odd := [each for each in options if each not in known]:

@@ -1,8 +1,8 @@
-"""torch, imported when something of it is first asked for.
+"""torch, imported on first use.
 
 The files of methods and of the algebra on adapters take `torch` from here, so that a method's settings and its
 capability record can be read, and a wrong one refused, without the seconds that importing torch takes. Such a file
-begins with `from __future__ import annotations`, since an annotation would ask for `torch.Tensor` at once.
+begins with `from __future__ import annotations`, since an annotation would otherwise use `torch.Tensor` at once.
 """
 
 from types import ModuleType

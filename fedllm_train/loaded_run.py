@@ -1,4 +1,4 @@
-"""A run whose model is loaded: what training, hosts and records are made of."""
+"""A run whose model is loaded: what training, hosts and records are made from."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.clients import ClientDataset
+from fedllm_eval.policy.run_folder import WORK
+from fedllm_eval.policy.run_records import RunConfig
 from fedllm_train.adapters.arithmetic import Adapter, Parts
 from fedllm_train.adapters.live import LiveAdapter
 from fedllm_train.adapters.shifted_model import check_shiftable
@@ -112,7 +114,7 @@ class LoadedRun:
         )
 
     def spec(self) -> RunSpec:
-        """Return what a client's machine must know of the run."""
+        """Return what a client's machine must know about the run."""
         config = self.plan.config
         return RunSpec(
             strategy=config.strategy,
@@ -130,7 +132,7 @@ class LoadedRun:
         )
 
     def engine(self) -> AbstractContextManager[Engine]:
-        """Return where clients are visited: in this process, in several, or where the caller says."""
+        """Return the engine: in this process, in several, or the caller's own."""
         num_processes = self.plan.config.num_processes
         if self.make_engine is not None:
             return self.make_engine(self.spec(), lambda: self.host)
@@ -138,8 +140,8 @@ class LoadedRun:
             return nullcontext(InProcessEngine(self.host))
         return host_processes(self.spec(), self.clients, self.folder, num_processes=num_processes)
 
-    def config_record(self) -> dict[str, Any]:
-        """Return the resolved settings as they stand in `config.yaml`."""
+    def config_record(self) -> RunConfig:
+        """Return the resolved settings as `config.yaml` holds them."""
         record = resolved_settings(self.plan, self.trl_args, self.policy, self.clients, self.start_adapter)
         record |= {"earlier": self.earlier, **template_day(self.tokenizer)}
         guarantee = self.plan.guarantee
@@ -157,12 +159,12 @@ class LoadedRun:
         privacy: ClientPrivacy | None,
         callbacks: Sequence[Callable[[Record], None]],
     ) -> RoundPlan:
-        """Return what the rounds that are left are made of.
+        """Return the plan of the rounds that are left.
 
         Args:
             engine: where clients are visited.
-            state: where the rounds go on.
-            privacy: what makes them private; None where nothing is guaranteed.
+            state: the state that the rounds go on from.
+            privacy: clip, noise and secret of a private run; None for others.
             callbacks: called with each round's record once it is on disk.
         """
         plan, config, strategy = self.plan, self.plan.config, self.plan.strategy
@@ -208,16 +210,16 @@ def load_run(plan: RunPlan, inputs: TrainerInputs, *, make_engine: EngineMaker |
     """Load the model of a run; nothing is trained or written yet.
 
     Args:
-        plan: of the run.
+        plan: the run's plan.
         inputs: what the trainer was called with.
-        make_engine: where clients are visited, where the caller says.
+        make_engine: makes the engine that visits clients; by default `num_processes` decides.
 
     Raises:
         ConfigError: if something cannot be loaded, or the method cannot work on the adapter.
     """
     config, base, client_args = plan.config, inputs.base, inputs.client_args
     scored = held_out_clients(config, inputs.clients, inputs.eval_dataset) if config.eval_every else None
-    workspace = str(Path(config.output_dir) / ".work")
+    workspace = str(Path(config.output_dir) / WORK)
     trl_args = resident_args(client_args, local_steps=config.local_steps, workspace=workspace)
     kernel = chosen_kernel(config.sft_kernel, trl_args)
     start = {

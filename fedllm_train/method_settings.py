@@ -1,4 +1,4 @@
-"""Settings that several methods share; what one method alone reads stands in its file. Imports no torch."""
+"""Settings that several methods share; a setting that one method alone reads is in its file. Imports no torch."""
 
 from dataclasses import dataclass, field
 
@@ -42,7 +42,7 @@ class PersonalSettings(Settings):
     )
 
     def check(self) -> None:
-        """Refuse what is neither a rule nor a number of clients."""
+        """Refuse anything but a rule or a number of clients."""
         given = self.personal_clients
         if given not in ("visited", "all") and not (given.isascii() and given.isdecimal() and int(given) > 0):
             raise ConfigError(f"personal_clients is {given!r}; it must be visited, all or a number")
@@ -131,6 +131,6 @@ class MomentSettings(AdaptiveSettings):
     )
 
     def check(self) -> None:
-        """Refuse a share that is none."""
+        """Refuse what is no share."""
         if not 0 <= self.server_beta2 < 1:
             raise ConfigError(f"server_beta2 is {self.server_beta2}; it must lie in [0, 1)")

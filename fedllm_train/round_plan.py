@@ -17,7 +17,7 @@ from fedllm_train.messages.wire import Wire
 from fedllm_train.monitoring.held_out import should_stop
 from fedllm_train.monitoring.ledger import LedgerKeeper
 from fedllm_train.monitoring.observer import Observer, Record, Step
-from fedllm_train.participation.participation import Participation
+from fedllm_train.participation.participation_contract import Participation
 from fedllm_train.run_files.checkpoint import RunState, append_record, kept_rounds, save_checkpoint
 from fedllm_train.schedule import cosine_learning_rate
 from fedllm_train.seeds import stream_seed
@@ -28,7 +28,7 @@ __all__ = ["RoundPlan"]
 
 @dataclass(kw_only=True)
 class RoundPlan:
-    """What the rounds of a run are made of."""
+    """Everything that a run's rounds have in common."""
 
     run: Path
     """The run folder."""
@@ -72,11 +72,11 @@ class RoundPlan:
     def task_for(
         self, state: RunState, *, purpose: Purpose = "train", step: int | None = None
     ) -> Callable[[str], Task]:
-        """Return what makes the task of a client; its message is packed, and charged, when it is made.
+        """Return a function that makes a client's task; the message is packed, and charged, when it is called.
 
         Args:
-            state: of the server.
-            purpose: of the visit.
+            state: the server's state.
+            purpose: what the visit is for.
             step: by default the next round's index.
         """
         index = state.next_round if step is None else step
@@ -105,7 +105,7 @@ class RoundPlan:
         return ask
 
     def note(self, reply: Reply, problem: str | None) -> None:
-        """Let everybody see a reply, and remember whose update was refused."""
+        """Show a reply to all observers, and remember whose update was refused."""
         if problem is None:
             self._refused.pop(reply.client_id, None)
         elif reply.message is not None:
@@ -117,9 +117,9 @@ class RoundPlan:
         """Return the state after a round; its record and a checkpoint are on disk then.
 
         Args:
-            state: before the round.
+            state: the state before the round.
             server: the server's state after it.
-            aggregation: of its replies.
+            aggregation: what its replies were added to.
         """
         is_made = aggregation.is_enough()
         step = Step(index=state.next_round, before=state.server, after=server, is_made=is_made, monitor=state.monitor)

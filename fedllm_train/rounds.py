@@ -2,8 +2,8 @@
 
 Reads like the algorithm it is (McMahan et al. 2017, Algorithm 1). Whatever could vary stands behind a contract: who
 takes part (`participation/`), where clients are (`engines/`), what the server sees of their updates (`aggregation/`),
-how that becomes the next state (`strategies/`), who looks on (`monitoring/`). What is remembered, and how a killed run
-goes on, `round_plan.py` says.
+how that becomes the next state (`strategies/`), who looks on (`monitoring/`). `round_plan.py` says what is remembered,
+and how a killed run goes on.
 """
 
 from fedllm_train.round_plan import RoundPlan
@@ -16,7 +16,7 @@ def run_rounds(plan: RoundPlan, state: RunState) -> RunState:
     """Run the rounds that are left, with a checkpoint after each.
 
     Args:
-        plan: what stays the same.
+        plan: what stays the same over the rounds.
         state: where to begin; a fresh run begins at round 0.
 
     Returns:

@@ -1,8 +1,8 @@
 """What all settings have in common: they live with what they set, and each owner checks its own.
 
-A group of settings is a frozen dataclass beside the code that reads it, with a sentence of help a field. The groups of
-the federation are joined in `config.py`; those of a method stand in the method's file (`Strategy.Settings`). Names are
-unique over all groups, so that flags and YAML keys are flat. Imports no torch.
+A group of settings is a frozen dataclass beside the code that reads it, with one sentence of help for each field. The
+groups of the federation are joined in `config.py`; a method's group is in the method's file (`Strategy.Settings`).
+Names are unique over all groups, so that flags and YAML keys are flat. Imports no torch.
 """
 
 import math
@@ -44,10 +44,10 @@ class NoSettings(Settings):
 
 
 def check_at_least_one(settings: Any, *names: str) -> None:
-    """Refuse counts below one; None, where a setting is not given, is none.
+    """Refuse counts below one; None means not given and passes.
 
     Raises:
-        ConfigError: naming the first.
+        ConfigError: naming the first such count.
     """
     for name in names:
         if (value := getattr(settings, name)) is not None and value < 1:
@@ -59,6 +59,6 @@ def part_of(kind: type[Group], settings: Any) -> Group:
 
     Args:
         kind: the group.
-        settings: joined from it and others.
+        settings: settings joined from it and others.
     """
     return kind(**{each.name: getattr(settings, each.name) for each in fields(kind)})  # type: ignore[arg-type]

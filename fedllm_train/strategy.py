@@ -3,7 +3,7 @@
 Server state, messages and updates are all `Parts`: adapters by name, such as {"adapter": ..., "control": ...}. The
 server's state always holds "adapter", the global adapter. A strategy keeps nothing in itself between calls: all that
 must survive a stop is in the server's state (checkpointed) or in a client's memory (`visit.memory`, on that client's
-disk), so that a resumed run goes on to the same bits.
+disk), so that a resumed run reaches the same bits.
 """
 
 from collections.abc import Mapping, Sequence
@@ -56,7 +56,7 @@ class Federation:
     """Main language of each client; `und` where nobody knows."""
 
     def for_hosts(self) -> "Federation":
-        """Return what of it a client's machine needs: nothing that names who takes part, but for ranks."""
+        """Return the part that a client's machine needs: nothing that names who takes part, except ranks."""
         return replace(self, eligible=(), sizes={}, languages={})
 
 
@@ -128,7 +128,7 @@ class Strategy(Protocol):
         Packed changes, clipping and bounds on norms are measured from it.
 
         Args:
-            received: what the client reads of what the server sent.
+            received: what the client read from the server's message.
             start: the adapter the run started from.
             client_id: the client.
             round_index: the round.
@@ -146,7 +146,7 @@ class Strategy(Protocol):
     def contribution(self, state: Parts, update: Parts) -> Adapter:
         """Return the adapter a client ended with, as far as the server knows it.
 
-        For the record only: what the server's next state is measured against (`monitoring/aggregation_error.py`).
+        For the record only: what the server's next state is measured against (`monitoring/step_size.py`).
         """
         ...
 
@@ -168,7 +168,7 @@ class Strategy(Protocol):
 
 
 class OneAdapter:
-    """The plumbing of methods whose server state and messages are one adapter; the rules stand in their own files."""
+    """The plumbing of methods whose server state and messages are one adapter; the rules are in their own files."""
 
     traits: Traits
     Settings: type[Settings] = NoSettings
@@ -179,7 +179,7 @@ class OneAdapter:
         self._counts_alike = counts_alike(getattr(federation.settings, "uniform_weights", None), self.traits.weights)
 
     def weight_of(self, num_rows: int) -> int:
-        """Return the weight in the mean of a client with some rows."""
+        """Return the weight in the mean of a client with this many rows."""
         return 1 if self._counts_alike else num_rows
 
     def participants(self, client_ids: Sequence[str]) -> list[str]:
@@ -224,7 +224,7 @@ def counts_alike(uniform_weights: bool | None, weights: Weights) -> bool:
     """Return whether every client counts alike in a mean, whatever its rows.
 
     Args:
-        uniform_weights: the setting; decides where it is given.
+        uniform_weights: the setting; decides if it is given.
         weights: what the method's source says.
 
     >>> counts_alike(False, "uniform"), counts_alike(None, "uniform")

@@ -28,11 +28,12 @@ from fedllm_train.monitoring.observer import Record
 from fedllm_train.prepare import prepare
 from fedllm_train.run_files.checkpoint import RunState
 from fedllm_train.run_files.finished import copy_finished, finished_folder
-from fedllm_train.run_files.run_folder import check_run_folder
+from fedllm_train.run_files.open_run import check_run_folder
 from fedllm_train.training import find_rows_left_out, train_run
 
 if TYPE_CHECKING:
     from fedllm_data.hub.push import PushResult
+    from fedllm_eval.policy.run_records import RunConfig
     from fedllm_eval.results import Results
 
 __all__ = ["FederatedTrainer"]
@@ -62,7 +63,7 @@ class FederatedTrainer:
         """Check every setting and load the model; nothing is trained or written yet.
 
         Args:
-            model: folder, Hub id or loaded model; of a `PeftModel` its adapter is trained.
+            model: folder, Hub id or loaded model; a `PeftModel`'s own adapter is trained.
             args: settings of the federation.
             clients: the training clients, from `load_clients`; or a dict of datasets by client id, a `Dataset` with a
                 `client_id` column, or what `load_clients` would be given.
@@ -70,8 +71,8 @@ class FederatedTrainer:
             peft_config: the adapter's settings; LoRA of rank 8 on all linear layers if not given.
             adapter: run folder, PEFT folder or Hub id of an adapter to start from; DPO's reference is then the base
                 with this adapter.
-            tokenizer: by default the one beside the model.
-            revision: of the base model on the Hub.
+            tokenizer: by default the model's own.
+            revision: revision of the base model on the Hub.
             trust_remote_code: run code that comes with the model.
             quantization: a `BitsAndBytesConfig` to load the base model with.
             eval_dataset: held-out rows scored during the run, with `eval_every`; by default the training clients' own
@@ -127,7 +128,7 @@ class FederatedTrainer:
 
         Args:
             resume_from_checkpoint: TRL's name for `resume`; a path must lie in the run folder.
-            resume: go on from the newest checkpoint in the run folder; start afresh where there is none.
+            resume: go on from the newest checkpoint in the run folder; start afresh if there is none.
 
         Returns:
             The state after the last round: the global adapter and the ledger. With `load_best` the adapter is the
@@ -182,18 +183,18 @@ class FederatedTrainer:
         return copy_finished(made, self.run if output_dir is None else Path(output_dir), self.tokenizer)
 
     def push_to_hub(self, repo_id: str | None = None, **options: Any) -> "PushResult":
-        """Publish the finished run as a model repo in one commit; options as in `run_files.publish.publish_run`.
+        """Publish the finished run as a model repo in one commit; options as in `run_files.publish_run.publish_run`.
 
         Raises:
-            ConfigError: if no repo is named, or for an option that there is not.
+            ConfigError: if no repo is named, or an option does not exist.
         """
-        from fedllm_train.run_files.publish import publish_run
+        from fedllm_train.run_files.publish_run import publish_run
 
         if repo_id is None:
             raise ConfigError("push_to_hub needs the name of a repo; pass push_to_hub('org/name')")
         check_options("push_to_hub", publish_run, options)
         return publish_run(self.run, repo_id, **options)
 
-    def config_record(self) -> dict[str, Any]:
-        """Return the resolved settings as they stand in `config.yaml`."""
+    def config_record(self) -> "RunConfig":
+        """Return the resolved settings as `config.yaml` holds them."""
         return self.loaded.config_record()

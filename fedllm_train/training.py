@@ -1,4 +1,4 @@
-"""What `FederatedTrainer.train` does, in order: hold the run folder, begin or go on in it, run the rounds, finish."""
+"""What `FederatedTrainer.train` does, in order: lock the run folder, begin or resume in it, run the rounds, finish."""
 
 import gc
 import logging
@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
+from fedllm_data.in_place import fill_folder
+from fedllm_eval.policy.run_folder import ROUNDS_FILE, START_ADAPTER, WORK
 from fedllm_eval.policy.training_template import trains_end_of_turn
 from fedllm_train.clients.objectives import objective_of
-from fedllm_train.clients.tokens import encoder_for
+from fedllm_train.clients.token_cache import encoder_for
 from fedllm_train.clients.unrendered import UnrenderedRows, find_unrendered, write_unrendered
 from fedllm_train.loaded_run import LoadedRun
 from fedllm_train.monitoring.held_out import load_best
@@ -17,15 +19,15 @@ from fedllm_train.monitoring.observer import Record
 from fedllm_train.monitoring.trackers import tracked
 from fedllm_train.privacy.beginning import begin_privacy
 from fedllm_train.rounds import run_rounds
-from fedllm_train.run_files.card import write_run_card
 from fedllm_train.run_files.checkpoint import RunState
 from fedllm_train.run_files.earlier import warn_of_earlier
-from fedllm_train.run_files.files import write_folder
 from fedllm_train.run_files.finished import finished_folder, save_client_folder, save_held_folder
+from fedllm_train.run_files.open_run import open_run_folder
 from fedllm_train.run_files.personal import make_personal_adapters
-from fedllm_train.run_files.resume import first_state
-from fedllm_train.run_files.run_folder import open_run_folder
+from fedllm_train.run_files.resume import first_state, restore_folders
+from fedllm_train.run_files.run_card import write_run_card
 from fedllm_train.run_files.run_lock import locked
+from fedllm_train.run_files.run_writing import may_be_replaced
 from fedllm_train.run_files.template_day import fix_template_day
 from fedllm_train.strategy import POOLED
 
@@ -35,10 +37,10 @@ logger = logging.getLogger(__name__)
 
 
 def find_rows_left_out(run: LoadedRun) -> UnrenderedRows:
-    """Find the rows that the chat template cannot render, and whether those it can end the assistant's turn.
+    """Find the rows that the chat template cannot render; warn if those it can do not end the assistant's turn.
 
     Raises:
-        ConfigError: if no row is left, of the clients that train or of those that are scored.
+        ConfigError: if no row is left for training or for scoring.
     """
     plan, clients = run.plan, run.clients
     everybody = POOLED in plan.participants or len(plan.participants) == len(clients)
@@ -65,10 +67,10 @@ def train_run(
     """Run all rounds, or those that are left, and write the finished adapter.
 
     Args:
-        run: with its model.
+        run: the run, with its model loaded.
         unrendered: rows that are left out.
         callbacks: called with each round's record once it is on disk.
-        resume: whether a run that is in the folder may be gone on with.
+        resume: whether to resume a run that is in the folder.
 
     Returns:
         The state after the last round, or, with `load_best`, after the best one.
@@ -81,9 +83,10 @@ def train_run(
     """
     with locked(run.folder):
         state = _run_all_rounds(run, unrendered, callbacks, resume=resume)
-        write_folder(run.folder / finished_folder(run.model), partial(run.save_server, state.server))
+        with fill_folder(run.folder / finished_folder(run.model), check=may_be_replaced) as finished:
+            run.save_server(state.server, finished)
         write_run_card(run.folder)
-        shutil.rmtree(run.folder / ".work")
+        shutil.rmtree(run.folder / WORK)
     return state
 
 
@@ -93,12 +96,14 @@ def _run_all_rounds(
     plan, config, folder = run.plan, run.plan.config, run.folder
     record = run.config_record()
     open_run_folder(folder, record, resume=resume)
+    restore_folders(folder)
     fix_template_day(run.tokenizer, folder)
     write_unrendered(folder, unrendered)
-    if not run.policy.is_base and not (folder / "start_adapter").exists():
-        write_folder(folder / "start_adapter", partial(save_held_folder, run.model))
+    if not run.policy.is_base and not (folder / START_ADAPTER).exists():
+        with fill_folder(folder / START_ADAPTER) as start:
+            save_held_folder(run.model, start)
     warn_of_earlier(run.clients, run.earlier)
-    made_rounds = (folder / "rounds.jsonl").exists()
+    made_rounds = (folder / ROUNDS_FILE).exists()
     state = first_state(folder, run.start_state)
     privacy = begin_privacy(
         folder,

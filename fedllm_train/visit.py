@@ -76,11 +76,11 @@ class Visit:
         Args:
             start: every tensor of the adapter.
             correct: changes the gradients before each optimizer step.
-            trains: whether the tensor of a name is trained; by default all are. Others come back as they were.
+            trains: says by name whether a tensor is trained; by default all are. Others come back as they were.
             purpose: names the random stream; two calls of a visit name different ones. Metrics of purposes other
                 than "client" are recorded as `purpose/metric`.
             num_steps: by default the visit's own.
-            base_shift: what is added to the base weights meanwhile, as `adapters/base_shift.py` keeps it.
+            base_shift: what is added to the base weights during training, as `adapters/base_shift.py` keeps it.
         """
         return self.fitter(
             start, correct=correct, trains=trains, purpose=purpose, num_steps=num_steps, base_shift=base_shift

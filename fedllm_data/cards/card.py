@@ -13,6 +13,16 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from fedllm_data.cards.card_words import (
+    build_command,
+    client_id_words,
+    duplicate_words,
+    filter_words,
+    language_words,
+    obligation_words,
+    partition_words,
+    scrub_words,
+)
 from fedllm_data.cards.front_matter import HUB_ID, front_matter
 from fedllm_data.cards.notice import write_notice
 from fedllm_data.cards.text import (
@@ -25,20 +35,10 @@ from fedllm_data.cards.text import (
     escape_markdown,
     link,
 )
-from fedllm_data.cards.words import (
-    build_command,
-    client_id_words,
-    duplicate_words,
-    filter_words,
-    language_words,
-    obligation_words,
-    partition_words,
-    scrub_words,
-)
 from fedllm_data.errors import SchemaError
 from fedllm_data.importing.import_notes import change_lines
 from fedllm_data.reporting.numbers import format_chance, format_number
-from fedllm_data.reporting.words import method_words
+from fedllm_data.reporting.report_words import method_words
 from fedllm_data.schema import SCHEMAS, SPLITS, UNDETERMINED
 
 __all__ = ["set_repo_id", "write_card"]

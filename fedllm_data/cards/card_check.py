@@ -17,7 +17,7 @@ __all__ = ["card_problems"]
 
 _SPLIT_NAME = re.compile(r"\w+(\.\w+)*")
 _NOT_LANGUAGES = ("multilingual", "code")
-"""What the Hub takes in the place of a language."""
+"""What the Hub takes instead of a language."""
 
 
 def card_problems(card: str, files: Sequence[str]) -> list[str]:

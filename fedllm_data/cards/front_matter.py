@@ -1,16 +1,17 @@
 """The YAML at the head of a card: what the Hub lists, and what `datasets` needs to load the configs and splits."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import yaml
 
 from fedllm_data.licences import is_non_commercial, read_licence
 from fedllm_data.schema import SPLITS, UNDETERMINED
 
-__all__ = ["HUB_ID", "front_matter", "licence_fields"]
+__all__ = ["HUB_ID", "configs_of", "first_front_matter", "front_matter", "licence_fields"]
 
 HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 _SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B")
@@ -29,11 +30,7 @@ def front_matter(folder: Path, facts: dict[str, Any]) -> str:
     """
     from huggingface_hub import DatasetCardData
 
-    splits = [split for split in SPLITS if split in facts["splits"]]
-    configs = {
-        "default": {split: f"data/{split}-*.parquet" for split in splits},
-        "clients": {"train": "clients/clients-*.parquet"},
-    }
+    configs = _files_of(facts["splits"])
     card_data = DatasetCardData(
         language=_languages(facts),
         **licence_fields(facts["licence"], facts.get("licence_url", "")),
@@ -42,18 +39,56 @@ def front_matter(folder: Path, facts: dict[str, Any]) -> str:
         task_categories=["text-generation"],
         pretty_name=facts["name"],
         tags=_tags(facts),
-        configs=[
-            {
-                "config_name": name,
-                **({"default": True} if name == "default" else {}),
-                "data_files": [{"split": split, "path": path} for split, path in files.items()],
-            }
-            for name, files in configs.items()
-        ],
+        configs=configs_of(configs),
         **_gate(facts),
     )
     _infos(folder, configs).to_dataset_card_data(card_data)
     return str(card_data.to_yaml()).strip()
+
+
+def first_front_matter(licence: str, gate: str, splits: Iterable[str]) -> str:
+    """Return the YAML of a repo without a card: the terms, and what `datasets` needs to find configs and splits.
+
+    Args:
+        licence: as a source names it.
+        gate: what readers must agree to, if anything.
+        splits: those that the repo has.
+
+    >>> print(first_front_matter("cc0-1.0", "", ["train"]).splitlines()[:3])
+    ['license: cc0-1.0', 'tags:', '- federated-learning']
+    """
+    fields: dict[str, Any] = licence_fields(licence)
+    if gate:
+        fields["extra_gated_prompt"] = gate
+    fields |= {"tags": ["federated-learning"], "configs": configs_of(_files_of(splits))}
+    return str(yaml.safe_dump(fields, sort_keys=False)).strip()
+
+
+def configs_of(files: Mapping[str, Mapping[str, str]]) -> list[dict[str, Any]]:
+    """Return the field `configs` of a card.
+
+    Args:
+        files: name of a config -> split -> pattern of its files.
+
+    >>> configs_of({"clients": {"train": "clients/clients-*.parquet"}})[0]["data_files"]
+    [{'split': 'train', 'path': 'clients/clients-*.parquet'}]
+    """
+    return [
+        {
+            "config_name": name,
+            **({"default": True} if name == "default" else {}),
+            "data_files": [{"split": split, "path": path} for split, path in patterns.items()],
+        }
+        for name, patterns in files.items()
+    ]
+
+
+def _files_of(present: Iterable[str]) -> dict[str, dict[str, str]]:
+    splits = set(present)
+    return {
+        "default": {split: f"data/{split}-*.parquet" for split in SPLITS if split in splits},
+        "clients": {"train": "clients/clients-*.parquet"},
+    }
 
 
 def licence_fields(licence: str, url: str = "") -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedllm_data.cards.words import client_id_words, filter_words, obligation_words, partition_words, scrub_words
+from fedllm_data.cards.card_words import client_id_words, filter_words, obligation_words, partition_words, scrub_words
 
 __all__ = ["notice_text", "write_notice"]
 

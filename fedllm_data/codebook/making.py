@@ -8,10 +8,10 @@ differ between machines: make a codebook once and share the file.
 Symbols: N rows, E dimensions of the encoder, D of the projection, C clusters.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,55 +21,84 @@ from fedllm_data.codebook.codebook import CENTRE_UNITS, Codebook, unit_rows
 from fedllm_data.encoders import DEFAULT_ENCODER
 from fedllm_data.errors import ReportError
 from fedllm_data.features.cache import FeatureCache, content_digest
-from fedllm_data.features.texts import instructions
+from fedllm_data.features.row_texts import instructions
 from fedllm_data.features.verbs import parser_version
 from fedllm_data.heterogeneity.quality import SHIPPED, ScorerInfo
-from fedllm_data.model_encoders import NamedEncoder, load_encoder
+from fedllm_data.model_encoders import NamedEncoder, check_encoder, load_encoder
 from fedllm_data.partition.clusters import find_centres, nearest_centres
 
 if TYPE_CHECKING:
     from fedllm_data.clients import ClientDataset
 
-__all__ = ["make_codebook"]
+__all__ = ["CodebookSettings", "make_codebook"]
 
 Float32Array = NDArray[np.float32]
 
-SAMPLE_ROWS = 4_096
-MAX_CLUSTERS = 64
 ROWS_PER_CLUSTER = 16
 """Fewer clusters where the sample is small."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class CodebookSettings:
+    """What a codebook is made of, beside the rows.
+
+    Raises:
+        ReportError: if a setting is out of range, or scorers share a name.
+        ConfigError: if the encoder or a parser is unknown or not installed.
+    """
+
+    tokenizer: str = "unicode-words"
+    """Name of what counts tokens."""
+    encoder: str = DEFAULT_ENCODER
+    """Name of what turns a text into a vector: see `model_encoders.load_encoder`."""
+    dimensions: int = 32
+    """Width of the projected vectors."""
+    max_clusters: int = 64
+    """How many clusters, if the sample has 16 rows for each."""
+    sample_rows: int = 4_096
+    """How many rows to look at."""
+    min_rows: int = 1
+    """Clients with fewer rows are merged into one profile; 1 merges none."""
+    scorers: Sequence[ScorerInfo] = SHIPPED
+    """What judges answers; the first gives the headline of axis `quality`."""
+    parsers: Mapping[str, str] = field(default_factory=dict)
+    """Language to name of a spaCy pipeline."""
+    salt: bytes | None = None
+    """Key of the hashes; by default it follows from the sample and the seed."""
+    seed: int = 0
+    """Seeds both projections and k-means."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        names = [info.name for info in self.scorers]
+        if not names or len(set(names)) < len(names):
+            raise ReportError(
+                f"the scorers are named {', '.join(names) or 'nothing'}: give at least one, each name once"
+            )
+        if not (self.dimensions >= 1 and self.max_clusters >= 1 and self.sample_rows >= 2 and self.min_rows >= 1):
+            raise ReportError(
+                f"dimensions={self.dimensions}, max_clusters={self.max_clusters}, sample_rows={self.sample_rows}, "
+                f"min_rows={self.min_rows}: give at least 1, 1, 2 and 1"
+            )
+        check_encoder(self.encoder)
+        for parser in self.parsers.values():
+            parser_version(parser)
+
+
 def make_codebook(
     clients: "ClientDataset | Sequence[ClientDataset]",
+    settings: CodebookSettings | None = None,
     *,
-    tokenizer: str = "unicode-words",
-    encoder: str = DEFAULT_ENCODER,
-    dimensions: int = 32,
-    max_clusters: int = MAX_CLUSTERS,
-    sample_rows: int = SAMPLE_ROWS,
-    min_rows: int = 1,
-    scorers: Sequence[ScorerInfo] = SHIPPED,
-    parsers: dict[str, str] | None = None,
-    salt: bytes | None = None,
-    seed: int = 0,
     cache: FeatureCache | None = None,
+    **single: Any,
 ) -> Codebook:
     """Make a codebook from a sample of rows: of the public split, or of all splits of the clients.
 
     Args:
         clients: one split, or several splits of one repo.
-        tokenizer: name of what counts tokens.
-        encoder: name of the encoder.
-        dimensions: of the projection.
-        max_clusters: how many clusters, if the sample has 16 rows for each.
-        sample_rows: how many rows to look at.
-        min_rows: clients with fewer rows are merged into one profile; 1 merges none.
-        scorers: what judges answers; the first gives the headline of axis `quality`.
-        parsers: language -> name of a spaCy pipeline.
-        salt: of the keyed hashes; by default it follows from the sample and the seed.
-        seed: of both projections and of k-means.
+        settings: what it is made of; None takes the presets.
         cache: where the vectors of the same sample may lie already.
+        single: fields of `CodebookSettings` by name, which replace those of `settings`.
 
     Raises:
         ReportError: if there is no row, or a setting is out of range.
@@ -83,17 +112,10 @@ def make_codebook(
     >>> len(codebook.centres), Codebook.from_json(codebook.to_json()) == codebook
     (1, True)
     """
-    names = [info.name for info in scorers]
-    if not names or len(set(names)) < len(names):
-        raise ReportError(f"the scorers are named {', '.join(names) or 'nothing'}: give at least one, each name once")
-    if not (dimensions >= 1 and max_clusters >= 1 and sample_rows >= 2 and min_rows >= 1):
-        raise ReportError(
-            f"dimensions={dimensions}, max_clusters={max_clusters}, sample_rows={sample_rows}, min_rows={min_rows}: "
-            "give at least 1, 1, 2 and 1"
-        )
+    settings = replace(settings or CodebookSettings(), **single)
     datasets = list(clients) if isinstance(clients, Sequence) else [clients]
-    found = load_encoder(encoder)
-    picked = _sample(datasets, sample_rows)
+    found = load_encoder(settings.encoder)
+    picked = _sample(datasets, settings.sample_rows)
     if not picked:
         raise ReportError("no rows to make a codebook from: choose another split or folder")
     texts = [
@@ -105,20 +127,21 @@ def make_codebook(
     vectors_NE = _encoded(texts, found, cache)
     # In a fixed order: what follows sums in it.
     vectors_NE = vectors_NE[np.lexsort(vectors_NE.T[:8][::-1])]
-    centres = _centres(vectors_NE, max_clusters, seed)
-    salt = salt or blake2b(vectors_NE.tobytes() + str(seed).encode(), digest_size=32).digest()
+    seed = settings.seed
+    centres = _centres(vectors_NE, settings.max_clusters, seed)
+    salt = settings.salt or blake2b(vectors_NE.tobytes() + str(seed).encode(), digest_size=32).digest()
     plain = Codebook(
-        tokenizer=tokenizer,
+        tokenizer=settings.tokenizer,
         encoder=found.name,
         encoder_revision=found.revision,
-        dimensions=dimensions,
+        dimensions=settings.dimensions,
         projection_seed=2 * seed,
         centres=centres,
         fourier_seed=2 * seed + 1,
         prompt_salt=salt.hex(),
-        min_rows=min_rows,
-        scorers=tuple(scorers),
-        parsers={language: parser_version(parser) for language, parser in sorted((parsers or {}).items())},
+        min_rows=settings.min_rows,
+        scorers=tuple(settings.scorers),
+        parsers={language: parser_version(parser) for language, parser in sorted(settings.parsers.items())},
         made_from={"splits": sorted(dataset.split for dataset in datasets), "num_rows": len(texts), "seed": seed},
     )
     return replace(plain, fourier_bandwidth=_median_distance(plain.project(vectors_NE)))

@@ -11,9 +11,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from fedllm_data.codebook import Codebook
-from fedllm_data.features.texts import turns_of
-from fedllm_data.features.tokens import Tokenizer
-from fedllm_data.pipeline.language import detect_languages, languages_agree
+from fedllm_data.features.row_texts import turns_of
+from fedllm_data.features.token_counts import Tokenizer
+from fedllm_data.pipeline.language_detection import detect_languages, languages_agree
 from fedllm_data.schema import UNDETERMINED
 from fedllm_data.scorers.refusals import is_refusal
 
@@ -39,7 +39,7 @@ def pair_columns(rows: pa.Table, tokenizer: Tokenizer, codebook: Codebook) -> di
     >>> row = {"language": "en", "prompt": said("user", "Hi"), "chosen": said("assistant", "Hello, how are you?")}
     >>> rows = pa.Table.from_pylist([row | {"rejected": said("assistant", "I cannot help with that.")}])
     >>> book = Codebook(tokenizer="t", encoder="e", encoder_revision="1", centres=((1,),), prompt_salt="00")
-    >>> from fedllm_data.features.tokens import UNICODE_WORDS
+    >>> from fedllm_data.features.token_counts import UNICODE_WORDS
     >>> columns = pair_columns(rows, UNICODE_WORDS, book)
     >>> columns["chosen_tokens"].tolist(), columns["rejected_refusal"].tolist(), columns["chosen_model"]
     ([4], [1], [None])

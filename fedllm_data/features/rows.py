@@ -25,10 +25,10 @@ import pyarrow as pa
 from fedllm_data.codebook import Codebook
 from fedllm_data.errors import ConfigError
 from fedllm_data.features.cache import FeatureCache, content_digest
+from fedllm_data.features.judges import NO_JUDGES, Judges
 from fedllm_data.features.pairs import pair_columns
-from fedllm_data.features.scores import NO_JUDGES, Judges
-from fedllm_data.features.texts import turns_of
-from fedllm_data.features.tokens import UNICODE_WORDS, Tokenizer
+from fedllm_data.features.row_texts import turns_of
+from fedllm_data.features.token_counts import UNICODE_WORDS, Tokenizer
 from fedllm_data.features.verbs import verb_columns
 from fedllm_data.model_encoders import load_encoder
 from fedllm_data.schema import Task

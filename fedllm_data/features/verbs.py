@@ -34,7 +34,7 @@ def verb_columns(texts: list[str], languages: list[str], codebook: Codebook) -> 
 
     Args:
         texts: the instructions.
-        languages: of the rows; a text in a language without a parser is not looked at.
+        languages: one per text; a text in a language without a parser is not looked at.
         codebook: names the parsers.
 
     Raises:

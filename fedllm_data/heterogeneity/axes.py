@@ -130,13 +130,13 @@ def measure_axes(
     """Return what the profiles say about every axis; the order in which they come changes nothing.
 
     Args:
-        profiles: one a client, with at least one row among them. One with the id `MERGED_CLIENTS` counts in
+        profiles: one per client, with at least one row among them. One with the id `MERGED_CLIENTS` counts in
             descriptions of all rows and is no client.
-        seed: of the null and the bootstrap; every axis has streams of its own.
+        seed: seeds the null and the bootstrap; every axis has streams of its own.
         num_null: draws of the null; the smallest possible p is 1 / (num_null + 1). An axis with more clients than its
             `slow_above` takes at most `FEW_DRAWS`.
         num_bootstrap: resamples of the clients behind each interval; the same holds.
-        confidence: of the intervals, in (0, 1).
+        confidence: coverage of the intervals, in (0, 1).
         min_client_rows: clients with fewer rows were left out when the dataset was made; the null of `quantity` knows.
         axes: the axes to measure.
 

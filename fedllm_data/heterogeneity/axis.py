@@ -69,7 +69,7 @@ class Reading:
     rests_on: tuple[str, ...] = ("tokenizer", "codebook")
     """The tools without which two reports cannot be compared: `tokenizer`, `scorers`, `codebook`."""
     plot: Literal["sizes", "mix", "lengths"] | None = None
-    """How its tables are drawn (see `reporting.plots.PLOTS`); None draws its measures against chance."""
+    """How its tables are drawn (see `reporting.draw_figures.PLOTS`); None draws its measures against chance."""
     tiles: tuple[Tile, ...] = ()
 
 
@@ -103,7 +103,7 @@ class Axis:
     sum_up: Callable[[Columns], Vectors] = lambda columns: {}
     """Features of one client's rows -> its vectors; none where the features are not there."""
     prepare: Callable[[Stack], Stack] = lambda stack: stack
-    """The observed clients -> the same with `derived`: what draws and resamples would else work out each anew."""
+    """Precompute, once, what every null draw and resample would otherwise recompute; stored in `Stack.derived`."""
     tasks: tuple[str, ...] = ("sft", "preference")
     """Formats of rows that have the features; a report on others leaves the axis out."""
     slow_above: int = 5_000

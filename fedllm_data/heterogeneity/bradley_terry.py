@@ -9,13 +9,9 @@ Symbols: K clients, M models, P pairs of models; `wins_KP` times the first model
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from scipy.special import expit, log_expit
 
-from fedllm_data.errors import ReportError
-
-__all__ = ["bradley_terry", "client_strengths", "kendall_tau", "win_rate_distance"]
+__all__ = ["client_strengths", "kendall_tau", "win_rate_distance"]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -27,37 +23,6 @@ PRIOR_VOTES = 2.0
 """Votes of the pool that are added to a client's votes on one pair of models before its win rate is compared."""
 CHUNK_ENTRIES = 1 << 22
 """Entries of the clients' (M, M) matrices that are in memory at a time."""
-
-
-def bradley_terry(wins_MM: IntArray, *, prior_std: float = np.inf) -> FloatArray:
-    """Return the strengths of the models, with mean 0.
-
-    Args:
-        wins_MM: times the model of the row was preferred to the model of the column; the diagonal is 0.
-        prior_std: of a normal prior around 0, in log odds; without one the strengths are those of maximum likelihood.
-
-    Raises:
-        ReportError: if there is no prior and the models fall into groups of which one never lost to another: then
-            the likelihood has no maximum.
-
-    >>> wins = np.array([[0, 3], [1, 0]])
-    >>> strengths = bradley_terry(wins)
-    >>> round(float(np.exp(strengths[0] - strengths[1])), 6)
-    3.0
-    """
-    num_models = len(wins_MM)
-    if np.isinf(prior_std) and num_models > 1:
-        num_groups, _ = connected_components(coo_array(wins_MM > 0), directed=True, connection="strong")
-        if num_groups > 1:
-            raise ReportError(
-                f"the {num_models} models fall into {num_groups} groups of which some never lost to others: they have"
-                " no finite strengths; give prior_std"
-            )
-    first_P, second_P = np.triu_indices(num_models, 1)
-    wins_KP, losses_KP = wins_MM[first_P, second_P][None, :], wins_MM[second_P, first_P][None, :]
-    start_M = np.zeros(num_models)
-    strengths_M = client_strengths(wins_KP, wins_KP + losses_KP, first_P, second_P, start_M, prior_std=prior_std)[0]
-    return np.asarray(strengths_M - strengths_M.mean()) if num_models else strengths_M
 
 
 def client_strengths(
@@ -111,8 +76,6 @@ def _newton(
     client_C, pair_C = np.nonzero(trials_KP)
     wins_C, trials_C = wins_KP[client_C, pair_C], trials_KP[client_C, pair_C]
     first_C, second_C = first_P[pair_C], second_P[pair_C]
-    # Without a prior only differences count: this constant fixes the mean and changes no difference.
-    gauge = 1.0 / num_models if precision == 0 else 0.0
     diagonal = np.arange(num_models)
 
     def per_client(values_C: FloatArray) -> FloatArray:
@@ -130,7 +93,7 @@ def _newton(
         gradient_KM = -precision * (strengths_KM - centre_M)
         np.add.at(gradient_KM, (client_C, first_C), surprise_C)
         np.add.at(gradient_KM, (client_C, second_C), -surprise_C)
-        hessian_KMM = np.full((num_clients, num_models, num_models), gauge)
+        hessian_KMM = np.zeros((num_clients, num_models, num_models))
         hessian_KMM[:, diagonal, diagonal] += precision
         hessian_KMM[client_C, first_C, second_C] -= weight_C
         hessian_KMM[client_C, second_C, first_C] -= weight_C

@@ -35,7 +35,7 @@ EDGES: FloatArray = 2.0 ** (np.arange(NUM_BINS) / BINS_PER_DOUBLING)
 LOG_RATIO_B: FloatArray = (np.arange(NUM_BINS) + 0.5) / BINS_PER_DOUBLING * np.log(2)
 """Natural logs that stand for the bins: their middles."""
 SHUFFLED_PAIRS = 4096
-"""Strata of at most so many pairs are shuffled pair by pair in a draw of the null."""
+"""Strata with at most this many pairs are shuffled pair by pair in a draw of the null."""
 
 
 def length_labels(chosen_tokens: Sequence[int] | IntArray, rejected_tokens: Sequence[int] | IntArray) -> list[str]:
@@ -114,7 +114,7 @@ def read_labels(labels: tuple[str, ...]) -> Strata:
     """Return how the columns with these labels pair up.
 
     Args:
-        labels: of `preference_choice` or `preference_length`, or the two outcomes `yes` and `no`.
+        labels: the labels of `preference_choice` or `preference_length`, or the two outcomes `yes` and `no`.
 
     >>> strata = read_labels(("A>B:+", "B>A:-", "B>A:+"))
     >>> strata.success_S.tolist(), strata.failure_S.tolist(), strata.pairs.models

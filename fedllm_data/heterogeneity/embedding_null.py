@@ -162,7 +162,7 @@ class _Bank(NamedTuple):
     """Vector and squared length of every row: A = D + 1."""
     moments_BM: FloatArray
     mean: FloatArray
-    """Of all statistics: vector, squared length, second moments."""
+    """Mean of all statistics: vector, squared length, second moments."""
     root: FloatArray
     """Square root of the covariance of vector and squared length."""
     full_root: FloatArray | None

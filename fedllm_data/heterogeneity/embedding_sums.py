@@ -35,7 +35,7 @@ class Moments(NamedTuple):
     """Second moments of the entries used."""
 
     entropy_U: FloatArray
-    """Of the eigenvalues as shares of the trace, in nats."""
+    """Entropy of the eigenvalues as shares of the trace, in nats."""
     weight_U: FloatArray
     """Traces: for vectors of length one, the number of rows."""
     sums_UD: FloatArray

@@ -1,4 +1,4 @@
-"""How much more likely a longer answer is chosen: one logistic coefficient for the pool and one a client.
+"""How much more likely a longer answer is chosen: one logistic coefficient for the pool and one for each client.
 
 P(the longer of two answers is chosen) = 1 / (1 + exp(-coefficient * log_ratio)), without an intercept: neither answer
 comes first. With lengths in bins the likelihood is exact at the bins' middles. A coefficient of 1 says that an answer

@@ -98,10 +98,10 @@ def random_fourier_features(vectors_ND: NDArray[np.floating], *, seed: int, size
     features in every batch. The frequencies come from NumPy's frozen generator: the same in every release.
 
     Args:
-        vectors_ND: one a row, of magnitude below 1,000.
-        seed: of the frequencies.
+        vectors_ND: one vector per row, each number below 1,000 in magnitude.
+        seed: seeds the frequencies.
         size: R, an even number.
-        bandwidth: of the Gaussian kernel.
+        bandwidth: standard deviation of the Gaussian kernel.
 
     Returns:
         (N, R) features: R / 2 cosines, then R / 2 sines.

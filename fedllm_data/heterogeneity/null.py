@@ -64,7 +64,7 @@ def _deal_labels(sizes_K: IntArray, pooled_L: IntArray, rng: Generator) -> IntAr
 
 
 def deal_sampler(stack: Stack) -> Callable[[Generator], Stack]:
-    """Return a function that draws clients of the observed sizes, the labels of each table dealt to them anew.
+    """Return a function that draws clients of the observed sizes, to whom the labels of each table are dealt again.
 
     >>> table = CountTable(("en", "fr"), np.array([[2, 0], [0, 2]]))
     >>> stack = Stack(("a", "b"), {"language": table}, np.arange(2))

@@ -8,7 +8,7 @@ rate a stratum, so that neither client sizes nor what a client happened to be sh
 Pairs made from one ranking (all pairs of some systems' answers to one prompt) are not independent draws, which this
 null takes them for: where clients ranked different prompts, it finds the prompts' differences too.
 
-Where several clients judged the same pair, their verdicts are compared, with two nulls (`agreement.py`): votes that
+Where several clients judged the same pair, their verdicts are compared, with two nulls (`shared_votes.py`): votes that
 fall on pairs at random, as often opposite as coins; and contradictions that fall on those who judged at random, beside
 which some clients are found to stand against the others. On a single pair, two clients of different taste look like
 two who cannot decide: only a client that is contradicted on many pairs shows a taste.
@@ -41,8 +41,7 @@ from fedllm_data.heterogeneity.length_preference import (
 )
 from fedllm_data.heterogeneity.meta_analysis import beta_binomial_shares, stratified_dispersion
 from fedllm_data.heterogeneity.profile import ClientProfile, Counts, CountTable, Stack
-from fedllm_data.heterogeneity.sketch import MOST_KEYS, first_keys
-from fedllm_data.heterogeneity.verdicts import (
+from fedllm_data.heterogeneity.shared_verdicts import (
     VERDICT_MEASURES,
     gather_shared,
     vote_facts,
@@ -50,6 +49,7 @@ from fedllm_data.heterogeneity.verdicts import (
     votes_sampler,
     votes_sentence,
 )
+from fedllm_data.heterogeneity.sketch import MOST_KEYS, first_keys
 
 __all__ = ["PREFERENCE"]
 
@@ -60,10 +60,11 @@ NAN = float("nan")
 MIN_ROWS = 2
 """A client of one pair shows no preference of its own."""
 POOL_PRIOR_STD = 3.0
-"""Of the pool's strengths around 0: strengths exist also where models are not connected or one never lost."""
+"""Spread of the prior of the pool's strengths around 0: with it strengths exist also if models are not connected or
+one never lost."""
 CLIENT_PRIOR_STD = 1.0
-"""Of a client's strengths around the pool's: two models with even odds in the pool have 4 to 1 with a client at one
-standard deviation."""
+"""Spread of the prior of a client's strengths around the pool's: two models with even odds in the pool have 4 to 1
+with a client at one standard deviation."""
 MIN_JUDGED = 20
 """Pairs of which exactly one answer refuses, or is in the prompt's language, below which no spread is given."""
 YES_NO = ("same_language", "refusal")

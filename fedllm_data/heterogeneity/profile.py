@@ -211,7 +211,7 @@ def stack_profiles(
     """Return the named statistics of all clients with enough rows in the first table, sorted by client id.
 
     Args:
-        profiles: one a client.
+        profiles: one per client.
         tables: names of statistics; labels that no client uses do not appear.
         min_rows: clients with fewer labelled rows are left out.
         vectors: names of vector statistics.

@@ -81,8 +81,8 @@ def check_own_repo(repo_id: str, terms: Terms, paths: Iterable[str], card: Mappi
 
     Args:
         repo_id: where the folder is to go.
-        terms: of the folder.
-        paths: of the files that the repo holds.
+        terms: the terms of the folder.
+        paths: paths of the files that the repo holds.
         card: front matter of the repo's card; empty if it has none.
 
     Raises:
@@ -109,7 +109,7 @@ def set_gate(api: HfApi, repo_id: str, repo_type: str, gated: Gating, url: str) 
     """Switch on access requests; called before a commit.
 
     Args:
-        api: with the token that may write the repo.
+        api: client of the Hub, with a token that may write the repo.
         repo_id: the repo.
         repo_type: its kind.
         gated: how requests are answered.

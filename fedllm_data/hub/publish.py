@@ -127,8 +127,8 @@ def preview(folder: Path, repo_id: str, *, private: bool | None = None, allow_pe
     Args:
         folder: a client repo.
         repo_id: `namespace/name`.
-        private: as `publish` takes it.
-        allow_personal_ids: as `publish` takes it.
+        private: see `publish`.
+        allow_personal_ids: see `publish`.
 
     Raises:
         SchemaError: if the folder cannot be published.

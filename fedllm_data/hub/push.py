@@ -22,8 +22,8 @@ from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from fedllm_data.errors import HubError
 from fedllm_data.hub.changes import Changes, find_moves
-from fedllm_data.hub.errors import LOGIN, hub_errors
 from fedllm_data.hub.gate import Gating, Terms, check_own_repo, set_gate
+from fedllm_data.hub.hub_errors import LOGIN, hub_errors
 
 __all__ = ["IGNORED", "PushResult", "RepoType", "check_repo_id", "files_to_push", "push_folder", "resolve_revision"]
 
@@ -89,7 +89,7 @@ def push_folder(
         message: title of the commit.
         token: access token; by default the one of `hf auth login` or HF_TOKEN.
         ignore: patterns of paths that are neither uploaded nor removed.
-        terms: of the corpus; decides whether the repo may hold it, and whether it is gated first.
+        terms: the terms of the corpus; decides whether the repo may hold it, and whether it is gated first.
         gated: how requests for a gated repo are answered.
 
     Returns:

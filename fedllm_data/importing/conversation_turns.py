@@ -27,7 +27,7 @@ class RowChanges:
     """What was changed on the way from a record to its row."""
 
     names: set[str] = field(default_factory=set)
-    """Of `merged_turns`, `unanswered_turns`, `tools_as_text`, `empty_system`, `joined_parts`, `dialogue_text`."""
+    """Some of `merged_turns`, `unanswered_turns`, `tools_as_text`, `empty_system`, `joined_parts`, `dialogue_text`."""
     unused_keys: Counter[str] = field(default_factory=Counter)
     """Keys of messages that hold something and have no place in a row, with the number of messages."""
 

@@ -184,7 +184,7 @@ class RecordColumns:
         """Return the text of a target that need not be there.
 
         Raises:
-            Unusable: as `optional`, or if the value is no text.
+            Unusable: see `optional`; also if the value is no text.
         """
         value = self.optional(target)
         if value is not None and not isinstance(value, str):

@@ -39,7 +39,7 @@ def column_labels(
             row_id, client_id).
         clients_file: the clients config of the parent.
         task: format of the rows.
-        column: of the rows or the clients config.
+        column: a column of the rows or of the clients config.
 
     Raises:
         PartitionError: if there is no such column, or it holds neither text nor numbers.
@@ -83,7 +83,7 @@ def cluster_rows(
     The centres come from a sample of 20,000 rows; then every row is read, embedded and labelled, a batch at a time.
 
     Args:
-        connection: as for `column_labels`.
+        connection: see `column_labels`.
         task: format of the rows.
         num_clusters: how many.
         encoder: a name of `ENCODERS`.

@@ -82,7 +82,7 @@ def partition(
         one_split: whether all rows of clients go to `train`, so that nothing is held out.
         random_sizes: whether each row goes to a client drawn at random; a client that gets no row is not there. Not
             for the rule `quantity`, which sets the sizes.
-        seed: of all draws.
+        seed: seeds all draws.
         overwrite: replace a folder made here that holds another dataset, a report, or files beside the repo's own.
         memory_limit: what DuckDB may hold before it spills to disk.
         progress: called with the step and a count of rows while the work goes on.

@@ -39,7 +39,7 @@ RULES: dict[str, tuple[str, ...]] = {
 CLUSTER_COLUMN = "cluster"
 _POOLS = (("train", "test"), ("unseen",))
 _MOST_CELLS = 20_000_000
-"""Of the (K, L) tables, 160 MB each."""
+"""Most entries of each (K, L) table: 160 MB."""
 
 Labels = NDArray[np.int32]
 
@@ -129,12 +129,12 @@ def deal_rows(
         rule: how rows are dealt out.
         num_clients: training clients; None for the natural number and the natural sizes. Unseen clients are as many
             in proportion.
-        seed: of all draws.
+        seed: seeds all draws.
         random_sizes: whether each row goes to a client drawn at random; clients that get no row of the first split
             of their pool are left out.
 
     Raises:
-        PartitionError: if there are fewer rows than clients, or too many labels for so many clients.
+        PartitionError: if there are fewer rows than clients, or too many labels for this number of clients.
 
     >>> rows = {"train": (np.array([0, 0, 1], np.int32), np.zeros(3, np.int32))}
     >>> dealt, num_made = deal_rows(rows, 1, PartitionRule(name="iid"), None, seed=0)

@@ -65,11 +65,11 @@ def check_conservation(
     """Raise if a row is neither in a split, nor counted by a filter, nor rejected.
 
     Args:
-        name: of the corpus, for the error.
+        name: name of the corpus, for the error.
         reads: what the readers gave.
         num_items: what the source yielded.
-        counts: of build.json.
-        split_counts: of build.json.
+        counts: `counts` of build.json.
+        split_counts: `split_counts` of build.json.
         num_written: rows of all splits.
         rejected_path: the list of rejected rows.
         is_row_per_record: whether the source yields one item for every record.

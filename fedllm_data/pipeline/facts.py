@@ -60,8 +60,8 @@ def facts_of(
     Args:
         row: a valid row in the form it is published in.
         task: its format.
-        name: of the corpus; part of the row id where the source gave none.
-        seed: of the draws.
+        name: name of the corpus; part of the row id where the source gave none.
+        seed: seeds the draws.
         upstream_id: the client's id before it was hashed; None where it is published as it is.
         group: what the row belongs to and must not be parted from (a thread, a ticket, a document); None takes the
             words that the conversation opens with.

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from fedllm_data.client_ids import canonical_id, is_missing
 from fedllm_data.pipeline.facts import FACTS, facts_of, texts_of
-from fedllm_data.pipeline.language import detect_languages, language_code, languages_agree
+from fedllm_data.pipeline.language_detection import detect_languages, language_code, languages_agree
 from fedllm_data.pipeline.salt import hash_client_id
 from fedllm_data.schema import PUBLIC_CLIENT, SCHEMAS, UNDETERMINED, Task, row_problem
 from fedllm_data.source import Rejected, Source, SourceRow
@@ -35,7 +35,7 @@ class LoadSettings:
     """What happens to a row on its way in."""
 
     seed: int = 0
-    """Of the draws for the split."""
+    """Seeds the draws for the split."""
     salt: bytes | None = None
     """Replace client ids by keyed hashes."""
     is_scrubbed: bool = False
@@ -98,7 +98,8 @@ def load_rows(
         tables.add("rows", pa.Table.from_pylist(rows, schema=rows_schema))
         tables.add("facts", pa.Table.from_pylist(facts, schema=FACTS))
         if settings.near_duplicates is not None:
-            from fedllm_data.pipeline.near_duplicates import parts_of, signatures
+            from fedllm_data.pipeline.banding import signatures
+            from fedllm_data.pipeline.shingles import parts_of
 
             table = signatures([parts_of(row, source.task) for row in rows], settings.near_duplicates)
             ordinals = pa.array([row["ordinal"] for row in rows], pa.int64())

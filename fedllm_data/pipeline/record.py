@@ -79,7 +79,7 @@ def describe_languages(connection: duckdb.DuckDBPyConnection, facts: str, is_det
     """
     detector: str | None = None
     if is_detected:
-        from fedllm_data.pipeline.language import DETECTOR
+        from fedllm_data.pipeline.language_detection import DETECTOR
 
         detector = DETECTOR
     names = ("num_from_upstream", "num_detected", "num_both", "num_disagreeing", "num_undetermined")

@@ -24,10 +24,7 @@ from typing import Any
 
 from fedllm_data.errors import ConfigError
 
-__all__ = ["KINDS", "scrub"]
-
-KINDS = ("EMAIL", "PHONE", "IP", "KEY")
-"""What is counted, and the word in the placeholder."""
+__all__ = ["scrub"]
 
 _BEGIN, _END = (rf"-----{word} [A-Z0-9 ]{{0,30}}PRIVATE KEY(?: BLOCK)?-----" for word in ("BEGIN", "END"))
 _KEY_BLOCK = re.compile(

@@ -54,7 +54,7 @@ class SeenRows:
 
         Args:
             split: one of `SPLITS`.
-            path: of the file it is in.
+            path: path of the file it is in.
             number: its position there.
             row: has client_id, row_id and language.
             prompt: digest of its whole prompt.

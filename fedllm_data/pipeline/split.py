@@ -25,13 +25,13 @@ rows so are not drawn. 15 % are drawn for `test` as under 3, and nothing is give
   on average drop at most a tenth of the rows in openings of fewer: about what drawing them for themselves costs;
 - openings that more than m clients use, m likewise, for which rule 2 would on average hold out at most a third.
 
-Rows that the source puts into one *group* (a thread, a ticket, a document) are one unit in the place of a
+Rows that the source puts into one *group* (a thread, a ticket, a document) are one unit instead of a
 conversation, whatever they open with, and lie in one split: where an unseen client has rows in a group, those of other
 clients are dropped. A prompt may then stand in several units; held-out rows whose very prompt trains are dropped too.
 
 Where every row is to be kept (`keep_all`) and this would drop some, no opening is common, and `unseen` is made of
 whole groups of clients that share conversations with nobody outside: in the order of their lowest draw, up to about
-10 % of the clients. Where all clients hang together, there is no such group, and none is unseen. Groups of rows that
+10 % of the clients. If all clients are connected, no such group exists, and none is unseen. Groups of rows that
 have a prompt in common are one unit then.
 
 What holds between two builds with one seed (another salt, another task, more or fewer people or rows):

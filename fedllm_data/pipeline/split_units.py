@@ -148,7 +148,7 @@ def _most_clients(rows_by_clients: dict[int, int], most_rows: float) -> int:
     """How many clients an opening may have for rule 2: the highest number that holds out `most_rows` at most.
 
     Args:
-        rows_by_clients: rows in openings of so many clients.
+        rows_by_clients: number of clients to rows in the openings that as many clients share.
         most_rows: rows held out on average, because one of the n - 1 other clients of an opening is unseen.
     """
     highest = max(rows_by_clients, default=1)

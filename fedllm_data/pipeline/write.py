@@ -13,12 +13,11 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
-from fedllm_data.licences import read_licence
+from fedllm_data.cards.front_matter import first_front_matter
 from fedllm_data.pipeline.client_table import CLIENTS_SCHEMA, client_table_query
 from fedllm_data.repo import CLIENTS_FILE
-from fedllm_data.schema import SCHEMAS, SPLITS, Task
+from fedllm_data.schema import SCHEMAS, Task
 from fedllm_data.source import Source
 
 __all__ = ["MAX_GROUP_ROWS", "readme_text", "write_clients", "write_split"]
@@ -85,21 +84,8 @@ def readme_text(source: Source, splits: list[str]) -> str:
     >>> "config_name: clients" in readme_text(SOURCES["fed-oasst"], ["train"])
     True
     """
-    licence = read_licence(source.licence)
-    terms = {"license": licence.identifier}
-    if licence.name:
-        terms["license_name"] = licence.slug or "other"
-    if source.gate:
-        terms["extra_gated_prompt"] = source.gate
-    files = "".join(f"  - split: {split}\n    path: data/{split}-*.parquet\n" for split in SPLITS if split in splits)
-    return (
-        "---\n" + yaml.safe_dump(terms, sort_keys=False) + "tags:\n- federated-learning\n"
-        "configs:\n"
-        f"- config_name: default\n  default: true\n  data_files:\n{files}"
-        "- config_name: clients\n  data_files:\n  - split: train\n    path: clients/clients-*.parquet\n"
-        "---\n\n"
-        f"# {html.escape(source.name)}\n\n{html.escape(source.summary)}\n"
-    )
+    yaml_text = first_front_matter(source.licence, source.gate, splits)
+    return f"---\n{yaml_text}\n---\n\n# {html.escape(source.name)}\n\n{html.escape(source.summary)}\n"
 
 
 def _groups_of(

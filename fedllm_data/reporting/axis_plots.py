@@ -12,10 +12,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fedllm_data.reporting.scale import bend, headline_of, null_ruler
+from fedllm_data.reporting.null_scale import bend, headline_of, null_ruler
+from fedllm_data.reporting.report_words import null_distance, telling, title_of
 from fedllm_data.reporting.similarity import SimilarityMap
 from fedllm_data.reporting.style import ACCENT, CHANCE, GRID, INK, MUTED, drawable
-from fedllm_data.reporting.words import null_distance, telling, title_of
 
 __all__ = ["plot_axis", "plot_overview", "plot_similarity"]
 

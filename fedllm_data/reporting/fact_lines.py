@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedllm_data.reporting.numbers import format_number
-from fedllm_data.reporting.words import title_of, visible
+from fedllm_data.reporting.report_words import title_of, visible
 
 __all__ = ["plain_facts"]
 

@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from fedllm_data.reporting.report_words import telling, title_of, visible
 from fedllm_data.reporting.similarity import column_groups
-from fedllm_data.reporting.words import telling, title_of, visible
 
 __all__ = ["MAX_TABLE_BYTES", "clients_table", "embedded_json"]
 
@@ -20,7 +20,8 @@ def clients_table(document: Mapping[str, Any], max_bytes: int = MAX_TABLE_BYTES)
 
     Args:
         document: the content of heterogeneity.json.
-        max_bytes: of the result as JSON; where all clients need more, those with the fewest rows are left out.
+        max_bytes: largest size of the result as JSON; where all clients need more, those with the fewest rows are left
+            out.
 
     Returns:
         `columns`: key, title, group, kind ("text" or "number") and values, where a text column other than the ids

@@ -11,9 +11,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from fedllm_data.reporting.fact_lines import plain_facts
+from fedllm_data.reporting.null_scale import own_strip
 from fedllm_data.reporting.numbers import format_chance, format_number
-from fedllm_data.reporting.scale import own_strip
-from fedllm_data.reporting.words import VERDICT_WORDS, distance_words, method_words, visible
+from fedllm_data.reporting.report_words import VERDICT_WORDS, distance_words, method_words, visible
 
 __all__ = ["page_environment"]
 

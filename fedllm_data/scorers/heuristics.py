@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedllm_data.heterogeneity.quality import SHIPPED
-from fedllm_data.pipeline.language import detect_languages, languages_agree
+from fedllm_data.pipeline.language_detection import detect_languages, languages_agree
 from fedllm_data.scorers.refusals import is_refusal
 from fedllm_data.scorers.scorer import Exchange, Scorer
 
@@ -39,7 +39,7 @@ WORD_GRAM, LETTER_GRAM = 4, 8
 CODE_CHARS, OPENING_CHARS = 4_000, 240
 """The language is told from the first 240 characters that are no code or address, among the first 4,000."""
 MIN_LETTERS = 24
-"""Of a text whose language is trusted: the detector takes "python cast syntax" for Latin."""
+"""Fewest letters of a text whose language is trusted: the detector takes "python cast syntax" for Latin."""
 
 _ASKS_FOR_ANOTHER = re.compile(
     r"\btranslat|\bübersetz|\btradu[cisz]|перев[её]д|перевод|翻[译譯訳]|번역|ترجم|अनुवाद|\bterjemah|\bdịch\b|\bvertaal|"
@@ -100,9 +100,9 @@ def truncation(judged: Sequence[Exchange]) -> FloatArray:
 def language_match(judged: Sequence[Exchange]) -> FloatArray:
     """Return 1 where prompt and answer are in one language, 0 where in two, NaN where either is undetermined.
 
-    Languages of one macro-language agree (see `pipeline.language.languages_agree`). Texts of fewer than 24 letters
-    are undetermined, unless they are in a script without spaces. Whether an answer is in the language that its
-    prompt asks for is not looked at: it is NaN too.
+    Languages of one macro-language agree (see `pipeline.language_detection.languages_agree`). Texts of fewer than 24
+    letters are undetermined, unless they are in a script without spaces. Whether an answer is in the language that
+    its prompt asks for is not looked at: it is NaN too.
 
     >>> pairs = [("Where do the wild strawberries grow?", "Im Wald, gleich hinter dem Haus."), ("How?", "12")]
     >>> language_match([Exchange(prompt, answer, "en") for prompt, answer in pairs]).tolist()

@@ -11,7 +11,7 @@ depend on the other answers of the batch. A reward model is one more scorer:
 
     Scorer(ScorerInfo("reward", revision="org/model@1a2b3c", unit="logit"), reward)
 
-Scores that took an accelerator to compute come from a file instead: see `scorers.files`.
+Scores that took an accelerator to compute come from a file instead: see `scorers.score_file`.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

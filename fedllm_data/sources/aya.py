@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.errors import SourceError
-from fedllm_data.pipeline.language import language_code
+from fedllm_data.pipeline.language_detection import language_code
 from fedllm_data.schema import UNDETERMINED, make_row_id
 from fedllm_data.source import Filters, KnownSize, Rejected, Source, SourceRow
 from fedllm_data.upstream.fields import FieldError, convert, identifier, text
-from fedllm_data.upstream.files import HUB_OPTIONS, HubFiles, read_upstream
 from fedllm_data.upstream.records import Record
+from fedllm_data.upstream.upstream_files import HUB_OPTIONS, HubFiles, read_upstream
 
 __all__ = ["FED_AYA"]
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.errors import SourceError
-from fedllm_data.pipeline.language import language_code
+from fedllm_data.pipeline.language_detection import language_code
 from fedllm_data.schema import make_row_id
 from fedllm_data.source import Filters, KnownSize, Rejected, Source, SourceRow
 from fedllm_data.upstream.fields import FieldError, Message, convert, identifier, is_flagged, messages, text
-from fedllm_data.upstream.files import HUB_OPTIONS, HubFiles, read_upstream
 from fedllm_data.upstream.records import Record
+from fedllm_data.upstream.upstream_files import HUB_OPTIONS, HubFiles, read_upstream
 
 __all__ = ["FED_CHATBOT_IT", "FED_CHATBOT_PA"]
 

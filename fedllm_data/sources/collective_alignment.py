@@ -28,9 +28,9 @@ from typing import Any
 from fedllm_data.errors import SourceError
 from fedllm_data.schema import make_row_id, row_problem
 from fedllm_data.source import Filters, KnownSize, Rejected, Source, SourceRow
-from fedllm_data.upstream.files import HUB_OPTIONS, HubFiles, read_upstream
 from fedllm_data.upstream.odd_fields import choice_option, id_of, quoted, text_of
 from fedllm_data.upstream.records import Record, data_files
+from fedllm_data.upstream.upstream_files import HUB_OPTIONS, HubFiles, read_upstream
 
 __all__ = ["FED_COLLECTIVE_ALIGNMENT"]
 

@@ -22,12 +22,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fedllm_data.pipeline.language import language_code
+from fedllm_data.pipeline.language_detection import language_code
 from fedllm_data.schema import make_row_id
 from fedllm_data.source import Filters, KnownSize, Rejected, Source, SourceRow
-from fedllm_data.upstream.files import HUB_OPTIONS, HubFiles, read_upstream
 from fedllm_data.upstream.odd_fields import id_of, quoted, text_of
 from fedllm_data.upstream.records import Record
+from fedllm_data.upstream.upstream_files import HUB_OPTIONS, HubFiles, read_upstream
 
 __all__ = ["FED_COMMUNITY_ALIGNMENT"]
 

@@ -21,9 +21,9 @@ from fedllm_data.client_ids import canonical_id, is_missing
 from fedllm_data.errors import SourceError
 from fedllm_data.schema import make_row_id
 from fedllm_data.source import Filters, KnownSize, Rejected, Source, SourceRow
-from fedllm_data.upstream.files import read_local
 from fedllm_data.upstream.records import Record
 from fedllm_data.upstream.scratch import fill_table, open_scratch, stream_rows, text_problem
+from fedllm_data.upstream.upstream_files import read_local
 
 __all__ = ["FED_MQM", "weight_tenths"]
 

@@ -14,18 +14,20 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations, count, groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pyarrow as pa
 
 from fedllm_data.errors import SourceError
-from fedllm_data.pipeline.language import language_code
+from fedllm_data.pipeline.language_detection import language_code
 from fedllm_data.schema import make_row_id
 from fedllm_data.source import Filters, KnownSize, Rejected, Source, SourceRow
-from fedllm_data.upstream.files import HUB_OPTIONS, HubFiles, read_upstream
 from fedllm_data.upstream.records import Record
 from fedllm_data.upstream.scratch import fill_table, open_scratch, stream_rows, text_problem
+from fedllm_data.upstream.upstream_files import HUB_OPTIONS, HubFiles, read_upstream
+
+if TYPE_CHECKING:
+    import duckdb
 
 __all__ = ["FED_OASST", "FED_OASST2", "FED_OASST2_PA", "FED_OASST_PA"]
 
@@ -242,7 +244,7 @@ def _message_of(record: Record | Rejected, ordinal: int) -> dict[str, Any] | Rej
     }
 
 
-def _find_trees(connection: duckdb.DuckDBPyConnection) -> None:
+def _find_trees(connection: "duckdb.DuckDBPyConnection") -> None:
     """Make the table `placed` (ordinal, message_id, root, depth), one level of all trees at a time.
 
     Only ids are joined, never texts. Of messages with one id the first counts.
@@ -266,7 +268,7 @@ def _find_trees(connection: duckdb.DuckDBPyConnection) -> None:
         depth += 1
 
 
-def _misplaced(connection: duckdb.DuckDBPyConnection) -> Iterator[Rejected]:
+def _misplaced(connection: "duckdb.DuckDBPyConnection") -> Iterator[Rejected]:
     rows = connection.execute("""
         SELECT file, line,
                CASE WHEN links.ordinal IS NULL THEN 'message_id: repeats an earlier message'

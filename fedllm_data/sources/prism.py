@@ -31,10 +31,10 @@ from typing import Any
 from fedllm_data.errors import SourceError
 from fedllm_data.schema import make_row_id
 from fedllm_data.source import Filters, KnownSize, Rejected, Source, SourceRow
-from fedllm_data.upstream.files import HUB_OPTIONS, HubFiles, read_upstream
 from fedllm_data.upstream.odd_fields import choice_option, id_of, quoted, text_of
 from fedllm_data.upstream.prism_flags import PROMPT, MessageFlags, open_flags
 from fedllm_data.upstream.records import Record
+from fedllm_data.upstream.upstream_files import HUB_OPTIONS, HubFiles, read_upstream
 
 __all__ = ["FED_PRISM"]
 

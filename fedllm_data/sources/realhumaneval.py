@@ -21,9 +21,9 @@ import pyarrow as pa
 from fedllm_data.client_ids import canonical_id
 from fedllm_data.schema import make_row_id
 from fedllm_data.source import Filters, KnownSize, Rejected, Source, SourceRow
-from fedllm_data.upstream.files import HUB_OPTIONS, HubFiles, read_upstream
 from fedllm_data.upstream.records import Record
 from fedllm_data.upstream.scratch import fill_table, open_scratch, stream_rows, text_problem
+from fedllm_data.upstream.upstream_files import HUB_OPTIONS, HubFiles, read_upstream
 
 __all__ = ["FED_REALHUMANEVAL"]
 

@@ -20,7 +20,6 @@ import pyarrow as pa
 
 from fedllm_data.errors import SourceError
 from fedllm_data.source import Filters, KnownSize, Rejected, Source, SourceRow
-from fedllm_data.upstream.html_markdown import html_to_markdown
 from fedllm_data.upstream.records import Record, data_files, read_records
 from fedllm_data.upstream.scratch import fill_table, open_scratch, stream_rows, text_problem
 
@@ -185,6 +184,9 @@ def _site_of(file: Path) -> str:
 
 
 def _post_of(site: str, record: Record | Rejected, ordinal: int) -> dict[str, Any] | Rejected:
+    # Imported here, as BeautifulSoup takes a while and `fedllm-data list` has no use for it.
+    from fedllm_data.upstream.html_markdown import html_to_markdown
+
     if isinstance(record, Rejected):
         return record
     fields = record.fields

@@ -17,7 +17,8 @@ from typing import Any
 from fedllm_data.errors import SourceError
 from fedllm_data.schema import PUBLIC_CLIENT, make_row_id
 from fedllm_data.source import Rejected, Source, SourceRow
-from fedllm_data.synthetic.clients import (
+from fedllm_data.synthetic.phrases import PHRASES, TASKS
+from fedllm_data.synthetic.synthetic_clients import (
     LANGUAGE_MIX,
     OPTIONS,
     ClientTruth,
@@ -26,9 +27,8 @@ from fedllm_data.synthetic.clients import (
     parse_options,
     stream,
 )
-from fedllm_data.synthetic.phrases import PHRASES, TASKS
 from fedllm_data.synthetic.tasks import Question, draw_question
-from fedllm_data.synthetic.words import LANGUAGES
+from fedllm_data.synthetic.vocabulary import LANGUAGES
 
 __all__ = ["FED_SYNTH", "FED_SYNTH_PA"]
 

@@ -13,12 +13,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from fedllm_data.pipeline.language import language_code
+from fedllm_data.pipeline.language_detection import language_code
 from fedllm_data.schema import make_row_id, row_problem
 from fedllm_data.source import Filters, KnownSize, Rejected, Source, SourceRow
 from fedllm_data.upstream.fields import FieldError, Message, convert, identifier, is_flagged, is_true, messages, nested
-from fedllm_data.upstream.files import HUB_OPTIONS, HubFiles, read_upstream
 from fedllm_data.upstream.records import Record
+from fedllm_data.upstream.upstream_files import HUB_OPTIONS, HubFiles, read_upstream
 
 __all__ = ["FED_WILDCHAT", "FED_WILDCHAT_MULTI"]
 

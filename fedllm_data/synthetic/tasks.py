@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 
 from fedllm_data.synthetic.phrases import PHRASES, TASKS
-from fedllm_data.synthetic.words import CATEGORIES, COLOUR_OF, LANGUAGES, WORDS
+from fedllm_data.synthetic.vocabulary import CATEGORIES, COLOUR_OF, LANGUAGES, WORDS
 
 __all__ = ["Question", "draw_question"]
 

@@ -15,17 +15,17 @@ __all__ = ["likely_encoding"]
 
 _HIGH_RUN = re.compile(rb"[\x80-\xff]+")
 _LEAST_RUNS = 0.5
-"""Of the bytes above 127, the fraction that stand in runs of two or more where the alphabet is not Latin."""
+"""Fraction of the bytes above 127 that stand in runs of two or more where the alphabet is not Latin."""
 _LEAST_LETTERS = 0.9
-"""Of the characters above ASCII, the fraction that must be letters of the alphabet."""
+"""Fraction of the characters above ASCII that must be letters of the alphabet."""
 _LEAST_GAIN = 0.4
 """By how much the mean logarithm of the letters' probabilities must exceed that of letters drawn evenly."""
 _DECAY = 8.0
-"""Letters in order of frequency become rarer by a factor e in so many ranks, roughly, in every alphabet here."""
+"""Letters in order of frequency become rarer by a factor e over this many ranks, roughly, in every alphabet here."""
 _CAPITAL = 0.7
 """What a capital counts where small letters are expected; read in a wrong encoding, most letters are capitals."""
 _LEAST_LATIN = 0.65
-"""Of the characters above ASCII, the fraction that the letters of one language must explain."""
+"""Fraction of the characters above ASCII that the letters of one language must explain."""
 _MIXED = 0.85
 """What a mixture of Western languages counts, which a single one explains better."""
 _MARGIN = 0.08

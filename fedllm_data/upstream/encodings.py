@@ -28,7 +28,7 @@ _MARKS = (
 _NULS_OF_UTF16 = 0.2
 """The least fraction of zero bytes in UTF-16: text in European languages has one half."""
 _NULS_OF_DAMAGE = 3
-"""So many zero bytes at a file's beginning may be damage to rows of text."""
+"""This many zero bytes at a file's beginning may be damage to rows of text."""
 
 
 def _mark_undecodable(error: UnicodeError) -> tuple[str, int]:

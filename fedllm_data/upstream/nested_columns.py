@@ -18,7 +18,7 @@ def nested_columns(fields: Mapping[str, Any], names: Iterable[str]) -> dict[str,
 
     Args:
         fields: a record.
-        names: of columns, nested or not; what the record does not hold is not returned.
+        names: names of columns, nested or not; what the record does not hold is not returned.
 
     >>> nested_columns({"q": "Hi", "metadata": {"user": 7}}, ["q", "metadata.user", "metadata.age"])
     {'metadata.user': ('metadata', 7)}

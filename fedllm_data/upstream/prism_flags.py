@@ -10,16 +10,18 @@ from contextlib import contextmanager
 from fnmatch import fnmatch
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pyarrow as pa
 
 from fedllm_data.errors import SourceError
 from fedllm_data.source import Rejected
-from fedllm_data.upstream.files import HubFiles, read_upstream
 from fedllm_data.upstream.odd_fields import id_of, quoted
 from fedllm_data.upstream.records import data_files
+from fedllm_data.upstream.upstream_files import HubFiles, read_upstream
+
+if TYPE_CHECKING:
+    import duckdb
 
 __all__ = ["PROMPT", "MessageFlags", "open_flags"]
 
@@ -46,7 +48,11 @@ class MessageFlags:
     """The flagged messages of every conversation; none where moderation is off."""
 
     def __init__(
-        self, connection: duckdb.DuckDBPyConnection | None, files: HubFiles, path: Path | None, options: dict[str, str]
+        self,
+        connection: "duckdb.DuckDBPyConnection | None",
+        files: HubFiles,
+        path: Path | None,
+        options: dict[str, str],
     ) -> None:
         """Use `open_flags`."""
         self._connection = connection
@@ -113,7 +119,7 @@ def open_flags(
         hub_id: the dataset on the Hub.
         revision: its commit.
         path: a local copy, or None for the Hub.
-        options: of the source, for the Hub.
+        options: options of the source that concern the Hub.
         is_moderated: whether there are flags at all.
 
     Raises:
@@ -137,6 +143,8 @@ def open_flags(
                     f"{path} has no {name} with upstream's moderation flags; name a folder that holds it beside "
                     "conversations.jsonl, or go without the flags: --set moderation=off"
                 )
+    import duckdb
+
     with (
         TemporaryDirectory(prefix="prism-") as place,
         duckdb.connect(str(Path(place, "flags.duckdb"))) as connection,

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from fedllm_data.errors import ConfigError, SourceError
 from fedllm_data.source import Rejected
-from fedllm_data.upstream.compression import COMPRESSIONS, DAMAGED, bare_name, decompressed, is_damage
+from fedllm_data.upstream.compressed_files import COMPRESSIONS, DAMAGED, bare_name, decompressed, is_damage
 from fedllm_data.upstream.encodings import LetterTally, as_utf8, check_encoding, encoding_of_head
 from fedllm_data.upstream.raw import AS_SEEN, RawFile, ReadSettings, Record
 from fedllm_data.upstream.read_counts import counts_in_progress

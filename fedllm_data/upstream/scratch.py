@@ -8,12 +8,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pyarrow as pa
 
 from fedllm_data.source import Rejected
+
+if TYPE_CHECKING:
+    import duckdb
 
 __all__ = ["fill_table", "open_scratch", "stream_rows", "text_problem"]
 
@@ -22,13 +24,15 @@ _BATCH_CHARS = 8_000_000
 
 
 @contextmanager
-def open_scratch() -> Iterator[duckdb.DuckDBPyConnection]:
+def open_scratch() -> "Iterator[duckdb.DuckDBPyConnection]":
     """Open an empty DuckDB file, deleted afterwards, that spills to disk beyond 256 MB.
 
     >>> with open_scratch() as connection:
     ...     connection.sql("SELECT 1 AS one").fetchall()
     [(1,)]
     """
+    import duckdb
+
     with (
         TemporaryDirectory(prefix="fedllm-") as place,
         duckdb.connect(str(Path(place, "records.duckdb"))) as connection,
@@ -39,7 +43,7 @@ def open_scratch() -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def fill_table(
-    connection: duckdb.DuckDBPyConnection, table: str, schema: pa.Schema, items: Iterable[dict[str, Any] | Rejected]
+    connection: "duckdb.DuckDBPyConnection", table: str, schema: pa.Schema, items: Iterable[dict[str, Any] | Rejected]
 ) -> Iterator[Rejected]:
     """Make a table of the dicts among `items`, in batches, and yield the rejected ones; exhaust it to fill the table.
 
@@ -81,7 +85,7 @@ def fill_table(
     flush()
 
 
-def stream_rows(connection: duckdb.DuckDBPyConnection, query: str) -> Iterator[dict[str, Any]]:
+def stream_rows(connection: "duckdb.DuckDBPyConnection", query: str) -> Iterator[dict[str, Any]]:
     """Yield the rows of a query as dicts, a batch at a time; run no other query until it is exhausted.
 
     >>> with open_scratch() as connection:

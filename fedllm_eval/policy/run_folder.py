@@ -4,6 +4,7 @@
     rounds.jsonl          one line a round (`RoundRecord`)
     releases.jsonl        in a published run with differential privacy, instead of rounds.jsonl
     checkpoints/          `round-000007/`: the state after a round, for the newest rounds and every `keep_every`-th
+                          (`CheckpointRecord`); with `eval_every` also what best/ was made of
     best/                 with `eval_every`: the adapter that scored best, as PEFT writes it
     adapter/              the finished adapter, as PEFT writes it, with its tokenizer and chat template
     model/                with full fine-tuning, instead of adapter/: the finished model and its tokenizer
@@ -12,6 +13,9 @@
     start_adapter/        the adapter that the run started from, if any: with the base, DPO's reference
     README.md             the model card
     scores/               the results folder of the run's own evaluation
+    tracker.json          which run of a tracker this one is, with `report_to`; tensorboard/ holds TensorBoard's events
+    client_memory/        `RUN_KEY/`: what the clients of this machine keep from visit to visit, for one start of the
+                          run; belongs to their hosts and is never published
     privacy_secret        with differential privacy: what noise and cohorts are drawn from; never published
     unrendered_rows.json  rows that the chat template cannot render, by client and reason (`UnrenderedRecord`)
     .lock                 held by the process that trains in the folder
@@ -35,6 +39,7 @@ __all__ = [
     "BEST",
     "CARD_FILE",
     "CHECKPOINTS",
+    "CLIENT_MEMORY",
     "CONFIG_FILE",
     "LOCK_FILE",
     "MODEL",
@@ -46,6 +51,8 @@ __all__ = [
     "SCORES",
     "SECRET_FILE",
     "START_ADAPTER",
+    "TENSORBOARD",
+    "TRACKER_FILE",
     "UNRENDERED_FILE",
     "WORK",
     "find_config",
@@ -77,6 +84,9 @@ PERSONAL_CLIENTS = "clients.json"
 """Inside `PERSONAL`."""
 START_ADAPTER = "start_adapter"
 SCORES = "scores"
+CLIENT_MEMORY = "client_memory"
+TRACKER_FILE = "tracker.json"
+TENSORBOARD = "tensorboard"
 SECRET_FILE = "privacy_secret"
 UNRENDERED_FILE = "unrendered_rows.json"
 LOCK_FILE = ".lock"

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, NotRequired, TypedDict
 
 __all__ = [
+    "CheckpointRecord",
     "DataRecord",
     "LedgerRecord",
     "LeftOutClient",
@@ -145,6 +146,21 @@ class RoundRecord(TypedDict):
     eval_score: NotRequired[str]
     eval_seconds: NotRequired[float]
     monitor: NotRequired[Monitor]
+
+
+class CheckpointRecord(TypedDict):
+    """`state.json` of a checkpoint: what the run goes on from, beside the tensors."""
+
+    next_round: int
+    ledger: LedgerRecord
+    monitor: Monitor | dict[str, Any]
+    """Empty before the first score."""
+    refused: dict[str, int]
+    """Client id -> the step of its first update that was refused since one was accepted."""
+    run_key: str
+    """Names this start of the run, and the folder below `client_memory/`."""
+    record: dict[str, Any]
+    """The round's line of `rounds.jsonl`."""
 
 
 class PersonalClient(TypedDict, total=False):

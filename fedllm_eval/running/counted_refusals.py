@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from fedllm_data.errors import ConfigError
-from fedllm_data.pipeline.language import DETECTOR, detect_languages
+from fedllm_data.pipeline.language_detection import DETECTOR, detect_languages
 from fedllm_eval.running.kept_answers import kept_answers
 from fedllm_eval.scoring.proportion import Proportion
 from fedllm_eval.scoring.refusal import REFUSAL_RULES, RefusalRate, Verdict, refusal_rate, verdicts

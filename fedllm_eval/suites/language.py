@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from fedllm_data.errors import ConfigError
-from fedllm_data.pipeline.language import DETECTOR, detect_languages, language_code, languages_agree
+from fedllm_data.pipeline.language_detection import DETECTOR, detect_languages, language_code, languages_agree
 from fedllm_eval.running.kept_answers import kept_answers
 from fedllm_eval.scoring.language_consistency import LanguageConsistency, language_consistency
 from fedllm_eval.scoring.proportion import Proportion

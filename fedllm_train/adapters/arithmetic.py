@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 
+from fedllm_data.in_place import write_file
 from fedllm_train.lazy_torch import torch
-from fedllm_train.run_files.files import write_bytes
 
 __all__ = [
     "Adapter",
@@ -32,7 +32,7 @@ __all__ = [
 
 Adapter = dict[str, "torch.Tensor"]
 Parts = dict[str, dict[str, "torch.Tensor"]]
-"""Several adapters under one roof, such as {"adapter": ..., "control": ...}: a message, a server's state, a memory."""
+"""Several adapters by name, such as {"adapter": ..., "control": ...}: a message, a server's state, a memory."""
 Shapes = dict[str, dict[str, tuple[int, ...]]]
 """Names and shapes of several adapters, without their values."""
 
@@ -82,8 +82,11 @@ def adapter_sha256(adapter: Mapping[str, torch.Tensor]) -> str:
 
 
 def save_adapter(adapter: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Write an adapter as safetensors; the file appears whole or not at all."""
-    write_bytes(path, _serialise(adapter))
+    """Write an adapter as safetensors; the file appears whole or not at all.
+
+    Nothing waits for the disk: the file is one of a folder's, and `fill_folder` waits for all of them.
+    """
+    write_file(path, _serialise(adapter), sync=False)
 
 
 def load_adapter(path: Path) -> Adapter:
@@ -113,7 +116,7 @@ def flatten(parts: Parts) -> Adapter:
 
 
 def unflatten(flat: Mapping[str, torch.Tensor]) -> Parts:
-    """Undo `flatten`; a part without tensors is not there any more."""
+    """Undo `flatten`; a part without tensors is lost."""
     parts: Parts = {}
     for full_name, tensor in flat.items():
         part, name = full_name.split("//", 1)
@@ -131,7 +134,7 @@ def shapes_of(parts: Parts) -> Shapes:
 
 
 def separate(adapter: Mapping[str, torch.Tensor]) -> Adapter:
-    """Return the tensors by name in order, each with memory of its own, as safetensors wants them.
+    """Return the tensors by name in order, each with memory of its own, as safetensors requires.
 
     Parts may hold the same tensor, such as the starting adapter of groups that nobody has visited yet.
     """

@@ -12,7 +12,7 @@ shift off too: the reference stays the starting policy. What that costs (SmolLM2
 128 tokens, float32, one core): a step takes 1.2 times as long with a shift of rank 80 and 1.45 times with one of full
 rank; on q_proj and v_proj alone 1.1 times at most.
 
-How a model computes with a shift, `adapters/shifted_model.py` says. Imports no torch before it is needed.
+`adapters/shifted_model.py` says how a model computes with a shift. Imports no torch before it is needed.
 
 Symbols: d outputs, m inputs, r LoRA rank, q rank of the shift.
 """
@@ -92,7 +92,7 @@ def travelling(shift: Mapping[str, torch.Tensor]) -> Adapter:
 
 
 def shift_change(before: Parts, after: Parts) -> dict[str, Factors]:
-    """Return what a server step added to the base weights, by module; empty where nothing is ever shifted."""
+    """Return what a server step added to the base weights, by module; empty if the method shifts nothing."""
     old, new = _factors_of(before.get(PART, {})), _factors_of(after.get(PART, {}))
     changes = {}
     for module in sorted(old.keys() | new.keys()):
@@ -106,7 +106,7 @@ def update_norm(before: Parts, after: Parts) -> float:
     """Return how far a server step moved the model.
 
     Without a shift that is the Euclidean distance of the two adapters. With one, factors alone say little (FLoRA's
-    are drawn anew in every round): it is the Frobenius norm of the change of all B A + M together.
+    are drawn again in every round): it is the Frobenius norm of the change of all B A + M together.
 
     >>> one = {"q.lora_A.weight": torch.ones(1, 1), "q.lora_B.weight": torch.zeros(1, 1)}
     >>> update_norm({"adapter": one}, {"adapter": one, "base_shift": {"q.matrix": torch.full((1, 1), 3.0).double()}})
@@ -125,7 +125,7 @@ def update_norm(before: Parts, after: Parts) -> float:
 
 
 def state_sha256(state: Parts) -> str:
-    """Return the digest of all that a server's state adds to the base: the adapter, and a shift where there is one."""
+    """Return the digest of all that a server's state adds to the base: the adapter, and the shift if there is one."""
     return adapter_sha256(state["adapter"] | state.get(PART, {}))
 
 

@@ -21,9 +21,9 @@ def cored(
     """Let the trained adapter of a model compute with cores for a while; yield them, by name, as its parameters.
 
     Args:
-        model: a `PeftModel` with LoRA on linear layers; any model where there are no cores.
-        cores: R of some modules.
-        trains: whether the core of a name is trained; by default all are.
+        model: a `PeftModel` with LoRA on linear layers; any model if there are no cores.
+        cores: the R of some modules.
+        trains: says by name whether a core is trained; by default all are.
     """
     parameters, handles = {}, []
     holders: list[torch.nn.Module] = []

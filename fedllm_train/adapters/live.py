@@ -15,7 +15,7 @@ __all__ = ["LiveAdapter"]
 class LiveAdapter:
     """The trained tensors of a resident model, loaded and read in place: no module is built or replaced.
 
-    Those of its adapter, or, of a model without one, all its parameters; weights that are tied count once.
+    These are its adapter's tensors or, in a model without an adapter, all parameters; tied weights count once.
     """
 
     def __init__(self, model: PeftModel | torch.nn.Module, adapter_name: str = "default") -> None:
@@ -49,7 +49,7 @@ class LiveAdapter:
 
     @contextmanager
     def training_only(self, trains: Callable[[str], bool] | None) -> Iterator[dict[str, torch.nn.Parameter]]:
-        """Let only the tensors of some names be trained for a while; yield those that are, by name."""
+        """Train only the tensors of some names inside the block; yield those that are trained, by name."""
         before = {name: parameter.requires_grad for name, parameter in self.parameters.items()}
         try:
             for name, parameter in self.parameters.items():

@@ -122,7 +122,7 @@ class ProductSum:
         self.total_weight += weight
 
     def mean(self) -> dict[str, Factors]:
-        """Return the weighted mean of the products, by module; exact, of whatever rank it takes."""
+        """Return the weighted mean of the products, by module: exact, at whatever rank that needs."""
         return {module: self._scaled(module) for module in sorted(self._factors.keys() | self._dense.keys())}
 
     def _add(self, module: str, term: Factors) -> None:
@@ -212,7 +212,7 @@ def aggregation_error(
         shift: M, what the server added to the base weights beside, by module; by default nothing.
 
     Returns:
-        0 where nothing is lost; None where no module has LoRA factors or all products are zero.
+        0 if nothing is lost; None if no module has LoRA factors or all products are zero.
     """
     lost, whole = 0.0, 0.0
     for module, mean, exact in _paired(mean_adapter, products):

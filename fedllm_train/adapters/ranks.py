@@ -25,14 +25,14 @@ def client_ranks(rule: str, sizes: Mapping[str, int], table: pa.Table | None, *,
     """Return the rank of every client.
 
     Args:
-        rule: `4,8,16` gives equally many clients each, the lowest rank to those with the fewest rows;
+        rule: `4,8,16` gives each rank to equally many clients, the lowest to those with the fewest rows;
             `random:4,8,16` draws one for every client; `column:NAME` takes an integer column of the clients table.
         sizes: rows of each client.
         table: the dataset's table of clients.
         seed: the run seed.
 
     Raises:
-        ConfigError: if the rule cannot be read or the column is not there or holds no positive integers.
+        ConfigError: if the rule cannot be read, or the column is missing or holds anything but positive integers.
 
     >>> client_ranks("2,8", {"a": 10, "b": 1, "c": 5, "d": 7}, None, seed=0)
     {'a': 8, 'b': 2, 'c': 2, 'd': 8}
@@ -58,7 +58,7 @@ def client_ranks(rule: str, sizes: Mapping[str, int], table: pa.Table | None, *,
 
 
 def sliced(adapter: Adapter, rank: int) -> Adapter:
-    """Return the first `rank` rows of every A and columns of every B; other tensors whole.
+    """Return the first `rank` rows of every A and the first `rank` columns of every B; other tensors stay whole.
 
     >>> sliced({"m.lora_A.weight": torch.ones(4, 5), "m.lora_B.weight": torch.ones(6, 4)}, 2)["m.lora_B.weight"].shape
     torch.Size([6, 2])
@@ -70,7 +70,7 @@ def sliced(adapter: Adapter, rank: int) -> Adapter:
 
 
 def padded(adapter: Adapter, rank: int) -> Adapter:
-    """Return an adapter of a higher rank with the same products: zeros beyond what is there.
+    """Return an adapter of a higher rank with the same products, filled up with zeros.
 
     >>> padded({"m.lora_A.weight": torch.ones(2, 5), "m.lora_B.weight": torch.ones(6, 2)}, 4)["m.lora_A.weight"].shape
     torch.Size([4, 5])

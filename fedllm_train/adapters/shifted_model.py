@@ -24,7 +24,7 @@ _NAME = "default"
 
 @contextmanager
 def shifted(model: PeftModel, shift: Mapping[str, torch.Tensor] | None) -> Iterator[None]:
-    """Let the model compute with a shift for a while, wherever its trained adapter is switched on."""
+    """Let the model compute with a shift inside the block, wherever its trained adapter is switched on."""
     handles = []
     try:
         for name, tensor in (shift or {}).items():
@@ -43,7 +43,7 @@ def shifted(model: PeftModel, shift: Mapping[str, torch.Tensor] | None) -> Itera
 
 
 def is_shifted(model: PeftModel) -> bool:
-    """Return whether a model computes with a shift just now."""
+    """Return whether a model computes with a shift at the moment."""
     hooks = (hook for module in model.modules() for hook in module._forward_hooks.values())
     return any(isinstance(hook, partial) and hook.func is _add for hook in hooks)
 

@@ -1,1 +1,1 @@
-"""What the server rule will see of a step's replies: every update, or something in their place."""
+"""What the server rule will see of a step's replies: every update, or a mean of them."""

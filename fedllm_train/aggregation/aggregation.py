@@ -1,7 +1,7 @@
 """What the server rule will see of a step's replies: the contract, and what all of its kinds do with one reply.
 
-`plain.py` shows every update; `private.py` a clipped and noisy mean in their place. Each needs a method whose server
-rule can do with that (`traits.sees`), which is asked before round 0.
+`plain.py` shows every update; `private.py` only a clipped and noisy mean. Each needs a method whose server rule is
+content with that (`traits.sees`); this is checked before round 0.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class Aggregation(Protocol):
         ...
 
     def sums(self) -> Sums:
-        """Return what the server rule sees; asked once, when all replies are in."""
+        """Return what the server rule sees; called once, when all replies are in."""
         ...
 
     def as_record(self) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class Inbox:
         """Return a client's update, its anchor, and why the update cannot be used, or None.
 
         Args:
-            reply: with a message.
+            reply: has a message.
             server: the server's state when the client was asked.
         """
         assert reply.message is not None

@@ -27,7 +27,7 @@ class PlainAggregation:
         Args:
             inbox: unpacks replies.
             server: the server's state that the step begins from.
-            min_clients: updates that a server step takes at least.
+            min_clients: the least number of updates that make a server step.
             watch: called with each update that is folded in and its weights.
         """
         self._inbox, self._server, self._min_clients, self._watch = inbox, server, min_clients, watch
@@ -46,7 +46,7 @@ class PlainAggregation:
         return problem
 
     def is_enough(self) -> bool:
-        """Return whether there are as many updates as a server step takes."""
+        """Return whether there are enough updates for a server step."""
         return self._num_updates >= self._min_clients
 
     def sums(self) -> Sums:
@@ -54,5 +54,5 @@ class PlainAggregation:
         return self._sums
 
     def as_record(self) -> dict[str, Any]:
-        """Return nothing: the clients of a round stand in its record anyway."""
+        """Return nothing: a round's record lists its clients anyway."""
         return {}

@@ -8,11 +8,12 @@ probability that a client takes part, N clients. In every round
 and theta' stands where the clients' mean stood: the server rule of the method (a mean, momentum, adaptive rates) takes
 it as it would one client's adapter. Norms are over all that is sent, taken as one vector. Every client counts alike:
 weights by rows would let a client with many rows move the sum by more than C. The denominator is the expected cohort,
-since the true one tells who was there; for the same reason noise is added in a round without clients, too.
+since the true one tells who was there; for the same reason noise is also added in a round without clients.
 
-The server clips what it decoded, so the bound holds whatever a client sends and however it was compressed. Methods
-are those whose server looks at the mean of the adapters and nothing else (`Traits.sees` is "mean"). What the noise
-buys, `privacy/accounting.py` says. Example-level privacy (DP-SGD inside a visit) is another unit and not offered.
+The server clips what it decoded, so the bound holds whatever a client sends and however it was compressed. Allowed are
+methods whose server looks at the mean of the adapters and nothing else (`Traits.sees` is "mean").
+`privacy/accounting.py` says what the noise buys. Example-level privacy (DP-SGD inside a visit) is another unit and not
+offered.
 
 Noise must be secret, and so must who was in a Poisson cohort, on which the accountant's amplification rests: both are
 drawn from the run's secret (`privacy/secret.py`). Nothing else need be. The bound holds for whatever a client does, so
@@ -46,11 +47,11 @@ class ClientPrivacy:
 
     guarantee: Guarantee
     secret: bytes | None = field(repr=False)
-    """What noise and cohorts are drawn from (`privacy/secret.py`); None where the guarantee has no noise."""
+    """What noise and cohorts are drawn from (`privacy/secret.py`); None if the guarantee has no noise."""
 
     @property
     def cohort_seed(self) -> int | None:
-        """What cohorts are drawn from instead of the run seed; None where there is nothing to hide."""
+        """What cohorts are drawn from instead of the run seed; None if there is nothing to hide."""
         return None if self.secret is None else secret_seed(self.secret, "cohort")
 
 
@@ -89,7 +90,7 @@ class PrivateAggregation:
             total += change[name]
 
     def is_enough(self) -> bool:
-        """Return True: a step that depends on who was there would tell it; a round without clients is noisy, too."""
+        """Return True: a step that depended on who was there would reveal it; no cohort is too small."""
         return True
 
     def sums(self) -> Sums:

@@ -1,9 +1,9 @@
-"""What clients keep between rounds: control variates, personal adapters. On the disk of their host, a folder a client.
+"""What clients keep between rounds (control variates, personal adapters), on their host's disk, one folder a client.
 
 A file is named after the step that wrote it, `client_memory/<hash of the id>/round-000007.safetensors`. The server
 says with each task which of them count (`Task.kept_step`): a visit reads the newest that does and drops those after
 it, which belong to an update that was refused, or to a round that was never finished. So a run killed in the middle of
-a round, after some of its clients wrote theirs, reads what it read the first time (design rule 6). It says, too, how
+a round, after some of its clients wrote theirs, reads what it read the first time (design rule 6). It also says how
 far back it may go (`Task.oldest_step`): what only an earlier step could need is removed. A file ends in its own digest
 (`run_files/sealed.py`): what was remembered cannot be made again, so a run does not go on with a client's memory that
 was damaged.
@@ -33,11 +33,11 @@ class ClientMemory:
     """Parts kept by clients, by client id and step."""
 
     def __init__(self, folder: Path) -> None:
-        """Use a folder, which belongs to one run; it is made when a client first keeps something."""
+        """Use a folder that belongs to one run; it is made when a client first keeps something."""
         self._folder = folder
 
     def load(self, client_id: str, *, kept_step: int, oldest_step: int) -> Parts:
-        """Return what the client kept last, of what counts; empty if nothing. What is of no more use is removed.
+        """Return what the client kept last and still counts; empty if nothing does. Remove what no visit will need.
 
         Args:
             client_id: the client.
@@ -65,7 +65,7 @@ class ClientMemory:
         return codec.decode(content)
 
     def save(self, client_id: str, step: int, parts: Parts) -> None:
-        """Keep something from a step on."""
+        """Keep something; it counts from this step on."""
         folder = self._folder / client_folder_name(client_id)
         folder.mkdir(parents=True, exist_ok=True)
         write_sealed(folder / f"round-{step:06d}.safetensors", codec.encode(parts))

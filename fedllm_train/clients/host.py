@@ -1,8 +1,8 @@
 """`ClientHost`: where clients' rows are. It makes the visits that tasks ask for, and keeps what its clients keep.
 
-Made of a `RunSpec` and of rows, never of a trainer: the same in the server's process, in one of several, and on a
-client's own machine. Token files, reference caches and clients' memory lie in its folder and are its own; the server
-sees messages alone.
+A host is built from a `RunSpec` and rows, never from a trainer: it is the same in the server's process, in one of
+several, and on a client's own machine. Token files, reference caches and clients' memory lie in its folder and are its
+own; the server sees messages alone.
 """
 
 import time
@@ -14,12 +14,13 @@ from typing import Any
 
 from fedllm_data.clients import ClientDataset
 from fedllm_eval.policy.rendering import fix_date
+from fedllm_eval.policy.run_folder import CLIENT_MEMORY, WORK
 from fedllm_train.adapters.arithmetic import Adapter, Parts, flatten
 from fedllm_train.clients.client_memory import ClientMemory
 from fedllm_train.clients.resident import ResidentTrainer
 from fedllm_train.clients.resident_args import resident_args
 from fedllm_train.clients.run_spec import RunSpec, check_same, policy_digests
-from fedllm_train.clients.tokens import TokenCache
+from fedllm_train.clients.token_cache import TokenCache
 from fedllm_train.engines.engine import Reply, Task
 from fedllm_train.messages import codec
 from fedllm_train.messages.wire import RESIDUAL, Wire
@@ -41,9 +42,9 @@ class ClientHost:
         """Build the trainer around the policy the run starts from.
 
         Args:
-            spec: of the run.
+            spec: the run's spec.
             clients: the clients whose rows are here.
-            folder: belongs to this host and one run.
+            folder: the host's own, for this run alone.
             policy: loaded from `spec.policy`, with its tokenizer prepared; the model is trained in place.
 
         Raises:
@@ -51,8 +52,8 @@ class ClientHost:
         """
         if spec.template_date is not None:
             fix_date(policy.tokenizer, date.fromisoformat(spec.template_date))
-        args = resident_args(spec.client_args, local_steps=spec.work.num_steps(1), workspace=str(folder / ".work"))
-        cache = folder / ".work" / "tokens"
+        args = resident_args(spec.client_args, local_steps=spec.work.num_steps(1), workspace=str(folder / WORK))
+        cache = folder / WORK / "tokens"
         self.tokens = TokenCache(clients, args, policy.tokenizer, cache, loss_on=spec.loss_on)
         """Encoded rows of the clients, by client id."""
         self.resident = ResidentTrainer(
@@ -75,9 +76,9 @@ class ClientHost:
         """Load the policy that a run starts from, and make its host.
 
         Args:
-            spec: of the run.
+            spec: the run's spec.
             clients: the clients whose rows are here.
-            folder: belongs to this host and one run.
+            folder: the host's own, for this run alone.
 
         Raises:
             ConfigError: if something cannot be loaded, or is not what the run's other machines have.
@@ -89,7 +90,7 @@ class ClientHost:
         return host
 
     def visit(self, task: Task) -> Reply:
-        """Follow the client rule for one client, from what it was sent.
+        """Follow the client rule for one client, starting from what the task's message holds.
 
         Raises:
             ResumeError: if what the client remembers was damaged on disk.
@@ -98,7 +99,7 @@ class ClientHost:
         tokens = self.tokens[task.client_id]
         if not tokens.num_rows:
             return Reply(step=task.step, client_id=task.client_id, reason=tokens.why_empty())
-        kept = ClientMemory(self._folder / "client_memory" / task.run)
+        kept = ClientMemory(self._folder / CLIENT_MEMORY / task.run)
         memory = kept.load(task.client_id, kept_step=task.kept_step, oldest_step=task.oldest_step)
         residual = memory.pop(RESIDUAL, {})
         num_steps = self._spec.work.num_steps(tokens.rows.num_rows)

@@ -75,7 +75,7 @@ class LocalWorkSettings(Settings):
 
 
 def measures_given(settings: LocalWorkSettings) -> list[str]:
-    """Return the measures of local work that somebody set.
+    """Return the names of the measures of local work that were set.
 
     >>> measures_given(LocalWorkSettings(local_epochs=2.0))
     ['local_epochs']
@@ -86,7 +86,7 @@ def measures_given(settings: LocalWorkSettings) -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class LocalWork:
-    """The rule of a run; made once, asked at every visit."""
+    """A run's rule of local work; made once, consulted at every visit."""
 
     rule: Literal["steps", "epochs", "expected_epochs"]
     amount: float
@@ -97,7 +97,7 @@ class LocalWork:
     draws_rows: bool = False
 
     def num_steps(self, num_rows: int) -> int:
-        """Return the optimizer steps of a client that has some rows.
+        """Return how many optimizer steps a client with this many rows takes.
 
         >>> LocalWork(rule="epochs", amount=2, rows_per_step=16, visits=1.0).num_steps(100)
         13
@@ -109,7 +109,7 @@ class LocalWork:
         return max(1, math.ceil(rows / self.rows_per_step))
 
     def rows_of_round(self, num_rows: int, round_index: int) -> Sequence[int] | None:
-        """Return the positions of the rows that a visit trains on, or None for all.
+        """Return the positions of the rows that a visit trains on, or None if it trains on all.
 
         >>> work = LocalWork(rule="steps", amount=1, rows_per_step=3, visits=1.0, draws_rows=True)
         >>> work.rows_of_round(10, round_index=0)
@@ -128,10 +128,10 @@ def local_work(
 
     Args:
         settings: the measure of local work.
-        client: TRL's settings for a visit, or what else has its batch size, accumulation and packing.
-        num_rounds: rounds of the run.
-        cohort_size: clients of a round.
-        num_clients: clients that may take part.
+        client: TRL's settings for a visit, or any object with its batch size, accumulation and packing.
+        num_rounds: number of rounds in the run.
+        cohort_size: number of clients in a round.
+        num_clients: number of clients that may take part.
 
     Raises:
         ConfigError: if rows are to be drawn that are packed.

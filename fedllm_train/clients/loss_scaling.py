@@ -25,7 +25,7 @@ def loss_scale(trainer: Any) -> float | None:
 
 
 def fresh_scaler(trainer: Any) -> Callable[[], None]:
-    """Return the function that gives a trainer the scaler it has now, so that no visit begins with another's scale.
+    """Return a function that resets a trainer's scaler to its present state, so no visit inherits another's scale.
 
     Args:
         trainer: a trainer that has not trained yet.
@@ -39,7 +39,7 @@ def fresh_scaler(trainer: Any) -> Callable[[], None]:
 
 @contextmanager
 def true_gradients(scale: float | None, gradients: Mapping[str, torch.Tensor]) -> Iterator[bool]:
-    """Let gradients have their true size for a while, in place; yield whether they are to be used.
+    """Give gradients their true size, in place, inside the block; yield whether they may be used.
 
     Args:
         scale: from `loss_scale`.

@@ -1,6 +1,6 @@
 """Numbers of TRL's configs that no trainer can use, refused before anything is loaded.
 
-TRL and torch find most of them in the first step, when the run folder is there already, and some (a negative weight
+TRL and torch find most of them in the first step, when the run folder already exists, and some (a negative weight
 decay, a rate that is not a number in a fused optimizer) never.
 """
 
@@ -27,7 +27,7 @@ def check_numbers(client_args: ClientArgs, *, flag: str = "") -> None:
 
     Args:
         client_args: TRL's settings; None stands for a setting that is switched off.
-        flag: what stands before a field's name on a command line.
+        flag: the prefix of a field's name on a command line.
 
     Raises:
         ConfigError: naming the setting and its range.

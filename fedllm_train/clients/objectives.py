@@ -134,9 +134,9 @@ def rows_of_visit(rows: Dataset, args: ClientArgs, seed: int) -> Dataset:
     """Return a client's rows as its trainer takes them at a visit.
 
     Args:
-        rows: encoded by `clients/tokens.py`.
+        rows: encoded by `clients/token_cache.py`.
         args: TRL's settings.
-        seed: the visit's own.
+        seed: the visit's own seed.
 
     Returns:
         The rows themselves for SFT and DPO, whose trainers shuffle. For KTO the rows in the order of the visit, with

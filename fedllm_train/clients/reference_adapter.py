@@ -28,7 +28,7 @@ def copy_reference(model: PeftModel) -> None:
     """Copy every tensor of the adapter "default" into "ref", and freeze the copy.
 
     Args:
-        model: with both adapters.
+        model: has both adapters.
 
     Raises:
         ConfigError: if "ref" lacks a trained tensor, has it in another shape, or shares it.
@@ -53,7 +53,7 @@ def check_reference(model: PeftModel, input_ids: list[int]) -> None:
 
     Args:
         model: whose adapter "default" is the starting one; its reference is "ref" or, without that, the base alone.
-        input_ids: of some row that is trained on.
+        input_ids: the token ids of any row that is trained on.
 
     Raises:
         ConfigError: if they differ by more than rounding, or a weight outside the adapter is trained, which would move

@@ -1,7 +1,7 @@
 """The trainer on which all clients train: one resident TRL trainer for the whole run, visited by one after another.
 
 A fit loads an adapter in place, hands the trainer a client's token ids and starts it with a fresh optimizer and the
-visit's own seed; what is trained from what, and what is sent back, the strategy's client rule says (`strategies/`).
+visit's own seed; the strategy's client rule (`strategies/`) says what is trained from what, and what is sent back.
 Building a trainer costs seconds and tokenising again costs more than the steps on a small model; a visit costs the
 steps plus some milliseconds (`benchmarks/client_round_overhead.py`).
 
@@ -96,7 +96,7 @@ class ResidentTrainer:
             self._reference = ReferenceCache(self._trainer, reference_folder, self._starting_policy)
         self.live_adapter = LiveAdapter(model)
         self.start_adapter = self.live_adapter.read()
-        """The adapter the run started from; all weights of the model where there is none."""
+        """The adapter the run started from; all weights of the model if it has no adapter."""
 
     @property
     def model(self) -> Any:

@@ -1,7 +1,7 @@
 """The TRL settings of a trainer that is kept for the whole run, and those that must be refused.
 
 A resident trainer owns its number of steps, its schedule, its logging and its saving. A value of the user's that would
-be ignored is refused instead, with the setting to use in its place (design rule 8): `fates/client_settings.py` says
+be ignored is refused, and the error names the setting to use instead (design rule 8): `fates/client_settings.py` says
 what becomes of every field.
 """
 
@@ -48,8 +48,8 @@ def check_client_args(client_args: ClientArgs, *, given: Collection[str] = (), f
 
     Args:
         client_args: TRL's settings.
-        given: fields that somebody set, be it to TRL's default; only a command line or a file tells.
-        flag: what stands before a field's name there.
+        given: fields that were set explicitly, even to TRL's default; only a command line or a file can tell.
+        flag: the prefix of a field's name there.
 
     Raises:
         ConfigError: naming the setting and what to use instead.
@@ -86,7 +86,7 @@ def check_client_args(client_args: ClientArgs, *, given: Collection[str] = (), f
 
 
 def untouched_args(client_args: ClientArgs) -> ClientArgs:
-    """Return TRL's own settings on the same device in the same precision, in which nobody set anything.
+    """Return TRL's own settings on the same device in the same precision, with everything else at its default.
 
     >>> untouched_args(SFTConfig(bf16=False, use_cpu=True, max_length=7)).max_length
     1024
@@ -110,7 +110,7 @@ def resident_args(client_args: ClientArgs, *, local_steps: int, workspace: str) 
     args.logging_strategy = IntervalStrategy.NO
     args.report_to = []
     args.disable_tqdm = True
-    # The trainer would look for generation marks in the template; the rows bring their mask (`clients/tokens.py`).
+    # The trainer would look for generation marks in the template; rows bring their mask (`clients/token_cache.py`).
     if isinstance(args, SFTConfig):
         args.assistant_only_loss = False
     if args.device.type == "cpu":

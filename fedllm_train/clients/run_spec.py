@@ -1,8 +1,8 @@
 """What a client's machine must know of a run, and nothing else: from it, and from its own rows, a host is made.
 
 Everything in it is resolved: the steps of a visit, the method and its settings, TRL's and PEFT's configs, where the
-base model is and which bits it has. A machine whose base, tokenizer, chat template, starting adapter or packages are
-others would train something else, so the digests and versions are compared before it trains (`check_same`).
+base model is and which bits it has. A machine with another base, tokenizer, chat template, starting adapter or other
+packages would train something else, so the digests and versions are compared before it trains (`check_same`).
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from fedllm_train.clients.objectives import ClientArgs
 from fedllm_train.messages.wire_settings import WireSettings
 from fedllm_train.models.policy import StartingPolicy
 from fedllm_train.models.tokenizer import tokenizer_record
-from fedllm_train.run_files.run_folder import package_versions
+from fedllm_train.run_files.open_run import package_versions
 from fedllm_train.strategy import Federation
 
 __all__ = ["RunSpec", "check_same", "policy_digests"]
@@ -42,7 +42,7 @@ class RunSpec:
     kernel: str
     """How SFT's loss is computed: `trl` or `plain`."""
     policy: Mapping[str, Any] = field(repr=False)
-    """What `load_starting_policy` is told: base model, PEFT's settings, starting adapter, seed."""
+    """The arguments of `load_starting_policy`: base model, PEFT's settings, starting adapter, seed."""
     template_date: str | None
     """The day that the chat template takes for today, where it asks."""
     digests: Mapping[str, str | None]
@@ -51,7 +51,7 @@ class RunSpec:
 
 
 def policy_digests(policy: StartingPolicy, start_adapter: Adapter) -> dict[str, str | None]:
-    """Return the digests of what a run starts from; None for a base made in memory.
+    """Return the digests of what a run starts from; the base's is None if it was made in memory.
 
     Args:
         policy: base model, adapter and tokenizer.
@@ -67,11 +67,11 @@ def policy_digests(policy: StartingPolicy, start_adapter: Adapter) -> dict[str, 
 
 
 def check_same(spec: RunSpec, digests: Mapping[str, str | None]) -> None:
-    """Refuse a machine that would train something else than the run's others.
+    """Refuse a machine that would train something other than the run's other machines.
 
     Args:
-        spec: of the run.
-        digests: of what this machine has, from `policy_digests`.
+        spec: the run's spec.
+        digests: what this machine has, from `policy_digests`.
 
     Raises:
         ConfigError: naming what differs.

@@ -2,7 +2,7 @@
 
 TRL 1.16 computes the logits tile by tile and once more in the backward pass: it never holds them all, which a GPU with
 a large vocabulary needs, and takes longer where memory is not short. The plain way keeps the logits of the positions
-where some row of the batch has a label; its loss is that of TRL up to rounding, and of TRL's metrics it gives none
+where some row of the batch has a label; its loss is that of TRL up to rounding, and it gives none of TRL's metrics
 (entropy, token accuracy). With `trl`, the default, a visit equals plain TRL to the bit. `benchmarks/sft_kernel.py`
 measures both.
 """
@@ -45,9 +45,9 @@ def plain_loss(model: Any, inputs: dict[str, Any], num_items: Any = None) -> tor
     """Return the sum of the negative log-likelihoods of the labelled tokens over how many there are.
 
     Args:
-        model: in training.
-        inputs: of a batch, with `labels`, -100 where nothing is trained.
-        num_items: labelled tokens of all batches of the optimizer step; by default those of this batch.
+        model: the model in training.
+        inputs: a batch with `labels`, which are -100 where nothing is trained.
+        num_items: number of labelled tokens in all batches of the optimizer step; by default in this batch.
     """
     labels = inputs["labels"]
     targets = labels[:, 1:]

@@ -1,7 +1,7 @@
 """The TRL trainer that is built once and stays: TRL's own class, with what must not be done again left out.
 
 Training is untouched: `training_step`, losses, optimizer and collator are TRL's. Left out is what a visit brings along
-(encoded rows, kept reference) or nobody reads; added is where a strategy's client rule takes hold of the gradients.
+(encoded rows, kept reference) or nobody reads; added is the point at which a client rule changes the gradients.
 """
 
 import warnings
@@ -25,7 +25,7 @@ def build_trainer(model: Any, tokenizer: Any, args: ClientArgs, example: Any, *,
 
     Args:
         model: with the adapter "default", or a model all of whose weights are trained.
-        tokenizer: the model's, from `models/tokenizer.py`.
+        tokenizer: the model's tokenizer, from `models/tokenizer.py`.
         args: settings from `clients/resident_args.py`.
         example: encoded rows of some client, from which TRL learns what rows look like.
         keeps_reference: whether `clients/reference.py` brings the reference's log-probabilities.
@@ -87,13 +87,13 @@ def _resident_class(trainer_class: type) -> type:
             return loss
 
         def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
-            return dataset  # the rows come encoded (`clients/tokens.py`)
+            return dataset  # the rows come encoded (`clients/token_cache.py`)
 
         def _precompute_ref_logps(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
             return dataset  # `clients/reference.py` does
 
         def floating_point_ops(self, inputs: Any) -> int:
-            # Only a number for the trainer's log, and counting parameters anew walks all modules in every step.
+            # Only a number for the trainer's log, and counting parameters again walks all modules in every step.
             return 0
 
     Resident.__name__ = trainer_class.__name__

@@ -2,7 +2,8 @@
 
 Whether a template can render a conversation is nearly always a matter of its roles: it knows no system role, or wants
 user and assistant in turn. So every order of roles that the clients have is tried on some of its rows. Rows that fail
-for another reason are found when their client is first visited (`clients/tokens.py`); both are left out and counted.
+for another reason are found when their client is first visited (`clients/token_cache.py`). Both are left out and
+counted.
 """
 
 import logging
@@ -15,13 +16,14 @@ import pyarrow.compute as pc
 
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ChatTemplateError, ConfigError
-from fedllm_train.run_files.files import write_json
+from fedllm_eval.policy.run_folder import UNRENDERED_FILE
+from fedllm_eval.policy.run_records import UnrenderedRecord
+from fedllm_train.run_files.run_writing import write_json
 
-__all__ = ["UNRENDERED_FILE", "UnrenderedRows", "find_unrendered", "write_unrendered"]
+__all__ = ["UnrenderedRows", "find_unrendered", "write_unrendered"]
 
 logger = logging.getLogger(__name__)
 
-UNRENDERED_FILE = "unrendered_rows.json"
 _COLUMNS = {"sft": ("messages",), "preference": ("prompt", "chosen", "rejected")}
 _TRIES = 4
 """Rows of an order of roles that must all fail before the order counts as one that cannot be rendered."""
@@ -32,7 +34,7 @@ Pattern = tuple[tuple[str | None, ...], ...]
 
 @dataclass(frozen=True)
 class UnrenderedRows:
-    """What is left out."""
+    """The rows that are left out."""
 
     by_client: dict[str, dict[str, int]]
     """Client id -> reason -> rows of the dataset."""
@@ -56,11 +58,11 @@ class UnrenderedRows:
         """Return one line for people."""
         why = "; ".join(f"{reason} ({count:,})" for reason, count in list(self.reasons().items())[:3])
         return (
-            f"{self.num_unrendered:,} of {self.num_rows:,} rows, of {len(self.by_client):,} clients, are left out: "
+            f"{self.num_unrendered:,} of {self.num_rows:,} rows, from {len(self.by_client):,} clients, are left out: "
             f"the chat template cannot render them ({why})"
         )
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> UnrenderedRecord:
         """Return what the run folder keeps, JSON-ready."""
         return {
             "num_rows": self.num_rows,
@@ -74,7 +76,7 @@ def find_unrendered(clients: ClientDataset, encode: Callable[[dict[str, Any]], A
     """Return the rows whose order of roles cannot be rendered.
 
     Args:
-        clients: the clients that are trained.
+        clients: the clients that train.
         encode: renders a row and raises `ChatTemplateError` for one that cannot be.
 
     Raises:
@@ -103,7 +105,7 @@ def find_unrendered(clients: ClientDataset, encode: Callable[[dict[str, Any]], A
 
 
 def write_unrendered(run: Path, unrendered: UnrenderedRows) -> None:
-    """Write who has which rows left out into a run folder; nothing where there are none."""
+    """Write into a run folder which rows of which clients are left out; write nothing if none are."""
     if unrendered.num_unrendered:
         write_json(run / UNRENDERED_FILE, unrendered.as_record())
 

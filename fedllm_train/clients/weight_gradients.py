@@ -31,13 +31,13 @@ _NAME = "default"
 
 @contextmanager
 def weight_gradients(model: PeftModel, scale: Callable[[], float | None] = lambda: None) -> Iterator[Adapter]:
-    """Sum up the weight gradients of all backward passes meanwhile; yield the sums, (d, m), by module.
+    """Sum up the weight gradients of all backward passes inside the block; yield the sums, (d, m), by module.
 
     Only what goes through the trained adapter counts: not DPO's reference, nor passes without gradients.
 
     Args:
-        model: with the adapter that is trained.
-        scale: what the loss is multiplied by at the moment; None where it is not.
+        model: holds the adapter that is trained.
+        scale: returns what the loss is multiplied by at the moment; None if the loss is not scaled.
     """
     layers: dict[str, Any] = {
         name: layer for name, layer in model.named_modules() if isinstance(layer, LoraLayer) and _NAME in layer.lora_A
@@ -66,7 +66,7 @@ def first_step(model: PeftModel, gradients: Mapping[str, torch.Tensor], learning
     (Ponkshe et al. 2024, arXiv 2411.19557).
 
     Args:
-        model: whose scalings are meant.
+        model: gives the scalings s.
         gradients: (d, m), by module.
         learning_rate: eta.
 

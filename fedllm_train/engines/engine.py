@@ -16,7 +16,7 @@ Purpose = Literal["train", "personal"]
 """What a client is asked for: an update for the server step, or, when the rounds are over, the adapter it keeps."""
 
 NO_STEP = -1
-"""In the place of a step where there is none."""
+"""Stands for "no step yet"."""
 
 
 @dataclass(frozen=True, kw_only=True)

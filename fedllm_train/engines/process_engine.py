@@ -58,9 +58,9 @@ class ProcessEngine:
         """Prepare; nothing is started yet.
 
         Args:
-            build: called in each process with `settings`, returns what visits a client; a function of a module.
-            settings: everything it needs, picklable.
-            num_processes: how many processes.
+            build: a module-level function; called in each process with `settings`, it returns what visits a client.
+            settings: everything that `build` needs, picklable.
+            num_processes: number of processes.
         """
         self._build, self._settings, self._num_processes = build, settings, num_processes
         self._seats: list[_Seat] = []
@@ -188,7 +188,7 @@ class ProcessEngine:
 
 
 def check_processes(num_processes: int, cohort_size: int, *, model_is_named: bool) -> None:
-    """Refuse several processes where they cannot be had or would have nothing to do.
+    """Refuse several processes if they are not available or would have nothing to do.
 
     Raises:
         ConfigError: with the reason.
@@ -215,10 +215,10 @@ def host_processes(spec: "RunSpec", clients: "ClientDataset", folder: Path, *, n
     """Return the engine whose processes each make a host of all clients.
 
     Args:
-        spec: of the run.
+        spec: the run's spec.
         clients: all clients; every process can visit any of them.
-        folder: of the hosts, on the disk that all share.
-        num_processes: how many processes.
+        folder: the hosts' folder, on the disk that all of them share.
+        num_processes: number of processes.
     """
     import torch
 
@@ -228,7 +228,7 @@ def host_processes(spec: "RunSpec", clients: "ClientDataset", folder: Path, *, n
 
 
 def threads_of_a_process(num_threads: int, num_cores: int, num_processes: int) -> int:
-    """Return how many threads each of several processes takes: those of one that runs alone, if there are the cores.
+    """Return how many threads each of several processes takes: as many as one alone, if there are enough cores.
 
     >>> threads_of_a_process(1, 16, 4), threads_of_a_process(4, 16, 4), threads_of_a_process(16, 16, 4)
     (1, 4, 4)

@@ -1,8 +1,8 @@
 """The fate of every field of TRL's `SFTConfig`, `DPOConfig` and `KTOConfig` in a client's training.
 
 A resident trainer (`clients/resident.py`) takes a number of steps, at a rate that is constant inside a visit; it logs,
-saves, scores and uploads nothing: rounds do. A value that would be ignored is refused with the setting to use in its
-place (design rule 8). Imports no torch.
+saves, scores and uploads nothing: rounds do. A value that would be ignored is refused, and the error names the setting
+to use instead (design rule 8). Imports no torch.
 """
 
 from fedllm_train.fates.fate import Elsewhere, Fate, NoEffect, Passed, Refused

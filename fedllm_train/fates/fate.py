@@ -32,7 +32,7 @@ class Refused:
     """A value other than the default could not be honoured."""
 
     instead: str
-    """What to do in its place; the end of a sentence."""
+    """What to do instead; the end of a sentence."""
     kept: tuple[Any, ...] = ()
     """Values that a federated run has anyway, or that mean the same there."""
     is_secret: bool = False
@@ -56,11 +56,11 @@ def check_fates(
 
     Args:
         config: a dataclass.
-        fates: of its fields.
-        default: a dataclass of the same type, or of the one that the table is for, that nobody set anything in.
-        given: fields that somebody did set, be it to the default; from Python nobody knows, and a value that equals
-            the default passes.
-        flag: what stands before a field's name on a command line.
+        fates: the fate of each field.
+        default: a dataclass of the same type, or of the type that the table is for, with nothing set.
+        given: fields that were set explicitly, even to the default; from Python it is empty, since nothing tells, and
+            a value that equals the default passes.
+        flag: the prefix of a field's name on a command line.
 
     Raises:
         ConfigError: naming field and value, and what to use instead.
@@ -87,7 +87,7 @@ def check_fates(
 
 
 def differs(value: Any, default: Any) -> bool:
-    """Return whether a value is another than a default; enums equal their values, and all that is empty is equal.
+    """Return whether a value differs from a default; enums equal their values, and all empty values are equal.
 
     >>> differs([], None), differs("no", "steps"), differs(0, False)
     (False, True, False)

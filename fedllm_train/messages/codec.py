@@ -1,8 +1,8 @@
 """What travels between server and clients, as the very bytes that would be sent.
 
 A message is a safetensors file in memory: names, shapes, precisions and values of all its parts, readable without
-unpickling. The ledger counts `len(message)` (design rule 7). What stands for an adapter in a smaller upload, such as
-its largest values and their places, `messages/packing.py` says.
+unpickling. The ledger counts `len(message)` (design rule 7). `messages/packing.py` says what replaces an adapter in a
+smaller upload, such as its largest values and their places.
 """
 
 from fedllm_train.adapters.arithmetic import Parts, flatten, separate, unflatten

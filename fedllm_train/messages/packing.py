@@ -1,7 +1,7 @@
 """Smaller messages: the codecs that pack one vector of values, and the change of an adapter as such a vector.
 
-Symbols: v one vector of d values (an adapter's tensors in the order of their names), Q its codec. What of a message is
-packed, and what the change is measured from, `messages/wire.py` says.
+Symbols: v one vector of d values (an adapter's tensors in the order of their names), Q its codec. `messages/wire.py`
+says what part of a message is packed, and what the change is measured from.
 
 none   values as they are
 topk   the k = floor(topk_fraction d) values of the largest size, in float32, and where they stand: as positions of
@@ -34,7 +34,7 @@ class Codec(Protocol):
     """Packs a vector and unpacks it again."""
 
     def pack(self, values: torch.Tensor, sizes: Sequence[int], rng: np.random.Generator) -> Adapter:
-        """Return what is sent for d values in float64; `sizes` are those of the tensors they come from."""
+        """Return what is sent for d values in float64; `sizes` are the sizes of the tensors they come from."""
         ...
 
     def unpack(self, packed: Adapter, sizes: Sequence[int]) -> torch.Tensor:
@@ -62,7 +62,7 @@ class TopK:
         return math.floor(self.fraction * num_values)
 
     def pack(self, values: torch.Tensor, sizes: Sequence[int], rng: np.random.Generator) -> Adapter:
-        """Send k values; of equal ones those that stand first."""
+        """Send the k largest values; among equal ones, the first."""
         order = torch.sort(values.abs(), descending=True, stable=True).indices
         places = order[: self.num_sent(len(values))].sort().values
         sent = {"values": values[places].to(torch.float32)}
@@ -90,7 +90,7 @@ class TopK:
 
 
 class Quantised:
-    """Stochastic rounding to so many levels on either side of zero, one scale a tensor."""
+    """Stochastic rounding to a given number of levels on either side of zero, one scale a tensor."""
 
     def __init__(self, num_levels: int) -> None:
         """Take the levels: 127 for a byte, at most 7 for half a byte."""

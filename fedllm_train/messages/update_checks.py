@@ -15,7 +15,7 @@ def update_problem(update: Parts, expected: Shapes, anchor: Adapter, *, max_norm
         update: what the client returned.
         expected: the names and shapes it must have.
         anchor: what the client's training started from, from which the norm is measured.
-        max_norm: largest allowed Euclidean norm of the adapter's change; None allows any.
+        max_norm: largest allowed Euclidean norm of the adapter's change; None allows any norm.
 
     >>> import torch
     >>> shapes = {"adapter": {"a": (2,)}}

@@ -1,11 +1,11 @@
 """The wire: what travels in either direction, packed at one end and unpacked at the other.
 
 Symbols: theta_k what client k ends with, theta its anchor (`Strategy.anchor`: what its training started from, the same
-at both ends), Q the upload codec (`messages/packing.py`). With a codec a client sends Q(theta_k - theta) in the place
-of theta_k, and the server sees theta + Q(theta_k - theta), rounded once to the adapter's precision; without one whole
+at both ends), Q the upload codec (`messages/packing.py`). With a codec a client sends Q(theta_k - theta) instead of
+theta_k, and the server sees theta + Q(theta_k - theta), rounded once to the adapter's precision; without one whole
 values travel, not differences: a float32 difference would lose the last bits, and one client's FedAvg would no longer
 be its training to the bit. Only the part "adapter" is packed; whatever else a method sends (control variates, a group)
-travels whole, and so does all that the server sends.
+travels whole, and so does everything the server sends.
 
 Bytes in the ledger are the length of the messages (design rule 7). Random numbers come from the stream (seed, "codec",
 round, client), on the client.
@@ -46,7 +46,7 @@ class Wire:
         return self._message
 
     def as_read(self, parts: Parts) -> Parts:
-        """Return what a client reads of what the server sends: here the very values, since nothing is lost."""
+        """Return what a client reads from the server's message: the same values, since nothing is lost."""
         return parts
 
     def unpack_down(self, message: bytes) -> Parts:
@@ -61,8 +61,8 @@ class Wire:
         Args:
             update: what the client rule returned.
             anchor: what the client's training started from.
-            memory: what the client keeps; with error feedback, what the message lacks is left there.
-            residual: what the client did not send yet.
+            memory: what the client keeps; with error feedback, what the message lacks is added to it.
+            residual: what the client has not sent yet.
             client_id: the client.
             round_index: the round.
         """
@@ -89,8 +89,8 @@ class Wire:
             anchor: what the client's training started from.
 
         Returns:
-            The update; where what was sent does not fit, it lacks its adapter, which `messages/update_checks.py`
-            reports.
+            The update; if the message does not fit, the update lacks its adapter, which
+            `messages/update_checks.py` reports.
         """
         parts = codec.decode(message)
         if self._codec is None or "adapter" not in expected:
@@ -105,12 +105,12 @@ class Wire:
 
 
 def check_wire_method(settings: WireSettings, traits: Traits, strategy: str) -> None:
-    """Refuse to pack what has no change that could be packed.
+    """Refuse to pack for a method that sends no change that could be packed.
 
     Args:
-        settings: of the wire.
-        traits: of the method.
-        strategy: its name.
+        settings: the wire's settings.
+        traits: the method's traits.
+        strategy: the method's name.
 
     Raises:
         ConfigError: naming the setting.
@@ -125,7 +125,7 @@ def check_wire_method(settings: WireSettings, traits: Traits, strategy: str) -> 
 
 
 def check_wire_size(settings: WireSettings, num_values: int) -> None:
-    """Refuse a share of an adapter's values that is none of them.
+    """Refuse a share of an adapter's values that rounds to no value at all.
 
     Raises:
         ConfigError: naming the setting.

@@ -1,7 +1,7 @@
 """How the base model is loaded: TRL's `model_init_kwargs`, and the flags and arguments that say the same.
 
-`dtype` and `attn_implementation` are what transformers' `from_pretrained` takes; whatever else stands in
-`model_init_kwargs` goes there too, but for what a client's trainer decides: a single device.
+`dtype` and `attn_implementation` are what transformers' `from_pretrained` takes; everything else in
+`model_init_kwargs` goes there too, except what a client's trainer decides: a single device.
 """
 
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ __all__ = ["BaseSettings", "base_settings", "init_kwargs_of_flags"]
 
 @dataclass(frozen=True, kw_only=True)
 class BaseSettings:
-    """What `load_starting_policy` is told of the base model."""
+    """The arguments of `load_starting_policy` that concern the base model."""
 
     revision: str | None = None
     trust_remote_code: bool = False
@@ -30,7 +30,7 @@ class BaseSettings:
 def base_settings(
     client_args: ClientArgs, given: BaseSettings, *, is_loaded: bool, full_finetuning: bool
 ) -> BaseSettings:
-    """Return how the base model is loaded, whoever of trainer and TRL's settings says it.
+    """Return how the base model is loaded, whether the trainer or TRL's settings say it.
 
     Args:
         client_args: TRL's settings, with `model_init_kwargs` and `trust_remote_code`.
@@ -85,8 +85,8 @@ def init_kwargs_of_flags(client_args: ClientArgs, model: ModelConfig, given: fro
 
     Args:
         client_args: TRL's settings.
-        model: with the two flags.
-        given: names of the flags that somebody gave: TRL's default of float32 is nobody's word.
+        model: has the two flags.
+        given: names of the flags that were given: TRL's default of float32 does not count.
 
     Raises:
         ConfigError: if a flag and `--model_init_kwargs` differ.

@@ -1,4 +1,4 @@
-"""Whether a model in memory still is the one that lies where it says it was loaded from.
+"""Whether a model in memory is still the one in the folder that it says it was loaded from.
 
 Merging an adapter or training on leaves the name in place, so that a new adapter would name a base it was not trained
 on, and be scored on that one. The first rows of every tensor are compared: both ways of changing a model move them.
@@ -24,7 +24,7 @@ def is_as_saved(model: PreTrainedModel, folder: Path | None) -> bool:
 
     Args:
         model: in memory, perhaps in another precision than on disk.
-        folder: where it was loaded from; None where that is not known.
+        folder: where it was loaded from; None if that is not known.
     """
     files = [] if folder is None else sorted(folder.glob("*.safetensors"))
     held = {name.replace(".base_layer", ""): tensor for name, tensor in model.state_dict().items()}

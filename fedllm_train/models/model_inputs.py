@@ -44,12 +44,12 @@ def model_and_adapter(model: Any, peft_config: Any, adapter: Any) -> tuple[Any, 
     """Return the model to load or to train, and the settings of a fresh adapter.
 
     Args:
-        model: folder, Hub id, or a model in memory; of a `PeftModel` the adapter is trained.
+        model: folder, Hub id, or a model in memory; a `PeftModel`'s own adapter is trained.
         peft_config: a fresh adapter's settings, or None.
-        adapter: where a saved one lies, or None.
+        adapter: where a saved adapter lies, or None.
 
     Raises:
-        ConfigError: if one of them is something else, or they contradict one another.
+        ConfigError: if one of them has another type, or they contradict one another.
     """
     config = adapter_config(peft_config)
     if adapter is not None and not isinstance(adapter, str | Path):
@@ -66,7 +66,7 @@ def model_and_adapter(model: Any, peft_config: Any, adapter: Any) -> tuple[Any, 
         if is_shifted(model):
             raise ConfigError(
                 "the PeftModel is that of a finished run which added to the base's weights, and a new adapter would "
-                "mean nothing without that; pass the base loaded anew, with adapter= and the run's folder"
+                "mean nothing without that; pass the base, loaded again, with adapter= and the run's folder"
             )
         own = model.peft_config["default"]
         if adapter is not None or (config is not None and config is not own and config.to_dict() != own.to_dict()):
@@ -85,7 +85,7 @@ def model_and_adapter(model: Any, peft_config: Any, adapter: Any) -> tuple[Any, 
         if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
             raise ConfigError(
                 "the model has layers of an adapter in it already: get_peft_model, or the trainer of another run, put "
-                "them there, and the new adapter would be trained on top of them; load the model anew for every run, "
+                "them there, and the new adapter would be trained on top of them; load the model again for every run, "
                 "or pass the PeftModel itself to train its adapter on"
             )
         if not model.can_generate():

@@ -27,13 +27,13 @@ _OF_4BIT = ("bnb_4bit_quant_type", "use_bnb_nested_quant", "bnb_4bit_quant_stora
 
 
 def check_given(run: RunInput, federated: FederatedConfig, model: ModelConfig, given: Collection[str]) -> None:
-    """Refuse flags that would not be looked at, or that contradict one another.
+    """Refuse flags that nothing would read, or that contradict one another.
 
     Args:
         run: what the run starts from.
         federated: the settings of the federation.
         model: TRL's settings of model and adapter.
-        given: names of the flags, and of the settings of a file, that somebody gave.
+        given: names of the flags, and of a file's settings, that were given.
 
     Raises:
         ConfigError: naming the flag.
@@ -69,7 +69,7 @@ def peft_config(given: RunInput, model: ModelConfig) -> PeftConfig:
     """Return the adapter's settings.
 
     Args:
-        given: with the kind of adapter.
+        given: has the kind of adapter.
         model: TRL's settings, with the LoRA flags.
 
     >>> given = RunInput(data="d", model="m", peft_type="prompt_tuning", num_virtual_tokens=4)

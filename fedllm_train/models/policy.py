@@ -63,8 +63,8 @@ def load_starting_policy(
     """Load a base model and put the adapter on it.
 
     Args:
-        model: folder, Hub id, or a loaded model (which is then changed in place); of a `PeftModel` its adapter, called
-            "default", is trained from where it is.
+        model: folder, Hub id, or a loaded model (which is then changed in place); a `PeftModel`'s own adapter, called
+            "default", is trained further.
         tokenizer: by default the one beside the model.
         peft_config: the fresh adapter's settings; by default a `LoraConfig` of rank 8 on all linear layers.
         adapter: a run folder, a PEFT folder or a Hub id to start from instead of a fresh adapter.
@@ -72,7 +72,7 @@ def load_starting_policy(
         trust_remote_code: run code that comes with the model; off unless the user asks.
         full_finetuning: train all weights of the model, without an adapter.
         quantization: a `BitsAndBytesConfig` for the base model, from `models/quantization.py`.
-        init_kwargs: what else `from_pretrained` is told of the base model (`models/base_settings.py`).
+        init_kwargs: further arguments of `from_pretrained` for the base model (`models/base_settings.py`).
         seed: the run seed.
 
     Raises:

@@ -35,7 +35,7 @@ def quantization_config(model: ModelConfig) -> BitsAndBytesConfig | None:
         model: TRL's settings of the base.
 
     Returns:
-        None where the base is loaded in full precision. With 4 bits, products are computed in bfloat16 where the GPU
+        None if the base is loaded in full precision. With 4 bits, products are computed in bfloat16 where the GPU
         can, as in QLoRA (Dettmers et al. 2023, arXiv 2305.14314), whatever `--dtype` says.
 
     Raises:

@@ -52,7 +52,7 @@ def trainable_config(config: PeftConfig) -> PeftConfig:
 
 
 def check_found(base: Any, config: PeftConfig) -> None:
-    """Refuse names in a fresh adapter's settings that no module of the base has: PEFT passes over them in silence.
+    """Refuse names in a fresh adapter's settings that no module of the base has: PEFT ignores them in silence.
 
     Args:
         base: the model that the adapter is put on.
@@ -90,7 +90,7 @@ def load_start_adapter(base: Any, adapter: str, identity: BaseIdentity) -> PeftM
     Args:
         base: the base model, changed in place.
         adapter: a run folder, a PEFT folder or a Hub id.
-        identity: what is known of the base.
+        identity: what is known about the base.
 
     Raises:
         ConfigError: if it cannot be loaded, does not fit, or is known to have been trained on another base.
@@ -124,7 +124,7 @@ def load_start_adapter(base: Any, adapter: str, identity: BaseIdentity) -> PeftM
 
 
 def check_trains(model: Any) -> None:
-    """Refuse a model of which nothing is trained.
+    """Refuse a model in which nothing would be trained.
 
     Args:
         model: as it will be trained.

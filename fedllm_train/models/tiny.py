@@ -19,8 +19,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from fedllm_data.errors import ConfigError
+from fedllm_data.in_place import fill_folder
 from fedllm_eval.policy.threads import fit_threads
-from fedllm_train.run_files.files import write_folder
 
 __all__ = ["CHAT_TEMPLATE", "TOY", "TinyConfig", "TinyResult", "model_config", "train_tiny"]
 
@@ -276,9 +276,6 @@ def _save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-
-    def fill(folder: Path) -> None:
+    with fill_folder(out, mark="config.json") as folder:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-
-    write_folder(out, fill)

@@ -1,7 +1,7 @@
 """The tokenizer a run trains with: settled before the first row is encoded, known again by its digest.
 
 TRL changes a tokenizer while it builds a trainer: another chat template (`chat_template_path`), end token or padding.
-Rows are encoded before that (`clients/tokens.py`), so the same changes are made here first, on a copy of the
+Rows are encoded before that (`clients/token_cache.py`), so the same changes are made here first, on a copy of the
 tokenizer, and TRL finds nothing left to change.
 """
 
@@ -72,7 +72,7 @@ def tokenizer_record(tokenizer: Any) -> dict[str, str]:
         known: Any = tokenizer.get_vocab()
     else:
         known = json.loads(backend.to_str())
-        # Set anew by every call that truncates or pads.
+        # Every call that truncates or pads sets these again.
         known.pop("truncation", None)
         known.pop("padding", None)
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}

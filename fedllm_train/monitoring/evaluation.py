@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
+from fedllm_eval.policy.run_folder import SCORES
 from fedllm_train.inputs import check_options
-from fedllm_train.run_files.card import write_run_card
+from fedllm_train.run_files.run_card import write_run_card
 
 if TYPE_CHECKING:
     from fedllm_eval.results import Results
@@ -38,6 +39,6 @@ def score_finished_run(run: Path, clients: ClientDataset, **options: Any) -> "Re
     settings = options.pop("settings", None) or ScoreSettings()
     if settings.data_revision is None and not Path(clients.name).is_dir():
         settings = replace(settings, data_revision=clients.revision)
-    results = score_run(run, clients.name, run / "scores", settings=settings, **options)
+    results = score_run(run, clients.name, run / SCORES, settings=settings, **options)
     write_run_card(run)
     return results

@@ -14,15 +14,19 @@ class EvaluationSettings(Settings):
     """When the global adapter is scored, on what, and what follows from it."""
 
     eval_every: int | None = field(
-        default=None, metadata={"help": "Score the global adapter on held-out rows after every so many rounds."}
+        default=None,
+        metadata={
+            "help": "Rounds between two scorings of the global adapter on held-out rows; the last is always scored."
+        },
     )
     eval_clients: int = field(
-        default=20, metadata={"help": "With eval_every: clients scored at most, the same ones every time."}
+        default=20, metadata={"help": "With eval_every: score at most this many clients, the same ones every time."}
     )
     eval_rows_per_client: int | None = field(
-        default=None, metadata={"help": "With eval_every: rows scored of each client at most; all if not given."}
+        default=None,
+        metadata={"help": "With eval_every: score at most this many rows of each client; all if not given."},
     )
-    eval_split: str = field(default="test", metadata={"help": "With eval_every: the split scored."})
+    eval_split: str = field(default="test", metadata={"help": "With eval_every: the split whose rows are scored."})
     eval_score: str | None = field(
         default=None,
         metadata={
@@ -32,14 +36,14 @@ class EvaluationSettings(Settings):
     )
     early_stopping_patience: int | None = field(
         default=None,
-        metadata={"help": "With eval_every: stop after so many scores in a row that are no better than the best."},
+        metadata={"help": "With eval_every: stop after this many scores in a row that are no better than the best."},
     )
     load_best: bool = field(
         default=False, metadata={"help": "With eval_every: finish with the best adapter, not with the last."}
     )
 
     def check(self) -> None:
-        """Refuse settings of the scores where nothing is scored.
+        """Refuse settings of the scores if nothing is scored.
 
         Raises:
             ConfigError: naming the setting.
@@ -60,8 +64,8 @@ def check_scored_run(title: str, *, has_own: bool) -> None:
     """Refuse to score the global adapter of a method whose clients end with adapters of their own.
 
     Args:
-        title: of the method.
-        has_own: whether they do.
+        title: the method's title.
+        has_own: whether its clients end with adapters of their own.
 
     Raises:
         ConfigError: with what to do instead.

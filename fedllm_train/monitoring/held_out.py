@@ -1,8 +1,8 @@
 """Evaluation in the loop: the global adapter scored on held-out rows of a fixed sample of clients.
 
 After every `eval_every` rounds and after the last, the scores go into the round's record, the adapter is kept in
-`best/` if no earlier one was better, and the run ends when that has not happened for a while. What it remembers
-stands in the run's state (`RunState.monitor`), so a run that is killed ends in the same round with the same adapter.
+`best/` if no earlier one was better, and the run ends when that has not happened for a while. What it remembers is
+part of the run's state (`RunState.monitor`), so a run that is killed ends in the same round with the same adapter.
 Scoring draws nothing at random and trains nothing: the adapters of a run are the same with and without it.
 """
 
@@ -11,15 +11,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from fedllm_data.clients import ClientDataset, load_clients
 from fedllm_data.errors import ConfigError, MetricError, ResumeError
+from fedllm_data.in_place import fill_folder
 from fedllm_eval.per_client import evaluate_policy
 from fedllm_eval.plain_json import without_nan
 from fedllm_eval.policy.models import usable_length
+from fedllm_eval.policy.run_folder import BEST, CHECKPOINTS
 from fedllm_eval.scores import SCORES
 from fedllm_train.adapters.arithmetic import Parts
 from fedllm_train.adapters.base_shift import PART
@@ -32,19 +33,19 @@ from fedllm_train.models.policy import StartingPolicy
 from fedllm_train.monitoring.evaluation_settings import EvaluationSettings
 from fedllm_train.monitoring.observer import Observer, Record, Step
 from fedllm_train.run_files.earlier import warn_of_shared
-from fedllm_train.run_files.files import write_folder
+from fedllm_train.run_files.run_writing import may_be_replaced
 from fedllm_train.run_files.sealed import read_sealed, write_sealed
 
 __all__ = ["HeldOut", "after_score", "forget_best", "held_out_clients", "load_best", "should_stop"]
 
 _DEFAULT_SCORE = {"sft": "heldout_loss", "preference": "implicit_reward_loss"}
-_BEST = Path("checkpoints", "best.safetensors")
+_BEST_STATE = Path(CHECKPOINTS, "best.safetensors")
 """The server's state that `best/` was made of."""
 _SHOWN = ("mean", "ci_low", "ci_high", "worst_decile", "num_clients", "num_items")
 
 
 class HeldOut(Observer):
-    """Scores the server's state every so many rounds, on the model that trains."""
+    """Scores the server's state every `eval_every` rounds, on the model that trains."""
 
     def __init__(
         self,
@@ -73,7 +74,7 @@ class HeldOut(Observer):
         self._score = config.eval_score or _DEFAULT_SCORE[clients.task]
 
     def stepped(self, step: Step) -> Record:
-        """Score the adapter of a round, where that is due, and keep the best one."""
+        """Score the adapter of a round, if that is due, and keep the best one."""
         done = step.index + 1
         if done % self._config.eval_every and done != self._config.num_rounds:
             return {}
@@ -90,9 +91,10 @@ class HeldOut(Observer):
         )
         if monitor["best_round"] == step.index:
             # Before the checkpoint: a run killed in between makes this round again, and these files with it.
-            (self._run / _BEST).parent.mkdir(exist_ok=True)
-            write_sealed(self._run / _BEST, codec.encode(step.after))
-            write_folder(self._run / "best", partial(self._save, step.after))
+            (self._run / _BEST_STATE).parent.mkdir(exist_ok=True)
+            write_sealed(self._run / _BEST_STATE, codec.encode(step.after))
+            with fill_folder(self._run / BEST, check=may_be_replaced) as best:
+                self._save(step.after, best)
         return {"eval": scores, "eval_score": self._score, "eval_seconds": seconds, "monitor": monitor}
 
     def score(self, server: Parts) -> dict[str, Any]:
@@ -185,9 +187,9 @@ def after_score(
     Args:
         monitor: what was remembered before; empty at first.
         round_index: the round whose adapter was scored.
-        value: its score; None if it has none.
+        value: the adapter's score; None if it has no finite one.
         higher_is_better: the direction of the score.
-        patience: stop after so many scores in a row that are no better than the best; None never stops.
+        patience: stop after this many scores in a row that are no better than the best; None never stops.
 
     >>> first = after_score({}, 4, 1.5, higher_is_better=False, patience=1)
     >>> first
@@ -214,20 +216,21 @@ def load_best(run: Path) -> Parts:
         ConfigError: if no round had a score.
         ResumeError: if the file was damaged.
     """
-    if not (run / _BEST).exists():
+    if not (run / _BEST_STATE).exists():
         raise ConfigError(f"load_best is on, but no adapter of {run} could be scored; resume without it")
-    content = read_sealed(run / _BEST)
+    content = read_sealed(run / _BEST_STATE)
     if content is None:
         raise ResumeError(
-            f"{run / _BEST}, the state of the best round, was damaged on disk; start afresh in another output_dir"
+            f"{run / _BEST_STATE}, the state of the best round, was damaged on disk; start afresh in another "
+            "output_dir"
         )
     return codec.decode(content)
 
 
 def forget_best(run: Path) -> None:
     """Remove what a run that starts afresh must not find."""
-    (run / _BEST).unlink(missing_ok=True)
-    shutil.rmtree(run / "best", ignore_errors=True)
+    (run / _BEST_STATE).unlink(missing_ok=True)
+    shutil.rmtree(run / BEST, ignore_errors=True)
 
 
 def should_stop(monitor: dict[str, Any]) -> bool:

@@ -1,6 +1,6 @@
-"""What looks on while a run goes: the contract. An observer sees replies and steps and changes nothing.
+"""The contract of what watches a run: an observer sees replies and steps and changes nothing.
 
-What observers say of a step stands together in its record, a line of `rounds.jsonl`.
+What all observers report about a step makes its record, a line of `rounds.jsonl`.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A server step that was made, or was not for want of updates."""
+    """A server step that was made, or was not because there were too few updates."""
 
     index: int
     before: Parts
@@ -31,13 +31,13 @@ class Step:
 
 
 class Observer:
-    """One that looks on; a kind that is not interested in something leaves the method out."""
+    """Watches a run; a subclass defines only the methods it needs."""
 
     def saw(self, reply: Reply, problem: str | None) -> None:
-        """Look at a reply; `problem` says why it could not be used, if it could not."""
+        """Look at a reply; `problem` says why it could not be used, or is None."""
 
     def stepped(self, step: Step) -> Record:
-        """Look at a server step, and return what the record says of it."""
+        """Look at a server step, and return what the record says about it."""
         return {}
 
     def recorded(self, record: Record) -> None:

@@ -1,4 +1,4 @@
-"""How far a run is: a progress bar on a terminal, one line a round otherwise. On stderr."""
+"""How far a run is: a progress bar on a terminal, one line a round otherwise; both on stderr."""
 
 import logging
 import sys
@@ -14,7 +14,7 @@ __all__ = ["RoundProgress", "StepProgress"]
 
 
 class _Bar:
-    """A progress bar on a terminal; lines on stderr where there is none."""
+    """A progress bar on a terminal; lines on stderr elsewhere."""
 
     def __init__(self, total: int) -> None:
         """Prepare for `total` steps."""

@@ -25,7 +25,7 @@ class StepSize(Observer):
 class AggregationError(Observer):
     """How far the server's next product lies from the mean of the clients' products (`adapters/lora.py`).
 
-    Sees single updates, which only plain aggregation shows (`aggregation/plain.py`); None where it saw none.
+    Sees single updates, which only plain aggregation shows (`aggregation/plain.py`); None if it saw none.
     """
 
     def __init__(self, strategy: Strategy) -> None:
@@ -34,7 +34,7 @@ class AggregationError(Observer):
         self._products = ProductSum()
 
     def watch(self, server: Parts, update: Parts, weights: Mapping[str, float]) -> None:
-        """Add the product of what a client ended with."""
+        """Add the product of the adapter that a client ended with."""
         weight = max(weights.get("adapter", 1), _LEAST_WEIGHT)
         self._products.add(self._strategy.contribution(server, update), weight)
 

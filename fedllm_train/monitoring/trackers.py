@@ -1,7 +1,7 @@
 """A run in a tracker: one run with a point a round, not one run per client.
 
-A tracker is a class of three methods over the package's public API; what it is given are plain numbers by name and the
-round. A resumed run goes on in the run it began: its identity is kept in the run folder, `tracker.json`.
+A tracker is a class of three methods over the package's public API; it is given plain numbers by name, and the round.
+A resumed run continues the tracker's run that it began: `tracker.json` in the run folder keeps its identity.
 """
 
 import importlib
@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.run_files.files import write_json
+from fedllm_eval.policy.run_folder import TENSORBOARD, TRACKER_FILE
+from fedllm_train.run_files.run_writing import write_json
 
 __all__ = ["TRACKERS", "Tracker", "check_tracker", "open_tracker", "round_metrics", "tracked"]
 
@@ -41,7 +42,7 @@ class TensorBoard:
         """Open the event file; points of rounds that are made again are purged."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(run / "tensorboard"), purge_step=first_round or None)
+        self._writer = SummaryWriter(str(run / TENSORBOARD), purge_step=first_round or None)
         if not first_round:
             self._writer.add_text("config", f"```json\n{json.dumps(config, indent=2)}\n```")
 
@@ -120,7 +121,7 @@ def check_tracker(name: str) -> None:
 def tracked(
     name: str, run: Path, config: dict[str, Any], *, first_round: int
 ) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yield what is told each round's record while a tracker is open; it does nothing where none is asked for.
+    """Yield a function to call with each round's record while a tracker is open; without a tracker it does nothing.
 
     Args:
         name: a name in `TRACKERS`, or "none".
@@ -140,7 +141,7 @@ def tracked(
 
 
 def open_tracker(name: str, run: Path, config: dict[str, Any], *, first_round: int) -> Tracker | None:
-    """Return the tracker of a run, or None where none is asked for.
+    """Return the tracker of a run, or None if none is asked for.
 
     Args:
         name: a name in `TRACKERS`, or "none".
@@ -150,7 +151,7 @@ def open_tracker(name: str, run: Path, config: dict[str, Any], *, first_round: i
     """
     if name == "none":
         return None
-    path = run / "tracker.json"
+    path = run / TRACKER_FILE
     if not first_round or not path.exists():
         write_json(path, {"identity": uuid.uuid4().hex[:8]})
     return TRACKERS[name](run, config, json.loads(path.read_text())["identity"], first_round)

@@ -9,7 +9,7 @@ __all__ = ["VisitLog"]
 
 
 class VisitLog(Observer):
-    """Keeps what the replies of a round say of themselves."""
+    """Collects who replied in a round, with the facts of each visit."""
 
     def __init__(self) -> None:
         """Begin with nobody."""

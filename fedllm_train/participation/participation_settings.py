@@ -28,5 +28,5 @@ class ParticipationSettings(Settings):
     )
 
     def check(self) -> None:
-        """Refuse counts below one; what the clients of a dataset make of the rest, `cohort_rules.cohort_pool` says."""
+        """Refuse counts below one; `cohort_rules.cohort_pool` checks the rest against a dataset's clients."""
         check_at_least_one(self, "cohort_size", "min_clients")

@@ -102,13 +102,13 @@ class Guarantee:
 def run_guarantee(
     settings: PrivacySettings, *, num_rounds: int, num_clients: int, cohort_size: int
 ) -> Guarantee | None:
-    """Return the privacy of a run, with the noise that a wanted epsilon takes; None where none is asked for.
+    """Return the privacy of a run, with the noise that a wanted epsilon needs; None if no privacy is asked for.
 
     Args:
         settings: clip, noise and the guarantee asked for.
-        num_rounds: rounds of the run.
+        num_rounds: number of rounds in the run.
         num_clients: clients that may take part.
-        cohort_size: how many do in a round, on average.
+        cohort_size: how many of them take part in a round, on average.
 
     Raises:
         ConfigError: if delta is so large that one client might be published whole, or epsilon cannot be reached.
@@ -173,7 +173,7 @@ def noise_for_epsilon(epsilon: float, delta: float, sampling_rate: float, num_ro
         num_rounds: T.
 
     Raises:
-        ConfigError: if so little noise would do that the guarantee means nothing, or no noise is enough.
+        ConfigError: if the noise needed is so small that the guarantee means nothing, or no noise is enough.
     """
 
     def enough(z: float) -> bool:
@@ -199,7 +199,7 @@ def noise_for_epsilon(epsilon: float, delta: float, sampling_rate: float, num_ro
 
 
 def check_accountant() -> None:
-    """Refuse where the accountant is not installed.
+    """Refuse a private run if the accountant is not installed.
 
     Raises:
         ConfigError: with what to install.

@@ -27,16 +27,16 @@ def begin_privacy(
     next_round: int,
     lost_rounds: bool,
 ) -> ClientPrivacy | None:
-    """Return what makes the rounds private that are left; None where there are none, or nothing is guaranteed.
+    """Return what makes the remaining rounds private; None if no rounds are left, or nothing is guaranteed.
 
     Args:
         run: the run folder.
-        guarantee: of the run.
+        guarantee: the run's guarantee.
         strategy: the method.
         start: the server's state before round 0.
         client_ids: clients that may take part.
         next_round: where the run begins or goes on; from 0.
-        lost_rounds: whether the run made rounds that it does not go on from.
+        lost_rounds: whether the run made rounds that it cannot go on from.
 
     Raises:
         ResumeError: if the run goes on and its secret is lost.
@@ -51,6 +51,6 @@ def begin_privacy(
 
 
 def num_values_sent(strategy: Strategy, start: Parts, client_id: str) -> int:
-    """Return how many values of an adapter a client sends in a round; the most where methods take turns."""
+    """Return how many values of an adapter a client sends in a round; the largest number if that differs by round."""
     sent = [strategy.expects(start, client_id, round_index).get("adapter", {}) for round_index in (0, 1)]
     return max(sum(math.prod(shape) for shape in shapes.values()) for shapes in sent)

@@ -1,10 +1,10 @@
-"""What of a run with differential privacy may be published: what its (epsilon, delta) covers, and no more.
+"""What may be published about a run with differential privacy: what its (epsilon, delta) covers, and no more.
 
 The guarantee covers the global adapters of all rounds. Whatever is calculated from them and from settings alone is
 covered with them (post-processing; Dwork and Roth 2014, Proposition 2.1). The other things a run folder holds are
 about single clients, or about who was there, and got no noise. So a round is published as a line of `releases.jsonl`,
-with the fields of `COVERED`, and `config.yaml` without the seed, from which clients' orders of rows follow, of use
-only to who would find out whether a row was there. The run's secret (`privacy/secret.py`) goes nowhere.
+with the fields of `COVERED`, and `config.yaml` without the seed, from which clients' orders of rows follow and which
+helps only those who want to find out whether a row was there. The run's secret (`privacy/secret.py`) goes nowhere.
 
 A new field of a round's record stays in the run folder until it is listed here.
 """
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
-__all__ = ["COVERED", "LEAST_SECRET_SEED", "NOT_COVERED", "covered_config", "covered_round", "is_private"]
+__all__ = ["COVERED", "LEAST_SECRET_SEED", "NOT_COVERED", "covered_config", "covered_round"]
 
 COVERED = {
     "round_index": "a count",
@@ -32,7 +32,7 @@ NOT_COVERED = {
     "aggregation_error": "calculated from single updates, where it is calculated at all",
     "server_step": "always true in a private run",
     "eval": "scores on clients' rows, without noise",
-    "eval_score": "which of them decides what is best; a setting, of no use without them",
+    "eval_score": "which of them decides what is best; a setting, useless without them",
     "eval_seconds": "belongs to them",
     "monitor": "the best of those scores",
     "ledger": "bytes, steps and seconds add up over those who took part, so they tell how many there were",
@@ -47,16 +47,7 @@ _PRIVACY = ("unit", "epsilon", "delta")
 
 LEAST_SECRET_SEED = 2**48
 """Of a run that drew its noise from its seed: below it a seed may be found by trying, since the starting adapter,
-often part of the finished one, is drawn from it, too."""
-
-
-def is_private(config: Mapping[str, Any]) -> bool:
-    """Return whether a run's `config.yaml` states a guarantee; clipping without noise gives none.
-
-    >>> is_private({"privacy": {"epsilon": 8.0}}), is_private({"privacy": {"epsilon": None}}), is_private({})
-    (True, False, False)
-    """
-    return (config.get("privacy") or {}).get("epsilon") is not None
+often part of the finished one, is also drawn from it."""
 
 
 def covered_round(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,11 +25,11 @@ def noise_in_clips(guarantee: Guarantee, num_values: int) -> float:
 
 
 def noise_note(guarantee: Guarantee, *, num_values: int, num_clients: int) -> str | None:
-    """Return what to say of a run whose noise is larger than the clipping norm; None where it is not.
+    """Return a note about a run whose noise is larger than the clipping norm; None for other runs.
 
     Args:
-        guarantee: of the run.
-        num_values: d, that a client sends in a round.
+        guarantee: the run's guarantee.
+        num_values: d, the number of values that a client sends in a round.
         num_clients: clients that may take part.
     """
     ratio = noise_in_clips(guarantee, num_values)

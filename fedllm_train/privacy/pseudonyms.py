@@ -1,9 +1,9 @@
-"""What of a run without a guarantee is published unasked: its course and its cost, but nobody's name or losses.
+"""What is published by default about a run without a guarantee: its course and cost, but nobody's name or losses.
 
 A client is called client-1, client-2, ... in the order in which the run first met them, so that visits can still be
 counted and their cost added up. What is left out could be put together with a public dataset and name a person: ids,
-row counts, losses, and the reasons for which a client was left out. Of scores, `fedllm_eval/reporting/unnamed.py` says
-what goes.
+row counts, losses, and the reasons for which a client was left out. `fedllm_eval/reporting/unnamed.py` says which
+scores are published.
 """
 
 from collections.abc import Iterable, Mapping

@@ -3,16 +3,15 @@
 Noise that a run seed decides is no noise to whoever can guess the seed: two runs with one seed, one of them without a
 client, would differ by exactly that client's update. So a run with a guarantee draws 256 bits from the system when it
 begins and keeps them in its folder (`privacy_secret`, readable by its owner alone), which lets a run that was stopped
-go on with the noise it would have had. They stand in no config, checkpoint or record and are never published; once the
-run is finished, the file may be destroyed. A run whose rounds were lost and that begins again draws others: the same
-noise on other updates, beside adapters that were perhaps released, would show the difference of the updates.
+go on with the noise it would have had. No config, checkpoint or record holds them, and they are never published; once
+the run is finished, the file may be destroyed. A run whose rounds were lost and that begins again draws others: the
+same noise on other updates, beside adapters that were perhaps released, would show the difference of the updates.
 
 Draws are named by (purpose, round, tensor), as all random streams are, and are cryptographic: SHAKE-256 (FIPS 202) of
 the secret and the name gives uniform bits, the inverse of the normal distribution makes them Gaussian. From what is
 released, nobody can work back to the bits of another round or tensor. Imports no torch.
 """
 
-import os
 import secrets
 import stat
 from hashlib import blake2b, sha256, shake_256
@@ -23,11 +22,11 @@ import numpy.typing as npt
 from scipy.special import ndtri
 
 from fedllm_data.errors import ResumeError
+from fedllm_data.in_place import write_file
+from fedllm_eval.policy.run_folder import SECRET_FILE
 
-__all__ = ["CHUNK", "SECRET_FILE", "draw_secret", "run_secret", "secret_normals", "secret_seed"]
+__all__ = ["CHUNK", "draw_secret", "run_secret", "secret_normals", "secret_seed"]
 
-SECRET_FILE = "privacy_secret"
-"""In the run folder: the secret in hexadecimal, and below it its SHA-256, by which damage is known."""
 _NUM_BYTES = 32
 CHUNK = 2**20
 """Values drawn at a time, which bounds the memory of a large tensor's bits."""
@@ -48,7 +47,7 @@ def run_secret(run: Path, *, next_round: int, lost_rounds: bool) -> bytes:
     Args:
         run: the run folder.
         next_round: where the run begins or goes on; from 0.
-        lost_rounds: whether the run made rounds that it does not go on from; then the secret is always a new one.
+        lost_rounds: whether the run made rounds that it cannot go on from; then the secret is always a new one.
 
     Raises:
         ResumeError: if a run that goes on has lost its secret.
@@ -60,10 +59,11 @@ def run_secret(run: Path, *, next_round: int, lost_rounds: bool) -> bytes:
     if next_round > 0:
         raise ResumeError(
             f"{path} is missing or damaged, and the noise of the rounds that are left is drawn from it; put it back, "
-            "or begin anew in another output_dir"
+            "or start afresh in another output_dir"
         )
     secret = draw_secret()
-    _write(path, secret)
+    # The secret in hexadecimal, and below it its SHA-256, by which damage is known.
+    write_file(path, f"{secret.hex()}\n{sha256(secret).hexdigest()}\n", mode=0o600)
     return secret
 
 
@@ -79,14 +79,14 @@ def secret_seed(secret: bytes, purpose: str) -> int:
 def secret_normals(
     secret: bytes, purpose: str, *, round_index: int, name: str, shape: tuple[int, ...]
 ) -> npt.NDArray[np.float64]:
-    """Return independent standard normal numbers of one stream.
+    """Return independent standard normal numbers from one stream.
 
     Args:
         secret: from `run_secret`.
-        purpose: what they are for.
+        purpose: what the numbers are for; part of the stream's name.
         round_index: from 0.
-        name: of the tensor.
-        shape: of what is returned.
+        name: the tensor's name.
+        shape: the shape of the result.
 
     >>> a, b = (secret_normals(b"x" * 32, "noise", round_index=t, name="w", shape=(2, 3)) for t in (0, 1))
     >>> a.shape, bool((a == b).any())
@@ -113,16 +113,3 @@ def _read(path: Path) -> bytes | None:
     if stat.S_IMODE(path.stat().st_mode) & 0o077:
         path.chmod(0o600)  # a copy of the folder may have opened it to others
     return secret if len(secret) == _NUM_BYTES and digest == sha256(secret).digest() else None
-
-
-def _write(path: Path, secret: bytes) -> None:
-    """Write the secret such that at no moment anybody else could read it."""
-    temporary = path.with_name(f".{path.name}.partial")
-    temporary.unlink(missing_ok=True)
-    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        os.write(file, f"{secret.hex()}\n{sha256(secret).hexdigest()}\n".encode())
-        os.fsync(file)
-    finally:
-        os.close(file)
-    os.replace(temporary, path)

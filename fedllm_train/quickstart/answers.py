@@ -57,8 +57,8 @@ def choose_rows(rows: list[dict[str, Any]], num_rows: int = NUM_ANSWERS) -> list
     Within a language the order is that of a hash of the row ids.
 
     Args:
-        rows: of the `sft` format; those that end in no answer or are too long to show are passed over.
-        num_rows: how many; fewer come back where there are fewer.
+        rows: rows in the `sft` format; those that end in no answer or are too long to show are passed over.
+        num_rows: how many to return; fewer if there are fewer.
 
     >>> turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     >>> rows = [{"row_id": str(n), "language": language, "messages": turns} for n, language in enumerate("aaabb")]
@@ -98,7 +98,7 @@ def generate_answers(policy: Any, prompts: list[list[dict[str, str]]]) -> list[s
     ids = [render_ids(tokenizer, prompt, add_generation_prompt=True) for prompt in prompts]
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     length = max(map(len, ids))
-    # Padding stands on the left: generation goes on from the last position.
+    # Padding is on the left: generation continues from the last position.
     input_ids = torch.tensor([[pad] * (length - len(row)) + row for row in ids])
     attention_mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in ids])
     with policy.active() as model, torch.inference_mode():

@@ -1,7 +1,7 @@
 """What the quickstart left in its folder, read and checked: runs, scores, comparisons, how different the clients are.
 
-Symbols: K clients, B resamples. Nothing here is computed anew but the interval of the worst decile and the scores by
-language; the rest is what the folders of the steps hold.
+Symbols: K clients, B resamples. Only the interval of the worst decile and the scores by language are computed here;
+the rest is what the folders of the steps hold.
 """
 
 import json
@@ -17,12 +17,12 @@ from fedllm_data.clients import load_clients
 from fedllm_data.errors import ConfigError
 from fedllm_eval.compare import compare_results
 from fedllm_eval.comparing.comparison_verdicts import OF_RUNS
+from fedllm_eval.policy.run_folder import ADAPTER, CONFIG_FILE, ROUNDS_FILE, read_config, read_rounds
+from fedllm_eval.policy.run_records import LedgerRecord, RoundRecord, RunConfig, Visit
 from fedllm_eval.results import Results, read_results
 from fedllm_eval.scores import SCORES
 from fedllm_eval.scoring.intervals import mean_interval
 from fedllm_eval.scoring.spread import worst_decile
-from fedllm_eval.texts import json_lines
-from fedllm_train.run_files.run_folder import read_config
 
 __all__ = [
     "DATASETS",
@@ -52,13 +52,13 @@ NUM_RESAMPLES = 2_000
 class Run:
     """A finished federated run."""
 
-    config: dict[str, Any]
-    rounds: list[dict[str, Any]]
+    config: RunConfig
+    rounds: list[RoundRecord]
 
     @property
-    def ledger(self) -> dict[str, Any]:
+    def ledger(self) -> LedgerRecord:
         """What the run cost in all."""
-        return dict(self.rounds[-1]["ledger"])
+        return self.rounds[-1]["ledger"]
 
     @property
     def seconds(self) -> float:
@@ -66,7 +66,7 @@ class Run:
         return float(sum(record["seconds"] for record in self.rounds))
 
     @property
-    def visits(self) -> list[dict[str, Any]]:
+    def visits(self) -> list[Visit]:
         """Every client's part in every round."""
         return [visit for record in self.rounds for visit in record["clients"]]
 
@@ -87,7 +87,7 @@ class Evidence:
     """Of the base model's weights."""
 
     def compared(self, score: str, other: str, split: str) -> dict[str, Any] | None:
-        """Return the comparison that ends at a policy, or None where the data have no such split.
+        """Return the comparison that ends at a policy, or None if the data have no such split.
 
         SFT is compared with the base and DPO with SFT.
         """
@@ -147,13 +147,13 @@ def read_scores(folder: Path) -> dict[tuple[str, str], Results]:
 
 
 def summary_of(results: Results, split: str, score: str, *, worst: bool = False) -> dict[str, Any] | None:
-    """Return a score's `value`, `low`, `high` and `num_clients`, or None where it was not taken.
+    """Return a score's `value`, `low`, `high` and `num_clients`, or None if it was not taken.
 
     Args:
-        results: of one policy.
+        results: one policy's results.
         split: `test` or `unseen`.
         score: a name from `fedllm_eval.scores.SCORES`.
-        worst: the mean of the tenth of the clients served worst, instead of the mean over all.
+        worst: return the mean of the worst-served tenth of the clients instead of the mean over all.
 
     >>> score = {"mean": 0.5, "ci_low": 0.4, "ci_high": 0.6, "num_clients": 9}
     >>> results = Results({"splits": {"test": {"scores": {"ranking_accuracy": score}}}}, pa.table({}))
@@ -200,7 +200,7 @@ def languages(folder: Path, kind: str, pairs: Sequence[dict[str, Any]]) -> list[
     """Return the scores of test clients by their main language, the language of most clients first.
 
     Args:
-        folder: of the quickstart.
+        folder: the quickstart's folder.
         kind: `loss` or `preference`.
         pairs: from `paired_clients`.
 
@@ -256,16 +256,12 @@ def _worst_decile_interval(x_K: np.ndarray, *, higher_is_better: bool) -> tuple[
 
 
 def _read_run(run: Path, folder: Path) -> Run:
-    for name in ("config.yaml", "rounds.jsonl", "adapter/adapter_config.json"):
+    for name in (CONFIG_FILE, ROUNDS_FILE, f"{ADAPTER}/adapter_config.json"):
         _check_there(run / name, folder)
-    path = run / "rounds.jsonl"
     try:
-        rounds = [json.loads(line) for line in json_lines(path.read_text(encoding="utf-8"))]
-    except ValueError as error:
-        raise ConfigError(f"{path} cannot be read ({error}): {_again(folder)}") from error
-    if not rounds:
-        raise ConfigError(f"{path} holds no round: {_again(folder)}")
-    return Run(config=read_config(run), rounds=rounds)
+        return Run(config=read_config(run), rounds=read_rounds(run))
+    except ConfigError as error:
+        raise ConfigError(f"{error}; or {_again(folder)}") from error
 
 
 def _read_json(path: Path, folder: Path) -> dict[str, Any]:

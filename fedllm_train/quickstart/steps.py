@@ -23,7 +23,7 @@ from fedllm_train.quickstart.commands import steps
 __all__ = ["main", "run_steps"]
 
 MARKER = ".quickstart"
-"""A file that says the folder is the quickstart's own and may be made anew."""
+"""A file that says the folder is the quickstart's own and may be made again."""
 
 
 def run_steps(out: Path, *, seed: int = 0) -> None:

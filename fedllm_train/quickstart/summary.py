@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from fedllm_data.in_place import write_file
 from fedllm_eval.results import Results
 from fedllm_eval.texts import whole
 from fedllm_train.quickstart.answers import held_out_answers
@@ -23,8 +24,8 @@ from fedllm_train.quickstart.evidence import (
     read_scores,
     summary_of,
 )
-from fedllm_train.quickstart.plots import draw_before_after, draw_curves, draw_languages
-from fedllm_train.quickstart.words import (
+from fedllm_train.quickstart.summary_plots import draw_before_after, draw_curves, draw_languages
+from fedllm_train.quickstart.summary_words import (
     bytes_text,
     comparison_sentence,
     difference_text,
@@ -33,7 +34,6 @@ from fedllm_train.quickstart.words import (
     score_text,
     unseen_sentence,
 )
-from fedllm_train.run_files.files import write_bytes
 
 __all__ = ["print_table", "write_summary"]
 
@@ -69,7 +69,7 @@ def write_summary(folder: Path) -> Path:
     evidence = read_evidence(folder)
     answers, num_parameters = held_out_answers(folder)
     page = folder / "summary.html"
-    write_bytes(page, whole(_render(evidence, answers, num_parameters)).encode())
+    write_file(page, whole(_render(evidence, answers, num_parameters)))
     return page
 
 

@@ -1,10 +1,10 @@
-"""What a run must remember to go on after being killed at any moment, and how it is written.
+"""What a run must remember in order to resume after a kill at any moment, and how it is written.
 
 A checkpoint is a folder `checkpoints/round-000007/` with `adapter.safetensors` (the global adapter after that round),
-`server.safetensors` (what else the server remembers, if anything), `state.json` (the ledger and the round's record)
-and `sha256.json` (the digests of the others: a checkpoint that does not fit them is passed over for the one before).
-What clients remember lies beside (`clients/client_memory.py`). It is written beside its place and renamed, so
-it is there whole or not at all; `rounds.jsonl` is appended after it and mended from it on resume.
+`server.safetensors` (what else the server remembers, if anything), `state.json`
+(`CheckpointRecord`) and `sha256.json` (the digests of the others: a checkpoint that does not fit them is passed over
+for the one before). What clients remember lies beside (`clients/client_memory.py`). A checkpoint is there whole or not
+at all; `rounds.jsonl` is appended after it and mended from it on resume.
 """
 
 import json
@@ -18,15 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.errors import ResumeError
+from fedllm_data.in_place import fill_folder, write_file
+from fedllm_eval.policy.run_folder import CHECKPOINTS, ROUNDS_FILE
+from fedllm_eval.policy.run_records import CheckpointRecord
 from fedllm_eval.texts import json_text
 from fedllm_train.adapters.arithmetic import Adapter, Parts, load_adapter, load_parts, save_adapter, save_parts
 from fedllm_train.monitoring.ledger import Ledger
-from fedllm_train.run_files.files import write_bytes, write_folder, write_json
+from fedllm_train.run_files.run_writing import may_be_replaced, write_json
 
 __all__ = ["RunState", "append_record", "kept_rounds", "load_latest", "mend_records", "save_checkpoint"]
 
 logger = logging.getLogger(__name__)
 
+_STATE = "state.json"
 _DIGESTS = "sha256.json"
 _NAME = re.compile(r"round-(\d{6})")
 
@@ -57,12 +61,13 @@ def save_checkpoint(
     run: Path, state: RunState, record: Mapping[str, Any], *, keep: int, keep_every: int | None = None
 ) -> None:
     """Write the state after a round, then remove all but the newest `keep` checkpoints and every `keep_every`-th."""
-
-    def fill(folder: Path) -> None:
+    place = run / CHECKPOINTS / f"round-{state.next_round - 1:06d}"
+    # A round that is made again takes the place of a checkpoint that was damaged.
+    with fill_folder(place, check=may_be_replaced) as folder:
         save_adapter(state.adapter, folder / "adapter.safetensors")
         if beside := {part: tensors for part, tensors in state.server.items() if part != "adapter"}:
             save_parts(beside, folder / "server.safetensors")
-        content = {
+        content: CheckpointRecord = {
             "next_round": state.next_round,
             "ledger": asdict(state.ledger),
             "monitor": state.monitor,
@@ -70,17 +75,15 @@ def save_checkpoint(
             "run_key": state.run_key,
             "record": dict(record),
         }
-        write_json(folder / "state.json", content)
-        write_json(folder / _DIGESTS, _digests(folder))
-
-    write_folder(run / "checkpoints" / f"round-{state.next_round - 1:06d}", fill)
+        write_json(folder / _STATE, content, sync=False)
+        write_json(folder / _DIGESTS, _digests(folder), sync=False)
     for old in _checkpoints(run)[:-keep]:
         if keep_every is None or (int(old.name.removeprefix("round-")) + 1) % keep_every:
             shutil.rmtree(old)
 
 
 def load_latest(run: Path) -> tuple[RunState, dict[str, Any]] | None:
-    """Return the newest state that is whole and its round's record, or None where there is no checkpoint.
+    """Return the newest state that is whole and its round's record, or None if there is no checkpoint.
 
     Raises:
         ResumeError: if there are checkpoints and none can be used.
@@ -97,14 +100,14 @@ def load_latest(run: Path) -> tuple[RunState, dict[str, Any]] | None:
     if problems:
         raise ResumeError(
             f"{problems[0]}, and no older one can be used; start afresh in another output_dir, or remove "
-            f"{run / 'checkpoints'} to begin this run again"
+            f"{run / CHECKPOINTS} to begin this run again"
         )
     return None
 
 
 def _load(folder: Path) -> tuple[RunState, dict[str, Any]]:
     try:
-        content = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        content = json.loads((folder / _STATE).read_text(encoding="utf-8"))
         server = {"adapter": load_adapter(folder / "adapter.safetensors")}
         if (folder / "server.safetensors").exists():
             server |= load_parts(folder / "server.safetensors")
@@ -153,13 +156,13 @@ def kept_rounds(run: Path) -> list[int]:
 
 def append_record(run: Path, record: Mapping[str, Any]) -> None:
     """Append one round to `rounds.jsonl`."""
-    with (run / "rounds.jsonl").open("a", encoding="utf-8") as file:
+    with (run / ROUNDS_FILE).open("a", encoding="utf-8") as file:
         file.write(json_text(record) + "\n")
 
 
 def mend_records(run: Path, record: Mapping[str, Any]) -> None:
     """Make `rounds.jsonl` end with the record of the newest checkpoint: drop what came after or was cut short."""
-    path = run / "rounds.jsonl"
+    path = run / ROUNDS_FILE
     lines = path.read_bytes().split(b"\n") if path.exists() else []
     kept, lost = [], []
     for number, line in enumerate(lines, start=1):
@@ -172,9 +175,9 @@ def mend_records(run: Path, record: Mapping[str, Any]) -> None:
     if odd := [number for number in lost if number <= len(kept)]:
         logger.warning("%s: line %d was damaged on disk and is lost; no adapter depends on it", path, odd[0])
     kept.append(json_text(record).encode())
-    write_bytes(path, b"\n".join(kept) + b"\n")
+    write_file(path, b"\n".join(kept) + b"\n")
 
 
 def _checkpoints(run: Path) -> list[Path]:
-    folder = run / "checkpoints"
+    folder = run / CHECKPOINTS
     return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name)) if folder.is_dir() else []

@@ -43,7 +43,7 @@ def earlier_record(adapter: str | Path | None, model: object) -> dict[str, Any] 
 
 
 def warn_of_earlier(clients: ClientDataset, earlier: Mapping[str, Any] | None) -> None:
-    """Warn, with counts, of what the start was trained on among the held-out splits of a run's dataset.
+    """Warn, with counts, if the start was trained on rows of the held-out splits of a run's dataset.
 
     Args:
         clients: the training clients; in memory they have no held-out splits.
@@ -68,7 +68,7 @@ def warn_of_earlier(clients: ClientDataset, earlier: Mapping[str, Any] | None) -
 
 
 def warn_of_shared(scored: ClientDataset, clients: ClientDataset) -> None:
-    """Warn, with counts, of prompts that are scored during a run and trained on in it."""
+    """Warn, with counts, about prompts that a run both trains on and is scored on."""
     for sentence in overlap_with([scored], clients)[0].warnings(scored.split):
         logger.warning("eval_dataset %s, split %s: %s", scored.name, scored.split, sentence)
 

@@ -13,10 +13,11 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from fedllm_data.errors import ConfigError
+from fedllm_data.in_place import fill_folder
+from fedllm_eval.policy.run_folder import ADAPTER, MODEL
 from fedllm_train.adapters.arithmetic import Adapter, Parts, save_adapter
 from fedllm_train.adapters.live import LiveAdapter
 from fedllm_train.adapters.shifted_model import save_finished_adapter
-from fedllm_train.run_files.files import write_folder
 
 __all__ = ["copy_finished", "finished_folder", "save_client_folder", "save_held_folder", "save_server_folder"]
 
@@ -25,16 +26,16 @@ Model = PeftModel | PreTrainedModel
 
 def finished_folder(model: Model) -> str:
     """Return the name, in a run folder, of the folder that holds what was learned."""
-    return "adapter" if isinstance(model, PeftModel) else "model"
+    return ADAPTER if isinstance(model, PeftModel) else MODEL
 
 
 def copy_finished(made: Path, folder: Path, tokenizer: Any) -> Path:
     """Copy what a run learned, with its tokenizer, into a folder; return where it lies.
 
     Args:
-        made: the run's folder of it.
-        folder: a folder that is not there or is empty; the run folder stands for `made` itself.
-        tokenizer: saved beside it.
+        made: the run's `adapter/` or `model/`.
+        folder: a folder that does not exist or is empty; the run folder stands for `made` itself.
+        tokenizer: saved beside it there.
 
     Raises:
         ConfigError: if the folder holds something.
@@ -42,13 +43,10 @@ def copy_finished(made: Path, folder: Path, tokenizer: Any) -> Path:
     if folder.resolve() in (made.resolve(), made.parent.resolve()):
         return made
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} is there and holds something; choose an empty folder, or one that is not there")
-
-    def fill(target: Path) -> None:
+        raise ConfigError(f"{folder} exists and holds something; choose an empty folder, or one that does not exist")
+    with fill_folder(folder) as target:
         shutil.copytree(made, target, dirs_exist_ok=True)
         tokenizer.save_pretrained(target)
-
-    write_folder(folder, fill)
     return folder
 
 
@@ -67,11 +65,11 @@ def save_server_folder(model: Model, server: Parts, folder: Path, *, shifts_base
     """Write what a server's state learned, for the original base; the model holds its adapter afterwards.
 
     Args:
-        model: whose adapter is called "default", or that is trained as a whole.
+        model: a model whose adapter is called "default", or that is trained as a whole.
         server: the server's state.
         folder: an empty folder.
         shifts_base: whether the method may have added something to the base weights, which the folder then holds too.
-        tokenizer: what the run was trained with, saved beside.
+        tokenizer: what the run was trained with; saved beside the adapter.
     """
     LiveAdapter(model).load(server["adapter"])
     if shifts_base:

@@ -6,24 +6,26 @@ never took part have learned nothing, and making theirs costs a visit and a fold
 are asked for (`personal_clients`).
 
 Nothing of it travels in a real federation: a client makes its adapter where its rows are and keeps it there. A run
-that is killed here goes on with the clients that are missing (`made.jsonl`), and their adapters are the same to the
+that is killed here resumes with the clients that are missing (`made.jsonl`), and their adapters are the same to the
 bit.
 """
 
-import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
-from fedllm_eval.texts import json_lines, json_text
+from fedllm_data.in_place import fill_folder, write_file
+from fedllm_eval.policy.run_folder import PERSONAL, PERSONAL_CLIENTS, ROUNDS_FILE, whole_lines
+from fedllm_eval.policy.run_records import PersonalClient, PersonalClients
+from fedllm_eval.texts import json_text
 from fedllm_train.adapters.arithmetic import Adapter, adapter_sha256
 from fedllm_train.config import FederatedConfig
 from fedllm_train.engines.engine import replies_of
 from fedllm_train.messages import codec
 from fedllm_train.round_plan import RoundPlan
 from fedllm_train.run_files.checkpoint import RunState
-from fedllm_train.run_files.files import write_bytes, write_folder, write_json
+from fedllm_train.run_files.run_writing import write_json
 from fedllm_train.seeds import stream_rng
 
 __all__ = ["made_before", "make_personal_adapters", "visited_clients"]
@@ -42,12 +44,12 @@ def make_personal_adapters(
     *,
     config: FederatedConfig,
     client_ids: Sequence[str],
-) -> dict[str, Any]:
+) -> PersonalClients:
     """Let the clients that are asked for make their own adapters from the finished run.
 
     Args:
-        plan: of the run.
-        state: after the last round.
+        plan: the plan of the run's rounds.
+        state: the state after the last round.
         save: writes an adapter into a folder as PEFT does.
         config: the settings of the federation; `personal_clients` says whose adapters are made.
         client_ids: clients that may take part.
@@ -55,7 +57,7 @@ def make_personal_adapters(
     Returns:
         Client id -> {"folder", "num_steps"}, or {"left_out": reason}; also written to `personal/clients.json`.
     """
-    folder = plan.run / "personal"
+    folder = plan.run / PERSONAL
     folder.mkdir(exist_ok=True)
     asked = _asked_for(config, client_ids, plan.run)
     made = made_before(folder)
@@ -64,7 +66,7 @@ def make_personal_adapters(
     ask = plan.task_for(state, purpose="personal", step=plan.num_rounds)
 
     # Without the line that was being written when the process died, if any.
-    write_bytes(folder / _MADE, "".join(_line(client_id, entry) for client_id, entry in made.items()).encode())
+    write_file(folder / _MADE, "".join(_line(client_id, entry) for client_id, entry in made.items()))
     with (folder / _MADE).open("a", encoding="utf-8") as done:
         plan.engine.submit(ask(client_id) for client_id in missing)
         for reply in replies_of(plan.engine):
@@ -72,12 +74,9 @@ def make_personal_adapters(
                 adapter = codec.decode(reply.message)["adapter"]
                 name = adapter_sha256(adapter)[:_NAME_LENGTH]
                 if not (folder / name).exists():
-
-                    def fill(path: Path, adapter: Adapter = adapter) -> None:
-                        save(adapter, path)
-
-                    write_folder(folder / name, fill)
-                entry = {"folder": name, "num_steps": reply.facts["num_steps"]}
+                    with fill_folder(folder / name) as own:
+                        save(adapter, own)
+                entry: PersonalClient = {"folder": name, "num_steps": reply.facts["num_steps"]}
             else:
                 entry = {"left_out": reply.reason}
             entries[reply.client_id] = entry
@@ -85,7 +84,7 @@ def make_personal_adapters(
             done.flush()
             logger.info("personal adapter %d of %d", len(entries), len(asked))
     ordered = {client_id: entries[client_id] for client_id in asked}
-    write_json(folder / "clients.json", ordered)
+    write_json(folder / PERSONAL_CLIENTS, ordered)
     return ordered
 
 
@@ -93,7 +92,7 @@ def _asked_for(config: FederatedConfig, client_ids: Sequence[str], run: Path) ->
     """The clients whose adapters are made, in the order in which they are registered."""
     if config.personal_clients == "all":
         return list(client_ids)
-    visited = visited_clients(run / "rounds.jsonl")
+    visited = visited_clients(run / ROUNDS_FILE)
     chosen = [client_id for client_id in client_ids if client_id in visited]
     if config.personal_clients == "visited" or (number := int(config.personal_clients)) >= len(chosen):
         return chosen
@@ -102,39 +101,28 @@ def _asked_for(config: FederatedConfig, client_ids: Sequence[str], run: Path) ->
 
 
 def visited_clients(rounds: Path) -> set[str]:
-    """Return who was asked in some round, whatever came of it.
+    """Return the clients that were asked in any round, whether or not their reply was used.
 
     Args:
         rounds: `rounds.jsonl`; a damaged line names nobody.
     """
     return {
         each["client_id"]
-        for record in _whole_lines(rounds)
+        for record in whole_lines(rounds)
         for each in (*record.get("clients", ()), *record.get("left_out", ()))
     }
 
 
-def made_before(folder: Path) -> dict[str, Any]:
-    """Return what was made before the run was stopped, by client; no line cut short counts, and no folder gone."""
-    made: dict[str, Any] = {}
+def made_before(folder: Path) -> PersonalClients:
+    """Return what was made before the run was stopped, by client; damaged lines and lost folders do not count."""
+    made: PersonalClients = {}
     path = folder / _MADE
-    for entry in _whole_lines(path) if path.is_file() else ():
+    for entry in whole_lines(path) if path.is_file() else ():
         if "client_id" not in entry or ("folder" in entry and not (folder / entry["folder"]).is_dir()):
             continue
-        made[entry.pop("client_id")] = entry
+        made[entry.pop("client_id")] = cast("PersonalClient", entry)
     return made
 
 
-def _whole_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a file of JSON lines; a line that was cut short or damaged holds none."""
-    for line in json_lines(path.read_bytes().decode("utf-8", "replace")):
-        try:
-            content = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(content, dict):
-            yield content
-
-
-def _line(client_id: str, entry: dict[str, Any]) -> str:
+def _line(client_id: str, entry: PersonalClient) -> str:
     return json_text({"client_id": client_id, **entry}) + "\n"

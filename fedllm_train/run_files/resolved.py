@@ -1,4 +1,4 @@
-"""What `config.yaml` says of a run: every setting as it was resolved, versions, revisions. A resume compares it."""
+"""What `config.yaml` says about a run: every resolved setting, versions, revisions. A resume compares them."""
 
 import json
 from typing import Any
@@ -6,13 +6,15 @@ from typing import Any
 from peft import PeftModel
 
 from fedllm_data.clients import ClientDataset
+from fedllm_eval.policy.run_folder import RUN_FORMAT
+from fedllm_eval.policy.run_records import RunConfig
 from fedllm_train.adapters.arithmetic import Adapter, adapter_sha256
 from fedllm_train.clients.objectives import ClientArgs, objective_of
 from fedllm_train.given import flat_fields
 from fedllm_train.models.policy import StartingPolicy
 from fedllm_train.models.tokenizer import tokenizer_record
 from fedllm_train.prepare import RunPlan
-from fedllm_train.run_files.run_folder import RUN_FORMAT, package_versions
+from fedllm_train.run_files.open_run import package_versions
 
 __all__ = ["resolved_settings"]
 
@@ -21,11 +23,11 @@ _OF_THE_MACHINE = ("output_dir", "run_name", "logging_dir", "hub_token")
 
 def resolved_settings(
     plan: RunPlan, args: ClientArgs, policy: StartingPolicy, clients: ClientDataset, start_adapter: Adapter
-) -> dict[str, Any]:
+) -> RunConfig:
     """Return the resolved settings, JSON-ready.
 
     Args:
-        plan: of the run.
+        plan: the run's plan.
         args: TRL's settings for a visit.
         policy: what the run starts from.
         clients: the training clients.

@@ -5,12 +5,14 @@ import secrets
 import shutil
 from pathlib import Path
 
+from fedllm_data.in_place import restore_folder
+from fedllm_eval.policy.run_folder import ADAPTER, BEST, MODEL, ROUNDS_FILE, START_ADAPTER, WORK
 from fedllm_train.adapters.arithmetic import Parts
 from fedllm_train.monitoring.held_out import forget_best
 from fedllm_train.monitoring.ledger import Ledger
 from fedllm_train.run_files.checkpoint import RunState, load_latest, mend_records
 
-__all__ = ["empty_spool", "first_state"]
+__all__ = ["empty_spool", "first_state", "restore_folders"]
 
 logger = logging.getLogger(__name__)
 
@@ -30,14 +32,23 @@ def first_state(run: Path, start: Parts) -> RunState:
         mend_records(run, record)
         logger.info("resuming %s at round %d", run, state.next_round)
         return state
-    (run / "rounds.jsonl").unlink(missing_ok=True)
+    (run / ROUNDS_FILE).unlink(missing_ok=True)
     forget_best(run)
     return RunState(next_round=0, server=start, ledger=Ledger(), run_key=secrets.token_hex(8))
 
 
+def restore_folders(run: Path) -> None:
+    """Put back the folders that a run had made and was replacing when it was killed.
+
+    Not checkpoints: one that is made again replaces one that was damaged, which nobody needs back.
+    """
+    for name in (ADAPTER, MODEL, BEST, START_ADAPTER):
+        restore_folder(run / name)
+
+
 def empty_spool(run: Path) -> Path:
     """Return an empty folder for updates that come early."""
-    spool = run / ".work" / "spool"
+    spool = run / WORK / "spool"
     shutil.rmtree(spool, ignore_errors=True)
     spool.mkdir(parents=True)
     return spool

@@ -1,8 +1,8 @@
 """A run's own `config.yaml` as a `--config` file: the same run again, in another folder, with what flags change.
 
-Its sections are what was resolved; here they become the flags that resolve to them. A setting with its default is not
-taken for given. What no flag can say (a PEFT setting that only Python takes, clients made in memory) is refused by
-name. Imports no torch.
+Its sections are what was resolved; here they become the flags that resolve to them. A setting that has its default
+does not count as given. What no flag can say (a PEFT setting that only Python takes, clients made in memory) is
+refused by name. Imports no torch.
 """
 
 import re
@@ -46,15 +46,15 @@ def flags_of_run(content: Mapping[str, Any], path: Path, task: str) -> tuple[dic
     """Return the flags of ours that a run was made with, and TRL's settings, all of them.
 
     Args:
-        content: of the run's `config.yaml`.
-        path: of that file.
-        task: of the command.
+        content: the content of the run's `config.yaml`.
+        path: that file.
+        task: the command's task.
 
     Raises:
-        ConfigError: if the run is of another task, or something of it cannot be said by flags.
+        ConfigError: if the run has another task, or flags cannot express one of its settings.
     """
     if content["task"] != task:
-        raise ConfigError(f"--config {path} is of a {content['task']} run; use fedllm-train {content['task']}")
+        raise ConfigError(f"--config {path} belongs to a {content['task']} run; use fedllm-train {content['task']}")
     federated = {str(name): value for name, value in content["federated"].items()}
     strategy = str(federated.get("strategy", "fedavg"))
     known = {each.name: each.default for each in (*fields(FederatedConfig), *fields(settings_class(strategy)))}
@@ -67,10 +67,10 @@ def flags_of_run(content: Mapping[str, Any], path: Path, task: str) -> tuple[dic
         flags.pop("cohort_size", None)
     model, data = content.get("model") or {}, content.get("data") or {}
     if not model.get("name"):
-        raise ConfigError(f"--config {path} is of a run whose model was made in memory; save it and give --model")
+        raise ConfigError(f"--config {path} belongs to a run whose model was made in memory; save it and give --model")
     if data.get("revision") is None:
         raise ConfigError(
-            f"--config {path} is of a run whose clients were made in memory; give --data in a file of flags"
+            f"--config {path} belongs to a run whose clients were made in memory; give --data in a file of flags"
         )
     flags |= {"data": data["name"], "model": model["name"]}
     if _COMMIT.fullmatch(str(data["revision"])):
@@ -90,7 +90,7 @@ def _of_peft(peft: Mapping[str, Any], path: Path) -> dict[str, Any]:
     if kind not in _PEFT_TYPES or odd:
         what = f"{odd[0]}={peft[odd[0]]!r}" if odd else f"peft_type {kind}"
         raise ConfigError(
-            f"--config {path} is of a run with {what} in its PEFT settings, which no flag sets; use Python"
+            f"--config {path} belongs to a run with {what} in its PEFT settings, which no flag sets; use Python"
         )
     if kind != "LORA":
         flags: dict[str, Any] = {"peft_type": kind.lower()}

@@ -1,7 +1,7 @@
 """One process at a time trains in a run folder.
 
 The lock is the operating system's (flock), on the file `.lock` in the run folder: it goes with the process that holds
-it, however that ends, so a killed run leaves nothing behind that would stand in the way of `--resume`.
+it, however that ends, so a killed run leaves nothing behind that would prevent `--resume`.
 """
 
 import logging
@@ -12,12 +12,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from fedllm_data.errors import ResumeError
+from fedllm_eval.policy.run_folder import LOCK_FILE
 
-__all__ = ["LOCK_FILE", "locked"]
+__all__ = ["locked"]
 
 logger = logging.getLogger(__name__)
-
-LOCK_FILE = ".lock"
 
 
 @contextmanager
@@ -25,7 +24,7 @@ def locked(run: Path) -> Iterator[None]:
     """Hold a run folder.
 
     Args:
-        run: the folder; made if it is not there.
+        run: the folder; made if it does not exist.
 
     Raises:
         ResumeError: if another process, or another trainer of this one, holds it.

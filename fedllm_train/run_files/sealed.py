@@ -9,7 +9,7 @@ from collections.abc import Callable
 from hashlib import file_digest, sha256
 from pathlib import Path
 
-from fedllm_train.run_files.files import write_bytes
+from fedllm_data.in_place import fill_file
 
 __all__ = ["is_whole", "read_sealed", "seal", "write_sealed"]
 
@@ -22,20 +22,26 @@ def seal(path: Path, fill: Callable[[Path], None]) -> None:
     """Let `fill` write a temporary file, put its digest behind it and rename it to `path`.
 
     Several processes may write the same file at the same time; each has a temporary file of its own. Nothing waits for
-    the disk: what a power cut takes of the file is known by its digest, and made again.
+    the disk: a file that a power cut damaged is recognised by its digest and made again.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    fill(temporary)
-    with temporary.open("rb") as file:
-        digest = file_digest(file, "sha256").digest()
-    with temporary.open("ab") as file:
-        file.write(_MARK + digest)
-    os.replace(temporary, path)
+    with fill_file(path, sync=False) as temporary:
+        fill(temporary)
+        with temporary.open("rb") as file:
+            digest = file_digest(file, "sha256").digest()
+        with temporary.open("ab") as file:
+            file.write(_MARK + digest)
 
 
 def write_sealed(path: Path, content: bytes) -> None:
-    """Write content and its digest, whole or not at all; nobody else may write the same file meanwhile."""
-    write_bytes(path, content + _MARK + sha256(content).digest())
+    """Write content and its digest, whole or not at all, and wait until the disk has the content.
+
+    Nothing waits for the name of the file, which would double what a client's visit waits for: it comes to the disk
+    with the names of the checkpoint, written after it, that first needs the file.
+    """
+    with fill_file(path, sync=False) as temporary, temporary.open("wb") as file:
+        file.write(content + _MARK + sha256(content).digest())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def is_whole(path: Path) -> bool:

@@ -64,7 +64,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
 
 
 def settings_class(name: str) -> type[Settings]:
-    """Return the settings of a method of a name.
+    """Return the settings class of a method, by the method's name.
 
     Raises:
         ConfigError: if there is no such method.
@@ -76,7 +76,7 @@ def settings_class(name: str) -> type[Settings]:
 
 
 def users_of(setting: str) -> list[str]:
-    """Return the names of the methods that have a setting of their own.
+    """Return the methods that own a setting, by name.
 
     >>> users_of("prox_mu"), users_of("num_rounds")
     (['fedprox'], [])
@@ -115,7 +115,7 @@ def strategy_name(chosen: type) -> str:
     """Return the name under which `strategy_class` finds a class again, in every process.
 
     Raises:
-        ConfigError: if it is no method, or cannot be found by a name.
+        ConfigError: if it is no method, or no name leads to it.
 
     >>> strategy_name(FedProx)
     'fedprox'

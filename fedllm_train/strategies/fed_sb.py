@@ -13,7 +13,7 @@ random    orthonormal columns and rows drawn from the run's seed: every client d
           at first, so round 0 begins at the base.
 gradient  (the paper's, from LoRA-SB, Ponkshe et al. 2024, arXiv 2411.19557): the first singular vectors of an estimate
           of full fine-tuning's first step, and R its singular values, so that B R A begins as the best approximation
-          of that step. A round for itself makes it: each client of the first cohort takes the gradients G of its own
+          of that step. It takes a round of its own: each client of the first cohort takes the gradients G of its own
           loss on the weights, over the batches of one visit at the starting policy, and sends signs: AdamW's first
           step is -eta sign(G), eta the round's learning rate. The server takes M = sum_k (n_k / n) M_k, in units of s,
           and U_r S_r V_r' = M: by rows, as gradients of pooled rows add up, unless `uniform_weights` is on. Nothing is
@@ -30,7 +30,7 @@ than a single one, so R begins smaller the more they differ.
 A and B travel down with R in every round where they come from gradients: a client that is new has none of them. One
 that kept them would spare all but r^2 numbers a module. A run that starts from a trained adapter has its product in a
 constant shift of the base (`adapters/base_shift.py`), which every client knows. `update_norm` of the round that makes
-the frame counts the change of A, too; `max_update_norm` bounds R, not the signs.
+the frame also counts the change of A; `max_update_norm` bounds R, not the signs.
 """
 
 from __future__ import annotations
@@ -87,12 +87,12 @@ class FedSB(OneAdapter):
             default="gradient",
             metadata={
                 "help": "With fed_sb: where the frozen factors come from: gradient (the clients' first full "
-                "fine-tuning step, a round of its own) or random (the run seed; nothing of them is sent)."
+                "fine-tuning step, a round of its own) or random (the run seed; they are not sent)."
             },
         )
 
         def check(self) -> None:
-            """Refuse a frame that there is not."""
+            """Refuse an unknown frame."""
             if self.core_frame not in ("gradient", "random"):
                 raise ConfigError(f"core_frame is {self.core_frame!r}; it must be gradient or random")
 
@@ -100,7 +100,7 @@ class FedSB(OneAdapter):
         """Take how the frame is made, and the run seed.
 
         Raises:
-            ConfigError: if the frame would be made of what differential privacy does not cover.
+            ConfigError: if the frame would be made from what differential privacy does not cover.
         """
         super().__init__(federation)
         self._seed = federation.seed
@@ -133,7 +133,7 @@ class FedSB(OneAdapter):
         return sent if self._random or _FRAME not in state else sent | {_FRAME: state[_FRAME]}
 
     def client_update(self, visit: Visit) -> Parts:
-        """Train R in the frame; where there is none yet, send what full fine-tuning would do first."""
+        """Train R in the frame; before there is a frame, send the first step of full fine-tuning."""
         core = visit.received["adapter"]
         if self._random:
             frame = random_frame(visit.start_adapter, self._seed)
@@ -145,12 +145,12 @@ class FedSB(OneAdapter):
         return {"adapter": split_cores(trained)[1]}
 
     def expects(self, state: Parts, client_id: str, round_index: int) -> Shapes:
-        """Expect R, and signs for every weight where there is no frame yet."""
+        """Expect R, and signs for every weight while there is no frame."""
         expected = shapes_of({"adapter": state[_CORE]})
         return expected if _FRAME in state else expected | {_STEP: _shapes_of_signs(state["adapter"])}
 
     def contribution(self, state: Parts, update: Parts) -> Adapter:
-        """Return the client's core in the frame of all, as plain factors; nothing where there is no frame yet."""
+        """Return the client's core in the frame of all, as plain factors; nothing while there is no frame."""
         return folded(state[_FRAME], update["adapter"]) if _FRAME in state else {}
 
     def weigh(self, update: Parts, num_rows: int) -> Mapping[str, float]:

@@ -58,7 +58,7 @@ class FedDPA(OneAdapter):
         )
 
         def check(self) -> None:
-            """Refuse a share that is none, or a time that there is not."""
+            """Refuse what is no share, or an unknown time."""
             if not 0 <= self.feddpa_mix <= 1:
                 raise ConfigError(f"feddpa_mix is {self.feddpa_mix}; it is the local adapter's share, from 0 to 1")
             if self.feddpa_when not in ("during", "after"):

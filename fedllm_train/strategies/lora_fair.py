@@ -62,7 +62,7 @@ class LoRAFair(OneAdapter):
         )
 
         def check(self) -> None:
-            """Refuse a weight or a similarity that there is not."""
+            """Refuse a negative weight or an unknown similarity."""
             if self.lora_fair_lambda < 0:
                 raise ConfigError(f"lora_fair_lambda is {self.lora_fair_lambda}; it must not be negative")
             if self.lora_fair_similarity not in ("cosine", "frobenius"):

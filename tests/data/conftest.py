@@ -86,3 +86,9 @@ def shared_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"no real files at {path}; set FEDLLM_SHARED_DATA")
     return path
+
+
+@pytest.fixture
+def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports without page and figures, whose drawing takes most of the time: for tests that look at neither."""
+    monkeypatch.setattr("fedllm_data.reporting.write_page.write_page", lambda document, profiles, out: None)

@@ -17,7 +17,8 @@ from fedllm_data.build import build
 from fedllm_data.check import check_repo
 from fedllm_data.clients import load_clients
 from fedllm_data.errors import ConfigError, SourceError
-from fedllm_data.pipeline.near_duplicates import _Shingles, parts_of
+from fedllm_data.pipeline.near_duplicates import RowShingles
+from fedllm_data.pipeline.shingles import parts_of
 from fedllm_data.schema import SCHEMAS
 from fedllm_data.source import Filters, Rejected, SourceRow
 
@@ -271,5 +272,5 @@ def test_parts_are_read_from_the_rows_as_they_were_signed(turns):
             twice = {name: [value, value] for name, value in row.items()}
             connection.register("made", pa.table({"ordinal": [0, 1], **twice}))
             connection.execute("CREATE TABLE rows AS FROM made")
-            read = _Shingles(connection, task, {0}).texts[0]
+            read = RowShingles(connection, task, {0}).texts[0]
         assert tuple(read) == parts_of(row, task)

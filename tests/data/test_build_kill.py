@@ -22,16 +22,18 @@ SCRIPT = Path(__file__).with_name("killed_build.py")
 class Place:
     """A folder in which two versions of one corpus are built and killed in turn; `repo` is where they go."""
 
-    def __init__(self, folder, digest):
-        self.folder, self.digest = folder / "killed", digest
+    def __init__(self, folder, digest, built):
+        self.folder, self.digest, self.built = folder / "killed", digest, built
         self.repo = self.folder / "repo"
-        self.whole = {None: None}
-        for version in (1, 2):
-            make(folder / f"whole-{version}", version)
-            assert check_repo(folder / f"whole-{version}") == []
-            self.whole[version] = digest(folder / f"whole-{version}")
+        self.whole = {None: None} | {version: digest(whole) for version, whole in built.items()}
         self.folder.mkdir()
         self.version = None
+
+    def put(self, version):
+        """Put a version there that was built before."""
+        shutil.rmtree(self.repo, ignore_errors=True)
+        shutil.copytree(self.built[version], self.repo)
+        self.version = version
 
     def restart(self, version):
         """Build to the end in this process: what comes out is what an uninterrupted build makes, and nothing else."""
@@ -52,9 +54,19 @@ class Place:
             assert self.digest(self.folder / ".repo.making-0" / "old") == self.whole[self.version]
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """Both versions, each from a build that nobody interrupts."""
+    folder = tmp_path_factory.mktemp("built")
+    for version in (1, 2):
+        make(folder / f"whole-{version}", version)
+        assert check_repo(folder / f"whole-{version}") == []
+    return {version: folder / f"whole-{version}" for version in (1, 2)}
+
+
 @pytest.fixture
-def place(tmp_path, digest):
-    return Place(tmp_path, digest)
+def place(tmp_path, digest, built):
+    return Place(tmp_path, digest, built)
 
 
 def start(repo, version_or_file, moment=0):
@@ -82,9 +94,9 @@ def killed_at(place, version, moment):
 
 
 def test_a_build_killed_at_three_moments_leaves_no_half_made_output(place):
-    place.restart(1)
+    place.put(1)
     num_moments = len(moments_of(start(place.repo, 2)))
-    place.restart(1)
+    place.put(1)
     rng = random.Random(0)
     for third in range(3):
         version = other(place.version)
@@ -101,9 +113,9 @@ def test_a_first_build_killed_leaves_no_output_at_all(place):
 
 
 def test_a_kill_between_the_two_renames_loses_nothing(place):
-    place.restart(1)
+    place.put(1)
     moments = moments_of(start(place.repo, 2))
-    place.restart(1)
+    place.put(1)
     first = 1 + moments.index("os.rename")
     assert moments[first] == "os.rename"
     killed_at(place, 2, first + 1)

@@ -48,7 +48,7 @@ def test_the_natural_clients_differ_on_these_axes(features):
 
 def test_iid_partitions_lie_inside_the_null_of_every_axis(features):
     columns, digest = features
-    p_values = iid_p_values(columns, CHEAP, digest, seeds=range(NUM_SEEDS), num_null=99)
+    p_values = iid_p_values(columns, CHEAP, digest, seeds=range(NUM_SEEDS), num_null=49)
     for name, axis in CHEAP.items():
         values = np.array(p_values[name, axis.headline])
         assert len(values) == NUM_SEEDS

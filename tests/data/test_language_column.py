@@ -14,7 +14,7 @@ from fedllm_data.clients import load_clients
 from fedllm_data.errors import ConfigError
 from fedllm_data.importer import import_files
 from fedllm_data.language_column import are_languages
-from fedllm_data.pipeline.language import language_code
+from fedllm_data.pipeline.language_detection import language_code
 from fedllm_data.source import Filters
 
 # Not Bihari, a family; Tagalog, whose name in CLDR is Filipino's; Nauru, which reads as a missing value.

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedllm_data.cards.words import obligation_words
+from fedllm_data.cards.card_words import obligation_words
 from fedllm_data.licences import HUB_LICENCES, is_non_commercial, licence_terms, read_licence
 
 COMMONS = [name for name in HUB_LICENCES if name.startswith("cc-by")]

@@ -4,7 +4,7 @@ import pytest
 from fedllm_data.clients import ClientDataset
 from fedllm_data.codebook.making import make_codebook
 from fedllm_data.errors import ReportError
-from fedllm_data.features.scores import find_judges
+from fedllm_data.features.judges import find_judges
 from fedllm_data.heterogeneity.profile import ClientProfile, merge_profiles
 from fedllm_data.profiles import client_profiles, merge_small_clients, profile_datasets
 from fedllm_data.sources import SOURCES

@@ -69,6 +69,7 @@ def test_report_covers_the_rows_of_all_clients_and_no_public_row(written, client
     assert write_report(client_repo, tmp_path / "unseen", split="unseen")["clients"]["client_id"] == ["x", "y"]
 
 
+@pytest.mark.usefixtures("no_page")
 def test_the_filter_of_the_build_reaches_the_null_of_a_whole_report(client_repo, tmp_path):
     (client_repo / "build.json").write_text('{"filters": {"min_rows": 2}}')
     assert write_report(client_repo, tmp_path / "out")["config"]["min_client_rows"] == 2
@@ -209,7 +210,7 @@ def test_report_tells_generated_clients_with_heterogeneity_from_clients_without(
     for name, options in {"skewed": sizes, "flat": sizes | flat}.items():
         build(SOURCES["fed-synth"], tmp_path / name, options=options)
         datasets = [load_clients(tmp_path / name, split) for split in ("train", "test", "unseen")]
-        report = heterogeneity_report(datasets, num_null=199, num_bootstrap=1)  # the smallest p: 6 / 200, corrected
+        report = heterogeneity_report(datasets, num_null=119, num_bootstrap=1)  # the smallest p: 6 / 120, corrected
         verdicts[name] = {axis: result.verdict for axis, result in report.axes.items()}
     assert "preference" not in report.axes
     assert verdicts == {

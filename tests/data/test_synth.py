@@ -9,10 +9,10 @@ import pytest
 from fedllm_data.errors import ConfigError, SourceError
 from fedllm_data.schema import PUBLIC_CLIENT, row_problem
 from fedllm_data.sources.synth import EVASIVE_FRACTION, FED_SYNTH, FED_SYNTH_PA
-from fedllm_data.synthetic.clients import LANGUAGE_MIX, OPTIONS, SynthOptions, client_truth, parse_options
 from fedllm_data.synthetic.phrases import PHRASES, TASKS
+from fedllm_data.synthetic.synthetic_clients import LANGUAGE_MIX, OPTIONS, SynthOptions, client_truth, parse_options
 from fedllm_data.synthetic.tasks import draw_question
-from fedllm_data.synthetic.words import CATEGORIES, COLOUR_OF, LANGUAGES, WORDS
+from fedllm_data.synthetic.vocabulary import CATEGORIES, COLOUR_OF, LANGUAGES, WORDS
 
 KNOBS = ("size_skew", "language_skew", "length_skew", "quality_skew", "topic_skew", "preference_skew")
 FIELD_OF = dict(

@@ -12,7 +12,7 @@ import torch
 
 from fedllm_data.errors import ConfigError, MetricError, ResumeError
 from fedllm_data.schema import SCHEMAS
-from fedllm_data.scorers.files import read_scores
+from fedllm_data.scorers.score_file import read_scores
 from fedllm_eval import row_quality
 from fedllm_eval.cli import main
 from fedllm_eval.ifd import difficulty

@@ -79,7 +79,7 @@ def test_training_and_scoring_by_the_published_id(
 )
 def test_the_build_command_of_a_card_is_one_the_parser_takes(facts: dict[str, object], command: str) -> None:
     from fedllm_data.arguments import filters_of
-    from fedllm_data.cards.words import build_command
+    from fedllm_data.cards.card_words import build_command
     from fedllm_data.sources import SOURCES
 
     plain = {"name": "fed-oasst", "seed": 0, "options": {}, "filters": {"min_rows": 2}, "source_files": []}
@@ -94,7 +94,7 @@ def test_the_build_command_of_a_card_is_one_the_parser_takes(facts: dict[str, ob
 
 
 def test_imports_and_partitions_have_no_build_command() -> None:
-    from fedllm_data.cards.words import build_command
+    from fedllm_data.cards.card_words import build_command
 
     plain = {"name": "tickets", "seed": 0, "options": {}, "filters": {"min_rows": 2}, "source_files": []}
     assert build_command(plain) is None

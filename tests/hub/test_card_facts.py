@@ -10,8 +10,7 @@ import pytest
 from huggingface_hub import DatasetCard
 
 from fedllm_data.cards.card import write_card
-from fedllm_data.cards.notice import notice_text
-from fedllm_data.cards.words import (
+from fedllm_data.cards.card_words import (
     client_id_words,
     duplicate_words,
     filter_words,
@@ -20,6 +19,7 @@ from fedllm_data.cards.words import (
     partition_words,
     scrub_words,
 )
+from fedllm_data.cards.notice import notice_text
 from fedllm_data.errors import SchemaError
 
 HOSTILE = "<script>x</script> | `code` [a](http://x.invalid)\n\n# {{ 7919 * 7907 }}"

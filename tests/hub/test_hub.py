@@ -11,7 +11,7 @@ from datasets import load_dataset
 from huggingface_hub import HfApi, HfFileSystem, hf_hub_download
 
 from fedllm_data.errors import HubError, SchemaError
-from fedllm_data.hub.errors import hub_errors
+from fedllm_data.hub.hub_errors import hub_errors
 from fedllm_data.hub.push import push_folder, resolve_revision
 from tests.hub.routes import File, Repo
 from tests.hub.server import LoopbackHub

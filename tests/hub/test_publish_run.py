@@ -16,6 +16,7 @@ from peft import PeftModel
 
 from fedllm_data.errors import ConfigError, HubError
 from fedllm_eval.policy.policies import load_policy, load_reference
+from fedllm_eval.policy.run_folder import SECRET_FILE
 from fedllm_eval.reporting.results_folder import write_results
 from fedllm_eval.running.assemble import join_results, make_results
 from fedllm_eval.running.origins import origins_of_name
@@ -23,8 +24,7 @@ from fedllm_eval.scores import ClientScores
 from fedllm_train.cli import main
 from fedllm_train.config import FederatedConfig
 from fedllm_train.privacy.covered import COVERED, NOT_COVERED
-from fedllm_train.privacy.secret import SECRET_FILE
-from fedllm_train.run_files.publish import publish_run
+from fedllm_train.run_files.publish_run import publish_run
 from fedllm_train.trainer import FederatedTrainer
 
 
@@ -255,7 +255,7 @@ def test_of_a_private_run_only_what_the_guarantee_covers_is_published(hub, repo_
     assert "| rounds | 3, 2 clients each" in card  # the expected cohort, a setting
     assert "Scores\n\nNot told" in card
     assert "every setting but the seed" in card
-    assert "rounds.jsonl, the seed, scores" in " ".join(result.notes).replace(" (releases.jsonl is in its place)", "")
+    assert "rounds.jsonl, the seed, scores" in " ".join(result.notes).replace(" (releases.jsonl replaces it)", "")
     # What is in the run folder stays, its own card too.
     assert "clients took part at least once" in (private_run / "README.md").read_text()
     monkeypatch.chdir(private_run.parent)

@@ -44,7 +44,7 @@ class Reading:
     """The lines it took."""
 
     def fits(self, num_fields: int) -> bool:
-        """Whether this is a row of so many fields."""
+        """Whether this is a row with this number of fields."""
         return self.values is not None and len(self.values) == num_fields
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from fedllm_data.errors import SourceError
 from fedllm_data.source import Rejected
-from fedllm_data.upstream.compression import is_damage
+from fedllm_data.upstream.compressed_files import is_damage
 from fedllm_data.upstream.plain_values import plain_value
 from fedllm_data.upstream.raw import RawFile, Record
 from fedllm_data.upstream.readers.column_names import column_names

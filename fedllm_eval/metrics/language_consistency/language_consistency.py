@@ -5,7 +5,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from fedllm_data.pipeline.language import detect_languages, languages_agree
+from fedllm_data.pipeline.language_detection import detect_languages, languages_agree
 from fedllm_eval.metrics import check_config, check_inputs, check_texts
 from fedllm_eval.scoring.language_consistency import language_consistency
 

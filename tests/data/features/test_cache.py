@@ -10,7 +10,7 @@ from fedllm_data.clients import ClientDataset
 from fedllm_data.codebook.making import make_codebook
 from fedllm_data.errors import ConfigError
 from fedllm_data.features.cache import FeatureCache, content_digest, default_cache
-from fedllm_data.features.scores import Judges
+from fedllm_data.features.judges import Judges
 from fedllm_data.heterogeneity.quality import ScorerInfo
 from fedllm_data.model_encoders import load_encoder
 from fedllm_data.profiles import client_profiles

@@ -4,7 +4,7 @@ import pyarrow as pa
 
 from fedllm_data.codebook import Codebook
 from fedllm_data.features.pairs import pair_columns
-from fedllm_data.features.tokens import UNICODE_WORDS
+from fedllm_data.features.token_counts import UNICODE_WORDS
 
 BOOK = Codebook(tokenizer="t", encoder="e", encoder_revision="1", centres=((1,),), prompt_salt="00")
 ENGLISH, GERMAN = "It is raining, so take an umbrella with you.", "Es regnet, also nimm bitte einen Schirm mit."

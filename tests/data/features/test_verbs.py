@@ -9,7 +9,7 @@ from fedllm_data.clients import load_clients
 from fedllm_data.codebook import Codebook
 from fedllm_data.errors import ConfigError
 from fedllm_data.features import verbs
-from fedllm_data.features.texts import instructions
+from fedllm_data.features.row_texts import instructions
 from fedllm_data.features.verbs import parser_version, verb_columns
 from fedllm_data.heterogeneity.instruction import VERBS
 from fedllm_data.sources import SOURCES

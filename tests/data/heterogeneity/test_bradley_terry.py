@@ -4,13 +4,17 @@ from scipy.special import expit, log_expit
 from scipy.stats import kendalltau
 from sklearn.linear_model import LogisticRegression
 
-from fedllm_data.errors import ReportError
-from fedllm_data.heterogeneity.bradley_terry import (
-    bradley_terry,
-    client_strengths,
-    kendall_tau,
-    win_rate_distance,
-)
+from fedllm_data.heterogeneity.bradley_terry import client_strengths, kendall_tau, win_rate_distance
+
+WEAK = 1e4
+"""A prior that moves no strength by 1e-8."""
+
+
+def bradley_terry(wins, prior_std=WEAK):
+    """The strengths of one client, under a prior around 0."""
+    first, second = np.triu_indices(len(wins), 1)
+    won, lost = wins[first, second][None], wins[second, first][None]
+    return client_strengths(won, won + lost, first, second, np.zeros(len(wins)), prior_std=prior_std)[0]
 
 
 def design(wins):
@@ -26,7 +30,7 @@ def design(wins):
 
 def test_two_models_have_the_log_of_their_odds_between_them():
     strengths = bradley_terry(np.array([[0, 6], [2, 0]]))
-    assert strengths == pytest.approx([np.log(3) / 2, -np.log(3) / 2], abs=1e-9)  # 6 to 2: odds of 3
+    assert strengths[0] - strengths[1] == pytest.approx(np.log(3), abs=1e-7)  # 6 to 2: odds of 3
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -38,7 +42,6 @@ def test_strengths_are_those_of_a_logistic_regression(seed):
     wanted = fitted.fit(rows[:, 1:], outcome, sample_weight=weight).coef_[0]  # the first model's strength is 0
     ours = bradley_terry(wins)
     np.testing.assert_allclose(ours[1:] - ours[0], wanted, atol=1e-6)
-    assert ours.sum() == pytest.approx(0, abs=1e-9)
 
 
 def test_a_prior_is_the_ridge_of_a_logistic_regression():
@@ -89,13 +92,8 @@ def test_extreme_counts_converge():
     assert strengths[0] > strengths[1] > strengths[2]
 
 
-def test_models_that_no_chain_connects_need_a_prior():
-    wins = np.array([[0, 3, 0], [2, 0, 0], [0, 0, 0]])
-    with pytest.raises(ReportError, match=r"3 models fall into 2 groups .* give prior_std"):
-        bradley_terry(wins)
-    with pytest.raises(ReportError, match="2 models fall into 2 groups"):
-        bradley_terry(np.array([[0, 3], [0, 0]]))
-    assert bradley_terry(wins, prior_std=3.0)[2] == pytest.approx(0, abs=1e-9)
+def test_a_model_that_no_chain_connects_to_the_others_keeps_the_centre():
+    assert bradley_terry(np.array([[0, 3, 0], [2, 0, 0], [0, 0, 0]]), prior_std=3.0)[2] == pytest.approx(0, abs=1e-9)
 
 
 def test_no_model_and_one_model_have_no_ranking():

@@ -9,7 +9,7 @@ from fedllm_data.clients import load_clients
 from fedllm_data.codebook import Codebook
 from fedllm_data.features import row_features
 from fedllm_data.features.pairs import pair_columns
-from fedllm_data.features.tokens import UNICODE_WORDS
+from fedllm_data.features.token_counts import UNICODE_WORDS
 from fedllm_data.heterogeneity import measure_axes
 from fedllm_data.heterogeneity.null import one_sided_p
 from fedllm_data.heterogeneity.preference import PREFERENCE
@@ -283,6 +283,7 @@ def _tokens(answers):
     return row_features(pa.Table.from_pylist(rows), "sft")["response_tokens"]
 
 
+@pytest.mark.slow  # test_knobs has the claim with two values of the knob, over all axes
 def test_the_preference_knob_of_fed_synth_moves_the_headline_and_no_other_knob_does():
     turned = [PREFERENCE.measure(stacked(synth_profiles(preference_skew=skew)))[HEADLINE] for skew in (0, 0.3, 1)]
     assert turned == sorted(turned)

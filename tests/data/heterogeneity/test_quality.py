@@ -212,6 +212,7 @@ def _generated(**options):
     return measure_axes(profiles, axes={"quality": QUALITY}, **FEW)["quality"].estimates["heuristics_icc"]
 
 
+@pytest.mark.slow  # test_knobs has the claim with two values of the knob, over all axes
 def test_the_knob_of_the_generated_corpus_moves_the_headline_and_the_others_do_not():
     icc = [_generated(quality_skew=skew).value for skew in ("0", "0.2", "0.5", "1")]
     assert icc == sorted(icc)

@@ -6,7 +6,9 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from fedllm_data.pipeline.near_duplicates import remove_near_duplicates, signatures, similarity
+from fedllm_data.pipeline.banding import signatures
+from fedllm_data.pipeline.near_duplicates import remove_near_duplicates
+from fedllm_data.pipeline.shingles import similarity
 
 WORDS = [f"{a}{b}{c}" for a in "bdfklmnprst" for b in "aeiou" for c in ("n", "rin", "s", "stel", "")]
 DONE = ("num_near_duplicates_in_client", "num_near_duplicates_across_clients")

@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedllm_data.errors import ConfigError
-from fedllm_data.pipeline.scrub import KINDS, scrub
+from fedllm_data.pipeline.scrub import scrub
+
+KINDS = ("EMAIL", "PHONE", "IP", "KEY")
 
 AB = "aB3dE6gH9jK2mN5pQ8sT1vW4yZ7"  # 27 characters
 BLOCK = "-----BEGIN {0}PRIVATE KEY-----{1}MIIEpAIBAAKCAQEA7x{1}c29tZSBieXRlcyBoZXJl{1}-----END {0}PRIVATE KEY-----"

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedllm_data.reporting.compare import compare_reports, render_comparison
-from fedllm_data.reporting.page import render_page
-from fedllm_data.reporting.plots import draw_figures
+from fedllm_data.reporting.compare_reports import compare_reports, render_comparison
+from fedllm_data.reporting.draw_figures import draw_figures
+from fedllm_data.reporting.report_page import render_page
 from fedllm_data.reporting.similarity import similarity_map
 from tests.data.reporting.chromium import CHROMIUM, Page, browser
 

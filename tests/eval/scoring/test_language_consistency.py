@@ -3,7 +3,7 @@
 import pytest
 
 from fedllm_data.errors import MetricError
-from fedllm_data.pipeline.language import detect_languages, languages_agree
+from fedllm_data.pipeline.language_detection import detect_languages, languages_agree
 from fedllm_eval.scoring.language_consistency import language_consistency
 from fedllm_eval.scoring.proportion import wilson_interval
 

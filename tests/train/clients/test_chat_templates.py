@@ -17,7 +17,7 @@ from fedllm_data.errors import ChatTemplateError, ConfigError
 from fedllm_eval.policy.chat import encode_conversation, encode_messages, encode_pair
 from fedllm_eval.policy.rendering import fix_date, render_text
 from fedllm_eval.policy.training_template import training_template, trains_end_of_turn
-from fedllm_train.clients.tokens import encoder_for
+from fedllm_train.clients.token_cache import encoder_for
 
 FOLDER = Path(trl.__file__).parent / "chat_templates"
 OF_TRL = sorted(path.stem for path in FOLDER.glob("*.jinja") if not path.stem.endswith("_training"))

@@ -99,7 +99,7 @@ def test_a_visit_trains_on_the_drawn_rows_alone(kit, tmp_path, monkeypatch):
     trainer.train()
     random.seed(0)
     expected = random.sample(range(12), 8)
-    from fedllm_train.clients.tokens import encoder_for
+    from fedllm_train.clients.token_cache import encoder_for
 
     encode = encoder_for(kit.trl_args("sft"), trainer.tokenizer)
     assert list(seen.values()) == [[encode(trainer.clients["cyd"][i])[0]["input_ids"] for i in expected]]

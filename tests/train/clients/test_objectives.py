@@ -12,7 +12,7 @@ from trl import DPOTrainer, KTOTrainer
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.clients.objectives import DPO_LOSSES, OBJECTIVES, rows_of_visit
-from fedllm_train.clients.tokens import encoder_for
+from fedllm_train.clients.token_cache import encoder_for
 from fedllm_train.config import FederatedConfig
 from fedllm_train.messages import codec
 from fedllm_train.seeds import stream_rng, stream_seed

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
-from fedllm_train.clients.tokens import TokenCache, encoder_for
+from fedllm_train.clients.token_cache import TokenCache, encoder_for
 from tests.train import conftest as makers
 
 pytestmark = pytest.mark.filterwarnings("ignore:The `'keep_end'` truncation mode is deprecated")  # TRL's

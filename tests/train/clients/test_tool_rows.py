@@ -10,7 +10,7 @@ import pytest
 
 from fedllm_data.importer import row_of
 from fedllm_eval.policy.chat import encode_messages, encode_pair
-from fedllm_train.clients.tokens import encoder_for
+from fedllm_train.clients.token_cache import encoder_for
 
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {"type": "object", "properties": {}}}}]
 CALL = {"type": "function", "function": {"name": "weather", "arguments": {"city": "Zürich"}}}

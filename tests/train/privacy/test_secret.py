@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from scipy.stats import kstest
 
 from fedllm_data.errors import ResumeError
+from fedllm_eval.policy.run_folder import SECRET_FILE
 from fedllm_train.adapters.arithmetic import adapter_sha256
-from fedllm_train.privacy.secret import SECRET_FILE, run_secret, secret_normals
+from fedllm_train.privacy.secret import run_secret, secret_normals
 
 PRIVATE = {"cohort_rule": "all", "cohort_size": 5, "num_rounds": 2, "local_steps": 1}
 PRIVATE |= {"dp_clip": 0.05, "dp_noise_multiplier": 1.0, "dp_delta": 1e-2}

@@ -16,7 +16,7 @@ from fedllm_train.quickstart.answers import choose_rows, generate_answers
 from fedllm_train.quickstart.commands import steps
 from fedllm_train.quickstart.evidence import paired_clients, read_scores, summary_of
 from fedllm_train.quickstart.summary import print_table, write_summary
-from fedllm_train.quickstart.words import comparison_sentence, headline, score_text, unseen_sentence
+from fedllm_train.quickstart.summary_words import comparison_sentence, headline, score_text, unseen_sentence
 from tests.train.quickstart.conftest import SEED
 
 
@@ -137,7 +137,7 @@ def test_a_broken_file_is_named(finished, tmp_path):
     folder = tmp_path / "quickstart"
     shutil.copytree(finished, folder)
     (folder / "runs/sft/rounds.jsonl").write_text('{"round_index": 0')
-    with pytest.raises(ConfigError, match=r"rounds\.jsonl cannot be read"):
+    with pytest.raises(ConfigError, match=r"rounds\.jsonl, line 1 is no JSON.*or make the folder whole by"):
         write_summary(folder)
 
 

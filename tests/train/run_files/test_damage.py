@@ -14,15 +14,15 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from fedllm_data.errors import ConfigError, FedLLMError, ResumeError
+from fedllm_eval.policy.run_folder import read_config
 from fedllm_train.adapters.arithmetic import adapter_sha256
 from fedllm_train.clients.client_memory import ClientMemory
-from fedllm_train.clients.tokens import TokenCache
+from fedllm_train.clients.token_cache import TokenCache
 from fedllm_train.engines.engine import NO_STEP
 from fedllm_train.messages import codec
 from fedllm_train.monitoring.held_out import load_best
 from fedllm_train.monitoring.ledger import Ledger
 from fedllm_train.run_files.checkpoint import RunState, load_latest, mend_records, save_checkpoint
-from fedllm_train.run_files.run_folder import read_config
 from fedllm_train.run_files.sealed import is_whole, read_sealed, write_sealed
 
 places = st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 7), st.booleans())

@@ -5,9 +5,9 @@ import json
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from fedllm_train.run_files.card import write_run_card
 from fedllm_train.run_files.checkpoint import append_record, mend_records
-from fedllm_train.run_files.files import write_json
+from fedllm_train.run_files.run_card import write_run_card
+from fedllm_train.run_files.run_writing import write_json
 
 TEXTS = st.text(st.characters(exclude_characters="\0"), max_size=8)
 

@@ -91,6 +91,6 @@ def test_what_no_flag_can_say_is_refused_by_name(made, tmp_path, capsys):
 
     assert "rank_pattern={'q_proj': 2}" in refused(peft=config["peft"] | {"rank_pattern": {"q_proj": 2}})
     assert "peft_type LOHA" in refused(peft=config["peft"] | {"peft_type": "LOHA"})
-    assert "is of a dpo run; use fedllm-train dpo" in refused(task="dpo")
+    assert "belongs to a dpo run; use fedllm-train dpo" in refused(task="dpo")
     assert "whose clients were made in memory" in refused(data=config["data"] | {"revision": None})
     assert "whose model was made in memory" in refused(model=config["model"] | {"name": None})

@@ -62,7 +62,7 @@ def read_upstream(upstream: HubFiles, path: Path | None, options: Mapping[str, s
         return
     from huggingface_hub import HfApi, HfFileSystem
 
-    from fedllm_data.hub.errors import hub_errors
+    from fedllm_data.hub.hub_errors import hub_errors
 
     hub_id, revision = options.get("hub_id", upstream.hub_id), options.get("revision", upstream.revision)
     with hub_errors(hub_id, "read", revision):

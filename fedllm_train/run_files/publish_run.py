@@ -4,10 +4,10 @@ adapter_config.json  adapter_model.safetensors  README.md  config.yaml  rounds.j
 tokenizer.json  tokenizer_config.json  chat_template.jinja
 
 A run with full fine-tuning has its model at the root instead, as transformers' users expect. Nobody is named unasked:
-clients have running numbers in rounds.jsonl (`privacy/pseudonyms.py`), of the scores go those without a line per
-client, and places on this machine are named by their last part. A run with differential privacy is published as far
-as its guarantee goes (`privacy/covered.py`): releases.jsonl in the place of rounds.jsonl, config.yaml without the
-seed, no scores unless asked for, and a card made from that alone; the secret that its noise was drawn from
+clients have running numbers in rounds.jsonl (`privacy/pseudonyms.py`), only scores without a line per client are
+pushed, and places on this machine are named by their last part. A run with differential privacy is published as far as
+its guarantee goes (`privacy/covered.py`): releases.jsonl instead of rounds.jsonl, config.yaml without the seed, no
+scores unless asked for, and a card made from that alone; the secret that its noise was drawn from
 (`privacy/secret.py`) is in no list of what is pushed. A run on a local dataset becomes a private repo unless it is to
 be public.
 """
@@ -23,13 +23,27 @@ from typing import Any
 from fedllm_data.errors import ConfigError
 from fedllm_data.hub.local_paths import hide_paths, local_paths
 from fedllm_data.hub.push import PushResult, push_folder
+from fedllm_data.in_place import write_file
+from fedllm_eval.policy.run_folder import (
+    ADAPTER,
+    CARD_FILE,
+    CONFIG_FILE,
+    MODEL,
+    RELEASES_FILE,
+    ROUNDS_FILE,
+    SCORES,
+    START_ADAPTER,
+    WORK,
+    is_private,
+    read_config,
+    read_released_rounds,
+)
+from fedllm_eval.policy.run_records import RunConfig
 from fedllm_eval.reporting.unnamed import copy_unnamed
 from fedllm_eval.texts import yaml_text
-from fedllm_train.privacy.covered import LEAST_SECRET_SEED, covered_config, covered_round, is_private
+from fedllm_train.privacy.covered import LEAST_SECRET_SEED, covered_config, covered_round
 from fedllm_train.privacy.pseudonyms import without_names
-from fedllm_train.run_files.card import RELEASES, is_hub_id, read_rounds, write_run_card
-from fedllm_train.run_files.files import write_bytes
-from fedllm_train.run_files.run_folder import read_config
+from fedllm_train.run_files.run_card import is_hub_id, write_run_card
 
 __all__ = ["publish_run"]
 
@@ -53,10 +67,10 @@ def publish_run(
         repo_id: `namespace/name`; the repo is made if it does not exist.
         private: make a new repo private or public; None makes it private where the dataset is a local folder, and as
             the Hub does by default otherwise.
-        include_clients: push what names single clients: their ids, row counts and losses in rounds.jsonl, and the
+        include_clients: also push what names single clients: their ids, row counts and losses in rounds.jsonl, and the
             tables of scores per client and row. Refused for a run with differential privacy.
-        include_scores: of a run with differential privacy, push the scores too, though they come from clients' rows
-            without noise; those of other runs are always pushed.
+        include_scores: also push the scores of a run with differential privacy, though they come from clients' rows
+            without noise; other runs' scores are always pushed.
         token: access token; by default the one of `hf auth login` or HF_TOKEN.
 
     Returns:
@@ -70,7 +84,7 @@ def publish_run(
     Traceback (most recent call last):
     fedllm_data.errors.ConfigError: no-such-run has no adapter/ yet; finish the run first, with --resume if it stopped
     """
-    made = run / "adapter" if (run / "adapter" / "adapter_config.json").is_file() else run / "model"
+    made = run / ADAPTER if (run / ADAPTER / "adapter_config.json").is_file() else run / MODEL
     if not made.is_dir():
         raise ConfigError(f"{run} has no adapter/ yet; finish the run first, with --resume if it stopped")
     config = read_config(run)
@@ -84,8 +98,8 @@ def publish_run(
     with tempfile.TemporaryDirectory() as folder:
         staged = Path(folder)
         shutil.copytree(made, staged, dirs_exist_ok=True)
-        if (run / "start_adapter").is_dir():
-            shutil.copytree(run / "start_adapter", staged / "start_adapter")
+        if (run / START_ADAPTER).is_dir():
+            shutil.copytree(run / START_ADAPTER, staged / START_ADAPTER)
         if include_scores or not covered_only:
             _stage_scores(run, staged, include_clients=include_clients)
         if covered_only:
@@ -93,13 +107,13 @@ def publish_run(
             # Made from what is pushed, so that it cannot tell more; the run folder keeps its own.
             write_run_card(staged, repo_id=repo_id)
         else:
-            for name in ("config.yaml", "rounds.jsonl"):
+            for name in (CONFIG_FILE, ROUNDS_FILE):
                 shutil.copy(run / name, staged / name)
             # Its words count from the whole run; its scores are those that are pushed.
-            write_run_card(run, repo_id=repo_id, scores=staged / "scores" / "results.md")
-            shutil.copy(run / "README.md", staged / "README.md")
+            write_run_card(run, repo_id=repo_id, scores=staged / SCORES / "results.md")
+            shutil.copy(run / CARD_FILE, staged / CARD_FILE)
             if not include_clients:
-                _write_rounds(staged / "rounds.jsonl", without_names(read_rounds(run)))
+                _write_rounds(staged / ROUNDS_FILE, without_names(read_released_rounds(run)))
         _hide_places(staged, config, run)
         result = push_folder(
             staged,
@@ -116,11 +130,11 @@ def publish_run(
 
 def _stage_scores(run: Path, staged: Path, *, include_clients: bool) -> None:
     """Copy the scores, without what speaks of single clients unless it is asked for."""
-    scores, place = run / "scores", staged / "scores"
+    scores, place = run / SCORES, staged / SCORES
     if not scores.is_dir():
         return
     if include_clients:
-        shutil.copytree(scores, place, ignore=shutil.ignore_patterns(".work"))
+        shutil.copytree(scores, place, ignore=shutil.ignore_patterns(WORK))
     else:
         copy_unnamed(scores, place)
     if (place / ".eval_results").is_dir():
@@ -128,22 +142,22 @@ def _stage_scores(run: Path, staged: Path, *, include_clients: bool) -> None:
         shutil.copytree(place / ".eval_results", staged / ".eval_results")
 
 
-def _stage_covered(run: Path, config: dict[str, Any], staged: Path) -> None:
+def _stage_covered(run: Path, config: RunConfig, staged: Path) -> None:
     """Write settings and rounds, as far as the guarantee covers them."""
     covered = covered_config(config, dataset_is_public=is_hub_id(config["data"]["name"]))
-    write_bytes(staged / "config.yaml", yaml_text(covered).encode())
-    _write_rounds(staged / RELEASES, [covered_round(record) for record in read_rounds(run)])
+    write_file(staged / CONFIG_FILE, yaml_text(covered), sync=False)
+    _write_rounds(staged / RELEASES_FILE, [covered_round(record) for record in read_released_rounds(run)])
 
 
 def _write_rounds(path: Path, records: list[dict[str, Any]]) -> None:
-    write_bytes(path, "".join(json.dumps(record) + "\n" for record in records).encode())
+    write_file(path, "".join(json.dumps(record) + "\n" for record in records), sync=False)
 
 
 def _hide_places(staged: Path, config: Mapping[str, Any], run: Path) -> None:
     """Name places on this machine by their last part, in every file that may name one."""
     files = [path for pattern in _NAMES_PLACES for path in staged.glob(pattern)]
-    files += [path for path in staged.glob("start_adapter/*.json") if path.name == "adapter_config.json"]
-    files += [path for path in staged.glob("scores/**/*") if path.suffix in (".json", ".md", ".html", ".yaml")]
+    files += [path for path in staged.glob(f"{START_ADAPTER}/*.json") if path.name == "adapter_config.json"]
+    files += [path for path in staged.glob(f"{SCORES}/**/*") if path.suffix in (".json", ".md", ".html", ".yaml")]
     places = local_paths(config)
     for path in files:
         if path.suffix == ".json":
@@ -153,18 +167,19 @@ def _hide_places(staged: Path, config: Mapping[str, Any], run: Path) -> None:
     for path in files:
         text = path.read_text(encoding="utf-8")
         if (hidden := hide_paths(text, places)) != text:
-            write_bytes(path, hidden.encode())
+            write_file(path, hidden, sync=False)
 
 
 def _named_nobody(run: Path) -> str:
-    tables = " and scores/ has no tables per client" if (run / "scores").is_dir() else ""
+    tables = " and scores/ has no tables per client" if (run / SCORES).is_dir() else ""
     return f"nobody is named: rounds.jsonl numbers the clients{tables}; --include-clients pushes ids and losses, too"
 
 
-def _notes(run: Path, config: dict[str, Any], include_scores: bool) -> list[str]:
+def _notes(run: Path, config: RunConfig, include_scores: bool) -> list[str]:
     """What whoever publishes a private run should know."""
-    notes = [f"not pushed, since the guarantee does not cover it: rounds.jsonl ({RELEASES} is in its place), the seed"]
-    if (run / "scores").is_dir():
+    what = f"{ROUNDS_FILE} ({RELEASES_FILE} replaces it), the seed"
+    notes = [f"not pushed, since the guarantee does not cover it: {what}"]
+    if (run / SCORES).is_dir():
         if include_scores:
             notes.append("pushed, though the guarantee does not cover them: scores")
         else:

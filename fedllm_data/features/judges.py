@@ -13,8 +13,8 @@ from fedllm_data.codebook import Codebook
 from fedllm_data.errors import ConfigError
 from fedllm_data.heterogeneity.quality import SHIPPED, ScorerInfo
 from fedllm_data.schema import Task
-from fedllm_data.scorers.files import ScoreFile
 from fedllm_data.scorers.heuristics import HEURISTICS
+from fedllm_data.scorers.score_file import ScoreFile
 from fedllm_data.scorers.scorer import Scorer, score_columns
 
 __all__ = ["NO_JUDGES", "Judges", "find_judges"]

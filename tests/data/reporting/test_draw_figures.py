@@ -7,7 +7,7 @@ import pytest
 from matplotlib.image import imread
 
 from fedllm_data.heterogeneity import AXES, measure_axes, profile_rows
-from fedllm_data.reporting.plots import draw_figures
+from fedllm_data.reporting.draw_figures import draw_figures
 from fedllm_data.reporting.similarity import similarity_map
 from fedllm_data.reporting.style import drawable
 

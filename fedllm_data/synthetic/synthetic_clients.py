@@ -25,7 +25,7 @@ import numpy as np
 
 from fedllm_data.errors import ConfigError
 from fedllm_data.synthetic.phrases import TASKS
-from fedllm_data.synthetic.words import LANGUAGES
+from fedllm_data.synthetic.vocabulary import LANGUAGES
 
 __all__ = ["LANGUAGE_MIX", "OPTIONS", "ClientTruth", "SynthOptions", "client_truth", "parse_options", "stream"]
 
@@ -77,11 +77,12 @@ class ClientTruth:
     language_probs: dict[str, float]
     task_probs: dict[str, float]
     long_probability: float
-    """Of a long opening in a prompt, and of a thorough answer where the row is not a style pair."""
+    """Probability of a long opening in a prompt, and of a thorough answer where the row is not a style pair."""
     poor_probability: float
-    """Of a poor answer, evasive or wrong; a third of it is the probability of choosing the poor answer of a pair."""
+    """Probability of a poor answer, evasive or wrong; a third of it is the probability of choosing the poor answer of a
+    pair."""
     thorough_probability: float
-    """Of choosing the thorough answer in a style pair."""
+    """Probability of choosing the thorough answer in a style pair."""
 
 
 def parse_options(options: Mapping[str, str]) -> SynthOptions:

@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from fedllm_train.run_files.card import write_run_card
+from fedllm_train.run_files.run_card import write_run_card
 
 
 @pytest.fixture(scope="module")

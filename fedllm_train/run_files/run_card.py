@@ -1,25 +1,32 @@
 """The model card of a finished run, from what its folder holds: config.yaml, rounds.jsonl and scores if there are any.
 
-In the place of rounds.jsonl there may be releases.jsonl, which tells nothing of who took part
-(`run_files/publish.py`); then neither does the card. The words are in `cards/model.md.jinja`. A base model or dataset
-that is a local folder is named by its last part only: a card must not tell the paths of the machine it was made on.
+Instead of rounds.jsonl there may be releases.jsonl, which tells nothing of who took part
+(`run_files/publish_run.py`); then neither does the card. The words are in `cards/model.md.jinja`. A base model or
+dataset that is a local folder is named by its last part only: a card must not tell the paths of the machine it was
+made on.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import ModelCardData
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from fedllm_eval.texts import json_lines, whole
-from fedllm_train.run_files.files import write_bytes
-from fedllm_train.run_files.run_folder import read_config
+from fedllm_data.in_place import write_file
+from fedllm_eval.policy.run_folder import (
+    ADAPTER,
+    CARD_FILE,
+    MODEL,
+    RELEASES_FILE,
+    ROUNDS_FILE,
+    SCORES,
+    read_config,
+    read_released_rounds,
+)
+from fedllm_eval.policy.run_records import RunConfig
+from fedllm_eval.texts import whole
 
-__all__ = ["RELEASES", "is_hub_id", "read_rounds", "write_run_card"]
-
-RELEASES = "releases.jsonl"
-"""What a private run is published with in the place of rounds.jsonl."""
+__all__ = ["is_hub_id", "write_run_card"]
 
 _TASKS = {
     "sft": "supervised fine-tuning (SFT)",
@@ -31,7 +38,7 @@ _COHORTS = {
     "weighted": "drawn in proportion to their rows",
     "fixed": "the same ones in every round",
     "all": "all of them",
-    "poisson": "each drawn on its own (Poisson sampling), so many on average",
+    "poisson": "each drawn on its own (Poisson sampling), the number given on average",
     "fedllm-bench": "drawn as FedLLM-Bench's code draws them",
 }
 _TEMPLATES = Environment(
@@ -51,27 +58,20 @@ def write_run_card(run: Path, *, repo_id: str | None = None, scores: Path | None
         ConfigError: if the folder is not a run folder.
     """
     config = read_config(run)
-    rounds = read_rounds(run)
-    scores = scores or run / "scores" / "results.md"
+    rounds = read_released_rounds(run)
+    scores = scores or run / SCORES / "results.md"
     text = _TEMPLATES.get_template("model.md.jinja").render(
         title=(repo_id or run.name).split("/")[-1],
         scores=scores.read_text(encoding="utf-8") if scores.is_file() else None,
-        rounds_file="rounds.jsonl" if (run / "rounds.jsonl").is_file() else RELEASES,
+        rounds_file=ROUNDS_FILE if (run / ROUNDS_FILE).is_file() else RELEASES_FILE,
         **_setting(config, run, repo_id),
         **_course(config, rounds),
     )
-    write_bytes(run / "README.md", whole(text).encode())
-    return run / "README.md"
+    write_file(run / CARD_FILE, whole(text))
+    return run / CARD_FILE
 
 
-def read_rounds(run: Path) -> list[dict[str, Any]]:
-    """Return the records of a run's rounds, or of its releases where there are no others."""
-    path = run / "rounds.jsonl"
-    text = (path if path.is_file() else run / RELEASES).read_text(encoding="utf-8")
-    return [json.loads(line) for line in json_lines(text)]
-
-
-def _setting(config: dict[str, Any], run: Path, repo_id: str | None) -> dict[str, Any]:
+def _setting(config: RunConfig, run: Path, repo_id: str | None) -> dict[str, Any]:
     """What was trained on what, and how."""
     from fedllm_train.strategies import strategy_class
 
@@ -113,13 +113,13 @@ def _setting(config: dict[str, Any], run: Path, repo_id: str | None) -> dict[str
         "upload": _upload(federated),
         "privacy": config.get("privacy"),
         "load_best": federated.get("load_best", False),
-        "adapter_path": repo_id or f"{run.name}/{'adapter' if is_adapter else 'model'}",
+        "adapter_path": repo_id or f"{run.name}/{ADAPTER if is_adapter else MODEL}",
         "seed": federated.get("seed"),
         **{key: federated[key] for key in ("strategy", "num_rounds", "cohort_size", "min_learning_rate")},
     }
 
 
-def _course(config: dict[str, Any], rounds: list[dict[str, Any]]) -> dict[str, Any]:
+def _course(config: RunConfig, rounds: list[dict[str, Any]]) -> dict[str, Any]:
     """What happened in the rounds."""
     visits = [visit for record in rounds for visit in record.get("clients", [])]
     losses = [loss for record in rounds if (loss := record.get("train_loss")) is not None]
@@ -182,7 +182,7 @@ def _upload(federated: dict[str, Any]) -> str | None:
     return None if name == "none" else f"updates in stochastically rounded `{name}`"
 
 
-def _front_matter(config: dict[str, Any], base: str, dataset: str, is_lora: bool) -> str:
+def _front_matter(config: RunConfig, base: str, dataset: str, is_lora: bool) -> str:
     tags = ["federated-learning", config["task"], *(["lora"] if is_lora else []), "trl", "fedllm-commons"]
     card = ModelCardData(
         base_model=base if is_hub_id(config["model"]["name"]) else None,

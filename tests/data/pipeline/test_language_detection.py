@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedllm_data.pipeline.language import DETECTOR, detect_languages, language_code, languages_agree
+from fedllm_data.pipeline.language_detection import DETECTOR, detect_languages, language_code, languages_agree
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from fedllm_data.features.tokens import Tokenizer, count_tokens
+from fedllm_data.features.token_counts import Tokenizer, count_tokens
 from fedllm_data.schema import Task
 
 __all__ = ["Turns", "instructions", "turns_of"]

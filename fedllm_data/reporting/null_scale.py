@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fedllm_data.reporting.words import null_distance
+from fedllm_data.reporting.report_words import null_distance
 
 __all__ = ["Ruler", "headline_of", "null_ruler", "own_strip"]
 

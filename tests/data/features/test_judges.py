@@ -6,9 +6,9 @@ import pytest
 
 from fedllm_data.codebook import Codebook
 from fedllm_data.errors import ConfigError
-from fedllm_data.features.scores import Judges, find_judges
+from fedllm_data.features.judges import Judges, find_judges
 from fedllm_data.heterogeneity.quality import SHIPPED, ScorerInfo
-from fedllm_data.scorers.files import ScoreFile
+from fedllm_data.scorers.score_file import ScoreFile
 from fedllm_data.scorers.scorer import Scorer
 
 BOOK = Codebook(tokenizer="t", encoder="e", encoder_revision="1", centres=((1,),), prompt_salt="00")

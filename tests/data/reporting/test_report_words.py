@@ -3,7 +3,7 @@ from itertools import product
 import pytest
 
 from fedllm_data.heterogeneity.axes import AXES
-from fedllm_data.reporting.words import VERDICT_WORDS, method_words
+from fedllm_data.reporting.report_words import VERDICT_WORDS, method_words
 
 
 def said(name, verdict):

@@ -1,7 +1,7 @@
-"""Whether different clients give the same verdict on the same thing: opposite votes, Krippendorff's alpha, kappa.
+"""Whether different clients give the same verdict on the same thing: opposite votes, Krippendorff's alpha.
 
 Two questions have two nulls. Do votes on one item agree more than votes on different ones? Then a draw deals all votes
-out anew to all items. Do some clients contradict the others more than other clients do? Then it deals the votes on
+out again to all items. Do some clients contradict the others more than other clients do? Then it deals the votes on
 items with equally many votes out to these items and their voters, so that as many items stay as divided. Shuffling
 votes within an item alone would change nothing where items have two votes.
 
@@ -20,11 +20,9 @@ from fedllm_data.heterogeneity.profile import Counts
 
 __all__ = [
     "SharedVotes",
-    "cohen_kappa",
     "gather_votes",
     "krippendorff_alpha",
     "opposite_by_chance",
-    "opposite_fraction",
     "opposite_spread",
     "opposite_weighted",
     "vote_samplers",
@@ -88,7 +86,7 @@ def opposite_weighted(votes: SharedVotes, weight_K: IntArray) -> float:
     """Return the share of pairs of votes on one item that differ, where clients count several times or not at all.
 
     Args:
-        votes: of the observed clients.
+        votes: the votes of the observed clients.
         weight_K: how often each of them counts: a resample holds some several times. A client is never compared with
             itself.
 
@@ -118,7 +116,7 @@ def opposite_spread(votes: SharedVotes, weight_K: IntArray) -> float:
     """Return by how much clients differ in how often others contradict them.
 
     Args:
-        votes: of the observed clients.
+        votes: the votes of the observed clients.
         weight_K: how often each of them counts.
 
     Returns:
@@ -170,22 +168,6 @@ def vote_samplers(
     return anyhow, divided
 
 
-def opposite_fraction(votes_IC: IntArray) -> float:
-    """Return the share of pairs of votes on one item that differ, over all items.
-
-    Returns:
-        A fraction in [0, 1]: 0 when all votes on an item are alike; NaN if no item has two votes. Two votes on an item
-        count once, and an item with n votes n (n - 1) / 2 times.
-
-    >>> opposite_fraction(np.array([[2, 0], [1, 1]]))
-    0.5
-    """
-    votes_I = votes_IC.sum(axis=1)
-    num_pairs = int((votes_I * (votes_I - 1)).sum())
-    alike = int((votes_IC * (votes_IC - 1)).sum())
-    return (num_pairs - alike) / num_pairs if num_pairs else float("nan")
-
-
 def krippendorff_alpha(votes_IC: IntArray) -> float:
     """Return Krippendorff's alpha for nominal categories, with any number of votes an item (Krippendorff 2004, 11.3).
 
@@ -205,18 +187,3 @@ def krippendorff_alpha(votes_IC: IntArray) -> float:
     differing_I = votes_I**2 - (votes_IC**2).sum(axis=1)
     observed = float((differing_I / (votes_I - 1)).sum())
     return 1 - (total - 1) * observed / by_chance
-
-
-def cohen_kappa(one_I: IntArray, two_I: IntArray) -> float:
-    """Return Cohen's kappa of two raters' categories for the same items.
-
-    Returns:
-        1 when they always agree, 0 when as often as their own shares would give, NaN if both use one category only.
-
-    >>> cohen_kappa(np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1]))
-    0.5
-    """
-    categories = np.union1d(one_I, two_I)
-    agreed = float((one_I == two_I).mean())
-    by_chance = float(sum((one_I == category).mean() * (two_I == category).mean() for category in categories))
-    return (agreed - by_chance) / (1 - by_chance) if by_chance < 1 else float("nan")

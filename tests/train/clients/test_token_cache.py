@@ -4,8 +4,8 @@ import pytest
 
 from fedllm_data.errors import ConfigError
 from fedllm_eval.policy.chat import encode_messages, encode_pair
-from fedllm_train.clients import tokens as tokens_module
-from fedllm_train.clients.tokens import TokenCache, encoder_for
+from fedllm_train.clients import token_cache
+from fedllm_train.clients.token_cache import TokenCache, encoder_for
 
 
 def trained_text(tokenizer, encoded):
@@ -59,8 +59,8 @@ def test_a_pair_is_cut_where_the_answer_begins(kit):
 
 def test_rows_are_encoded_at_the_first_visit_only(kit, tmp_path, monkeypatch):
     calls = []
-    encode = tokens_module.encode_messages
-    monkeypatch.setattr(tokens_module, "encode_messages", lambda *args: calls.append(1) or encode(*args))
+    encode = token_cache.encode_messages
+    monkeypatch.setattr(token_cache, "encode_messages", lambda *args: calls.append(1) or encode(*args))
     clients = kit.make_clients()
     cache = TokenCache(clients, kit.trl_args("sft"), kit.make_tokenizer(), tmp_path, loss_on="assistant")
     first = cache["ann"].rows[:]

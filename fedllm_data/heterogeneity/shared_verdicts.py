@@ -1,8 +1,8 @@
 """Figures of axis `preference` on pairs that several clients judged: how often two verdicts are opposite, and whose.
 
-Measures, null, facts and words; what they compute is in `agreement.py`. Votes lie in `Stack.shared`, one entry a vote,
-with two arrays of sides, since the two figures have two nulls: in a draw, `side_anyhow` is dealt out to all pairs and
-`side` to pairs that as many clients judged. Symbols: see `agreement.py`. numpy only.
+Measures, null, facts and words; what they compute is in `shared_votes.py`, as are the symbols. Votes lie in
+`Stack.shared`, one entry a vote, with two arrays of sides, since the two figures have two nulls: in a draw,
+`side_anyhow` is dealt out to all pairs and `side` to pairs that as many clients judged. numpy only.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,7 +12,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from fedllm_data.heterogeneity.agreement import (
+from fedllm_data.heterogeneity.axis import Facts, Measure, Values
+from fedllm_data.heterogeneity.profile import ClientProfile, Stack
+from fedllm_data.heterogeneity.shared_votes import (
     SharedVotes,
     gather_votes,
     krippendorff_alpha,
@@ -21,8 +23,6 @@ from fedllm_data.heterogeneity.agreement import (
     opposite_weighted,
     vote_samplers,
 )
-from fedllm_data.heterogeneity.axis import Facts, Measure, Values
-from fedllm_data.heterogeneity.profile import ClientProfile, Stack
 
 __all__ = ["VERDICT_MEASURES", "gather_shared", "vote_facts", "vote_values", "votes_sampler", "votes_sentence"]
 

@@ -39,7 +39,8 @@ def draw_figures(
     Args:
         document: the content of heterogeneity.json.
         similar: what `similarity_map` returns of the document.
-        profiles: one a client, as the report was computed from; without them every axis is drawn from the report.
+        profiles: those that the report was computed from, one per client; without them every axis is drawn from the
+            report.
 
     >>> from fedllm_data.reporting.similarity import similarity_map
     >>> columns = {"client_id": ["a", "b", "c"], "num_rows": [1, 9, 2]}
@@ -166,7 +167,7 @@ def _plot_lengths(axis: Axis, stack: Stack) -> Figure:
 
 
 def _spaced(order_K: NDArray[Any]) -> NDArray[Any]:
-    """Return at most so many clients as a figure can show, evenly spaced in the order."""
+    """Return as many clients as a figure can show, evenly spaced in the order."""
     if len(order_K) <= MAX_CLIENTS_SHOWN:
         return order_K
     return np.asarray(order_K[np.linspace(0, len(order_K) - 1, MAX_CLIENTS_SHOWN).round().astype(int)])

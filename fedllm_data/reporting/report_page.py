@@ -17,13 +17,13 @@ from matplotlib.image import imsave
 
 from fedllm_data.heterogeneity.axes import AXES
 from fedllm_data.reporting.fact_lines import plain_facts
+from fedllm_data.reporting.null_scale import headline_of, null_ruler
 from fedllm_data.reporting.numbers import format_number
-from fedllm_data.reporting.scale import headline_of, null_ruler
+from fedllm_data.reporting.report_words import title_of, visible
 from fedllm_data.reporting.similarity import SimilarityMap
 from fedllm_data.reporting.style import inlined
 from fedllm_data.reporting.table import clients_table, embedded_json
 from fedllm_data.reporting.templates import page_environment
-from fedllm_data.reporting.words import title_of, visible
 
 __all__ = ["render_page"]
 

@@ -14,11 +14,11 @@ from fedllm_data.errors import ReportError
 from fedllm_data.heterogeneity.axes import AXES
 from fedllm_data.heterogeneity.axis import Reading
 from fedllm_data.in_place import write_file
-from fedllm_data.reporting.changes import listed, measured_with, tools_of, verdict_changes
+from fedllm_data.reporting.comparison_words import listed, measured_with, tools_of, verdict_changes
+from fedllm_data.reporting.null_scale import null_ruler
 from fedllm_data.reporting.numbers import format_number
-from fedllm_data.reporting.scale import null_ruler
+from fedllm_data.reporting.report_words import VERDICT_WORDS, visible
 from fedllm_data.reporting.templates import page_environment
-from fedllm_data.reporting.words import VERDICT_WORDS, visible
 
 __all__ = ["compare_reports", "render_comparison", "write_comparison"]
 

@@ -9,7 +9,7 @@ import pytest
 
 from fedllm_data.errors import ReportError
 from fedllm_data.heterogeneity.quality import ScorerInfo
-from fedllm_data.scorers.files import SCORERS_KEY, read_scores, write_scores
+from fedllm_data.scorers.score_file import SCORERS_KEY, read_scores, write_scores
 
 REWARD = ScorerInfo("reward", revision="org/model@1a2b3c", unit="logit", higher_is_better=False)
 

@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import pytest
 
 from fedllm_data.errors import ReportError
-from fedllm_data.reporting.compare import compare_reports, render_comparison, write_comparison
+from fedllm_data.reporting.compare_reports import compare_reports, render_comparison, write_comparison
 
 
 def _pair(make_document, make_axis, value, other_value, **changes):

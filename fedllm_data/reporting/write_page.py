@@ -7,8 +7,8 @@ from typing import Any
 from fedllm_data.heterogeneity.axes import AXES
 from fedllm_data.heterogeneity.profile import ClientProfile
 from fedllm_data.in_place import write_file
-from fedllm_data.reporting.page import render_page
-from fedllm_data.reporting.plots import draw_figures
+from fedllm_data.reporting.draw_figures import draw_figures
+from fedllm_data.reporting.report_page import render_page
 from fedllm_data.reporting.similarity import similarity_map
 
 __all__ = ["write_page"]
@@ -19,7 +19,7 @@ def write_page(document: dict[str, Any], profiles: Sequence[ClientProfile], out:
 
     Args:
         document: the content of `heterogeneity.json`.
-        profiles: one a client, as the report was computed from.
+        profiles: the profiles that the report was computed from, one per client.
         out: folder for the files.
     """
     similar = similarity_map(document)

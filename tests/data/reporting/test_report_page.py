@@ -2,8 +2,8 @@ import json
 import re
 from html.parser import HTMLParser
 
-from fedllm_data.reporting.page import render_page
-from fedllm_data.reporting.plots import draw_figures
+from fedllm_data.reporting.draw_figures import draw_figures
+from fedllm_data.reporting.report_page import render_page
 from fedllm_data.reporting.similarity import similarity_map
 from fedllm_data.reporting.table import clients_table
 
