@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.clients.local_work import LocalWorkSettings
+from fedllm_train.field_types import plain_value
 from fedllm_train.given import records_given
 from fedllm_train.messages.wire_settings import WireSettings
 from fedllm_train.monitoring.evaluation_settings import EvaluationSettings
@@ -145,7 +146,7 @@ def _with_method(named: dict[str, Any]) -> dict[str, Any]:
     """Take the settings of the chosen method together."""
     own = {each.name for each in fields(FederatedConfig)}
     chosen = named.get("strategy", "fedavg")
-    strategy = strategy_name(chosen) if isinstance(chosen, type) else str(chosen)
+    strategy = strategy_name(chosen) if isinstance(chosen, type) else plain_value("strategy", chosen, str)
     flat = {name: value for name, value in named.items() if name not in own}
     strategy_class(strategy)
     for name in flat:

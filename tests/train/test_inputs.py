@@ -291,7 +291,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_ends_in_one_line_before_a_model_is_loaded(kit, tmp_path, monkeypatch, mistake):
-    from fedllm_train import trainer as module
+    from fedllm_train import loaded_run as module
 
     monkeypatch.setattr(module, "load_starting_policy", None)
     monkeypatch.setattr(base_settings, "missing_for_quantization", lambda: "there is no GPU")
@@ -348,7 +348,7 @@ def test_a_model_that_computes_with_a_shifted_base_is_refused(kit, tmp_path):
         ({"num_rounds": 2.5}, "num_rounds is 2.5, a float; pass a whole number"),
         ({"num_rounds": True}, "num_rounds is True, a bool"),
         ({"num_rounds": None}, "num_rounds is None; pass a whole number"),
-        ({"prox_mu": "0.1"}, "prox_mu is '0.1', a str; pass a number, such as prox_mu=0.1"),
+        ({"strategy": "fedprox", "prox_mu": "0.1"}, "prox_mu is '0.1', a str; pass a number, such as prox_mu=0.1"),
         ({"load_best": "yes"}, "load_best is 'yes', a str; pass True or False"),
         ({"strategy": 3}, "strategy is 3, an int; pass text"),
         ({"strategy": FedProx(None) if False else object()}, "strategy is <object"),
@@ -364,7 +364,11 @@ def test_numbers_of_numpy_and_paths_are_plain_values():
     import numpy as np
 
     made = FederatedConfig(
-        output_dir=Path("a", "b"), num_rounds=np.int64(3), prox_mu=np.float32(0.5), load_best=np.False_
+        output_dir=Path("a", "b"),
+        strategy="fedprox",
+        num_rounds=np.int64(3),
+        prox_mu=np.float32(0.5),
+        load_best=np.False_,
     )
     assert json.dumps([made.output_dir, made.num_rounds, made.prox_mu, made.load_best]) == '["a/b", 3, 0.5, false]'
 

@@ -29,7 +29,7 @@ def test_records_agree_with_what_the_methods_do():
     assert all(records[name]["personal"] for name in ("ditto", "feddpa", "fedsa_lora", "fedavg_ft"))
     assert all(records[name]["mixed_ranks"] for name in ("flora", "flexlora", "hetlora"))
     assert records["fedex_lora"]["sees"] == "each"
-    assert not records["local"]["travels"]
+    assert records["local"]["sees"] == "nothing"
 
 
 def test_the_page_in_docs_is_current():

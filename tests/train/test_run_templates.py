@@ -254,7 +254,8 @@ def test_rows_that_cannot_be_rendered_are_left_out_and_counted_by_client(kit, tm
     clients = with_system(kit, "sft" if task == "sft" else "preference", [0, 2])
     trainer, _ = train(kit, tmp_path / "run", args=args, clients=clients, template=NO_SYSTEM)
     line = (
-        "2 of 8 rows, from 1 clients, are left out: the chat template cannot render them (System role not supported (2))"
+        "2 of 8 rows, from 1 clients, are left out: the chat template cannot render them "
+        "(System role not supported (2))"
     )
     assert trainer.unrendered.line() == line
     assert line in caplog.text
