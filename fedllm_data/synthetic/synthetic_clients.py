@@ -79,8 +79,8 @@ class ClientTruth:
     long_probability: float
     """Probability of a long opening in a prompt, and of a thorough answer where the row is not a style pair."""
     poor_probability: float
-    """Probability of a poor answer, evasive or wrong; a third of it is the probability of choosing the poor answer of a
-    pair."""
+    """Probability of a poor answer, evasive or wrong; a third of it is the probability of choosing the poor answer of
+    a pair."""
     thorough_probability: float
     """Probability of choosing the thorough answer in a style pair."""
 
