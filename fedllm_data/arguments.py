@@ -205,7 +205,7 @@ def _add_scores(parser: argparse.ArgumentParser) -> None:
 
 
 def filters_of(arguments: argparse.Namespace, preset: Filters) -> Filters | None:
-    """Return the preset with what the flags change; None where no flag changes anything.
+    """Return the preset with what the flags change; None if no flag changes anything.
 
     Raises:
         ConfigError: if a language is none.

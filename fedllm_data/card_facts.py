@@ -16,7 +16,7 @@ _END = re.compile(r"^---[ \t]*\r?$", re.MULTILINE)
 
 
 def licence_of(repo: ClientRepo) -> str | None:
-    """Return the licence that a repo's card names, or None where there is no card or it names none."""
+    """Return the licence that a repo's card names, or None if there is no card or it names none."""
     try:
         with repo.open("README.md") as file:
             return card_licence(file.read().decode("utf-8"))

@@ -46,7 +46,7 @@ class _Seen:
 
 
 def check_repo(repo_or_dir: str | Path, revision: str | None = None) -> list[str]:
-    """Return what is wrong with a client repo: one sentence a problem, the first fifty; nothing if it is sound.
+    """Return what is wrong with a client repo: a sentence for each of its first fifty problems, none if it is sound.
 
     Args:
         repo_or_dir: a client repo: a folder, or `org/name` on the Hub.

@@ -151,7 +151,7 @@ def _partition(arguments: argparse.Namespace) -> None:
 def _finisher(
     arguments: argparse.Namespace, progress: Callable[[str, int], None], parent: Path | None = None
 ) -> Callable[[Path, dict[str, Any]], None] | None:
-    """What adds report and card to a new client repo before it is put in place; None where neither is wanted.
+    """What adds report and card to a new client repo before it is put in place; None if neither is wanted.
 
     The report of a partition has its parent's codebook, so that the figures of both can be compared.
     """

@@ -18,7 +18,7 @@ IdFacts = Mapping[str, Any]
 
 
 def id_facts_of(repo: ClientRepo) -> dict[str, Any] | None:
-    """Return what a repo's build.json says of its client ids; None where there is no build.json that says it."""
+    """Return what a repo's build.json says of its client ids; None if there is no build.json that says it."""
     try:
         with repo.open("build.json") as file:
             facts = json.loads(file.read().decode("utf-8"))
@@ -38,7 +38,7 @@ def ids_difference(here: IdFacts | None, there: IdFacts | None) -> str | None:
     """Return in words why ids of one repo cannot be looked for in another; None if nothing speaks against it.
 
     Args:
-        here: facts of the one, as `id_facts_of` gives them; None where they are not known.
+        here: facts of the one, as `id_facts_of` gives them; None if they are not known.
         there: facts of the other.
 
     >>> salted = {"hashed": True, "salt_fingerprint": "aa", "artificial": False}

@@ -66,7 +66,7 @@ class ImportSettings:
     """Whether clients judge or answer the same items, so that equal rows of two clients are no duplicates; None: for
     preference rows, whose equality is that two people agree. Equal rows of one client are duplicates either way."""
     licence: str = ""
-    """Identifier as on the Hub (cc-by-4.0, ...), in any spelling, or the licence's name; empty where unknown."""
+    """Identifier as on the Hub (cc-by-4.0, ...), in any spelling, or the licence's name; empty if unknown."""
     attribution: str = ""
     """Whom to credit."""
     gate: str = ""

@@ -34,7 +34,7 @@ class LanguageColumn:
     """What was decided of the column that tells the language, and what was met in it; for `build.json`."""
 
     column: str | None
-    """Where the language stands; None where no column tells it."""
+    """Where the language stands; None if no column tells it."""
     is_asked: bool = False
     """`--columns` names it."""
     is_used: bool = False

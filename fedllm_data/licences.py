@@ -44,7 +44,7 @@ class Licence:
 
     @property
     def words(self) -> str:
-        """The identifier, or the licence as it was spelt where there is none; empty where none was stated."""
+        """The identifier, or the licence as it was spelt where there is none; empty if none was stated."""
         return "" if self.identifier == "unknown" else self.name or self.identifier
 
     @property

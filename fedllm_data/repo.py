@@ -157,7 +157,7 @@ class _Repo(ABC):
         return self._footers[path]
 
     def find_groups(self, client_id: str, split: str) -> list[RowGroup]:
-        """Return the row groups whose statistics admit the client; of many files it opens a few."""
+        """Return the row groups whose statistics admit the client; it opens few of many files."""
         if split not in self._paths:
             self._paths[split] = self.split_files(split)
         paths = self._paths[split]

@@ -248,7 +248,7 @@ def parent_codebook(folder: Path) -> Codebook | None:
         folder: the parent.
 
     Returns:
-        None where it has none, where its scorers are not shipped (their models or files would be needed again), or
+        None if it has none, where its scorers are not shipped (their models or files would be needed again), or
         where its encoder or a parser is not installed at that revision; a warning says which.
 
     >>> parent_codebook(Path("no/such/folder")) is None

@@ -65,9 +65,8 @@ class RoundPlan:
         return self.aggregate(state.server, state.next_round)
 
     def oldest_step(self) -> int:
-        """Return the earliest step after which the run could go on if it were killed now."""
-        kept = kept_rounds(self.run)[-self.keep_checkpoints :]
-        return kept[0] if kept else NO_STEP
+        """Return the earliest step after which the run could go on: that of its oldest checkpoint."""
+        return next(iter(kept_rounds(self.run)), NO_STEP)
 
     def task_for(
         self, state: RunState, *, purpose: Purpose = "train", step: int | None = None

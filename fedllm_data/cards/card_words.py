@@ -46,7 +46,7 @@ def obligation_words(licence: str) -> str:
     """Return what a licence asks of whoever uses the rows.
 
     Args:
-        licence: identifier as on the Hub, or the licence's name; empty where none is known.
+        licence: identifier as on the Hub, or the licence's name; empty if none is known.
 
     >>> obligation_words("cc-by-nc-4.0")
     'credit the source and say what you changed; use it for no commercial purpose'

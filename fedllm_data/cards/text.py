@@ -103,7 +103,7 @@ def escape_markdown(value: Any) -> Any:
 
 
 def link(text: str, url: str) -> Markdown:
-    """Return a link where the URL is a plain web address, else the text alone; both made safe.
+    """Return a link if the URL is a plain web address, else the text alone; both made safe.
 
     >>> link("Apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0")
     '[Apache-2.0](https://www.apache.org/licenses/LICENSE-2.0)'

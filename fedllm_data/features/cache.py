@@ -80,7 +80,7 @@ class FeatureCache:
 
 
 def default_cache() -> FeatureCache | None:
-    """Return the user's cache, or None where it is switched off.
+    """Return the user's cache, or None if it is switched off.
 
     >>> cache = default_cache()
     >>> cache is None or cache.folder.name == "features"

@@ -31,7 +31,7 @@ def pair_columns(rows: pa.Table, tokenizer: Tokenizer, codebook: Codebook) -> di
         codebook: holds the key of the hashes.
 
     Returns:
-        For each side s: `s_tokens`, `s_model` (None where unknown), `s_in_language` (1: the answer is in the row's
+        For each side s: `s_tokens`, `s_model` (None if unknown), `s_in_language` (1: the answer is in the row's
         language by the shipped detector, 0: it is not, -1: nobody knows) and `s_refusal` (1 or 0); and `prompt_key`,
         `pair_key` (of prompt and answers, whichever was chosen) and `pair_side` (1: the chosen answer sorts first).
 

@@ -36,7 +36,7 @@ class Turns:
         return sums
 
     def joined(self) -> list[str]:
-        """Return one text a row: its turns, a line each; empty where the role does not speak."""
+        """Return one text per row: its turns, one per line; empty if the role does not speak."""
         starts = np.concatenate([[0], np.cumsum(self.num_turns_N)]).astype(np.int32)
         lists = pa.ListArray.from_arrays(pa.array(starts), self.texts)
         texts: list[str] = pc.binary_join(lists, "\n").to_pylist()

@@ -2,7 +2,7 @@
 
 | column | what it is |
 | --- | --- |
-| `language`, `detected_language` | of the row, as upstream says and as the detector does (None where it does not) |
+| `language`, `detected_language` | of the row, as upstream says and as the detector does (None if it does not) |
 | `instruction_tokens`, `response_tokens` | lengths of the two sides; of preference rows, prompt and chosen answer |
 | `half` | 0 or 1, a hash bit of the row's id: two halves of every client |
 | `embedding` | (N, D) float32, the instruction through encoder and projection of the codebook |
@@ -13,7 +13,7 @@
 | `answer_key` | keyed hash of what the assistant says (of preference rows, in the chosen answer) |
 | `chosen_tokens`, `pair_key`, ... | preference rows alone; see `pairs.py` |
 
-Without a codebook there are the first two lines alone, and `half`; an axis counts nothing where its columns are not.
+Without a codebook there are the first two lines alone, and `half`; an axis counts nothing if its columns are not.
 """
 
 from hashlib import blake2b

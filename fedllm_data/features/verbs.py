@@ -30,7 +30,7 @@ NOUNS = ("NOUN", "PROPN")
 
 
 def verb_columns(texts: list[str], languages: list[str], codebook: Codebook) -> dict[str, Any]:
-    """Return `verb` and `object` (lemmas, None where there is none) and `has_parser`.
+    """Return `verb` and `object` (lemmas, None if there is none) and `has_parser`.
 
     Args:
         texts: the instructions.

@@ -46,14 +46,14 @@ MIN_CLIENTS_FOR_INTERVAL = 5
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """One number of the report with its null; every number is None where there is not enough data."""
+    """One number of the report with its null; every number is None if there is not enough data."""
 
     value: float | None
     null_mean: float | None
     null_std: float | None
-    """None also where profiles do not tell how much chance varies; then there is no z and no p."""
+    """None also if profiles do not tell how much chance varies; then there is no z and no p."""
     z: float | None
-    """(value - null mean) / null std; None where the null has no spread."""
+    """(value - null mean) / null std; None if the null has no spread."""
     p: float | None
     """One-sided: how often chance makes clients differ at least as much."""
     low: float | None

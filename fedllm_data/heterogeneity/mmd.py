@@ -71,7 +71,7 @@ class CentredSums(NamedTuple):
         return norms_K, self.squares_K - 2 * along_K + self.sizes_K * squared_mean
 
     def between_fraction(self, copies_K: FloatArray) -> float:
-        """Return what the function of this name does, of a mix of the clients."""
+        """Return the function of this name for a mix of the clients."""
         norms_K, squares_K = self.about_mean(copies_K)
         total = float(copies_K @ squares_K)
         if total <= 1e-5 * (copies_K @ self.sizes_K):
@@ -79,7 +79,7 @@ class CentredSums(NamedTuple):
         return float(copies_K @ ((norms_K - squares_K) / (self.sizes_K - 1))) / total
 
     def mmd2_to_rest(self, copies_K: FloatArray) -> FloatArray:
-        """Return what the function of this name does, of a mix of the clients; (K,), whatever the copies."""
+        """Return the function of this name for a mix of the clients; (K,), whatever the copies."""
         norms_K, squares_K = self.about_mean(copies_K)
         sizes_K = self.sizes_K.astype(np.float64)
         rest_K = copies_K @ sizes_K - sizes_K

@@ -105,7 +105,7 @@ def votes_sampler(stack: Stack) -> Callable[[Stack, Generator], Stack]:
 
 
 def vote_facts(stack: Stack) -> Facts:
-    """Return on how many pairs the figures rest, and what chance would make of them.
+    """Return the number of pairs that the figures rest on, and what chance would make of them.
 
     >>> vote_facts(Stack((), {}))["num_shared_pairs"]
     0
@@ -122,7 +122,7 @@ def vote_facts(stack: Stack) -> Facts:
 
 
 def votes_sentence(values: Values, facts: Facts) -> str:
-    """Return the finding in words, nothing where there is not enough data.
+    """Return the finding in words, nothing if there is not enough data.
 
     >>> votes_sentence({"opposite_fraction": NAN}, {})
     ''

@@ -3,7 +3,7 @@
 Two questions have two nulls. Do votes on one item agree more than votes on different ones? Then a draw deals all votes
 out again to all items. Do some clients contradict the others more than other clients do? Then it deals the votes on
 items with equally many votes out to these items and their voters, so that as many items stay as divided. Shuffling
-votes within an item alone would change nothing where items have two votes.
+votes within an item alone would change nothing if items have two votes.
 
 Symbols: I items, C categories, V votes, K clients; `votes_IC` how many clients put the item into the category,
 `item_V`, `client_V` and `side_V` one entry a vote, sorted by item. numpy only.

@@ -40,7 +40,7 @@ class Preview:
     notes: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
-        """Return in words what would happen.
+        """Return, in words, what would happen.
 
         >>> terms = Terms(corpus="a", licence="mit", gate="")
         >>> Preview(repo_id="org/a", num_bytes={"README.md": 7}, private=True, terms=terms, people={}).lines()[0]

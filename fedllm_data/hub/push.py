@@ -52,7 +52,7 @@ class PushResult:
     """What is left for the publisher to do on the Hub."""
 
     def lines(self) -> list[str]:
-        """Return in words what moved and what is left to do, for the terminal.
+        """Return, in words, what moved and what is left to do, for the terminal.
 
         >>> PushResult(repo_id="org/a", revision="0" * 40, url="", is_unchanged=True).lines()
         ['nothing moved: the repo held exactly these files']

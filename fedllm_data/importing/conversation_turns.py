@@ -51,7 +51,7 @@ def answered(name: str, turns: Sequence[Turn], changes: RowChanges) -> list[Turn
 
 
 def joined(prompt: Sequence[Turn], shared: Sequence[Turn]) -> list[Turn] | None:
-    """Return one prompt of two statements of it, None where they contradict each other.
+    """Return one prompt of two statements of it, None if they contradict each other.
 
     Args:
         prompt: what the prompt is said to be.

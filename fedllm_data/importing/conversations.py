@@ -80,7 +80,7 @@ class MessageReader:
         self._changes = changes
 
     def conversation(self, name: str, value: object, *, is_certain: bool = False) -> list[Turn] | None:
-        """Return the turns of a conversation, at least one; None where the value is ordinary text.
+        """Return the turns of a conversation, at least one; None if the value is ordinary text.
 
         Args:
             name: what reasons call the value.
@@ -257,7 +257,7 @@ def is_conversation(value: object) -> bool:
 
 
 def _parsed_messages(text: str, is_certain: bool) -> Any:
-    """The messages that a text lists, None where it is ordinary text."""
+    """The messages that a text lists, None if it is ordinary text."""
     if not (_NESTED if is_certain else _MESSAGE_LIKE).match(text):
         return None
     try:

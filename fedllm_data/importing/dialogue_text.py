@@ -49,7 +49,7 @@ _SYSTEM_MARK = re.compile(r"\A\s*SYSTEM:\s*")
 
 
 def dialogue_turns(text: str) -> list[tuple[str, str]] | None:
-    """Return the turns of a dialogue as (mark, text without surrounding space), None where the text is none.
+    """Return the turns of a dialogue as (mark, text without surrounding space), None if the text is none.
 
     >>> dialogue_turns(chr(10) * 2 + "Human: Hi" + chr(10) * 2 + "Assistant: Hello")
     [('Human', 'Hi'), ('Assistant', 'Hello')]

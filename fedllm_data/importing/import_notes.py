@@ -58,7 +58,7 @@ class ImportNotes:
         Args:
             fields: the record, and what was read of it.
             columns: what it was read for.
-            changes: what was changed; None where the record became no row, and nothing of it was used.
+            changes: what was changed; None if the record became no row, and nothing of it was used.
         """
         for target, column in columns.by_target.items():
             self._columns[target].add(column)

@@ -42,7 +42,7 @@ class Unusable(Exception):
 
 
 class WatchedFields(Mapping[str, Any]):
-    """The fields of a record, which remember what was read of them, so that what was not can be named."""
+    """The fields of a record, which remember what was read, so that the rest can be named."""
 
     def __init__(self, fields: Mapping[str, Any], paths: Iterable[str] = ()) -> None:
         """Watch the fields of one record.
@@ -78,7 +78,7 @@ class WatchedFields(Mapping[str, Any]):
         return name in self._fields or name in self._nested
 
     def peek(self, name: str) -> Any:
-        """Return a value, None where there is none, without counting it as read."""
+        """Return a value, None if there is none, without counting it as read."""
         return self._nested[name][1] if name in self._nested else self._fields.get(name)
 
 
@@ -117,7 +117,7 @@ class RecordColumns:
         return self._names.get(target) == ""
 
     def own_value(self, target: str) -> Any:
-        """Return the value of the column of the target's own name without reading it; None where there is none."""
+        """Return the value of the column of the target's own name without reading it; None if there is none."""
         return None if self.is_left_out(target) else self._fields.peek(target)
 
     def candidates(self, target: str, is_fit: Callable[[Any], bool] = lambda value: not is_absent(value)) -> list[str]:
@@ -170,7 +170,7 @@ class RecordColumns:
         return self._value(column)
 
     def optional(self, target: str) -> Any:
-        """Return the value of a target that need not be there: None where it is not, or where it is blank.
+        """Return the value of a target that need not be there: None if it is not, or where it is blank.
 
         Raises:
             Unusable: if a column was named that is missing, or the choice is ambiguous.

@@ -105,7 +105,7 @@ def result_text(content: object) -> str:
 
 
 def tools_of(value: object) -> list[Mapping[str, Any]] | None:
-    """Return the tools that a column lists, as such or as text; None where it lists none.
+    """Return the tools that a column lists, as such or as text; None if it lists none.
 
     >>> tools_of('[{"name": "f"}]'), tools_of("hammer, saw"), tools_of([])
     ([{'name': 'f'}], None, None)

@@ -62,7 +62,7 @@ def facts_of(
         task: its format.
         name: name of the corpus; part of the row id where the source gave none.
         seed: seeds the draws.
-        upstream_id: the client's id before it was hashed; None where it is published as it is.
+        upstream_id: the client's id before it was hashed; None if it is published as it is.
         group: what the row belongs to and must not be parted from (a thread, a ticket, a document); None takes the
             words that the conversation opens with.
 

@@ -75,7 +75,7 @@ def language_code(text: object) -> str:
 
 
 def detect_languages(texts: Sequence[str]) -> list[str | None]:
-    """Return the language of each text as the shipped detector sees it, None where it does not dare.
+    """Return the language of each text as the shipped detector sees it, None if it does not dare.
 
     Code in backticks and addresses of web pages are left out first; then the first 600 characters decide.
 

@@ -25,7 +25,7 @@ _BATCH_ROWS = 2_000
 def remove_near_duplicates(
     connection: duckdb.DuckDBPyConnection, threshold: float, task: Task, *, across_clients: bool
 ) -> dict[str, int]:
-    """Remove from `distinct_rows` every row that is near an earlier row that stays; return how many, by whose it was.
+    """Remove from `distinct_rows` every row near an earlier one that stays; return how many, in clients and across.
 
     Args:
         connection: holds `distinct_rows` (ordinal, client_id, order_key, is_public, ...), `signatures` (ordinal,

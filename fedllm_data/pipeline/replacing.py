@@ -49,7 +49,7 @@ class Remake:
     """Replace whatever was made here."""
 
     def differences(self, earlier: Mapping[str, Any]) -> Iterator[str]:
-        """Yield in what an earlier `build.json` is another dataset, one phrase each.
+        """Yield the ways in which an earlier `build.json` is another dataset, one phrase each.
 
         >>> made = {"name": "a", "task": "sft", "upstream": "x.csv", "client": "who", "source_files": []}
         >>> list(Remake(name="a", task="preference", upstream="x.csv", client="who").differences(made))

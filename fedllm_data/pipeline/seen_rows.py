@@ -99,7 +99,7 @@ class SeenRows:
         return int(found[0]), found[1], found[2]
 
     def differing_clients(self, table: pa.Table) -> Iterator[tuple[str, dict[str, Any] | None, dict[str, Any] | None]]:
-        """Yield (client id, what the rows say, what the table says) of the clients they differ on, sorted.
+        """Yield (client id, what the rows say, what the table says) for the clients on which they differ, sorted.
 
         Args:
             table: a clients config with `COMPARED_COLUMNS`. A client without rows, or without a line in it, has None.

@@ -72,7 +72,7 @@ def null_distance(measure: Mapping[str, Any], value: float | None) -> float | No
 
 
 def distance_words(axis: Mapping[str, Any]) -> str:
-    """Return how far the headline of an axis lies from chance, beside its verdict; nothing where there is no value.
+    """Return how far the headline of an axis lies from chance, beside its verdict; nothing if there is no value.
 
     >>> measure = {"value": 9.0, "null_mean": 1.0, "null_std": 0.5}
     >>> distance_words({"verdict": "more than chance", "headline": "h", "measures": {"h": measure}})

@@ -90,7 +90,7 @@ def client_distances(
     """Return Gower's distance between the clients shown.
 
     Args:
-        columns: one entry a client; None where there is none.
+        columns: one entry a client; None if there is none.
         groups: axis -> its columns.
         shown_S: positions of the clients to compare; ranks are those among all clients.
 

@@ -21,7 +21,7 @@ MAX_TEXT_CHARS = 5000
 
 
 def page_environment() -> Environment:
-    """Return the templates with what they call.
+    """Return the environment of the pages, with the filters and functions that templates call.
 
     >>> page_environment().from_string("{{ '<b>' }} {{ 0.12345|number }}").render()
     '&lt;b&gt; 0.123'

@@ -32,10 +32,10 @@ FloatArray = NDArray[np.float64]
 
 
 class Exchange(NamedTuple):
-    """One answer and what it answers."""
+    """One answer and the question that it answers."""
 
     prompt: str
-    """The user message right before the answer; empty where there is none."""
+    """The user message right before the answer; empty if there is none."""
     answer: str
     language: str
     """The row's `language`: an ISO 639 code, or `und`."""

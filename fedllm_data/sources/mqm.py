@@ -170,7 +170,7 @@ def _mark_of(record: Record | Rejected, ordinal: int, pair: str) -> dict[str, An
 
 
 def weight_tenths(category: str, severity: str) -> int | None:
-    """Return the weight of a mark in tenths of a point, or None where the severity is none of the scheme's.
+    """Return the weight of a mark in tenths of a point, or None if the severity is none of the scheme's.
 
     >>> weight_tenths("Accuracy/Mistranslation", "Major"), weight_tenths("Fluency/Punctuation", "Minor")
     (50, 1)

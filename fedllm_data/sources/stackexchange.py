@@ -257,7 +257,7 @@ def _person_problem(post: dict[str, Any]) -> str | None:
 
 
 def _language_of(site: str) -> str | None:
-    """The language a site asks its posts to be in; None where there are several."""
+    """The language a site asks its posts to be in; None if there are several."""
     main = site.replace(".meta.", ".")
     return None if main in _MIXED_SITES else _SITE_LANGUAGES.get(main, "en")
 

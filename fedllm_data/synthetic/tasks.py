@@ -29,7 +29,7 @@ class Question:
     x: str
     """What is asked about."""
     c: str
-    """The category, colour or target language asked for; empty where the task has none."""
+    """The category, colour or target language asked for; empty if the task has none."""
     right: str
     wrong: str
     wording: int

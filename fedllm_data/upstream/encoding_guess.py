@@ -68,7 +68,7 @@ _ALPHABETS = (
 
 
 def likely_encoding(sample: bytes) -> str | None:
-    """Guess the encoding of lines that are not UTF-8; None where no encoding known here explains them.
+    """Guess the encoding of lines that are not UTF-8; None if no encoding known here explains them.
 
     >>> [likely_encoding(text.encode(name)) for text, name in (("déjà vu", "cp1252"), ("привет", "cp1251"))]
     ['cp1252', 'cp1251']

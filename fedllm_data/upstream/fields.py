@@ -72,7 +72,7 @@ def text(fields: Mapping[str, Any], name: str) -> str:
 
 
 def identifier(fields: Mapping[str, Any], name: str) -> str | None:
-    """Return an id or a name in its one spelling, whole numbers as text; None where there is none that can be used.
+    """Return an id or a name in its one spelling, whole numbers as text; None if there is none that can be used.
 
     >>> identifier({"turn_identifier": 101001}, "turn_identifier"), identifier({"question_id": ""}, "question_id")
     ('101001', None)
@@ -133,7 +133,7 @@ def messages(fields: Mapping[str, Any], name: str) -> list[Message]:
 
 
 def is_true(value: object) -> bool:
-    """Whether a flag is set, also where a text file spells it.
+    """Return whether a flag is set, also if a text file spells it out.
 
     >>> [is_true(value) for value in (True, "True", 1, None, "false")]
     [True, True, True, False, False]

@@ -61,7 +61,7 @@ class MessageFlags:
         self._options = options
 
     def load(self) -> Iterator[Rejected]:
-        """Read both files; yields what of them cannot be used, and must be used up before the first question."""
+        """Read both files and yield the records that cannot be used; exhaust it before the first question."""
         if self._connection is None:
             return
         batches: dict[str, list[dict[str, Any]]] = {name: [] for name in _TABLES}

@@ -42,5 +42,5 @@ def count_reads() -> Iterator[ReadCounts]:
 
 
 def counts_in_progress() -> ReadCounts:
-    """Return what a reader adds to; counts that nobody looks at where no build asked for any."""
+    """Return the counts that a reader adds to; if no build asked for any, nobody looks at them."""
     return _IN_PROGRESS.get() or ReadCounts()

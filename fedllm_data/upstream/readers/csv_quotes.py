@@ -39,7 +39,7 @@ class Reading:
     """What one way of reading makes of a record."""
 
     values: list[str] | None
-    """The fields; None where the quotes do not match."""
+    """The fields; None if the quotes do not match."""
     lines: list[str]
     """The lines it took."""
 
@@ -100,7 +100,7 @@ class OneLine:
         return line
 
     def fields(self, line: str) -> list[str] | None:
-        """Return the fields of a line; None where it is no well-formed record, or holds what may be an escape."""
+        """Return the fields of a line; None if it is no well-formed record, or holds what may be an escape."""
         if self._is_escaped and "\\" in line:
             return None
         self._line = line
@@ -153,7 +153,7 @@ def is_clean(record: str, dialect: Dialect) -> bool:
 
 
 def literal(line: str, dialect: Dialect) -> Reading:
-    """Read a line in which quotes are text; it is believed where every field has single quotes, in pairs.
+    """Read a line in which quotes are text; it is believed if every field has single quotes, in pairs.
 
     >>> literal('ann,"Why?" I ask.', Dialect(delimiter=",")).values
     ['ann', '"Why?" I ask.']

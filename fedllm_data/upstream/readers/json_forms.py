@@ -15,7 +15,7 @@ __all__ = ["is_list_of_rows", "rows_of_document"]
 
 
 def rows_of_document(document: object, place: str) -> list[Any]:
-    """Return what the rows of a document are; each is an object, or something that a reader must reject.
+    """Return the rows of a document; each is an object, or something that a reader must reject.
 
     Args:
         document: what JSON makes of the whole file, a list or an object.
