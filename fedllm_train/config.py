@@ -149,8 +149,12 @@ def _with_method(named: dict[str, Any]) -> dict[str, Any]:
     strategy = strategy_name(chosen) if isinstance(chosen, type) else plain_value("strategy", chosen, str)
     flat = {name: value for name, value in named.items() if name not in own}
     strategy_class(strategy)
-    for name in flat:
-        check_name(name, strategy)
+    known = {each.name for each in fields(settings_class(strategy))}
+    for name, value in [*flat.items()]:
+        if value is None and name not in known and users_of(name):
+            del flat[name]  # None stands for a setting that is left out
+        else:
+            check_name(name, strategy)
     kind, given = settings_class(strategy), named.get("method")
     if given is None or (type(given) is not kind and given == type(given)()):
         method = kind(**flat)

@@ -102,3 +102,9 @@ def test_settings_and_plans_need_no_torch():
     heavy = ("torch", "transformers", "trl", "peft", "datasets", "matplotlib")
     code = f"import sys, fedllm_train.prepare; print([name for name in {heavy!r} if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_none_stands_for_a_setting_that_is_left_out():
+    assert FederatedConfig(output_dir="run", client_ranks=None) == FederatedConfig(output_dir="run")
+    with pytest.raises(ConfigError, match="nonsense"):
+        FederatedConfig(output_dir="run", nonsense=None)
