@@ -9,7 +9,6 @@ far back it may go (`Task.oldest_step`): what only an earlier step could need is
 was damaged.
 """
 
-import shutil
 from hashlib import sha256
 from pathlib import Path
 
@@ -35,13 +34,7 @@ class ClientMemory:
 
     def __init__(self, folder: Path) -> None:
         """Use a folder that belongs to one run; it is made when a client first keeps something."""
-        self.folder = folder
-
-    def forget_others(self) -> None:
-        """Remove what was kept under other starts of the run, beside this one."""
-        for other in self.folder.parent.glob("*"):
-            if other.name != self.folder.name:
-                shutil.rmtree(other, ignore_errors=True)
+        self._folder = folder
 
     def load(self, client_id: str, *, kept_step: int, oldest_step: int) -> Parts:
         """Return what the client kept last and still counts; empty if nothing does. Remove what no visit will need.
@@ -73,12 +66,12 @@ class ClientMemory:
 
     def save(self, client_id: str, step: int, parts: Parts) -> None:
         """Keep something; it counts from this step on."""
-        folder = self.folder / client_folder_name(client_id)
+        folder = self._folder / client_folder_name(client_id)
         folder.mkdir(parents=True, exist_ok=True)
         write_sealed(folder / f"round-{step:06d}.safetensors", codec.encode(parts))
 
     def _files(self, client_id: str) -> list[Path]:
-        folder = self.folder / client_folder_name(client_id)
+        folder = self._folder / client_folder_name(client_id)
         return sorted(folder.glob("round-*.safetensors"))
 
 

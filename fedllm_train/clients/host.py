@@ -70,7 +70,6 @@ class ClientHost:
         self._strategy = strategy_class(spec.strategy)(spec.federation)
         self._wire = Wire(spec.wire, seed=spec.seed)
         self._folder = folder
-        self._memory: ClientMemory | None = None
 
     @classmethod
     def load(cls, spec: RunSpec, clients: ClientDataset, folder: Path) -> "ClientHost":
@@ -100,7 +99,7 @@ class ClientHost:
         tokens = self.tokens[task.client_id]
         if not tokens.num_rows:
             return Reply(step=task.step, client_id=task.client_id, reason=tokens.why_empty())
-        kept = self._memory_of(task.run)
+        kept = ClientMemory(self._folder / CLIENT_MEMORY / task.run)
         memory = kept.load(task.client_id, kept_step=task.kept_step, oldest_step=task.oldest_step)
         residual = memory.pop(RESIDUAL, {})
         num_steps = self._spec.work.num_steps(tokens.rows.num_rows)
@@ -142,13 +141,6 @@ class ClientHost:
                 **fits.metrics,
             },
         )
-
-    def _memory_of(self, run_key: str) -> ClientMemory:
-        """What clients keep under a start of the run; what they kept under an earlier one is of no more use."""
-        if self._memory is None or self._memory.folder.name != run_key:
-            self._memory = ClientMemory(self._folder / CLIENT_MEMORY / run_key)
-            self._memory.forget_others()
-        return self._memory
 
     def _rows(self, task: Task, rows: Any) -> Any:
         """The encoded rows that a visit trains on, with what the reference says of them."""

@@ -330,4 +330,4 @@ def test_the_command_publishes_and_says_what_it_held_back(hub, repo_id, private_
     assert main(["publish", str(private_run), "--repo", repo_id, "--include-scores"]) == 0
     assert f"is at {hub.repo(repo_id, 'model').head}" in capsys.readouterr().out
     assert main(["publish", str(private_run / "scores"), "--repo", repo_id]) == 2
-    assert "finish the run first" in capsys.readouterr().err
+    assert "it is not a run folder" in capsys.readouterr().err

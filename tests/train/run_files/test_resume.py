@@ -7,6 +7,7 @@ import pytest
 
 from fedllm_data.errors import ConfigError, ResumeError
 from fedllm_train.adapters.arithmetic import adapter_sha256
+from fedllm_train.clients.client_memory import client_folder_name
 
 
 def shape_of(records):
@@ -67,10 +68,14 @@ def test_every_so_many_checkpoints_are_kept_for_good(kit, tmp_path):
     kit.make_trainer(tmp_path / "run", strategy="scaffold", num_rounds=5, keep_checkpoints=1, keep_every=2).train()
     kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert kept == ["round-000001", "round-000003", "round-000004"]
-    # At each visit a client's memory is pruned to what a resume could need then, its newest; the visit's own follows.
-    folders = list((tmp_path / "run" / "client_memory").glob("*/*"))
-    assert folders
-    assert all(len(list(path.iterdir())) <= 2 for path in folders)
+    # Whichever of the checkpoints a run goes on from, what a client kept last before its end is there.
+    visited = [{each["client_id"] for each in record["clients"]} for record in kit.records_of(tmp_path / "run")]
+    for client_id in set.union(*visited):
+        (folder,) = (tmp_path / "run" / "client_memory").glob(f"*/{client_folder_name(client_id)}")
+        there = {int(path.stem.removeprefix("round-")) for path in folder.iterdir()}
+        for checkpoint in (1, 3, 4):
+            last = [step for step in range(checkpoint + 1) if client_id in visited[step]][-1:]
+            assert set(last) <= there, (client_id, checkpoint)
 
 
 def test_only_the_newest_checkpoints_are_kept(kit, tmp_path):
