@@ -21,6 +21,7 @@ from datasets import Dataset, concatenate_datasets
 from torch.utils.data import DataLoader
 from trl import DPOTrainer, KTOTrainer
 
+from fedllm_train.clients.arrow_rows import read_rows
 from fedllm_train.run_files.sealed import is_whole, seal
 
 __all__ = ["ReferenceCache"]
@@ -59,7 +60,7 @@ class ReferenceCache:
         if client_id not in self._whole and not is_whole(path):
             self._write(rows, path)
         self._whole.add(client_id)
-        return concatenate_datasets([rows, Dataset.from_file(str(path))], axis=1)
+        return concatenate_datasets([rows, read_rows(path)], axis=1)
 
     def _write(self, rows: Dataset, path: Path) -> None:
         made = zip(self._columns, self._compute(rows), strict=True)

@@ -22,6 +22,7 @@ from trl.data_utils import pack_dataset
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ChatTemplateError
 from fedllm_eval.policy.chat import encode_conversation, encode_messages, encode_pair
+from fedllm_train.clients.arrow_rows import read_rows
 from fedllm_train.clients.objectives import ClientArgs
 from fedllm_train.run_files.sealed import is_whole, seal
 from fedllm_train.strategy import POOLED
@@ -136,7 +137,7 @@ class TokenCache:
         self._whole.add(client_id)
         with pa.memory_map(str(path)) as file:
             facts = pa.ipc.open_stream(file).schema.metadata  # `datasets` does not keep what it does not know
-        rows = Dataset.from_file(str(path))
+        rows = read_rows(path)
         unrendered = json.loads(facts[b"unrendered"])
         return ClientTokens(rows, int(facts[b"num_rows"]), int(facts[b"num_dropped_rows"]), unrendered)
 
