@@ -74,7 +74,7 @@ class FederatedConfig(EvaluationSettings, WireSettings, PrivacySettings, LocalWo
     )
     keep_checkpoints: int = field(default=2, metadata={"help": "Newest checkpoints kept in the run folder."})
     keep_every: int | None = field(
-        default=None, metadata={"help": "Keep the checkpoint of every so many rounds too, for good."}
+        default=None, metadata={"help": "Also keep the checkpoint of every n-th round, for good."}
     )
     num_processes: int = field(
         default=1, metadata={"help": "Processes that train clients side by side, each with a model of its own."}

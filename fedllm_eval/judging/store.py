@@ -31,7 +31,7 @@ class ContentStore:
         self.folder = Path(folder)
 
     def get(self, key: str) -> dict[str, Any] | None:
-        """Return the object under a key; None where there is none or its file was damaged."""
+        """Return the object under a key; None if there is none, or if its file was damaged."""
         try:
             value = json.loads(self._path(key).read_text(encoding="utf-8"))
         except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):

@@ -267,7 +267,7 @@ def _base_digest(folder: Path) -> str:
 
 
 def adapter_digest(adapter: Path) -> str | None:
-    """Return the SHA-256 of an adapter's weight file; None where there is none."""
+    """Return the SHA-256 of an adapter's weight file; None if there is no such file."""
     weights = adapter / "adapter_model.safetensors"
     if not weights.is_file():
         return None

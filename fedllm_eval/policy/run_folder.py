@@ -121,7 +121,7 @@ def read_config(run: Path) -> RunConfig:
 
 
 def find_config(run: Path) -> RunConfig | None:
-    """Return the `config.yaml` of a folder, None where there is none that can be read.
+    """Return the `config.yaml` of a folder, or None if it has none that can be read.
 
     >>> find_config(Path("no/such/run")) is None
     True

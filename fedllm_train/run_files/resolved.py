@@ -62,7 +62,7 @@ def resolved_settings(
 
 
 def _peft_settings(model: Any) -> dict[str, Any] | None:
-    """The adapter's settings; None where there is none and all weights are trained."""
+    """The adapter's settings; None if all weights are trained, without an adapter."""
     if not isinstance(model, PeftModel):
         return None
     peft = {
