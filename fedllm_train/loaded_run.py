@@ -1,6 +1,6 @@
 """A run whose model is loaded: what training, hosts and records are made from."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
@@ -26,7 +26,7 @@ from fedllm_train.engines.process_engine import host_processes
 from fedllm_train.inputs import TrainerInputs
 from fedllm_train.messages.wire import Wire, check_wire_size
 from fedllm_train.messages.wire_settings import WireSettings
-from fedllm_train.models.policy import StartingPolicy, load_starting_policy
+from fedllm_train.models.policy import PolicySource, StartingPolicy, load_starting_policy
 from fedllm_train.models.tokenizer import prepared_tokenizer
 from fedllm_train.monitoring.held_out import HeldOut, held_out_clients
 from fedllm_train.monitoring.ledger import LedgerKeeper
@@ -65,7 +65,7 @@ class LoadedRun:
     trl_args: Any
     """The same for a trainer that stays (`clients/resident_args.py`)."""
     kernel: str
-    start: Mapping[str, Any] = field(repr=False)
+    start: PolicySource = field(repr=False)
     """What the policy was loaded from, as `load_starting_policy` takes it."""
     policy: StartingPolicy
     start_adapter: Adapter = field(repr=False)
@@ -91,7 +91,7 @@ class LoadedRun:
     @cached_property
     def earlier(self) -> dict[str, Any] | None:
         """What the run's start was trained on."""
-        return earlier_record(self.start["adapter"], self.start["model"])
+        return earlier_record(self.start.adapter, self.start.model)
 
     @cached_property
     def host(self) -> ClientHost:
@@ -222,19 +222,19 @@ def load_run(plan: RunPlan, inputs: TrainerInputs, *, make_engine: EngineMaker |
     workspace = str(Path(config.output_dir) / WORK)
     trl_args = resident_args(client_args, local_steps=config.local_steps, workspace=workspace)
     kernel = chosen_kernel(config.sft_kernel, trl_args)
-    start = {
-        "model": inputs.model,
-        "tokenizer": inputs.tokenizer,
-        "peft_config": inputs.peft_config,
-        "adapter": inputs.adapter,
-        "revision": base.revision,
-        "trust_remote_code": base.trust_remote_code,
-        "full_finetuning": config.full_finetuning,
-        "quantization": base.quantization,
-        "init_kwargs": base.init_kwargs,
-        "seed": config.seed,
-    }
-    policy = load_starting_policy(**start)
+    start = PolicySource(
+        model=inputs.model,
+        tokenizer=inputs.tokenizer,
+        peft_config=inputs.peft_config,
+        adapter=inputs.adapter,
+        revision=base.revision,
+        trust_remote_code=base.trust_remote_code,
+        full_finetuning=config.full_finetuning,
+        quantization=base.quantization,
+        init_kwargs=base.init_kwargs,
+        seed=config.seed,
+    )
+    policy = load_starting_policy(start)
     policy = replace(policy, tokenizer=prepared_tokenizer(policy.tokenizer, client_args))
     check_adapter(client_args, policy.model)
     check_tokenizer(client_args, policy.tokenizer)

@@ -83,7 +83,7 @@ class ClientHost:
         Raises:
             ConfigError: if something cannot be loaded, or is not what the run's other machines have.
         """
-        policy = load_starting_policy(**spec.policy)
+        policy = load_starting_policy(spec.policy)
         policy = replace(policy, tokenizer=prepared_tokenizer(policy.tokenizer, spec.client_args))
         host = cls(spec, clients, folder, policy)
         check_same(spec, policy_digests(policy, host.resident.start_adapter))

@@ -7,14 +7,13 @@ packages would train something else, so the digests and versions are compared be
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Adapter, adapter_sha256
 from fedllm_train.clients.local_work import LocalWork
 from fedllm_train.clients.objectives import ClientArgs
 from fedllm_train.messages.wire_settings import WireSettings
-from fedllm_train.models.policy import StartingPolicy
+from fedllm_train.models.policy import PolicySource, StartingPolicy
 from fedllm_train.models.tokenizer import tokenizer_record
 from fedllm_train.run_files.open_run import package_versions
 from fedllm_train.strategy import Federation
@@ -41,7 +40,7 @@ class RunSpec:
     """Whether what the reference says of a client's rows is kept."""
     kernel: str
     """How SFT's loss is computed: `trl` or `plain`."""
-    policy: Mapping[str, Any] = field(repr=False)
+    policy: PolicySource = field(repr=False)
     """The arguments of `load_starting_policy`: base model, PEFT's settings, starting adapter, seed."""
     template_date: str | None
     """The day that the chat template takes for today, where it asks."""

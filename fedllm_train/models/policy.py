@@ -8,7 +8,7 @@ weights of the model are trained, in float32.
 import warnings
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from fedllm_train.models.loaded_base import is_as_saved
 from fedllm_train.models.start_adapter import check_found, check_trains, load_start_adapter, trainable_config
 from fedllm_train.seeds import stream_seed
 
-__all__ = ["StartingPolicy", "load_starting_policy"]
+__all__ = ["PolicySource", "StartingPolicy", "load_starting_policy"]
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.py")
 """What of a model's folder decides what it computes, beside config.json."""
@@ -47,57 +47,65 @@ class StartingPolicy:
     """Whether the policy still equals the base: a fresh adapter that changes nothing yet, or none."""
 
 
-def load_starting_policy(
-    model: str | PreTrainedModel | PeftModel,
-    *,
-    tokenizer: Any = None,
-    peft_config: PeftConfig | None = None,
-    adapter: str | None = None,
-    revision: str | None = None,
-    trust_remote_code: bool = False,
-    full_finetuning: bool = False,
-    quantization: Any = None,
-    init_kwargs: Mapping[str, Any] | None = None,
-    seed: int = 0,
-) -> StartingPolicy:
+@dataclass(frozen=True, kw_only=True)
+class PolicySource:
+    """What a run's starting policy is made of, as every machine that trains must load it."""
+
+    model: str | PreTrainedModel | PeftModel
+    """Folder, Hub id, or a loaded model (which is then changed in place); of a `PeftModel`, the adapter "default" is
+    trained from where it is."""
+    tokenizer: Any = None
+    """By default the one beside the model."""
+    peft_config: PeftConfig | None = None
+    """The fresh adapter's settings; by default a `LoraConfig` of rank 8 on all linear layers."""
+    adapter: str | None = None
+    """A run folder, a PEFT folder or a Hub id to start from instead of a fresh adapter."""
+    revision: str | None = None
+    """Revision of the base model, if it is a Hub id."""
+    trust_remote_code: bool = False
+    """Run code that comes with the model; off unless the user asks."""
+    full_finetuning: bool = False
+    """Train all weights of the model, without an adapter."""
+    quantization: Any = None
+    """A `BitsAndBytesConfig` for the base model, from `models/quantization.py`."""
+    init_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    """Further arguments of `from_pretrained` for the base model (`models/base_settings.py`)."""
+    seed: int = 0
+    """The run seed, from which a fresh adapter is drawn."""
+
+
+def load_starting_policy(source: PolicySource) -> StartingPolicy:
     """Load a base model and put the adapter on it.
 
     Args:
-        model: folder, Hub id, or a loaded model (which is then changed in place); a `PeftModel`'s own adapter, called
-            "default", is trained further.
-        tokenizer: by default the one beside the model.
-        peft_config: the fresh adapter's settings; by default a `LoraConfig` of rank 8 on all linear layers.
-        adapter: a run folder, a PEFT folder or a Hub id to start from instead of a fresh adapter.
-        revision: of the base model, if it is a Hub id.
-        trust_remote_code: run code that comes with the model; off unless the user asks.
-        full_finetuning: train all weights of the model, without an adapter.
-        quantization: a `BitsAndBytesConfig` for the base model, from `models/quantization.py`.
-        init_kwargs: further arguments of `from_pretrained` for the base model (`models/base_settings.py`).
-        seed: the run seed.
+        source: base model, adapter and tokenizer.
 
     Raises:
         ConfigError: if something cannot be loaded, the base lacks weights or is no decoder-only causal language model,
             the adapter is known to be another base's, nothing would be trained, or both `adapter` and `peft_config`
             are given.
     """
+    model, adapter = source.model, source.adapter
+    peft_config, quantization = source.peft_config, source.quantization
     if adapter is not None and peft_config is not None:
         raise ConfigError(f"adapter {adapter!r} brings its own LoRA settings; give either adapter or peft_config")
-    if full_finetuning:
+    if source.full_finetuning:
         _check_whole(model, adapter, peft_config, quantization)
     if quantization is not None and not isinstance(model, str):
         raise ConfigError("the model is loaded already; quantise it where it is loaded, or name its folder or Hub id")
     base = model
     if isinstance(model, str):
-        settings = {"trust_remote_code": trust_remote_code, **(init_kwargs or {})}
-        base = _load_base(model, revision, settings, float32=full_finetuning, quantization=quantization)
+        settings = {"trust_remote_code": source.trust_remote_code, **source.init_kwargs}
+        base = _load_base(model, source.revision, settings, float32=source.full_finetuning, quantization=quantization)
     else:
         check_causal(model.get_base_model() if isinstance(model, PeftModel) else model, None)
     base_name = model if isinstance(model, str) else (base.config._name_or_path or None)
     commit = getattr(base.config, "_commit_hash", None)
+    tokenizer = source.tokenizer
     if tokenizer is None:
         if base_name is None:
             raise ConfigError("the model was made in memory, so there is no tokenizer beside it; pass tokenizer=")
-        tokenizer = _load_tokenizer(base_name, revision, trust_remote_code)
+        tokenizer = _load_tokenizer(base_name, source.revision, source.trust_remote_code)
     if not isinstance(model, str):
         plain = model.get_base_model() if isinstance(model, PeftModel) else model
         if not is_as_saved(plain, snapshot_folder(base_name, commit)):
@@ -106,7 +114,7 @@ def load_starting_policy(
             if isinstance(model, PeftModel):
                 model.peft_config["default"].base_model_name_or_path = None
     weights = weights_digest(snapshot_folder(base_name, commit))
-    if full_finetuning:
+    if source.full_finetuning:
         peft_model = base.requires_grad_(True)
     elif isinstance(base, PeftModel):
         peft_model = _trained_on(base)
@@ -118,7 +126,7 @@ def load_starting_policy(
             else LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
         )
         check_found(base, config)
-        set_seed(stream_seed(seed, "adapter"))
+        set_seed(stream_seed(source.seed, "adapter"))
         try:
             with warnings.catch_warnings():
                 # Layer norms are what LN tuning is for; PEFT 0.21 looks for the widths of a linear layer in them.
@@ -132,7 +140,7 @@ def load_starting_policy(
         identity = BaseIdentity(name=base_name, revision=commit, weights=weights)
         peft_model = load_start_adapter(base, adapter, identity)
     check_trains(peft_model)
-    if not full_finetuning:
+    if not source.full_finetuning:
         # PEFT leaves None here for a model built from a config; the finished adapter must name its base.
         own = peft_model.peft_config["default"]
         own.base_model_name_or_path = base_name or (own.base_model_name_or_path if peft_model is model else None)
@@ -142,7 +150,7 @@ def load_starting_policy(
         base_name=base_name,
         base_revision=commit or _folder_digest(base_name),
         base_weights=weights,
-        is_base=full_finetuning or (adapter is None and peft_model is not model and _adds_nothing(peft_model)),
+        is_base=source.full_finetuning or (adapter is None and peft_model is not model and _adds_nothing(peft_model)),
     )
 
 

@@ -29,7 +29,7 @@ from transformers import (
 from fedllm_data.errors import ConfigError
 from fedllm_eval.policy.causal_base import check_causal, load_causal_base
 from fedllm_eval.policy.policies import load_policy
-from fedllm_train.models.policy import load_starting_policy
+from fedllm_train.models.policy import PolicySource, load_starting_policy
 
 SIZES = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
 LLAMA = {**SIZES, "intermediate_size": 16, "num_key_value_heads": 1}
@@ -104,11 +104,14 @@ def test_training_and_scoring_refuse_them_alike(make, tmp_path, tokenizer):
     model = make()
     model.save_pretrained(tmp_path / "base")
     tokenizer.save_pretrained(tmp_path / "base")
-    for attempt in (lambda: load_policy(tmp_path / "base"), lambda: load_starting_policy(str(tmp_path / "base"))):
+    for attempt in (
+        lambda: load_policy(tmp_path / "base"),
+        lambda: load_starting_policy(PolicySource(model=str(tmp_path / "base"))),
+    ):
         with pytest.raises(ConfigError, match=r"lacks weights|no decoder-only"):
             attempt()
     with pytest.raises(ConfigError, match="no decoder-only"):
-        load_starting_policy(model, tokenizer=tokenizer)
+        load_starting_policy(PolicySource(model=model, tokenizer=tokenizer))
 
 
 def test_a_model_is_left_in_the_mode_it_was_in(tokenizer):

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 
 from fedllm_data.errors import ConfigError, ResumeError
 from fedllm_train.config import FederatedConfig
-from fedllm_train.models.policy import load_starting_policy
+from fedllm_train.models.policy import PolicySource, load_starting_policy
 from fedllm_train.models.start_adapter import check_trains
 from fedllm_train.trainer import FederatedTrainer
 
@@ -28,7 +28,7 @@ LLM = {"task_type": "CAUSAL_LM"}
 
 
 def start(kit, **given):
-    return load_starting_policy(kit.make_model(), tokenizer=kit.make_tokenizer(), **given)
+    return load_starting_policy(PolicySource(model=kit.make_model(), tokenizer=kit.make_tokenizer(), **given))
 
 
 @pytest.fixture
@@ -200,13 +200,17 @@ def test_a_run_is_not_resumed_on_a_base_of_other_weights(kit, tmp_path, bases):
 def test_a_name_that_no_module_has_is_refused(kit, changes, reason):
     """PEFT asks for one match among all; the others it passes over."""
     with pytest.raises(ConfigError, match=reason):
-        load_starting_policy(kit.make_model(), tokenizer=kit.make_tokenizer(), peft_config=kit.lora(**changes))
+        load_starting_policy(
+            PolicySource(model=kit.make_model(), tokenizer=kit.make_tokenizer(), peft_config=kit.lora(**changes))
+        )
 
 
 def test_names_that_modules_have_pass(kit):
     found = {"target_modules": ["layers.0.self_attn.q_proj", "k_proj"], "modules_to_save": ["norm"]}
     found |= {"rank_pattern": {"0.self_attn.q_proj": 2, "^model.layers.1.self_attn.k_proj": 3}}
-    policy = load_starting_policy(kit.make_model(), tokenizer=kit.make_tokenizer(), peft_config=kit.lora(**found))
+    policy = load_starting_policy(
+        PolicySource(model=kit.make_model(), tokenizer=kit.make_tokenizer(), peft_config=kit.lora(**found))
+    )
     ranks = {name: each.shape[0] for name, each in policy.model.named_parameters() if "lora_A" in name}
     assert sorted(ranks.values()) == [2, 3, 4]
 
@@ -216,7 +220,7 @@ def test_a_model_that_was_merged_no_longer_names_the_folder_it_came_from(kit, tm
     """Its adapter would be scored on the base without what was merged."""
     kit.make_model().save_pretrained(tmp_path / "base")
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=dtype)
-    kept = load_starting_policy(loaded, tokenizer=kit.make_tokenizer(), peft_config=kit.lora())
+    kept = load_starting_policy(PolicySource(model=loaded, tokenizer=kit.make_tokenizer(), peft_config=kit.lora()))
     assert kept.base_name == str(tmp_path / "base")
     assert kept.base_weights is not None
     assert not caplog.records
@@ -225,11 +229,11 @@ def test_a_model_that_was_merged_no_longer_names_the_folder_it_came_from(kit, tm
             if "lora_B" in name:
                 parameter.fill_(0.05)
     merged = kept.model.merge_and_unload()
-    policy = load_starting_policy(merged, tokenizer=kit.make_tokenizer(), peft_config=kit.lora())
+    policy = load_starting_policy(PolicySource(model=merged, tokenizer=kit.make_tokenizer(), peft_config=kit.lora()))
     assert (policy.base_name, policy.base_weights, policy.base_revision) == (None, None, None)
     assert not policy.model.peft_config["default"].base_model_name_or_path
     assert "is not the one in" in caplog.text
     tuned = get_peft_model(AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=dtype), kit.lora())
     tuned.get_base_model().model.norm.weight.data.mul_(2)
-    policy = load_starting_policy(tuned, tokenizer=kit.make_tokenizer())
+    policy = load_starting_policy(PolicySource(model=tuned, tokenizer=kit.make_tokenizer()))
     assert (policy.base_name, policy.model.peft_config["default"].base_model_name_or_path) == (None, None)
