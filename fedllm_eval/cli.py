@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fedllm_data.terminal import OneLineParser, run_command
+from fedllm_data.terminal import OneLineParser, ShowVersion, run_command
 from fedllm_eval.audit_command import add_audit_commands
 from fedllm_eval.policy.threads import threads_by_size
 from fedllm_eval.run_command import add_run_command
@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command; it imports nothing that a model needs."""
     parser = OneLineParser(prog="fedllm-eval", description=__doc__)
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and leave")
+    parser.add_argument("--version", action=ShowVersion)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     add_run_command(commands, _shown_progress, _print_table)
@@ -233,14 +233,6 @@ def _print_table(table: Any) -> None:
     # In a pipe or a log a table is not wrapped to 80 columns: its numbers must stay whole.
     console = console if console.is_terminal else Console(width=200)
     console.print(table)
-
-
-class _Version(argparse.Action):
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        from importlib.metadata import version
-
-        print(f"fedllm-eval {version('fedllm-commons')}")
-        parser.exit()
 
 
 class _Progress:

@@ -13,7 +13,7 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
-from fedllm_data.terminal import OneLineParser, run_command
+from fedllm_data.terminal import OneLineParser, ShowVersion, run_command
 from fedllm_train.config import FederatedConfig, RunInput
 from fedllm_train.strategies import STRATEGIES, settings_class
 
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = OneLineParser(prog="fedllm-train", description="Federated SFT, DPO and KTO with TRL and PEFT.")
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and leave")
+    parser.add_argument("--version", action=ShowVersion)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for task in ("sft", "dpo", "kto"):
         commands.add_parser(task, help=f"federated {task.upper()}; see fedllm-train {task} --help", add_help=False)
@@ -150,16 +150,6 @@ def _help_parser(task: str) -> argparse.ArgumentParser:
             seen.add(each.name)
     parser.add_argument("--help-all", action="store_true", help="every flag, TRL's and PEFT's included")
     return parser
-
-
-class _Version(argparse.Action):
-    """Looks the version up only when it is asked for."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from importlib.metadata import version
-
-        print(f"fedllm-train {version('fedllm-commons')}")
-        parser.exit()
 
 
 def _add_help(group: "argparse._ArgumentGroup", each: "Field[Any]") -> None:

@@ -137,7 +137,7 @@ def run_cost(run: Path, stated: StatedCosts | None = None) -> RunCost:
 
 
 def count_parameters(folder: Path) -> int | None:
-    """Return the number of values in a folder's safetensors files; None if it has no such files. Reads headers only."""
+    """Return the number of values in a folder's safetensors files, by their headers; None if it has no such files."""
     files = sorted(folder.glob("*.safetensors"))
     total = 0
     for file in files:
