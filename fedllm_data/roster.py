@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from fedllm_data.schema import Task
+from fedllm_data.schema import Task, task_of_columns
 
 if TYPE_CHECKING:
     from fedllm_data.clients import ClientDataset
+    from fedllm_data.repo import ClientRepo
 
-__all__ = ["Roster", "roster_of"]
+__all__ = ["Roster", "roster_of", "roster_of_repo"]
 
 _UNKNOWN = "und"
 
@@ -79,3 +80,40 @@ def roster_of(clients: "ClientDataset") -> Roster:
         sizes=clients.sizes,
         load_table=lambda: clients.table,
     )
+
+
+def roster_of_repo(repo: "ClientRepo", split: str = "train") -> Roster:
+    """Return the roster of a split of a client repo, of whose rows the client ids alone are read.
+
+    Args:
+        repo: from `open_repo`.
+        split: train, test or unseen.
+
+    Raises:
+        SchemaError: if there is no such split.
+    """
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    ids, columns = [], set[str]()
+    for path in repo.split_files(split):
+        with repo.open(path) as file:
+            parquet = pq.ParquetFile(file)
+            columns |= set(parquet.schema_arrow.names)
+            ids += parquet.read(columns=["client_id"])["client_id"].chunks
+    counts = pc.value_counts(pa.chunked_array(ids, pa.string()))
+    sizes = dict(zip(counts.field(0).to_pylist(), counts.field(1).to_pylist(), strict=True))
+    return Roster(
+        name=repo.name,
+        split=split,
+        task=task_of_columns(sorted(columns), repo.name),
+        revision=repo.revision,
+        sizes=dict(sorted(sizes.items())),
+        load_table=lambda: _of_clients(repo.client_table(), sizes),
+    )
+
+
+def _of_clients(table: pa.Table, sizes: Mapping[str, int]) -> pa.Table:
+    import pyarrow.compute as pc
+
+    return table.filter(pc.is_in(table["client_id"], value_set=pa.array(list(sizes), pa.string())))

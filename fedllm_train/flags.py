@@ -12,7 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
-from types import NoneType
+from types import NoneType, SimpleNamespace
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 import yaml
@@ -20,11 +20,13 @@ import yaml
 from fedllm_data.errors import ConfigError
 from fedllm_data.hub.local_paths import is_local_path
 from fedllm_data.repo import open_repo
+from fedllm_data.roster import roster_of_repo
 from fedllm_train.config import FederatedConfig, RunInput, check_name
 from fedllm_train.fates.adapter_settings import MODEL_FATES
 from fedllm_train.fates.client_settings import DPO_FATES, KTO_FATES, SFT_FATES
 from fedllm_train.given import given_flags, with_given
 from fedllm_train.monitoring.trackers import check_tracker
+from fedllm_train.prepare import prepare
 from fedllm_train.presets import DECISIVE, preset_defaults
 from fedllm_train.privacy.accounting import check_accountant
 from fedllm_train.run_files.open_run import check_run_folder
@@ -35,6 +37,8 @@ __all__ = ["OurFlags", "check_surroundings", "flag_groups", "parse_our_flags"]
 
 _FATES = {"sft": SFT_FATES, "dpo": DPO_FATES, "kto": KTO_FATES}
 _HELP = ("help", "help_all", "config")
+_ANY_CLIENT = SimpleNamespace(learning_rate=1.0, train_batch_size=1, gradient_accumulation_steps=1)
+"""In the place of TRL's settings, which are read later; no refusal rests on these."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +112,9 @@ def parse_our_flags(task: str, argv: Sequence[str]) -> OurFlags:
 def check_surroundings(flags: OurFlags) -> None:
     """Refuse folders and packages that are not there, before anything heavy is imported.
 
+    For clients on this machine, what their roster tells is refused, too: a cohort that is too large, a method that
+    cannot do what is asked.
+
     Raises:
         ConfigError: for a model, an adapter, a run folder, or a package that an extra brings.
         FedLLMError: for a dataset.
@@ -118,7 +125,8 @@ def check_surroundings(flags: OurFlags) -> None:
         check_accountant()
     check_run_folder(Path(flags.federated.output_dir), resume=run.resume)
     if is_local_path(run.data) or "/" not in run.data:
-        open_repo(run.data, run.data_revision).split_files("train")
+        repo = open_repo(run.data, run.data_revision)
+        prepare(flags.federated, roster_of_repo(repo), _ANY_CLIENT)
     for name, value in (("model", run.model), ("adapter", run.adapter)):
         if value is not None and is_local_path(value) and not Path(value).exists():
             raise ConfigError(f"{name} {value!r} is no folder here; give one, or a Hub id, which is org/name")

@@ -14,7 +14,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import DPOConfig, SFTConfig
 
+from fedllm_data.build import build
 from fedllm_data.clients import ClientDataset
+from fedllm_data.source import Source, SourceRow
 from fedllm_train import FederatedConfig, FederatedTrainer
 from fedllm_train.clients.client_memory import ClientMemory
 from fedllm_train.engines.engine import InProcessEngine, Task
@@ -126,6 +128,22 @@ def _clients(task: str, sizes: tuple[tuple[str, int], ...]) -> ClientDataset:
     make = sft_rows if task == "sft" else preference_rows
     rows = [row for position, (client_id, n) in enumerate(sizes) for row in make(client_id, n, shift=2 * position)]
     return ClientDataset.from_dataset(Dataset.from_list(rows))
+
+
+def build_repo(folder, task: str = "sft", sizes: dict[str, int] = SIZES) -> None:
+    """A client repo on disk, of the clients of `make_clients`."""
+    make = sft_rows if task == "sft" else preference_rows
+
+    def read(path, seed, options):
+        for client_id, num_rows in sizes.items():
+            for index, row in enumerate(make(client_id, num_rows, shift=len(client_id))):
+                yield SourceRow(row, "memory", index)
+
+    source = Source(
+        name="words", task=task, summary="words", client="a name", licence="cc0-1.0", licence_url="", attribution="",
+        upstream="generated", revision="1", citation="", read=read, options={},
+    )  # fmt: skip
+    build(source, folder, unfiltered=True)
 
 
 def trl_args(task: str, **changes):

@@ -5,8 +5,6 @@ import json
 import pytest
 import yaml
 
-from fedllm_data.build import build
-from fedllm_data.source import Source, SourceRow
 from fedllm_train.cli import main
 
 
@@ -14,16 +12,7 @@ from fedllm_train.cli import main
 def folders(kit, tmp_path):
     """A client repo and a base model on disk."""
 
-    def read(path, seed, options):
-        for client_id, num_rows in kit.SIZES.items():
-            for index, row in enumerate(kit.sft_rows(client_id, num_rows, shift=len(client_id))):
-                yield SourceRow(row, "memory", index)
-
-    source = Source(
-        name="words", task="sft", summary="words", client="a name", licence="cc0-1.0", licence_url="", attribution="",
-        upstream="generated", revision="1", citation="", read=read, options={},
-    )  # fmt: skip
-    build(source, tmp_path / "clients", unfiltered=True)
+    kit.build_repo(tmp_path / "clients")
     model = kit.make_model()
     model.save_pretrained(tmp_path / "base")
     kit.make_tokenizer().save_pretrained(tmp_path / "base")

@@ -10,8 +10,9 @@ import sys
 
 import pytest
 
-HEAVY = ["torch", "transformers", "trl", "peft", "accelerate", "datasets", "matplotlib", "scipy.stats", "pandas"]
+HEAVY = ["torch", "transformers", "trl", "peft", "accelerate", "datasets", "matplotlib", "scipy.stats"]
 PLACES = ["--data", "org/clients", "--model", "org/model", "--output_dir", "run"]
+OF_REPO = ["--data", "REPO", "--model", "org/model", "--output_dir", "run"]
 LISTS = [["--help"], ["--version"], ["sft", "--help"], ["kto", "--help"], ["presets"], ["presets", "--json"]]
 LISTS += [["methods"], ["methods", "--json"]]
 REFUSED = [
@@ -34,6 +35,12 @@ REFUSED = [
     ["sft", *PLACES, "--adapter", "/no/adapter"],
     ["sft", "--data", "org/clients"],
     ["publish", "/no/run", "--repo", "org/name"],
+    ["sft", *OF_REPO, "--cohort_size", "6"],
+    ["sft", *OF_REPO, "--cohort_size", "2", "--strategy", "local", "--local_client", "nobody"],
+    ["sft", *OF_REPO, "--cohort_size", "2", "--strategy", "ditto", "--eval_every", "1"],
+    ["sft", *OF_REPO, "--cohort_size", "2", "--strategy", "flora", "--full_finetuning"],
+    ["sft", *OF_REPO, "--cohort_size", "2", "--strategy", "hetlora", "--client_ranks", "column:gpu"],
+    ["sft", *OF_REPO, "--cohort_size", "2", "--num_processes", "3"],
 ]
 PROGRAM = """
 import contextlib, importlib.util, io, json, sys
@@ -55,12 +62,14 @@ print(json.dumps(found))
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory):
-    """What each command answered, and what was imported by then."""
+def answers(tmp_path_factory, kit):
+    """What each command answered, and what was imported by then; REPO is a client repo of five clients."""
+    repo = tmp_path_factory.mktemp("repo") / "clients"
+    kit.build_repo(repo)
     commands = LISTS + REFUSED
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
-        input=json.dumps([commands, HEAVY]),
+        input=json.dumps([[[str(repo) if word == "REPO" else word for word in each] for each in commands], HEAVY]),
         capture_output=True,
         text=True,
         check=True,

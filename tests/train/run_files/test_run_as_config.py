@@ -3,8 +3,6 @@
 import pytest
 import yaml
 
-from fedllm_data.build import build
-from fedllm_data.source import Source, SourceRow
 from fedllm_train.cli import main
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -14,18 +12,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 def made(tmp_path_factory, kit):
     """Client repos of both tasks and a base model on disk."""
     folder = tmp_path_factory.mktemp("made")
-    for task, rows in (("sft", kit.sft_rows), ("preference", kit.preference_rows)):
-
-        def read(path, seed, options, rows=rows):
-            for client_id, num_rows in kit.SIZES.items():
-                for index, row in enumerate(rows(client_id, num_rows, shift=len(client_id))):
-                    yield SourceRow(row, "memory", index)
-
-        source = Source(
-            name=task, task=task, summary="words", client="a name", licence="cc0-1.0", licence_url="",
-            attribution="", upstream="generated", revision="1", citation="", read=read, options={},
-        )  # fmt: skip
-        build(source, folder / task, unfiltered=True)
+    for task in ("sft", "preference"):
+        kit.build_repo(folder / task, task)
     kit.make_model().save_pretrained(folder / "base")
     kit.make_tokenizer().save_pretrained(folder / "base")
     return folder
