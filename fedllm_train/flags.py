@@ -24,6 +24,7 @@ from fedllm_data.roster import roster_of_repo
 from fedllm_train.config import FederatedConfig, RunInput, check_name
 from fedllm_train.fates.adapter_settings import MODEL_FATES
 from fedllm_train.fates.client_settings import DPO_FATES, KTO_FATES, SFT_FATES
+from fedllm_train.field_types import plain_value
 from fedllm_train.given import given_flags, with_given
 from fedllm_train.monitoring.trackers import check_tracker
 from fedllm_train.prepare import prepare
@@ -78,19 +79,23 @@ def parse_our_flags(task: str, argv: Sequence[str]) -> OurFlags:
     """
     argv, path = _without_config(argv)
     in_file = _read_file(path)
+    if in_file.get("preset", "") is None:
+        del in_file["preset"]  # as if it were left out
     of_run: dict[str, Any] = {}
     if is_run_config(in_file):
         assert path is not None
         in_file, of_run = flags_of_run(in_file, Path(path), task)
     given = given_flags(argv) | frozenset(in_file)
     decisive = in_file | _values_of(argv, ("preset", *DECISIVE))
-    strategy = str(decisive.get("strategy", "fedavg"))
+    strategy = plain_value("strategy", decisive.get("strategy", "fedavg"), str)
+    in_file = {name: v for name, v in in_file.items() if v is not None or not _is_of_others(name, strategy)}
     _check_names(task, strategy, [each for each in argv if each.startswith("--")], in_file)
     preset = {} if of_run or "preset" not in decisive else preset_defaults(decisive["preset"], task, decisive)
 
     groups = flag_groups(strategy)
     ours = {each.name: hint for group in groups for each, hint in _typed(group)}
-    parsed, rest = _parser_of(ours, groups).parse_known_args(argv)
+    mine, rest = _apart(argv, ours)
+    parsed = _parser_of(ours, groups).parse_args(mine)
     values = {name: value for name, value in preset.items() if name in ours}
     values |= {name: _from_file(name, value, ours[name]) for name, value in in_file.items() if name in ours}
     values |= vars(parsed)
@@ -170,13 +175,33 @@ def _values_of(argv: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
     return vars(parser.parse_known_args(list(argv))[0])
 
 
+def _is_of_others(name: str, strategy: str) -> bool:
+    """Whether a setting belongs to other methods alone."""
+    return bool(users_of(name)) and all(name != each.name for group in flag_groups(strategy) for each in fields(group))
+
+
+def _apart(argv: Sequence[str], ours: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return our flags and TRL's, each with the values behind it."""
+    mine: list[str] = []
+    rest: list[str] = []
+    names = ours.keys() | {f"no_{name}" for name, hint in ours.items() if hint is bool}
+    part = rest
+    for each in argv:
+        if each.startswith("--"):
+            part = mine if each[2:].split("=")[0].replace("-", "_") in names else rest
+        part.append(each)
+    return mine, rest
+
+
 def _check_names(task: str, strategy: str, flags: Sequence[str], in_file: Mapping[str, Any]) -> None:
     """Refuse a name that nobody knows, or that is another method's."""
     ours = {each.name for group in flag_groups(strategy) for each in fields(group)} - {"method"}
     known = ours | _FATES[task].keys() | MODEL_FATES.keys() | {*_HELP}
     spelt = [(flag, flag[2:].split("=")[0].replace("-", "_")) for flag in flags if flag != "--"]
+    for name in in_file.keys() & {*_HELP}:
+        raise ConfigError(f"{name} stands in the --config file; it is a flag of the command line alone")
     for shown, name in [*spelt, *((name, name) for name in in_file)]:
-        if name in known or name.removeprefix("no_") in known:
+        if name in known or (shown.startswith("--") and name.removeprefix("no_") in known):
             continue
         if users_of(name):
             check_name(name, strategy)
@@ -202,7 +227,9 @@ def _parser_of(ours: Mapping[str, Any], groups: Sequence[type]) -> _Parser:
             elif get_origin(hint) is Literal:
                 parser.add_argument(*_spellings(each.name), choices=get_args(hint))
             else:
-                parser.add_argument(*_spellings(each.name), type=_plain(hint)[0])
+                kind = _plain(hint)[0]
+                left_out = NoneType in get_args(hint) and kind is not str
+                parser.add_argument(*_spellings(each.name), type=_OrNone(kind) if left_out else kind)
     return parser
 
 
@@ -214,6 +241,16 @@ def _plain(hint: Any) -> list[Any]:
     if get_origin(hint) is Literal:
         return [type(value) for value in get_args(hint)]
     return [each for each in (get_args(hint) or (hint,)) if each is not NoneType]
+
+
+class _OrNone:
+    """Reads a number, or the words that stand for none in TRL's flags, too."""
+
+    def __init__(self, kind: type) -> None:
+        self._kind, self.__name__ = kind, kind.__name__
+
+    def __call__(self, text: str) -> Any:
+        return None if text.lower() in ("none", "null") else self._kind(text)
 
 
 def _boolean(text: str) -> bool:
@@ -231,6 +268,8 @@ def _from_file(name: str, value: Any, hint: Any) -> Any:
     if not isinstance(value, str) or kind is str:
         return value
     try:
-        return _boolean(value) if kind is bool else kind(value)
+        if kind is bool:
+            return _boolean(value)
+        return _OrNone(kind)(value) if NoneType in get_args(hint) else kind(value)
     except (ValueError, argparse.ArgumentTypeError) as error:
         raise ConfigError(f"{name} is {value!r} in the --config file; it takes {kind.__name__}") from error

@@ -131,3 +131,33 @@ def test_what_a_preset_sets_is_nobodys_word_and_what_flags_set_is():
     assert "cohort_size" in flags.given
     assert "num_rounds" not in flags.given
     assert "local_steps" not in given_of(parse("--preset", "fedllm-bench/fed-aya").federated)
+
+
+def test_a_value_behind_one_of_our_flags_does_not_become_trls():
+    with pytest.raises(ConfigError, match="unrecognized arguments: v_proj"):
+        parse("--lora_target_modules", "q_proj", "--num_rounds", "3", "v_proj")
+
+
+def test_what_is_none_in_a_file_or_behind_a_flag_is_left_out(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("preset: null\nprox_mu: null\nadapter: null\neval_every: none\n")
+    flags = parse("--config", str(file), "--keep_every", "None", "--local_epochs", "null")
+    assert flags.federated.strategy == "fedavg" and flags.federated.preset is None
+    assert (flags.federated.eval_every, flags.federated.keep_every, flags.federated.local_epochs) == (None,) * 3
+    assert not given_of(flags.federated) & {"preset", "prox_mu", "eval_every", "keep_every", "local_epochs"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("no_reference_cache: true", "no_reference_cache is no flag of fedllm-train sft; did you mean reference_cache"),
+        ("config: other.yaml", "config stands in the --config file"),
+        ("help: true", "help stands in the --config file"),
+        ("strategy: [fedavg]", "strategy is .* a list; pass text"),
+    ],
+)
+def test_what_only_a_command_line_can_say_is_refused_in_a_file(tmp_path, content, message):
+    file = tmp_path / "run.yaml"
+    file.write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        parse("--config", str(file))
