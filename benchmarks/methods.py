@@ -38,7 +38,7 @@ from fedllm_eval.reporting.results_folder import write_results  # noqa: E402
 from fedllm_eval.running.assemble import make_results  # noqa: E402
 from fedllm_eval.running.personal_scores import evaluate_personal  # noqa: E402
 from fedllm_train import FederatedConfig, FederatedTrainer  # noqa: E402
-from fedllm_train.strategies import STRATEGIES  # noqa: E402
+from fedllm_train.strategies import STRATEGIES, users_of  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results"
 SEEDS = (0, 1, 2)
@@ -134,7 +134,7 @@ def one_run(
         return
     shutil.rmtree(run, ignore_errors=True)
     federated = dict(settings["federated"], strategy=method, seed=seed)
-    if "personal_steps" not in traits.settings:
+    if method not in users_of("personal_steps"):
         federated.pop("personal_steps")
     if traits.personal:
         federated["personal_clients"] = "all"  # the published tables score every client with its own

@@ -18,8 +18,8 @@ from fedllm_train.messages.wire_settings import WireSettings
 from fedllm_train.monitoring.evaluation_settings import EvaluationSettings
 from fedllm_train.participation.participation_settings import ParticipationSettings
 from fedllm_train.privacy.privacy_settings import PrivacySettings
-from fedllm_train.settings import check_at_least_one
-from fedllm_train.strategies import STRATEGIES, settings_class, strategy_class, strategy_name, users_of
+from fedllm_train.settings import Settings, check_at_least_one
+from fedllm_train.strategies import STRATEGIES, settings_class, strategy_name, users_of
 
 __all__ = ["FederatedConfig", "RunInput", "check_name"]
 
@@ -148,15 +148,21 @@ def _with_method(named: dict[str, Any]) -> dict[str, Any]:
     chosen = named.get("strategy", "fedavg")
     strategy = strategy_name(chosen) if isinstance(chosen, type) else plain_value("strategy", chosen, str)
     flat = {name: value for name, value in named.items() if name not in own}
-    strategy_class(strategy)
     known = {each.name for each in fields(settings_class(strategy))}
+    if twice := sorted(known & own):
+        raise ConfigError(f"strategy {strategy!r} has a setting {twice[0]}, as every run has; give it another name")
     for name, value in [*flat.items()]:
         if value is None and name not in known and users_of(name):
             del flat[name]  # None stands for a setting that is left out
         else:
             check_name(name, strategy)
     kind, given = settings_class(strategy), named.get("method")
-    if given is None or (type(given) is not kind and given == type(given)()):
+    if isinstance(given, Settings) and type(given) is not kind:  # a copy with another method
+        changed = {each.name: value for each in fields(given) if (value := getattr(given, each.name)) != each.default}
+        for name in changed.keys() - flat.keys():
+            check_name(name, strategy)
+        flat, given = changed | flat, None
+    if given is None:
         method = kind(**flat)
     elif type(given) is kind:
         method = replace(given, **flat)

@@ -46,7 +46,9 @@ def plain_value(name: str, value: Any, hint: Any) -> Any:
     else:
         made = None
     if made is None:
-        wanted = next(words for kind, words in _WANTED.items() if kind in kinds)
+        wanted = next((words for kind, words in _WANTED.items() if kind in kinds), None)
+        if wanted is None:
+            raise ConfigError(f"{name} is declared as {hint}, which no flag can give; declare bool, int, float or str")
         shown = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:77]}..."
         example = f", such as {name}={value}" if isinstance(value, str) and _is_number(value) else ""
         raise ConfigError(f"{name} is {shown}{'' if value is None else f', {kind_of(value)}'}; pass {wanted}{example}")

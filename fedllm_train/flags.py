@@ -85,6 +85,12 @@ def parse_our_flags(task: str, argv: Sequence[str]) -> OurFlags:
     if is_run_config(in_file):
         assert path is not None
         in_file, of_run = flags_of_run(in_file, Path(path), task)
+        for name in (each for each in of_run if each not in _FATES[task]):
+            raise ConfigError(f"{name} under client in --config {path} is no setting of a {task} run; take it out")
+        if "preset" in given_flags(argv):
+            raise ConfigError(
+                f"--preset is given, and --config {path} is a run's, which says every setting itself; give one of both"
+            )
     given = given_flags(argv) | frozenset(in_file)
     decisive = in_file | _values_of(argv, ("preset", *DECISIVE))
     strategy = plain_value("strategy", decisive.get("strategy", "fedavg"), str)

@@ -1,8 +1,8 @@
 """What stays the same over a run's rounds, and what is kept of each: the plan that `rounds.py` follows.
 
 A client's memory is the client's alone. The server only says which of it counts: everything up to the step before the
-one it asks for, unless the client's last update was refused; of those clients it remembers the step (`refused` in
-`RunState`), until one of their updates is accepted again.
+one it asks for, unless the client's last update was refused or lost; of those clients it remembers the step
+(`refused` in `RunState`), until one of their updates is accepted again.
 """
 
 import time
@@ -104,10 +104,10 @@ class RoundPlan:
         return ask
 
     def note(self, reply: Reply, problem: str | None) -> None:
-        """Show a reply to all observers, and remember whose update was refused."""
+        """Show a reply to all observers, and remember whose update was refused or lost."""
         if problem is None:
             self._refused.pop(reply.client_id, None)
-        elif reply.message is not None:
+        else:  # a client whose answer was lost may have kept something, too
             self._refused.setdefault(reply.client_id, reply.step)
         for observer in (self.ledger, *self.observers):
             observer.saw(reply, problem)

@@ -44,8 +44,8 @@ class AdvBench:
         """
         if options.items is None:
             raise ConfigError(
-                "suite advbench ships no harmful requests; give the file by --items, such as AdvBench's "
-                "harmful_behaviors.csv"
+                "suite advbench ships no harmful requests; give the file by --suite-items advbench=FILE, such as "
+                "AdvBench's harmful_behaviors.csv"
             )
         prompts = read_requests(options.items)
         found = count_refusals(policy, prompts, options)

@@ -53,7 +53,9 @@ class Crass:
                 positions.
         """
         if options.items is None:
-            raise ConfigError("suite crass ships no questions; give CRASS_FTM_main_data_set.csv by --items")
+            raise ConfigError(
+                "suite crass ships no questions; give CRASS_FTM_main_data_set.csv by --suite-items crass=FILE"
+            )
         if options.switches:
             raise ConfigError(f"suite crass takes no switches, got {', '.join(options.switches)}")
         questions = read_questions(options.items)[: options.max_items]

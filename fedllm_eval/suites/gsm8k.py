@@ -40,7 +40,7 @@ class Gsm8k:
             ConfigError: if no file of problems is given, or a line is none.
         """
         if options.items is None:
-            raise ConfigError("suite gsm8k ships no problems; give GSM8K's test.jsonl by --items")
+            raise ConfigError("suite gsm8k ships no problems; give GSM8K's test.jsonl by --suite-items gsm8k=FILE")
         if options.switches:
             raise ConfigError(f"suite gsm8k takes no switches, got {', '.join(options.switches)}")
         problems = _read(options.items)[: options.max_items]

@@ -49,7 +49,8 @@ class Language:
         """
         if options.items is None:
             raise ConfigError(
-                "suite language ships no questions; give a JSON file of questions by language by --items"
+                "suite language ships no questions; give a JSON file of questions by language by --suite-items "
+                "language=FILE"
             )
         if options.switches:
             raise ConfigError(f"suite language takes no switches, got {', '.join(options.switches)}")

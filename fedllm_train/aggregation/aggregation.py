@@ -7,6 +7,8 @@ content with that (`traits.sees`); this is checked before round 0.
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from safetensors import SafetensorError
+
 from fedllm_train.adapters.arithmetic import Adapter, Parts
 from fedllm_train.engines.engine import Reply
 from fedllm_train.messages.update_checks import update_problem
@@ -68,5 +70,8 @@ class Inbox:
         assert reply.message is not None
         expected = self.strategy.expects(server, reply.client_id, reply.step)
         anchor = self.anchor(server, reply.client_id, reply.step)
-        update = self.wire.unpack_up(reply.message, expected, anchor)
+        try:
+            update = self.wire.unpack_up(reply.message, expected, anchor)
+        except SafetensorError as error:
+            return {}, anchor, f"its message cannot be read ({error})"
         return update, anchor, update_problem(update, expected, anchor, max_norm=self.max_norm)

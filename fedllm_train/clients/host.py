@@ -150,8 +150,8 @@ class ClientHost:
 
     def _pack(self, update: Parts, visit: Visit, residual: Adapter) -> bytes:
         """The message of an update; with error feedback, what it lacks stays in the visit's memory."""
+        anchor = self._strategy.anchor(visit.received, visit.start_adapter, visit.client_id, visit.round_index)
         place = {"client_id": visit.client_id, "round_index": visit.round_index}
-        anchor = self._strategy.anchor(visit.received, visit.start_adapter, **place)
         return self._wire.pack_up(update, anchor, visit.memory, residual, **place)
 
 

@@ -55,7 +55,8 @@ class Reply:
     """Rows trained on: the client's weight in a mean by rows."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """For the record, JSON-ready: rows left out, steps, seconds, and the means over the steps under TRL's names
-    (`train_loss`, `rewards/accuracies`, ...). No server rule reads them."""
+    (`train_loss`, `rewards/accuracies`, ...). No server rule reads them. With a message there are `num_steps`,
+    `seconds` and `train_loss` at least."""
 
 
 class Host(Protocol):
@@ -74,7 +75,7 @@ class Engine(Protocol):
         ...
 
     def take(self) -> Reply | None:
-        """Return the next reply, in any order; None when nothing is under way."""
+        """Return the next reply, in any order, one for each task; None when nothing is under way."""
         ...
 
 

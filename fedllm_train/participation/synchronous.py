@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from fedllm_data.errors import WorkerError
 from fedllm_train.engines.engine import Engine, Reply, Task, replies_of
 from fedllm_train.participation.cohort_rules import sample_cohort
 
@@ -37,6 +38,9 @@ class SynchronousCohort:
             engine: carries the tasks.
             step: the round's index.
             ask: makes the task of a client.
+
+        Raises:
+            WorkerError: if the engine gives more or fewer than one reply a task.
         """
         cohort = sample_cohort(
             self.client_ids,
@@ -47,7 +51,30 @@ class SynchronousCohort:
             sizes=self.sizes,
         )
         engine.submit(ask(client_id) for client_id in cohort)
-        yield from in_client_order(replies_of(engine), cohort, self.spool)
+        yield from in_client_order(_checked(replies_of(engine), cohort, step), cohort, self.spool)
+
+
+def _checked(replies: Iterable[Reply], cohort: Sequence[str], step: int) -> Iterator[Reply]:
+    """Yield replies while there is exactly one, with a message or a reason, for each client of the cohort."""
+    missing = set(cohort)
+    for reply in replies:
+        if reply.client_id not in missing or reply.step != step:
+            raise WorkerError(
+                f"round {step + 1}: the engine gave a reply of client {reply.client_id!r} for step {reply.step}, "
+                f"which is not asked for (any more) at step {step}; give one reply a task before take() returns None"
+            )
+        if reply.message is None and reply.reason is None:
+            raise WorkerError(
+                f"round {step + 1}: the engine gave a reply of client {reply.client_id!r} with neither message nor "
+                "reason; say the reason where there is no message"
+            )
+        missing.remove(reply.client_id)
+        yield reply
+    if missing:
+        raise WorkerError(
+            f"round {step + 1}: the engine gave no reply of client {min(missing)!r} ({len(missing)} missing of "
+            f"{len(cohort)}); give one with a reason for a client that is lost"
+        )
 
 
 def in_client_order(replies: Iterable[Reply], cohort: Sequence[str], spool: Path) -> Iterator[Reply]:

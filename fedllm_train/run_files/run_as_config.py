@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.config import FederatedConfig
-from fedllm_train.strategies import settings_class
+from fedllm_train.config import FederatedConfig, check_name
+from fedllm_train.field_types import plain_value
+from fedllm_train.strategies import settings_class, users_of
 
 __all__ = ["flags_of_run", "is_run_config"]
 
@@ -55,9 +56,28 @@ def flags_of_run(content: Mapping[str, Any], path: Path, task: str) -> tuple[dic
     """
     if content["task"] != task:
         raise ConfigError(f"--config {path} belongs to a {content['task']} run; use fedllm-train {content['task']}")
-    federated = {str(name): value for name, value in content["federated"].items()}
-    strategy = str(federated.get("strategy", "fedavg"))
+    sections = ("federated", "client", "model", "data", "peft")
+    if odd := [each for each in sections if not isinstance(content.get(each) or {}, Mapping)]:
+        raise ConfigError(f"--config {path} has a section {odd[0]} without names; write one setting a line below it")
+    try:
+        return _flags_of(content, path)
+    except KeyError as error:
+        raise ConfigError(
+            f"--config {path} lacks {error.args[0]}, which the config.yaml of every run has; put it back"
+        ) from error
+
+
+def _flags_of(content: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    federated = {str(name): value for name, value in (content["federated"] or {}).items()}
+    strategy = plain_value("strategy", federated.get("strategy", "fedavg"), str)
     known = {each.name: each.default for each in (*fields(FederatedConfig), *fields(settings_class(strategy)))}
+    for name in (each for each in content if each in known):
+        raise ConfigError(f"{name} stands outside the sections of --config {path}; put it under federated")
+    for name, value in federated.items():
+        # Runs of earlier versions name the settings of every method, with their defaults.
+        owned = [each for user in users_of(name)[:1] for each in fields(settings_class(user)) if each.name == name]
+        if name not in known and not (owned and value in (None, owned[0].default)):
+            check_name(name, strategy)
     flags = {
         name: value
         for name, value in federated.items()
@@ -81,7 +101,7 @@ def flags_of_run(content: Mapping[str, Any], path: Path, task: str) -> tuple[dic
         flags["adapter"] = str(path.parent / "start_adapter")
     elif content.get("peft") is not None:
         flags |= _of_peft(content["peft"], path)
-    return flags, dict(content["client"])
+    return flags, dict(content["client"] or {})
 
 
 def _of_peft(peft: Mapping[str, Any], path: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 from fedllm_data.cli import main as fedllm_data
 from fedllm_data.clients import load_clients
 from fedllm_train.cli import main as fedllm_train
-from fedllm_train.strategies import STRATEGIES
+from fedllm_train.strategies import STRATEGIES, users_of
 
 ROOT = Path(__file__).parents[2]
 RANK = 4
@@ -88,7 +88,7 @@ def num_rounds(method):
 
 def command(method, task, data, model, run):
     extra = ["--client_ranks", "2,4"] if STRATEGIES[method].traits.mixed_ranks else []
-    if "personal_steps" in STRATEGIES[method].traits.settings:
+    if method in users_of("personal_steps"):
         extra += ["--personal_steps", "1"]
     return [
         task, "--data", str(data), "--model", str(model), "--output_dir", str(run), "--strategy", method,

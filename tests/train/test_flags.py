@@ -142,7 +142,8 @@ def test_what_is_none_in_a_file_or_behind_a_flag_is_left_out(tmp_path):
     file = tmp_path / "run.yaml"
     file.write_text("preset: null\nprox_mu: null\nadapter: null\neval_every: none\n")
     flags = parse("--config", str(file), "--keep_every", "None", "--local_epochs", "null")
-    assert flags.federated.strategy == "fedavg" and flags.federated.preset is None
+    assert flags.federated.strategy == "fedavg"
+    assert flags.federated.preset is None
     assert (flags.federated.eval_every, flags.federated.keep_every, flags.federated.local_epochs) == (None,) * 3
     assert not given_of(flags.federated) & {"preset", "prox_mu", "eval_every", "keep_every", "local_epochs"}
 
@@ -150,7 +151,10 @@ def test_what_is_none_in_a_file_or_behind_a_flag_is_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("no_reference_cache: true", "no_reference_cache is no flag of fedllm-train sft; did you mean reference_cache"),
+        (
+            "no_reference_cache: true",
+            "no_reference_cache is no flag of fedllm-train sft; did you mean reference_cache",
+        ),
         ("config: other.yaml", "config stands in the --config file"),
         ("help: true", "help stands in the --config file"),
         ("strategy: [fedavg]", "strategy is .* a list; pass text"),

@@ -4,7 +4,7 @@ import copy
 import pickle
 import subprocess
 import sys
-from dataclasses import MISSING, fields, is_dataclass, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 
 import pytest
 
@@ -14,6 +14,7 @@ from fedllm_train.given import flat_fields, given_of, with_given
 from fedllm_train.messages.wire_settings import WireSettings
 from fedllm_train.settings import Settings, part_of
 from fedllm_train.strategies import STRATEGIES, settings_class, users_of
+from fedllm_train.strategies.fedavg import FedAvg
 
 OWN = {each.name for each in fields(FederatedConfig)}
 OF_METHODS = sorted({each.name for name in STRATEGIES for each in fields(settings_class(name))})
@@ -62,7 +63,7 @@ def test_a_copy_keeps_the_methods_settings_and_takes_changes_by_flat_names():
     assert replace(config, prox_mu=0.3).prox_mu == 0.3
     assert with_given(config, given_of(config), num_rounds=3).prox_mu == 0.2
     assert replace(FederatedConfig(output_dir="run", strategy="fedprox"), strategy="ditto").ditto_lambda == 0.1
-    with pytest.raises(ConfigError, match="settings of another method than strategy 'fedavg'"):
+    with pytest.raises(ConfigError, match="prox_mu is given but strategy 'fedavg' does not use it"):
         replace(config, strategy="fedavg")
 
 
@@ -110,3 +111,34 @@ def test_none_stands_for_a_setting_that_is_left_out():
     assert FederatedConfig(output_dir="run", client_ranks=None) == FederatedConfig(output_dir="run")
     with pytest.raises(ConfigError, match="nonsense"):
         FederatedConfig(output_dir="run", nonsense=None)
+
+
+def test_a_copy_with_another_method_takes_what_both_have_and_names_what_it_has_not():
+    config = FederatedConfig(output_dir="run", strategy="fedavg", uniform_weights=True)
+    assert replace(config, strategy="fedprox").method == settings_class("fedprox")(uniform_weights=True)
+    with pytest.raises(ConfigError, match="prox_mu is given but strategy 'fedavg' does not use it"):
+        replace(FederatedConfig(output_dir="run", strategy="fedprox", prox_mu=0.3), strategy="fedavg")
+
+
+class Twice(FedAvg):
+    """A method with a setting that every run has."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings(Settings):
+        num_rounds: int = 3
+
+
+class OfAList(FedAvg):
+    """A method with a setting that is no single value."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Settings(Settings):
+        ranks: list[int] | None = field(default_factory=list)
+
+
+@pytest.mark.parametrize(
+    ("method", "message"), [(Twice, "has a setting num_rounds, as every run"), (OfAList, "ranks is declared as list")]
+)
+def test_a_method_whose_settings_cannot_be_flags_is_refused(method, message):
+    with pytest.raises(ConfigError, match=message):
+        FederatedConfig(output_dir="run", strategy=method)

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from fedllm_train.adapters.arithmetic import shapes_of
+from fedllm_train.adapters.arithmetic import adapter_sha256, shapes_of
 from fedllm_train.clients.resident import ResidentTrainer
 from fedllm_train.strategies import STRATEGIES, settings_class
+from fedllm_train.strategies.fedavg import FedAvg
 
 SETTINGS = {"client_ranks": "2,4", "personal_steps": 1, "hetlora_prune": 0.1}
 
@@ -61,3 +62,17 @@ def test_the_anchor_is_one_at_both_ends_and_updates_have_the_expected_shapes(kit
             for tensor_name in wanted.keys() & begun[place].keys():  # Fed-SB has no core in the round of its frame
                 window = tuple(slice(size) for size in wanted[tensor_name])
                 assert torch.equal(begun[place][tensor_name][window], at_client[tensor_name])
+
+
+class OwnNames(FedAvg):
+    """Names its parameters as it likes, as a class that follows a Protocol may."""
+
+    def anchor(self, received, start, client, index):
+        return received["adapter"]
+
+
+def test_a_method_may_name_the_parameters_of_its_anchor_as_it_likes(kit, tmp_path):
+    settings = {"upload_codec": "int8", "num_rounds": 1}
+    own = kit.make_trainer(tmp_path / "own", strategy=OwnNames, **settings).train()
+    plain = kit.make_trainer(tmp_path / "plain", strategy="fedavg", **settings).train()
+    assert adapter_sha256(own.adapter) == adapter_sha256(plain.adapter)

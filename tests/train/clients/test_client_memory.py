@@ -214,8 +214,35 @@ def refused(task, visit):
     return replace(reply, message=codec.encode({"other": {"w": torch.ones(1)}}))
 
 
+def unreadable(task, visit):
+    """The visit is made, and what arrives is no message."""
+    return replace(visit(task), message=b"noise")
+
+
+def lost(task, visit):
+    """The visit is made, and its answer does not arrive."""
+    visit(task)
+    return Reply(step=task.step, client_id=task.client_id, reason="lost on the way")
+
+
 def away(task, visit):
     return Reply(step=task.step, client_id=task.client_id, reason="away")
+
+
+@pytest.mark.parametrize(
+    ("answered", "reason"),
+    [(unreadable, "its message cannot be read"), (lost, "lost on the way")],
+    ids=["unreadable", "lost"],
+)
+def test_what_a_client_kept_after_an_answer_that_was_lost_does_not_count(kit, tmp_path, answered, reason):
+    ends = {}
+    for name, answer in (("answered", answered), ("away", away)):
+        engine = kit.in_process(of_cyd_in_round_1(answer))
+        ends[name] = kit.make_trainer(tmp_path / name, strategy="scaffold", engine=engine, **EVERYBODY).train()
+    (left_out,) = kit.records_of(tmp_path / "answered")[1]["left_out"]
+    assert left_out["reason"].startswith(reason)
+    for part, tensors in ends["away"].server.items():
+        assert adapter_sha256(ends["answered"].server[part]) == adapter_sha256(tensors)
 
 
 @pytest.mark.parametrize("strategy", ["scaffold", "ditto"])

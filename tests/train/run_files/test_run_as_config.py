@@ -3,7 +3,9 @@
 import pytest
 import yaml
 
+from fedllm_data.errors import ConfigError
 from fedllm_train.cli import main
+from fedllm_train.flags import parse_our_flags
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
@@ -82,3 +84,36 @@ def test_what_no_flag_can_say_is_refused_by_name(made, tmp_path, capsys):
     assert "belongs to a dpo run; use fedllm-train dpo" in refused(task="dpo")
     assert "whose clients were made in memory" in refused(data=config["data"] | {"revision": None})
     assert "whose model was made in memory" in refused(model=config["model"] | {"name": None})
+
+
+@pytest.mark.parametrize(
+    ("section", "changes", "message"),
+    [
+        ("federated", {"num_roundz": 3}, "FederatedConfig has no num_roundz; did you mean num_rounds"),
+        ("federated", {"prox_mu": 0.2}, "prox_mu is given but strategy 'fedavg' does not use it"),
+        ("client", {"learning_ratez": 3}, "learning_ratez under client in --config"),
+        (None, {"num_rounds": 3}, "num_rounds stands outside the sections"),
+        (None, {"federated": ["a"]}, "has a section federated without names"),
+        (None, {"data": {"revision": "1"}}, "lacks name, which the config.yaml of every run has"),
+        (None, {"peft": {"peft_type": "LORA", "target_modules": ["q_proj"]}}, "lacks r, which"),
+    ],
+)
+def test_a_slip_in_a_config_edited_by_hand_is_named(tmp_path, section, changes, message):
+    content = {
+        "task": "sft", "data": {"name": "org/data", "revision": "1"}, "model": {"name": "org/base", "revision": "1"},
+        "federated": {"strategy": "fedavg", "num_rounds": 2, "prox_mu": 0.01}, "client": {"max_steps": 1},
+        "peft": None,
+    }  # fmt: skip
+    (content if section is None else content[section]).update(changes)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ConfigError, match=message):
+        parse_our_flags("sft", ["--config", str(tmp_path / "config.yaml"), "--output_dir", "run"])
+
+
+def test_a_preset_beside_a_runs_config_is_refused(tmp_path):
+    places = {"data": {"name": "org/data", "revision": "1"}, "model": {"name": "org/base"}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"task": "sft", "federated": {}, "client": {}, **places}))
+    argv = ["--config", str(tmp_path / "config.yaml"), "--output_dir", "run"]
+    assert parse_our_flags("sft", argv).federated.preset is None
+    with pytest.raises(ConfigError, match=r"--preset is given, and --config .* is a run's"):
+        parse_our_flags("sft", [*argv, "--preset", "fedllm-bench/fed-aya"])
