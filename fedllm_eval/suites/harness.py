@@ -4,10 +4,10 @@ The harness (EleutherAI) owns questions, prompts, extraction and scores; here it
 is handed over with its adapter on, and what comes back becomes scores with intervals: value +- 1.96 of the harness's
 own standard error. A metric for which it gives none has NaN bounds, and a note says so.
 
-`--suite-items harness=FOLDER` names a folder of task files (the harness's `--include_path`), whose data may be
-local; other tasks load theirs from the Hub. Switches: `tasks` (names of tasks, groups or of `TASK_SETS`, commas
-between), `num_fewshot` (default the task's own), `chat_template` (default false, as published numbers have it),
-`allow_code` (default false: HumanEval and MBPP run what the policy wrote, on this machine). Requests already answered are kept in
+`--suite-items harness=FOLDER` names a folder of task files (the harness's `--include_path`), whose data may be local;
+other tasks load theirs from the Hub. Switches: `tasks` (names of tasks, groups or of `TASK_SETS`, commas between),
+`num_fewshot` (default the task's own), `chat_template` (default false, as published numbers have it), `allow_code`
+(default false: HumanEval and MBPP run what the policy wrote, on this machine). Requests already answered are kept in
 the suite's folder, one file a policy.
 """
 
