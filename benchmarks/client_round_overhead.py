@@ -77,7 +77,7 @@ def compare(task: str, clients: ClientDataset, base: Path, workspace: Path) -> d
         args,
         LoraConfig(**LORA),
     )
-    host, clock = trainer.client_host(), Clock()
+    host, clock = trainer.loaded.host, Clock()
     clock.put_on(host.resident.trainer)
     message = codec.encode({"adapter": trainer.start_adapter})
     chosen = list(clients)[:NUM_CLIENTS]

@@ -60,7 +60,7 @@ class Way:
             ),
             LoraConfig(**LORA),
         )
-        self._host, self._clock = trainer.client_host(), Clock()
+        self._host, self._clock = trainer.loaded.host, Clock()
         self._clock.put_on(self._host.resident.trainer)
         self._message = codec.encode({"adapter": trainer.start_adapter})
         self.visits: list[float] = []

@@ -43,7 +43,7 @@ def measure(model: Path, data: Path, run: Path, *, num_steps: int, batch: int) -
         SFTConfig(bf16=False, use_cpu=True, activation_checkpointing=False, per_device_train_batch_size=batch),
         LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"),
     )
-    host = trainer.client_host()
+    host = trainer.loaded.host
     inner, rows = host.resident.trainer, host.tokens[max(clients, key=clients.sizes.__getitem__)].rows
     inner.model.train()
     seconds: dict[bool, list[float]] = {False: [], True: []}

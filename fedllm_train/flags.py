@@ -39,7 +39,7 @@ __all__ = ["OurFlags", "check_surroundings", "flag_groups", "parse_our_flags"]
 _FATES = {"sft": SFT_FATES, "dpo": DPO_FATES, "kto": KTO_FATES}
 _HELP = ("help", "help_all", "config")
 _ANY_CLIENT = SimpleNamespace(learning_rate=1.0, train_batch_size=1, gradient_accumulation_steps=1)
-"""In the place of TRL's settings, which are read later; no refusal rests on these."""
+"""Stands for TRL's settings, which are read later; no refusal rests on these values."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +85,8 @@ def parse_our_flags(task: str, argv: Sequence[str]) -> OurFlags:
     if is_run_config(in_file):
         assert path is not None
         in_file, of_run = flags_of_run(in_file, Path(path), task)
-        for name in (each for each in of_run if each not in _FATES[task]):
-            raise ConfigError(f"{name} under client in --config {path} is no setting of a {task} run; take it out")
+        if odd := [name for name in of_run if name not in _FATES[task]]:
+            raise ConfigError(f"{odd[0]} under client in --config {path} is no setting of a {task} run; take it out")
         if "preset" in given_flags(argv):
             raise ConfigError(
                 f"--preset is given, and --config {path} is a run's, which says every setting itself; give one of both"
@@ -204,8 +204,8 @@ def _check_names(task: str, strategy: str, flags: Sequence[str], in_file: Mappin
     ours = {each.name for group in flag_groups(strategy) for each in fields(group)} - {"method"}
     known = ours | _FATES[task].keys() | MODEL_FATES.keys() | {*_HELP}
     spelt = [(flag, flag[2:].split("=")[0].replace("-", "_")) for flag in flags if flag != "--"]
-    for name in in_file.keys() & {*_HELP}:
-        raise ConfigError(f"{name} stands in the --config file; it is a flag of the command line alone")
+    if odd := sorted(in_file.keys() & {*_HELP}):
+        raise ConfigError(f"{odd[0]} stands in the --config file; it is a flag of the command line alone")
     for shown, name in [*spelt, *((name, name) for name in in_file)]:
         if name in known or (shown.startswith("--") and name.removeprefix("no_") in known):
             continue

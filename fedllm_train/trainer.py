@@ -17,7 +17,6 @@ from fedllm_data.errors import ConfigError
 from fedllm_data.roster import roster_of
 from fedllm_train.adapters.shifted_model import shifted
 from fedllm_train.client_inputs import ClientInput
-from fedllm_train.clients.host import ClientHost
 from fedllm_train.clients.objectives import ClientArgs, objective_of
 from fedllm_train.clients.unrendered import UnrenderedRows
 from fedllm_train.config import FederatedConfig
@@ -118,10 +117,6 @@ class FederatedTrainer:
     def tokenizer(self) -> Any:
         """The model's tokenizer."""
         return self.loaded.tokenizer
-
-    def client_host(self) -> ClientHost:
-        """Return the host of the clients in this process, on this trainer's model."""
-        return self.loaded.host
 
     def train(self, resume_from_checkpoint: bool | str | Path | None = None, *, resume: bool = False) -> RunState:
         """Run all rounds, or those that are left, and write the finished adapter.

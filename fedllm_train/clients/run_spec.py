@@ -41,7 +41,7 @@ class RunSpec:
     kernel: str
     """How SFT's loss is computed: `trl` or `plain`."""
     policy: PolicySource = field(repr=False)
-    """The arguments of `load_starting_policy`: base model, PEFT's settings, starting adapter, seed."""
+    """What a host loads: base model, PEFT's settings, starting adapter, seed."""
     template_date: str | None
     """The day that the chat template takes for today, where it asks."""
     digests: Mapping[str, str | None]

@@ -144,7 +144,7 @@ def test_the_dpo_reference_is_the_starting_policy_in_round_3(kit, tmp_path, with
     def look(record):
         if record["round_index"] != 3:
             return
-        inner = trainer.client_host().resident.trainer
+        inner = trainer.loaded.host.resident.trainer
         row = trainer.clients["ann"][0]
         batch = inner.data_collator([encode_pair(trainer.tokenizer, row["prompt"], row["chosen"], row["rejected"])])
         seen.append(torch.stack(inner.compute_ref_log_probs(inner.model, batch))[:, 0])
@@ -181,7 +181,7 @@ def test_a_fresh_adapter_that_is_not_zero_is_part_of_the_reference(kit, tmp_path
         base = pair_logps(trainer.model, trainer.tokenizer, row)
     assert (start - base).abs().max() > 1e-2  # else this test could not fail
     trainer.train()
-    inner = trainer.client_host().resident.trainer
+    inner = trainer.loaded.host.resident.trainer
     batch = inner.data_collator([encode_pair(trainer.tokenizer, row["prompt"], row["chosen"], row["rejected"])])
     reference = torch.stack(inner.compute_ref_log_probs(inner.model, batch))[:, 0]
     torch.testing.assert_close(reference, start, rtol=1e-5, atol=1e-5)
@@ -243,7 +243,7 @@ def test_a_client_that_replies_with_a_reason_is_left_out_and_named(kit, tmp_path
 def test_an_update_that_is_not_finite_is_noticed(kit, tmp_path):
     trainer = kit.make_trainer(tmp_path / "run")
     broken = {name: torch.full_like(tensor, float("nan")) for name, tensor in trainer.start_adapter.items()}
-    reply = trainer.client_host().visit(kit.question("ann", {"adapter": broken}))
+    reply = trainer.loaded.host.visit(kit.question("ann", {"adapter": broken}))
     assert reply.message is None
     assert "not finite" in reply.reason
 

@@ -62,7 +62,7 @@ def test_padding_keeps_products_and_slicing_undoes_it():
 def test_training_padded_is_training_at_the_lower_rank(kit, tmp_path):
     def host(rank):
         trainer = kit.make_trainer(tmp_path / str(rank), peft_config=kit.lora(r=rank, lora_alpha=2 * rank))
-        return trainer.client_host(), trainer.start_adapter
+        return trainer.loaded.host, trainer.start_adapter
 
     (low, start), (high, _) = host(2), host(4)
     options = {"learning_rate": 1e-2, "seed": 1, "num_steps": 4}

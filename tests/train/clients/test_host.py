@@ -55,7 +55,7 @@ def test_a_host_loaded_from_the_spec_alone_equals_the_trainers_own_to_the_bit(ki
     trainer = from_disk(kit, tmp_path, task, **settings)
     spec = pickle.loads(pickle.dumps(trainer.loaded.spec()))  # as it travels
     elsewhere = ClientHost.load(spec, trainer.clients, tmp_path / "elsewhere")
-    own = answers(kit, trainer, trainer.client_host())
+    own = answers(kit, trainer, trainer.loaded.host)
     assert answers(kit, trainer, elsewhere) == own
     assert len({message for _, step, _, message, _ in own if step < 2}) == 6  # each differs from all others
 
@@ -78,4 +78,4 @@ def test_a_host_needs_the_rows_of_its_own_clients_alone(kit, tmp_path):
     trainer = from_disk(kit, tmp_path)
     alone = ClientHost.load(trainer.loaded.spec(), trainer.clients.select(["bob"]), tmp_path / "bob")
     task = kit.question("bob", trainer.loaded.start_state)
-    assert alone.visit(task).message == trainer.client_host().visit(task).message
+    assert alone.visit(task).message == trainer.loaded.host.visit(task).message

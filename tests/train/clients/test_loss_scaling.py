@@ -72,7 +72,7 @@ def what_visits_leave(kit, trainer):
     for t in range(num_rounds + strategy.traits.personal):
         purpose = "train" if t < num_rounds else "personal"
         sent = strategy.broadcast(state, client_id, t)
-        reply = trainer.client_host().visit(kit.question(client_id, sent, step=t, seed=t, purpose=purpose))
+        reply = trainer.loaded.host.visit(kit.question(client_id, sent, step=t, seed=t, purpose=purpose))
         left.append(reply.message)
         if t < num_rounds:
             update, sums = codec.decode(reply.message), {}
@@ -87,22 +87,22 @@ def what_visits_leave(kit, trainer):
 def test_a_scaled_loss_changes_no_bit_of_any_method(kit, tmp_path, name, task):
     trainer = made(kit, tmp_path / "run", name, task)
     plain = what_visits_leave(kit, trainer)
-    scale_losses(trainer.client_host().resident)
+    scale_losses(trainer.loaded.host.resident)
     assert what_visits_leave(kit, trainer) == plain
 
 
 @pytest.mark.parametrize("name", ["fedavg", "fedprox", "scaffold", "ditto", "hetlora", "rolora"])
 def test_a_step_that_overflows_is_as_if_it_had_not_been(kit, tmp_path, name):
     trainer = made(kit, tmp_path / "run", name)
-    with without_first_steps(trainer.client_host().resident.trainer):
+    with without_first_steps(trainer.loaded.host.resident.trainer):
         plain = what_visits_leave(kit, trainer)
-    scale_losses(trainer.client_host().resident, **OVERFLOWING)
+    scale_losses(trainer.loaded.host.resident, **OVERFLOWING)
     assert what_visits_leave(kit, trainer) == plain
 
 
 def test_a_client_all_of_whose_steps_overflow_keeps_what_it_had(kit, tmp_path):
     trainer = made(kit, tmp_path / "run", "scaffold")
-    scale_losses(trainer.client_host().resident, **ALWAYS_OVERFLOWING)
+    scale_losses(trainer.loaded.host.resident, **ALWAYS_OVERFLOWING)
     sent = codec.decode(what_visits_leave(kit, trainer)[0])
     assert all(torch.equal(sent["adapter"][name], tensor) for name, tensor in trainer.start_adapter.items())
     assert not any(bool(tensor.any()) for tensor in sent["control_change"].values())
@@ -110,7 +110,7 @@ def test_a_client_all_of_whose_steps_overflow_keeps_what_it_had(kit, tmp_path):
 
 def test_no_visit_begins_with_the_scale_another_one_ended_with(kit, tmp_path):
     """A run that is resumed, or spread over processes, would end elsewhere."""
-    host = made(kit, tmp_path / "run", "fedavg").client_host()
+    host = made(kit, tmp_path / "run", "fedavg").loaded.host
     resident, rows = host.resident, host.tokens["ann"].rows
     scale_losses(resident, **OVERFLOWING)
     first, second = (
@@ -124,7 +124,7 @@ def sums_of(kit, tmp_path, monkeypatch):
     """From a number of steps to the sums of weight gradients over them, and the trainer they are taken with."""
     seen = []
     monkeypatch.setattr(resident_file, "first_step", lambda model, sums, rate: seen.append(dict(sums)) or {})
-    host = made(kit, tmp_path / "run", "fed_sb").client_host()
+    host = made(kit, tmp_path / "run", "fed_sb").loaded.host
     resident, rows = host.resident, host.tokens["ann"].rows
 
     def taken(num_steps):
@@ -152,9 +152,9 @@ def test_a_pass_that_overflows_is_left_out_of_the_first_step(sums_of):
 
 def test_a_client_all_of_whose_passes_overflow_is_left_out(kit, tmp_path):
     trainer = made(kit, tmp_path / "run", "fed_sb")
-    scale_losses(trainer.client_host().resident, **ALWAYS_OVERFLOWING)
+    scale_losses(trainer.loaded.host.resident, **ALWAYS_OVERFLOWING)
     sent = trainer.plan.strategy.broadcast(trainer.loaded.start_state, "ann", 0)
-    assert "not finite" in trainer.client_host().visit(kit.question("ann", sent)).reason
+    assert "not finite" in trainer.loaded.host.visit(kit.question("ann", sent)).reason
 
 
 @given(
@@ -173,7 +173,7 @@ def test_what_is_added_to_a_scaled_gradient_is_what_the_scaler_will_find(values,
 
 
 def test_without_a_scaler_nothing_is_touched(kit, tmp_path):
-    trainer = kit.make_trainer(tmp_path / "run").client_host().resident.trainer
+    trainer = kit.make_trainer(tmp_path / "run").loaded.host.resident.trainer
     assert loss_scale(trainer) is None
     fresh_scaler(trainer)()
     gradients = {"w": torch.tensor([torch.inf])}

@@ -117,7 +117,7 @@ def test_the_reference_stays_the_starting_policy_whoever_trained_before(kit, tmp
     trainer = make_trainer(kit, tmp_path / "run", args, sizes=sizes, adapter=str(tmp_path / "sft"))
 
     def visit(client_id, adapter, rate):
-        return trainer.client_host().visit(kit.question(client_id, {"adapter": adapter}, step=1, learning_rate=rate))
+        return trainer.loaded.host.visit(kit.question(client_id, {"adapter": adapter}, step=1, learning_rate=rate))
 
     def rewards(reply):
         return max(abs(reply.facts["rewards/chosen"]), abs(reply.facts["rewards/rejected"]))
@@ -147,7 +147,7 @@ VARIANTS = [
 
 @pytest.mark.parametrize("changes", VARIANTS, ids=str)
 def test_each_variant_of_dpo_has_the_same_gradient_with_a_kept_reference(kit, tmp_path, changes):
-    host = make_trainer(kit, tmp_path / "run", client_args(kit, "dpo", **changes)).client_host()
+    host = make_trainer(kit, tmp_path / "run", client_args(kit, "dpo", **changes)).loaded.host
     trainer, live = host.resident.trainer, host.resident.live_adapter
     generator = torch.Generator().manual_seed(0)
     moved = {name: t + 0.05 * torch.randn(t.shape, generator=generator) for name, t in live.read().items()}

@@ -137,7 +137,7 @@ def test_what_rests_has_no_gradient_to_clip_when_the_reference_is_computed_in_th
             adapter=start,
             tokenizer=kit.make_tokenizer(),
         )  # fmt: skip
-        resident, sent = trainer.client_host().resident, trainer.start_adapter
+        resident, sent = trainer.loaded.host.resident, trainer.start_adapter
         accelerator, live = resident.trainer.accelerator, resident.live_adapter
         clip, norms, resting = accelerator.clip_grad_norm_, [], []
 
@@ -148,7 +148,7 @@ def test_what_rests_has_no_gradient_to_clip_when_the_reference_is_computed_in_th
 
         accelerator.clip_grad_norm_ = spy
         task = kit.question("ann", {"adapter": sent}, step=round_index, learning_rate=30.0)
-        reply = trainer.client_host().visit(task)
+        reply = trainer.loaded.host.visit(task)
         assert resting == []
         assert len(norms) == 5
         assert float(min(norms)) > 1e-3  # every step was clipped
@@ -160,7 +160,7 @@ def test_what_rests_has_no_gradient_to_clip_when_the_reference_is_computed_in_th
 
 def test_the_reference_of_a_client_is_computed_once_a_run(kit, tmp_path):
     trainer = kit.make_trainer(tmp_path / "run", "dpo")
-    host = trainer.client_host()
+    host = trainer.loaded.host
     inner = host.resident.trainer
     batches = []
     compute = inner.compute_ref_log_probs
@@ -188,7 +188,7 @@ def test_a_later_visit_to_a_used_trainer_equals_plain_trl_too(kit, tmp_path):
     start = trainer.start_adapter
     for client_id in ("dan", "cyd", "bob", "ann"):
         seed = stream_seed(3, "client", round_index=0, client_id=client_id)
-        reply = trainer.client_host().visit(kit.question(client_id, {"adapter": start}, seed=seed))
+        reply = trainer.loaded.host.visit(kit.question(client_id, {"adapter": start}, seed=seed))
     expected = plain_trl(
         kit, tmp_path, "sft", start, template=kit.MARKED_TEMPLATE, peft_config=peft_config, assistant_only_loss=True
     )

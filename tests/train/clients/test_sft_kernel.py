@@ -25,7 +25,7 @@ def make_trainer(kit, run, kernel, peft_config=None, **changes):
 @pytest.mark.parametrize("adapter", ["lora", "prompt_tuning"])
 def test_a_batch_has_the_loss_and_gradient_of_trl(kit, tmp_path, adapter):
     config = kit.lora() if adapter == "lora" else PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=3)
-    host = make_trainer(kit, tmp_path / "run", "trl", config).client_host()
+    host = make_trainer(kit, tmp_path / "run", "trl", config).loaded.host
     resident, rows = host.resident, host.tokens["cyd"].rows
     trainer = resident.trainer
     found = []

@@ -140,7 +140,7 @@ def test_a_visit_takes_them_over_the_batches_of_plain_trl_on_all_weights(kit, tm
         kit.lora(),
         tokenizer=kit.make_tokenizer(kit.MARKED_TEMPLATE if task == "sft" else kit.PLAIN_TEMPLATE),
     )
-    host = trainer.client_host()
+    host = trainer.loaded.host
     with weight_gradients(trainer.model) as sums:
         host.resident.fit(trainer.start_adapter, host.tokens["ann"].rows, learning_rate=0.0, seed=11, num_steps=3)
     only_assistant = {"assistant_only_loss": True} if task == "sft" else {}

@@ -95,7 +95,7 @@ def test_the_reference_stays_the_starting_model_whoever_trained_before(kit, tmp_
     )  # fmt: skip
 
     def visit(client_id, weights, rate):
-        return trainer.client_host().visit(kit.question(client_id, {"adapter": weights}, step=1, learning_rate=rate))
+        return trainer.loaded.host.visit(kit.question(client_id, {"adapter": weights}, step=1, learning_rate=rate))
 
     def rewards(reply):
         return max(abs(reply.facts["rewards/chosen"]), abs(reply.facts["rewards/rejected"]))

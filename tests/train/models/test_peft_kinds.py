@@ -92,7 +92,7 @@ def test_the_server_averages_parameters_by_rows(kit, tmp_path):
     apart, trainer = (
         federated(kit, run, "sft", KINDS["prefix_tuning"], sizes={"ann": 6, "bob": 2}, cohort_size=2) for run in runs
     )
-    start, host, ends = apart.start_adapter, apart.client_host(), {}
+    start, host, ends = apart.start_adapter, apart.loaded.host, {}
     for client_id in ("ann", "bob"):
         seed = stream_seed(3, "client", round_index=0, client_id=client_id)
         ends[client_id], _ = host.resident.fit(

@@ -38,7 +38,7 @@ def test_training_a_low_rank_inside_a_high_one_is_exact(kit, tmp_path):
     small = {name: t[:2] if is_a(name) else t[:, :2] for name, t in start.items()}
     ends = []
     for trainer, begin in ((wide, start), (narrow, small)):
-        host = trainer.client_host()
+        host = trainer.loaded.host
         rows = host.tokens["cyd"].rows
         ends.append(host.resident.fit(begin, rows, learning_rate=1e-2, seed=1, num_steps=3)[0])
     for name, tensor in ends[0].items():
@@ -125,7 +125,7 @@ def test_one_client_in_round_0_is_fedavg_of_that_client(kit, tmp_path):
     # FLoRA's client draws an A of its own; from that one, the same visit ends with the same product.
     flora = kit.make_trainer(tmp_path / "begins", strategy="flora", **settings)
     begun = flora.plan.strategy.anchor({}, flora.start_adapter, "ann", 0)
-    host = flora.client_host()
+    host = flora.loaded.host
     ended, _ = host.resident.fit(
         begun,
         host.tokens["ann"].rows,
@@ -205,15 +205,13 @@ def test_training_on_a_shift_is_training_on_merged_weights(kit, tmp_path):
             layer.base_layer.weight += layer.scaling["default"] * shift[f"{module}.left"] @ shift[f"{module}.right"]
     ends = []
     for trainer, base_shift in zip(trainers, (shift, None), strict=True):
-        resident, rows = trainer.client_host().resident, trainer.client_host().tokens["cyd"].rows
+        resident, rows = trainer.loaded.host.resident, trainer.loaded.host.tokens["cyd"].rows
         ends.append(
             resident.fit(trainer.start_adapter, rows, learning_rate=1e-3, seed=1, num_steps=2, base_shift=base_shift)
         )
     assert ends[0][1]["train_loss"] == pytest.approx(ends[1][1]["train_loss"], rel=1e-5)
-    plain = (
-        trainers[0]
-        .client_host()
-        .resident.fit(trainers[0].start_adapter, rows, learning_rate=1e-3, seed=1, num_steps=2)
+    plain = trainers[0].loaded.host.resident.fit(
+        trainers[0].start_adapter, rows, learning_rate=1e-3, seed=1, num_steps=2
     )
     assert plain[1]["train_loss"] != pytest.approx(ends[0][1]["train_loss"], rel=1e-3)  # hooks are gone again
     for name in ends[0][0]:
@@ -231,7 +229,7 @@ def test_the_dpo_reference_is_the_starting_policy_though_the_base_is_shifted(kit
     row = trainer.clients["ann"][0]
     ids = encode_pair(trainer.tokenizer, row["prompt"], row["chosen"], row["rejected"])
     trainer.train()
-    inner = trainer.client_host().resident.trainer
+    inner = trainer.loaded.host.resident.trainer
     assert trainer.state.server["base_shift"]
     batch = inner.data_collator([ids])
     reference = torch.stack(inner.compute_ref_log_probs(inner.model, batch))[:, 0]  # the shift is still on here

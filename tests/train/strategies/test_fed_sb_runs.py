@@ -116,7 +116,7 @@ def test_a_clients_training_is_plain_trl_on_layers_written_by_hand(kit, tmp_path
 
 def test_visits_are_independent_of_one_another(kit, tmp_path):
     trainer = kit.make_trainer(tmp_path / "run", strategy="fed_sb", core_frame="random")
-    host = trainer.client_host()
+    host = trainer.loaded.host
     start = random_frame(trainer.start_adapter, 5) | zero_cores(trainer.start_adapter)
     names = [name for name, _ in trainer.model.named_parameters()]
 
