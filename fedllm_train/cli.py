@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.terminal import OneLineParser, ShowVersion, run_command
+from fedllm_train.chat_terminal import add_chat_flags, run_chat
 from fedllm_train.config import FederatedConfig, RunInput
 from fedllm_train.strategies import STRATEGIES, settings_class
 
@@ -62,6 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     publish.add_argument("--json", action="store_true", help="print JSON instead of lines")
     publish.set_defaults(command=_publish)
+    chat = commands.add_parser("chat", help="talk to what a run started from and to what it ended with, side by side")
+    add_chat_flags(chat)
+    chat.set_defaults(command=run_chat)
     methods = commands.add_parser("methods", help="list the federated algorithms and what each can and cannot do")
     methods.add_argument("--json", action="store_true", help="machine-readable")
     methods.set_defaults(command=_methods)
