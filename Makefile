@@ -13,7 +13,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: quickstart test test-slow lint clean
+.PHONY: quickstart test test-slow lint cards clean
 
 quickstart: $(VENV)/.ready
 	$(BIN)/python -m fedllm_train.quickstart --out quickstart
@@ -29,6 +29,10 @@ lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# What is published on the Hub, shown in cards/; real upstream files are looked for in FEDLLM_SHARED_DATA.
+cards: $(VENV)/.ready
+	$(BIN)/python -m tests.cards.make_cards
 
 clean:
 	rm -rf $(VENV) quickstart build dist *.egg-info
