@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from fedllm_data.build_settings import BuildSettings
+from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
 from fedllm_data.importing.conversations import ROLE_MEANINGS
 from fedllm_data.importing.import_notes import check_max_rejected_fraction
@@ -86,12 +87,15 @@ class ImportSettings:
                 )
         for name, meaning in self.roles.items():
             if meaning not in ROLE_MEANINGS:
-                raise ConfigError(f"--roles {name[:40]}={meaning[:40]} means none of {', '.join(ROLE_MEANINGS)}")
+                raise ConfigError(
+                    f"--roles {name[:40]}={meaning[:40]} means none of {', '.join(ROLE_MEANINGS)}"
+                    + (f"; {hint}" if (hint := did_you_mean(meaning, ROLE_MEANINGS).rstrip()) else "")
+                )
         check_max_rejected_fraction(self.max_rejected_fraction)
         unknown = sorted(set(self.columns) - set(TARGETS[self.task]))
         if unknown:
             raise ConfigError(
-                f"--columns cannot name {unknown[0]!r} for {self.task} rows; it can name "
+                f"--columns cannot name {unknown[0]!r} for {self.task} rows; {self._meant(unknown[0])}it can name "
                 f"{', '.join(TARGETS[self.task])}"
             )
         language = self.language
@@ -99,6 +103,13 @@ class ImportSettings:
             raise ConfigError(
                 f"--language {language[:40]!r} is no language; write a code such as en, or its English name"
             )
+
+    def _meant(self, unknown: str) -> str:
+        """What a target that is none may stand for: of two names in the wrong order, or of one that is misspelt."""
+        targets, column = TARGETS[self.task], self.columns[unknown]
+        if column in targets and column not in self.columns:
+            return f"did you mean {column}={unknown}? A target comes first, then your column: "
+        return did_you_mean(unknown, targets)
 
 
 def part_settings(single: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
