@@ -27,7 +27,8 @@ def alike(word: str, known: Iterable[str], at_most: int = 1) -> list[str]:
     wanted = _plain(word)
     if wanted in plain:
         return [plain[wanted]]
-    begun = sorted((each for each in plain if wanted and each.startswith(wanted)), key=len)
+    begun = sorted((each for each in plain if each.startswith(wanted)), key=len)
+    begun += sorted((each for each in plain if each.endswith(wanted) and each not in begun), key=len)
     close = difflib.get_close_matches(wanted, plain, n=at_most, cutoff=0.6)
     found = [*begun, *(each for each in close if each not in begun)] if len(wanted) > 2 else close
     return [plain[each] for each in found[:at_most]]

@@ -1,6 +1,6 @@
 """How anybody's files are read as rows of a client repo: whose rows they are, which columns hold what, their terms."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -95,7 +95,7 @@ class ImportSettings:
         unknown = sorted(set(self.columns) - set(TARGETS[self.task]))
         if unknown:
             raise ConfigError(
-                f"--columns cannot name {unknown[0]!r} for {self.task} rows; {self._meant(unknown[0])}it can name "
+                f"--columns cannot name {unknown[0]!r} for {self.task} rows; {self._meant(unknown)}it can name "
                 f"{', '.join(TARGETS[self.task])}"
             )
         language = self.language
@@ -104,12 +104,14 @@ class ImportSettings:
                 f"--language {language[:40]!r} is no language; write a code such as en, or its English name"
             )
 
-    def _meant(self, unknown: str) -> str:
-        """What a target that is none may stand for: of two names in the wrong order, or of one that is misspelt."""
-        targets, column = TARGETS[self.task], self.columns[unknown]
-        if column in targets and column not in self.columns:
-            return f"did you mean {column}={unknown}? A target comes first, then your column: "
-        return did_you_mean(unknown, targets)
+    def _meant(self, unknown: Sequence[str]) -> str:
+        """What was meant by names that are no target: two names in the wrong order, or a misspelt one."""
+        targets = TARGETS[self.task]
+        pairs = [(self.columns[name], name) for name in unknown]
+        if reversed_pairs := [pair for pair in pairs if pair[0] in targets and pair[0] not in self.columns]:
+            shown = ",".join(f"{target}={column[:40]}" for target, column in sorted(reversed_pairs))
+            return f"did you mean {shown}? The target comes first, then your column: "
+        return did_you_mean(unknown[0], targets)
 
 
 def part_settings(single: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

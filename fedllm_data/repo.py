@@ -248,11 +248,12 @@ class FolderRepo(_Repo):
         Raises:
             SchemaError: if there is no such split, or a file of it is damaged.
         """
+        paths = [os.fspath(self.folder / path) for path in self.split_files(split)]  # a missing split is said at once
+
         import pyarrow.parquet as pq
         from datasets import load_dataset
         from datasets.exceptions import DatasetGenerationError
 
-        paths = [os.fspath(self.folder / path) for path in self.split_files(split)]
         try:
             for path in paths:
                 pq.read_metadata(path)  # a footer that is damaged; `datasets` would log it first

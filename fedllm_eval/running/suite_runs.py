@@ -64,7 +64,8 @@ def check_suites(plan: SuitePlan) -> dict[str, Suite]:
     for given in (*plan.items, *plan.switches):
         if given not in plan.names:
             raise ConfigError(
-                f"items or switches were given for suite {given!r}, which is not run; add --suite {given}"
+                f"items or switches were given for suite {given!r}, which is not run; "
+                + (did_you_mean(given, plan.names) or f"add --suite {given}").rstrip()
             )
     suites: dict[str, Suite] = {}
     for name in dict.fromkeys(plan.names):

@@ -41,7 +41,7 @@ def test_a_word_of_two_letters_is_no_beginning():
         ),
         (
             [*IMPORT, "--client-column", "who", "--columns", "question=instruction,answer=response"],
-            "did you mean response=answer?",
+            "did you mean instruction=question,response=answer?",
         ),
         ([*IMPORT, "--client-column", "wo"], "column 'wo' is missing; did you mean 'who'? the columns are"),
         (
