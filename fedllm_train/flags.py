@@ -7,7 +7,6 @@ path, two settings that contradict one another. What is left over is TRL's, and 
 """
 
 import argparse
-import difflib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
@@ -17,6 +16,9 @@ from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 import yaml
 
+from fedllm_data.command_line.one_line_parser import check_choice
+from fedllm_data.command_line.spelling import dashed
+from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
 from fedllm_data.hub.local_paths import is_local_path
 from fedllm_data.repo import open_repo
@@ -25,16 +27,18 @@ from fedllm_train.config import FederatedConfig, RunInput, check_name
 from fedllm_train.fates.adapter_settings import MODEL_FATES
 from fedllm_train.fates.client_settings import DPO_FATES, KTO_FATES, SFT_FATES
 from fedllm_train.field_types import plain_value
+from fedllm_train.flag_names import FORMER, flag_of, name_of
 from fedllm_train.given import given_flags, with_given
+from fedllm_train.monitoring.evaluation_settings import check_eval_score
 from fedllm_train.monitoring.trackers import check_tracker
 from fedllm_train.prepare import prepare
 from fedllm_train.presets import DECISIVE, preset_defaults
 from fedllm_train.privacy.accounting import check_accountant
 from fedllm_train.run_files.open_run import check_run_folder
 from fedllm_train.run_files.run_as_config import flags_of_run, is_run_config
-from fedllm_train.strategies import settings_class, users_of
+from fedllm_train.strategies import STRATEGIES, settings_class, users_of
 
-__all__ = ["OurFlags", "check_surroundings", "flag_groups", "parse_our_flags"]
+__all__ = ["OurFlags", "check_surroundings", "flag_groups", "parse_our_flags", "setting_names"]
 
 _FATES = {"sft": SFT_FATES, "dpo": DPO_FATES, "kto": KTO_FATES}
 _HELP = ("help", "help_all", "config")
@@ -66,6 +70,9 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; --help-all lists all flags")
 
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        check_choice(action, value)
+
 
 def parse_our_flags(task: str, argv: Sequence[str]) -> OurFlags:
     """Return what a command line says.
@@ -77,7 +84,7 @@ def parse_our_flags(task: str, argv: Sequence[str]) -> OurFlags:
     Raises:
         ConfigError: for a flag or value that cannot be used.
     """
-    argv, path = _without_config(argv)
+    argv, path = _without_config(dashed(argv, FORMER))
     in_file = _read_file(path)
     if in_file.get("preset", "") is None:
         del in_file["preset"]  # as if it were left out
@@ -107,7 +114,7 @@ def parse_our_flags(task: str, argv: Sequence[str]) -> OurFlags:
     values |= vars(parsed)
     of_federation = {name for group in groups[:-1] for name in (each.name for each in fields(group))}
     required = [each.name for group in groups for each in fields(group) if each.default is MISSING]
-    if lacking := [f"--{name}" for name in required if name not in values]:
+    if lacking := [flag_of(name) for name in required if name not in values]:
         raise ConfigError(f"the following arguments are required: {', '.join(lacking)}; --help-all lists all flags")
     own = {name: value for name, value in values.items() if name in of_federation}
     # A config that names every field is a copy: what a preset sets is nobody's word.
@@ -137,7 +144,11 @@ def check_surroundings(flags: OurFlags) -> None:
     check_run_folder(Path(flags.federated.output_dir), resume=run.resume)
     if is_local_path(run.data) or "/" not in run.data:
         repo = open_repo(run.data, run.data_revision)
-        prepare(flags.federated, roster_of_repo(repo), _ANY_CLIENT)
+        roster = roster_of_repo(repo)
+        prepare(flags.federated, roster, _ANY_CLIENT)
+        if flags.federated.eval_every is not None:
+            repo.split_files(flags.federated.eval_split)
+            check_eval_score(flags.federated.eval_score, roster.task)
     for name, value in (("model", run.model), ("adapter", run.adapter)):
         if value is not None and is_local_path(value) and not Path(value).exists():
             raise ConfigError(f"{name} {value!r} is no folder here; give one, or a Hub id, which is org/name")
@@ -146,6 +157,16 @@ def check_surroundings(flags: OurFlags) -> None:
 def flag_groups(strategy: str) -> list[type]:
     """Return the dataclasses whose fields are flags of ours; the last is what a run starts from."""
     return [FederatedConfig, settings_class(strategy), RunInput]
+
+
+def setting_names() -> frozenset[str]:
+    """Return every setting that a flag of some task sets, TRL's and PEFT's included.
+
+    >>> {"cohort_size", "prox_mu", "lora_r", "beta"} <= setting_names()
+    True
+    """
+    ours = {each.name for name in STRATEGIES for group in flag_groups(name) for each in fields(group)} - {"method"}
+    return frozenset(ours.union(MODEL_FATES, *_FATES.values()))
 
 
 def _without_config(argv: Sequence[str]) -> tuple[list[str], str | None]:
@@ -171,13 +192,19 @@ def _read_file(path: str | None) -> dict[str, Any]:
     if not isinstance(variables, dict):
         raise ConfigError(f"env in --config {path} is no mapping; write names and values below it")
     os.environ.update({str(name): str(value) for name, value in variables.items()})
-    return {str(name).replace("-", "_"): value for name, value in content.items()}
+    settings: dict[str, Any] = {}
+    for key, value in content.items():
+        name = name_of(str(key))
+        if name in settings:
+            raise ConfigError(f"--config {path} says {name} twice, in two spellings; leave one out")
+        settings[name] = value
+    return settings
 
 
 def _values_of(argv: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
     parser = _Parser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     for name in names:
-        parser.add_argument(*_spellings(name))
+        parser.add_argument(flag_of(name), dest=name)
     return vars(parser.parse_known_args(list(argv))[0])
 
 
@@ -194,7 +221,7 @@ def _apart(argv: Sequence[str], ours: Mapping[str, Any]) -> tuple[list[str], lis
     part = rest
     for each in argv:
         if each.startswith("--"):
-            part = mine if each[2:].split("=")[0].replace("-", "_") in names else rest
+            part = mine if name_of(each) in names else rest
         part.append(each)
     return mine, rest
 
@@ -203,17 +230,18 @@ def _check_names(task: str, strategy: str, flags: Sequence[str], in_file: Mappin
     """Refuse a name that nobody knows, or that is another method's."""
     ours = {each.name for group in flag_groups(strategy) for each in fields(group)} - {"method"}
     known = ours | _FATES[task].keys() | MODEL_FATES.keys() | {*_HELP}
-    spelt = [(flag, flag[2:].split("=")[0].replace("-", "_")) for flag in flags if flag != "--"]
+    spelt = [(flag, name_of(flag)) for flag in flags if flag != "--"]
     if odd := sorted(in_file.keys() & {*_HELP}):
         raise ConfigError(f"{odd[0]} stands in the --config file; it is a flag of the command line alone")
     for shown, name in [*spelt, *((name, name) for name in in_file)]:
-        if name in known or (shown.startswith("--") and name.removeprefix("no_") in known):
+        is_flag = shown.startswith("--")
+        if name in known or (is_flag and name.removeprefix("no_") in known):
             continue
         if users_of(name):
             check_name(name, strategy)
-        alike = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {'--' if shown.startswith('--') else ''}{alike[0]}? " if alike else ""
-        raise ConfigError(f"{shown.split('=')[0]} is no flag of fedllm-train {task}; {hint}--help-all lists all flags")
+        shown = shown.partition("=")[0]
+        hint = did_you_mean(shown, map(flag_of, sorted(known)) if is_flag else sorted(known))
+        raise ConfigError(f"{shown} is no flag of fedllm-train {task}; {hint}--help-all lists all flags")
 
 
 def _typed(group: type) -> list[tuple[Field[Any], Any]]:
@@ -225,22 +253,18 @@ def _parser_of(ours: Mapping[str, Any], groups: Sequence[type]) -> _Parser:
     parser = _Parser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     for group in groups:
         for each, hint in _typed(group):
+            flag = flag_of(each.name)
             if bool in _plain(hint):
-                parser.add_argument(*_spellings(each.name), nargs="?", const=True, type=_boolean)
+                parser.add_argument(flag, dest=each.name, nargs="?", const=True, type=_boolean)
                 if each.default is True:
-                    no = _spellings(f"no_{each.name}")
-                    parser.add_argument(*no, dest=each.name, action="store_const", const=False)
+                    parser.add_argument(flag_of(f"no_{each.name}"), dest=each.name, action="store_const", const=False)
             elif get_origin(hint) is Literal:
-                parser.add_argument(*_spellings(each.name), choices=get_args(hint))
+                parser.add_argument(flag, dest=each.name, choices=get_args(hint))
             else:
                 kind = _plain(hint)[0]
                 left_out = NoneType in get_args(hint) and kind is not str
-                parser.add_argument(*_spellings(each.name), type=_OrNone(kind) if left_out else kind)
+                parser.add_argument(flag, dest=each.name, type=_OrNone(kind) if left_out else kind)
     return parser
-
-
-def _spellings(name: str) -> list[str]:
-    return [f"--{name}", *([f"--{name.replace('_', '-')}"] if "_" in name else [])]
 
 
 def _plain(hint: Any) -> list[Any]:
