@@ -30,7 +30,7 @@ lint: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# What is published on the Hub, shown in cards/; real upstream files are looked for in FEDLLM_SHARED_DATA.
+# The cards of corpora and runs in cards/, after a template or its words have changed.
 cards: $(VENV)/.ready
 	$(BIN)/python -m tests.cards.make_cards
 

@@ -3,8 +3,8 @@
     python examples/private_run.py
     python examples/private_run.py --epsilon 4 --rounds 10
 
-The corpus is generated and the base is the small one of `make quickstart`, so it needs no network; the accountant comes
-with `pip install 'fedllm-commons[privacy]'`. The steps: say what noise the wanted epsilon costs for several lengths of
+The corpus is generated and the base is the small one of `make quickstart`, so it needs no network; the accountant
+comes with `pip install 'fedllm-commons[privacy]'`. The steps: say what noise the wanted epsilon costs for several lengths of
 the run; plant made-up secrets in the rows of some clients; train once without and once with privacy; ask both adapters
 how much likelier they find the planted secrets than others of the same form, and whether one can tell which rows they
 trained on; compare their held-out losses. Few clients are the hard case: expect privacy to cost most of the gain.
@@ -66,10 +66,8 @@ def main() -> None:
             print(f"  {rounds} rounds, {share:.0%} of the clients in each: {noise:.2f} ({half:.2f} spent half-way)")
 
     # 3. The same run twice. Noise comes from a secret of the run, not from its seed.
-    for name, privacy in (
-        ("plain", {}),
-        ("private", {"dp_clip": 0.5, "dp_epsilon": given.epsilon, "dp_delta": delta}),
-    ):
+    guarantee = {"dp_clip": 0.5, "dp_epsilon": given.epsilon, "dp_delta": delta}
+    for name, privacy in (("plain", {}), ("private", guarantee)):
         trainer = FederatedTrainer(
             given.model,
             FederatedConfig(
@@ -94,8 +92,8 @@ def main() -> None:
         print(
             f"{name}: members are told from others with AUC {attack['auc']:.2f} [{attack['auc_low']:.2f}, "
             f"{attack['auc_high']:.2f}] (0.5 is guessing); planted codes stand out by {bits['mean_bits']:.1f} bits "
-            f"[{bits['low']:.1f}, {bits['high']:.1f}] ({bits['chance_bits']:.1f} by chance, {bits['ceiling_bits']:.1f} "
-            "at most)"
+            f"[{bits['low']:.1f}, {bits['high']:.1f}] where chance gives "
+            f"{bits['chance_bits']:.1f} and {bits['ceiling_bits']:.1f} is the most"
         )
 
     # 5. What privacy cost in quality, client by client.

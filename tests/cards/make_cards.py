@@ -1,6 +1,7 @@
 """Make the folder `cards/`: the card of every corpus, and of a run, as they are published.
 
-    make cards                                    # builds the corpora (real files: FEDLLM_SHARED_DATA) and renders
+    make cards                                    # renders all cards again, of what is kept of corpora and runs
+    python -m tests.cards.make_cards --build      # builds the corpora first (real files: FEDLLM_SHARED_DATA)
     python -m tests.cards.make_cards --from RUN   # takes a finished run of a generated corpus as the example
 
 A corpus is built where its upstream files are at hand, else from records in its published schema that are filled with
@@ -106,9 +107,10 @@ def _without_people(contents: CardContents) -> CardContents:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Build, render and write."""
+    """Take a run, or build, and render."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--from", dest="run", type=Path, help="a finished run whose clients are generated")
+    parser.add_argument("--build", action="store_true", help="build the corpora first")
     arguments = parser.parse_args(argv)
     if arguments.run is not None:
         place = CARDS / "runs" / arguments.run.name
@@ -119,18 +121,26 @@ def main(argv: Sequence[str] | None = None) -> None:
                 shutil.copy(arguments.run / name, place / name)
         write_run_card(place)
         return
+    if arguments.build:
+        _build()
+    for name in SOURCES:
+        (CARDS / "datasets" / f"{name}.md").write_text(card_text(name, kept_contents(name)), encoding="utf-8")
+    for config in CARDS.glob("runs/*/config.yaml"):
+        write_run_card(config.parent)
+
+
+def _build() -> None:
+    """Build the corpora and keep what their cards show."""
     kept = CARDS / "datasets" / "contents"
     kept.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         for name in SOURCES:
             contents = built_contents(name, Path(scratch))
             if contents is None:
-                print(f"{name}: its files are not at {real_folder()}; the card stays as it is")
+                print(f"{name}: its files are not at {real_folder()}; what is kept of it stays")
                 continue
             text = json.dumps(asdict(contents), indent=1, ensure_ascii=False)
             (kept / f"{name}.json").write_text(text + "\n", encoding="utf-8")
-            (CARDS / "datasets" / f"{name}.md").write_text(card_text(name, contents), encoding="utf-8")
-            print(f"{name}: {CARDS / 'datasets' / name}.md")
 
 
 if __name__ == "__main__":

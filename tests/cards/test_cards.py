@@ -9,7 +9,7 @@ from fedllm_data.sources import SOURCES
 from tests.cards.filled_schemas import FILLED
 from tests.cards.make_cards import CARDS, REAL_FILES, built_contents, card_text, kept_contents, real_folder, run_card
 
-MAKE = "it is out of date; run `make cards`"
+MAKE = "it is out of date; run `make cards`, and where a source has changed `python -m tests.cards.make_cards --build`"
 OF_SOURCE = ("name", "task", "summary", "client", "licence", "terms", "gate", "attribution", "citation", "upstream")
 
 
