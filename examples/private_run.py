@@ -4,10 +4,11 @@
     python examples/private_run.py --epsilon 4 --rounds 10
 
 The corpus is generated and the base is the small one of `make quickstart`, so it needs no network; the accountant
-comes with `pip install 'fedllm-commons[privacy]'`. The steps: say what noise the wanted epsilon costs for several lengths of
-the run; plant made-up secrets in the rows of some clients; train once without and once with privacy; ask both adapters
-how much likelier they find the planted secrets than others of the same form, and whether one can tell which rows they
-trained on; compare their held-out losses. Few clients are the hard case: expect privacy to cost most of the gain.
+comes with `pip install 'fedllm-commons[privacy]'`. The steps: say what noise the wanted epsilon costs for several
+lengths of the run; plant made-up secrets in the rows of some clients; train once without and once with privacy; ask
+both adapters how much likelier they find the planted secrets than others of the same form, and whether one can tell
+which rows they trained on; compare their held-out losses. Few clients are the hard case: expect privacy to cost most
+of the gain.
 
 What the guarantee covers is a whole client, all of its rows at once. An audit can show that something leaks, and never
 that nothing does; the guarantee can.
