@@ -14,7 +14,7 @@ def bradley_terry(wins, prior_std=WEAK):
     """The strengths of one client, under a prior around 0."""
     first, second = np.triu_indices(len(wins), 1)
     won, lost = wins[first, second][None], wins[second, first][None]
-    return client_strengths(won, won + lost, first, second, np.zeros(len(wins)), prior_std=prior_std)[0]
+    return client_strengths(won, won + lost, (first, second), np.zeros(len(wins)), prior_std=prior_std)[0]
 
 
 def design(wins):
@@ -57,7 +57,7 @@ def test_client_strengths_are_the_mode_of_the_posterior():
     first, second = np.triu_indices(5, 1)
     trials = rng.integers(0, 6, (8, 10))
     wins, centre = rng.binomial(trials, 0.5), rng.normal(0, 1, 5)
-    strengths = client_strengths(wins, trials, first, second, centre, prior_std=0.8)
+    strengths = client_strengths(wins, trials, (first, second), centre, prior_std=0.8)
 
     def posterior(row, client):
         margin = row[first] - row[second]
@@ -79,7 +79,7 @@ def test_a_client_that_judged_nothing_has_the_strengths_of_the_pool_to_the_bit()
     first, second = np.array([0, 0]), np.array([1, 2])
     wins, trials = np.array([[0, 0], [5, 5]]), np.array([[0, 0], [5, 5]])
     centre = np.array([0.3, -0.1, -0.2])
-    strengths = client_strengths(wins, trials, first, second, centre, prior_std=1.0)
+    strengths = client_strengths(wins, trials, (first, second), centre, prior_std=1.0)
     assert strengths[0].tolist() == centre.tolist()
     assert strengths[1, 0] > centre[0]
     assert np.isfinite(strengths).all()  # a model that never lost: the prior holds it
