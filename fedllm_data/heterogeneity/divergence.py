@@ -6,6 +6,8 @@ stands for any number of leading axes, none included: a (K, L) array gives one n
 clients, and a client without rows takes no part in them. numpy only.
 """
 
+from math import prod
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -179,8 +181,8 @@ def _pairwise(p_RKL: FloatArray, has_rows_RK: NDArray[np.bool_], origin_RK: IntA
 
 def _copies(has_rows_RK: NDArray[np.bool_], origin_RK: IntArray) -> IntArray:
     """How often each observed client is there, (R, clients)."""
-    num_observed = int(origin_RK.max(initial=-1)) + 1
-    flat_RK = origin_RK.reshape(-1, origin_RK.shape[-1])
+    *leading, num_entries = origin_RK.shape
+    flat_RK, num_observed = origin_RK.reshape(prod(leading), num_entries), int(origin_RK.max(initial=0)) + 1
     place_RK = flat_RK + num_observed * np.arange(len(flat_RK))[:, None]
     copies_RO = np.bincount(place_RK[has_rows_RK.reshape(flat_RK.shape)], minlength=num_observed * len(flat_RK))
-    return copies_RO.reshape(*origin_RK.shape[:-1], num_observed)
+    return copies_RO.reshape(*leading, num_observed)

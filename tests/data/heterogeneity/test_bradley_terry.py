@@ -114,3 +114,31 @@ def test_win_rates_are_compared_with_two_votes_of_the_pool_added():
     # Pool: 3 of 4. Client 1: 2 of 2, (2 + 1.5) / 4 = 0.875, distance 0.125; client 2: 1 of 2, (1 + 1.5) / 4 = 0.625.
     assert win_rate_distance(np.array([[2], [1]]), np.array([[2], [2]])) == pytest.approx([0.125, 0.125])
     assert np.isnan(win_rate_distance(np.array([[1], [0]]), np.array([[1], [0]]))[1])
+
+
+@pytest.mark.parametrize("prior_std", [0.3, 1.0, 30.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_proven_order_is_that_of_the_mode_wherever_one_starts(seed, prior_std):
+    rng = np.random.default_rng(seed)
+    first, second = np.triu_indices(6, 1)
+    trials = rng.integers(0, 4, (200, 15)) * (rng.random((200, 15)) < 0.4)
+    wins, centre = rng.binomial(trials, rng.random((200, 1))), rng.normal(0, 1, 6)
+    modes = client_strengths(wins, trials, (first, second), centre, prior_std=prior_std)
+    for start in (None, modes + rng.normal(0, 0.2, modes.shape), modes + rng.normal(0, 5, modes.shape)):
+        given = {"prior_std": prior_std, "start_NM": start}
+        ordered = client_strengths(wins, trials, (first, second), centre, order_only=True, **given)
+        assert np.argsort(ordered, axis=1).tolist() == np.argsort(modes, axis=1).tolist()
+        exact = client_strengths(wins, trials, (first, second), centre, **given)
+        np.testing.assert_allclose(exact, modes, atol=1e-9)
+
+
+def test_every_client_may_have_a_centre_of_its_own():
+    rng = np.random.default_rng(0)
+    first, second = np.triu_indices(4, 1)
+    trials = rng.integers(0, 9, (5, 6))
+    wins, centre = rng.binomial(trials, 0.4), rng.normal(0, 1, (5, 4))
+    together = client_strengths(wins, trials, (first, second), centre, prior_std=1.0)
+    for row in range(5):
+        part = slice(row, row + 1)
+        alone = client_strengths(wins[part], trials[part], (first, second), centre[row], prior_std=1.0)
+        np.testing.assert_allclose(together[part], alone, atol=1e-10)
