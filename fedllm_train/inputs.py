@@ -236,9 +236,9 @@ def _agreeing(client_args: ClientArgs, args: FederatedConfig) -> ClientArgs:
 def _check_together(client_args: ClientArgs, args: FederatedConfig) -> None:
     """Refuse what the other config leaves nothing to do for."""
     objective = objective_of(client_args)
-    of_sft = {"loss_on": None, "sft_kernel": "trl"}  # with any other objective TRL's own kernel is what there is
-    for name, anyway in of_sft.items():
-        if objective.name != "sft" and name in given_of(args) and getattr(args, name) != anyway:
+    of_others = {"preference_kernel": "trl"} if objective.name == "sft" else {"loss_on": None, "sft_kernel": "trl"}
+    for name, anyway in of_others.items():
+        if name in given_of(args) and getattr(args, name) != anyway:
             raise ConfigError(f"{name} is given, and {objective.title} does not look at it; leave it out")
     if isinstance(client_args, SFTConfig) and client_args.assistant_only_loss and args.loss_on == "all":
         raise ConfigError("assistant_only_loss=True and loss_on='all' contradict each other; leave one of them out")

@@ -68,7 +68,7 @@ class ResidentTrainer:
                 reference; else the reference is a frozen copy of the adapter, made here and never touched again.
             reference_folder: where the reference's log-probabilities are kept; None computes them in every step, by a
                 frozen copy of the model where all its weights are trained.
-            kernel: how SFT's loss is computed; `trl` or `plain`.
+            kernel: how the loss is computed; `trl` or `plain`.
 
         Raises:
             ConfigError: if there is no row to train on, or TRL refuses the settings.

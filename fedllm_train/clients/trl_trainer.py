@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from trl import SFTTrainer
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.clients.objectives import ClientArgs, objective_of
+from fedllm_train.clients.preference_kernel import PlainHead
 from fedllm_train.clients.sft_kernel import plain_loss
 from fedllm_train.models.tokenizer import with_settled_tokenizer
 
@@ -67,14 +69,22 @@ def _resident_class(trainer_class: type) -> type:
         frozen: Sequence[torch.nn.Parameter] = ()
         """Tensors of the adapter that rest."""
         plain_kernel = False
-        """Whether the loss comes from the model's ordinary forward."""
+        """Whether the loss, and what the kept reference says, come from the model's ordinary forward."""
 
         def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
             if not self.plain_kernel:
                 return super().compute_loss(model, inputs, *args, **kwargs)
             if self.aux_loss_enabled:
-                raise ConfigError("sft_kernel plain leaves out the balancing loss of a mixture of experts; use trl")
-            return plain_loss(model, inputs, kwargs.get("num_items_in_batch"))
+                raise ConfigError("a plain kernel leaves out the balancing loss of a mixture of experts; use trl")
+            if isinstance(self, SFTTrainer):
+                return plain_loss(model, inputs, kwargs.get("num_items_in_batch"))
+            return super().compute_loss(self._plain_head(model), inputs, *args, **kwargs)
+
+        def compute_ref_log_probs(self, model: Any, inputs: Any) -> Any:
+            return super().compute_ref_log_probs(self._plain_head(model) if self.plain_kernel else model, inputs)
+
+        def _plain_head(self, model: Any) -> PlainHead:
+            return PlainHead(model, sums_squares=getattr(self, "use_weighting", False))
 
         def training_step(self, *args: Any, **kwargs: Any) -> Any:
             loss = super().training_step(*args, **kwargs)
