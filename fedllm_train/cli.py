@@ -37,10 +37,17 @@ def _parser() -> argparse.ArgumentParser:
     for task in ("sft", "dpo", "kto"):
         commands.add_parser(task, help=f"federated {task.upper()}; see fedllm-train {task} --help", add_help=False)
     tiny = commands.add_parser("tiny", help="train a small base model on a corpus's public split, without a hub")
-    tiny.add_argument("--data", required=True, help="client repo with a public split: a folder or a Hub dataset id")
+    what = tiny.add_mutually_exclusive_group(required=True)
+    what.add_argument("--data", help="client repo with a public split: a folder or a Hub dataset id")
+    what.add_argument(
+        "--shipped",
+        action="store_true",
+        help="train nothing: copy the model that comes with this package, trained by this command on the public split "
+        "of fed-synth; its RECIPE.json says how to make it again",
+    )
     tiny.add_argument("--out", required=True, type=Path, help="folder for the model and its tokenizer")
     tiny.add_argument("--steps", type=int, default=None, help="optimizer steps (default: about a minute's worth)")
-    tiny.add_argument("--seed", type=int, default=0)
+    tiny.add_argument("--seed", type=int, default=None, help="seeds the weights and the order of the rows (0)")
     tiny.set_defaults(command=_tiny)
     publish = commands.add_parser("publish", help="publish a finished run on the Hub, in one commit")
     publish.add_argument("run", type=Path, metavar="RUN", help="a finished run folder")
@@ -162,6 +169,9 @@ def _add_help(group: "argparse._ArgumentGroup", each: "Field[Any]") -> None:
 
 
 def _tiny(arguments: argparse.Namespace) -> None:
+    if arguments.shipped:
+        _copy_shipped(arguments)
+        return
     warnings.filterwarnings("ignore", category=FutureWarning)
     from fedllm_data.clients import load_clients
     from fedllm_eval.policy.threads import threads_by_size
@@ -171,10 +181,28 @@ def _tiny(arguments: argparse.Namespace) -> None:
     config = TinyConfig() if arguments.steps is None else TinyConfig(num_steps=arguments.steps)
     public = load_clients(arguments.data, split="public")
     with threads_by_size(), StepProgress(config.num_steps) as progress:
-        result = train_tiny(public.rows, arguments.out, seed=arguments.seed, config=config, progress=progress.advance)
+        result = train_tiny(
+            public.rows, arguments.out, seed=arguments.seed or 0, config=config, progress=progress.advance
+        )
     print(
         f"{arguments.out}: {result.num_parameters:,} parameters, {result.num_steps} steps in "
         f"{result.train_seconds:.0f} s, loss {result.first_loss:.3f} -> {result.last_loss:.3f}"
+    )
+
+
+def _copy_shipped(arguments: argparse.Namespace) -> None:
+    from fedllm_data.errors import ConfigError
+    from fedllm_train.models.shipped_base import copy_shipped_base
+
+    for name in ("steps", "seed"):
+        if (value := getattr(arguments, name)) is not None:
+            raise ConfigError(f"--{name} {value} is given, and --shipped trains nothing; leave one of the two out")
+    recipe = copy_shipped_base(arguments.out)
+    corpus, loss = recipe["corpus"], recipe["train_loss"]
+    print(
+        f"{arguments.out}: {recipe['num_parameters']:,} parameters, trained before this package was published: "
+        f"{recipe['num_steps']} steps on the {corpus['num_rows']:,} {corpus['split']} rows of {corpus['name']} (seed "
+        f"{recipe['seed']}), loss {loss['first']} -> {loss['last']}; RECIPE.json has the commands"
     )
 
 
