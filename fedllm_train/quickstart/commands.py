@@ -9,10 +9,10 @@ __all__ = ["steps"]
 
 CLIENT = "--learning_rate {rate} --per_device_train_batch_size 8 --max_length 128 --activation_checkpointing False"
 LORA = "--lora_r 16 --lora_alpha 32 --lora_dropout 0"
-SFT = f"--num_rounds 12 --cohort_size 10 --local_steps 5 {CLIENT.format(rate='3e-3')} {LORA} --sft_kernel auto"
+SFT = f"--num_rounds 8 --cohort_size 10 --local_steps 5 {CLIENT.format(rate='3e-3')} {LORA} --sft_kernel auto"
 SCORE = "--batch-size 64 --max-length 128"
 DPO_LOSS = "--beta 0.1 --preference_kernel auto"
-DPO = f"--num_rounds 10 --cohort_size 10 --local_steps 5 {CLIENT.format(rate='5e-4')} {DPO_LOSS}"
+DPO = f"--num_rounds 6 --cohort_size 10 --local_steps 5 {CLIENT.format(rate='5e-4')} {DPO_LOSS}"
 
 
 def steps(out: Path, *, seed: int = 0) -> list[tuple[str, str]]:
