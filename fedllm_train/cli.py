@@ -7,6 +7,7 @@ import argparse
 import json
 import sys
 import textwrap
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, fields
@@ -93,12 +94,22 @@ def _run(task: str, argv: list[str]) -> None:
     from fedllm_train.flags import check_surroundings, parse_our_flags
 
     flags = parse_our_flags(task, argv)
-    check_surroundings(flags)
+    known = check_surroundings(flags)
+    begun, out = time.monotonic(), flags.federated.output_dir
+    what = f"{flags.federated.num_rounds:,} rounds" if known is None else known.in_words()
+    resuming = "going on with" if flags.run.resume else "into"
+    print(
+        f"fedllm-train {task}: {flags.federated.strategy} on {flags.run.data}, {what}; from {flags.run.model} "
+        f"{resuming} {out}; loading",
+        file=sys.stderr,
+        flush=True,
+    )
 
     from fedllm_data.clients import load_clients
     from fedllm_eval.policy.threads import threads_by_size
     from fedllm_train.arguments import parse_run_arguments
     from fedllm_train.monitoring.progress import RoundProgress
+    from fedllm_train.monitoring.time_left import duration_text
     from fedllm_train.run_files.finished import finished_folder
     from fedllm_train.trainer import FederatedTrainer
 
@@ -118,8 +129,14 @@ def _run(task: str, argv: list[str]) -> None:
             revision=arguments.revision,
             trust_remote_code=arguments.client.trust_remote_code,
             quantization=arguments.quantization,
-            callbacks=[progress.advance],
+            callbacks=[progress],
         )
+        progress.cohort_size = trainer.plan.cohort_size
+        progress.say(
+            f"loaded in {duration_text(time.monotonic() - begun)}; {trainer.plan.in_words()}; how long it takes is "
+            "told from the first clients on"
+        )
+        progress.begin()
         state = trainer.train(resume=arguments.given.resume)
     ledger, made = state.ledger, finished_folder(trainer.model)
     place, spent = trainer.run / made, ""

@@ -26,6 +26,7 @@ from fedllm_train.field_types import kind_of, refuse_text_for_numbers
 from fedllm_train.given import given_of
 from fedllm_train.models.base_settings import BaseSettings, base_settings
 from fedllm_train.models.model_inputs import model_and_adapter
+from fedllm_train.monitoring.observer import Observer
 
 __all__ = ["TrainerInputs", "asks_to_resume", "check_options", "federation_args", "read_inputs"]
 
@@ -266,6 +267,8 @@ def _callbacks(callbacks: Any) -> Sequence[Callable[[dict[str, Any]], None]]:
     if not isinstance(callbacks, Sequence) or isinstance(callbacks, str):
         raise ConfigError(f"callbacks is {kind_of(callbacks)}; pass a list of functions of a round's record")
     for each in callbacks:
+        if isinstance(each, Observer):
+            continue
         of_trainer = isinstance(each, TrainerCallback) or (
             isinstance(each, type) and issubclass(each, TrainerCallback)
         )

@@ -166,7 +166,7 @@ class LoadedRun:
             engine: where clients are visited.
             state: the state that the rounds go on from.
             privacy: clip, noise and secret of a private run; None for others.
-            callbacks: called with each round's record once it is on disk.
+            callbacks: called with each round's record once it is on disk; or observers.
         """
         plan, config, strategy = self.plan, self.plan.config, self.plan.strategy
         wire, error = Wire(config, seed=config.seed), AggregationError(strategy)
@@ -203,7 +203,7 @@ class LoadedRun:
             ),
             aggregate=aggregate,
             ledger=LedgerKeeper(state.ledger, travels=strategy.traits.travels),
-            observers=[*observers, *(Callback(each) for each in callbacks)],
+            observers=[*observers, *(each if isinstance(each, Observer) else Callback(each) for each in callbacks)],
         )
 
 
