@@ -15,6 +15,7 @@ from fedllm_data.clients import ClientDataset, load_clients
 from fedllm_data.errors import ConfigError
 from fedllm_data.repo import FolderRepo, open_repo, split_of_file
 from fedllm_eval.policy.early_checks import check_policies
+from fedllm_eval.policy.known_logps import KeptLogps
 from fedllm_eval.policy.run_folder import ROUNDS_FILE
 from fedllm_eval.reporting.results_folder import FILES, WORK, write_results
 from fedllm_eval.results import Results
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 __all__ = ["score_run"]
 
+LOGPS = "logps"
+"""Where log-probabilities are kept, in the folder of finished parts."""
 DEFAULT_SPLITS = ("test", "unseen")
 DEFAULT_BETA = 0.1
 """TRL's default."""
@@ -104,7 +107,8 @@ def score_run(
     base = load_reference(policy) if needs_base or (beside.audit is not None and policy.adapter is not None) else None
     compared = _compared(policy, base if others.base else None, others)
     costs = _cost(policy, beside.costs)
-    results = _scored_on_clients(compared, all_clients, settings, parts, base=base, progress=progress)
+    kept = KeptLogps(*_where_kept(out, settings.cache))
+    results = _scored_on_clients(compared, all_clients, settings, parts, base=base, kept=kept, progress=progress)
     reading: dict[str, Any] = {"batch_size": settings.batch_size, "seed": settings.seed, "progress": progress}
     found: dict[str, Any] = {"cost": costs}
     if suites:
@@ -131,7 +135,12 @@ def score_run(
         found["audit"] = audit_part(pair, repo_or_dir, all_clients[0], beside.audit)
     own_clients = set(compared["alone"].personal) if "alone" in compared else None
     joined = join_results(results, alone_clients=own_clients, seed=settings.seed, **found)
-    joined = replace(joined, reused=tuple(parts.reused), changed=tuple(parts.changed))
+    joined = replace(
+        joined,
+        reused=tuple(parts.reused),
+        changed=(*parts.changed, *kept.problems),
+        taken_over=tuple(kept.taken()),
+    )
     if out is not None:
         write_results(joined, out)
     return joined
@@ -175,6 +184,7 @@ def _scored_on_clients(
     parts: FinishedParts,
     *,
     base: "Policy | None",
+    kept: KeptLogps,
     progress: Progress | None,
 ) -> dict[str, Results]:
     """Every policy's results on all splits, by label."""
@@ -203,7 +213,7 @@ def _scored_on_clients(
     earlier: list[Earlier] = []
     for label, scored in compared.items():
         scores = score_on_splits(
-            scored, all_clients, parts, reference=against, earlier=earlier, progress=progress, **options
+            scored, all_clients, parts, reference=against, earlier=earlier, kept=kept, progress=progress, **options
         )
         if label in ("policy", "base"):
             earlier.append(Earlier(policy_content(scored.policy), scores))
@@ -212,6 +222,16 @@ def _scored_on_clients(
         if scores:
             results[label] = trained_on.noted(label, make_results(scores, seed=settings.seed))
     return results
+
+
+def _where_kept(out: Path | None, cache: Path | None) -> tuple[Path | None, list[Path]]:
+    """Where log-probabilities are read and written, and where they are read besides: folders of results beside."""
+    if out is None:
+        return cache, []
+    own = Path(out) / WORK / LOGPS
+    around = sorted(Path(out).resolve().parent.glob(f"*/{WORK}/{LOGPS}"))
+    beside = [folder for folder in around if folder != own.resolve()]
+    return (own, beside) if cache is None else (cache, [own, *beside])
 
 
 def _cost(policy: "Policy", stated: StatedCosts) -> dict[str, Any] | None:

@@ -43,6 +43,13 @@ def add_run_command(commands: Any, progress: Callable[[], Any], print_table: Cal
     run.add_argument(
         "--max-length", type=int, metavar="N", help="tokens a sequence keeps (1024, or what the model holds)"
     )
+    run.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="folder in which evaluations keep log-probabilities for one another; by default in --out, and those in "
+        "the results folders beside it are read",
+    )
     run.add_argument("--seed", type=int, default=0, help="seed of the samples and the sign flips (0)")
     run.add_argument("--revision", help="revision of RUN_OR_MODEL on the Hub")
     run.add_argument("--data-revision", help="revision of --data on the Hub")
@@ -191,6 +198,7 @@ def _score_objects(arguments: argparse.Namespace) -> "tuple[ScoreSettings, Other
         seed=arguments.seed,
         revision=arguments.revision,
         data_revision=arguments.data_revision,
+        cache=arguments.cache,
     )
     others = OtherPolicies(
         base=arguments.base_too,
@@ -234,6 +242,8 @@ def _run(arguments: argparse.Namespace, make_progress: Callable[[], Any], print_
         print(sentence, file=sys.stderr)
     if results.reused:
         print(f"{len(results.reused)} finished parts were there: {', '.join(results.reused)}", file=sys.stderr)
+    if results.taken_over:
+        print(f"known from an earlier pass: {'; '.join(results.taken_over)}", file=sys.stderr)
     if arguments.json:
         print(json.dumps(results.summary, indent=2, ensure_ascii=False))
         return
