@@ -27,12 +27,14 @@ from fedllm_eval.running.run_cost import StatedCosts, run_cost
 from fedllm_eval.running.suite_runs import (
     SuiteBench,
     SuitePlan,
+    check_served,
     check_suites,
     make_plan_judge,
     run_suites,
     suites_against_base,
 )
 from fedllm_eval.score_settings import AskedBeside, OtherPolicies, ScoreSettings
+from fedllm_eval.served import connect
 from fedllm_eval.suites import Suite
 
 if TYPE_CHECKING:
@@ -77,6 +79,7 @@ def score_run(
         SchemaError: if the repo is no client repo or has no such split.
         HubError: if something cannot be fetched.
         JudgeError: if the judge stops; what it judged is kept.
+        ServedModelError: if the server of a served policy cannot be asked; what it answered is kept.
         MetricError: if no client has a row that can be scored.
 
     >>> score_run("no/such/folder", "no/such/folder")
@@ -91,18 +94,23 @@ def score_run(
     parts = FinishedParts(None if work is None else work / "parts")
     of_clients = _Splits.of(repo_or_dir, settings.splits, settings.data_revision)
     of_general = None if beside.general_data is None else _Splits.of(beside.general_data)
+    check_served(beside.suites, suites, base=others.base, weights=True)
     check_policies(
         [run_or_model, settings.reference, others.alone, others.centralised, *others.language_runs.values()]
     )
     all_clients = of_clients.load()
     general = None if of_general is None else of_general.load()[0]
 
+    # Asked before weights are loaded: a name that the server does not have is one line at once.
+    served = None if beside.suites.served is None else connect(beside.suites.served)
+
     from fedllm_eval.policy.policies import load_policy, load_reference
 
     policy = load_policy(run_or_model, settings.revision)
     judge = make_plan_judge(beside.suites, None if work is None else work / "judgments")
     needs_base = others.base or beside.kl_prompts > 0 or general is not None
-    needs_base |= _has_base_for_opponent(policy, suites, beside.suites)
+    if served is None:
+        needs_base |= _has_base_for_opponent(policy, suites, beside.suites)
     # The start policy is loaded before anything is scored: a plain model, which has none, is refused at once.
     base = load_reference(policy) if needs_base or (beside.audit is not None and policy.adapter is not None) else None
     compared = _compared(policy, base if others.base else None, others)
@@ -121,6 +129,7 @@ def score_run(
                 suites=suites,
                 judge=judge,
                 parts=parts,
+                served=served,
                 folder=folder,
                 opponent=base,
                 **reading,

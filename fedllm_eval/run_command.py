@@ -10,10 +10,17 @@ from typing import TYPE_CHECKING, Any
 from fedllm_data.errors import ConfigError
 
 if TYPE_CHECKING:
+    from fedllm_eval.results import Results
     from fedllm_eval.running.suite_runs import SuitePlan
     from fedllm_eval.score_settings import AskedBeside, OtherPolicies, ScoreSettings
 
 __all__ = ["add_run_command", "parse_settings", "suite_plan"]
+
+_OF_CLIENTS = (
+    *("--data", "--reference", "--splits", "--beta", "--max-clients", "--max-rows", "--alone", "--centralised"),
+    *("--language-run", "--kl", "--general-data", "--audit", "--secrets", "--cache"),
+)
+"""Flags that say something of clients' rows."""
 
 
 def add_run_command(commands: Any, progress: Callable[[], Any], print_table: Callable[[Any], None]) -> None:
@@ -25,8 +32,10 @@ def add_run_command(commands: Any, progress: Callable[[], Any], print_table: Cal
         print_table: prints a table of rich.
     """
     run = commands.add_parser("run", help="score a run, an adapter or a model on the clients of a dataset")
-    run.add_argument("policy", metavar="RUN_OR_MODEL", help="run folder, adapter or model; folder or Hub id")
-    run.add_argument("--data", required=True, metavar="DIR_OR_ID", help="client repo: folder or Hub id")
+    run.add_argument(
+        "policy", nargs="?", metavar="RUN_OR_MODEL", help="run folder, adapter or model; folder or Hub id"
+    )
+    run.add_argument("--data", metavar="DIR_OR_ID", help="client repo: folder or Hub id; needed without --suites-only")
     run.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for results.json and the tables")
     run.add_argument(
         "--reference",
@@ -87,6 +96,19 @@ def add_run_command(commands: Any, progress: Callable[[], Any], print_table: Cal
         help="recorded=FILE, url=URL model=NAME, or local=RUN_OR_MODEL; also api_key_env, record, max_calls, "
         "max_cost, prompt_price, max_parallel, ... all as in judging.JudgeSettings",
     )
+    suites.add_argument(
+        "--served",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="take the answers from an OpenAI-compatible endpoint: url=URL model=NAME; also base_model, revision, "
+        "api_key_env, system, stop, max_parallel, max_calls, ... all as in served.ServedSettings",
+    )
+    suites.add_argument(
+        "--suites-only",
+        action="store_true",
+        help="no scores of clients: needs no --data and, with --served, no weights",
+    )
     suites.add_argument("--max-items", type=int, metavar="N", help="the first N items of each suite")
     suites.add_argument("--max-new-tokens", type=int, default=512, metavar="N", help="tokens of an answer (512)")
 
@@ -113,6 +135,7 @@ def suite_plan(arguments: argparse.Namespace) -> "SuitePlan":
     """
     from fedllm_eval.judging import JudgeSettings
     from fedllm_eval.running.suite_runs import SuitePlan
+    from fedllm_eval.served import ServedSettings
 
     switches: dict[str, dict[str, Any]] = {}
     for name, value in parse_settings(arguments.switch, "--switch", "SUITE.KEY=VALUE").items():
@@ -124,11 +147,15 @@ def suite_plan(arguments: argparse.Namespace) -> "SuitePlan":
     judge = parse_settings(arguments.judge, "--judge", "KEY=VALUE")
     if judge and not arguments.suite:
         raise ConfigError("--judge was given, but no suite is run; name one by --suite")
+    served = parse_settings(getattr(arguments, "served", []), "--served", "KEY=VALUE")
+    if served and not arguments.suite:
+        raise ConfigError("--served was given, but no suite is run; name one by --suite")
     return SuitePlan(
         names=tuple(arguments.suite),
         items={name: Path(path) for name, path in items.items()},
         switches=switches,
         judge=JudgeSettings.from_texts(judge) if judge else None,
+        served=ServedSettings.from_texts(served) if served else None,
         max_items=arguments.max_items,
         max_new_tokens=arguments.max_new_tokens,
     )
@@ -225,19 +252,8 @@ def _run(arguments: argparse.Namespace, make_progress: Callable[[], Any], print_
     from fedllm_eval.reporting.all_sections import terminal_tables
     from fedllm_eval.reporting.results_text import LEGEND
     from fedllm_eval.reporting.table_section import all_notes
-    from fedllm_eval.run import score_run
 
-    settings, others, beside = _score_objects(arguments)
-    with make_progress() as progress:
-        results = score_run(
-            arguments.policy,
-            arguments.data,
-            arguments.out,
-            settings=settings,
-            others=others,
-            beside=beside,
-            progress=progress,
-        )
+    results = _suites_only(arguments, make_progress) if arguments.suites_only else _all(arguments, make_progress)
     for sentence in results.changed:
         print(sentence, file=sys.stderr)
     if results.reused:
@@ -247,8 +263,9 @@ def _run(arguments: argparse.Namespace, make_progress: Callable[[], Any], print_
     if arguments.json:
         print(json.dumps(results.summary, indent=2, ensure_ascii=False))
         return
-    print_table(results.table())
-    print(LEGEND)
+    if results.summary["splits"]:
+        print_table(results.table())
+        print(LEGEND)
     for where, note in all_notes(results.summary):
         print(f"{where}: {note}")
     for table, notes in terminal_tables(results.summary):
@@ -256,3 +273,43 @@ def _run(arguments: argparse.Namespace, make_progress: Callable[[], Any], print_
         for note in notes:
             print(note)
     print(f"results in {arguments.out}; page: {arguments.out / 'results.html'}")
+
+
+def _all(arguments: argparse.Namespace, make_progress: Callable[[], Any]) -> "Results":
+    """Score clients, and whatever else is asked for."""
+    from fedllm_eval.run import score_run
+
+    for what, given in (("RUN_OR_MODEL", arguments.policy), ("--data", arguments.data)):
+        if given is None:
+            raise ConfigError(f"{what} is missing; name it, or run suites alone by --suites-only")
+    settings, others, beside = _score_objects(arguments)
+    with make_progress() as progress:
+        return score_run(
+            arguments.policy,
+            arguments.data,
+            arguments.out,
+            settings=settings,
+            others=others,
+            beside=beside,
+            progress=progress,
+        )
+
+
+def _suites_only(arguments: argparse.Namespace, make_progress: Callable[[], Any]) -> "Results":
+    """Put suites to a policy and refuse what reads clients' rows."""
+    from fedllm_eval.suite_scores import score_suites
+
+    for flag in _OF_CLIENTS:
+        if getattr(arguments, flag.removeprefix("--").replace("-", "_")) not in (None, [], 0, False):
+            raise ConfigError(f"{flag} reads clients' rows or weights, and --suites-only scores neither; drop one")
+    plan = suite_plan(arguments)
+    with make_progress() as progress:
+        return score_suites(
+            plan,
+            arguments.out,
+            run_or_model=arguments.policy,
+            base=arguments.base_too,
+            batch_size=arguments.batch_size,
+            seed=arguments.seed,
+            progress=progress,
+        )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answer",
+    "conversation_key",
     "generate",
     "generate_answers",
     "prompt_lengths",
@@ -119,7 +120,7 @@ def generate(
     """
     _check(max_new_tokens, temperature, top_p, batch_size)
     _check_writes(policy)
-    keys = [_key(conversation, index) for index, conversation in enumerate(conversations)]
+    keys = [conversation_key(conversation, index) for index, conversation in enumerate(conversations)]
     first = {key: index for index, key in reversed(list(enumerate(keys)))}
     prompts = {key: _prompt_ids(policy.tokenizer, conversations[index]) for key, index in first.items()}
     room = _room(policy, prompts, first, max_new_tokens)
@@ -268,8 +269,15 @@ def _room(
     return {key: min(max_new_tokens, positions - len(ids)) for key, ids in prompts.items()}
 
 
-def _key(conversation: Conversation, index: int) -> str:
-    """What tells one conversation from another: its messages alone."""
+def conversation_key(conversation: Conversation, index: int) -> str:
+    """Return what tells one conversation from another: its messages alone.
+
+    Raises:
+        ConfigError: if it has no message; `index` says which one it is.
+
+    >>> conversation_key([{"role": "user", "content": "Hi"}], 0)
+    '[["user", "Hi"]]'
+    """
     if not conversation:
         raise ConfigError(f"conversation {index} has no message; leave it out")
     return json.dumps([[message["role"], message["content"]] for message in conversation], ensure_ascii=False)
