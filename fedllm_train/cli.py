@@ -82,7 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     publish.add_argument("--json", action="store_true", help="print JSON instead of lines")
     publish.set_defaults(command=_publish)
-    chat = add_command(commands, "chat", does="talk to what a run started from and to what it ended with, side by side")
+    chat = add_command(
+        commands, "chat", does="talk to what a run started from and to what it ended with, side by side"
+    )
     add_chat_flags(chat)
     chat.set_defaults(command=run_chat)
     methods = add_command(commands, "methods", does="list the federated algorithms and what each can and cannot do")
