@@ -2,9 +2,9 @@
 
     python benchmarks/real_run.py --model DIR_OR_ID --oasst FILE_OR_DIR --out DIR
 
-Runs the commands a user would type (they are printed, and stand in benchmarks/README.md) and gathers their results into
-`results/real_run.json`. With SmolLM2-135M-Instruct and the English validation split, about an hour on two cores. What
-a run leaves is kept: started again, the script goes on where it stopped.
+Runs the commands a user would type (they are printed, and stand in benchmarks/README.md) and gathers their results
+into `results/real_run.json`. With SmolLM2-135M-Instruct and the English validation split, about an hour on two cores.
+What a run leaves is kept: started again, the script goes on where it stopped.
 """
 
 import argparse
@@ -98,7 +98,7 @@ def main() -> None:
     from fedllm_eval.compare import compare_results
 
     result = {
-        # Paths of the machine it ran on stay out of the result; benchmarks/README.md gives the commands with plain names.
+        # Paths of the machine it ran on stay out of the result; README.md gives the commands with plain names.
         "commands": [command for _, command in commands("SmolLM2-135M-Instruct", "en-validation.jsonl", "oasst")],
         "scores": {
             path.parent.relative_to(out / "scores").as_posix(): {

@@ -40,12 +40,12 @@ def read_result(name: str) -> dict[str, Any]:
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table; a heading that begins with `>` aligns its column to the right.
+    r"""Return a table; a heading that begins with `>` aligns its column to the right.
 
     >>> print(markdown_table(["name", ">rows"], [["a|b", "3"]]))
     | name | rows |
     | --- | ---: |
-    | a\\|b | 3 |
+    | a\|b | 3 |
     """
     lines = [[cell.removeprefix(">") for cell in head], ["---:" if cell.startswith(">") else "---" for cell in head]]
     lines += [[cell.replace("|", "\\|") for cell in row] for row in rows]
@@ -102,7 +102,7 @@ def real_run_rows(result: Result) -> Rows:
 
 
 def corpora_rows(result: Result) -> Rows:
-    """Return each corpus of `real_corpora`: clients and rows, with its preset and without, and why rows were left out."""
+    """Return each corpus of `real_corpora`: clients and rows with its preset and without, and why some were left out."""
     rows = []
     for name, corpus in result["corpora"].items():
         preset, unfiltered = (
@@ -166,7 +166,7 @@ def _seconds(value: float | None) -> str:
 
 
 def engine_rows(result: Result) -> Rows:
-    """Return the engines of `engine_rounds`: CPU seconds of a client-round, and how far from the bare loop's adapter."""
+    """Return the engines of `engine_rounds`: CPU seconds of a client-round, and distance from the bare loop's adapter."""
     words = {"ours": "ours", "bare": "bare loop", "pfl": "pfl-research", "flower": "Flower's simulation"}
     kernels = {"sft_kernel_trl": "TRL's kernel", "sft_kernel_plain": "plain kernel"}
     return [
