@@ -102,7 +102,7 @@ def real_run_rows(result: Result) -> Rows:
 
 
 def corpora_rows(result: Result) -> Rows:
-    """Return each corpus of `real_corpora`: clients and rows with its preset and without, and why some were left out."""
+    """Return each corpus of `real_corpora`: clients, rows and what the preset leaves out."""
     rows = []
     for name, corpus in result["corpora"].items():
         preset, unfiltered = (
@@ -166,7 +166,7 @@ def _seconds(value: float | None) -> str:
 
 
 def engine_rows(result: Result) -> Rows:
-    """Return the engines of `engine_rounds`: CPU seconds of a client-round, and distance from the bare loop's adapter."""
+    """Return the engines of `engine_rounds`: CPU seconds of a visit, distance from the bare loop."""
     words = {"ours": "ours", "bare": "bare loop", "pfl": "pfl-research", "flower": "Flower's simulation"}
     kernels = {"sft_kernel_trl": "TRL's kernel", "sft_kernel_plain": "plain kernel"}
     return [

@@ -64,7 +64,7 @@ def coverage_rows(result: dict[str, Any]) -> list[list[str]]:
 
 
 def report_rows(result: dict[str, Any]) -> list[list[str]]:
-    """Return the steps of a report after the profiles: seconds and memory of the large corpus, growth from the small."""
+    """Return the steps of a report after the profiles: seconds and memory, and how memory grows."""
     steps = result["cases"][1]["steps"]
     return [
         [
