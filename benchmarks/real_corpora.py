@@ -38,7 +38,7 @@ def training_command(card: str, folder: Path, model: str, run: Path) -> list[str
     """Take the training command out of a card, with the folders and the model of this machine."""
     line = next(line for line in card.splitlines() if line.startswith("fedllm-train "))
     words = shlex.split(line)[1:]
-    for flag, value in (("--data", str(folder)), ("--model", model), ("--output_dir", str(run))):
+    for flag, value in (("--data", str(folder)), ("--model", model), ("--out", str(run))):
         words[words.index(flag) + 1] = value
     return words
 

@@ -28,11 +28,11 @@ PROGRAMS = {
     "fedllm-eval": fedllm_eval.cli.main,
 }
 COMMON = (
-    "--num_rounds 5 --cohort_size 4 --local_steps 3 --max_length 192 --activation_checkpointing False --seed 0 "
+    "--num-rounds 5 --cohort-size 4 --local-steps 3 --max-length 192 --activation-checkpointing False --seed 0 "
     "--resume True"
 )
-SFT = f"--per_device_train_batch_size 4 --learning_rate 2e-4 --lora_r 8 --lora_alpha 16 {COMMON}"
-DPO = f"--per_device_train_batch_size 2 --learning_rate 5e-5 --beta 0.1 {COMMON}"
+SFT = f"--per-device-train-batch-size 4 --learning-rate 2e-4 --lora-r 8 --lora-alpha 16 {COMMON}"
+DPO = f"--per-device-train-batch-size 2 --learning-rate 5e-5 --beta 0.1 {COMMON}"
 SCORE = "--max-length 192 --batch-size 8"
 
 
@@ -46,12 +46,11 @@ def commands(model: str, oasst: str, out: str) -> list[tuple[str, str]]:
         ),
         (
             f"{out}/sft/adapter",
-            f"fedllm-train sft --data {out}/fed-oasst --model {model} --output_dir {out}/sft {SFT}",
+            f"fedllm-train sft --data {out}/fed-oasst --model {model} --out {out}/sft {SFT}",
         ),
         (
             f"{out}/dpo/adapter",
-            f"fedllm-train dpo --data {out}/fed-oasst-pa --model {model} --adapter {out}/sft "
-            f"--output_dir {out}/dpo {DPO}",
+            f"fedllm-train dpo --data {out}/fed-oasst-pa --model {model} --adapter {out}/sft --out {out}/dpo {DPO}",
         ),
         *(
             (

@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fedllm_data.command_line.one_line_parser import OneLineParser, ShowVersion
 from fedllm_data.errors import ConfigError
 from fedllm_data.schema import UNDETERMINED
 from fedllm_data.source import Filters
-from fedllm_data.terminal import OneLineParser, ShowVersion
 
 __all__ = ["filters_of", "make_parser", "pairs_of"]
 

@@ -3,53 +3,32 @@
 Imports the standard library only, so that `--help` answers at once.
 """
 
-import argparse
 import io
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any
 
 from fedllm_data.errors import FedLLMError
 
-__all__ = ["OneLineParser", "ShowVersion", "quiet_libraries", "row_progress", "run_command"]
+__all__ = ["quiet_libraries", "row_progress", "run_command"]
 
 _EXTRAS = ("torch", "transformers", "trl", "peft", "accelerate", "safetensors", "tokenizers")
 """What the extra `train` brings."""
 
 
-class OneLineParser(argparse.ArgumentParser):
-    """Says what is wrong with the arguments in one line, like every other error."""
-
-    def error(self, message: str) -> NoReturn:
-        """Leave with exit code 2."""
-        self.exit(2, f"{self.prog.split()[0]}: error: {message}; see {self.prog} --help\n")
-
-
-class ShowVersion(argparse.Action):
-    """The flag `--version` of a command: prints its name and the version of the distribution, and leaves."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str, **_: Any) -> None:
-        """Take no value; `parser.add_argument("--version", action=ShowVersion)` is all there is to say."""
-        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help="show the version and leave")
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        """Print and leave."""
-        from importlib.metadata import version
-
-        print(f"{parser.prog.split()[0]} {version('fedllm-commons')}")
-        parser.exit()
-
-
-def run_command(program: str, work: Callable[[], None], *, when_interrupted: str) -> int:
+def run_command(
+    program: str, work: Callable[[], None], *, when_interrupted: str, spell: Callable[[str], str] = str
+) -> int:
     """Do a command's work and return its exit code: 0 when it was done, 2 with one line on stderr for bad input.
 
     Args:
         program: the command's name, with which the line begins.
         work: does the work, and raises a project error for bad input.
         when_interrupted: what to tell who pressed Ctrl-C.
+        spell: puts an error into the words of the command line, such as flags for the names of settings.
 
     >>> run_command("fedllm-data", lambda: None, when_interrupted="nothing was written")
     0
@@ -61,7 +40,7 @@ def run_command(program: str, work: Callable[[], None], *, when_interrupted: str
     try:
         work()
     except FedLLMError as error:
-        return _fail(program, " ".join(str(error).split()))
+        return _fail(program, spell(" ".join(str(error).split())))
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in _EXTRAS:
             raise

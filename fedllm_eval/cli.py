@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fedllm_data.terminal import OneLineParser, ShowVersion, run_command
+from fedllm_data.command_line.one_line_parser import OneLineParser, ShowVersion
+from fedllm_data.terminal import run_command
 from fedllm_eval.audit_command import add_audit_commands
 from fedllm_eval.policy.threads import threads_by_size
 from fedllm_eval.run_command import add_run_command

@@ -3,7 +3,9 @@
 Imports TRL, so it is imported only once a command really runs and `flags.py` has found nothing wrong.
 """
 
+import argparse
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -13,6 +15,7 @@ import torch
 from peft import PeftConfig
 from trl import ModelConfig, TrlParser
 
+from fedllm_data.command_line.one_line_parser import DashedHelp
 from fedllm_data.errors import ConfigError
 from fedllm_train.clients.objectives import OBJECTIVES, ClientArgs
 from fedllm_train.clients.resident_args import RESIDENT_FIELDS, check_client_args
@@ -44,9 +47,18 @@ class RunArguments:
     """What a preset asks for and cannot have here, one sentence each."""
 
 
+class _Help(DashedHelp, argparse.ArgumentDefaultsHelpFormatter):
+    """Dashes, and TRL's habit of naming defaults."""
+
+
+_BOTH_SPELLINGS = re.compile(r"^argument --\w+/(?=--)")
+
+
 class _Parser(TrlParser):
+    """TRL's parser, which knows each flag with underscores and with dashes; shown are the dashes."""
+
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; --help-all lists all flags")
+        raise ConfigError(f"{_BOTH_SPELLINGS.sub('argument ', message)}; --help-all lists all flags")
 
 
 def parse_run_arguments(task: str, argv: Sequence[str], *, flags: OurFlags | None = None) -> RunArguments:
@@ -85,8 +97,8 @@ def parse_run_arguments(task: str, argv: Sequence[str], *, flags: OurFlags | Non
     check_client_args(client, given=given - {each.name for each in fields(FederatedConfig)}, flag="--")
     if "assistant_only_loss" in given and client.assistant_only_loss != (federated.loss_on == "assistant"):
         raise ConfigError(
-            f"--assistant_only_loss {client.assistant_only_loss} is given, and loss_on is {federated.loss_on}; leave "
-            "it out, and give --loss_on"
+            f"--assistant-only-loss {client.assistant_only_loss} is given, and loss_on is {federated.loss_on}; leave "
+            "it out, and give --loss-on"
         )
     client.model_init_kwargs = init_kwargs_of_flags(client, model, given)
     return RunArguments(
@@ -111,6 +123,7 @@ def _parser(task: str) -> _Parser:
         prog=f"fedllm-train {task}",
         conflict_handler="resolve",
         allow_abbrev=False,
+        formatter_class=_Help,
     )
 
 

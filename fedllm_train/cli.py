@@ -13,8 +13,10 @@ from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
-from fedllm_data.terminal import OneLineParser, ShowVersion, run_command
+from fedllm_data.command_line.one_line_parser import OneLineParser, ShowVersion
+from fedllm_data.terminal import run_command
 from fedllm_train.config import FederatedConfig, RunInput
+from fedllm_train.flag_names import flag_of, in_flags
 from fedllm_train.strategies import STRATEGIES, settings_class
 
 __all__ = ["main"]
@@ -25,7 +27,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv[:1] in (["sft"], ["dpo"], ["kto"]):
         # TRL's own parser takes these, and it must not be imported for anything else.
-        return run_command("fedllm-train", lambda: _run(argv[0], argv[1:]), when_interrupted="go on with --resume")
+        return run_command(
+            "fedllm-train",
+            lambda: _run(argv[0], argv[1:]),
+            when_interrupted="go on with --resume",
+            spell=lambda message: _in_flags(message, argv),
+        )
     arguments = _parser().parse_args(argv)
     return run_command("fedllm-train", lambda: arguments.command(arguments), when_interrupted="nothing was written")
 
@@ -126,13 +133,22 @@ def _run(task: str, argv: list[str]) -> None:
         print(trainer.unrendered.line())
 
 
+def _in_flags(message: str, argv: Sequence[str]) -> str:
+    """An error in the words of the command line; with a `--config` file, a bare name may be a key of it."""
+    if any(word.partition("=")[0] == "--config" for word in argv):
+        return in_flags(message)
+    from fedllm_train.flags import setting_names
+
+    return in_flags(message, setting_names())
+
+
 def _help_parser(task: str) -> argparse.ArgumentParser:
     """Return a parser that only prints help: our own flags, and where the others are."""
     parser = argparse.ArgumentParser(
         prog=f"fedllm-train {task}",
         description=f"Federated {task.upper()} of one adapter on the clients of a dataset.",
-        epilog=f"Every flag of TRL's {task.upper()}Config and ModelConfig works too (--learning_rate, "
-        "--per_device_train_batch_size, --max_length, --lora_r, --lora_alpha, ..., --config FILE.yaml): --help-all "
+        epilog=f"Every flag of TRL's {task.upper()}Config and ModelConfig works too (--learning-rate, "
+        "--per-device-train-batch-size, --max-length, --lora-r, --lora-alpha, ..., --config FILE.yaml): --help-all "
         "lists them.",
         add_help=False,
     )
@@ -157,7 +173,7 @@ def _add_help(group: "argparse._ArgumentGroup", each: "Field[Any]") -> None:
     required = each.default is MISSING
     shown = "" if required or each.default in (None, False) else f" (default: {each.default})"
     group.add_argument(
-        f"--{each.name}", required=required, metavar=each.name.upper(), help=each.metadata["help"] + shown
+        flag_of(each.name), required=required, metavar=each.name.upper(), help=each.metadata["help"] + shown
     )
 
 

@@ -7,7 +7,6 @@ path, two settings that contradict one another. What is left over is TRL's, and 
 """
 
 import argparse
-import difflib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
@@ -17,6 +16,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 import yaml
 
+from fedllm_data.command_line.spelling import dashed, did_you_mean
 from fedllm_data.errors import ConfigError
 from fedllm_data.hub.local_paths import is_local_path
 from fedllm_data.repo import open_repo
@@ -25,6 +25,7 @@ from fedllm_train.config import FederatedConfig, RunInput, check_name
 from fedllm_train.fates.adapter_settings import MODEL_FATES
 from fedllm_train.fates.client_settings import DPO_FATES, KTO_FATES, SFT_FATES
 from fedllm_train.field_types import plain_value
+from fedllm_train.flag_names import FORMER, flag_of, name_of
 from fedllm_train.given import given_flags, with_given
 from fedllm_train.monitoring.trackers import check_tracker
 from fedllm_train.prepare import prepare
@@ -32,9 +33,9 @@ from fedllm_train.presets import DECISIVE, preset_defaults
 from fedllm_train.privacy.accounting import check_accountant
 from fedllm_train.run_files.open_run import check_run_folder
 from fedllm_train.run_files.run_as_config import flags_of_run, is_run_config
-from fedllm_train.strategies import settings_class, users_of
+from fedllm_train.strategies import STRATEGIES, settings_class, users_of
 
-__all__ = ["OurFlags", "check_surroundings", "flag_groups", "parse_our_flags"]
+__all__ = ["OurFlags", "check_surroundings", "flag_groups", "parse_our_flags", "setting_names"]
 
 _FATES = {"sft": SFT_FATES, "dpo": DPO_FATES, "kto": KTO_FATES}
 _HELP = ("help", "help_all", "config")
@@ -77,7 +78,7 @@ def parse_our_flags(task: str, argv: Sequence[str]) -> OurFlags:
     Raises:
         ConfigError: for a flag or value that cannot be used.
     """
-    argv, path = _without_config(argv)
+    argv, path = _without_config(dashed(argv, FORMER))
     in_file = _read_file(path)
     if in_file.get("preset", "") is None:
         del in_file["preset"]  # as if it were left out
@@ -107,7 +108,7 @@ def parse_our_flags(task: str, argv: Sequence[str]) -> OurFlags:
     values |= vars(parsed)
     of_federation = {name for group in groups[:-1] for name in (each.name for each in fields(group))}
     required = [each.name for group in groups for each in fields(group) if each.default is MISSING]
-    if lacking := [f"--{name}" for name in required if name not in values]:
+    if lacking := [flag_of(name) for name in required if name not in values]:
         raise ConfigError(f"the following arguments are required: {', '.join(lacking)}; --help-all lists all flags")
     own = {name: value for name, value in values.items() if name in of_federation}
     # A config that names every field is a copy: what a preset sets is nobody's word.
@@ -148,6 +149,16 @@ def flag_groups(strategy: str) -> list[type]:
     return [FederatedConfig, settings_class(strategy), RunInput]
 
 
+def setting_names() -> frozenset[str]:
+    """Return every setting that a flag of some task sets, TRL's and PEFT's included.
+
+    >>> {"cohort_size", "prox_mu", "lora_r", "beta"} <= setting_names()
+    True
+    """
+    ours = {each.name for name in STRATEGIES for group in flag_groups(name) for each in fields(group)} - {"method"}
+    return frozenset(ours.union(MODEL_FATES, *_FATES.values()))
+
+
 def _without_config(argv: Sequence[str]) -> tuple[list[str], str | None]:
     parser = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config")
@@ -171,13 +182,19 @@ def _read_file(path: str | None) -> dict[str, Any]:
     if not isinstance(variables, dict):
         raise ConfigError(f"env in --config {path} is no mapping; write names and values below it")
     os.environ.update({str(name): str(value) for name, value in variables.items()})
-    return {str(name).replace("-", "_"): value for name, value in content.items()}
+    settings: dict[str, Any] = {}
+    for key, value in content.items():
+        name = name_of(str(key))
+        if name in settings:
+            raise ConfigError(f"--config {path} says {name} twice, in two spellings; leave one out")
+        settings[name] = value
+    return settings
 
 
 def _values_of(argv: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
     parser = _Parser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     for name in names:
-        parser.add_argument(*_spellings(name))
+        parser.add_argument(flag_of(name), dest=name)
     return vars(parser.parse_known_args(list(argv))[0])
 
 
@@ -194,7 +211,7 @@ def _apart(argv: Sequence[str], ours: Mapping[str, Any]) -> tuple[list[str], lis
     part = rest
     for each in argv:
         if each.startswith("--"):
-            part = mine if each[2:].split("=")[0].replace("-", "_") in names else rest
+            part = mine if name_of(each) in names else rest
         part.append(each)
     return mine, rest
 
@@ -203,17 +220,18 @@ def _check_names(task: str, strategy: str, flags: Sequence[str], in_file: Mappin
     """Refuse a name that nobody knows, or that is another method's."""
     ours = {each.name for group in flag_groups(strategy) for each in fields(group)} - {"method"}
     known = ours | _FATES[task].keys() | MODEL_FATES.keys() | {*_HELP}
-    spelt = [(flag, flag[2:].split("=")[0].replace("-", "_")) for flag in flags if flag != "--"]
+    spelt = [(flag, name_of(flag)) for flag in flags if flag != "--"]
     if odd := sorted(in_file.keys() & {*_HELP}):
         raise ConfigError(f"{odd[0]} stands in the --config file; it is a flag of the command line alone")
     for shown, name in [*spelt, *((name, name) for name in in_file)]:
-        if name in known or (shown.startswith("--") and name.removeprefix("no_") in known):
+        is_flag = shown.startswith("--")
+        if name in known or (is_flag and name.removeprefix("no_") in known):
             continue
         if users_of(name):
             check_name(name, strategy)
-        alike = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {'--' if shown.startswith('--') else ''}{alike[0]}? " if alike else ""
-        raise ConfigError(f"{shown.split('=')[0]} is no flag of fedllm-train {task}; {hint}--help-all lists all flags")
+        shown = shown.partition("=")[0]
+        hint = did_you_mean(shown, map(flag_of, sorted(known)) if is_flag else sorted(known))
+        raise ConfigError(f"{shown} is no flag of fedllm-train {task}; {hint}--help-all lists all flags")
 
 
 def _typed(group: type) -> list[tuple[Field[Any], Any]]:
@@ -225,22 +243,18 @@ def _parser_of(ours: Mapping[str, Any], groups: Sequence[type]) -> _Parser:
     parser = _Parser(add_help=False, allow_abbrev=False, argument_default=argparse.SUPPRESS)
     for group in groups:
         for each, hint in _typed(group):
+            flag = flag_of(each.name)
             if bool in _plain(hint):
-                parser.add_argument(*_spellings(each.name), nargs="?", const=True, type=_boolean)
+                parser.add_argument(flag, dest=each.name, nargs="?", const=True, type=_boolean)
                 if each.default is True:
-                    no = _spellings(f"no_{each.name}")
-                    parser.add_argument(*no, dest=each.name, action="store_const", const=False)
+                    parser.add_argument(flag_of(f"no_{each.name}"), dest=each.name, action="store_const", const=False)
             elif get_origin(hint) is Literal:
-                parser.add_argument(*_spellings(each.name), choices=get_args(hint))
+                parser.add_argument(flag, dest=each.name, choices=get_args(hint))
             else:
                 kind = _plain(hint)[0]
                 left_out = NoneType in get_args(hint) and kind is not str
-                parser.add_argument(*_spellings(each.name), type=_OrNone(kind) if left_out else kind)
+                parser.add_argument(flag, dest=each.name, type=_OrNone(kind) if left_out else kind)
     return parser
-
-
-def _spellings(name: str) -> list[str]:
-    return [f"--{name}", *([f"--{name.replace('_', '-')}"] if "_" in name else [])]
 
 
 def _plain(hint: Any) -> list[Any]:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Any, TypeVar
 
+from fedllm_train.flag_names import name_of
+
 __all__ = ["flat_fields", "given_flags", "given_of", "records_given", "with_given"]
 
 Config = TypeVar("Config")
@@ -79,5 +81,5 @@ def given_flags(argv: Sequence[str]) -> frozenset[str]:
     >>> sorted(given_flags(["--lora-r", "8", "--seed=3", "--no_packing", "-1"]))
     ['lora_r', 'no_packing', 'packing', 'seed']
     """
-    names = {flag[2:].split("=")[0].replace("-", "_") for flag in argv if flag.startswith("--")}
+    names = {name_of(flag) for flag in argv if flag.startswith("--")}
     return frozenset(names | {name.removeprefix("no_") for name in names})

@@ -111,22 +111,22 @@ _INTRODUCTION = """# Methods
 Made by `python -m fedllm_train.methods` from the methods' own records; `fedllm-train methods --json` has the same.
 
 - **weights**: how clients count in the server's mean, by the method's source: by their rows, alike (uniform), or by
-  the norm of what they learned. `--uniform_weights True` or `False` overrides it. With differential privacy clients
+  the norm of what they learned. `--uniform-weights True` or `False` overrides it. With differential privacy clients
   always count alike.
 - **exact**: the global product B A is the weighted mean of the clients' products. Methods that average A and B apart
   are not; every round's record in `rounds.jsonl` says by how much (`aggregation_error`).
 - **server sees**: the least of the clients' updates that the server's rule needs. *mean*: the mean of their adapters,
-  so a clipped and noisy mean may stand for it: user-level differential privacy (`--dp_clip`,
-  `fedllm_train/aggregation/private.py`; fed_sb with `--core_frame random`). *mean* and *sum*: sums over clients, so
+  so a clipped and noisy mean may stand for it: user-level differential privacy (`--dp-clip`,
+  `fedllm_train/aggregation/private.py`; fed_sb with `--core-frame random`). *mean* and *sum*: sums over clients, so
   secure aggregation can hide each client's update (as long as updates travel unpacked: each client packs to its own
   places and scales). *each*: every update by itself. *nothing*: nothing travels. What clients keep for themselves does
   not travel and is not covered by any of this.
-- **ranks**: clients may have LoRA adapters of different ranks (`--client_ranks`).
-- **down**, **up**: what travels in a round. The ledger counts the bytes of exactly that. `--upload_codec` topk, int8
+- **ranks**: clients may have LoRA adapters of different ranks (`--client-ranks`).
+- **down**, **up**: what travels in a round. The ledger counts the bytes of exactly that. `--upload-codec` topk, int8
   or int4 packs the adapter's change on the way up, with every method but the baselines, of which nothing travels
   (`fedllm_train/messages/wire.py`).
 - **client keeps**: what stays on a client's disk between rounds. Methods whose clients end with adapters of their own
-  write them to `personal/` of the run folder: of those who took part in a round, or as `--personal_clients` says.
+  write them to `personal/` of the run folder: of those who took part in a round, or as `--personal-clients` says.
 
 `--strategy NAME` chooses one. A setting that belongs to another method is refused, as is a method that cannot do what
 is asked (different ranks with FedAvg, a shift of the base weights under an adapter that is no plain LoRA).

@@ -90,7 +90,7 @@ MODEL_FATES: dict[str, Fate] = {
     "model_name_or_path": Refused("it is called --model here"),
     "model_revision": Elsewhere("the revision of the base model"),
     **dict.fromkeys(("dtype", "attn_implementation"), Elsewhere("models/base_settings.py")),
-    "use_peft": Elsewhere("models/peft_kinds.py: an adapter is trained unless --full_finetuning is given"),
+    "use_peft": Elsewhere("models/peft_kinds.py: an adapter is trained unless --full-finetuning is given"),
     **dict.fromkeys(
         (
             *("lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_target_parameters"),

@@ -11,6 +11,7 @@ from trl import ModelConfig
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.clients.objectives import ClientArgs
+from fedllm_train.flag_names import flag_of
 from fedllm_train.models.quantization import missing_for_quantization
 
 __all__ = ["BaseSettings", "base_settings", "init_kwargs_of_flags"]
@@ -81,7 +82,7 @@ def base_settings(
 
 
 def init_kwargs_of_flags(client_args: ClientArgs, model: ModelConfig, given: frozenset[str]) -> dict[str, Any] | None:
-    """Return `model_init_kwargs` with the flags `--dtype` and `--attn_implementation`, as TRL's scripts make them.
+    """Return `model_init_kwargs` with the flags `--dtype` and `--attn-implementation`, as TRL's scripts make them.
 
     Args:
         client_args: TRL's settings.
@@ -89,13 +90,13 @@ def init_kwargs_of_flags(client_args: ClientArgs, model: ModelConfig, given: fro
         given: names of the flags that were given: TRL's default of float32 does not count.
 
     Raises:
-        ConfigError: if a flag and `--model_init_kwargs` differ.
+        ConfigError: if a flag and `--model-init-kwargs` differ.
     """
     kwargs = dict(client_args.model_init_kwargs or {})
     for name in ("dtype", "attn_implementation"):
         value = getattr(model, name)
         if name in given and value is not None:
-            kwargs[name] = _either(f"--{name}", value, kwargs.get(name))
+            kwargs[name] = _either(flag_of(name), value, kwargs.get(name))
     return kwargs or None
 
 

@@ -15,6 +15,7 @@ from trl import ModelConfig, get_peft_config
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.config import FederatedConfig, RunInput
+from fedllm_train.flag_names import flag_of
 
 __all__ = ["check_given", "peft_config"]
 
@@ -39,30 +40,30 @@ def check_given(run: RunInput, federated: FederatedConfig, model: ModelConfig, g
         ConfigError: naming the flag.
     """
     names = sorted(_LORA_FLAGS & set(given))
-    lora = f"--{names[0]}" if names else None
+    lora = flag_of(names[0]) if names else None
     kind = run.peft_type
-    of_adapter = lora or ("--peft_type" if "peft_type" in given else None)
+    of_adapter = lora or ("--peft-type" if "peft_type" in given else None)
     if run.adapter is not None and of_adapter:
         raise ConfigError(f"{of_adapter} is given, but adapter {run.adapter!r} brings its own settings; drop it")
     if federated.full_finetuning and of_adapter:
         raise ConfigError(f"{of_adapter} is given, but full_finetuning trains no adapter; drop one")
     if kind not in _OF_LORA and (odd := [name for name in names if (kind, name) != ("ia3", "lora_target_modules")]):
-        raise ConfigError(f"--{odd[0]} is given, but --peft_type {kind} has no LoRA factors; drop it")
+        raise ConfigError(f"{flag_of(odd[0])} is given, but --peft-type {kind} has no LoRA factors; drop it")
     if "num_virtual_tokens" in given and kind not in _OF_TOKENS:
-        raise ConfigError(f"num_virtual_tokens is given, but --peft_type {kind} has none; drop it")
+        raise ConfigError(f"num_virtual_tokens is given, but --peft-type {kind} has none; drop it")
     if run.num_virtual_tokens < 1:
         raise ConfigError(f"num_virtual_tokens is {run.num_virtual_tokens}; it must be at least 1")
     for name, of_kind in (("use_dora", "dora"), ("use_rslora", "rslora")):
         if name in given and not getattr(model, name) and kind == of_kind:
-            raise ConfigError(f"--{name} False contradicts --peft_type {kind}; drop one")
+            raise ConfigError(f"{flag_of(name)} False contradicts --peft-type {kind}; drop one")
     if "use_peft" in given and model.use_peft == federated.full_finetuning:
         raise ConfigError(
-            "--use_peft trains an adapter, and full_finetuning is given; drop one"
+            "--use-peft trains an adapter, and full_finetuning is given; drop one"
             if model.use_peft
-            else "--use_peft False asks for all weights to be trained; use --full_finetuning"
+            else "--use-peft False asks for all weights to be trained; use --full-finetuning"
         )
     if (odd := [name for name in _OF_4BIT if name in given]) and not model.load_in_4bit:
-        raise ConfigError(f"--{odd[0]} is given without --load_in_4bit, so nothing looks at it; give both")
+        raise ConfigError(f"{flag_of(odd[0])} is given without --load-in-4bit, so nothing looks at it; give both")
 
 
 def peft_config(given: RunInput, model: ModelConfig) -> PeftConfig:

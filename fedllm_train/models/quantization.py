@@ -29,7 +29,7 @@ def missing_for_quantization() -> str | None:
 
 
 def quantization_config(model: ModelConfig) -> BitsAndBytesConfig | None:
-    """Return the settings to load the base with, from `--load_in_4bit`, `--load_in_8bit` and the bnb flags.
+    """Return the settings to load the base with, from `--load-in-4bit`, `--load-in-8bit` and the bnb flags.
 
     Args:
         model: TRL's settings of the base.
@@ -46,7 +46,7 @@ def quantization_config(model: ModelConfig) -> BitsAndBytesConfig | None:
     """
     if not (model.load_in_4bit or model.load_in_8bit):
         return None
-    flag = "--load_in_4bit" if model.load_in_4bit else "--load_in_8bit"
+    flag = "--load-in-4bit" if model.load_in_4bit else "--load-in-8bit"
     if (missing := missing_for_quantization()) is not None:
         raise ConfigError(
             f"{flag} needs an NVIDIA GPU and bitsandbytes, and {missing}; leave it out to load it in full precision"

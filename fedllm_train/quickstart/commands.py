@@ -5,11 +5,11 @@ from pathlib import Path
 
 __all__ = ["steps"]
 
-CLIENT = "--learning_rate {rate} --per_device_train_batch_size 8 --max_length 128 --activation_checkpointing False"
-LORA = "--lora_r 16 --lora_alpha 32"
-SFT = f"--num_rounds 12 --cohort_size 10 --local_steps 5 {CLIENT.format(rate='3e-3')} {LORA}"
+CLIENT = "--learning-rate {rate} --per-device-train-batch-size 8 --max-length 128 --activation-checkpointing False"
+LORA = "--lora-r 16 --lora-alpha 32"
+SFT = f"--num-rounds 12 --cohort-size 10 --local-steps 5 {CLIENT.format(rate='3e-3')} {LORA}"
 SCORE = "--batch-size 64 --max-length 128"
-DPO = f"--num_rounds 10 --cohort_size 10 --local_steps 5 {CLIENT.format(rate='5e-4')} --beta 0.1"
+DPO = f"--num-rounds 10 --cohort-size 10 --local-steps 5 {CLIENT.format(rate='5e-4')} --beta 0.1"
 
 
 def steps(out: Path, *, seed: int = 0) -> list[tuple[str, str]]:
@@ -31,12 +31,12 @@ def steps(out: Path, *, seed: int = 0) -> list[tuple[str, str]]:
         ),
         (
             "Tune it on all clients, federated: SFT",
-            f"fedllm-train sft --data {q}/fed-synth --model {q}/base --output_dir {q}/runs/sft --seed {seed} {SFT}",
+            f"fedllm-train sft --data {q}/fed-synth --model {q}/base --out {q}/runs/sft --seed {seed} {SFT}",
         ),
         (
             "Align it with their preferences, federated: DPO from the SFT adapter",
             f"fedllm-train dpo --data {q}/fed-synth-pa --model {q}/base --adapter {q}/runs/sft "
-            f"--output_dir {q}/runs/dpo --seed {seed} {DPO}",
+            f"--out {q}/runs/dpo --seed {seed} {DPO}",
         ),
         *(
             (

@@ -4,8 +4,9 @@ import sys
 
 import pytest
 
+from fedllm_data.command_line.one_line_parser import OneLineParser
 from fedllm_data.errors import ClientNotFoundError, ConfigError
-from fedllm_data.terminal import OneLineParser, run_command
+from fedllm_data.terminal import run_command
 
 
 def run(work):

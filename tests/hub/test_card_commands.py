@@ -41,7 +41,7 @@ def test_training_and_scoring_by_the_published_id(
     assert command[place] == "HuggingFaceTB/SmolLM2-135M-Instruct"
     command[place] = str(tmp_path / "model")
     assert train(command) == 0
-    assert len((tmp_path / command[command.index("--output_dir") + 1] / "rounds.jsonl").read_text().splitlines()) == 5
+    assert len((tmp_path / command[command.index("--out") + 1] / "rounds.jsonl").read_text().splitlines()) == 5
     assert evaluate(scoring) == 0
     assert (tmp_path / scoring[scoring.index("--out") + 1] / "results.json").is_file()
 

@@ -67,15 +67,15 @@ def test_settings_come_from_a_yaml_file_that_flags_override(folders):
     [
         (["--nonsense", "3"], "--nonsense"),
         (["--num_rounds", "x"], "invalid int value: 'x'"),
-        (["--num_rounds", "0"], "num_rounds is 0; it must be at least 1"),
-        (["--cohort_size", "99"], "cohort_size is 99 but"),
+        (["--num_rounds", "0"], "--num-rounds is 0; it must be at least 1"),
+        (["--cohort_size", "99"], "--cohort-size is 99 but"),
         (["--data", "/no/such/folder"], "/no/such/folder"),
         (["--model", "/no/such/model"], "model '/no/such/model' is no folder here"),
         (["--adapter", "/no/such/run"], "adapter '/no/such/run' is no folder here"),
         (["--strategy", "fedmagic"], "strategy 'fedmagic' is unknown"),
-        (["--max_steps", "5"], "use local_steps"),
+        (["--max_steps", "5"], "use --local-steps"),
         (["--model_name_or_path", "m"], "is called --model here"),
-        (["--load_in_4bit", "True"], "--load_in_4bit needs an NVIDIA GPU"),
+        (["--load_in_4bit", "True"], "--load-in-4bit needs an NVIDIA GPU"),
         (["--lora_target_modules", "nowhere"], "look at model.named_modules()"),
     ],
 )
@@ -96,7 +96,7 @@ def test_methods_are_listed(capsys):
 def test_help_names_every_setting_of_the_federation(capsys):
     assert main(["sft", "--help"]) == 0
     text = capsys.readouterr().out
-    assert all(flag in text for flag in ("--data", "--strategy", "--cohort_size", "--resume", "--help-all"))
+    assert all(flag in text for flag in ("--data", "--out", "--strategy", "--cohort-size", "--resume", "--help-all"))
 
 
 def test_a_private_run_says_how_large_its_noise_is_first_and_ends_with_epsilon(folders, capsys):
@@ -126,5 +126,5 @@ def test_where_the_template_renders_no_row_there_is_one_line_and_exit_code_2(fol
     assert main(sft(folders, "--chat_template_path", str(folders / "broken.jinja"))) == 2
     (line,) = [each for each in capsys.readouterr().err.splitlines() if "error:" in each]
     assert line.startswith("fedllm-train: error: the chat template renders none of the 30 rows")
-    assert "chat_template_path" in line
+    assert "--chat-template-path" in line
     assert not (folders / "run").exists()

@@ -1,12 +1,17 @@
 """Our own flags: spellings, values, files, presets, and what is refused before anything heavy is imported."""
 
 import os
+from dataclasses import fields
+from typing import get_args, get_type_hints
 
 import pytest
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.flags import parse_our_flags
+from fedllm_train.arguments import parse_run_arguments
+from fedllm_train.flag_names import flag_of
+from fedllm_train.flags import flag_groups, parse_our_flags
 from fedllm_train.given import given_of
+from fedllm_train.strategies import STRATEGIES, settings_class
 
 PLACES = ["--data", "org/clients", "--model", "org/model", "--output_dir", "run"]
 
@@ -53,7 +58,7 @@ def test_none_stays_apart_from_false():
 
 def test_what_is_trls_is_left_for_its_parser_in_order():
     flags = parse("--lora_target_modules", "q_proj", "v_proj", "--seed", "3", "--learning_rate", "1e-3", "--packing")
-    assert flags.rest == ["--lora_target_modules", "q_proj", "v_proj", "--learning_rate", "1e-3", "--packing"]
+    assert flags.rest == ["--lora-target-modules", "q_proj", "v_proj", "--learning-rate", "1e-3", "--packing"]
     assert flags.federated.seed == 3
     assert {"learning_rate", "packing", "lora_target_modules", "seed"} <= flags.given
 
@@ -100,9 +105,9 @@ def test_a_file_that_cannot_be_used_is_refused_in_one_line(tmp_path, content, me
     ("argv", "message"),
     [
         (["--strateg", "fedavg"], "--strateg is no flag of fedllm-train sft; did you mean --strategy?"),
-        (["--learning-rat=1"], "--learning-rat is no flag of fedllm-train sft; did you mean --learning_rate?"),
+        (["--learning-rat=1"], "--learning-rat is no flag of fedllm-train sft; did you mean --learning-rate?"),
         (["--beta", "0.1"], "--beta is no flag of fedllm-train sft"),
-        (["--num_rounds", "3.5"], "argument --num_rounds/--num-rounds: invalid int value: '3.5'"),
+        (["--num_rounds", "3.5"], "argument --num-rounds: invalid int value: '3.5'"),
         (["--core_frame", "odd", "--strategy", "fed_sb"], "invalid choice: 'odd'"),
         (["--reference_cache", "perhaps"], "'perhaps' is neither true nor false"),
         (["--hetlora_prune", "0"], "hetlora_prune is given but strategy 'fedavg' does not use it"),
@@ -116,7 +121,7 @@ def test_a_wrong_flag_is_named_with_what_is_like_it(argv, message):
 
 
 def test_what_must_be_given_is_named():
-    with pytest.raises(ConfigError, match="arguments are required: --output_dir, --model"):
+    with pytest.raises(ConfigError, match="arguments are required: --out, --model"):
         parse_our_flags("sft", ["--data", "org/clients"])
 
 
@@ -165,3 +170,72 @@ def test_what_only_a_command_line_can_say_is_refused_in_a_file(tmp_path, content
     file.write_text(content)
     with pytest.raises(ConfigError, match=message):
         parse("--config", str(file))
+
+
+OURS = sorted({each.name for name in STRATEGIES for group in flag_groups(name) for each in fields(group)} - {"method"})
+
+
+def owner(name):
+    return next((each for each in STRATEGIES if name in {one.name for one in fields(settings_class(each))}), "fedavg")
+
+
+def hint(name):
+    groups = flag_groups(owner(name))
+    return next(get_type_hints(group)[name] for group in groups if name in {each.name for each in fields(group)})
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_each_setting_has_one_flag_and_its_former_spellings_are_read_the_same(name):
+    kinds = get_args(hint(name)) or (hint(name),)
+    argument = {bool: "yes", int: "3", float: "0.5", str: "x"}.get(kinds[0], str(kinds[0]))
+    place = ["--data", "d", "--model", "m", "--out", "o", "--strategy", owner(name)]
+    read = []
+    for flag in {flag_of(name), f"--{name}", f"--{name.replace('_', '-')}"}:
+        for words in ([flag, argument], [f"{flag}={argument}"]):
+            try:
+                read.append(parse_our_flags("sft", [*place, *words]))
+            except ConfigError as error:  # the same answer is what counts: some settings need others
+                read.append(str(error))
+    assert "_" not in flag_of(name)
+    assert all(each == read[0] for each in read)
+    assert "is no flag" not in str(read[0])
+
+
+@pytest.mark.parametrize("key", ["out", "output_dir", "output-dir"])
+def test_a_file_names_settings_in_every_spelling(tmp_path, key):
+    file = tmp_path / "run.yaml"
+    file.write_text(f"{key}: run\ncohort-size: 3\nlocal_steps: 2\nlora-r: 4\n")
+    flags = parse_our_flags("sft", ["--data", "d", "--model", "m", "--config", str(file)])
+    federated = flags.federated
+    assert (federated.output_dir, federated.cohort_size, federated.local_steps) == ("run", 3, 2)
+    assert flags.defaults == {"lora_r": 4}
+
+
+def test_a_file_that_says_a_setting_in_two_spellings_is_refused(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("out: a\noutput_dir: b\n")
+    with pytest.raises(ConfigError, match="says output_dir twice, in two spellings"):
+        parse_our_flags("sft", ["--data", "d", "--model", "m", "--config", str(file)])
+
+
+def test_trls_flags_are_read_with_dashes():
+    words = "--learning-rate 0.5 --per-device-train-batch-size 3 --lora-r 5 --no-gradient-checkpointing --use-cpu".split()
+    dashes = parse_run_arguments("sft", [*PLACES, *words])
+    underscores = parse_run_arguments(
+        "sft", [*PLACES, *(word.replace("-", "_").replace("__", "--") for word in words)]
+    )
+    for read in (dashes, underscores):
+        assert (read.client.learning_rate, read.client.per_device_train_batch_size, read.peft.r) == (0.5, 3, 5)
+        assert read.client.gradient_checkpointing is False
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--learning_rate", "much"], "^argument --learning-rate: invalid float value: 'much'"),
+        (["--lora-r", "1.5"], "^argument --lora-r: invalid int value: '1.5'"),
+    ],
+)
+def test_an_error_of_trls_parser_names_the_flag_with_dashes_alone(argv, message):
+    with pytest.raises(ConfigError, match=message):
+        parse_run_arguments("sft", [*PLACES, *argv])

@@ -65,7 +65,7 @@ def test_the_command_refuses_it_in_one_line(kit, tmp_path, capsys):
     assert main([*argv, "--local_steps", "10", "--local_epochs", "1"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
-    assert "local_steps and local_epochs are both given" in error
+    assert "--local-steps and --local-epochs are both given" in error
 
 
 @pytest.mark.parametrize("name", PRESETS)

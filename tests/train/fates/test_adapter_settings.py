@@ -145,11 +145,11 @@ def test_model_init_kwargs_load_the_base(kit, tmp_path, dtype):
 @pytest.mark.parametrize(
     ("flags", "reason"),
     [
-        ("--use_peft False", "use --full_finetuning"),
+        ("--use_peft False", "use --full-finetuning"),
         ("--use_peft --full_finetuning", "full_finetuning is given; drop one"),
-        ("--bnb_4bit_quant_type nf4", "without --load_in_4bit"),
+        ("--bnb_4bit_quant_type nf4", "without --load-in-4bit"),
         ("--adapter a --lora_r 16", "brings its own settings"),
-        ("--adapter a --peft_type lora", "--peft_type is given"),
+        ("--adapter a --peft_type lora", "--peft-type is given"),
         ("--peft_type ia3 --lora_alpha 32", "has no LoRA factors"),
         ("--num_virtual_tokens 20", "num_virtual_tokens is given"),
         ("--full_finetuning --lora_dropout 0.05", "trains no adapter"),
@@ -159,7 +159,7 @@ def test_model_init_kwargs_load_the_base(kit, tmp_path, dtype):
         ("--save_strategy steps", "cannot be honoured"),
         ("--logging_steps 10", "every round is a line of rounds.jsonl"),
         ("--lr_scheduler_type linear", "cosine over rounds"),
-        ("--assistant_only_loss False", "give --loss_on"),
+        ("--assistant_only_loss False", "give --loss-on"),
         ("--completion_only_loss True", "use loss_on"),
         ("--dataset_text_field text", "dataset_text_field='text' cannot"),
         ("--run_name x", "run folder"),

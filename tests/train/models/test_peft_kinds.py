@@ -179,7 +179,7 @@ def test_flags_that_would_not_be_looked_at_are_refused(tmp_path, flags, reason):
         arguments(tmp_path, *flags)
 
 
-@pytest.mark.parametrize("flag", ["--load_in_4bit", "--load_in_8bit"])
+@pytest.mark.parametrize("flag", ["--load-in-4bit", "--load-in-8bit"])
 def test_a_quantised_base_is_refused_where_it_cannot_be_loaded(tmp_path, monkeypatch, flag):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(ConfigError, match=f"{flag} needs an NVIDIA GPU and bitsandbytes, and there is no GPU"):

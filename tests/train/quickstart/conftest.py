@@ -19,9 +19,9 @@ SEED = 3
 SMALLER = [
     (r"build (\S+) ", r"build \1 --set num_clients=14 --set mean_rows=8 --set public_rows=300 --no-report "),
     (r"tiny ", "tiny --steps 3 "),
-    (r"--num_rounds \d+", "--num_rounds 2"),
-    (r"--cohort_size \d+", "--cohort_size 2"),
-    (r"--local_steps \d+", "--local_steps 2"),
+    (r"--num-rounds \d+", "--num-rounds 2"),
+    (r"--cohort-size \d+", "--cohort-size 2"),
+    (r"--local-steps \d+", "--local-steps 2"),
 ]
 
 
