@@ -70,7 +70,13 @@ What `fedllm-eval compare` says of it, client by client:
 
 def _quickstart() -> str:
     seeds = read_result("quickstart_seeds")
-    head = [">seed", "loss, SFT - base: same clients", "unseen clients", "ranking, DPO - SFT: same clients", "unseen clients"]
+    head = [
+        ">seed",
+        "loss, SFT - base: same clients",
+        "unseen clients",
+        "ranking, DPO - SFT: same clients",
+        "unseen clients",
+    ]
     loss, ranking = (
         [item for item in seeds["results"] if item["score"] == score] for score in ("heldout_loss", "ranking_accuracy")
     )
@@ -89,10 +95,7 @@ Every seed makes its own corpus, base model and runs.
 
 def _of_seeds(items: list[dict[str, Any]]) -> list[Interval]:
     ordered = sorted(items, key=lambda item: (item["split"], item["seed"]))
-    return [
-        _interval(f"seed {item['seed']}, {_WORDS[item['split']]}", item)
-        for item in ordered
-    ]
+    return [_interval(f"seed {item['seed']}, {_WORDS[item['split']]}", item) for item in ordered]
 
 
 def _interval(words: str, item: dict[str, Any]) -> Interval:
