@@ -8,8 +8,9 @@ import posixpath
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-__all__ = ["anchors_of", "broken_links", "links_of", "site_page", "with_site_links"]
+__all__ = ["anchors_of", "broken_links", "links_of", "pages_of", "site_page", "with_site_links", "with_unlisted"]
 
 ROOT_PAGES = {
     "README.md": "index.md",
@@ -35,7 +36,7 @@ _OUTSIDE = re.compile(r"^[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 def links_of(text: str) -> list[str]:
     """Return the targets of all links and images of a Markdown text, in order.
 
-    >>> links_of("[a](b.md#c) `[no](x.md)` <img src=\\"d.svg\\">")
+    >>> links_of("[a](b.md#c) `[no](x.md)` <img src='d.svg'>".replace("'", chr(34)))
     ['b.md#c', 'd.svg']
     """
     prose = _CODE.sub("", _FENCE.sub("", text))
@@ -44,9 +45,9 @@ def links_of(text: str) -> list[str]:
 
 
 def anchors_of(text: str) -> set[str]:
-    """Return the anchors of the headings of a Markdown text, and of elements with an id.
+    r"""Return the anchors of the headings of a Markdown text, and of elements with an id.
 
-    >>> sorted(anchors_of("# What `run` holds, and why\\n## A\\n## A\\n"))
+    >>> sorted(anchors_of("# What `run` holds, and why\n## A\n## A\n"))
     ['a', 'a-1', 'what-run-holds-and-why']
     """
     seen: dict[str, int] = {}
@@ -91,7 +92,7 @@ def site_page(place: str) -> str | None:
 
 
 def with_site_links(text: str, name: str, page: str) -> str:
-    """Return a text whose links lead to pages of the site; a link to a file that the site does not show loses its link.
+    """Return a text whose links lead to pages of the site; the words of a link to anything else stay, without it.
 
     Args:
         text: of a Markdown file.
@@ -125,6 +126,32 @@ def with_site_links(text: str, name: str, page: str) -> str:
     while "\0" in bare:
         bare = re.sub(r"\0(\d+)\0", lambda match: kept[int(match[1])], bare)
     return bare
+
+
+def with_unlisted(menu: list[Any], folder: Path) -> list[Any]:
+    """Return the menu of the site with the pages of `docs/` that it does not list, at the end of its guides.
+
+    Args:
+        menu: as in `mkdocs.yml`.
+        folder: of the pages; those that lie directly in it are looked at.
+    """
+    listed = set(pages_of(menu))
+    unlisted = sorted(path.name for path in folder.glob("*.md") if path.name not in listed)
+    return [
+        {"Guides": [*part["Guides"], *unlisted]} if isinstance(part, dict) and "Guides" in part else part
+        for part in menu
+    ]
+
+
+def pages_of(menu: Any) -> list[str]:
+    """Return the pages that a menu lists.
+
+    >>> pages_of([{"Start": ["index.md", {"Install": "install.md"}]}])
+    ['index.md', 'install.md']
+    """
+    if isinstance(menu, str):
+        return [menu]
+    return [page for each in (menu.values() if isinstance(menu, dict) else menu) for page in pages_of(each)]
 
 
 def _resolved(name: str, path: str) -> str | None:

@@ -39,16 +39,23 @@ def results_page() -> str:
 
 HEAD = """# Results
 
-What federated tuning gained in our own runs, for how many clients, and how sure that is. Every figure is a mean over clients with its 95 % interval; a grey bar includes zero, so the data at hand cannot tell. The page is made from the files in `benchmarks/results/` when the site is built, so it cannot differ from them. Speed and memory are on the page [Measured](measured.md), together with the machine and the commands."""
+What federated tuning gained in our own runs, for how many clients, and how sure that is. Every figure is a mean over
+clients with its 95 % interval; a grey bar includes zero, so the data at hand cannot tell. The page is made from the
+files in `benchmarks/results/` when the site is built, so it cannot differ from them. Speed and memory are on the page
+[Measured](measured.md), together with the machine and the commands."""
 
 REST = """## How different the clients are
 
 - [Every corpus whose files were at hand, beside its IID and Dirichlet controls](results/heterogeneity.md).
-- [Whether IID partitions lie inside the nulls of the report](results/null_calibration.md), that is, whether *more than chance* is said too often.
+- [Whether IID partitions lie inside the nulls of the report](results/null_calibration.md), that is, whether *more than
+  chance* is said too often.
 
 ## What these results do not show
 
-They hold for these corpora, models and settings. The small model has 1.1 million weights; the runs with SmolLM2-135M are short, because they were made on two CPU cores. No run with a model of several billion weights has been made here. [What the methods' tables say and do not say](results/methods.md#what-this-says-and-what-it-does-not) goes through them one by one."""
+They hold for these corpora, models and settings. The small model has 1.1 million weights; the runs with SmolLM2-135M
+are short, because they were made on two CPU cores. No run with a model of several billion weights has been made here.
+[What the methods' tables say and do not say](results/methods.md#what-this-says-and-what-it-does-not) goes through them
+one by one."""
 
 
 def _real_run() -> str:
@@ -80,13 +87,20 @@ def _quickstart() -> str:
     loss, ranking = (
         [item for item in seeds["results"] if item["score"] == score] for score in ("heldout_loss", "ranking_accuracy")
     )
+    figures = [
+        interval_figure("Held-out loss, SFT less base", "nats a token; left of the line is better", _of_seeds(loss)),
+        interval_figure(
+            "Ranking accuracy, DPO less SFT", "fraction of pairs; right of the line is better", _of_seeds(ranking)
+        ),
+    ]
     return f"""## The quickstart over three seeds
 
-Every seed makes its own corpus, base model and runs.
+Every seed makes its own corpus, base model and runs. First held-out loss, SFT less base; then the share of pairs that
+are ranked as people did, DPO less SFT.
 
-{interval_figure("Held-out loss, SFT less base", "nats a token; left of the line is better", _of_seeds(loss))}
+{figures[0]}
 
-{interval_figure("Ranking accuracy, DPO less SFT", "fraction of pairs; right of the line is better", _of_seeds(ranking))}
+{figures[1]}
 
 {markdown_table(head, quickstart_rows(seeds))}
 

@@ -219,7 +219,9 @@ def test_a_file_that_says_a_setting_in_two_spellings_is_refused(tmp_path):
 
 
 def test_trls_flags_are_read_with_dashes():
-    words = "--learning-rate 0.5 --per-device-train-batch-size 3 --lora-r 5 --no-gradient-checkpointing --use-cpu".split()
+    words = (
+        "--learning-rate 0.5 --per-device-train-batch-size 3 --lora-r 5 --no-gradient-checkpointing --use-cpu".split()
+    )
     dashes = parse_run_arguments("sft", [*PLACES, *words])
     underscores = parse_run_arguments(
         "sft", [*PLACES, *(word.replace("-", "_").replace("__", "--") for word in words)]
