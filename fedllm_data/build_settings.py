@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
 from fedllm_data.pipeline.filters import check_filters
 from fedllm_data.source import Filters, Source
@@ -62,7 +63,8 @@ def resolve_settings(source: Source, settings: BuildSettings, **single: Any) -> 
     unknown = sorted(set(options) - set(source.options))
     if unknown:
         known = ", ".join(source.options) or "none"
-        raise ConfigError(f"{source.name} has no option {unknown[0]!r}; its options are: {known}")
+        hint = did_you_mean(unknown[0], source.options)
+        raise ConfigError(f"{source.name} has no option {unknown[0]!r}; {hint}its options are: {known}")
     if source.ids_must_be_hashed and settings.salt is None:
         raise ConfigError(
             f"the client ids of {source.name} must not be published as they are; give --salt-file FILE "

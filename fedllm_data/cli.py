@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedllm_data.arguments import filters_of, make_parser, pairs_of
+from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
 from fedllm_data.terminal import row_progress, run_command
 
@@ -358,7 +359,9 @@ def _source(name: str) -> "Source":
     from fedllm_data.sources import SOURCES
 
     if name not in SOURCES:
-        raise ConfigError(f"there is no corpus {name[:60]!r}; choose one of {', '.join(SOURCES)}")
+        raise ConfigError(
+            f"there is no corpus {name[:60]!r}; {did_you_mean(name, SOURCES)}choose one of {', '.join(SOURCES)}"
+        )
     return SOURCES[name]
 
 

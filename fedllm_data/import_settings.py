@@ -1,10 +1,11 @@
 """How anybody's files are read as rows of a client repo: whose rows they are, which columns hold what, their terms."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from fedllm_data.build_settings import BuildSettings
+from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
 from fedllm_data.importing.conversations import ROLE_MEANINGS
 from fedllm_data.importing.import_notes import check_max_rejected_fraction
@@ -86,12 +87,15 @@ class ImportSettings:
                 )
         for name, meaning in self.roles.items():
             if meaning not in ROLE_MEANINGS:
-                raise ConfigError(f"--roles {name[:40]}={meaning[:40]} means none of {', '.join(ROLE_MEANINGS)}")
+                raise ConfigError(
+                    f"--roles {name[:40]}={meaning[:40]} means none of {', '.join(ROLE_MEANINGS)}"
+                    + (f"; {hint}" if (hint := did_you_mean(meaning, ROLE_MEANINGS).rstrip()) else "")
+                )
         check_max_rejected_fraction(self.max_rejected_fraction)
         unknown = sorted(set(self.columns) - set(TARGETS[self.task]))
         if unknown:
             raise ConfigError(
-                f"--columns cannot name {unknown[0]!r} for {self.task} rows; it can name "
+                f"--columns cannot name {unknown[0]!r} for {self.task} rows; {self._meant(unknown)}it can name "
                 f"{', '.join(TARGETS[self.task])}"
             )
         language = self.language
@@ -99,6 +103,15 @@ class ImportSettings:
             raise ConfigError(
                 f"--language {language[:40]!r} is no language; write a code such as en, or its English name"
             )
+
+    def _meant(self, unknown: Sequence[str]) -> str:
+        """What was meant by names that are no target: two names in the wrong order, or a misspelt one."""
+        targets = TARGETS[self.task]
+        pairs = [(self.columns[name], name) for name in unknown]
+        if reversed_pairs := [pair for pair in pairs if pair[0] in targets and pair[0] not in self.columns]:
+            shown = ",".join(f"{target}={column[:40]}" for target, column in sorted(reversed_pairs))
+            return f"did you mean {shown}? The target comes first, then your column: "
+        return did_you_mean(unknown[0], targets)
 
 
 def part_settings(single: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -8,6 +8,7 @@ beyond literals. Columns that are not used are named, and an import stops where 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from fedllm_data.build import BuildResult, build
 from fedllm_data.build_settings import BuildSettings
 from fedllm_data.client_ids import canonical_id, is_missing
+from fedllm_data.did_you_mean import alike
 from fedllm_data.errors import ConfigError
 from fedllm_data.import_settings import ImportSettings, part_settings
 from fedllm_data.importing.conversation_turns import RowChanges
@@ -245,9 +247,17 @@ def _watched(fields: Mapping[str, Any], columns: Mapping[str, str]) -> Mapping[s
 
 def _get(fields: Mapping[str, Any], column: str, remedy: str = "") -> Any:
     if column not in fields:
-        present = ", ".join(repr(str(name)[:40]) for name in list(fields)[:12])
-        raise Unusable(f"column {column[:60]!r} is missing; the columns are {present}{remedy}")
+        raise Unusable(_missing(column, tuple(str(name) for name in fields)) + remedy)
     return fields[column]
+
+
+@lru_cache(maxsize=256)
+def _missing(column: str, names: tuple[str, ...]) -> str:
+    """What to say of a column that is not there; the rows of a file mostly have the same columns."""
+    present = ", ".join(repr(name[:40]) for name in names[:12])
+    near = alike(column, names)
+    hint = f"did you mean {near[0][:40]!r}? " if near else ""
+    return f"column {column[:60]!r} is missing; {hint}the columns are {present}"
 
 
 def _optional(fields: Mapping[str, Any], columns: Mapping[str, str], target: str) -> Any:

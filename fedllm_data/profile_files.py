@@ -21,12 +21,13 @@ many rows hide one another, as in k-anonymity, but nothing hides the people of a
 import json
 from collections.abc import Callable, Iterable
 from hashlib import blake2b
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
+from fedllm_data.client_ids import client_not_found
 from fedllm_data.codebook import Codebook
-from fedllm_data.errors import ClientNotFoundError, ReportError
+from fedllm_data.errors import ReportError
 from fedllm_data.features.cache import FeatureCache
 from fedllm_data.features.judges import NO_JUDGES, Judges, find_judges
 from fedllm_data.features.token_counts import UNICODE_WORDS, Tokenizer
@@ -82,7 +83,7 @@ def profile_clients(
         wanted = set(clients)
         missing = sorted(wanted.difference(*datasets))
         if missing:
-            raise ClientNotFoundError(f"no client {missing[0][:100]!r} in {datasets[0].name}: check the id")
+            raise client_not_found(missing[0], chain.from_iterable(datasets), datasets[0].name)
         datasets = [dataset.select(wanted.intersection(dataset)) for dataset in datasets]
     found = profile_datasets(
         datasets,

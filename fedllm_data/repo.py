@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
 import pyarrow as pa
 
+from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import HubError, SchemaError
 from fedllm_data.schema import SPLITS
 
@@ -129,7 +130,8 @@ class _Repo(ABC):
                     f"{self.name} is no client repo: it has no data/<split>-00000-of-0000N.parquet; "
                     "make one with `fedllm-data build` or `fedllm-data import`"
                 )
-            raise SchemaError(f"{self.name} has no split {split!r}; choose one of {', '.join(splits)}")
+            hint = did_you_mean(split, splits)
+            raise SchemaError(f"{self.name} has no split {split!r}; {hint}choose one of {', '.join(splits)}")
         return found
 
     def client_table(self) -> pa.Table:
@@ -246,11 +248,12 @@ class FolderRepo(_Repo):
         Raises:
             SchemaError: if there is no such split, or a file of it is damaged.
         """
+        paths = [os.fspath(self.folder / path) for path in self.split_files(split)]  # a missing split is said at once
+
         import pyarrow.parquet as pq
         from datasets import load_dataset
         from datasets.exceptions import DatasetGenerationError
 
-        paths = [os.fspath(self.folder / path) for path in self.split_files(split)]
         try:
             for path in paths:
                 pq.read_metadata(path)  # a footer that is damaged; `datasets` would log it first

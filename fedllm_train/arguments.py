@@ -15,7 +15,7 @@ import torch
 from peft import PeftConfig
 from trl import ModelConfig, TrlParser
 
-from fedllm_data.command_line.one_line_parser import DashedHelp
+from fedllm_data.command_line.one_line_parser import DashedHelp, check_choice
 from fedllm_data.errors import ConfigError
 from fedllm_train.clients.objectives import OBJECTIVES, ClientArgs
 from fedllm_train.clients.resident_args import RESIDENT_FIELDS, check_client_args
@@ -59,6 +59,9 @@ class _Parser(TrlParser):
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{_BOTH_SPELLINGS.sub('argument ', message)}; --help-all lists all flags")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        check_choice(action, value)
 
 
 def parse_run_arguments(task: str, argv: Sequence[str], *, flags: OurFlags | None = None) -> RunArguments:

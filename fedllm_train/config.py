@@ -6,10 +6,10 @@ that have no owner and with those of the chosen method, which are `FederatedConf
 command's `--help` and its refusals are made from this file.
 """
 
-import difflib
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
+from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
 from fedllm_train.clients.local_work import LocalWorkSettings
 from fedllm_train.field_types import plain_value
@@ -138,8 +138,8 @@ def check_name(name: str, strategy: str) -> None:
             f"{name} is given but strategy {strategy!r} does not use it; use strategy {named}, or leave it out"
         )
     every = {each.name for method in STRATEGIES for each in fields(settings_class(method))} | {*own}
-    alike = difflib.get_close_matches(name, sorted(every - {"method"}), n=1)
-    raise ConfigError(f"FederatedConfig has no {name}; " + (f"did you mean {alike[0]}?" if alike else "leave it out"))
+    hint = did_you_mean(name, sorted(every - {"method"})).rstrip()
+    raise ConfigError(f"FederatedConfig has no {name}; {hint or 'leave it out'}")
 
 
 def _with_method(named: dict[str, Any]) -> dict[str, Any]:

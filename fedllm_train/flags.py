@@ -16,7 +16,9 @@ from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 import yaml
 
-from fedllm_data.command_line.spelling import dashed, did_you_mean
+from fedllm_data.command_line.one_line_parser import check_choice
+from fedllm_data.command_line.spelling import dashed
+from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
 from fedllm_data.hub.local_paths import is_local_path
 from fedllm_data.repo import open_repo
@@ -27,6 +29,7 @@ from fedllm_train.fates.client_settings import DPO_FATES, KTO_FATES, SFT_FATES
 from fedllm_train.field_types import plain_value
 from fedllm_train.flag_names import FORMER, flag_of, name_of
 from fedllm_train.given import given_flags, with_given
+from fedllm_train.monitoring.evaluation_settings import check_eval_score
 from fedllm_train.monitoring.trackers import check_tracker
 from fedllm_train.prepare import prepare
 from fedllm_train.presets import DECISIVE, preset_defaults
@@ -66,6 +69,9 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; --help-all lists all flags")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        check_choice(action, value)
 
 
 def parse_our_flags(task: str, argv: Sequence[str]) -> OurFlags:
@@ -138,7 +144,11 @@ def check_surroundings(flags: OurFlags) -> None:
     check_run_folder(Path(flags.federated.output_dir), resume=run.resume)
     if is_local_path(run.data) or "/" not in run.data:
         repo = open_repo(run.data, run.data_revision)
-        prepare(flags.federated, roster_of_repo(repo), _ANY_CLIENT)
+        roster = roster_of_repo(repo)
+        prepare(flags.federated, roster, _ANY_CLIENT)
+        if flags.federated.eval_every is not None:
+            repo.split_files(flags.federated.eval_split)
+            check_eval_score(flags.federated.eval_score, roster.task)
     for name, value in (("model", run.model), ("adapter", run.adapter)):
         if value is not None and is_local_path(value) and not Path(value).exists():
             raise ConfigError(f"{name} {value!r} is no folder here; give one, or a Hub id, which is org/name")

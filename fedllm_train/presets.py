@@ -11,6 +11,7 @@ at every visit, as it does there. Imports no torch.
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
 
 __all__ = ["DECISIVE", "PRESETS", "Preset", "preset_defaults", "preset_records"]
@@ -156,7 +157,7 @@ def preset_defaults(name: str, task: str, given: dict[str, Any]) -> dict[str, An
     200
     """
     if name not in PRESETS:
-        raise ConfigError(f"preset {name!r} is unknown; choose from {', '.join(PRESETS)}")
+        raise ConfigError(f"preset {name!r} is unknown; {did_you_mean(name, PRESETS)}choose from {', '.join(PRESETS)}")
     preset = PRESETS[name]
     if preset.task != task:
         raise ConfigError(f"preset {name!r} is for fedllm-train {preset.task}; use that command")

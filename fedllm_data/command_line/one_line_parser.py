@@ -6,12 +6,13 @@ any other misspelt flag, with what was probably meant. Imports the standard libr
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from fedllm_data.command_line.spelling import dashed, did_you_mean
+from fedllm_data.command_line.spelling import dashed
+from fedllm_data.did_you_mean import did_you_mean
 
-__all__ = ["DashedHelp", "OneLineParser", "ShowVersion"]
+__all__ = ["DashedHelp", "OneLineParser", "ShowVersion", "check_choice"]
 
 
 class DashedHelp(argparse.HelpFormatter):
@@ -56,16 +57,31 @@ class OneLineParser(argparse.ArgumentParser):
             self.error(f"{flag} is no flag of {self.prog}" + (f"; {hint}" if hint else ""))
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        choices: Iterable[Any] | None = action.choices
-        if choices is None or value in choices:
-            return
-        names = [str(each) for each in choices]
-        hint = did_you_mean(str(value), names).rstrip()
-        if action.nargs == argparse.PARSER:
+        if action.nargs == argparse.PARSER and action.choices is not None and value not in action.choices:
+            names = list(action.choices)
+            hint = did_you_mean(value, names).rstrip()
             self.error(f"there is no command {value!r}; " + (hint or f"choose from {', '.join(names)}"))
-        raise argparse.ArgumentError(
-            action, f"invalid choice: {value!r}{f'; {hint}' if hint else ''} (choose from {', '.join(names)})"
-        )
+        check_choice(action, value)
+
+
+def check_choice(action: argparse.Action, value: Any) -> None:
+    """Refuse a value that is none of a flag's choices, with what it may stand for.
+
+    Raises:
+        argparse.ArgumentError: naming the choices.
+
+    >>> flag = argparse.ArgumentParser().add_argument("--rule", choices=("iid", "dirichlet"))
+    >>> check_choice(flag, "dirchlet")
+    Traceback (most recent call last):
+    argparse.ArgumentError: argument --rule: invalid choice: 'dirchlet'; did you mean dirichlet? (choose from iid, ...)
+    """
+    if action.choices is None or value in action.choices:
+        return
+    names = [str(each) for each in action.choices]
+    hint = did_you_mean(str(value), names).rstrip()
+    raise argparse.ArgumentError(
+        action, f"invalid choice: {value!r}{f'; {hint}' if hint else ''} (choose from {', '.join(names)})"
+    )
 
 
 class ShowVersion(argparse.Action):

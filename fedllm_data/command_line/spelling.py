@@ -1,14 +1,12 @@
-"""How flags and names are spelt: dashes for every flag, and what a misspelt word was probably meant to be.
+"""How flags are spelt: with dashes, in every command.
 
 A flag is `--cohort-size`; `--cohort_size` means the same. In a YAML file and in Python the same setting is
-`cohort_size`. Closeness is difflib's (Ratcliff and Obershelp), with case and separators left out of account.
-Imports the standard library only.
+`cohort_size`. Imports the standard library only.
 """
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-__all__ = ["alike", "as_flag", "as_name", "dashed", "did_you_mean"]
+__all__ = ["as_flag", "as_name", "dashed"]
 
 
 def dashed(argv: Sequence[str], former: Mapping[str, str] | None = None) -> list[str]:
@@ -59,42 +57,3 @@ def as_name(flag: str, renamed: Mapping[str, str] | None = None) -> str:
     """
     name = flag.removeprefix("--").partition("=")[0].replace("-", "_")
     return {short: setting for setting, short in (renamed or {}).items()}.get(name, name)
-
-
-def alike(word: str, known: Iterable[str], at_most: int = 1) -> list[str]:
-    """Return the known names that a misspelt word may stand for, the closest first.
-
-    Args:
-        word: what was written.
-        known: the names that exist.
-        at_most: how many to return.
-
-    >>> alike("--strat", ["--seed", "--strategy"]), alike("FedAvg", ["fedavgm", "fedavg"]), alike("x", ["fedavg"])
-    (['--strategy'], ['fedavg'], [])
-    """
-    plain: dict[str, str] = {}
-    for name in known:
-        plain.setdefault(_plain(name), name)
-    wanted = _plain(word)
-    if wanted in plain:
-        return [plain[wanted]]
-    begun = sorted((each for each in plain if wanted and each.startswith(wanted)), key=len)
-    close = difflib.get_close_matches(wanted, plain, n=at_most, cutoff=0.6)
-    found = [*begun, *(each for each in close if each not in begun)] if len(wanted) > 2 else close
-    return [plain[each] for each in found[:at_most]]
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return a question that names what a misspelt word may stand for, or nothing; to be put before a remedy.
-
-    >>> did_you_mean("fed-oast", ["fed-oasst", "fed-aya"])
-    'did you mean fed-oasst? '
-    >>> did_you_mean("zzz", ["fed-oasst"])
-    ''
-    """
-    found = alike(word, known)
-    return f"did you mean {found[0]}? " if found else ""
-
-
-def _plain(word: str) -> str:
-    return word.lower().replace("-", "").replace("_", "").replace(" ", "")

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.encoders import ENCODERS, Encoder
 from fedllm_data.errors import PartitionError
 from fedllm_data.partition.clusters import find_centres, nearest_centres
@@ -61,8 +62,11 @@ def column_labels(
         relation = f"""numbered JOIN (SELECT client_id, {expression} AS value
                        FROM read_parquet('{str(clients_file).replace("'", "''")}')) AS clients USING (client_id)"""
     else:
-        known = ", ".join([*of_rows, *of_clients, "cluster"])
-        raise PartitionError(f"there is no column {column[:60]!r} to deal out by; choose one of {known}")
+        known = [*of_rows, *of_clients, "cluster"]
+        hint = did_you_mean(column, known)
+        raise PartitionError(
+            f"there is no column {column[:60]!r} to deal out by; {hint}choose one of {', '.join(known)}"
+        )
     found = connection.execute(f"""
         SELECT (dense_rank() OVER (ORDER BY value NULLS FIRST) - 1)::INTEGER AS label
         FROM (SELECT ordinal, {value} AS value FROM {relation}) ORDER BY ordinal

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.random import Generator, SeedSequence, default_rng
 from numpy.typing import NDArray
 
+from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.encoders import DEFAULT_ENCODER, ENCODERS
 from fedllm_data.errors import PartitionError
 from fedllm_data.partition.dealing import (
@@ -74,7 +75,9 @@ class PartitionRule:
             PartitionError: if a setting is missing, makes no sense, or is not of this rule.
         """
         if self.name not in RULES:
-            raise PartitionError(f"there is no rule {self.name!r}; choose one of {', '.join(RULES)}")
+            raise PartitionError(
+                f"there is no rule {self.name!r}; {did_you_mean(self.name, RULES)}choose one of {', '.join(RULES)}"
+            )
         for setting in ("alpha", "column", "skew", "num_clusters"):
             if getattr(self, setting) is not None and setting not in RULES[self.name]:
                 known = ", ".join(RULES[self.name]) or "none"

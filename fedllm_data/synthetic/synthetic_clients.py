@@ -23,6 +23,7 @@ from hashlib import blake2b
 
 import numpy as np
 
+from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
 from fedllm_data.synthetic.phrases import TASKS
 from fedllm_data.synthetic.vocabulary import LANGUAGES
@@ -100,7 +101,8 @@ def parse_options(options: Mapping[str, str]) -> SynthOptions:
     numbers: dict[str, int | float] = {}
     for key, text in options.items():
         if key not in _RANGES:
-            raise ConfigError(f"--set {key}={text}: fed-synth has no such option; it has {', '.join(_RANGES)}")
+            hint = did_you_mean(key, _RANGES)
+            raise ConfigError(f"--set {key}={text}: fed-synth has no such option; {hint}it has {', '.join(_RANGES)}")
         low, high = _RANGES[key]
         is_whole = isinstance(getattr(SynthOptions, key), int)
         try:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedllm_data.client_ids import canonical_id, is_missing
+from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import SourceError
 
 __all__ = ["choice_option", "id_of", "quoted", "text_of"]
@@ -59,5 +60,6 @@ def choice_option(options: Mapping[str, str], name: str, choices: Sequence[str])
     """
     value = options.get(name, choices[0])
     if value not in choices:
-        raise SourceError(f"option {name} is {value[:40]!r}; give {', '.join(choices[:-1])} or {choices[-1]}")
+        hint = did_you_mean(value, choices)
+        raise SourceError(f"option {name} is {value[:40]!r}; {hint}give {', '.join(choices[:-1])} or {choices[-1]}")
     return value

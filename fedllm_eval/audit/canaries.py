@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from fedllm_data.clients import ClientDataset
+from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
 from fedllm_data.schema import SCHEMAS, Task, make_row_id
 from fedllm_eval.texts import json_text
@@ -101,8 +102,8 @@ def make_canaries(
     if not client_ids or len(set(client_ids)) < len(client_ids):
         raise ConfigError(f"{len(client_ids)} clients for canaries, {len(set(client_ids))} distinct; name each once")
     if len(letters) < 2 or len(set(letters)) < len(letters) or any(not letter.isprintable() for letter in letters):
-        known = ", ".join(ALPHABETS)
-        raise ConfigError(f"alphabet {alphabet!r}: canaries; name one of {known}, or give distinct letters")
+        known = did_you_mean(alphabet, ALPHABETS) + f"name one of {', '.join(ALPHABETS)}"
+        raise ConfigError(f"alphabet {alphabet!r}: canaries; {known}, or give distinct letters")
     if length < 1 or copies < 1:
         raise ConfigError(f"length {length}, copies {copies}: canaries; both are at least 1")
     if secrets is not None and (len(secrets) != len(client_ids) or any(not secret.strip() for secret in secrets)):

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import MetricError
 from fedllm_eval.scoring.rounding import difference_beyond_rounding
 
@@ -38,7 +39,8 @@ def parse_margins(texts: Sequence[str], known: Sequence[str]) -> dict[str, float
         if not (math.isfinite(margin) and margin >= 0):
             raise MetricError(f"margin {text!r} is no number that is 0 or more; give 0.02, or a score and =0.02")
         if equals and name not in known:
-            raise MetricError(f"margin for {name!r}, which is not compared here; scores are {', '.join(known)}")
+            hint = did_you_mean(name, known)
+            raise MetricError(f"margin for {name!r}, which is not compared here; {hint}scores are {', '.join(known)}")
         if equals:
             named[name] = margin
         else:

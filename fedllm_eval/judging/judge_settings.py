@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
 from fedllm_eval.judging.endpoint import Endpoint
 from fedllm_eval.judging.judge import Judge
@@ -73,7 +74,9 @@ class JudgeSettings:
         known = [each.name for each in fields(cls)]
         for name in given:
             if name not in known:
-                raise ConfigError(f"a judge has no setting {name!r}; its settings are {', '.join(known)}")
+                raise ConfigError(
+                    f"a judge has no setting {name!r}; {did_you_mean(name, known)}its settings are {', '.join(known)}"
+                )
         return cls(**given)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
 from fedllm_eval.judging.answering import answer_questions, stored_answers
 from fedllm_eval.judging.judge import Judge
@@ -76,7 +77,8 @@ def check_switches(suite: str, options: SuiteOptions, known: Mapping[str, Any]) 
     """
     for name in options.switches:
         if name not in known:
-            raise ConfigError(f"suite {suite} has no switch {name!r}; its switches are {', '.join(known)}")
+            hint = did_you_mean(name, known)
+            raise ConfigError(f"suite {suite} has no switch {name!r}; {hint}its switches are {', '.join(known)}")
     return {**known, **options.switches}
 
 

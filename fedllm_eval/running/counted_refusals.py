@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
 from fedllm_data.pipeline.language_detection import DETECTOR, detect_languages
 from fedllm_eval.running.kept_answers import kept_answers
@@ -57,7 +58,9 @@ def refusal_settings(options: SuiteOptions) -> dict[str, Any]:
     """
     for name in options.switches:
         if name not in SWITCHES:
-            raise ConfigError(f"switch {name!r} is unknown; this suite takes {', '.join(SWITCHES)}")
+            raise ConfigError(
+                f"switch {name!r} is unknown; {did_you_mean(name, SWITCHES)}this suite takes {', '.join(SWITCHES)}"
+            )
     rule = options.switches.get("refusal_list", "curated")
     if rule not in REFUSAL_RULES:
         raise ConfigError(f"refusal_list is {rule!r}; it must be one of {', '.join(REFUSAL_RULES)}")

@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
 from fedllm_eval.judging import Judge, JudgeSettings, make_judge
 from fedllm_eval.running.finished_parts import FinishedPart, FinishedParts, file_digest
@@ -63,12 +64,15 @@ def check_suites(plan: SuitePlan) -> dict[str, Suite]:
     for given in (*plan.items, *plan.switches):
         if given not in plan.names:
             raise ConfigError(
-                f"items or switches were given for suite {given!r}, which is not run; add --suite {given}"
+                f"items or switches were given for suite {given!r}, which is not run; "
+                + (did_you_mean(given, plan.names) or f"add --suite {given}").rstrip()
             )
     suites: dict[str, Suite] = {}
     for name in dict.fromkeys(plan.names):
         if name not in SUITES:
-            raise ConfigError(f"there is no suite {name!r}; the suites are {', '.join(sorted(SUITES))}")
+            raise ConfigError(
+                f"there is no suite {name!r}; {did_you_mean(name, SUITES)}the suites are {', '.join(sorted(SUITES))}"
+            )
         module, _, cls = SUITES[name].partition(":")
         suite: Suite = getattr(import_module(module), cls)()
         for need in suite.needs:

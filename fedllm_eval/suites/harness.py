@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
 from fedllm_eval.suites.suite import SuiteOptions, SuiteResult, SuiteScore
 from fedllm_eval.texts import json_text
@@ -123,7 +124,9 @@ class Harness:
 def _settings(options: SuiteOptions) -> tuple[dict[str, Any], list[str]]:
     for name in options.switches:
         if name not in SWITCHES:
-            raise ConfigError(f"switch {name!r} is unknown; suite harness takes {', '.join(SWITCHES)}")
+            raise ConfigError(
+                f"switch {name!r} is unknown; {did_you_mean(name, SWITCHES)}suite harness takes {', '.join(SWITCHES)}"
+            )
     given = options.switches.get("tasks", ())
     wanted = [name.strip() for name in given.split(",")] if isinstance(given, str) else list(given)
     if not any(wanted):

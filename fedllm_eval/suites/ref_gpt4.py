@@ -14,6 +14,7 @@ The benchmark answers at temperature 0.7 and leaves out what the judge did not r
 
 from typing import TYPE_CHECKING
 
+from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
 from fedllm_eval.judging.prompts import Prompt, load_prompt
 from fedllm_eval.judging.questions import Question
@@ -64,7 +65,8 @@ class RefGPT4:
         )
         form = switches["form"]
         if form not in FORMS:
-            raise ConfigError(f"suite {self.name} has no form {form!r}; its forms are {', '.join(FORMS)}")
+            hint = did_you_mean(str(form), FORMS)
+            raise ConfigError(f"suite {self.name} has no form {form!r}; {hint}its forms are {', '.join(FORMS)}")
         questions = open_questions(self.name, options)
         long = [question.question_id for question in questions if len(question.turns) != 1]
         if long:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from datasets import Dataset
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, SFTConfig, SFTTrainer
 
+from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
 from fedllm_data.schema import Task
 from fedllm_train.seeds import stream_rng
@@ -188,7 +189,8 @@ def _check_packing(args: SFTConfig) -> None:
 def _check_dpo(args: DPOConfig) -> None:
     losses = list(args.loss_type)
     if odd := [name for name in losses if name not in DPO_LOSSES]:
-        raise ConfigError(f"loss_type {odd[0]!r} is none of DPO's; choose from {', '.join(DPO_LOSSES)}")
+        hint = did_you_mean(odd[0], DPO_LOSSES)
+        raise ConfigError(f"loss_type {odd[0]!r} is none of DPO's; {hint}choose from {', '.join(DPO_LOSSES)}")
     defaults = type(args).__dataclass_fields__
     for name, readers in _READ_BY.items():
         if getattr(args, name) != defaults[name].default and not readers & set(losses):
@@ -227,7 +229,8 @@ def _check_dpo(args: DPOConfig) -> None:
 
 def _check_kto(args: KTOConfig) -> None:
     if args.loss_type not in KTO_LOSSES:
-        raise ConfigError(f"loss_type {args.loss_type!r} is none of KTO's; choose from {', '.join(KTO_LOSSES)}")
+        hint = did_you_mean(str(args.loss_type), KTO_LOSSES)
+        raise ConfigError(f"loss_type {args.loss_type!r} is none of KTO's; {hint}choose from {', '.join(KTO_LOSSES)}")
     if args.train_sampling_strategy != "sequential":
         raise ConfigError(
             f"train_sampling_strategy={args.train_sampling_strategy!r} would part rows from their mismatched "

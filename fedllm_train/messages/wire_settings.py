@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
 from fedllm_train.given import given_of
 from fedllm_train.settings import Settings
@@ -38,7 +39,10 @@ class WireSettings(Settings):
             ConfigError: naming the setting.
         """
         if self.upload_codec not in CODEC_NAMES:
-            raise ConfigError(f"upload_codec {self.upload_codec!r} is unknown; choose from {', '.join(CODEC_NAMES)}")
+            hint = did_you_mean(self.upload_codec, CODEC_NAMES)
+            raise ConfigError(
+                f"upload_codec {self.upload_codec!r} is unknown; {hint}choose from {', '.join(CODEC_NAMES)}"
+            )
         if not 0 < self.topk_fraction <= 1:
             raise ConfigError(f"topk_fraction is {self.topk_fraction}; it must be above 0 and at most 1")
         if self.upload_codec != "topk":

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass, field, fields
 
+from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
+from fedllm_data.schema import Task
 from fedllm_train.given import given_of
 from fedllm_train.settings import Settings, check_at_least_one
 
-__all__ = ["EvaluationSettings", "check_scored_run"]
+__all__ = ["EvaluationSettings", "check_eval_score", "check_scored_run"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +60,32 @@ class EvaluationSettings(Settings):
     def chooses_by_scores(self) -> bool:
         """Whether scores decide when the run ends or which adapter is finished."""
         return self.early_stopping_patience is not None or self.load_best
+
+
+def check_eval_score(name: str | None, task: Task) -> None:
+    """Refuse a score that cannot be computed on rows of a kind.
+
+    Args:
+        name: of the score; None for the usual one.
+        task: what the rows are for.
+
+    Raises:
+        ConfigError: naming the scores that there are.
+
+    >>> check_eval_score("heldout_los", "sft")
+    Traceback (most recent call last):
+    fedllm_data.errors.ConfigError: eval_score 'heldout_los' is not a score of sft rows; did you mean heldout_loss? ...
+    """
+    if name is None:
+        return
+    from fedllm_eval.scores import SCORES
+
+    known = [each for each, score in SCORES.items() if score.task == task]
+    if name not in known:
+        raise ConfigError(
+            f"eval_score {name!r} is not a score of {task} rows; {did_you_mean(name, known)}choose from "
+            f"{', '.join(known)}"
+        )
 
 
 def check_scored_run(title: str, *, has_own: bool) -> None:

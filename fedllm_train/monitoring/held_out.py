@@ -30,7 +30,7 @@ from fedllm_train.clients.objectives import ClientArgs
 from fedllm_train.config import FederatedConfig
 from fedllm_train.messages import codec
 from fedllm_train.models.policy import StartingPolicy
-from fedllm_train.monitoring.evaluation_settings import EvaluationSettings
+from fedllm_train.monitoring.evaluation_settings import EvaluationSettings, check_eval_score
 from fedllm_train.monitoring.observer import Observer, Record, Step
 from fedllm_train.run_files.earlier import warn_of_shared
 from fedllm_train.run_files.run_writing import may_be_replaced
@@ -169,11 +169,7 @@ def held_out_clients(config: EvaluationSettings, clients: ClientDataset, given: 
         raise ConfigError(
             f"eval_dataset holds {given.task} rows and the clients {clients.task} rows; give the same kind"
         )
-    known = [name for name, score in SCORES.items() if score.task == given.task]
-    if config.eval_score is not None and config.eval_score not in known:
-        raise ConfigError(
-            f"eval_score {config.eval_score!r} is not a score of {given.task} rows; choose from {', '.join(known)}"
-        )
+    check_eval_score(config.eval_score, given.task)
     if is_own:
         warn_of_shared(given, clients)
     return given

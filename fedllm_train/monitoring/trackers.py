@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
 from fedllm_eval.policy.run_folder import TENSORBOARD, TRACKER_FILE
 from fedllm_train.run_files.run_writing import write_json
@@ -111,7 +112,8 @@ def check_tracker(name: str) -> None:
     if name == "none":
         return
     if name not in TRACKERS:
-        raise ConfigError(f"report_to {name!r} is unknown; choose from none, {', '.join(TRACKERS)}")
+        hint = did_you_mean(name, TRACKERS)
+        raise ConfigError(f"report_to {name!r} is unknown; {hint}choose from none, {', '.join(TRACKERS)}")
     package = TRACKERS[name].package
     if importlib.util.find_spec(package) is None:
         raise ConfigError(f"report_to is {name!r} and {package} is not installed; pip install {package}")

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
 from fedllm_train.given import given_of
 from fedllm_train.participation.participation_settings import ParticipationSettings
@@ -102,7 +103,8 @@ def eligible_clients(config: ParticipationSettings, client_ids: Sequence[str]) -
 def _pool(config: ParticipationSettings, client_ids: Sequence[str], alone: bool) -> tuple[list[str], int]:
     rule, size = config.cohort_rule, config.cohort_size
     if rule not in COHORT_RULES:
-        raise ConfigError(f"cohort_rule {rule!r} is unknown; choose from {', '.join(COHORT_RULES)}")
+        hint = did_you_mean(rule, COHORT_RULES)
+        raise ConfigError(f"cohort_rule {rule!r} is unknown; {hint}choose from {', '.join(COHORT_RULES)}")
     if (config.cohort_clients is not None) != (rule == "fixed"):
         raise ConfigError(
             f"cohort_clients goes with cohort_rule fixed and nothing else, and cohort_rule is {rule!r}; give both or "

@@ -8,6 +8,7 @@ import sys
 from dataclasses import fields
 from importlib import import_module
 
+from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
 from fedllm_train.settings import NoSettings, Settings
 from fedllm_train.strategies.centralized import Centralized
@@ -105,8 +106,9 @@ def strategy_class(name: str) -> type[Strategy]:
         found = None
     if path and isinstance(found, type) and hasattr(found, "traits"):
         return found
+    hint = did_you_mean(name, STRATEGIES)
     raise ConfigError(
-        f"strategy {name!r} is unknown; choose from {', '.join(STRATEGIES)}, or give a class of your own as "
+        f"strategy {name!r} is unknown; {hint}choose from {', '.join(STRATEGIES)}, or give a class of your own as "
         "module:Class"
     )
 

@@ -10,6 +10,7 @@ Client rule: plain local training from the own adapter. Server rule: none.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Adapter, Parts, Shapes, shapes_of
 from fedllm_train.method_settings import PersonalSettings
@@ -59,7 +60,7 @@ class Local(OneAdapter):
         if self._client_id not in client_ids:
             raise ConfigError(
                 f"local_client {self._client_id!r} is not among the {len(client_ids)} clients; "
-                f"name one of them, such as {sorted(client_ids)[0]!r}"
+                f"{did_you_mean(self._client_id, client_ids)}name one of them, such as {sorted(client_ids)[0]!r}"
             )
         return [self._client_id]
 

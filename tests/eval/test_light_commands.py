@@ -46,6 +46,23 @@ REFUSED = [
     ["audit", "org/m", "--data", "REPO", "--out", "out", "--secrets", "/no/secrets"],
     ["plant", "/no/data", "--out", "out", "--secrets", "s", "--salt", "salt"],
 ]
+MEANT = {
+    ("rum",): "there is no command 'rum'; did you mean run?",
+    ("run", "m", "--dat", "d", "--out", "o"): "--dat is no flag of fedllm-eval run; did you mean --data?",
+    ("run", "m", "--max_client=3"): "--max-client is no flag of fedllm-eval run; did you mean --max-clients?",
+    ("run", "org/m", "--data", "REPO", "--out", "out", "--splits", "tets"): "did you mean test?",
+    ("run", "org/m", "--data", "REPO", "--out", "out", "--suite", "mtbench"): "did you mean mt_bench?",
+    (
+        *("run", "org/m", "--data", "REPO", "--out", "out", "--suite", "mt_bench", "--judge", "urll=x"),
+    ): "a judge has no setting 'urll'; did you mean url?",
+    (
+        *("run", "org/m", "--data", "REPO", "--out", "out", "--suite", "gsm8k", "--switch", "gsm8.k=1"),
+    ): "which is not run; did you mean gsm8k?",
+    ("quality", "REPO", "--model", "org/m", "--out", "o.parquet", "--splits", "tst"): "did you mean test?",
+}
+"""What is misspelt -> the name that it may stand for."""
+REFUSED += [list(each) for each in MEANT if each[0] != "rum" and each[1] != "m" and list(each) not in REFUSED]
+MISSPELT += [list(each) for each in MEANT if each[0] == "rum" or each[1] == "m"]
 NO_TORCH = [
     ["run", "org/m", "--data", "REPO", "--out", "out"],
     ["quality", "REPO", "--model", "org/m", "--out", "out.parquet"],
@@ -118,6 +135,12 @@ def test_a_refusal_is_one_line_and_imports_no_library_of_models(done, command):
     assert result["err"].startswith("fedllm-eval: error: ")
     assert result["err"].count("\n") == 1
     assert not set(MODELS) & set(result["loaded"])
+
+
+@pytest.mark.parametrize("command", MEANT, ids=" ".join)
+def test_what_is_misspelt_is_named_with_what_it_may_stand_for(done, command):
+    assert MEANT[command] in done[command]["err"]
+    assert done[command]["err"].count("\n") == 1
 
 
 @pytest.mark.parametrize("command", NO_TORCH, ids=" ".join)

@@ -42,6 +42,23 @@ REFUSED = [
     ["sft", *OF_REPO, "--cohort_size", "2", "--strategy", "hetlora", "--client_ranks", "column:gpu"],
     ["sft", *OF_REPO, "--cohort_size", "2", "--num_processes", "3"],
 ]
+MEANT = {
+    ("stf",): "there is no command 'stf'; did you mean sft?",
+    ("sft", *PLACES, "--strategy", "fed-porx"): "did you mean fedprox?",
+    ("sft", *PLACES, "--strategy", "FedAvg"): "strategy 'FedAvg' is unknown; did you mean fedavg?",
+    ("sft", *PLACES, "--cohortsize", "3"): "--cohortsize is no flag of fedllm-train sft; did you mean --cohort-size?",
+    ("sft", *PLACES, "--learning", "3"): "--learning is no flag of fedllm-train sft; did you mean --learning-rate?",
+    ("sft", *PLACES, "--preset", "fed-aya"): "preset 'fed-aya' is unknown; did you mean fedllm-bench/fed-aya?",
+    ("sft", *PLACES, "--peft-type", "dorra"): "invalid choice: 'dorra'; did you mean dora? (choose from lora,",
+    ("sft", *PLACES, "--report-to", "tensorbord"): "did you mean tensorboard?",
+    ("sft", *OF_REPO, "--upload-codec", "int-8"): "did you mean int8?",
+    ("sft", *OF_REPO, "--cohort-rule", "unifrom"): "did you mean uniform?",
+    ("sft", *OF_REPO, "--cohort-size", "2", "--eval-every", "1", "--eval-split", "tets"): "did you mean test?",
+    ("sft", *OF_REPO, "--cohort-size", "2", "--eval-every", "1", "--eval-score", "loss"): "did you mean heldout_loss?",
+    ("tiny", "--data", "x", "--outt", "y"): "--outt is no flag of fedllm-train tiny; did you mean --out?",
+}
+"""What is misspelt -> the name that it may stand for."""
+REFUSED += [list(each) for each in MEANT]
 PROGRAM = """
 import contextlib, importlib.util, io, json, sys
 from fedllm_train.cli import main
@@ -92,6 +109,11 @@ def test_a_refusal_is_one_line_and_imports_no_model_library(answers, command):
     assert code == 2, said
     assert said.count("\n") == 1, said
     assert not imported
+
+
+@pytest.mark.parametrize("command", MEANT, ids=" ".join)
+def test_what_is_misspelt_is_named_with_what_it_may_stand_for(answers, command):
+    assert MEANT[command] in answers[command][1]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 
 from fedllm_data.command_line.one_line_parser import OneLineParser
-from fedllm_data.command_line.spelling import alike, as_flag, as_name, dashed, did_you_mean
+from fedllm_data.command_line.spelling import as_flag, as_name, dashed
 
 
 def parser():
@@ -77,11 +77,3 @@ def test_flags_and_names_are_opposites():
     renamed = {"output_dir": "out"}
     for name in ("cohort_size", "output_dir", "seed"):
         assert as_name(as_flag(name, renamed), renamed) == name
-
-
-def test_case_and_separators_do_not_count_and_a_beginning_comes_first():
-    known = ["fedavg", "fedavgm", "fedavg_ft", "language_clusters"]
-    assert alike("Fed-AvgM", known) == ["fedavgm"]
-    assert alike("language", known) == ["language_clusters"]
-    assert alike("fedav", known, 3) == ["fedavg", "fedavgm", "fedavg_ft"]
-    assert did_you_mean("nothing", known) == ""
