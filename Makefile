@@ -32,7 +32,7 @@ lint: $(VENV)/.ready-dev
 
 # The documentation as a site that opens from disk: site/index.html.
 docs: $(VENV)/.ready-docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 	@echo 'open site/index.html'
 
 clean:

@@ -46,6 +46,11 @@ def test_the_python_of_the_guide_to_scores_runs(capsys):
     assert "0.5" in capsys.readouterr().out
 
 
+def test_the_guide_to_training_shows_the_python_that_runs():
+    block = next(block for language, block in BLOCKS if language == "python")
+    assert block in (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+
+
 def test_readme_is_a_page_and_not_a_book():
     words = re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL).split()
     assert len(words) < 1000

@@ -13,7 +13,6 @@ from typing import Any
 __all__ = ["anchors_of", "broken_links", "links_of", "pages_of", "site_page", "with_site_links", "with_unlisted"]
 
 ROOT_PAGES = {
-    "README.md": "index.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
@@ -23,7 +22,7 @@ ROOT_PAGES = {
     "benchmarks/results/heterogeneity.md": "results/heterogeneity.md",
     "benchmarks/results/null_calibration.md": "results/null_calibration.md",
 }
-"""Files outside `docs/` that the site shows, and under which names; the README's place is the site's first page."""
+"""Files outside `docs/` that the site shows, and under which names."""
 
 _FENCE = re.compile(r"^(?P<fence>```+|~~~+).*?^(?P=fence)[ \t]*$", re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"(`+)(?!`).+?(?<!`)\1(?!`)", re.DOTALL)

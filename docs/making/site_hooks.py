@@ -41,8 +41,7 @@ def on_files(files: Files, config: MkDocsConfig, **_: Any) -> Files:
     """Add the pages that are made, and those from outside `docs/`."""
     made = {page: command_page(program) for program, page in COMMAND_PAGES.items()} | {"results.md": results_page()}
     for name, page in ROOT_PAGES.items():
-        if page != "index.md":
-            made[page] = with_site_links((ROOT / name).read_text(encoding="utf-8"), name, page)
+        made[page] = with_site_links((ROOT / name).read_text(encoding="utf-8"), name, page)
     for page, text in made.items():
         files.append(File.generated(config, page, content=text))
     return files
