@@ -9,6 +9,7 @@ heterogeneity, calibration of the nulls) are pages of their own, linked here.
 from typing import Any
 
 from benchmarks.result_tables import (
+    RESULTS,
     machine_line,
     markdown_table,
     method_rows,
@@ -34,7 +35,7 @@ def results_page() -> str:
     >>> results_page().splitlines()[0]
     '# Results'
     """
-    return "\n\n".join([HEAD, _real_run(), _quickstart(), _methods(), REST]) + "\n"
+    return "\n\n".join([HEAD, _real_run(), _quickstart(), _methods(), _heterogeneity(), REST]) + "\n"
 
 
 HEAD = """# Results
@@ -44,13 +45,14 @@ clients with its 95 % interval; a grey bar includes zero, so the data at hand ca
 files in `benchmarks/results/` when the site is built, so it cannot differ from them. Speed and memory are on the page
 [Measured](measured.md), together with the machine and the commands."""
 
-REST = """## How different the clients are
+HETEROGENEITY = """## How different the clients are
 
-- [Every corpus whose files were at hand, beside its IID and Dirichlet controls](results/heterogeneity.md).
-- [Whether IID partitions lie inside the nulls of the report](results/null_calibration.md), that is, whether *more than
-  chance* is said too often.
+Each cell: the headline figure of an axis, its 95 % interval over clients, and what clients of these sizes would show by
+chance; bold where the figure exceeds chance after correction over the axes. [What the figures are, and the same rows
+dealt to artificial clients as controls](results/heterogeneity.md); [whether IID partitions lie inside the
+nulls](results/null_calibration.md), that is, whether *more than chance* is said too often."""
 
-## What these results do not show
+REST = """## What these results do not show
 
 They hold for these corpora, models and settings. The small model has 1.1 million weights; the runs with SmolLM2-135M
 are short, because they were made on two CPU cores. No run with a model of several billion weights has been made here.
@@ -135,6 +137,14 @@ def _methods() -> str:
             parts.append(f"### {words}: {who}\n\n{clients}.\n\n{figure}")
         parts.append(f"*{machine_line(result)}*")
     return "\n\n".join(parts)
+
+
+def _heterogeneity() -> str:
+    """The rows of natural clients; those of the controls stay on the page of their own."""
+    lines = (RESULTS / "heterogeneity.md").read_text(encoding="utf-8").splitlines()
+    table = [line for line in lines if line.startswith("| ")]
+    natural = [line for line in table if not line.startswith(("| IID", "| Dirichlet"))]
+    return "\n\n".join([HETEROGENEITY, "\n".join(natural)])
 
 
 if __name__ == "__main__":

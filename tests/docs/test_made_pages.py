@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from benchmarks import result_tables
 from benchmarks.result_tables import read_result
 from docs.making import command_pages, flow_picture, interval_figure, results_page
 from docs.making.command_pages import COMMAND_PAGES, command_page, help_of, subcommands_of
@@ -56,6 +57,14 @@ def test_an_interval_that_holds_zero_is_grey_and_another_is_not():
     assert 'class="dot unclear"' in drawn
     drawn = interval_figure.interval_figure("t", "u", [Interval(words="a", mean=1, low=0.5, high=2)])
     assert 'class="dot clear"' in drawn
+
+
+def test_natural_clients_of_every_corpus_are_shown_without_their_controls():
+    lines = [line for line in RESULTS.splitlines() if line.startswith("| fed-") and "; chance " in line]
+    measured = (result_tables.RESULTS / "heterogeneity.md").read_text(encoding="utf-8")
+    assert [line.split(" | ")[0] for line in lines] == re.findall(r"^\| fed-[\w-]+", measured, re.MULTILINE)
+    assert all(line in measured for line in lines)
+    assert "| IID |" not in RESULTS
 
 
 def test_figures_load_nothing():
