@@ -22,7 +22,7 @@ quickstart: $(VENV)/.ready
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q
 
-test-slow: $(VENV)/.ready
+test-slow: $(VENV)/.ready-docs
 	$(BIN)/python -m pytest -q -m "slow or fuzz" --hypothesis-profile thorough
 
 lint: $(VENV)/.ready-dev

@@ -47,9 +47,9 @@ files in `benchmarks/results/` when the site is built, so it cannot differ from 
 
 HETEROGENEITY = """## How different the clients are
 
-Each cell: the headline figure of an axis, its 95 % interval over clients, and what clients of these sizes would show by
-chance; bold where the figure exceeds chance after correction over the axes. [What the figures are, and the same rows
-dealt to artificial clients as controls](results/heterogeneity.md); [whether IID partitions lie inside the
+Each cell: the headline figure of an axis, its 95 % interval over clients, and what clients of these sizes would show
+by chance; bold where the figure exceeds chance after correction over the axes. [What the figures are, and the same
+rows dealt to artificial clients as controls](results/heterogeneity.md); [whether IID partitions lie inside the
 nulls](results/null_calibration.md), that is, whether *more than chance* is said too often."""
 
 REST = """## What these results do not show

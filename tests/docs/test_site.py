@@ -107,6 +107,16 @@ def test_every_public_name_is_in_the_reference(site):
             assert re.search(rf'id="{package.__name__}\.[\w.]*\b{name}"', text), f"{package.__name__}.{name}"
 
 
+def test_examples_of_docstrings_are_code(site):
+    text = (site / "python.html").read_text(encoding="utf-8")
+    assert "&gt;&gt;&gt;" in text
+    assert "<blockquote" not in text
+    from docs.making.doctest_blocks import with_code_blocks
+
+    two = "Add.\n\n>>> 1 + 1\n2\n\n>>> 2 + 2\n4\n\nMore."
+    assert with_code_blocks(two) == "Add.\n\n```pycon\n>>> 1 + 1\n2\n\n>>> 2 + 2\n4\n```\n\nMore."
+
+
 def test_the_search_knows_the_guides(site):
     index = json.loads((site / "search" / "search_index.json").read_text(encoding="utf-8"))
     assert {"importing.html", "training.html", "results.html"} <= {each["location"] for each in index["docs"]}
