@@ -139,6 +139,18 @@ def served(site: Path) -> Iterator[str]:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
+def test_the_search_runs_from_disk(site, tmp_path):
+    """A browser gives a page on disk no worker and no file to read: the index comes as a script."""
+    command = [
+        *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}"),
+        *("--host-resolver-rules=MAP * ~NOTFOUND", "--virtual-time-budget=20000", "--dump-dom"),
+        f"{(site / 'index.html').as_uri()}?q=codebook",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert re.search(r"\d+ matching documents", done.stdout), done.stderr[-2000:]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("width", [1280, 400])
 def test_chromium_opens_every_page(site, served, tmp_path, width, scheme):
