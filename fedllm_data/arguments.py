@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fedllm_data.command_line.one_line_parser import OneLineParser, ShowVersion
+from fedllm_data.command_line.one_line_parser import NEEDED, OneLineParser, ShowVersion, add_command
 from fedllm_data.errors import ConfigError
 from fedllm_data.schema import UNDETERMINED
 from fedllm_data.source import Filters
@@ -28,32 +28,77 @@ def make_parser(commands_by_name: Mapping[str, Callable[[argparse.Namespace], No
     parser.add_argument("--version", action=ShowVersion)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    listing = commands.add_parser("list", help="show the corpora that can be built")
+    listing = add_command(commands, "list", does="show the corpora that can be built")
     listing.add_argument("name", nargs="?", metavar="NAME", help="one corpus, with everything that is known of it")
     listing.add_argument("--json", action="store_true", help="print JSON instead of a table")
     listing.set_defaults(command=commands_by_name["list"])
 
-    build = commands.add_parser("build", help="build the client repo of a corpus")
+    build = add_command(
+        commands,
+        "build",
+        does="build the client repo of a corpus",
+        writes=True,
+        shown=(
+            ("A corpus that is generated here", "fedllm-data build fed-synth --out fed-synth"),
+            (
+                "A smaller one, without its report",
+                "fedllm-data build fed-synth --out small --set num_clients=20 --no-report",
+            ),
+            (
+                "Clients with ten rows or more, twenty clients at most",
+                "fedllm-data build fed-synth --out large --min-rows 10 --max-clients 20",
+            ),
+        ),
+    )
     build.add_argument("name", metavar="NAME", help="a corpus of `fedllm-data list`")
-    build.add_argument("--source", metavar="FILE_OR_DIR_OR_ID", help="a local copy, or the Hub dataset to stream")
-    build.add_argument(
+    needed, upstream = build.add_argument_group(NEEDED), build.add_argument_group("where the rows come from")
+    _add_out(needed)
+    upstream.add_argument(
+        "--source", metavar="PLACE", help="a local copy (file or folder), or a Hub dataset to stream"
+    )
+    upstream.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="an option of the corpus; may be repeated"
     )
     _add_output_options(build)
     build.set_defaults(command=commands_by_name["build"])
 
-    importing = commands.add_parser("import", help="make a client repo of your own files")
+    importing = add_command(
+        commands,
+        "import",
+        does="make a client repo of your own files",
+        writes=True,
+        shown=(
+            (
+                "Tickets with their own names of columns",
+                "fedllm-data import tickets.csv --task sft --client-column agent --columns "
+                "instruction=question,response=answer --out tickets",
+            ),
+            (
+                "The same, semicolons and an encoding of Windows",
+                "fedllm-data import windows.csv --task sft --client-column agent --columns "
+                "instruction=question,response=answer --delimiter ';' --encoding cp1252 --out windows",
+            ),
+            (
+                "Nobody is to be named: hashed ids, addresses and numbers replaced",
+                "fedllm-data import tickets.csv --task sft --client-column agent --columns "
+                "instruction=question,response=answer --salt-file salt --scrub --out private",
+            ),
+        ),
+    )
     importing.add_argument(
         "files", nargs="+", type=Path, metavar="FILE", help="CSV, TSV, JSON, Parquet, Arrow or xlsx"
     )
-    importing.add_argument("--task", required=True, choices=("sft", "preference"), help="what the rows are for")
-    importing.add_argument(
+    needed = importing.add_argument_group(NEEDED)
+    _add_out(needed)
+    needed.add_argument("--task", required=True, choices=("sft", "preference"), help="what the rows are for")
+    needed.add_argument(
         "--client-column",
         required=True,
         metavar="COL",
         help="the column that names the client; metadata.user is user within metadata",
     )
-    importing.add_argument(
+    reading = importing.add_argument_group("how the files are read")
+    reading.add_argument(
         "--columns",
         action="append",
         default=[],
@@ -61,38 +106,41 @@ def make_parser(commands_by_name: Mapping[str, Callable[[argparse.Namespace], No
         help="what your columns are called, such as instruction=question,response=answer; instruction=title+body joins"
         " two columns, input= leaves one out, group=thread_id keeps every thread in one split",
     )
-    importing.add_argument(
+    reading.add_argument(
         "--roles",
         action="append",
         default=[],
         metavar="NAME=ROLE,...",
         help="what the roles of your messages mean, such as customer=user,agent=assistant",
     )
-    importing.add_argument(
+    reading.add_argument(
         "--max-rejected-fraction",
         type=float,
         default=0.1,
         metavar="F",
         help="stop where one reason rejects more than this fraction of the rows (0.1); 1 never stops",
     )
-    importing.add_argument("--delimiter", metavar="C", help="what separates the columns of a .csv or .tsv: ; or tab")
-    importing.add_argument("--encoding", metavar="NAME", help="encoding of texts that are not UTF-8, such as cp1252")
-    importing.add_argument("--sheet", metavar="NAME", help="which sheet of a workbook (.xlsx) with several to read")
-    importing.add_argument("--name", help="name of the corpus; by default that of the output folder")
-    importing.add_argument("--language", metavar="CODE", help="language of rows without a language column (en)")
-    importing.add_argument(
+    reading.add_argument("--delimiter", metavar="C", help="what separates the columns of a .csv or .tsv: ; or tab")
+    reading.add_argument("--encoding", metavar="NAME", help="encoding of texts that are not UTF-8, such as cp1252")
+    reading.add_argument("--sheet", metavar="NAME", help="which sheet of a workbook (.xlsx) with several to read")
+    corpus = importing.add_argument_group("what the corpus is, for the card and the Hub")
+    corpus.add_argument("--name", metavar="NAME", help="name of the corpus; by default that of the output folder")
+    reading.add_argument("--language", metavar="CODE", help="language of rows without a language column (en)")
+    reading.add_argument(
         "--shared-items",
         action=argparse.BooleanOptionalAction,
         help="clients judge or answer the same items, so equal rows of two clients are no duplicates (the default for"
         " preference rows, not for sft)",
     )
-    importing.add_argument("--licence", default="", metavar="ID", help="such as cc-by-4.0, for the card")
-    importing.add_argument("--attribution", default="", metavar="TEXT", help="whom to credit, for the card")
-    importing.add_argument("--gate", default="", metavar="TEXT", help="what readers on the Hub must agree to")
+    corpus.add_argument("--licence", default="", metavar="ID", help="such as cc-by-4.0, for the card")
+    corpus.add_argument("--attribution", default="", metavar="TEXT", help="whom to credit, for the card")
+    corpus.add_argument("--gate", default="", metavar="TEXT", help="what readers on the Hub must agree to")
     _add_output_options(importing)
     importing.set_defaults(command=commands_by_name["import"])
 
-    partition = commands.add_parser("partition", help="deal the same rows out to artificial clients, as a control")
+    partition = add_command(
+        commands, "partition", does="deal the same rows out to artificial clients, as a control", writes=True
+    )
     partition.add_argument("folder", type=Path, metavar="DIR", help="a client repo")
     partition.add_argument("--rule", required=True, choices=("iid", "dirichlet", "quantity", "clusters"))
     partition.add_argument("--out", required=True, type=Path, metavar="DIR", help="the client repo to make")
@@ -119,13 +167,15 @@ def make_parser(commands_by_name: Mapping[str, Callable[[argparse.Namespace], No
     partition.add_argument("--json", action="store_true", help="print build.json instead of a summary")
     partition.set_defaults(command=commands_by_name["partition"])
 
-    check = commands.add_parser("check", help="say what is wrong with a client repo")
+    check = add_command(commands, "check", does="say what is wrong with a client repo")
     check.add_argument("repo", metavar="DIR_OR_ID", help="a folder, or org/name on the Hub")
     check.add_argument("--revision", help="branch, tag or commit on the Hub")
     check.add_argument("--json", action="store_true", help="print JSON instead of lines")
     check.set_defaults(command=commands_by_name["check"])
 
-    codebook = commands.add_parser("codebook", help="make the file that clients share before they profile their rows")
+    codebook = add_command(
+        commands, "codebook", does="make the file that clients share before they profile their rows", writes=True
+    )
     codebook.add_argument("repo", metavar="DIR_OR_ID", help="a client repo; its public split is used if it has one")
     codebook.add_argument("--out", required=True, type=Path, metavar="FILE", help="the codebook to write")
     codebook.add_argument("--revision", help="branch, tag or commit on the Hub")
@@ -145,7 +195,9 @@ def make_parser(commands_by_name: Mapping[str, Callable[[argparse.Namespace], No
     codebook.add_argument("--seed", type=int, default=0, metavar="N", help="seeds projections and clusters (0)")
     codebook.set_defaults(command=commands_by_name["codebook"])
 
-    profile = commands.add_parser("profile", help="count what a report needs where the rows lie; no text leaves")
+    profile = add_command(
+        commands, "profile", does="count what a report needs where the rows lie; no text leaves", writes=True
+    )
     profile.add_argument("repo", metavar="DIR_OR_ID", help="a folder, or org/name on the Hub")
     profile.add_argument("--codebook", required=True, type=Path, metavar="FILE", help="what all clients share")
     profile.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the profiles")
@@ -155,7 +207,7 @@ def make_parser(commands_by_name: Mapping[str, Callable[[argparse.Namespace], No
     _add_scores(profile)
     profile.set_defaults(command=commands_by_name["profile"])
 
-    report = commands.add_parser("report", help="measure how different the clients are")
+    report = add_command(commands, "report", does="measure how different the clients are", writes=True)
     report.add_argument("repo", nargs="?", metavar="DIR_OR_ID", help="a folder, or org/name on the Hub")
     report.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the report")
     report.add_argument("--profiles", type=Path, metavar="DIR", help="what clients wrote, instead of a repo")
@@ -168,7 +220,7 @@ def make_parser(commands_by_name: Mapping[str, Callable[[argparse.Namespace], No
     report.add_argument("--json", action="store_true", help="print the figures as JSON as well")
     report.set_defaults(command=commands_by_name["report"])
 
-    publish = commands.add_parser("publish", help="publish a client repo on the Hub, in one commit")
+    publish = add_command(commands, "publish", does="publish a client repo on the Hub, in one commit", writes=True)
     publish.add_argument("folder", type=Path, metavar="DIR", help="a client repo")
     publish.add_argument("--repo", required=True, metavar="ORG/NAME", help="the dataset on the Hub")
     visibility = publish.add_mutually_exclusive_group()
@@ -177,9 +229,6 @@ def make_parser(commands_by_name: Mapping[str, Callable[[argparse.Namespace], No
     )
     visibility.add_argument("--public", action="store_true", help="make a new repo public, of imported data as well")
     publish.add_argument("--yes", action="store_true", help="publish client ids although they look like people")
-    publish.add_argument(
-        "--dry-run", action="store_true", help="list files, visibility and what names people; send nothing"
-    )
     publish.add_argument("--tag", help="name this version, such as v1.0")
     publish.add_argument("--message", help="title of the commit")
     publish.add_argument(
@@ -265,8 +314,11 @@ def _add_overwrite(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_out(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument("--out", required=True, type=Path, metavar="DIR", help="the client repo to make")
+
+
 def _add_output_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="the client repo to make")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seeds the splits and generated rows (0)")
     _add_overwrite(parser)
     filters = parser.add_argument_group("what to leave out; each overrides the preset of the corpus")

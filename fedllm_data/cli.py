@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedllm_data.arguments import filters_of, make_parser, pairs_of
+from fedllm_data.command_line.dry_run import DryRun, folder_to_write
 from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
+from fedllm_data.rehearsal import rehearsing
 from fedllm_data.terminal import row_progress, run_command
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ def _build(arguments: argparse.Namespace) -> None:
     from fedllm_data.build import build
     from fedllm_data.pipeline.salt import read_salt
 
-    with row_progress() as progress:
+    with row_progress() as progress, rehearsing(when=arguments.dry_run):
         result = build(
             source,
             arguments.out,
@@ -82,7 +84,12 @@ def _build(arguments: argparse.Namespace) -> None:
             progress=progress,
             finish=_finisher(arguments, progress),
         )
-    _show_build(arguments, result)
+        _show_build(arguments, result)
+        return
+    place = str(path or options.get("hub_id") or source.upstream)
+    filters = "the preset" if filters_of(arguments, source.filters) is None else "the preset, with flags"
+    settings = {"options": options, "filters": "none" if arguments.unfiltered else filters}
+    _show_dry_run(arguments, f"build {source.name}, {source.task} rows", [place], settings)
 
 
 def _import(arguments: argparse.Namespace) -> None:
@@ -93,7 +100,7 @@ def _import(arguments: argparse.Namespace) -> None:
 
     columns = pairs_of([pair for text in arguments.columns for pair in text.split(",")], "--columns")
     roles = pairs_of([pair for text in arguments.roles for pair in text.split(",")], "--roles")
-    with row_progress() as progress:
+    with row_progress() as progress, rehearsing(when=arguments.dry_run):
         result = import_files(
             arguments.files,
             arguments.out,
@@ -119,7 +126,10 @@ def _import(arguments: argparse.Namespace) -> None:
             progress=progress,
             finish=_finisher(arguments, progress),
         )
-    _show_build(arguments, result)
+        _show_build(arguments, result)
+        return
+    settings = {"client column": arguments.client_column, "columns": columns, "roles": roles}
+    _show_dry_run(arguments, f"import {arguments.task} rows", list(map(str, arguments.files)), settings)
 
 
 def _partition(arguments: argparse.Namespace) -> None:
@@ -133,7 +143,7 @@ def _partition(arguments: argparse.Namespace) -> None:
         skew=arguments.skew,
         num_clusters=arguments.num_clusters,
     )
-    with row_progress() as progress:
+    with row_progress() as progress, rehearsing(when=arguments.dry_run):
         result = partition(
             arguments.folder,
             arguments.out,
@@ -146,7 +156,31 @@ def _partition(arguments: argparse.Namespace) -> None:
             progress=progress,
             finish=_finisher(arguments, progress, parent=arguments.folder),
         )
-    _show_build(arguments, result)
+        _show_build(arguments, result)
+        return
+    settings = {"rule": rule.name, **rule.parameters, "training clients": arguments.clients or "as many as now"}
+    _show_dry_run(arguments, f"deal the rows of {arguments.folder} out", [str(arguments.folder)], settings)
+
+
+def _show_dry_run(
+    arguments: argparse.Namespace, does: str, reads: list[str], settings: dict[str, Any], holds: str | None = None
+) -> None:
+    """Say what a command would do that makes something at `--out`; empty settings are left out."""
+    if holds is None:
+        report = "" if arguments.no_report else ", with its heterogeneity report and card"
+        holds = f"a client repo (data/, clients/, build.json, rejected.jsonl){report}"
+    if "seed" in vars(arguments):
+        settings = {**settings, "seed": arguments.seed}
+    shown = {
+        name: ", ".join(f"{key}={each}" for key, each in value.items()) if isinstance(value, dict) else value
+        for name, value in settings.items()
+        if value not in (None, {}, "")
+    }
+    writes = [folder_to_write(arguments.out, holds)]
+    if (salt := getattr(arguments, "salt_file", None)) is not None and not salt.exists():
+        writes.append(f"{salt}: a new salt, to be kept")
+    plan = DryRun(does=does, reads=reads, writes=writes, settings=shown)
+    print(plan.text(as_json=getattr(arguments, "json", False)))
 
 
 def _finisher(
@@ -235,6 +269,12 @@ def _codebook(arguments: argparse.Namespace) -> None:
     )
     datasets, _ = open_splits(arguments.repo, revision=arguments.revision)
     sample = codebook_sample(arguments.repo, datasets, arguments.revision)
+    if arguments.dry_run:
+        num_rows = sum(each.rows.num_rows for each in sample)
+        origin = f"{arguments.repo}, split {', '.join(each.split for each in sample)}: {_counted(num_rows, 'row')}"
+        made = {"encoder": settings.encoder, "clusters": settings.max_clusters, "min rows": settings.min_rows}
+        _show_dry_run(arguments, "make a codebook", [origin], made, holds="a codebook")
+        return
     book = make_codebook(sample, settings)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     write_codebook(book, arguments.out)
@@ -246,7 +286,7 @@ def _profile(arguments: argparse.Namespace) -> None:
     from fedllm_data.codebook import read_codebook
     from fedllm_data.profile_files import profile_clients
 
-    with row_progress() as progress:
+    with row_progress() as progress, rehearsing(when=arguments.dry_run):
         written = profile_clients(
             arguments.repo,
             arguments.out,
@@ -257,8 +297,13 @@ def _profile(arguments: argparse.Namespace) -> None:
             judges=_judges(arguments),
             progress=lambda count: progress("read", count),
         )
-    merged = f", {_counted(written.num_merged_rows, 'row')} of small clients merged" if written.num_merged_rows else ""
-    print(f"profiles: {_counted(len(written.clients), 'client')}{merged} in {arguments.out}")
+        few = written.num_merged_rows
+        merged = f", {_counted(few, 'row')} of small clients merged" if few else ""
+        print(f"profiles: {_counted(len(written.clients), 'client')}{merged} in {arguments.out}")
+        return
+    reads = [arguments.repo, f"{arguments.codebook}: the codebook", *map(str, arguments.scores)]
+    clients = ", ".join(arguments.client or ()) or "all"
+    _show_dry_run(arguments, "profile clients", reads, {"clients": clients}, holds="one profile a client")
 
 
 def _report(arguments: argparse.Namespace) -> None:
@@ -276,6 +321,9 @@ def _report(arguments: argparse.Namespace) -> None:
             raise ConfigError("--profiles needs --codebook FILE, the one that the clients counted with")
         if arguments.scores or arguments.split or arguments.revision:
             raise ConfigError("profiles hold their scores and splits; leave out --scores, --split and --revision")
+        if arguments.dry_run:
+            _show_dry_report(arguments, [str(arguments.profiles)])
+            return
         report = write_report_from_profiles(arguments.profiles, arguments.out, codebook, seed=arguments.seed)
         _show_report(arguments, report)
         return
@@ -285,7 +333,7 @@ def _report(arguments: argparse.Namespace) -> None:
     name = json.loads(facts.read_text(encoding="utf-8")).get("name") if is_own and facts.is_file() else None
     if name is not None and arguments.split is not None:
         raise ConfigError(f"{arguments.repo} holds the report of all its splits; give --out another folder")
-    with row_progress() as progress:
+    with row_progress() as progress, rehearsing(when=arguments.dry_run):
         report = write_report(
             arguments.repo,
             arguments.out,
@@ -297,11 +345,19 @@ def _report(arguments: argparse.Namespace) -> None:
             codebook=codebook,
             judges=_judges(arguments),
         )
-    if name is not None:
-        from fedllm_data.cards.card import write_card
+        if name is not None:
+            from fedllm_data.cards.card import write_card
 
-        write_card(arguments.out, report)
-    _show_report(arguments, report)
+            write_card(arguments.out, report)
+        _show_report(arguments, report)
+        return
+    _show_dry_report(arguments, [arguments.repo, *map(str, arguments.scores)])
+
+
+def _show_dry_report(arguments: argparse.Namespace, reads: list[str]) -> None:
+    holds = "heterogeneity.json, report.html, figures/"
+    reads += [f"{arguments.codebook}: the codebook"] if arguments.codebook else []
+    _show_dry_run(arguments, "measure how different the clients are", reads, {"split": arguments.split}, holds=holds)
 
 
 def _show_report(arguments: argparse.Namespace, report: dict[str, Any]) -> None:
@@ -316,6 +372,10 @@ def _compare(arguments: argparse.Namespace) -> None:
 
     if arguments.repo is None or arguments.codebook or arguments.scores or arguments.split:
         raise ConfigError("--compare sets two finished reports side by side: name both folders, and nothing else")
+    if arguments.dry_run:
+        reads = [arguments.repo, arguments.compare]
+        _show_dry_run(arguments, "set two reports side by side", reads, {}, holds="comparison.json, comparison.html")
+        return
     comparison = write_comparison(arguments.repo, arguments.compare, arguments.out)
     if arguments.json:
         print(json.dumps(comparison, indent=2, ensure_ascii=False))

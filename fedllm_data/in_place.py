@@ -21,6 +21,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from fedllm_data.errors import ConfigError
+from fedllm_data.rehearsal import end_of_checks, is_rehearsed
 
 __all__ = ["fill_file", "fill_folder", "restore_folder", "sync_folder", "write_file"]
 
@@ -84,6 +85,7 @@ def fill_file(path: Path, *, mode: int = 0o666, sync: bool = True) -> Iterator[P
     path = Path(path)
     if path.is_dir() and not path.is_symlink():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    end_of_checks()
     temporary, lock = _claim_file(path, mode)
     try:
         yield temporary
@@ -132,6 +134,9 @@ def fill_folder(
     ['new']
     """
     out = Path(os.path.abspath(out))
+    if is_rehearsed():
+        _check(out, check or partial(_check_mark, mark=mark))
+    end_of_checks()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         restore_folder(out)

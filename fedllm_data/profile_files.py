@@ -34,6 +34,7 @@ from fedllm_data.features.token_counts import UNICODE_WORDS, Tokenizer
 from fedllm_data.heterogeneity.profile import MERGED_CLIENTS, ClientProfile, merge_profiles
 from fedllm_data.in_place import sync_folder, write_file
 from fedllm_data.profiles import ProfileSet, in_order, open_splits, profile_datasets
+from fedllm_data.rehearsal import end_of_checks
 from fedllm_data.schema import Task
 
 __all__ = ["profile_clients", "read_profiles", "write_profiles"]
@@ -85,6 +86,7 @@ def profile_clients(
         if missing:
             raise client_not_found(missing[0], chain.from_iterable(datasets), datasets[0].name)
         datasets = [dataset.select(wanted.intersection(dataset)) for dataset in datasets]
+    end_of_checks()
     found = profile_datasets(
         datasets,
         codebook,

@@ -23,6 +23,7 @@ from fedllm_data.in_place import write_file
 from fedllm_data.model_encoders import load_encoder
 from fedllm_data.profile_files import read_profiles
 from fedllm_data.profiles import ProfileSet, codebook_sample, open_splits, profile_datasets, task_of
+from fedllm_data.rehearsal import end_of_checks
 from fedllm_data.reporting.document import HeterogeneityReport, dump_json
 
 __all__ = [
@@ -224,6 +225,7 @@ def write_report(
     _check_folder(out)
     cache = default_cache() if cache == "default" else cache
     datasets, min_client_rows = open_splits(repo_or_dir, split, revision)
+    end_of_checks()
     _LOG.info("reporting on %d rows of %s", sum(dataset.rows.num_rows for dataset in datasets), repo_or_dir)
     if codebook is None:
         sample = codebook_sample(repo_or_dir, datasets, revision)

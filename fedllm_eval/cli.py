@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fedllm_data.command_line.one_line_parser import OneLineParser, ShowVersion
+from fedllm_data.command_line.dry_run import DryRun, folder_to_write
+from fedllm_data.command_line.one_line_parser import OneLineParser, ShowVersion, add_command
+from fedllm_data.rehearsal import rehearsing
 from fedllm_data.terminal import run_command
 from fedllm_eval.audit_command import add_audit_commands
 from fedllm_eval.policy.threads import threads_by_size
@@ -32,7 +34,9 @@ def make_parser() -> argparse.ArgumentParser:
 
     add_run_command(commands, _shown_progress, _print_table)
 
-    compare = commands.add_parser("compare", help="compare results folders with a baseline, client by client")
+    compare = add_command(
+        commands, "compare", does="compare results folders with a baseline, client by client", writes=True
+    )
     compare.add_argument(
         "folders",
         nargs="+",
@@ -50,11 +54,13 @@ def make_parser() -> argparse.ArgumentParser:
         help="exit with 1 if a method is worse than the baseline by more than X, in the score's unit, with confidence",
     )
     compare.add_argument("--history", type=Path, metavar="FILE", help="series of comparisons to append to and show")
-    compare.add_argument("--seed", type=int, default=0, help="seed of bootstrap and sign flips (0)")
+    compare.add_argument("--seed", type=int, default=0, metavar="N", help="seed of bootstrap and sign flips (0)")
     compare.add_argument("--json", action="store_true", help="print the comparison as JSON")
     compare.set_defaults(command=_compare)
 
-    quality = commands.add_parser("quality", help="score each row by IFD and IRA, for `fedllm-data report --scores`")
+    quality = add_command(
+        commands, "quality", does="score each row by IFD and IRA, for `fedllm-data report --scores`", writes=True
+    )
     quality.add_argument("data", metavar="DIR_OR_ID", help="client repo: folder or Hub id")
     quality.add_argument(
         "--model",
@@ -69,7 +75,7 @@ def make_parser() -> argparse.ArgumentParser:
     quality.add_argument(
         "--max-length", type=int, metavar="N", help="tokens a row may have, else no score (1024, or what fits)"
     )
-    quality.add_argument("--seed", type=int, default=0, help="seed of the sample of rows (0)")
+    quality.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the sample of rows (0)")
     quality.add_argument("--revision", help="revision of --model on the Hub")
     quality.add_argument("--data-revision", help="revision of DIR_OR_ID on the Hub")
     quality.add_argument("--json", action="store_true", help="print the summary as JSON")
@@ -77,7 +83,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     add_audit_commands(commands, _shown_progress)
 
-    listing = commands.add_parser("list", help="what is measured, in which unit, and the evaluate modules")
+    listing = add_command(commands, "list", does="what is measured, in which unit, and the evaluate modules")
     listing.add_argument("--json", action="store_true", help="print the list as JSON")
     listing.set_defaults(command=_list)
     return parser
@@ -96,8 +102,19 @@ def _quality(arguments: argparse.Namespace) -> None:
         revision=arguments.revision,
         data_revision=arguments.data_revision,
     )
-    with _Progress() as progress:
+    with _Progress() as progress, rehearsing(when=arguments.dry_run):
         summary = score_rows(arguments.data, arguments.model, arguments.out, settings=settings, progress=progress)
+    if arguments.dry_run:
+        reads = [f"{arguments.model}: the model that scores", f"{arguments.data}: the rows"]
+        split = ", ".join(arguments.splits or ("train", "test", "unseen"))
+        plan = DryRun(
+            does="score rows by IFD and IRA",
+            reads=reads,
+            writes=[f"{arguments.out}: a scores file"],
+            settings={"splits": split, "seed": arguments.seed},
+        )
+        print(plan.text(as_json=arguments.json))
+        return
     if arguments.json:
         _print_json(summary)
         return
@@ -135,13 +152,22 @@ def _compare(arguments: argparse.Namespace) -> None:
 
     if arguments.out is not None:
         check_out(arguments.out, FILES)
-    comparison = compare_results(
-        arguments.folders,
-        baseline=arguments.baseline,
-        margins=arguments.margin,
-        history=arguments.history,
-        seed=arguments.seed,
-    )
+    with rehearsing(when=arguments.dry_run):
+        comparison = compare_results(
+            arguments.folders,
+            baseline=arguments.baseline,
+            margins=arguments.margin,
+            history=arguments.history,
+            seed=arguments.seed,
+        )
+    if arguments.dry_run:
+        made = "comparison.json, comparison.md and comparison.html"
+        writes = ["nothing"] if arguments.out is None else [folder_to_write(arguments.out, made)]
+        writes += [] if arguments.history is None else [f"{arguments.history}: one comparison more"]
+        first = arguments.baseline or arguments.folders[0]
+        plan = DryRun(does="compare results", reads=arguments.folders, writes=writes, settings={"baseline": first})
+        print(plan.text(as_json=arguments.json))
+        return
     if arguments.out is not None:
         write_comparison(comparison, arguments.out)
     if comparison["gate"] is not None and not comparison["gate"]["passed"]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.errors import MetricError
+from fedllm_data.rehearsal import end_of_checks
 from fedllm_eval.comparing.compared_methods import Method, group_methods, read_scored, split_name
 from fedllm_eval.comparing.comparison_files import comparison_table, means_of, summary_of, write_comparison
 from fedllm_eval.comparing.comparison_verdicts import ALPHA, Family, verdict
@@ -82,6 +83,7 @@ def compare_results(
     for method in methods:
         for run in method.runs:
             _check_alike(base.label, first, run.label, run.results.summary)
+    end_of_checks()
     planned = [
         (other, split, name)
         for split in first["splits"]

@@ -21,6 +21,7 @@ from fedllm_data.clients import ClientDataset, load_clients
 from fedllm_data.errors import ConfigError, MetricError, ResumeError
 from fedllm_data.heterogeneity.quality import ScorerInfo
 from fedllm_data.in_place import write_file
+from fedllm_data.rehearsal import end_of_checks
 from fedllm_data.repo import FolderRepo, open_repo, split_of_file
 from fedllm_data.scorers.score_file import write_scores
 from fedllm_eval.ifd import difficulty
@@ -100,6 +101,7 @@ def score_rows(
     # All splits come from the commit that the revision stood for when the repo was opened.
     datasets = [load_clients(repo_or_dir, split, pinned) for split in splits]
 
+    end_of_checks()
     from fedllm_eval.policy.models import Policy, load_policy, usable_length
 
     policy = model if isinstance(model, Policy) else load_policy(model, settings.revision)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedllm_data.clients import ClientDataset, load_clients
 from fedllm_data.errors import ConfigError
+from fedllm_data.rehearsal import end_of_checks
 from fedllm_data.repo import FolderRepo, open_repo, split_of_file
 from fedllm_eval.policy.early_checks import check_policies
 from fedllm_eval.policy.run_folder import ROUNDS_FILE
@@ -94,6 +95,7 @@ def score_run(
     all_clients = of_clients.load()
     general = None if of_general is None else of_general.load()[0]
 
+    end_of_checks()
     from fedllm_eval.policy.policies import load_policy, load_reference
 
     policy = load_policy(run_or_model, settings.revision)

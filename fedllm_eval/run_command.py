@@ -7,7 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedllm_data.command_line.dry_run import DryRun, folder_to_write
+from fedllm_data.command_line.one_line_parser import NEEDED, add_command
 from fedllm_data.errors import ConfigError
+from fedllm_data.rehearsal import rehearsing
 
 if TYPE_CHECKING:
     from fedllm_eval.running.suite_runs import SuitePlan
@@ -24,10 +27,29 @@ def add_run_command(commands: Any, progress: Callable[[], Any], print_table: Cal
         progress: makes the context manager that shows how far the work is.
         print_table: prints a table of rich.
     """
-    run = commands.add_parser("run", help="score a run, an adapter or a model on the clients of a dataset")
+    run = add_command(
+        commands,
+        "run",
+        does="score a run, an adapter or a model on the clients of a dataset",
+        writes=True,
+        shown=(
+            ("Score a run on the clients of a folder", "fedllm-eval run runs/sft --data fed-synth --out scores/sft"),
+            (
+                "With what it started from, and the gains",
+                "fedllm-eval run runs/sft --data fed-synth --out scores/gain --base-too",
+            ),
+            (
+                "A model, on ten clients and five rows of each",
+                "fedllm-eval run base --data fed-synth --out scores/base --max-clients 10 --max-rows 5",
+            ),
+        ),
+    )
     run.add_argument("policy", metavar="RUN_OR_MODEL", help="run folder, adapter or model; folder or Hub id")
-    run.add_argument("--data", required=True, metavar="DIR_OR_ID", help="client repo: folder or Hub id")
-    run.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for results.json and the tables")
+    needed = run.add_argument_group(NEEDED)
+    needed.add_argument("--data", required=True, metavar="DIR_OR_ID", help="client repo: folder or Hub id")
+    needed.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="folder for results.json and the tables"
+    )
     run.add_argument(
         "--reference",
         metavar="RUN_OR_MODEL",
@@ -36,16 +58,16 @@ def add_run_command(commands: Any, progress: Callable[[], Any], print_table: Cal
     run.add_argument(
         "--splits", nargs="+", metavar="SPLIT", help="by default test and unseen, where the data have them"
     )
-    run.add_argument("--beta", type=float, help="DPO's beta; by default the run's own, else 0.1")
+    run.add_argument("--beta", type=float, metavar="X", help="DPO's beta; by default the run's own, else 0.1")
     run.add_argument("--max-clients", type=int, metavar="N", help="score at most N clients of each split")
     run.add_argument("--max-rows", type=int, metavar="N", help="score at most N rows of each client")
     run.add_argument("--batch-size", type=int, default=8, metavar="N", help="sequences in a batch (8)")
     run.add_argument(
         "--max-length", type=int, metavar="N", help="tokens a sequence keeps (1024, or what the model holds)"
     )
-    run.add_argument("--seed", type=int, default=0, help="seed of the samples and the sign flips (0)")
+    run.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the samples and the sign flips (0)")
     run.add_argument("--revision", help="revision of RUN_OR_MODEL on the Hub")
-    run.add_argument("--data-revision", help="revision of --data on the Hub")
+    run.add_argument("--data-revision", metavar="REVISION", help="revision of --data on the Hub")
     run.add_argument("--json", action="store_true", help="print results.json instead of the table")
 
     others = run.add_argument_group("other policies on the same clients")
@@ -86,7 +108,7 @@ def add_run_command(commands: Any, progress: Callable[[], Any], print_table: Cal
     beside = run.add_argument_group("change, cost and privacy")
     beside.add_argument("--kl", type=int, default=0, metavar="N", help="KL from the base on answers to N prompts")
     beside.add_argument("--general-data", metavar="DIR_OR_ID", help="other conversations, for what was forgotten")
-    beside.add_argument("--watts", type=float, help="what a client's device draws, for energy")
+    beside.add_argument("--watts", type=float, metavar="X", help="what a client's device draws, for energy")
     beside.add_argument(
         "--download-mbit", type=float, metavar="X", help="a client's line in Mbit/s, for sending times"
     )
@@ -213,6 +235,23 @@ def _score_objects(arguments: argparse.Namespace) -> "tuple[ScoreSettings, Other
     return settings, others, beside
 
 
+def _show_dry_run(arguments: argparse.Namespace) -> None:
+    reads = [f"{arguments.policy}: the policy", f"{arguments.data}: the clients' rows"]
+    others = {"reference": arguments.reference, "alone": arguments.alone, "centralised": arguments.centralised}
+    reads += [f"{place}: {name}" for name, place in others.items() if place is not None]
+    settings = {
+        "splits": ", ".join(arguments.splits or ()) or "test and unseen, as far as they are there",
+        "clients": f"{arguments.max_clients} of each split" if arguments.max_clients else "all",
+        "rows": f"{arguments.max_rows} of each client" if arguments.max_rows else "all",
+        "suites": ", ".join(arguments.suite) or "none",
+        "audit": "yes" if arguments.audit else "no",
+        "seed": arguments.seed,
+    }
+    writes = [folder_to_write(arguments.out, "results.json, the tables and results.html")]
+    plan = DryRun(does=f"score {arguments.policy}", reads=reads, writes=writes, settings=settings)
+    print(plan.text(as_json=arguments.json))
+
+
 def _run(arguments: argparse.Namespace, make_progress: Callable[[], Any], print_table: Callable[[Any], None]) -> None:
     from fedllm_eval.reporting.all_sections import terminal_tables
     from fedllm_eval.reporting.results_text import LEGEND
@@ -220,7 +259,7 @@ def _run(arguments: argparse.Namespace, make_progress: Callable[[], Any], print_
     from fedllm_eval.run import score_run
 
     settings, others, beside = _score_objects(arguments)
-    with make_progress() as progress:
+    with make_progress() as progress, rehearsing(when=arguments.dry_run):
         results = score_run(
             arguments.policy,
             arguments.data,
@@ -230,6 +269,9 @@ def _run(arguments: argparse.Namespace, make_progress: Callable[[], Any], print_
             beside=beside,
             progress=progress,
         )
+    if arguments.dry_run:
+        _show_dry_run(arguments)
+        return
     for sentence in results.changed:
         print(sentence, file=sys.stderr)
     if results.reused:

@@ -9,15 +9,15 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Sequence
-from dataclasses import MISSING, Field, fields
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-from fedllm_data.command_line.one_line_parser import OneLineParser, ShowVersion
+from fedllm_data.command_line.dry_run import DryRun, folder_to_write
+from fedllm_data.command_line.one_line_parser import OneLineParser, ShowVersion, add_command
+from fedllm_data.command_line.spelling import dashed
+from fedllm_data.rehearsal import rehearsing
 from fedllm_data.terminal import run_command
-from fedllm_train.config import FederatedConfig, RunInput
-from fedllm_train.flag_names import flag_of, in_flags
-from fedllm_train.strategies import STRATEGIES, settings_class
+from fedllm_train.flag_names import in_flags
 
 __all__ = ["main"]
 
@@ -43,13 +43,22 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for task in ("sft", "dpo", "kto"):
         commands.add_parser(task, help=f"federated {task.upper()}; see fedllm-train {task} --help", add_help=False)
-    tiny = commands.add_parser("tiny", help="train a small base model on a corpus's public split, without a hub")
-    tiny.add_argument("--data", required=True, help="client repo with a public split: a folder or a Hub dataset id")
-    tiny.add_argument("--out", required=True, type=Path, help="folder for the model and its tokenizer")
-    tiny.add_argument("--steps", type=int, default=None, help="optimizer steps (default: about a minute's worth)")
-    tiny.add_argument("--seed", type=int, default=0)
+    tiny = add_command(
+        commands, "tiny", does="train a small base model on a corpus's public split, without a hub", writes=True
+    )
+    tiny.add_argument(
+        "--data",
+        required=True,
+        metavar="DIR_OR_ID",
+        help="client repo with a public split",
+    )
+    tiny.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the model and its tokenizer")
+    tiny.add_argument(
+        "--steps", type=int, default=None, metavar="N", help="optimizer steps (default: a minute's worth)"
+    )
+    tiny.add_argument("--seed", type=int, default=0, metavar="N", help="seeds weights and batches (0)")
     tiny.set_defaults(command=_tiny)
-    publish = commands.add_parser("publish", help="publish a finished run on the Hub, in one commit")
+    publish = add_command(commands, "publish", does="publish a finished run on the Hub, in one commit", writes=True)
     publish.add_argument("run", type=Path, metavar="RUN", help="a finished run folder")
     publish.add_argument("--repo", required=True, metavar="ORG/NAME", help="the model on the Hub")
     visibility = publish.add_mutually_exclusive_group()
@@ -69,10 +78,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     publish.add_argument("--json", action="store_true", help="print JSON instead of lines")
     publish.set_defaults(command=_publish)
-    methods = commands.add_parser("methods", help="list the federated algorithms and what each can and cannot do")
+    methods = add_command(commands, "methods", does="list the federated algorithms and what each can and cannot do")
     methods.add_argument("--json", action="store_true", help="machine-readable")
     methods.set_defaults(command=_methods)
-    presets = commands.add_parser("presets", help="list the published set-ups that --preset begins from")
+    presets = add_command(commands, "presets", does="list the published set-ups that --preset begins from")
     presets.add_argument("--json", action="store_true", help="machine-readable")
     presets.set_defaults(command=_presets)
     return parser
@@ -80,14 +89,22 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(task: str, argv: list[str]) -> None:
     if "-h" in argv or "--help" in argv:
-        _help_parser(task).print_help()
+        from fedllm_train.train_help import help_parser
+
+        help_parser(task).print_help()
         return
+    if "--version" in argv:
+        print(f"fedllm-train {version('fedllm-commons')}")
+        return
+    is_dry = "--dry-run" in dashed(argv)
+    argv = [word for word in argv if word not in ("--dry-run", "--dry_run")]
     # Third parties announce renamed settings; nothing a user of this command can do about it.
     warnings.filterwarnings("ignore", category=FutureWarning)
     if "--help-all" in argv:
         from fedllm_train.arguments import print_all_flags
+        from fedllm_train.train_help import help_parser
 
-        _help_parser(task).print_help()
+        help_parser(task).print_help()
         print_all_flags(task)
         return
     from fedllm_train.flags import check_surroundings, parse_our_flags
@@ -105,6 +122,11 @@ def _run(task: str, argv: list[str]) -> None:
     arguments = parse_run_arguments(task, argv, flags=flags)
     for note in arguments.notes:
         print(f"fedllm-train: {note}", file=sys.stderr)
+    if is_dry:
+        from fedllm_train.dry_run import dry_run
+
+        print(dry_run(task, arguments).text())
+        return
     clients = load_clients(arguments.given.data, split="train", revision=arguments.given.data_revision)
     rounds = RoundProgress(arguments.federated.num_rounds)
     with threads_by_size(), rounds as progress, progress.warnings("fedllm_train"):
@@ -142,41 +164,6 @@ def _in_flags(message: str, argv: Sequence[str]) -> str:
     return in_flags(message, setting_names())
 
 
-def _help_parser(task: str) -> argparse.ArgumentParser:
-    """Return a parser that only prints help: our own flags, and where the others are."""
-    parser = argparse.ArgumentParser(
-        prog=f"fedllm-train {task}",
-        description=f"Federated {task.upper()} of one adapter on the clients of a dataset.",
-        epilog=f"Every flag of TRL's {task.upper()}Config and ModelConfig works too (--learning-rate, "
-        "--per-device-train-batch-size, --max-length, --lora-r, --lora-alpha, ..., --config FILE.yaml): --help-all "
-        "lists them.",
-        add_help=False,
-    )
-    groups = [parser.add_argument_group("what a run starts from"), parser.add_argument_group("the federation")]
-    for group, dataclass_type in zip(groups, (RunInput, FederatedConfig), strict=True):
-        for each in fields(dataclass_type):
-            if each.name != "method":
-                _add_help(group, each)
-    seen: set[str] = set()
-    of_methods = parser.add_argument_group("single methods (fedllm-train methods --json has which of them read what)")
-    for name in STRATEGIES:
-        for each in fields(settings_class(name)):
-            if each.name not in seen:
-                _add_help(of_methods, each)
-            seen.add(each.name)
-    parser.add_argument("--help-all", action="store_true", help="every flag, TRL's and PEFT's included")
-    return parser
-
-
-def _add_help(group: "argparse._ArgumentGroup", each: "Field[Any]") -> None:
-    """Show a field of ours as a flag."""
-    required = each.default is MISSING
-    shown = "" if required or each.default in (None, False) else f" (default: {each.default})"
-    group.add_argument(
-        flag_of(each.name), required=required, metavar=each.name.upper(), help=each.metadata["help"] + shown
-    )
-
-
 def _tiny(arguments: argparse.Namespace) -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     from fedllm_data.clients import load_clients
@@ -186,6 +173,15 @@ def _tiny(arguments: argparse.Namespace) -> None:
 
     config = TinyConfig() if arguments.steps is None else TinyConfig(num_steps=arguments.steps)
     public = load_clients(arguments.data, split="public")
+    if arguments.dry_run:
+        plan = DryRun(
+            does=f"train a small model of {config.num_steps} steps",
+            reads=[f"{arguments.data}: {public.rows.num_rows:,} public rows"],
+            writes=[folder_to_write(arguments.out, "a model and its tokenizer")],
+            settings={"seed": arguments.seed},
+        )
+        print(plan.text())
+        return
     with threads_by_size(), StepProgress(config.num_steps) as progress:
         result = train_tiny(public.rows, arguments.out, seed=arguments.seed, config=config, progress=progress.advance)
     print(
@@ -200,13 +196,26 @@ def _publish(arguments: argparse.Namespace) -> None:
     read_config(arguments.run)  # said at once where this is no run folder
     from fedllm_train.run_files.publish_run import publish_run
 
-    result = publish_run(
-        arguments.run,
-        arguments.repo,
-        private=True if arguments.private else False if arguments.public else None,
-        include_clients=arguments.include_clients,
-        include_scores=arguments.include_scores,
-    )
+    private = True if arguments.private else False if arguments.public else None
+    with rehearsing(when=arguments.dry_run):
+        result = publish_run(
+            arguments.run,
+            arguments.repo,
+            private=private,
+            include_clients=arguments.include_clients,
+            include_scores=arguments.include_scores,
+        )
+    if arguments.dry_run:
+        visibility = "as its dataset" if private is None else "private" if private else "public"
+        named = "clients by name" if arguments.include_clients else "clients by running numbers"
+        plan = DryRun(
+            does=f"publish {arguments.run}",
+            reads=[str(arguments.run)],
+            writes=[f"{arguments.repo} on the Hub: the adapter, its card, config.yaml, the rounds, scores if any"],
+            settings={"visibility": visibility, "names": named},
+        )
+        print(plan.text(as_json=arguments.json))
+        return
     if arguments.json:
         names = ("repo_id", "revision", "url", "is_unchanged")
         said = {name: getattr(result, name) for name in names} | {"lines": result.lines()}

@@ -193,7 +193,7 @@ class RunInput:
         },
     )
     peft_type: Literal["lora", "dora", "rslora", "ia3", "ln_tuning", "prompt_tuning", "prefix_tuning"] = field(
-        default="lora", metadata={"help": "Kind of adapter; --lora_* flags are for the first three."}
+        default="lora", metadata={"help": "Kind of adapter; --lora-* flags are for the first three."}
     )
     num_virtual_tokens: int = field(
         default=20, metadata={"help": "With peft_type prompt_tuning and prefix_tuning: virtual tokens trained."}

@@ -14,9 +14,8 @@ from pathlib import Path
 from types import NoneType, SimpleNamespace
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
-import yaml
-
 from fedllm_data.command_line.one_line_parser import check_choice
+from fedllm_data.command_line.settings_file import read_settings
 from fedllm_data.command_line.spelling import dashed
 from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
@@ -180,21 +179,14 @@ def _read_file(path: str | None) -> dict[str, Any]:
     """The settings of a `--config` file; `env` in it sets environment variables, as TRL's parser lets it."""
     if path is None:
         return {}
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"--config {path} cannot be read ({error.strerror}); name a YAML file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {path} is no YAML file ({' '.join(str(error).split())})") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"--config {path} holds no settings; write one a line, such as num_rounds: 10")
+    content = read_settings(path)
     variables = content.pop("env", {})
     if not isinstance(variables, dict):
         raise ConfigError(f"env in --config {path} is no mapping; write names and values below it")
     os.environ.update({str(name): str(value) for name, value in variables.items()})
     settings: dict[str, Any] = {}
     for key, value in content.items():
-        name = name_of(str(key))
+        name = name_of(key)
         if name in settings:
             raise ConfigError(f"--config {path} says {name} twice, in two spellings; leave one out")
         settings[name] = value

@@ -41,6 +41,10 @@ OF_OTHER_LIBRARIES = {
     "_optimizers": ("accelerate: whose steps it counts", {"tests/train/clients/test_loss_scaling.py"}),
     "_compute_loss": ("trl: the loss that ours is compared with", {"tests/train/clients/test_objectives.py"}),
     "_fingerprint": ("datasets: what tells two datasets apart", {"tests/data/test_streamed.py"}),
+    "_group_actions": (
+        "argparse: the flags of a group that exclude one another",
+        {"fedllm_data/command_line/settings_file.py"},
+    ),
     "_http": ("huggingface_hub: whose retries wait", {"tests/hub/conftest.py"}),
 }
 

@@ -15,6 +15,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from fedllm_data.errors import ConfigError
+from fedllm_data.rehearsal import is_rehearsed
 
 __all__ = ["hash_client_id", "read_salt", "salt_fingerprint"]
 
@@ -30,6 +31,8 @@ def read_salt(path: Path) -> bytes:
     ...     read_salt(Path(place, "salt")) == read_salt(Path(place, "salt"))
     True
     """
+    if is_rehearsed() and not path.exists():
+        return bytes(32)  # stands for the one that would be made; nothing is hashed
     try:
         if not path.exists():
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:

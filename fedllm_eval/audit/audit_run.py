@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedllm_data.clients import load_clients
+from fedllm_data.rehearsal import end_of_checks
 from fedllm_data.repo import open_repo
 from fedllm_eval.audit.audit_settings import AuditSettings
 from fedllm_eval.audit.canaries import read_secrets
@@ -57,6 +58,7 @@ def audit_run(
     canaries = None if settings.secrets is None else read_secrets(settings.secrets)
     inside, outside = load_clients(repo_or_dir, "train"), load_clients(repo_or_dir, settings.nonmembers)
 
+    end_of_checks()
     from fedllm_eval.policy.policies import Policy, load_policy, load_reference
 
     policy = run_or_model if isinstance(run_or_model, Policy) else load_policy(run_or_model)

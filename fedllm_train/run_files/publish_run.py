@@ -24,6 +24,7 @@ from fedllm_data.errors import ConfigError
 from fedllm_data.hub.local_paths import hide_paths, local_paths
 from fedllm_data.hub.push import PushResult, push_folder
 from fedllm_data.in_place import write_file
+from fedllm_data.rehearsal import end_of_checks
 from fedllm_eval.policy.run_folder import (
     ADAPTER,
     CARD_FILE,
@@ -94,6 +95,7 @@ def publish_run(
             f"{run} has a guarantee of differential privacy, which covers nothing that speaks of single clients; "
             "leave out --include-clients"
         )
+    end_of_checks()
     is_local = not is_hub_id(config["data"]["name"])
     with tempfile.TemporaryDirectory() as folder:
         staged = Path(folder)

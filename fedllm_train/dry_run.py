@@ -1,0 +1,86 @@
+"""What a run would do, from its settings and the clients' roster: no weights are loaded and no rows are read.
+
+`prepare` makes the plan and refuses what the run would refuse; here it is put into words.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from fedllm_data.command_line.dry_run import DryRun, folder_to_write
+from fedllm_data.repo import open_repo
+from fedllm_data.roster import roster_of_repo
+from fedllm_train.arguments import RunArguments
+from fedllm_train.clients.local_work import LocalWork
+from fedllm_train.prepare import RunPlan, prepare
+
+__all__ = ["dry_run"]
+
+
+def dry_run(task: str, arguments: RunArguments) -> DryRun:
+    """Return what a run would do.
+
+    Args:
+        task: "sft", "dpo" or "kto".
+        arguments: everything the command was told.
+
+    Raises:
+        FedLLMError: for a dataset that is not there, or a setting that cannot be honoured.
+    """
+    run, federated = arguments.given, arguments.federated
+    roster = roster_of_repo(open_repo(run.data, run.data_revision))
+    plan = prepare(federated, roster, arguments.client)
+    start = [] if run.adapter is None else [f"{run.adapter}: the adapter to start from"]
+    return DryRun(
+        does=f"{task} of {run.model} with {plan.strategy.traits.title}, {federated.num_rounds} rounds",
+        reads=[f"{run.data}: {len(roster):,} training clients, {sum(roster.sizes.values()):,} rows", *start],
+        writes=[folder_to_write(Path(federated.output_dir), _written(plan, resume=run.resume))],
+        settings=_settings(arguments, plan),
+    )
+
+
+def _written(plan: RunPlan, *, resume: bool) -> str:
+    made = "model/" if plan.config.full_finetuning else "adapter/"
+    personal = ", personal/" if plan.strategy.traits.personal else ""
+    again = "; goes on from its newest checkpoint" if resume else ""
+    return f"config.yaml, rounds.jsonl, checkpoints/, {made}{personal}, README.md{again}"
+
+
+def _settings(arguments: RunArguments, plan: RunPlan) -> dict[str, Any]:
+    """What was decided, by the words to show."""
+    client, config, traits = arguments.client, plan.config, plan.strategy.traits
+    codec = "" if config.upload_codec == "none" else f", packed by {config.upload_codec}"
+    up = f"{traits.up}{codec}" if traits.travels else "nothing travels"
+    adapter = "all weights"
+    if arguments.given.adapter is not None:
+        adapter = f"as {arguments.given.adapter}"
+    elif arguments.peft is not None:
+        settings = arguments.peft.to_dict()
+        sizes = [f"{name} {settings[name]}" for name in ("r", "lora_alpha") if settings.get(name) is not None]
+        adapter = ", ".join([arguments.given.peft_type, *sizes])
+    shown = {
+        "cohort": f"{plan.cohort_size} of {len(plan.participants):,} clients a round ({config.cohort_rule})",
+        "local work": _work(plan.work),
+        "rows a step": client.train_batch_size * client.gradient_accumulation_steps,
+        "learning rate": f"{plan.learning_rate:g}, falling to {plan.min_learning_rate:g}",
+        "tokens a row": client.max_length,
+        "adapter": adapter,
+        "down": traits.down if traits.travels else "nothing travels",
+        "up": up,
+        "privacy": _privacy(plan),
+        "scores": None if config.eval_every is None else f"every {config.eval_every} rounds on {config.eval_split}",
+        "seed": config.seed,
+    }
+    return {name: value for name, value in shown.items() if value is not None}
+
+
+def _work(work: LocalWork) -> str:
+    if work.rule == "steps":
+        return f"{int(work.amount)} steps a visit"
+    over = "a visit" if work.rule == "epochs" else "in the whole run, as expected"
+    return f"{work.amount:g} passes over a client's rows {over}"
+
+
+def _privacy(plan: RunPlan) -> str | None:
+    if plan.guarantee is None:
+        return None
+    return plan.guarantee.spent_in_words(plan.config.num_rounds)
