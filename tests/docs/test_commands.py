@@ -106,7 +106,11 @@ def flags_of(program: str, subcommand: str | None) -> frozenset[str]:
     else:
         known = set()
     words = [subcommand] if subcommand else []
-    return frozenset(known | {"--help"} | set(re.findall(r"--[a-z][\w-]*", help_of(program, words))))
+    shown = set(re.findall(r"--[a-z][\w-]*", help_of(program, words)))
+    switches = {
+        flag.replace("--no-", "--", 1) for flag in shown
+    }  # the help of a switch that is on shows how to turn it off
+    return frozenset(known | {"--help"} | shown | switches)
 
 
 @cache
