@@ -1,4 +1,4 @@
-# Two commands are all a newcomer needs: `make quickstart` and `make test`. Each sets itself up.
+# Two commands are all a newcomer needs: `make quickstart` and `make test`. Each sets itself up, as `make docs` does.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 # The CPU build is enough for both; where the package index offers several builds, say which:
@@ -13,7 +13,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: quickstart test test-slow lint cards clean
+.PHONY: quickstart test test-slow lint cards docs clean
 
 quickstart: $(VENV)/.ready
 	$(BIN)/python -m fedllm_train.quickstart --out quickstart
@@ -22,7 +22,7 @@ quickstart: $(VENV)/.ready
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q
 
-test-slow: $(VENV)/.ready
+test-slow: $(VENV)/.ready-docs
 	$(BIN)/python -m pytest -q -m "slow or fuzz" --hypothesis-profile thorough
 
 lint: $(VENV)/.ready-dev
@@ -34,8 +34,13 @@ lint: $(VENV)/.ready-dev
 cards: $(VENV)/.ready
 	$(BIN)/python -m tests.cards.make_cards
 
+# The documentation as a site that opens from disk: site/index.html.
+docs: $(VENV)/.ready-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	@echo 'open site/index.html'
+
 clean:
-	rm -rf $(VENV) quickstart build dist *.egg-info
+	rm -rf $(VENV) quickstart site build dist *.egg-info
 
 # torch first and pinned: a bare requirement may bring several gigabytes of GPU libraries.
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -47,4 +52,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 $(VENV)/.ready-dev: $(VENV)/.ready
 	$(PIP) --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+$(VENV)/.ready-docs: $(VENV)/.ready
+	$(PIP) --constraint constraints.txt --editable '.[docs]'
 	touch $@

@@ -2,9 +2,9 @@
 
     python benchmarks/real_run.py --model DIR_OR_ID --oasst FILE_OR_DIR --out DIR
 
-Runs the commands a user would type (they are printed, and stand in README.md) and gathers their results into
-`results/real_run.json`. With SmolLM2-135M-Instruct and the English validation split, about an hour on two cores. What
-a run leaves is kept: started again, the script goes on where it stopped.
+Runs the commands a user would type (they are printed, and stand in benchmarks/README.md) and gathers their results
+into `results/real_run.json`. With SmolLM2-135M-Instruct and the English validation split, about an hour on two cores.
+What a run leaves is kept: started again, the script goes on where it stopped.
 """
 
 import argparse

@@ -1,16 +1,17 @@
-"""What README shows works: its Python runs, and its commands are accepted by the programs they name."""
+"""What README and guides show in Python runs, and README stays short.
+
+Its commands are read by the real parsers in `tests/docs/test_commands.py`, and run in `tests/hub/test_readme_way.py`.
+"""
 
 import re
 import shlex
-from argparse import ArgumentParser
 from pathlib import Path
-
-import pytest
 
 from fedllm_data.build import build
 from fedllm_data.sources import SOURCES
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
 COMMANDS = [
     line
@@ -37,35 +38,23 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch, capsys):
     assert Path("runs/readme/adapter/adapter_model.safetensors").is_file()
 
 
-class Accepted(Exception):
-    """The arguments were read, and nothing is done with them."""
+def test_the_python_of_the_guide_to_scores_runs(capsys):
+    """Margins of rewards: 0.1 (1 - 0) against 0.1 (-1 - 1), so one of two pairs is ranked as people did."""
+    guide = (ROOT / "docs" / "scores.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", guide, flags=re.MULTILINE | re.DOTALL)
+    exec(compile(block, "docs/scores.md", "exec"), {})
+    assert "0.5" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_the_commands_of_the_readme_are_accepted(command, monkeypatch):
-    import fedllm_data.cli
-    import fedllm_eval.cli
-    import fedllm_train.cli
-    from fedllm_train.arguments import parse_run_arguments
+def test_the_guide_to_training_shows_the_python_that_runs():
+    block = next(block for language, block in BLOCKS if language == "python")
+    assert block in (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 
-    program, *arguments = shlex.split(command)
-    if program == "fedllm-train" and arguments[0] in ("sft", "dpo", "kto"):
-        parse_run_arguments(arguments[0], arguments[1:])
-        return
-    parse_args = ArgumentParser.parse_args
 
-    def stop_after(*given):
-        assert parse_args(*given)
-        raise Accepted
-
-    monkeypatch.setattr(ArgumentParser, "parse_args", stop_after)
-    programs = {
-        "fedllm-data": fedllm_data.cli.main,
-        "fedllm-train": fedllm_train.cli.main,
-        "fedllm-eval": fedllm_eval.cli.main,
-    }
-    with pytest.raises(Accepted):
-        programs[program](arguments)
+def test_readme_is_a_page_and_not_a_book():
+    words = re.sub(r"^```.*?^```", "", README, flags=re.MULTILINE | re.DOTALL).split()
+    assert len(words) < 1000
+    assert "docs/pictures/flow-light.svg" in README
 
 
 def test_every_program_is_shown():

@@ -1,0 +1,97 @@
+"""Write `benchmarks/README.md` from its template and the result files, so that no printed figure is typed by hand.
+
+    python -m benchmarks.write_readme            (run it after a script has written its result file)
+
+The words are in `README.md.jinja`; tables come from `result_tables.py`. A name that a result file does not hold stops
+the script.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from benchmarks import result_tables
+
+__all__ = ["readme_text"]
+
+FOLDER = Path(__file__).parent
+
+
+def readme_text() -> str:
+    """Return the text of `benchmarks/README.md` as the result files have it.
+
+    >>> readme_text().splitlines()[0]
+    '# What is measured'
+    """
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
+    )
+    tables = {name: getattr(result_tables, name) for name in result_tables.__all__ if name.endswith("_rows")}
+    return environment.get_template("README.md.jinja").render(
+        read=result_tables.read_result,
+        table=result_tables.markdown_table,
+        machine_line=result_tables.machine_line,
+        clients_between=clients_between,
+        coverage_rows=coverage_rows,
+        report_rows=report_rows,
+        largest_difference=largest_difference,
+        **tables,
+    )
+
+
+def clients_between(result: dict[str, Any], split: str) -> str:
+    """Return the lowest and highest number of clients of a split over the seeds.
+
+    >>> clients_between({"results": [{"split": "test", "num_clients": n} for n in (3, 5)]}, "test")
+    '3 to 5'
+    """
+    found = [item["num_clients"] for item in result["results"] if item["split"] == split]
+    return f"{min(found)} to {max(found)}"
+
+
+def coverage_rows(result: dict[str, Any]) -> list[list[str]]:
+    """Return each kind of interval with its lowest and highest coverage over the numbers of clients.
+
+    >>> coverage_rows({"coverage": {"mean": {"20": {"coverage": 0.94}, "50": {"coverage": 0.95}}}})
+    [['mean', '94.0 %', '95.0 %']]
+    """
+    rows = []
+    for name, of_sizes in result["coverage"].items():
+        found = [cell["coverage"] for cell in of_sizes.values() if cell["coverage"] is not None]
+        rows.append([name, f"{100 * min(found):.1f} %", f"{100 * max(found):.1f} %"])
+    return rows
+
+
+def report_rows(result: dict[str, Any]) -> list[list[str]]:
+    """Return the steps of a report after the profiles: seconds and memory, and how memory grows."""
+    steps = result["cases"][1]["steps"]
+    return [
+        [
+            name,
+            f"{steps[name]['cpu_seconds']:.1f}",
+            f"{steps[name]['peak_anonymous_bytes'] / 2**20:.0f} MiB",
+            f"{result['peak_anonymous_ratio'][name]:.2f}",
+        ]
+        for name in steps
+        if name not in ("load", "profile", "profile_files")
+    ]
+
+
+def largest_difference(versus: dict[str, Any]) -> float:
+    """Return by how much any figure of the plain script differs.
+
+    >>> largest_difference({"axes": {"a": {"largest_difference": 0.0}, "b": {"largest_difference": 5e-14}}})
+    5e-14
+    """
+    return max(axis["largest_difference"] for axis in versus["axes"].values())
+
+
+def main() -> None:
+    """Write the page."""
+    (FOLDER / "README.md").write_text(readme_text(), encoding="utf-8")
+    print(FOLDER / "README.md")
+
+
+if __name__ == "__main__":
+    main()
