@@ -5,7 +5,7 @@
         --model HuggingFaceTB/SmolLM2-135M-Instruct --learning-rate 2e-4
 
 Without flags it takes `tickets.csv` beside it (made-up tickets; a client is the agent who answered) and the small base
-model of `make quickstart`, and needs no network. The steps: read the file into a client repo, look at what was left
+model that comes with the package, and needs no network. The steps: read the file into a client repo, look at what was left
 out, train by FedAvg, score what the training started from and what came of it on held-out rows of every client.
 """
 
@@ -20,6 +20,7 @@ from fedllm_data.check import check_repo
 from fedllm_data.importer import import_files
 from fedllm_eval import OtherPolicies
 from fedllm_train import FederatedConfig, FederatedTrainer
+from fedllm_train.models.shipped_base import SHIPPED_BASE
 
 HERE = Path(__file__).parent
 
@@ -30,7 +31,7 @@ def main() -> None:
     parser.add_argument("--csv", type=Path, default=HERE / "tickets.csv")
     parser.add_argument("--client", default="agent", help="the column that tells whose row it is (agent)")
     parser.add_argument("--columns", default="instruction=question,response=answer", help="what the columns hold")
-    parser.add_argument("--model", default="quickstart/base", help="folder or Hub id (quickstart/base)")
+    parser.add_argument("--model", default=str(SHIPPED_BASE), help="folder or Hub id (the small base of this package)")
     parser.add_argument("--out", type=Path, default=Path("own_csv"), help="a folder for everything that is made")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--learning-rate", type=float, default=3e-3, help="3e-3 suits the small base; 2e-4 a real one")

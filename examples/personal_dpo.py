@@ -5,7 +5,7 @@
 
 The preferences are those of the generated corpus, whose clients are known to want different things, so that one
 adapter for all cannot please everybody; with real ones, name a client repo by --data. Needs no network with the small
-base model of `make quickstart`. The steps: build the preference corpus, train Ditto (a global adapter, and for each
+base model that comes with the package. The steps: build the preference corpus, train Ditto (a global adapter, and for each
 client one that stays near it), score the global and the own adapter on every client's held-out pairs.
 """
 
@@ -20,13 +20,14 @@ from fedllm_data.build import build
 from fedllm_data.sources import SOURCES
 from fedllm_eval import OtherPolicies, ScoreSettings
 from fedllm_train import FederatedConfig, FederatedTrainer
+from fedllm_train.models.shipped_base import SHIPPED_BASE
 
 
 def main() -> None:
     """Run the whole way."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default=None, help="a preference repo: folder or Hub id (by default, generated)")
-    parser.add_argument("--model", default="quickstart/base", help="folder or Hub id (quickstart/base)")
+    parser.add_argument("--model", default=str(SHIPPED_BASE), help="folder or Hub id (the small base of this package)")
     parser.add_argument("--strategy", default="ditto", help="ditto, feddpa, fedavg_ft, fedsa_lora or local")
     parser.add_argument("--out", type=Path, default=Path("personal_dpo"), help="a folder for everything that is made")
     parser.add_argument("--rounds", type=int, default=6)

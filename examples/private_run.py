@@ -3,7 +3,7 @@
     python examples/private_run.py
     python examples/private_run.py --epsilon 4 --rounds 10
 
-The corpus is generated and the base is the small one of `make quickstart`, so it needs no network; the accountant
+The corpus is generated and the base is the small one of this package, so it needs no network; the accountant
 comes with `pip install 'fedllm-commons[privacy]'`. The steps: say what noise the wanted epsilon costs for several
 lengths of the run; plant made-up secrets in the rows of some clients; train once without and once with privacy; ask
 both adapters how much likelier they find the planted secrets than others of the same form, and whether one can tell
@@ -30,13 +30,14 @@ from fedllm_eval.audit.audit_run import audit_run
 from fedllm_eval.audit.audit_settings import AuditSettings
 from fedllm_eval.audit.planted_repo import CanarySettings, plant_repo
 from fedllm_train import FederatedConfig, FederatedTrainer
+from fedllm_train.models.shipped_base import SHIPPED_BASE
 from fedllm_train.privacy.accounting import epsilon_spent, noise_for_epsilon
 
 
 def main() -> None:
     """Run the whole way."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="quickstart/base", help="folder or Hub id (quickstart/base)")
+    parser.add_argument("--model", default=str(SHIPPED_BASE), help="folder or Hub id (the small base of this package)")
     parser.add_argument("--epsilon", type=float, default=8.0, help="what the whole run may spend (8)")
     parser.add_argument("--rounds", type=int, default=6)
     parser.add_argument("--out", type=Path, default=Path("private_run"), help="a folder for everything that is made")

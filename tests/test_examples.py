@@ -1,4 +1,4 @@
-"""The examples run as they stand, scripts and notebooks, on the base model of the quickstart."""
+"""The examples run as they stand, scripts and notebooks, on the base model that comes along."""
 
 import ast
 import json
@@ -55,18 +55,10 @@ def test_a_script_says_how_it_is_called(path):
     assert f"python examples/{path.name}" in ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """The quickstart's base model."""
-    from fedllm_train.quickstart.shipped_base import write_base
-
-    return write_base(tmp_path_factory.mktemp("examples") / "base")
-
-
-def run(arguments, **environment):
+def run(arguments):
     done = subprocess.run(
         [sys.executable, "-W", "ignore", *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1", **environment},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
     )
@@ -76,13 +68,13 @@ def run(arguments, **environment):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
-def test_a_script_runs(path, base, tmp_path):
-    said = run([str(path), "--model", str(base), "--out", str(tmp_path / "out")])
+def test_a_script_runs(path, tmp_path):
+    said = run([str(path), "--out", str(tmp_path / "out")])
     assert LAST_WORDS[path.name] in said
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs(path, base):
-    said = run(["-c", RUN_CELLS, str(path)], FEDLLM_BASE=str(base))
+def test_a_notebook_runs(path):
+    said = run(["-c", RUN_CELLS, str(path)])
     assert "every cell was run" in said
