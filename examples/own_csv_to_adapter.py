@@ -5,8 +5,8 @@
         --model HuggingFaceTB/SmolLM2-135M-Instruct --learning-rate 2e-4
 
 Without flags it takes `tickets.csv` beside it (made-up tickets; a client is the agent who answered) and the small base
-model that comes with the package, and needs no network. The steps: read the file into a client repo, look at what was left
-out, train by FedAvg, score what the training started from and what came of it on held-out rows of every client.
+model that comes with the package, and needs no network. The steps: read the file into a client repo, look at what was
+left out, train by FedAvg, score what the training started from and what came of it on held-out rows of every client.
 """
 
 import argparse

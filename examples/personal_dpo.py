@@ -5,8 +5,8 @@
 
 The preferences are those of the generated corpus, whose clients are known to want different things, so that one
 adapter for all cannot please everybody; with real ones, name a client repo by --data. Needs no network with the small
-base model that comes with the package. The steps: build the preference corpus, train Ditto (a global adapter, and for each
-client one that stays near it), score the global and the own adapter on every client's held-out pairs.
+base model that comes with the package. The steps: build the preference corpus, train Ditto (a global adapter, and for
+each client one that stays near it), score the global and the own adapter on every client's held-out pairs.
 """
 
 import argparse
