@@ -79,6 +79,20 @@ def test_the_help_of_training_begins_with_what_is_needed_and_shows_each_setting_
     assert ("--beta" in flags) is (task != "sft")
 
 
+@pytest.mark.parametrize("task", ["sft", "dpo", "kto"])
+def test_help_all_adds_what_trl_and_peft_take_and_can_be_honoured(capsys, monkeypatch, task):
+    monkeypatch.setitem(os.environ, "COLUMNS", "80")
+    assert run("fedllm-train", task, "--help-all") == 0
+    text = capsys.readouterr().out
+    assert not re.findall(r"--\w+_\w*", text.partition("[flags of TRL and PEFT]")[0])
+    flags = re.findall(r"^  (--[\w-]+)", text.partition("[flags of TRL and PEFT]")[2], flags=re.MULTILINE)
+    assert {"--learning-rate", "--lora-r", "--weight-decay", "--gradient-accumulation-steps"} <= set(flags)
+    assert not {"--max-steps", "--save-steps", "--output-dir", "--seed", "--model-name-or-path"} & set(flags)
+    assert not [flag for flag in flags if "_" in flag]
+    invocations = [line for line in text.splitlines() if line.startswith("  --")]
+    assert all(len(line) <= 80 for line in invocations)
+
+
 def test_a_setting_of_several_methods_names_them_all(capsys, monkeypatch):
     text = " ".join(shown(capsys, monkeypatch, 80, "fedllm-train", "sft").split())
     assert "[fedavgm, fedadagrad, fedyogi, fedadam]" in text

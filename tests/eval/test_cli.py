@@ -42,6 +42,11 @@ def test_run_then_compare(tmp_path, repo, make_run, model_folder, capsys):
     assert summary == json.loads((tmp_path / "base" / "results.json").read_text(encoding="utf-8"))
 
     compare = ["compare", str(tmp_path / "base"), str(tmp_path / "dpo"), "--out", str(tmp_path / "both"), "--json"]
+    assert main([*compare, "--dry-run"]) == 0
+    told = json.loads(capsys.readouterr().out)["dry_run"]
+    assert told["reads"] == [str(tmp_path / "base"), str(tmp_path / "dpo")]
+    assert told["settings"] == {"baseline": str(tmp_path / "base")}
+    assert not (tmp_path / "both").exists()
     assert main(compare) == 0
     comparison = json.loads(capsys.readouterr().out)
     # The reference of the run is its start adapter, which was named for the base: implicit rewards are comparable.
