@@ -259,7 +259,7 @@ def _run(arguments: argparse.Namespace, make_progress: Callable[[], Any], print_
     from fedllm_eval.run import score_run
 
     settings, others, beside = _score_objects(arguments)
-    with make_progress() as progress, rehearsing(when=arguments.dry_run):
+    with rehearsing(when=arguments.dry_run), make_progress() as progress:
         results = score_run(
             arguments.policy,
             arguments.data,
