@@ -6,8 +6,7 @@ Imports TRL, so it is imported only once a command really runs and `flags.py` ha
 import argparse
 import json
 import re
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NoReturn
 
@@ -21,7 +20,8 @@ from fedllm_train.clients.objectives import OBJECTIVES, ClientArgs
 from fedllm_train.clients.resident_args import RESIDENT_FIELDS, check_client_args
 from fedllm_train.config import FederatedConfig, RunInput
 from fedllm_train.fates.adapter_settings import MODEL_FATES
-from fedllm_train.fates.fate import check_fates
+from fedllm_train.fates.fate import Refused, check_fates
+from fedllm_train.flag_fields import TASK_FATES
 from fedllm_train.flags import OurFlags, parse_our_flags
 from fedllm_train.models.base_settings import init_kwargs_of_flags
 from fedllm_train.models.peft_kinds import check_given, peft_config
@@ -51,6 +51,7 @@ class _Help(DashedHelp, argparse.ArgumentDefaultsHelpFormatter):
     """Dashes, and TRL's habit of naming defaults."""
 
 
+_WIDEST_CHOICES = 34
 _BOTH_SPELLINGS = re.compile(r"^argument --\w+/(?=--)")
 
 
@@ -59,6 +60,22 @@ class _Parser(TrlParser):
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{_BOTH_SPELLINGS.sub('argument ', message)}; --help-all lists all flags")
+
+    def format_flags(self, task: str, hidden: Collection[str]) -> str:
+        """Return the help of the flags alone, short metavars instead of TRL's, without what is hidden."""
+        kinds = {int: "N", float: "X"}
+        for action in self._actions:
+            if action.dest in (*hidden, "help") or any(flag.startswith("--no-") for flag in action.option_strings):
+                action.help = argparse.SUPPRESS
+            elif action.choices is not None and len(shown := ",".join(map(str, action.choices))) > _WIDEST_CHOICES:
+                action.metavar = "WHICH"
+                action.help = f"{action.help or ''} One of {shown.replace(',', ', ')}."
+            elif action.choices is None:
+                is_switch = action.nargs == "?" and action.const is True
+                last = action.dest.rpartition("_")[2].upper()
+                action.metavar = "{true,false}" if is_switch else kinds.get(action.type, last)  # type: ignore[arg-type]
+        self.usage = f"fedllm-train {task} ... [flags of TRL and PEFT]"
+        return self.format_help()
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         check_choice(action, value)
@@ -116,8 +133,10 @@ def parse_run_arguments(task: str, argv: Sequence[str], *, flags: OurFlags | Non
 
 
 def print_all_flags(task: str) -> None:
-    """Print the help of every flag of TRL's and PEFT's; ours are in the help of the command."""
-    _parser(task).print_help(sys.stdout)
+    """Print the help of every flag of TRL's and PEFT's that a federated run can honour; ours are in the other help."""
+    refused = {name for name, fate in (TASK_FATES[task] | MODEL_FATES).items() if isinstance(fate, Refused)}
+    ours = {each.name for each in (*fields(FederatedConfig), *fields(RunInput))}
+    print(f"\n{_parser(task).format_flags(task, refused | ours)}", end="")
 
 
 def _parser(task: str) -> _Parser:

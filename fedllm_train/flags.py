@@ -24,8 +24,8 @@ from fedllm_data.repo import open_repo
 from fedllm_data.roster import roster_of_repo
 from fedllm_train.config import FederatedConfig, RunInput, check_name
 from fedllm_train.fates.adapter_settings import MODEL_FATES
-from fedllm_train.fates.client_settings import DPO_FATES, KTO_FATES, SFT_FATES
 from fedllm_train.field_types import plain_value
+from fedllm_train.flag_fields import TASK_FATES, flag_groups
 from fedllm_train.flag_names import FORMER, flag_of, name_of
 from fedllm_train.given import given_flags, with_given
 from fedllm_train.monitoring.evaluation_settings import check_eval_score
@@ -35,11 +35,10 @@ from fedllm_train.presets import DECISIVE, preset_defaults
 from fedllm_train.privacy.accounting import check_accountant
 from fedllm_train.run_files.open_run import check_run_folder
 from fedllm_train.run_files.run_as_config import flags_of_run, is_run_config
-from fedllm_train.strategies import STRATEGIES, settings_class, users_of
+from fedllm_train.strategies import users_of
 
-__all__ = ["OurFlags", "check_surroundings", "flag_groups", "parse_our_flags", "setting_names"]
+__all__ = ["OurFlags", "check_surroundings", "parse_our_flags"]
 
-_FATES = {"sft": SFT_FATES, "dpo": DPO_FATES, "kto": KTO_FATES}
 _HELP = ("help", "help_all", "config")
 _ANY_CLIENT = SimpleNamespace(learning_rate=1.0, train_batch_size=1, gradient_accumulation_steps=1)
 """Stands for TRL's settings, which are read later; no refusal rests on these values."""
@@ -83,7 +82,7 @@ def parse_our_flags(task: str, argv: Sequence[str]) -> OurFlags:
     Raises:
         ConfigError: for a flag or value that cannot be used.
     """
-    argv, path = _without_config(dashed(argv, FORMER))
+    argv, path = _without_config([word for word in dashed(argv, FORMER) if word != "--dry-run"])
     in_file = _read_file(path)
     if in_file.get("preset", "") is None:
         del in_file["preset"]  # as if it were left out
@@ -91,7 +90,7 @@ def parse_our_flags(task: str, argv: Sequence[str]) -> OurFlags:
     if is_run_config(in_file):
         assert path is not None
         in_file, of_run = flags_of_run(in_file, Path(path), task)
-        if odd := [name for name in of_run if name not in _FATES[task]]:
+        if odd := [name for name in of_run if name not in TASK_FATES[task]]:
             raise ConfigError(f"{odd[0]} under client in --config {path} is no setting of a {task} run; take it out")
         if "preset" in given_flags(argv):
             raise ConfigError(
@@ -158,21 +157,6 @@ def check_surroundings(flags: OurFlags) -> RunPlan | None:
     return plan
 
 
-def flag_groups(strategy: str) -> list[type]:
-    """Return the dataclasses whose fields are flags of ours; the last is what a run starts from."""
-    return [FederatedConfig, settings_class(strategy), RunInput]
-
-
-def setting_names() -> frozenset[str]:
-    """Return every setting that a flag of some task sets, TRL's and PEFT's included.
-
-    >>> {"cohort_size", "prox_mu", "lora_r", "beta"} <= setting_names()
-    True
-    """
-    ours = {each.name for name in STRATEGIES for group in flag_groups(name) for each in fields(group)} - {"method"}
-    return frozenset(ours.union(MODEL_FATES, *_FATES.values()))
-
-
 def _without_config(argv: Sequence[str]) -> tuple[list[str], str | None]:
     parser = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config")
@@ -226,7 +210,7 @@ def _apart(argv: Sequence[str], ours: Mapping[str, Any]) -> tuple[list[str], lis
 def _check_names(task: str, strategy: str, flags: Sequence[str], in_file: Mapping[str, Any]) -> None:
     """Refuse a name that nobody knows, or that is another method's."""
     ours = {each.name for group in flag_groups(strategy) for each in fields(group)} - {"method"}
-    known = ours | _FATES[task].keys() | MODEL_FATES.keys() | {*_HELP}
+    known = ours | TASK_FATES[task].keys() | MODEL_FATES.keys() | {*_HELP}
     spelt = [(flag, name_of(flag)) for flag in flags if flag != "--"]
     if odd := sorted(in_file.keys() & {*_HELP}):
         raise ConfigError(f"{odd[0]} stands in the --config file; it is a flag of the command line alone")

@@ -12,11 +12,12 @@ import fedllm_train.cli
 from fedllm_data.command_line.examples import commands_in_help
 
 PROGRAMS = {"fedllm-data": fedllm_data.cli, "fedllm-train": fedllm_train.cli, "fedllm-eval": fedllm_eval.cli}
-COMMANDS = [
-    *(("fedllm-data", name) for name in "list build import partition check codebook profile report publish".split()),
-    *(("fedllm-train", name) for name in "sft dpo kto tiny publish methods presets".split()),
-    *(("fedllm-eval", name) for name in "run compare quality plant audit list".split()),
-]
+NAMES = {
+    "fedllm-data": "list build import partition check codebook profile report publish",
+    "fedllm-train": "sft dpo kto tiny publish methods presets",
+    "fedllm-eval": "run compare quality plant audit list",
+}
+COMMANDS = [(program, name) for program in NAMES for name in [*NAMES[program].split(), "env", "completion"]]
 WITH_EXAMPLES = [
     *(("fedllm-data", name) for name in ("build", "import")),
     *(("fedllm-train", name) for name in ("sft", "dpo", "kto")),
@@ -54,7 +55,7 @@ def test_no_flag_is_shown_with_an_underscore_and_every_command_has_the_common_on
     text = shown(capsys, monkeypatch, 80, program, command)
     assert not re.findall(r"--\w+_\w*", text)
     assert all(flag in text for flag in ("--config FILE.yaml", "--version", "--help"))
-    writes = command not in ("list", "check", "methods", "presets")
+    writes = command not in ("list", "check", "methods", "presets", "env", "completion")
     assert ("--dry-run" in text) is writes
 
 
@@ -76,6 +77,20 @@ def test_the_help_of_training_begins_with_what_is_needed_and_shows_each_setting_
     assert "COHORT_SIZE" not in text
     assert "{none,topk,int8,int4}" in text
     assert ("--beta" in flags) is (task != "sft")
+
+
+@pytest.mark.parametrize("task", ["sft", "dpo", "kto"])
+def test_help_all_adds_what_trl_and_peft_take_and_can_be_honoured(capsys, monkeypatch, task):
+    monkeypatch.setitem(os.environ, "COLUMNS", "80")
+    assert run("fedllm-train", task, "--help-all") == 0
+    text = capsys.readouterr().out
+    assert not re.findall(r"--\w+_\w*", text.partition("[flags of TRL and PEFT]")[0])
+    flags = re.findall(r"^  (--[\w-]+)", text.partition("[flags of TRL and PEFT]")[2], flags=re.MULTILINE)
+    assert {"--learning-rate", "--lora-r", "--weight-decay", "--gradient-accumulation-steps"} <= set(flags)
+    assert not {"--max-steps", "--save-steps", "--output-dir", "--seed", "--model-name-or-path"} & set(flags)
+    assert not [flag for flag in flags if "_" in flag]
+    invocations = [line for line in text.splitlines() if line.startswith("  --")]
+    assert all(len(line) <= 80 for line in invocations)
 
 
 def test_a_setting_of_several_methods_names_them_all(capsys, monkeypatch):

@@ -43,7 +43,7 @@ OF_OTHER_LIBRARIES = {
     "_fingerprint": ("datasets: what tells two datasets apart", {"tests/data/test_streamed.py"}),
     "_group_actions": (
         "argparse: the flags of a group that exclude one another",
-        {"fedllm_data/command_line/settings_file.py"},
+        {"fedllm_data/command_line"},
     ),
     "_http": ("huggingface_hub: whose retries wait", {"tests/hub/conftest.py"}),
 }

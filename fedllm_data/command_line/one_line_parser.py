@@ -7,7 +7,7 @@ any other misspelt flag, with what was probably meant. Every subcommand has `--c
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from textwrap import wrap
 from typing import Any, NoReturn
 
@@ -38,9 +38,17 @@ class DashedHelp(argparse.HelpFormatter):
             return text
         return "\n".join(indent + line for line in self._split_lines(text, width - len(indent)))
 
-    def short_usage(self, actions: Sequence[argparse.Action]) -> str:
-        """Return what must be given, in lines as wide as the help."""
+    def short_usage(self, actions: Sequence[argparse.Action], exclusive: Sequence[Any] = ()) -> str:
+        """Return what must be given, in lines as wide as the help.
+
+        Args:
+            actions: flags and arguments of the parser.
+            exclusive: its groups of flags that exclude one another.
+        """
         flags = [self._format_action_invocation(each) for each in actions if each.required and each.option_strings]
+        for group in exclusive:
+            if group.required:
+                flags.append(f"({' | '.join(map(self._format_action_invocation, group._group_actions))})")
         words = [self._format_args(each, each.dest.upper()) for each in actions if not each.option_strings]
         parts = [self._prog, *flags, "[flags]", *words]
         # A flag and its value stay in one line; a NUL stands for the space between them meanwhile.
@@ -81,8 +89,17 @@ class OneLineParser(argparse.ArgumentParser):
         titles = [group.title for group in self._action_groups]
         if _EVERYWHERE in titles:
             self._action_groups.sort(key=lambda group: order.index(group.title if group.title in order else None))
-            self.usage = DashedHelp(self.prog).short_usage(self._actions)
+            self.usage = DashedHelp(self.prog).short_usage(self._actions, self._mutually_exclusive_groups)
         return super().format_help()
+
+    def every_argument(self, command: str = "") -> Iterator[tuple[str, argparse.Action]]:
+        """Yield each flag and argument with the subcommand that it belongs to, "" for the command itself."""
+        for action in self._actions:
+            if action.nargs != argparse.PARSER:
+                yield command, action
+                continue
+            for name, parser in dict(action.choices or {}).items():
+                yield from parser.every_argument(name)
 
     def error(self, message: str) -> NoReturn:
         """Leave with exit code 2."""

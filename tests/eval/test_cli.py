@@ -42,6 +42,11 @@ def test_run_then_compare(tmp_path, repo, make_run, model_folder, capsys):
     assert summary == json.loads((tmp_path / "base" / "results.json").read_text(encoding="utf-8"))
 
     compare = ["compare", str(tmp_path / "base"), str(tmp_path / "dpo"), "--out", str(tmp_path / "both"), "--json"]
+    assert main([*compare, "--dry-run"]) == 0
+    told = json.loads(capsys.readouterr().out)["dry_run"]
+    assert told["reads"] == [str(tmp_path / "base"), str(tmp_path / "dpo")]
+    assert told["settings"] == {"baseline": str(tmp_path / "base")}
+    assert not (tmp_path / "both").exists()
     assert main(compare) == 0
     comparison = json.loads(capsys.readouterr().out)
     # The reference of the run is its start adapter, which was named for the base: implicit rewards are comparable.
@@ -163,3 +168,29 @@ def test_a_flag_that_lacks_something_is_one_line(tmp_path, repo, make_adapter, c
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+DRY = {
+    "run": (["run", "org/m", "--data", "REPO", "--out", "out", "--max-rows", "3"], "dry run: score org/m"),
+    "audit": (["audit", "org/m", "--data", "REPO", "--out", "out", "--non-members", "test"], "dry run: audit org/m"),
+    "quality": (["quality", "REPO", "--model", "org/m", "--out", "out.parquet"], "dry run: score rows by IFD and IRA"),
+    "plant": (
+        ["plant", "REPO", "--out", "out", "--secrets", "s", "--salt", "salt", "--num-canaries", "1"],
+        "dry run: plant 1 secrets",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DRY)
+def test_a_dry_run_fetches_no_model_and_writes_nothing(name, tmp_path, monkeypatch, capsys):
+    from fedllm_data.build import build
+    from fedllm_data.sources import SOURCES
+
+    monkeypatch.chdir(tmp_path)
+    build(SOURCES["fed-synth"], tmp_path / "repo", options={"num_clients": "6", "public_rows": "20"})
+    argv, said = DRY[name]
+    assert main([{"REPO": "repo"}.get(word, word) for word in argv] + ["--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(said)
+    assert shown.endswith("nothing was written\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["repo"]

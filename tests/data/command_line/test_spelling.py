@@ -2,7 +2,7 @@
 
 import pytest
 
-from fedllm_data.command_line.one_line_parser import OneLineParser
+from fedllm_data.command_line.one_line_parser import OneLineParser, add_command
 from fedllm_data.command_line.spelling import as_flag, as_name, dashed
 
 
@@ -61,6 +61,25 @@ def refusal(capsys, argv):
 )
 def test_a_misspelt_word_is_named_with_what_it_may_stand_for(capsys, argv, said):
     assert said in refusal(capsys, argv)
+
+
+def test_the_usage_shows_what_must_be_given_and_no_more(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    command = OneLineParser(prog="fedllm-train")
+    tiny = add_command(command.add_subparsers(), "tiny", does="train a small model")
+    tiny.add_argument("run", metavar="RUN")
+    tiny.add_argument("--out", required=True, metavar="DIR")
+    tiny.add_argument("--steps", metavar="N")
+    what = tiny.add_mutually_exclusive_group(required=True)
+    what.add_argument("--data", metavar="DIR_OR_ID")
+    what.add_argument("--shipped", action="store_true")
+    with pytest.raises(SystemExit):
+        command.parse_args(["tiny", "--help"])
+    shown = capsys.readouterr().out.split("\n\n")
+    assert shown[:2] == [
+        "usage: fedllm-train tiny --out DIR (--data DIR_OR_ID | --shipped) [flags] RUN",
+        "Train a small model.",
+    ]
 
 
 @pytest.mark.parametrize("beginning", ["--ru", "--num", "--num-cluster"])
