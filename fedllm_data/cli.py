@@ -261,20 +261,25 @@ def _profile(arguments: argparse.Namespace) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> None:
-    from fedllm_data.codebook import read_codebook
-    from fedllm_data.report import write_report, write_report_from_profiles
-
     if (arguments.repo is None) == (arguments.profiles is None):
         raise ConfigError("name a client repo, or --profiles DIR with what its clients wrote: one of the two")
     if arguments.compare is not None:
         _compare(arguments)
         return
-    codebook = read_codebook(arguments.codebook) if arguments.codebook else None
+    from fedllm_data.report_reuse import take_report
+
+    codebook = None
+    if arguments.codebook is not None:
+        from fedllm_data.codebook import read_codebook
+
+        codebook = read_codebook(arguments.codebook)
     if arguments.profiles is not None:
         if codebook is None:
             raise ConfigError("--profiles needs --codebook FILE, the one that the clients counted with")
         if arguments.scores or arguments.split or arguments.revision:
             raise ConfigError("profiles hold their scores and splits; leave out --scores, --split and --revision")
+        from fedllm_data.report import write_report_from_profiles
+
         report = write_report_from_profiles(arguments.profiles, arguments.out, codebook, seed=arguments.seed)
         _show_report(arguments, report)
         return
@@ -284,23 +289,31 @@ def _report(arguments: argparse.Namespace) -> None:
     name = json.loads(facts.read_text(encoding="utf-8")).get("name") if is_own and facts.is_file() else None
     if name is not None and arguments.split is not None:
         raise ConfigError(f"{arguments.repo} holds the report of all its splits; give --out another folder")
-    with row_progress() as progress:
-        report = write_report(
-            arguments.repo,
-            arguments.out,
-            split=arguments.split,
-            seed=arguments.seed,
-            revision=arguments.revision,
-            name=name,
-            progress=lambda count: progress("read", count),
-            codebook=codebook,
-            judges=_judges(arguments),
-        )
+    settings = {"split": arguments.split, "seed": arguments.seed, "name": name, "codebook": codebook}
+    is_new = arguments.again or arguments.scores or arguments.revision
+    taken = None if is_new else take_report(arguments.repo, arguments.out, **settings)
+    report = taken[1] if taken else _computed_report(arguments, settings)
     if name is not None:
         from fedllm_data.cards.card import write_card
 
         write_card(arguments.out, report)
     _show_report(arguments, report)
+    if taken and not arguments.json:
+        print(f"  taken from {taken[0]}: it was made of the same rows, settings and versions (--again recomputes it)")
+
+
+def _computed_report(arguments: argparse.Namespace, settings: dict[str, Any]) -> dict[str, Any]:
+    from fedllm_data.report import write_report
+
+    with row_progress() as progress:
+        return write_report(
+            arguments.repo,
+            arguments.out,
+            revision=arguments.revision,
+            progress=lambda count: progress("read", count),
+            judges=_judges(arguments),
+            **settings,
+        )
 
 
 def _show_report(arguments: argparse.Namespace, report: dict[str, Any]) -> None:
