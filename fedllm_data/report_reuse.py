@@ -17,7 +17,6 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-import fedllm_data
 from fedllm_data.build_filter import least_client_rows
 from fedllm_data.in_place import write_file
 from fedllm_data.repo import open_repo
@@ -137,7 +136,7 @@ def forget_inputs(out: Path) -> None:
 
 
 @cache
-def code_digest(folder: Path = Path(fedllm_data.__file__).parent) -> str:
+def code_digest(folder: Path = Path(__file__).parent) -> str:
     """Return the SHA-256 over the files of a package, this one by default: a changed line may change a figure.
 
     >>> len(code_digest())
