@@ -217,6 +217,11 @@ def make_parser(commands_by_name: Mapping[str, Callable[[argparse.Namespace], No
     report.add_argument("--split", metavar="S", help="one split; by default all rows of all clients")
     report.add_argument("--seed", type=int, default=0, metavar="N", help="seeds the null and the bootstrap (0)")
     report.add_argument("--revision", help="branch, tag or commit on the Hub")
+    report.add_argument(
+        "--again",
+        action="store_true",
+        help="compute it even if DIR (after a build) or --out holds it, made of the same rows, settings and versions",
+    )
     _add_scores(report)
     report.add_argument("--json", action="store_true", help="print the figures as JSON as well")
     report.set_defaults(command=commands_by_name["report"])

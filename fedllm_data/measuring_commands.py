@@ -12,6 +12,7 @@ from fedllm_data.rehearsal import rehearsing
 from fedllm_data.terminal import row_progress
 
 if TYPE_CHECKING:
+    from fedllm_data.codebook import Codebook
     from fedllm_data.features.judges import Judges
 
 __all__ = ["make_codebook_file", "profile_repo", "report_on_repo"]
@@ -73,25 +74,18 @@ def profile_repo(arguments: argparse.Namespace) -> None:
 
 def report_on_repo(arguments: argparse.Namespace) -> None:
     """Do the work of `fedllm-data report`."""
-    from fedllm_data.codebook import read_codebook
-    from fedllm_data.report import write_report, write_report_from_profiles
-
     if (arguments.repo is None) == (arguments.profiles is None):
         raise ConfigError("name a client repo, or --profiles DIR with what its clients wrote: one of the two")
     if arguments.compare is not None:
         _compare(arguments)
         return
-    codebook = read_codebook(arguments.codebook) if arguments.codebook else None
+    codebook = None
+    if arguments.codebook is not None:
+        from fedllm_data.codebook import read_codebook
+
+        codebook = read_codebook(arguments.codebook)
     if arguments.profiles is not None:
-        if codebook is None:
-            raise ConfigError("--profiles needs --codebook FILE, the one that the clients counted with")
-        if arguments.scores or arguments.split or arguments.revision:
-            raise ConfigError("profiles hold their scores and splits; leave out --scores, --split and --revision")
-        if arguments.dry_run:
-            _show_dry_report(arguments, [str(arguments.profiles)])
-            return
-        report = write_report_from_profiles(arguments.profiles, arguments.out, codebook, seed=arguments.seed)
-        _show_report(arguments, report)
+        _report_profiles(arguments, codebook)
         return
     # Into a client repo itself, the report is part of it: under the corpus's name, and the card is written again.
     facts = arguments.out / "build.json"
@@ -99,25 +93,56 @@ def report_on_repo(arguments: argparse.Namespace) -> None:
     name = json.loads(facts.read_text(encoding="utf-8")).get("name") if is_own and facts.is_file() else None
     if name is not None and arguments.split is not None:
         raise ConfigError(f"{arguments.repo} holds the report of all its splits; give --out another folder")
-    with row_progress() as progress, rehearsing(when=arguments.dry_run):
-        report = write_report(
-            arguments.repo,
-            arguments.out,
-            split=arguments.split,
-            seed=arguments.seed,
-            revision=arguments.revision,
-            name=name,
-            progress=lambda count: progress("read", count),
-            codebook=codebook,
-            judges=_judges(arguments),
-        )
+    settings = {"split": arguments.split, "seed": arguments.seed, "name": name, "codebook": codebook}
+    with rehearsing(when=arguments.dry_run):
+        report, origin = _made_report(arguments, settings)
         if name is not None:
             from fedllm_data.cards.card import write_card
 
             write_card(arguments.out, report)
         _show_report(arguments, report)
+        if origin is not None and not arguments.json:
+            print(
+                f"  taken from {origin}: it was made of the same rows, settings and versions (--again recomputes it)"
+            )
         return
     _show_dry_report(arguments, [arguments.repo, *map(str, arguments.scores)])
+
+
+def _made_report(arguments: argparse.Namespace, settings: dict[str, Any]) -> tuple[dict[str, Any], Path | None]:
+    """The report of a repo, and where it was taken from if it lay there already."""
+    from fedllm_data.report_reuse import take_report
+
+    if not (arguments.again or arguments.scores or arguments.revision or arguments.dry_run):
+        taken = take_report(arguments.repo, arguments.out, **settings)
+        if taken is not None:
+            return taken[1], taken[0]
+    from fedllm_data.report import write_report
+
+    with row_progress() as progress:
+        report = write_report(
+            arguments.repo,
+            arguments.out,
+            revision=arguments.revision,
+            progress=lambda count: progress("read", count),
+            judges=_judges(arguments),
+            **settings,
+        )
+    return report, None
+
+
+def _report_profiles(arguments: argparse.Namespace, codebook: "Codebook | None") -> None:
+    if codebook is None:
+        raise ConfigError("--profiles needs --codebook FILE, the one that the clients counted with")
+    if arguments.scores or arguments.split or arguments.revision:
+        raise ConfigError("profiles hold their scores and splits; leave out --scores, --split and --revision")
+    if arguments.dry_run:
+        _show_dry_report(arguments, [str(arguments.profiles)])
+        return
+    from fedllm_data.report import write_report_from_profiles
+
+    report = write_report_from_profiles(arguments.profiles, arguments.out, codebook, seed=arguments.seed)
+    _show_report(arguments, report)
 
 
 def _show_dry_report(arguments: argparse.Namespace, reads: list[str]) -> None:

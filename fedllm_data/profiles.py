@@ -3,7 +3,6 @@
 Memory holds one batch of rows and the profiles, whatever the size of the corpus.
 """
 
-import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from fedllm_data.build_filter import least_client_rows
 from fedllm_data.clients import ClientDataset, load_clients
 from fedllm_data.codebook import Codebook
 from fedllm_data.errors import ReportError
@@ -22,7 +22,7 @@ from fedllm_data.features.rows import row_features
 from fedllm_data.features.token_counts import UNICODE_WORDS, Tokenizer
 from fedllm_data.heterogeneity.axes import profile_rows
 from fedllm_data.heterogeneity.profile import MERGED_CLIENTS, ClientProfile, merge_profiles
-from fedllm_data.repo import ClientRepo, open_repo, split_of_file
+from fedllm_data.repo import open_repo, split_of_file
 from fedllm_data.schema import PUBLIC_CLIENT, SCHEMAS, Task
 
 __all__ = [
@@ -91,7 +91,7 @@ def open_splits(
     names = [split] if split else [name for name in REPORT_SPLITS if name in found] or ["train"]
     datasets = [load_clients(repo_or_dir, name, revision) for name in names]
     # A split holds a part of a client's rows, so the filter on all of them bounds no split.
-    return datasets, 1 if split else _filter_of_build(repo)
+    return datasets, 1 if split else least_client_rows(repo)
 
 
 def codebook_sample(
@@ -231,27 +231,6 @@ def in_order(splits: Iterable[str]) -> tuple[str, ...]:
     ('train', 'unseen')
     """
     return tuple(sorted(set(splits), key=lambda split: [*REPORT_SPLITS, split].index(split)))
-
-
-def _filter_of_build(repo: ClientRepo) -> int:
-    """Return the least number of rows a client needed to get into the repo, 1 where there is no build.json."""
-    try:
-        with repo.open("build.json") as file:
-            facts = json.load(file)
-            # Unseen clients that lost rows whose prompt trains may be smaller than the filter, and so may artificial
-            # ones, unless they have the sizes of natural ones.
-            is_cut = bool(facts.get("split_counts", {}).get("num_unseen_rows_dropped"))
-            record = facts.get("partition")
-            while record:
-                is_cut |= record["rule"] == "quantity" or not {"num_clients", "random_sizes"}.isdisjoint(
-                    record["parameters"]
-                )
-                record = record["parent"].get("partition")
-            return 1 if is_cut else int(facts["filters"]["min_rows"])
-    except FileNotFoundError:
-        return 1
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ReportError(f"build.json of {repo.name} names no filters.min_rows: build the repo again") from error
 
 
 def _batches(clients: ClientDataset) -> Iterator[pa.Table]:

@@ -24,6 +24,7 @@ from fedllm_data.model_encoders import load_encoder
 from fedllm_data.profile_files import read_profiles
 from fedllm_data.profiles import ProfileSet, codebook_sample, open_splits, profile_datasets, task_of
 from fedllm_data.rehearsal import end_of_checks
+from fedllm_data.report_reuse import forget_inputs, keep_inputs, report_inputs
 from fedllm_data.reporting.document import HeterogeneityReport, dump_json
 
 __all__ = [
@@ -194,7 +195,8 @@ def write_report(
 ) -> dict[str, Any]:
     """Write `heterogeneity.json`, `codebook.json`, `report.html` and `figures/*.svg` of a client repo.
 
-    Each file is written beside its place and renamed, so that an earlier report is never half overwritten.
+    Each file is written beside its place and renamed, so that an earlier report is never half overwritten. For a
+    folder, `report_inputs.json` says what the report was made from, so that a command may take it (`report_reuse.py`).
 
     Args:
         repo_or_dir: a client repo: a folder, or `org/name` on the Hub.
@@ -224,6 +226,9 @@ def write_report(
     """
     _check_folder(out)
     cache = default_cache() if cache == "default" else cache
+    given: dict[str, Any] = {"name": name, "seed": seed, "split": split, "codebook": codebook}
+    is_known = Path(repo_or_dir).is_dir() and revision is None and judges == NO_JUDGES
+    inputs = report_inputs(Path(repo_or_dir), **given) if is_known else None
     datasets, min_client_rows = open_splits(repo_or_dir, split, revision)
     end_of_checks()
     _LOG.info("reporting on %d rows of %s", sum(dataset.rows.num_rows for dataset in datasets), repo_or_dir)
@@ -240,7 +245,10 @@ def write_report(
         progress=progress,
     )
     title = name or (Path(repo_or_dir).resolve().name if Path(repo_or_dir).is_dir() else report.name)
-    return _write(report, title, out)
+    document = _write(report, title, out)
+    if inputs is not None and inputs == report_inputs(Path(repo_or_dir), **given):  # the rows are still the same
+        keep_inputs(out, inputs)
+    return document
 
 
 def parent_codebook(folder: Path) -> Codebook | None:
@@ -306,6 +314,7 @@ def _write(report: HeterogeneityReport, title: str, out: Path) -> dict[str, Any]
 
     document = report.to_json() | {"name": title}
     out.mkdir(parents=True, exist_ok=True)
+    forget_inputs(out)
     write_page(document, report.profiles, out)
     write_codebook(report.codebook, out / "codebook.json")
     write_file(out / "heterogeneity.json", dump_json(document))

@@ -23,7 +23,8 @@ __all__ = ["Remake", "check_replaceable"]
 
 _REPORT = ("heterogeneity.json", "report.html")
 _OF_A_REPO = frozenset(
-    {"README.md", "NOTICE", "build.json", "rejected.jsonl", "data", "clients", "codebook.json", "figures", *_REPORT}
+    {"README.md", "NOTICE", "build.json", "rejected.jsonl", "data", "clients"}
+    | {"codebook.json", "figures", "report_inputs.json", *_REPORT}
     | {".cache", ".gitattributes", ".DS_Store"}
 )
 """What our commands put into a client repo, what a download from the Hub adds, and what a desktop litters."""

@@ -96,6 +96,7 @@ def test_files_are_those_of_the_axes_and_no_client_id_names_one(written):
         ),
         "heterogeneity.json",
         "report.html",
+        "report_inputs.json",
     ]
     for path in (out / "figures").glob("*.svg"):
         assert ElementTree.parse(path).getroot().tag.endswith("svg")
