@@ -6,7 +6,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# Bytecode is written when a module is first imported: most of what torch and transformers bring never is.
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile
 
 # The models of quickstart and tests are too small for a second thread to pay.
 export OMP_NUM_THREADS ?= 1
@@ -19,7 +20,7 @@ quickstart: $(VENV)/.ready
 	$(BIN)/python -m fedllm_train.quickstart --out quickstart
 
 # Each worker begins with half of the tests in their order, so that most modules set up their fixtures once.
-test: $(VENV)/.ready
+test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 test-slow: $(VENV)/.ready-docs
@@ -31,7 +32,7 @@ lint: $(VENV)/.ready-dev
 	$(BIN)/mypy
 
 # The cards of corpora and runs in cards/, after a template or its words have changed.
-cards: $(VENV)/.ready
+cards: $(VENV)/.ready-test
 	$(BIN)/python -m tests.cards.make_cards
 
 # The documentation as a site that opens from disk: site/index.html.
@@ -47,13 +48,17 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 5) and "Python 3.11.5 or newer is needed; set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --constraint constraints.txt $(TORCH)
+	$(PIP) --constraint constraints.txt --editable '.[train]'
+	touch $@
+
+$(VENV)/.ready-test: $(VENV)/.ready
 	$(PIP) --constraint constraints.txt --editable '.[train,test]'
 	touch $@
 
-$(VENV)/.ready-dev: $(VENV)/.ready
+$(VENV)/.ready-dev: $(VENV)/.ready-test
 	$(PIP) --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-$(VENV)/.ready-docs: $(VENV)/.ready
+$(VENV)/.ready-docs: $(VENV)/.ready-test
 	$(PIP) --constraint constraints.txt --editable '.[docs]'
 	touch $@

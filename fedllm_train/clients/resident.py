@@ -36,7 +36,7 @@ from fedllm_train.clients.trl_trainer import build_trainer
 from fedllm_train.clients.weight_gradients import first_step, weight_gradients
 from fedllm_train.visit import Correction
 
-__all__ = ["ResidentTrainer"]
+__all__ = ["ResidentTrainer", "seed_visit"]
 
 _NOT_METRICS = {
     *("total_flos", "epoch", "step", "num_tokens"),
@@ -140,7 +140,7 @@ class ResidentTrainer:
         # accelerate wraps the model's forward for mixed precision at every train(); without this the wraps would pile.
         forward = trainer.model.__dict__.get("forward")
         # The order of the rows and any dropout follow from the seed last set, as in a trainer built with it.
-        _seed(seed, self.model.device)
+        seed_visit(seed, self.model.device)
         with (
             self.live_adapter.training_only(trains) as trained,
             shifted(self.model, base_shift),
@@ -185,8 +185,8 @@ class ResidentTrainer:
         yield
 
 
-def _seed(seed: int, device: torch.device) -> None:
-    """Do what `set_seed` does, without asking for accelerators that a model on the CPU does not use.
+def seed_visit(seed: int, device: torch.device) -> None:
+    """Do what transformers' `set_seed` does, without asking for accelerators that a model on the CPU does not use.
 
     torch keeps a stack trace for every seed that it would give to a GPU which is not there.
     """
