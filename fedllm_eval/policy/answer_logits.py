@@ -24,8 +24,8 @@ def logits_at(model: Any, rows_M: "torch.Tensor", columns_M: "torch.Tensor", **i
         columns_M: positions in those rows; virtual tokens that an adapter puts first are not counted.
         inputs: of the model, `input_ids` among them.
     """
-    rows_M, columns_M = rows_M.to(model.device), columns_M.to(model.device)
-    width, num_rows = inputs["input_ids"].shape[1], inputs["input_ids"].shape[0]
+    num_rows, width = inputs["input_ids"].shape
+    rows_M, columns_M = (each.to(inputs["input_ids"].device) for each in (rows_M, columns_M))
     was_gathered = False
 
     def gather(_: Any, given: tuple[Any, ...]) -> Any:

@@ -101,7 +101,10 @@ def two_answers_logps(model: Any, prompts: Sequence[Tokens], answers: Sequence[A
             # The first token of either answer is predicted by the last one of the prompt.
             places += [(row, last), *((row, at) for at in range(begin, end))]
             begin = end
-    device, dtype = next(model.parameters()).device, model.dtype
+    first = next(model.parameters())
+    device = first.device
+    # The first weight of a quantised model is no number of its arithmetic.
+    dtype = getattr(model, "dtype", first.dtype)
     rows_M, columns_M = torch.tensor(places).T
     inputs = {
         "input_ids": input_ids.to(device),
