@@ -6,7 +6,13 @@ cross-entropy of all logits. Both read the same token ids and must give the same
 this process, medians over repeats that take turns. Memory: the peak of a fresh process that scores 500, 5,000 or
 50,000 rows of one length distribution with a tiny model made on the spot, mapped files left out. Linux only.
 
-    python benchmarks/scoring_speed.py --model DIR --data DIR [--rows 48] [--repeats 3]
+Pairs: a run scored against what it started from, in three ways that take turns. `plain` is the loop above on both
+answers of each pair, once for the policy and once for the reference, each with tokens of its own and LoRA beside the
+weights; `apart` is the same with this project's batches (and is how pairs were scored before prompts were shared,
+adapters merged and tokens made once); `ours` is `evaluate_policy`; `known` is `evaluate_policy` where an earlier
+evaluation has left what the reference says.
+
+    python benchmarks/scoring_speed.py --model DIR --data DIR [--rows 48] [--repeats 3] [--run RUN --pairs DIR]
 """
 
 import argparse
@@ -86,6 +92,73 @@ def speed(
         "tokens_per_cpu_second": {name: num_tokens / median for name, median in medians.items()},
         "ratio_to_plain": medians["plain"] / medians["ours"],
         "largest_relative_difference": largest,
+    }
+
+
+def pair_speed(
+    run: str, data: str, *, num_rows: int, max_length: int, batch_size: int, repeats: int
+) -> dict[str, Any]:
+    """CPU seconds of a policy's and its reference's log-probabilities of pairs, in four ways."""
+    from fedllm_data.clients import load_clients
+    from fedllm_eval.per_client import evaluate_policy
+    from fedllm_eval.policy.encoded_rows import encode_pair_rows
+    from fedllm_eval.policy.known_logps import KeptLogps, KeptOfOne
+    from fedllm_eval.policy.models import sequence_logps
+    from fedllm_eval.policy.policies import load_policy, load_reference
+
+    policy = load_policy(run)
+    reference = load_reference(policy)
+    clients = load_clients(data, "test")
+    ids: list[str] = []
+    for client_id, size in clients.sizes.items():
+        if sum(clients.sizes[each] for each in ids) + size <= num_rows:
+            ids.append(client_id)
+    clients = clients.select(ids)
+    options: dict[str, Any] = {"reference": reference, "batch_size": batch_size, "max_length": max_length}
+    kept = KeptLogps()
+    evaluate_policy(reference, clients, kept=kept, **options)
+    losses: dict[str, Any] = {}
+
+    def by_sequence(score: Any) -> Any:
+        found = []
+        for one in (policy, reference):
+            encoded = encode_pair_rows(one.tokenizer, clients.rows, max_length)
+            at = np.flatnonzero(~encoded.dropped_N).tolist()
+            with one.active() as model:
+                found.append(score(model, [encoded.sequence(i, side) for i in at for side in (0, 1)]))
+        own, other = (np.asarray(each).reshape(-1, 2) for each in found)
+        # Implicit rewards at beta 0.1.
+        return 0.1 * ((own - other) @ [1.0, -1.0])
+
+    def by_client(**more: Any) -> Any:
+        rows = evaluate_policy(policy, clients, **options, **more).rows
+        return rows["implicit_reward_margin"].drop_null().to_numpy()
+
+    ways = {
+        "plain": lambda: by_sequence(lambda model, each: plain_loop(model, each, batch_size)),
+        "apart": lambda: by_sequence(lambda model, each: sequence_logps(model, each, batch_size)[0]),
+        "ours": by_client,
+        "known": lambda: by_client(kept=KeptOfOne(kept, reference)),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, score in ways.items():
+            begin = time.process_time()
+            losses[name] = score()
+            seconds[name].append(time.process_time() - begin)
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    return {
+        "run": Path(run).name,
+        "data": Path(data).name,
+        "num_pairs": clients.rows.num_rows,
+        "batch_size": batch_size,
+        "max_length": max_length,
+        "repeats": repeats,
+        "cpu_seconds": seconds,
+        "speed_up_on_apart": {name: medians["apart"] / median for name, median in medians.items()},
+        "largest_difference_of_margins_to_plain": {
+            name: float(np.abs(losses[name] - losses["plain"]).max()) for name in ways
+        },
     }
 
 
@@ -177,6 +250,11 @@ def main() -> None:
     parser.add_argument("--max-length", type=int, default=512)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--run", help="a run trained by DPO or SFT with LoRA, to score pairs with")
+    parser.add_argument("--pairs", help="a client repo of preference pairs")
+    parser.add_argument("--pairs-max-length", type=int, default=128)
+    parser.add_argument("--pairs-batch-size", type=int, default=64)
+    parser.add_argument("--num-pairs", type=int, default=400)
     parser.add_argument("--score", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.score:
@@ -195,6 +273,15 @@ def main() -> None:
         ),
         "memory": memory_of_rows(),
     }
+    if arguments.run and arguments.pairs:
+        result["pairs"] = pair_speed(
+            arguments.run,
+            arguments.pairs,
+            num_rows=arguments.num_pairs,
+            max_length=arguments.pairs_max_length,
+            batch_size=arguments.pairs_batch_size,
+            repeats=arguments.repeats,
+        )
     print(json.dumps(result, indent=2))
     print(write_result("scoring_speed", result))
 

@@ -222,9 +222,11 @@ def score_pairs(
     num_done = 2 * (num_pairs - len(missing))
 
     def told(num_more: int) -> None:
-        if progress is not None and num_more:
+        if progress is not None:
             progress(num_done + num_more, 2 * num_pairs)
 
+    if known is not None and num_done:
+        told(0)
     with _evaluating(model):
         prompts, answers = [encoded.prompts[at] for at in together], [encoded.answers[at] for at in together]
         for batch in pair_batches(prompts, answers, batch_size, MAX_BATCH_TOKENS):
@@ -286,6 +288,8 @@ def sequence_logps(
     # What follows the last masked token cannot change an earlier prediction, and that token itself is not read.
     lengths = [at[-1] if at and np.isnan(logp_N[i]) else 0 for i, at in enumerate(positions)]
     num_done = lengths.count(0)
+    if progress is not None and known is not None and num_done:
+        progress(num_done, len(sequences))
     with _evaluating(model):
         for batch in batches_by_length(lengths, batch_size):
             logp_N[batch] = _batch_logps(model, [sequences[i][0] for i in batch], [positions[i] for i in batch])
