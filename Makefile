@@ -13,7 +13,7 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: quickstart test test-slow lint docs clean
+.PHONY: quickstart test test-slow lint cards docs clean
 
 quickstart: $(VENV)/.ready
 	$(BIN)/python -m fedllm_train.quickstart --out quickstart
@@ -29,6 +29,10 @@ lint: $(VENV)/.ready-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The cards of corpora and runs in cards/, after a template or its words have changed.
+cards: $(VENV)/.ready
+	$(BIN)/python -m tests.cards.make_cards
 
 # The documentation as a site that opens from disk: site/index.html.
 docs: $(VENV)/.ready-docs

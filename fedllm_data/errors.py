@@ -16,6 +16,7 @@ __all__ = [
     "ReportError",
     "ResumeError",
     "SchemaError",
+    "ServedModelError",
     "SourceError",
     "WorkerError",
 ]
@@ -83,6 +84,10 @@ class WorkerError(FedLLMError, RuntimeError):
 
 class JudgeError(FedLLMError, RuntimeError):
     """A judge cannot be asked any further; what it has judged is kept."""
+
+
+class ServedModelError(FedLLMError, RuntimeError):
+    """A served model cannot be asked any further; what it has answered is kept."""
 
 
 class MetricError(FedLLMError, ValueError):

@@ -192,7 +192,7 @@ def write_report(
     judges: Judges = NO_JUDGES,
     cache: FeatureCache | Literal["default"] | None = "default",
 ) -> dict[str, Any]:
-    """Write `heterogeneity.json`, `codebook.json`, `report.html` and `figures/*.svg`, `*.png` of a client repo.
+    """Write `heterogeneity.json`, `codebook.json`, `report.html` and `figures/*.svg` of a client repo.
 
     Each file is written beside its place and renamed, so that an earlier report is never half overwritten.
 

@@ -3,10 +3,11 @@
 A client's loss is the mean over its answer tokens, its accuracy the mean over its pairs. Clients and rows may be
 sampled to save time; which ones depends on the seed and their ids alone, so two policies scored with the same settings
 are scored on the same rows. Rows are tokenised and scored `CHUNK_ROWS` at a time, so memory does not grow with their
-number. `SCORES` in `scores.py` lists what is measured.
+number; policy and reference read the same tokens. `SCORES` in `scores.py` lists what is measured.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from math import isfinite
@@ -24,6 +25,7 @@ from fedllm_eval.scoring.implicit_reward import margins, reward_loss
 from fedllm_eval.scoring.rounding import difference_beyond_rounding
 
 if TYPE_CHECKING:
+    from fedllm_eval.policy.known_logps import Kept
     from fedllm_eval.policy.models import Policy
 
 __all__ = ["evaluate_policy", "sample_positions"]
@@ -50,6 +52,7 @@ def evaluate_policy(
     max_rows_per_client: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,
+    kept: "Kept | None" = None,
 ) -> ClientScores:
     """Score a policy on each client of a split.
 
@@ -65,6 +68,7 @@ def evaluate_policy(
         max_rows_per_client: score at most this many rows of each client.
         seed: seeds both samples.
         progress: called after every batch.
+        kept: log-probabilities of earlier passes: what a policy was found to say of a row is not calculated again.
 
     Returns:
         The per-client table with everything needed to say what it means.
@@ -75,7 +79,7 @@ def evaluate_policy(
         MetricError: if the model gives values that are not finite.
         ChatTemplateError: if the chat template can render no row.
     """
-    from fedllm_eval.policy.models import message_losses, pair_logps, usable_length
+    from fedllm_eval.policy.models import usable_length
 
     if batch_size < 1:
         raise ConfigError(f"batch_size is {batch_size}; it must be at least 1")
@@ -106,29 +110,18 @@ def evaluate_policy(
             f"{rows.num_rows} of {sampled.rows.num_rows} rows were sampled, at most {max_rows_per_client} a client "
             f"(seed {seed})"
         )
-    options = {"batch_size": batch_size, "max_length": length}
+    readers = [_Reader(policy, "policy", batch_size, progress, kept)]
+    if reference is not None:
+        readers.append(_Reader(reference, "reference", batch_size, progress, kept))
+    own, *others = _read_rows(policy.tokenizer, clients.task, rows, length, readers)
+    truncated_N, unrendered_N = own.truncated_N, own.unrendered_N
     if clients.task == "sft":
-        with policy.active() as model:
-            losses = _joined(
-                message_losses(model, policy.tokenizer, part, **options, progress=told)
-                for part, told in _chunks(rows, progress, "policy")
-            )
-        tokens_N, truncated_N, unrendered_N = losses.num_tokens_N, losses.truncated_N, losses.unrendered_N
-        sums: Sums = {"heldout_loss": (losses.nll_sum_N, tokens_N)}
+        tokens_N = own.num_tokens_N
+        sums: Sums = {"heldout_loss": (own.nll_sum_N, tokens_N)}
     else:
-        with policy.active() as model:
-            own = _joined(
-                pair_logps(model, policy.tokenizer, part, **options, progress=told)
-                for part, told in _chunks(rows, progress, "policy", sequences_a_row=2)
-            )
-        tokens_N, truncated_N, unrendered_N = own.chosen_tokens_N, own.truncated_N, own.unrendered_N
+        tokens_N = own.chosen_tokens_N
         sums = _ranking_sums(own.chosen_N, own.rejected_N, own.chosen_tokens_N, own.rejected_tokens_N)
-        if reference is not None:
-            with reference.active() as model:
-                ref = _joined(
-                    pair_logps(model, policy.tokenizer, part, **options, progress=told)
-                    for part, told in _chunks(rows, progress, "reference", sequences_a_row=2)
-                )
+        for ref in others:
             sums = _reward_sums(own.chosen_N, own.rejected_N, ref.chosen_N, ref.rejected_N, beta) | sums
     if unrendered_N.any():
         notes.append(_unrendered_note(policy, rows, unrendered_N))
@@ -189,25 +182,47 @@ def _unrendered_note(policy: "Policy", rows: Any, unrendered_N: npt.NDArray[np.b
     return f"{int(unrendered_N.sum())} of {len(unrendered_N)} rows cannot be rendered by the chat template: skipped"
 
 
-def _chunks(
-    rows: Any, progress: Progress | None, what: str, *, sequences_a_row: int = 1
-) -> Iterator[tuple[Any, Callable[[int, int], None] | None]]:
-    """Rows in slices, each with a listener that counts over all of them."""
-    total = rows.num_rows * sequences_a_row
+@dataclass(frozen=True)
+class _Reader:
+    """A policy that reads rows."""
+
+    policy: "Policy"
+    what: str
+    """Its name to whoever watches."""
+    batch_size: int
+    progress: Progress | None
+    kept: "Kept | None"
+
+    def __call__(self, score: Callable[..., Any], encoded: Any, before: int, total: int) -> Any:
+        """Return what the policy says of a chunk that comes after `before` of `total` sequences."""
+        from fedllm_eval.policy.merged_adapter import active_for_scoring
+
+        told = None if self.progress is None else partial(_tell, self.progress, self.what, before, total)
+        known = None if self.kept is None else self.kept.of(self.policy)
+        with active_for_scoring(self.policy) as model:
+            return score(model, encoded, batch_size=self.batch_size, progress=told, known=known)
+
+
+def _read_rows(tokenizer: Any, task: str, rows: Any, max_length: int, readers: Sequence[_Reader]) -> list[Any]:
+    """What each reader says of all rows: named tuples of `models.py`. A chunk becomes tokens once for all readers."""
+    from fedllm_eval.policy.encoded_rows import encode_message_rows, encode_pair_rows
+    from fedllm_eval.policy.models import score_messages, score_pairs
+
+    is_pairs = task == "preference"
+    encode: Callable[..., Any] = encode_pair_rows if is_pairs else encode_message_rows
+    score: Callable[..., Any] = score_pairs if is_pairs else score_messages
+    a_row = 2 if is_pairs else 1
+    found: list[list[Any]] = [[] for _ in readers]
     for begin in range(0, rows.num_rows, CHUNK_ROWS):
         part = rows.select(range(begin, min(begin + CHUNK_ROWS, rows.num_rows)))
-        told = None if progress is None else partial(_tell, progress, what, begin * sequences_a_row, total)
-        yield part, told
+        encoded = encode(tokenizer, part, max_length)
+        for parts, reader in zip(found, readers, strict=True):
+            parts.append(reader(score, encoded, begin * a_row, rows.num_rows * a_row))
+    return [type(parts[0])(*map(np.concatenate, zip(*parts, strict=True))) for parts in found]
 
 
 def _tell(progress: Progress, what: str, before: int, total: int, done: int, _: int) -> None:
     progress(what, before + done, total)
-
-
-def _joined(parts: Iterator[Any]) -> Any:
-    """The named tuples of all chunks as one."""
-    found = list(parts)
-    return type(found[0])(*(np.concatenate(columns) for columns in zip(*found, strict=True)))
 
 
 def _sample_rows(clients: ClientDataset, limit: int | None, seed: int) -> tuple[Any, Counts]:

@@ -42,7 +42,9 @@ class Results:
     reused: tuple[str, ...] = ()
     """Names of the parts that an earlier run of the same command had finished."""
     changed: tuple[str, ...] = ()
-    """One sentence for each part that was made again because its settings changed."""
+    """One sentence for each part that was made again because its settings changed or its file was damaged."""
+    taken_over: tuple[str, ...] = ()
+    """One phrase for each policy of which log-probabilities were known from an earlier pass."""
 
     def markdown(self) -> str:
         """Return the scores as a Markdown document."""

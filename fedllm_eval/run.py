@@ -16,6 +16,7 @@ from fedllm_data.errors import ConfigError
 from fedllm_data.rehearsal import end_of_checks
 from fedllm_data.repo import FolderRepo, open_repo, split_of_file
 from fedllm_eval.policy.early_checks import check_policies
+from fedllm_eval.policy.known_logps import KeptLogps
 from fedllm_eval.policy.run_folder import ROUNDS_FILE
 from fedllm_eval.reporting.results_folder import FILES, WORK, write_results
 from fedllm_eval.results import Results
@@ -27,12 +28,14 @@ from fedllm_eval.running.run_cost import StatedCosts, run_cost
 from fedllm_eval.running.suite_runs import (
     SuiteBench,
     SuitePlan,
+    check_served,
     check_suites,
     make_plan_judge,
     run_suites,
     suites_against_base,
 )
 from fedllm_eval.score_settings import AskedBeside, OtherPolicies, ScoreSettings
+from fedllm_eval.served import connect
 from fedllm_eval.suites import Suite
 
 if TYPE_CHECKING:
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
 
 __all__ = ["score_run"]
 
+LOGPS = "logps"
+"""Where log-probabilities are kept, in the folder of finished parts."""
 DEFAULT_SPLITS = ("test", "unseen")
 DEFAULT_BETA = 0.1
 """TRL's default."""
@@ -75,6 +80,7 @@ def score_run(
         SchemaError: if the repo is no client repo or has no such split.
         HubError: if something cannot be fetched.
         JudgeError: if the judge stops; what it judged is kept.
+        ServedModelError: if the server of a served policy cannot be asked; what it answered is kept.
         MetricError: if no client has a row that can be scored.
 
     >>> score_run("no/such/folder", "no/such/folder")
@@ -89,24 +95,30 @@ def score_run(
     parts = FinishedParts(None if work is None else work / "parts")
     of_clients = _Splits.of(repo_or_dir, settings.splits, settings.data_revision)
     of_general = None if beside.general_data is None else _Splits.of(beside.general_data)
+    check_served(beside.suites, suites, base=others.base, weights=True)
     check_policies(
         [run_or_model, settings.reference, others.alone, others.centralised, *others.language_runs.values()]
     )
     all_clients = of_clients.load()
     general = None if of_general is None else of_general.load()[0]
 
+    # Asked before weights are loaded: a name that the server does not have is one line at once.
+    served = None if beside.suites.served is None else connect(beside.suites.served)
     end_of_checks()
+
     from fedllm_eval.policy.policies import load_policy, load_reference
 
     policy = load_policy(run_or_model, settings.revision)
     judge = make_plan_judge(beside.suites, None if work is None else work / "judgments")
     needs_base = others.base or beside.kl_prompts > 0 or general is not None
-    needs_base |= _has_base_for_opponent(policy, suites, beside.suites)
+    if served is None:
+        needs_base |= _has_base_for_opponent(policy, suites, beside.suites)
     # The start policy is loaded before anything is scored: a plain model, which has none, is refused at once.
     base = load_reference(policy) if needs_base or (beside.audit is not None and policy.adapter is not None) else None
     compared = _compared(policy, base if others.base else None, others)
     costs = _cost(policy, beside.costs)
-    results = _scored_on_clients(compared, all_clients, settings, parts, base=base, progress=progress)
+    kept = KeptLogps(*_where_kept(out, settings.cache))
+    results = _scored_on_clients(compared, all_clients, settings, parts, base=base, kept=kept, progress=progress)
     reading: dict[str, Any] = {"batch_size": settings.batch_size, "seed": settings.seed, "progress": progress}
     found: dict[str, Any] = {"cost": costs}
     if suites:
@@ -119,6 +131,7 @@ def score_run(
                 suites=suites,
                 judge=judge,
                 parts=parts,
+                served=served,
                 folder=folder,
                 opponent=base,
                 **reading,
@@ -133,7 +146,12 @@ def score_run(
         found["audit"] = audit_part(pair, repo_or_dir, all_clients[0], beside.audit)
     own_clients = set(compared["alone"].personal) if "alone" in compared else None
     joined = join_results(results, alone_clients=own_clients, seed=settings.seed, **found)
-    joined = replace(joined, reused=tuple(parts.reused), changed=tuple(parts.changed))
+    joined = replace(
+        joined,
+        reused=tuple(parts.reused),
+        changed=(*parts.changed, *kept.problems),
+        taken_over=tuple(kept.taken()),
+    )
     if out is not None:
         write_results(joined, out)
     return joined
@@ -177,6 +195,7 @@ def _scored_on_clients(
     parts: FinishedParts,
     *,
     base: "Policy | None",
+    kept: KeptLogps,
     progress: Progress | None,
 ) -> dict[str, Results]:
     """Every policy's results on all splits, by label."""
@@ -205,7 +224,7 @@ def _scored_on_clients(
     earlier: list[Earlier] = []
     for label, scored in compared.items():
         scores = score_on_splits(
-            scored, all_clients, parts, reference=against, earlier=earlier, progress=progress, **options
+            scored, all_clients, parts, reference=against, earlier=earlier, kept=kept, progress=progress, **options
         )
         if label in ("policy", "base"):
             earlier.append(Earlier(policy_content(scored.policy), scores))
@@ -214,6 +233,16 @@ def _scored_on_clients(
         if scores:
             results[label] = trained_on.noted(label, make_results(scores, seed=settings.seed))
     return results
+
+
+def _where_kept(out: Path | None, cache: Path | None) -> tuple[Path | None, list[Path]]:
+    """Where log-probabilities are read and written, and where they are read besides: folders of results beside."""
+    if out is None:
+        return cache, []
+    own = Path(out) / WORK / LOGPS
+    around = sorted(Path(out).resolve().parent.glob(f"*/{WORK}/{LOGPS}"))
+    beside = [folder for folder in around if folder != own.resolve()]
+    return (own, beside) if cache is None else (cache, [own, *beside])
 
 
 def _cost(policy: "Policy", stated: StatedCosts) -> dict[str, Any] | None:

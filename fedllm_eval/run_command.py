@@ -13,10 +13,17 @@ from fedllm_data.errors import ConfigError
 from fedllm_data.rehearsal import rehearsing
 
 if TYPE_CHECKING:
+    from fedllm_eval.results import Results
     from fedllm_eval.running.suite_runs import SuitePlan
     from fedllm_eval.score_settings import AskedBeside, OtherPolicies, ScoreSettings
 
 __all__ = ["add_run_command", "parse_settings", "suite_plan"]
+
+_OF_CLIENTS = (
+    *("--data", "--reference", "--splits", "--beta", "--max-clients", "--max-rows", "--alone", "--centralised"),
+    *("--language-run", "--kl", "--general-data", "--audit", "--secrets", "--cache"),
+)
+"""Flags that say something of clients' rows."""
 
 
 def add_run_command(commands: Any, progress: Callable[[], Any], print_table: Callable[[Any], None]) -> None:
@@ -44,9 +51,11 @@ def add_run_command(commands: Any, progress: Callable[[], Any], print_table: Cal
             ),
         ),
     )
-    run.add_argument("policy", metavar="RUN_OR_MODEL", help="run folder, adapter or model; folder or Hub id")
+    run.add_argument(
+        "policy", nargs="?", metavar="RUN_OR_MODEL", help="run folder, adapter or model; folder or Hub id"
+    )
     needed = run.add_argument_group(NEEDED)
-    needed.add_argument("--data", required=True, metavar="DIR_OR_ID", help="client repo: folder or Hub id")
+    needed.add_argument("--data", metavar="DIR_OR_ID", help="client repo: folder or Hub id; not with --suites-only")
     needed.add_argument(
         "--out", required=True, type=Path, metavar="DIR", help="folder for results.json and the tables"
     )
@@ -64,6 +73,13 @@ def add_run_command(commands: Any, progress: Callable[[], Any], print_table: Cal
     run.add_argument("--batch-size", type=int, default=8, metavar="N", help="sequences in a batch (8)")
     run.add_argument(
         "--max-length", type=int, metavar="N", help="tokens a sequence keeps (1024, or what the model holds)"
+    )
+    run.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        help="folder in which evaluations keep log-probabilities for one another; by default in --out, and those in "
+        "the results folders beside it are read",
     )
     run.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the samples and the sign flips (0)")
     run.add_argument("--revision", help="revision of RUN_OR_MODEL on the Hub")
@@ -102,6 +118,19 @@ def add_run_command(commands: Any, progress: Callable[[], Any], print_table: Cal
         help="recorded=FILE, url=URL model=NAME, or local=RUN_OR_MODEL; also api_key_env, record, max_calls, "
         "max_cost, prompt_price, max_parallel, ... all as in judging.JudgeSettings",
     )
+    suites.add_argument(
+        "--served",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="take the answers from an OpenAI-compatible endpoint: url=URL model=NAME; also base_model, revision, "
+        "api_key_env, system, stop, max_parallel, max_calls, ... all as in served.ServedSettings",
+    )
+    suites.add_argument(
+        "--suites-only",
+        action="store_true",
+        help="no scores of clients: needs no --data and, with --served, no weights",
+    )
     suites.add_argument("--max-items", type=int, metavar="N", help="the first N items of each suite")
     suites.add_argument("--max-new-tokens", type=int, default=512, metavar="N", help="tokens of an answer (512)")
 
@@ -128,6 +157,7 @@ def suite_plan(arguments: argparse.Namespace) -> "SuitePlan":
     """
     from fedllm_eval.judging import JudgeSettings
     from fedllm_eval.running.suite_runs import SuitePlan
+    from fedllm_eval.served import ServedSettings
 
     switches: dict[str, dict[str, Any]] = {}
     for name, value in parse_settings(arguments.switch, "--switch", "SUITE.KEY=VALUE").items():
@@ -139,11 +169,15 @@ def suite_plan(arguments: argparse.Namespace) -> "SuitePlan":
     judge = parse_settings(arguments.judge, "--judge", "KEY=VALUE")
     if judge and not arguments.suite:
         raise ConfigError("--judge was given, but no suite is run; name one by --suite")
+    served = parse_settings(getattr(arguments, "served", []), "--served", "KEY=VALUE")
+    if served and not arguments.suite:
+        raise ConfigError("--served was given, but no suite is run; name one by --suite")
     return SuitePlan(
         names=tuple(arguments.suite),
         items={name: Path(path) for name, path in items.items()},
         switches=switches,
         judge=JudgeSettings.from_texts(judge) if judge else None,
+        served=ServedSettings.from_texts(served) if served else None,
         max_items=arguments.max_items,
         max_new_tokens=arguments.max_new_tokens,
     )
@@ -213,6 +247,7 @@ def _score_objects(arguments: argparse.Namespace) -> "tuple[ScoreSettings, Other
         seed=arguments.seed,
         revision=arguments.revision,
         data_revision=arguments.data_revision,
+        cache=arguments.cache,
     )
     others = OtherPolicies(
         base=arguments.base_too,
@@ -236,7 +271,10 @@ def _score_objects(arguments: argparse.Namespace) -> "tuple[ScoreSettings, Other
 
 
 def _show_dry_run(arguments: argparse.Namespace) -> None:
-    reads = [f"{arguments.policy}: the policy", f"{arguments.data}: the clients' rows"]
+    policy = arguments.policy or "a served policy"
+    reads = [f"{policy}: the policy"]
+    if arguments.data is not None:
+        reads.append(f"{arguments.data}: the clients' rows")
     others = {"reference": arguments.reference, "alone": arguments.alone, "centralised": arguments.centralised}
     reads += [f"{place}: {name}" for name, place in others.items() if place is not None]
     settings = {
@@ -248,7 +286,7 @@ def _show_dry_run(arguments: argparse.Namespace) -> None:
         "seed": arguments.seed,
     }
     writes = [folder_to_write(arguments.out, "results.json, the tables and results.html")]
-    plan = DryRun(does=f"score {arguments.policy}", reads=reads, writes=writes, settings=settings)
+    plan = DryRun(does=f"score {policy}", reads=reads, writes=writes, settings=settings)
     print(plan.text(as_json=arguments.json))
 
 
@@ -256,11 +294,43 @@ def _run(arguments: argparse.Namespace, make_progress: Callable[[], Any], print_
     from fedllm_eval.reporting.all_sections import terminal_tables
     from fedllm_eval.reporting.results_text import LEGEND
     from fedllm_eval.reporting.table_section import all_notes
+
+    with rehearsing(when=arguments.dry_run):
+        results = _suites_only(arguments, make_progress) if arguments.suites_only else _all(arguments, make_progress)
+    if arguments.dry_run:
+        _show_dry_run(arguments)
+        return
+    for sentence in results.changed:
+        print(sentence, file=sys.stderr)
+    if results.reused:
+        print(f"{len(results.reused)} finished parts were there: {', '.join(results.reused)}", file=sys.stderr)
+    if results.taken_over:
+        print(f"known from an earlier pass: {'; '.join(results.taken_over)}", file=sys.stderr)
+    if arguments.json:
+        print(json.dumps(results.summary, indent=2, ensure_ascii=False))
+        return
+    if results.summary["splits"]:
+        print_table(results.table())
+        print(LEGEND)
+    for where, note in all_notes(results.summary):
+        print(f"{where}: {note}")
+    for table, notes in terminal_tables(results.summary):
+        print_table(table)
+        for note in notes:
+            print(note)
+    print(f"results in {arguments.out}; page: {arguments.out / 'results.html'}")
+
+
+def _all(arguments: argparse.Namespace, make_progress: Callable[[], Any]) -> "Results":
+    """Score clients, and whatever else is asked for."""
     from fedllm_eval.run import score_run
 
+    for what, given in (("RUN_OR_MODEL", arguments.policy), ("--data", arguments.data)):
+        if given is None:
+            raise ConfigError(f"{what} is missing; name it, or run suites alone by --suites-only")
     settings, others, beside = _score_objects(arguments)
-    with make_progress() as progress, rehearsing(when=arguments.dry_run):
-        results = score_run(
+    with make_progress() as progress:
+        return score_run(
             arguments.policy,
             arguments.data,
             arguments.out,
@@ -269,22 +339,23 @@ def _run(arguments: argparse.Namespace, make_progress: Callable[[], Any], print_
             beside=beside,
             progress=progress,
         )
-    if arguments.dry_run:
-        _show_dry_run(arguments)
-        return
-    for sentence in results.changed:
-        print(sentence, file=sys.stderr)
-    if results.reused:
-        print(f"{len(results.reused)} finished parts were there: {', '.join(results.reused)}", file=sys.stderr)
-    if arguments.json:
-        print(json.dumps(results.summary, indent=2, ensure_ascii=False))
-        return
-    print_table(results.table())
-    print(LEGEND)
-    for where, note in all_notes(results.summary):
-        print(f"{where}: {note}")
-    for table, notes in terminal_tables(results.summary):
-        print_table(table)
-        for note in notes:
-            print(note)
-    print(f"results in {arguments.out}; page: {arguments.out / 'results.html'}")
+
+
+def _suites_only(arguments: argparse.Namespace, make_progress: Callable[[], Any]) -> "Results":
+    """Put suites to a policy and refuse what reads clients' rows."""
+    from fedllm_eval.suite_scores import score_suites
+
+    for flag in _OF_CLIENTS:
+        if getattr(arguments, flag.removeprefix("--").replace("-", "_")) not in (None, [], 0, False):
+            raise ConfigError(f"{flag} reads clients' rows or weights, and --suites-only scores neither; drop one")
+    plan = suite_plan(arguments)
+    with make_progress() as progress:
+        return score_suites(
+            plan,
+            arguments.out,
+            run_or_model=arguments.policy,
+            base=arguments.base_too,
+            batch_size=arguments.batch_size,
+            seed=arguments.seed,
+            progress=progress,
+        )

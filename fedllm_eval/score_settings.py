@@ -40,6 +40,9 @@ class ScoreSettings:
     """Revision of the scored policy on the Hub."""
     data_revision: str | None = None
     """Revision of the client repo on the Hub."""
+    cache: Path | None = None
+    """Folder in which evaluations keep log-probabilities for one another; by default each results folder keeps its
+    own, and those of the results folders beside it are read."""
 
 
 @dataclass(frozen=True, kw_only=True)

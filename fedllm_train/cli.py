@@ -7,6 +7,7 @@ import argparse
 import json
 import sys
 import textwrap
+import time
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -17,6 +18,7 @@ from fedllm_data.command_line.one_line_parser import OneLineParser, ShowVersion,
 from fedllm_data.command_line.spelling import dashed
 from fedllm_data.rehearsal import rehearsing
 from fedllm_data.terminal import run_command
+from fedllm_train.chat_terminal import add_chat_flags, run_chat
 from fedllm_train.flag_names import in_flags
 
 __all__ = ["main"]
@@ -46,17 +48,19 @@ def _parser() -> argparse.ArgumentParser:
     tiny = add_command(
         commands, "tiny", does="train a small base model on a corpus's public split, without a hub", writes=True
     )
-    tiny.add_argument(
-        "--data",
-        required=True,
-        metavar="DIR_OR_ID",
-        help="client repo with a public split",
+    what = tiny.add_mutually_exclusive_group(required=True)
+    what.add_argument("--data", metavar="DIR_OR_ID", help="client repo with a public split")
+    what.add_argument(
+        "--shipped",
+        action="store_true",
+        help="train nothing: copy the model that comes with this package, trained by this command on the public split "
+        "of fed-synth; its RECIPE.json says how to make it again",
     )
     tiny.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for the model and its tokenizer")
     tiny.add_argument(
         "--steps", type=int, default=None, metavar="N", help="optimizer steps (default: a minute's worth)"
     )
-    tiny.add_argument("--seed", type=int, default=0, metavar="N", help="seeds weights and batches (0)")
+    tiny.add_argument("--seed", type=int, default=None, metavar="N", help="seeds weights and batches (0)")
     tiny.set_defaults(command=_tiny)
     publish = add_command(commands, "publish", does="publish a finished run on the Hub, in one commit", writes=True)
     publish.add_argument("run", type=Path, metavar="RUN", help="a finished run folder")
@@ -78,6 +82,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     publish.add_argument("--json", action="store_true", help="print JSON instead of lines")
     publish.set_defaults(command=_publish)
+    chat = add_command(
+        commands, "chat", does="talk to what a run started from and to what it ended with, side by side"
+    )
+    add_chat_flags(chat)
+    chat.set_defaults(command=run_chat)
     methods = add_command(commands, "methods", does="list the federated algorithms and what each can and cannot do")
     methods.add_argument("--json", action="store_true", help="machine-readable")
     methods.set_defaults(command=_methods)
@@ -110,12 +119,22 @@ def _run(task: str, argv: list[str]) -> None:
     from fedllm_train.flags import check_surroundings, parse_our_flags
 
     flags = parse_our_flags(task, argv)
-    check_surroundings(flags)
+    known = check_surroundings(flags)
+    begun, out = time.monotonic(), flags.federated.output_dir
+    what = f"{flags.federated.num_rounds:,} rounds" if known is None else known.in_words()
+    resuming = "going on with" if flags.run.resume else "into"
+    print(
+        f"fedllm-train {task}: {flags.federated.strategy} on {flags.run.data}, {what}; from {flags.run.model} "
+        f"{resuming} {out}; loading",
+        file=sys.stderr,
+        flush=True,
+    )
 
     from fedllm_data.clients import load_clients
     from fedllm_eval.policy.threads import threads_by_size
     from fedllm_train.arguments import parse_run_arguments
     from fedllm_train.monitoring.progress import RoundProgress
+    from fedllm_train.monitoring.time_left import duration_text
     from fedllm_train.run_files.finished import finished_folder
     from fedllm_train.trainer import FederatedTrainer
 
@@ -140,8 +159,14 @@ def _run(task: str, argv: list[str]) -> None:
             revision=arguments.revision,
             trust_remote_code=arguments.client.trust_remote_code,
             quantization=arguments.quantization,
-            callbacks=[progress.advance],
+            callbacks=[progress],
         )
+        progress.cohort_size = trainer.plan.cohort_size
+        progress.say(
+            f"loaded in {duration_text(time.monotonic() - begun)}; {trainer.plan.in_words()}; how long it takes is "
+            "told from the first clients on"
+        )
+        progress.begin()
         state = trainer.train(resume=arguments.given.resume)
     ledger, made = state.ledger, finished_folder(trainer.model)
     place, spent = trainer.run / made, ""
@@ -165,6 +190,9 @@ def _in_flags(message: str, argv: Sequence[str]) -> str:
 
 
 def _tiny(arguments: argparse.Namespace) -> None:
+    if arguments.shipped:
+        _copy_shipped(arguments)
+        return
     warnings.filterwarnings("ignore", category=FutureWarning)
     from fedllm_data.clients import load_clients
     from fedllm_eval.policy.threads import threads_by_size
@@ -178,15 +206,42 @@ def _tiny(arguments: argparse.Namespace) -> None:
             does=f"train a small model of {config.num_steps} steps",
             reads=[f"{arguments.data}: {public.rows.num_rows:,} public rows"],
             writes=[folder_to_write(arguments.out, "a model and its tokenizer")],
-            settings={"seed": arguments.seed},
+            settings={"seed": arguments.seed or 0},
         )
         print(plan.text())
         return
     with threads_by_size(), StepProgress(config.num_steps) as progress:
-        result = train_tiny(public.rows, arguments.out, seed=arguments.seed, config=config, progress=progress.advance)
+        result = train_tiny(
+            public.rows, arguments.out, seed=arguments.seed or 0, config=config, progress=progress.advance
+        )
     print(
         f"{arguments.out}: {result.num_parameters:,} parameters, {result.num_steps} steps in "
         f"{result.train_seconds:.0f} s, loss {result.first_loss:.3f} -> {result.last_loss:.3f}"
+    )
+
+
+def _copy_shipped(arguments: argparse.Namespace) -> None:
+    from fedllm_data.errors import ConfigError
+    from fedllm_train.models.shipped_base import copy_shipped_base
+
+    for name in ("steps", "seed"):
+        if (value := getattr(arguments, name)) is not None:
+            raise ConfigError(f"--{name} {value} is given, and --shipped trains nothing; leave one of the two out")
+    if arguments.dry_run:
+        plan = DryRun(
+            does="copy the small model that comes with this package",
+            reads=[],
+            writes=[folder_to_write(arguments.out, "a model and its tokenizer")],
+            settings={},
+        )
+        print(plan.text())
+        return
+    recipe = copy_shipped_base(arguments.out)
+    corpus, loss = recipe["corpus"], recipe["train_loss"]
+    print(
+        f"{arguments.out}: {recipe['num_parameters']:,} parameters, trained before this package was published: "
+        f"{recipe['num_steps']} steps on the {corpus['num_rows']:,} {corpus['split']} rows of {corpus['name']} (seed "
+        f"{recipe['seed']}), loss {loss['first']} -> {loss['last']}; RECIPE.json has the commands"
     )
 
 

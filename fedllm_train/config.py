@@ -65,6 +65,13 @@ class FederatedConfig(EvaluationSettings, WireSettings, PrivacySettings, LocalWo
             "loss up to rounding, faster on CPUs) or auto (plain on CPUs)."
         },
     )
+    preference_kernel: Literal["trl", "plain", "auto"] = field(
+        default="trl",
+        metadata={
+            "help": "The same for the log-probabilities of DPO and KTO, where the plain way leaves out the prompts' "
+            "logits."
+        },
+    )
     loss_on: Literal["assistant", "all"] = field(
         default="assistant",
         metadata={"help": "SFT loss on the assistant's tokens only, or on all that the chat template writes."},

@@ -30,7 +30,7 @@ from fedllm_train.flag_names import FORMER, flag_of, name_of
 from fedllm_train.given import given_flags, with_given
 from fedllm_train.monitoring.evaluation_settings import check_eval_score
 from fedllm_train.monitoring.trackers import check_tracker
-from fedllm_train.prepare import prepare
+from fedllm_train.prepare import RunPlan, prepare
 from fedllm_train.presets import DECISIVE, preset_defaults
 from fedllm_train.privacy.accounting import check_accountant
 from fedllm_train.run_files.open_run import check_run_folder
@@ -126,11 +126,14 @@ def parse_our_flags(task: str, argv: Sequence[str]) -> OurFlags:
     )
 
 
-def check_surroundings(flags: OurFlags) -> None:
+def check_surroundings(flags: OurFlags) -> RunPlan | None:
     """Refuse folders and packages that are not there, before anything heavy is imported.
 
     For clients on this machine, what their roster tells is refused, too: a cohort that is too large, a method that
     cannot do what is asked.
+
+    Returns:
+        The plan of a run on clients on this machine, or None for clients on the Hub. TRL's settings are not in it yet.
 
     Raises:
         ConfigError: for a model, an adapter, a run folder, or a package that an extra brings.
@@ -141,16 +144,18 @@ def check_surroundings(flags: OurFlags) -> None:
     if flags.federated.adds_noise:
         check_accountant()
     check_run_folder(Path(flags.federated.output_dir), resume=run.resume)
+    plan = None
     if is_local_path(run.data) or "/" not in run.data:
         repo = open_repo(run.data, run.data_revision)
         roster = roster_of_repo(repo)
-        prepare(flags.federated, roster, _ANY_CLIENT)
+        plan = prepare(flags.federated, roster, _ANY_CLIENT)
         if flags.federated.eval_every is not None:
             repo.split_files(flags.federated.eval_split)
             check_eval_score(flags.federated.eval_score, roster.task)
     for name, value in (("model", run.model), ("adapter", run.adapter)):
         if value is not None and is_local_path(value) and not Path(value).exists():
             raise ConfigError(f"{name} {value!r} is no folder here; give one, or a Hub id, which is org/name")
+    return plan
 
 
 def flag_groups(strategy: str) -> list[type]:

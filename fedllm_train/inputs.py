@@ -26,6 +26,7 @@ from fedllm_train.field_types import kind_of, refuse_text_for_numbers
 from fedllm_train.given import given_of
 from fedllm_train.models.base_settings import BaseSettings, base_settings
 from fedllm_train.models.model_inputs import model_and_adapter
+from fedllm_train.monitoring.observer import Observer
 
 __all__ = ["TrainerInputs", "asks_to_resume", "check_options", "federation_args", "read_inputs"]
 
@@ -236,9 +237,9 @@ def _agreeing(client_args: ClientArgs, args: FederatedConfig) -> ClientArgs:
 def _check_together(client_args: ClientArgs, args: FederatedConfig) -> None:
     """Refuse what the other config leaves nothing to do for."""
     objective = objective_of(client_args)
-    of_sft = {"loss_on": None, "sft_kernel": "trl"}  # with any other objective TRL's own kernel is what there is
-    for name, anyway in of_sft.items():
-        if objective.name != "sft" and name in given_of(args) and getattr(args, name) != anyway:
+    of_others = {"preference_kernel": "trl"} if objective.name == "sft" else {"loss_on": None, "sft_kernel": "trl"}
+    for name, anyway in of_others.items():
+        if name in given_of(args) and getattr(args, name) != anyway:
             raise ConfigError(f"{name} is given, and {objective.title} does not look at it; leave it out")
     if isinstance(client_args, SFTConfig) and client_args.assistant_only_loss and args.loss_on == "all":
         raise ConfigError("assistant_only_loss=True and loss_on='all' contradict each other; leave one of them out")
@@ -266,6 +267,8 @@ def _callbacks(callbacks: Any) -> Sequence[Callable[[dict[str, Any]], None]]:
     if not isinstance(callbacks, Sequence) or isinstance(callbacks, str):
         raise ConfigError(f"callbacks is {kind_of(callbacks)}; pass a list of functions of a round's record")
     for each in callbacks:
+        if isinstance(each, Observer):
+            continue
         of_trainer = isinstance(each, TrainerCallback) or (
             isinstance(each, type) and issubclass(each, TrainerCallback)
         )

@@ -18,6 +18,7 @@ from fedllm_train.aggregation.plain import PlainAggregation
 from fedllm_train.aggregation.private import ClientPrivacy, PrivateAggregation
 from fedllm_train.clients.adapter_checks import check_adapter, check_tokenizer
 from fedllm_train.clients.host import ClientHost
+from fedllm_train.clients.objectives import objective_of
 from fedllm_train.clients.resident_args import resident_args
 from fedllm_train.clients.run_spec import RunSpec, policy_digests
 from fedllm_train.clients.sft_kernel import chosen_kernel
@@ -165,7 +166,7 @@ class LoadedRun:
             engine: where clients are visited.
             state: the state that the rounds go on from.
             privacy: clip, noise and secret of a private run; None for others.
-            callbacks: called with each round's record once it is on disk.
+            callbacks: called with each round's record once it is on disk; or observers.
         """
         plan, config, strategy = self.plan, self.plan.config, self.plan.strategy
         wire, error = Wire(config, seed=config.seed), AggregationError(strategy)
@@ -202,7 +203,7 @@ class LoadedRun:
             ),
             aggregate=aggregate,
             ledger=LedgerKeeper(state.ledger, travels=strategy.traits.travels),
-            observers=[*observers, *(Callback(each) for each in callbacks)],
+            observers=[*observers, *(each if isinstance(each, Observer) else Callback(each) for each in callbacks)],
         )
 
 
@@ -221,7 +222,8 @@ def load_run(plan: RunPlan, inputs: TrainerInputs, *, make_engine: EngineMaker |
     scored = held_out_clients(config, inputs.clients, inputs.eval_dataset) if config.eval_every else None
     workspace = str(Path(config.output_dir) / WORK)
     trl_args = resident_args(client_args, local_steps=config.local_steps, workspace=workspace)
-    kernel = chosen_kernel(config.sft_kernel, trl_args)
+    is_sft = objective_of(client_args).name == "sft"
+    kernel = chosen_kernel(config.sft_kernel if is_sft else config.preference_kernel, trl_args)
     start = PolicySource(
         model=inputs.model,
         tokenizer=inputs.tokenizer,

@@ -55,6 +55,15 @@ class RunPlan:
     min_learning_rate: float
     """What it falls to."""
 
+    def in_words(self) -> str:
+        """Return the size of the run, for a line that says what will be done."""
+        rounds, clients = self.config.num_rounds, len(self.participants)
+        about = "about " if self.config.cohort_rule == "poisson" else ""
+        return (
+            f"{rounds:,} {'round' if rounds == 1 else 'rounds'} of {about}{self.cohort_size:,} of {clients:,} "
+            f"{'client' if clients == 1 else 'clients'}, {self.work.in_words()}"
+        )
+
 
 def prepare(
     config: FederatedConfig, roster: Roster, client: ClientSettings, *, model_is_named: bool = True

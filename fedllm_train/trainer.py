@@ -76,7 +76,8 @@ class FederatedTrainer:
             quantization: a `BitsAndBytesConfig` to load the base model with.
             eval_dataset: held-out rows scored during the run, with `eval_every`; by default the training clients' own
                 `eval_split`.
-            callbacks: functions called with each round's record once it is on disk.
+            callbacks: functions called with each round's record once it is on disk, or observers
+                (`monitoring/observer.py`).
             engine: where clients are visited: called with the run's spec and a function that makes a host of the
                 clients here, it returns a context manager of an engine (`engines/engine.py`). By default this process,
                 or `num_processes` of them.

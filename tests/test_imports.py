@@ -144,3 +144,9 @@ def test_a_circle_is_found_wherever_its_imports_stand():
     assert graph["p.b"] == {"p.c": 2}
     assert circles(graph) == [["p.a", "p.b", "p.c", "p.a"]]
     assert circles(import_graph(sources | {"p.c": ""})) == []
+
+
+def test_a_report_imports_neither_what_builds_repos_nor_the_slow_half_of_scipy():
+    code = "import sys, fedllm_data.report, fedllm_data.reporting.write_page; print(' '.join(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"duckdb", "scipy.stats", "scipy.optimize", "fedllm_data.build", "torch"} & set(found)

@@ -1,13 +1,16 @@
 """Write the card (README.md) and the NOTICE of a client repo from what its folder holds.
 
-Reads build.json, the Parquet files, clients/ and, where it is there, heterogeneity.json with figures/*.svg; the words
-are in `cards/dataset.md.jinja`. Whatever comes from the corpus or the user is escaped by default: a client id, a file
-name or a rejection reason can neither open a tag nor break a table. Writing a card again gives the same bytes.
+`read_contents` reads build.json, the footers of the Parquet files and, where they are there, heterogeneity.json and
+the names of figures/*.svg; `render_card` makes the text of that alone, by the words of `dataset.md.jinja`. What
+comes out for every corpus lies in the top-level folder `cards/`. Whatever comes from the corpus or the user is escaped
+by default: a client id, a file name or a rejection reason can neither open a tag nor break a table. Writing a card
+again gives the same bytes.
 """
 
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +26,7 @@ from fedllm_data.cards.card_words import (
     partition_words,
     scrub_words,
 )
-from fedllm_data.cards.front_matter import HUB_ID, front_matter
+from fedllm_data.cards.front_matter import HUB_ID, dataset_info, front_matter
 from fedllm_data.cards.notice import write_notice
 from fedllm_data.cards.text import (
     COLUMN_MEANINGS,
@@ -41,11 +44,27 @@ from fedllm_data.reporting.numbers import format_chance, format_number
 from fedllm_data.reporting.report_words import method_words
 from fedllm_data.schema import SCHEMAS, SPLITS, UNDETERMINED
 
-__all__ = ["set_repo_id", "write_card"]
+__all__ = ["CardContents", "read_contents", "render_card", "set_repo_id", "write_card"]
 
 _NUM_LANGUAGES = 12
 _NUM_REASONS = 12
 _EXAMPLE_ID = re.compile(r'^(repo = "|fedllm-(?:train|eval) .*?--data )[^"\s]+', flags=re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class CardContents:
+    """Everything of a client repo that its card shows; plain JSON values throughout."""
+
+    facts: Mapping[str, Any]
+    """The content of build.json."""
+    report: Mapping[str, Any] | None
+    """The content of heterogeneity.json, if the clients were compared."""
+    info: list[dict[str, Any]]
+    """Features, rows and bytes of the configs (`front_matter.dataset_info`)."""
+    figures: tuple[str, ...] = ()
+    """Names of the figures that lie in figures/."""
+    has_page: bool = False
+    """Whether report.html lies beside the card."""
 
 
 def write_card(folder: Path, report: dict[str, Any] | None = None) -> Path:
@@ -63,22 +82,55 @@ def write_card(folder: Path, report: dict[str, Any] | None = None) -> Path:
     Traceback (most recent call last):
     fedllm_data.errors.SchemaError: no-such-folder/build.json is missing; make the folder with `fedllm-data build` ...
     """
+    contents = read_contents(folder, report)
+    text = render_card(contents, called=str(folder))
+    card, written = folder / "README.md", folder / "README.md.tmp"
+    written.write_text(text, encoding="utf-8")
+    written.replace(card)
+    write_notice(folder, dict(contents.facts))
+    return card
+
+
+def read_contents(folder: Path, report: dict[str, Any] | None = None) -> CardContents:
+    """Return what a client repo holds for its card; arguments and errors are those of `write_card`."""
     facts = _read_json(folder / "build.json")
     if facts is None:
         raise SchemaError(
             f"{folder / 'build.json'} is missing; make the folder with `fedllm-data build` or `fedllm-data import`"
         )
-    if report is None:
-        report = _read_json(folder / "heterogeneity.json")
+    report = _read_json(folder / "heterogeneity.json") if report is None else report
     try:
-        text = _render(folder, facts, report)
+        info = dataset_info(folder, facts["splits"])
     except (KeyError, TypeError) as error:
         raise SchemaError(f"{folder / 'build.json'} lacks {error} for the card; build the folder again") from error
-    card, written = folder / "README.md", folder / "README.md.tmp"
-    written.write_text(text, encoding="utf-8")
-    written.replace(card)
-    write_notice(folder, facts)
-    return card
+    return CardContents(
+        facts=facts,
+        report=report,
+        info=info,
+        figures=tuple(sorted(path.stem for path in folder.glob("figures/*.svg"))),
+        has_page=(folder / "report.html").is_file(),
+    )
+
+
+def render_card(contents: CardContents, *, called: str = "the repo") -> str:
+    """Return the card as Markdown.
+
+    Args:
+        contents: what it shows.
+        called: the repo's folder, for errors.
+
+    Raises:
+        SchemaError: if a part lacks something that the card shows.
+
+    >>> render_card(CardContents({}, None, []))
+    Traceback (most recent call last):
+    fedllm_data.errors.SchemaError: the repo/build.json lacks 'clients' for the card; build the folder again
+    """
+    axes = _axes(contents, called)
+    try:
+        return _render(contents, axes)
+    except (KeyError, TypeError) as error:
+        raise SchemaError(f"{called}/build.json lacks {error} for the card; build the folder again") from error
 
 
 def set_repo_id(card: str, repo_id: str) -> str:
@@ -102,7 +154,8 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     return content
 
 
-def _render(folder: Path, facts: dict[str, Any], report: dict[str, Any] | None) -> str:
+def _render(contents: CardContents, axes: list[dict[str, Any]]) -> str:
+    facts = contents.facts
     environment = Environment(
         loader=PackageLoader("fedllm_data", "cards"),
         undefined=StrictUndefined,
@@ -111,7 +164,7 @@ def _render(folder: Path, facts: dict[str, Any], report: dict[str, Any] | None) 
     )
     text = environment.get_template("dataset.md.jinja").render(
         facts=facts,
-        front_matter=Markdown(front_matter(folder, facts)),
+        front_matter=Markdown(front_matter(facts, contents.info)),
         is_preference=facts["task"] == "preference",
         num_clients=facts["clients"]["num_clients"],
         repo_id=Markdown(f"org/{re.sub(r'[^A-Za-z0-9._-]+', '-', facts['name'])}"),
@@ -147,10 +200,10 @@ def _render(folder: Path, facts: dict[str, Any], report: dict[str, Any] | None) 
         citation=Markdown(facts["citation"].replace("```", "'''").strip()),
         **_languages(facts),
         **_provenance(facts),
-        axes=_axes(folder, report),
-        has_page=(folder / "report.html").is_file(),
-        overview=_figure(folder, "overview"),
-        confidence=f"{(report or {}).get('config', {}).get('confidence', 0.95):.0%}",
+        axes=axes,
+        has_page=contents.has_page,
+        overview=_figure(contents, "overview"),
+        confidence=f"{(contents.report or {}).get('config', {}).get('confidence', 0.95):.0%}",
     )
     return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
 
@@ -233,7 +286,7 @@ def _limits(facts: Mapping[str, Any]) -> list[str]:
     return [*limits, *facts["limits"]]
 
 
-def _axes(folder: Path, report: dict[str, Any] | None) -> list[dict[str, Any]]:
+def _axes(contents: CardContents, called: str) -> list[dict[str, Any]]:
     """What the heterogeneity section says of each axis: its finding, its figure and its measures, headline first."""
     try:
         return [
@@ -243,21 +296,21 @@ def _axes(folder: Path, report: dict[str, Any] | None) -> list[dict[str, Any]]:
                 "verdict": axis["verdict"],
                 "finding": f"{axis['sentence']} {axis['chance']}".strip(),
                 "means": method_words(name, axis),
-                "figure": _figure(folder, name),
+                "figure": _figure(contents, name),
                 "headline": _measure(axis["measures"][axis["headline"]], axis["p_holm"]),
                 "measures": [_measure(measure, measure["p"]) for measure in axis["measures"].values()],
             }
-            for name, axis in (report or {"axes": {}})["axes"].items()
+            for name, axis in (contents.report or {"axes": {}})["axes"].items()
         ]
     except (KeyError, TypeError, AttributeError) as error:
         raise SchemaError(
-            f"{folder / 'heterogeneity.json'} lacks {error} for the card; run `fedllm-data report {folder} "
-            f"--out {folder}` again"
+            f"{called}/heterogeneity.json lacks {error} for the card; run "
+            f"`fedllm-data report {called} --out {called}` again"
         ) from error
 
 
-def _figure(folder: Path, name: str) -> Markdown | None:
-    return Markdown(f"figures/{name}.svg") if (folder / "figures" / f"{name}.svg").is_file() else None
+def _figure(contents: CardContents, name: str) -> Markdown | None:
+    return Markdown(f"figures/{name}.svg") if name in contents.figures else None
 
 
 def _measure(measure: Mapping[str, Any], p: float | None) -> dict[str, Any]:

@@ -8,29 +8,29 @@ from typing import Any
 import pyarrow.parquet as pq
 import yaml
 
+from fedllm_data.errors import SchemaError
 from fedllm_data.licences import is_non_commercial, read_licence
 from fedllm_data.schema import SPLITS, UNDETERMINED
 
-__all__ = ["HUB_ID", "configs_of", "first_front_matter", "front_matter", "licence_fields"]
+__all__ = ["HUB_ID", "configs_of", "dataset_info", "first_front_matter", "front_matter", "licence_fields"]
 
 HUB_ID = re.compile(r"[\w][\w.-]*/[\w][\w.-]*")
 _SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B")
 
 
-def front_matter(folder: Path, facts: dict[str, Any]) -> str:
+def front_matter(facts: Mapping[str, Any], info: list[dict[str, Any]]) -> str:
     """Return the YAML, without the lines of dashes around it.
 
     Args:
-        folder: a client repo; features, rows and bytes come from its Parquet files.
-        facts: content of its build.json.
+        facts: content of a client repo's build.json.
+        info: features, rows and bytes of its configs, as `dataset_info` reads them.
 
-    >>> front_matter(Path("no-such-folder"), {})
+    >>> front_matter({}, [])
     Traceback (most recent call last):
-    KeyError: 'splits'
+    KeyError: 'clients'
     """
     from huggingface_hub import DatasetCardData
 
-    configs = _files_of(facts["splits"])
     card_data = DatasetCardData(
         language=_languages(facts),
         **licence_fields(facts["licence"], facts.get("licence_url", "")),
@@ -39,11 +39,52 @@ def front_matter(folder: Path, facts: dict[str, Any]) -> str:
         task_categories=["text-generation"],
         pretty_name=facts["name"],
         tags=_tags(facts),
-        configs=configs_of(configs),
+        configs=configs_of(_files_of(facts["splits"])),
         **_gate(facts),
     )
-    _infos(folder, configs).to_dataset_card_data(card_data)
+    card_data["dataset_info"] = info
     return str(card_data.to_yaml()).strip()
+
+
+def dataset_info(folder: Path, splits: Iterable[str]) -> list[dict[str, Any]]:
+    """Return the field `dataset_info` of a card: features and sizes of every config, from the files' footers alone.
+
+    Args:
+        folder: a client repo.
+        splits: those that it has.
+
+    Raises:
+        SchemaError: if the files of a config are not there.
+
+    >>> dataset_info(Path("no-such-folder"), ["train"])
+    Traceback (most recent call last):
+    fedllm_data.errors.SchemaError: no-such-folder holds no data/train-*.parquet; build it again
+    """
+    from datasets import DatasetInfo, Features, SplitDict, SplitInfo
+    from datasets.info import DatasetInfosDict
+    from huggingface_hub import DatasetCardData
+
+    infos = DatasetInfosDict()
+    for name, files in _files_of(splits).items():
+        paths = {split: sorted(folder.glob(pattern)) for split, pattern in files.items()}
+        if not any(paths.values()):
+            raise SchemaError(f"{folder} holds no {', '.join(files.values())}; build it again")
+        metadata = {split: [pq.read_metadata(path) for path in found] for split, found in paths.items()}
+        schema = pq.read_schema(next(path for found in paths.values() for path in found))
+        sizes = SplitDict()
+        for split, parts in metadata.items():
+            num_bytes = sum(part.row_group(i).total_byte_size for part in parts for i in range(part.num_row_groups))
+            sizes.add(SplitInfo(split, num_bytes, sum(part.num_rows for part in parts)))
+        infos[name] = DatasetInfo(
+            features=Features.from_arrow_schema(schema.remove_metadata()),
+            splits=sizes,
+            download_size=sum(path.stat().st_size for found in paths.values() for path in found),
+            dataset_size=sum(split.num_bytes for split in sizes.values()),
+            config_name=name,
+        )
+    card_data = DatasetCardData()
+    infos.to_dataset_card_data(card_data)
+    return list(card_data["dataset_info"])
 
 
 def first_front_matter(licence: str, gate: str, splits: Iterable[str]) -> str:
@@ -101,30 +142,6 @@ def licence_fields(licence: str, url: str = "") -> dict[str, Any]:
     if not found.name:
         return {"license": found.identifier}
     return {"license": "other", "license_name": found.slug or "other", **({"license_link": url} if url else {})}
-
-
-def _infos(folder: Path, configs: Mapping[str, Mapping[str, str]]) -> Any:
-    """Features and sizes of every config, from the footers of the files alone."""
-    from datasets import DatasetInfo, Features, SplitDict, SplitInfo
-    from datasets.info import DatasetInfosDict
-
-    infos = DatasetInfosDict()
-    for name, files in configs.items():
-        paths = {split: sorted(folder.glob(pattern)) for split, pattern in files.items()}
-        metadata = {split: [pq.read_metadata(path) for path in found] for split, found in paths.items()}
-        schema = pq.read_schema(next(path for found in paths.values() for path in found))
-        splits = SplitDict()
-        for split, parts in metadata.items():
-            num_bytes = sum(part.row_group(i).total_byte_size for part in parts for i in range(part.num_row_groups))
-            splits.add(SplitInfo(split, num_bytes, sum(part.num_rows for part in parts)))
-        infos[name] = DatasetInfo(
-            features=Features.from_arrow_schema(schema.remove_metadata()),
-            splits=splits,
-            download_size=sum(path.stat().st_size for found in paths.values() for path in found),
-            dataset_size=sum(split.num_bytes for split in splits.values()),
-            config_name=name,
-        )
-    return infos
 
 
 def _languages(facts: Mapping[str, Any]) -> list[str] | None:

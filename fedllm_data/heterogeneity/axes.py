@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fedllm_data.errors import ReportError
 from fedllm_data.heterogeneity.axis import Axis, Columns, Facts
+from fedllm_data.heterogeneity.draws import keep_freed_memory, measured, resample
 from fedllm_data.heterogeneity.embedding import EMBEDDING
 from fedllm_data.heterogeneity.instruction import INSTRUCTION
 from fedllm_data.heterogeneity.language import LANGUAGE
@@ -148,6 +149,7 @@ def measure_axes(
     >>> result["quantity"].estimates["gini"].reason
     'not enough data: 1 client, at least 2 are needed'
     """
+    keep_freed_memory()
     present = [profile for profile in profiles if profile.num_rows > 0]
     if not present:
         raise ReportError(
@@ -192,11 +194,10 @@ def _measure_axis(
         sentence = f"{too_few}."
     else:
         values = {name: float(value) for name, value in axis.measure(stack).items()}
-        null_sampler = axis.null_sampler(stack)
-        null_rng = _stream(seed, "null", axis.name)
-        null = _collect(axis, [axis.measure(null_sampler(null_rng)) for _ in range(num_null)])
-        resample_rng = _stream(seed, "bootstrap", axis.name)
-        resamples = _collect(axis, [axis.measure(_resample(stack, resample_rng)) for _ in range(num_bootstrap)])
+        draw = axis.null_sampler(stack)
+        null_rng, resample_rng = (_stream(seed, purpose, axis.name) for purpose in ("null", "bootstrap"))
+        null = measured(axis, lambda: draw(null_rng), num_null)
+        resamples = measured(axis, lambda: resample(stack, resample_rng), num_bootstrap)
         estimates = {
             name: _estimate(axis, name, values[name], null[name], resamples[name], stack, confidence)
             for name in axis.measures
@@ -229,14 +230,6 @@ def _too_few(axis: Axis, stack: Stack, pool: ClientProfile) -> str | None:
 def _stream(seed: int, purpose: str, axis: str) -> Generator:
     words = blake2b(f"{purpose}/{axis}".encode(), digest_size=8).digest()
     return default_rng(SeedSequence([seed, int.from_bytes(words, "big")]))
-
-
-def _resample(stack: Stack, rng: Generator) -> Stack:
-    return stack.take(rng.integers(stack.num_clients, size=stack.num_clients))
-
-
-def _collect(axis: Axis, draws: list[dict[str, float]]) -> dict[str, NDArray[np.float64]]:
-    return {name: np.array([draw[name] for draw in draws], np.float64) for name in axis.measures}
 
 
 def _no_estimate(stack: Stack, reason: str) -> Estimate:

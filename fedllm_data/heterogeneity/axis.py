@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from fedllm_data.heterogeneity.profile import ClientProfile, Counts, Stack, Vectors
 
-__all__ = ["Axis", "Columns", "Facts", "Measure", "Reading", "Tile", "Values"]
+__all__ = ["Axis", "Columns", "DrawnValues", "Facts", "Measure", "Reading", "Tile", "Values", "of_one"]
 
 Columns = Mapping[str, Any]
 """Features of one client's rows: column name -> one entry a row (see `fedllm_data.features`)."""
 Values = dict[str, float]
 """Name of a measure -> its value; NaN where the counts do not determine it."""
+DrawnValues = dict[str, NDArray[np.float64]]
+"""Name of a measure -> its value in each of R draws, (R,)."""
 Facts = dict[str, Any]
 """Plain descriptions of the pool (means, medians, shares): numbers and words that need no null."""
 
@@ -90,6 +92,7 @@ class Axis:
     count: Callable[[Columns], dict[str, Counts]]
     """Features of one client's rows -> its tables; none where the features are not there."""
     measure: Callable[[Stack], Values]
+    """One stack of clients -> the value of every measure."""
     null_sampler: Callable[[Stack], Callable[[Generator], Stack]]
     """The observed clients -> a function that draws clients of these sizes as chance would make them."""
     describe: Callable[[Stack, ClientProfile], Facts]
@@ -98,6 +101,9 @@ class Axis:
     """The observed clients -> columns with one entry a client."""
     sentence: Callable[[Values, Facts], str]
     """The finding in words, with no claim about chance: that one is added from the null."""
+    measure_draws: Callable[[Sequence[Stack]], DrawnValues] | None = None
+    """The same of several draws or resamples at once, where that is faster: stacks of as many clients and the same
+    labels. `measure` is then `of_one` of it."""
     vectors: tuple[str, ...] = ()
     """Vector statistics that are measured beside the tables."""
     sum_up: Callable[[Columns], Vectors] = lambda columns: {}
@@ -113,3 +119,12 @@ class Axis:
     clients judged the same pair."""
     reading: "Reading" = field(default_factory=lambda: Reading())
     """What the axis means for a method, and how it is shown."""
+
+
+def of_one(measure_draws: Callable[[Sequence[Stack]], DrawnValues]) -> Callable[[Stack], Values]:
+    """Return what measures one stack, from what measures several at once.
+
+    >>> of_one(lambda stacks: {"num_stacks": np.full(len(stacks), float(len(stacks)))})(Stack((), {}))
+    {'num_stacks': 1.0}
+    """
+    return lambda stack: {name: float(value_R[0]) for name, value_R in measure_draws([stack]).items()}

@@ -9,12 +9,13 @@ What a client met is a *stratum*; its pairs have two outcomes. Labels of `prefer
 
 Labels of `preference_length`: `+07`, `-07` and `=`, for all pairs, whatever the models. Bins of the length ratio are a
 quarter of a doubling wide; the last holds all ratios above 2^6. A text of 0 tokens counts as 1.
-Symbols: K clients, L labels, S strata, M models, P pairs of models. numpy and SciPy only.
+Symbols: R draws, K clients, L labels, S strata, M models, P pairs of models. numpy and SciPy only.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 
 import numpy as np
 from numpy.random import Generator
@@ -83,10 +84,13 @@ class ModelPairs:
     _lost: "csr_array"
     """(S, P): 1 where success is a win of the second: wins of the first are `trials @ this` more."""
 
-    def count(self, successes_KS: IntArray, trials_KS: IntArray) -> tuple[IntArray, IntArray]:
-        """Return how often the first model of every pair won, and how often the pair was judged, both (K, P)."""
-        wins_KP = successes_KS @ self._won + trials_KS @ self._lost
-        return np.asarray(wins_KP), np.asarray(trials_KS @ (abs(self._won)))
+    def count(self, successes_RKS: IntArray, trials_RKS: IntArray) -> tuple[IntArray, IntArray]:
+        """Return how often the first model of every pair won, and how often the pair was judged, both (R, K, P)."""
+        *leading, num_strata = trials_RKS.shape
+        successes_NS, trials_NS = (part.reshape(prod(leading), num_strata) for part in (successes_RKS, trials_RKS))
+        shape = (*leading, len(self.first_P))
+        wins_NP = successes_NS @ self._won + trials_NS @ self._lost
+        return np.asarray(wins_NP).reshape(shape), np.asarray(trials_NS @ abs(self._won)).reshape(shape)
 
 
 @dataclass(frozen=True)
@@ -102,11 +106,11 @@ class Strata:
     """Natural log of longer over shorter, at the middle of the bin; 0 where the label gives no bin."""
     pairs: ModelPairs
 
-    def count(self, counts_KL: IntArray) -> tuple[IntArray, IntArray]:
-        """Return successes and trials, both (K, S)."""
-        padded_KL = np.concatenate([counts_KL, np.zeros((len(counts_KL), 1), np.int64)], axis=1)
-        successes_KS = padded_KL[:, self.success_S]
-        return successes_KS, successes_KS + padded_KL[:, self.failure_S]
+    def count(self, counts_RKL: IntArray) -> tuple[IntArray, IntArray]:
+        """Return successes and trials, both (R, K, S)."""
+        padded_RKL = np.concatenate([counts_RKL, np.zeros((*counts_RKL.shape[:-1], 1), np.int64)], axis=-1)
+        successes_RKS = padded_RKL[..., self.success_S]
+        return successes_RKS, successes_RKS + padded_RKL[..., self.failure_S]
 
 
 @lru_cache(maxsize=16)
@@ -187,6 +191,8 @@ def choice_sampler(table: CountTable) -> Callable[[Generator], CountTable]:
     stratum_N = stratum_C[cell_N]
     first_S = np.searchsorted(stratum_N, np.arange(len(total_S)))
     is_success_N = np.arange(len(cell_N)) - first_S[stratum_N] < success_total_S[stratum_N]
+    has_success_S = (success_total_S > 0) & (total_S <= SHUFFLED_PAIRS)
+    last_S = (first_S + success_total_S - 1)[has_success_S]
     num_clients, num_labels = table.counts_KL.shape
     untouched_L = np.ones(num_labels + 1, bool)
     untouched_L[strata.success_S] = untouched_L[strata.failure_S] = False
@@ -194,8 +200,14 @@ def choice_sampler(table: CountTable) -> Callable[[Generator], CountTable]:
     template_KL[:, :-1] = table.counts_KL * untouched_L[:-1]
 
     def draw(rng: Generator) -> CountTable:
-        order_N = np.argsort(stratum_N + rng.random(len(stratum_N)))
-        successes_C = np.bincount(cell_N[order_N[is_success_N]], minlength=len(trials_C))
+        place_N = stratum_N + rng.random(len(stratum_N))
+        # Where the last success of each stratum lies: sorting places takes a third of the time of sorting pairs.
+        highest_S = np.full(len(total_S), -1.0)
+        highest_S[has_success_S] = np.sort(place_N)[last_S]
+        is_chosen_N = place_N <= highest_S[stratum_N]
+        if np.count_nonzero(is_chosen_N) > np.count_nonzero(is_success_N):  # two pairs at one place: about never
+            is_chosen_N[np.argsort(place_N, kind="stable")] = is_success_N
+        successes_C = np.bincount(cell_N[is_chosen_N], minlength=len(trials_C))
         successes_C[drawn_C] = rng.binomial(trials_C[drawn_C], rate_C)
         # The column after the last takes the outcome that nobody chose: its draws are 0.
         drawn_KL = template_KL.copy()

@@ -34,7 +34,7 @@ from fedllm_data.heterogeneity.embedding_sums import (
 )
 from fedllm_data.heterogeneity.mmd import CentredSums, trace_of_squared_covariance
 from fedllm_data.heterogeneity.profile import SCALE, Stack
-from fedllm_data.heterogeneity.vendi import moment_matrices, upper_triangle, vendi_entropy
+from fedllm_data.heterogeneity.vendi import eigenvalue_entropy, moment_matrices, upper_triangle
 
 __all__ = ["embedding_sampler"]
 
@@ -58,7 +58,7 @@ def embedding_sampler(stack: Stack) -> Callable[[Generator], Stack]:
     used = moment_clients(sizes_K)
     bank = _Bank.of(_bank_rows(found), needs_moments=bool(sizes_K2[used].max(initial=0) > SMALL))
     halves = _Halves.of(sizes_K2)
-    groups = _equal_sized(halves, used)
+    dealt = _Dealt.of(halves, used)
     large_U = np.flatnonzero((sizes_K2[used] > SMALL).any(axis=1))
     with_both = np.flatnonzero(sizes_K2.min(axis=1) > 0)
     half_H = with_both[spread_positions(len(with_both), MAX_HALF_CLIENTS)]
@@ -68,10 +68,11 @@ def embedding_sampler(stack: Stack) -> Callable[[Generator], Stack]:
     copies_K, copies_H = np.ones(len(sizes_K)), np.ones(len(half_H))
 
     def draw(rng: Generator) -> Stack:
-        dealt = np.concatenate([np.tile(every_row, num_times), rng.permutation(every_row)[:num_over]])
-        row_N = rng.permutation(dealt)
+        stock = np.concatenate([np.tile(every_row, num_times), rng.permutation(every_row)[:num_over]])
+        row_N = rng.permutation(stock)
         sums_2KA, large_LDD = bank.draw(halves, used[large_U], row_N, rng)
         sums_KA = sums_2KA[0] + sums_2KA[1]
+        rows_ND = bank.rows_BA[row_N[dealt.place_N], :-1]
         one_HD, two_HD = (sums_2KA[half, half_H, :-1] / sizes_K2[half_H, half, None] for half in range(2))
         sample = Sample(
             copies_K,
@@ -82,7 +83,7 @@ def embedding_sampler(stack: Stack) -> Callable[[Generator], Stack]:
             one_HD,
             two_HD,
             copies_H,
-            _moments(sums_KA[used, :-1], sizes_K[used], bank.rows_BA[:, :-1], row_N, groups, large_U, large_LDD),
+            _moments(sums_KA[used, :-1], sizes_K[used], rows_ND, dealt, large_U, large_LDD),
         )
         return replace(stack, vectors={}, derived=sample)
 
@@ -104,54 +105,66 @@ class _Halves(NamedTuple):
         return cls(sizes_K2, small_K2, ends - small_K2)
 
 
-def _equal_sized(halves: _Halves, used: IntArray) -> list[tuple[IntArray, IntArray]]:
-    """Positions in `used` of clients of one size, both of whose halves are dealt, and where their rows are: (U, n)."""
-    is_dealt_U = (halves.sizes_K2[used] <= SMALL).all(axis=1)
-    sizes_U = halves.sizes_K2[used].sum(axis=1)
-    groups = []
-    for size in np.unique(sizes_U[is_dealt_U]).tolist():
-        members = np.flatnonzero(is_dealt_U & (sizes_U == size))
-        first_U1 = halves.small_K2[used[members], :1]
-        starts_U2 = halves.starts_K2[used[members]]
-        row = np.arange(size)
-        place_Un = np.where(row < first_U1, starts_U2[:, :1] + row, starts_U2[:, 1:] + row - first_U1)
-        groups.append((members, place_Un))
-    return groups
+class _Dealt(NamedTuple):
+    """The clients of `used` both of whose halves are dealt, by size, and where their rows are."""
+
+    groups: tuple[tuple[IntArray, slice], ...]
+    """Positions in `used` of the clients of one size, and where their rows lie in `place_N`, client by client."""
+    place_N: IntArray
+
+    @classmethod
+    def of(cls, halves: _Halves, used: IntArray) -> "_Dealt":
+        is_dealt_U = (halves.sizes_K2[used] <= SMALL).all(axis=1)
+        sizes_U = halves.sizes_K2[used].sum(axis=1)
+        groups, places, start = [], [np.zeros(0, np.int64)], 0
+        for size in np.unique(sizes_U[is_dealt_U]).tolist():
+            members = np.flatnonzero(is_dealt_U & (sizes_U == size))
+            first_U1 = halves.small_K2[used[members], :1]
+            starts_U2 = halves.starts_K2[used[members]]
+            row = np.arange(size)
+            place_Un = np.where(row < first_U1, starts_U2[:, :1] + row, starts_U2[:, 1:] + row - first_U1)
+            places.append(place_Un.ravel())
+            groups.append((members, slice(start, start + place_Un.size)))
+            start += place_Un.size
+        return cls(tuple(groups), np.concatenate(places))
 
 
 def _moments(
     sums_UD: FloatArray,
     sizes_U: IntArray,
-    rows_BD: FloatArray,
-    row_N: IntArray,
-    groups: list[tuple[IntArray, IntArray]],
+    rows_ND: FloatArray,
+    dealt: _Dealt,
     large_U: IntArray,
     large_LDD: FloatArray,
 ) -> Moments:
     """What the figures need of second moments: of clients whose rows are dealt, and of large ones that are drawn."""
     num_dimensions = sums_UD.shape[1]
-    entropy_U, weight_U = np.empty(len(sizes_U)), np.empty(len(sizes_U))
-    total_DD = large_LDD.sum(axis=0)
+    values_UD, weight_U = np.zeros((len(sizes_U), num_dimensions)), np.empty(len(sizes_U))
     is_enough_L = sizes_U[large_U] >= FRECHET_MIN_ROWS
     positions, matrices = [large_U[is_enough_L]], [large_LDD[is_enough_L]]
-    entropy_U[large_U], weight_U[large_U] = vendi_entropy(large_LDD), np.trace(large_LDD, axis1=1, axis2=2)
-    for members, place_Un in groups:
-        rows_UnD = rows_BD[row_N[place_Un]]
-        size = place_Un.shape[1]
+    values_UD[large_U], weight_U[large_U] = np.linalg.eigvalsh(large_LDD), np.trace(large_LDD, axis1=1, axis2=2)
+    squares_N = np.einsum("nd,nd->n", rows_ND, rows_ND)
+    for members, rows in dealt.groups:
+        rows_UnD = rows_ND[rows].reshape(len(members), -1, num_dimensions)
+        size = rows_UnD.shape[1]
         if size < num_dimensions:
-            flat_ND = rows_UnD.reshape(-1, num_dimensions)
-            total_DD = total_DD + flat_ND.T @ flat_ND
-            entropy_U[members] = vendi_entropy(rows_UnD @ rows_UnD.transpose(0, 2, 1))
-        else:
-            matrices_UDD = rows_UnD.transpose(0, 2, 1) @ rows_UnD
-            total_DD = total_DD + matrices_UDD.sum(axis=0)
-            entropy_U[members] = vendi_entropy(matrices_UDD)
-        weight_U[members] = np.einsum("und,und->u", rows_UnD, rows_UnD)
-        if size >= FRECHET_MIN_ROWS:
-            positions.append(members)
-            matrices.append(rows_UnD.transpose(0, 2, 1) @ rows_UnD if size < num_dimensions else matrices_UDD)
+            values_UD[members, :size] = np.linalg.eigvalsh(rows_UnD @ rows_UnD.transpose(0, 2, 1))
+        weight_U[members] = squares_N[rows].reshape(len(members), size).sum(axis=1)
+        if size >= min(num_dimensions, FRECHET_MIN_ROWS):
+            moments_UDD = rows_UnD.transpose(0, 2, 1) @ rows_UnD
+            if size >= num_dimensions:
+                values_UD[members] = np.linalg.eigvalsh(moments_UDD)
+            if size >= FRECHET_MIN_ROWS:
+                positions.append(members)
+                matrices.append(moments_UDD)
     return Moments(
-        entropy_U, weight_U, sums_UD, sizes_U, total_DD, np.concatenate(positions), np.concatenate(matrices)
+        eigenvalue_entropy(values_UD),
+        weight_U,
+        sums_UD,
+        sizes_U,
+        large_LDD.sum(axis=0) + rows_ND.T @ rows_ND,
+        np.concatenate(positions),
+        np.concatenate(matrices),
     )
 
 

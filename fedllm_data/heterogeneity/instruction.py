@@ -7,29 +7,21 @@ et al. 2023, figure 3). A profile holds verbs of this public list and hashes of 
 hashes have no key, so whoever guesses a pair can test it. Verbs of two languages are not comparable and the list is
 English, so verbs are those of English rows; parsers of other languages add to coverage and to pairs. What share of the
 rows was parsed is stated.
-Symbols: K clients, L labels; `counts_KL` row counts. numpy only.
+Symbols: R draws, K clients, L labels; `counts_RKL` row counts. numpy only.
 """
 
+from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from fedllm_data.heterogeneity.axis import Axis, Columns, Facts, Measure, Reading, Values
-from fedllm_data.heterogeneity.divergence import (
-    entropy_bits,
-    hellinger_to_pool,
-    jensen_shannon_bits,
-    pairwise_total_variation,
-    total_variation_to_pool,
-)
+from fedllm_data.heterogeneity.axis import Axis, Columns, DrawnValues, Facts, Measure, Reading, Values, of_one
+from fedllm_data.heterogeneity.divergence import divergence_values, entropy_bits, total_variation_to_pool
 from fedllm_data.heterogeneity.null import deal_sampler
-from fedllm_data.heterogeneity.profile import ClientProfile, Counts, Stack
+from fedllm_data.heterogeneity.profile import ClientProfile, Counts, Stack, stacked_counts
 
-__all__ = ["INSTRUCTION", "VERBS", "divergence_values", "pair_diversity"]
-
-IntArray = NDArray[np.int64]
+__all__ = ["INSTRUCTION", "VERBS", "pair_diversity"]
 
 MIN_ROWS = 2
 OTHER_VERB = "(other)"
@@ -52,35 +44,6 @@ VERBS = frozenset(
 five instructions of fed-oasst and fed-realhumaneval have one of them at the root; the others count as one."""
 ONE_CLUSTER = "all instructions are in one cluster, so there is nothing in which clients could differ"
 NO_VERBS = "fewer than two clients have two parsed instructions (no parser for their languages?), or all have one verb"
-
-
-def divergence_values(counts_KL: IntArray, origin_K: IntArray) -> Values:
-    """Return how different the clients' mixes of labels are.
-
-    Args:
-        counts_KL: row counts; every client holds at least one row.
-        origin_K: which client each entry is (a bootstrap resample holds some several times).
-
-    Returns:
-        The generalised Jensen-Shannon divergence in bits and as a fraction of the labels' entropy, the mean total
-        variation and Hellinger distance to the pool, and the mean total variation between two clients; all are 0
-        for equal mixes, and all are NaN where all rows have one label or there are not two clients.
-
-    >>> divergence_values(np.array([[10, 0], [0, 30]]), np.arange(2))["fraction"]
-    1.0
-    """
-    rows_L = counts_KL.sum(axis=0)
-    if np.count_nonzero(rows_L) < 2 or len(counts_KL) < 2:
-        names = ("fraction", "bits", "total_variation_to_pool", "hellinger_to_pool", "total_variation_pairwise")
-        return dict.fromkeys(names, float("nan"))
-    bits = jensen_shannon_bits(counts_KL)
-    return {
-        "fraction": min(1.0, bits / float(entropy_bits(rows_L / rows_L.sum()))),
-        "bits": bits,
-        "total_variation_to_pool": float(total_variation_to_pool(counts_KL).mean()),
-        "hellinger_to_pool": float(hellinger_to_pool(counts_KL).mean()),
-        "total_variation_pairwise": pairwise_total_variation(counts_KL, origin_K),
-    }
 
 
 def pair_diversity(counts: Counts) -> tuple[int, float, float]:
@@ -133,11 +96,13 @@ def _parsed(language: str, has_parser: bool, verb: str | None, noun: str | None)
     return labels
 
 
-def _values(stack: Stack) -> Values:
-    clusters = divergence_values(stack.tables["cluster"].counts_KL, stack.origin_K)
-    verbs_KL = stack.tables["instruction_verb"].counts_KL
-    parsed_K = verbs_KL.sum(axis=1) >= MIN_ROWS
-    verbs = divergence_values(verbs_KL[parsed_K], stack.origin_K[parsed_K])
+def _values(stacks: Sequence[Stack]) -> DrawnValues:
+    origin_RK = np.stack([stack.origin_K for stack in stacks])
+    clusters = divergence_values(stacked_counts(stacks, "cluster"), origin_RK)
+    verbs_RKL = stacked_counts(stacks, "instruction_verb")
+    # A client without rows takes no part.
+    is_parsed_RK = verbs_RKL.sum(axis=-1) >= MIN_ROWS
+    verbs = divergence_values(verbs_RKL * is_parsed_RK[..., None], origin_RK)
     return {f"cluster_{name}": value for name, value in clusters.items()} | {
         "verb_fraction": verbs["fraction"],
         "verb_bits": verbs["bits"],
@@ -254,7 +219,8 @@ INSTRUCTION = Axis(
         ),
     },
     count=_count,
-    measure=_values,
+    measure=of_one(_values),
+    measure_draws=_values,
     null_sampler=deal_sampler,
     describe=_describe,
     per_client=_per_client,

@@ -2,24 +2,29 @@
 
 The headline is I(client; language) / H(language): the share of what there is to know about a row's language that its
 client tells (the uncertainty coefficient). Rows whose language nobody determined (`und`) are counted apart and take no
-part. Symbols: K clients, L languages; `counts_KL` row counts. numpy only.
+part. Symbols: R draws, K clients, L languages; `counts_RKL` row counts. numpy only.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedllm_data.heterogeneity.axis import Axis, Columns, Facts, Measure, Reading, Tile, Values
-from fedllm_data.heterogeneity.divergence import (
-    entropy_bits,
-    hellinger_to_pool,
-    jensen_shannon_bits,
-    pairwise_total_variation,
-    total_variation_to_pool,
+from fedllm_data.heterogeneity.axis import (
+    Axis,
+    Columns,
+    DrawnValues,
+    Facts,
+    Measure,
+    Reading,
+    Tile,
+    Values,
+    of_one,
 )
+from fedllm_data.heterogeneity.divergence import divergence_values, total_variation_to_pool
 from fedllm_data.heterogeneity.null import deal_sampler
-from fedllm_data.heterogeneity.profile import ClientProfile, Counts, Stack
+from fedllm_data.heterogeneity.profile import ClientProfile, Counts, Stack, stacked_counts
 
 __all__ = ["LANGUAGE", "language_values"]
 
@@ -31,31 +36,31 @@ MIN_ROWS = 2
 ONE_LANGUAGE = "all rows are in one language, so there is nothing in which clients could differ"
 
 
-def language_values(counts_KL: IntArray, origin_K: IntArray) -> Values:
+def language_values(counts_RKL: IntArray, origin_RK: IntArray) -> DrawnValues:
     """Return all measures of the axis.
 
     Args:
-        counts_KL: row counts; every client holds at least one row.
-        origin_K: which client each entry is (a bootstrap resample holds some several times).
+        counts_RKL: row counts of every draw, or (K, L) of one; every client holds at least one row.
+        origin_RK: which client each entry is (a bootstrap resample holds some several times).
 
     Returns:
-        Name of each measure -> value; all are NaN where all rows are in one language.
+        Name of each measure -> (R,) values; all are NaN where all rows are in one language, or of one client.
 
-    >>> language_values(np.array([[10, 0], [0, 30]]), np.arange(2))["divergence_fraction"]
+    >>> float(language_values(np.array([[10, 0], [0, 30]]), np.arange(2))["divergence_fraction"])
     1.0
     """
-    rows_L = counts_KL.sum(axis=0)
-    if np.count_nonzero(rows_L) < 2:
-        return dict.fromkeys(LANGUAGE.measures, float("nan"))
-    divergence_bits = jensen_shannon_bits(counts_KL)
+    found = divergence_values(counts_RKL, origin_RK)
+    languages_R = (counts_RKL > 0).sum(axis=-1).mean(axis=-1)
     return {
-        "divergence_fraction": min(1.0, divergence_bits / float(entropy_bits(rows_L / rows_L.sum()))),
-        "divergence_bits": divergence_bits,
-        "total_variation_to_pool": float(total_variation_to_pool(counts_KL).mean()),
-        "hellinger_to_pool": float(hellinger_to_pool(counts_KL).mean()),
-        "total_variation_pairwise": pairwise_total_variation(counts_KL, origin_K),
-        "languages_per_client": float((counts_KL > 0).sum(axis=1).mean()),
+        "divergence_fraction": found.pop("fraction"),
+        "divergence_bits": found.pop("bits"),
+        **found,
+        "languages_per_client": np.where(np.isnan(found["total_variation_to_pool"]), np.nan, languages_R),
     }
+
+
+def _values(stacks: Sequence[Stack]) -> DrawnValues:
+    return language_values(stacked_counts(stacks, "language"), np.stack([stack.origin_K for stack in stacks]))
 
 
 def _count(columns: Columns) -> dict[str, Counts]:
@@ -147,7 +152,8 @@ LANGUAGE = Axis(
         ),
     },
     count=_count,
-    measure=lambda stack: language_values(stack.tables["language"].counts_KL, stack.origin_K),
+    measure=of_one(_values),
+    measure_draws=_values,
     null_sampler=deal_sampler,
     describe=_describe,
     per_client=_per_client,

@@ -3,17 +3,29 @@
 Lengths are compared as natural logs of token counts, kept in fixed bins: counts 1 to 11 have a bin each, longer ones
 eight bins per doubling (9 % wide); a text of 0 tokens counts as 1. The headline is ICC(1), the between-client share
 of the variance of log response length, by one-way analysis of variance with unequal sizes (Donner 1986, eq. 2.1).
-Symbols: K clients, L length bins; `counts_KL` row counts; `log_L` log-lengths of the bins. numpy only.
+Symbols: R draws, K clients, L length bins; `counts_RKL` row counts of every draw, or (K, L) of one; `log_L`
+log-lengths of the bins. numpy only.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedllm_data.heterogeneity.axis import Axis, Columns, Facts, Measure, Reading, Tile, Values
+from fedllm_data.heterogeneity.axis import (
+    Axis,
+    Columns,
+    DrawnValues,
+    Facts,
+    Measure,
+    Reading,
+    Tile,
+    Values,
+    of_one,
+)
 from fedllm_data.heterogeneity.null import deal_sampler
-from fedllm_data.heterogeneity.profile import ClientProfile, Counts, CountTable, Stack
+from fedllm_data.heterogeneity.profile import ClientProfile, Counts, CountTable, Stack, stacked_counts
 
 __all__ = [
     "LENGTH",
@@ -58,43 +70,46 @@ def bin_log_length(labels: tuple[str, ...]) -> FloatArray:
     return LOG_LENGTH_B[[int(label) for label in labels]]
 
 
-def intraclass_correlation(counts_KL: IntArray, log_L: FloatArray) -> tuple[float, float]:
-    """Return ICC(1) and the raw between-client share of the variance (eta squared).
+def intraclass_correlation(counts_RKL: IntArray, log_L: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Return ICC(1) and the raw between-client share of the variance (eta squared), (R,) each.
 
     Returns:
         ICC in [-1 / (n - 1), 1]: 1 when clients differ and rows of a client do not, 0 when clients are as different
         as chance makes them, below 0 when less; NaN without two clients, a client of two rows, or any variance.
         Eta squared in [0, 1], which chance alone lifts to about (K - 1) / (N - 1).
 
-    >>> intraclass_correlation(np.array([[2, 0], [0, 2]]), np.array([0.0, 1.0]))
-    (1.0, 1.0)
+    >>> [float(share) for share in intraclass_correlation(np.array([[2, 0], [0, 2]]), np.array([0.0, 1.0]))]
+    [1.0, 1.0]
     """
-    rows_K = counts_KL.sum(axis=1)
-    num_clients, num_rows = len(rows_K), int(rows_K.sum())
-    centred_L = log_L - counts_KL.sum(axis=0) @ log_L / num_rows
-    sum_K = counts_KL @ centred_L
-    between = float((sum_K**2 / rows_K).sum())
-    total = float(counts_KL.sum(axis=0) @ centred_L**2)
-    within = max(0.0, total - between)
-    if num_clients < 2 or num_rows <= num_clients or total <= 1e-12 * num_rows:
-        return float("nan"), float("nan")
-    typical_rows = (num_rows - float((rows_K**2).sum()) / num_rows) / (num_clients - 1)
-    mean_between, mean_within = between / (num_clients - 1), within / (num_rows - num_clients)
-    icc = (mean_between - mean_within) / (mean_between + (typical_rows - 1) * mean_within)
-    return icc, between / total
+    rows_RK, labels_RL = counts_RKL.sum(axis=-1), counts_RKL.sum(axis=-2)
+    num_clients, num_rows_R = counts_RKL.shape[-2], rows_RK.sum(axis=-1)
+    centred_RL = log_L - (labels_RL @ log_L / num_rows_R)[..., None]
+    sum_RK = (counts_RKL @ centred_RL[..., None])[..., 0]
+    between_R = (sum_RK**2 / rows_RK).sum(axis=-1)
+    total_R = (labels_RL * centred_RL**2).sum(axis=-1)
+    within_R = np.maximum(0.0, total_R - between_R)
+    is_defined_R = (num_clients > 1) & (num_rows_R > num_clients) & (total_R > 1e-12 * num_rows_R)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        typical_rows_R = (num_rows_R - (rows_RK**2).sum(axis=-1) / num_rows_R) / (num_clients - 1)
+        mean_between_R, mean_within_R = between_R / (num_clients - 1), within_R / (num_rows_R - num_clients)
+        icc_R = (mean_between_R - mean_within_R) / (mean_between_R + (typical_rows_R - 1) * mean_within_R)
+        return np.where(is_defined_R, icc_R, np.nan), np.where(is_defined_R, between_R / total_R, np.nan)
 
 
-def wasserstein_to_pool(counts_KL: IntArray, log_L: FloatArray) -> FloatArray:
-    """Return every client's Wasserstein-1 distance of log-lengths to the pool, in natural-log units.
+def wasserstein_to_pool(counts_RKL: IntArray | FloatArray, log_L: FloatArray) -> FloatArray:
+    """Return every client's Wasserstein-1 distance of log-lengths to the pool, in natural-log units, (R, K).
 
     A distance of 0.69 = ln 2 means that lengths differ by a factor of two on average.
 
     >>> wasserstein_to_pool(np.array([[1, 0], [0, 1]]), np.array([0.0, 2.0])).tolist()
     [1.0, 1.0]
     """
-    below_KL = counts_KL.cumsum(axis=1) / counts_KL.sum(axis=1, keepdims=True)
-    pool_L = counts_KL.sum(axis=0).cumsum() / counts_KL.sum()
-    return np.asarray(np.abs(below_KL - pool_L)[:, :-1] @ np.diff(log_L))
+    below_RKL = counts_RKL.cumsum(axis=-1, dtype=np.float64)
+    pool_RL = below_RKL.sum(axis=-2)
+    # Whole numbers, so the last entry is the number of rows to the digit.
+    below_RKL /= np.maximum(below_RKL[..., -1:], 1)
+    below_RKL -= (pool_RL / np.maximum(pool_RL[..., -1:], 1))[..., None, :]
+    return np.asarray(np.abs(below_RKL, out=below_RKL)[..., :-1] @ np.diff(log_L))
 
 
 def length_quantiles(counts_KL: IntArray, log_L: FloatArray, fraction: float) -> FloatArray:
@@ -118,16 +133,16 @@ def _count(columns: Columns) -> dict[str, Counts]:
     return counts
 
 
-def _values(stack: Stack) -> Values:
-    values: Values = {}
+def _values(stacks: Sequence[Stack]) -> DrawnValues:
+    values: DrawnValues = {}
     for side in SIDES:
-        table = stack.tables[f"{side}_length"]
-        log_L = bin_log_length(table.labels)
-        icc, between_fraction = intraclass_correlation(table.counts_KL, log_L)
+        counts_RKL = stacked_counts(stacks, f"{side}_length")
+        log_L = bin_log_length(stacks[0].tables[f"{side}_length"].labels)
+        icc_R, between_fraction_R = intraclass_correlation(counts_RKL, log_L)
         values |= {
-            f"{side}_icc": icc,
-            f"{side}_between_fraction": between_fraction,
-            f"{side}_wasserstein_to_pool": float(wasserstein_to_pool(table.counts_KL, log_L).mean()),
+            f"{side}_icc": icc_R,
+            f"{side}_between_fraction": between_fraction_R,
+            f"{side}_wasserstein_to_pool": wasserstein_to_pool(counts_RKL, log_L).mean(axis=-1),
         }
     return values
 
@@ -204,7 +219,8 @@ LENGTH = Axis(
     min_rows=MIN_ROWS,
     measures=_measures("response") | _measures("instruction"),
     count=_count,
-    measure=_values,
+    measure=of_one(_values),
+    measure_draws=_values,
     null_sampler=deal_sampler,
     describe=_describe,
     per_client=_per_client,

@@ -4,7 +4,7 @@ P(the longer of two answers is chosen) = 1 / (1 + exp(-coefficient * log_ratio))
 comes first. With lengths in bins the likelihood is exact at the bins' middles. A coefficient of 1 says that an answer
 twice as long has odds of 2 to 1; 0 that length does not matter. Nearly separable choices have no finite coefficient,
 so a prior holds it: a wide one for the pool, the pool for a client.
-Symbols: K clients, B bins; `longer_KB` times the longer was chosen out of `trials_KB`. numpy and SciPy only.
+Symbols: R draws, K clients, B bins; `longer_KB` times the longer was chosen out of `trials_KB`. numpy and SciPy only.
 """
 
 import numpy as np
@@ -22,35 +22,33 @@ POOL_PRIOR_STD = 10.0
 """Wide: an odds ratio of 2^10 for a doubling lies within one standard deviation."""
 
 
-def length_coefficient(longer_B: IntArray, trials_B: IntArray, log_ratio_B: FloatArray) -> float:
-    """Return the coefficient of the pool; NaN if no two answers differ in length.
+def length_coefficient(longer_RB: IntArray, trials_RB: IntArray, log_ratio_B: FloatArray) -> FloatArray:
+    """Return the coefficient of the pool in every draw, (R,); NaN if no two answers differ in length.
 
-    >>> round(length_coefficient(np.array([200]), np.array([300]), np.log([2.0])), 2)
+    >>> round(float(length_coefficient(np.array([200]), np.array([300]), np.log([2.0]))), 2)
     1.0
     """
-    if not trials_B.sum():
-        return float("nan")
-    pooled_K, _ = _modes(longer_B[None, :], trials_B[None, :], log_ratio_B, 0.0, POOL_PRIOR_STD**-2)
-    return float(pooled_K[0])
+    longer_1RB, trials_1RB = np.atleast_2d(longer_RB), np.atleast_2d(trials_RB)
+    pooled_1R, _ = _modes(longer_1RB, trials_1RB, log_ratio_B, 0.0, POOL_PRIOR_STD**-2)
+    return np.where(trials_RB.any(axis=-1), pooled_1R.reshape(trials_RB.shape[:-1]), np.nan)
 
 
-def coefficient_dispersion(longer_KB: IntArray, trials_KB: IntArray, log_ratio_B: FloatArray) -> Dispersion:
-    """Return how much the clients' coefficients differ beyond sampling.
+def coefficient_dispersion(longer_RKB: IntArray, trials_RKB: IntArray, log_ratio_B: FloatArray) -> Dispersion:
+    """Return how much the clients' coefficients differ beyond sampling, in every draw, or of one (K, B).
 
     A client's effect is its one-step estimate from the pool's coefficient, score over information, which exists also
     where it always chose alike.
 
-    >>> coefficient_dispersion(np.array([[9], [0]]), np.array([[9], [9]]), np.log([2.0])).tau_squared > 1
+    >>> bool(coefficient_dispersion(np.array([[9], [0]]), np.array([[9], [9]]), np.log([2.0])).tau_squared > 1)
     True
     """
-    pooled = length_coefficient(longer_KB.sum(axis=0), trials_KB.sum(axis=0), log_ratio_B)
-    if np.isnan(pooled):
-        return dersimonian_laird(np.zeros(0), np.zeros(0))
-    p_B = expit(pooled * log_ratio_B)
-    score_K = longer_KB @ log_ratio_B - trials_KB @ (p_B * log_ratio_B)
-    information_K = trials_KB @ (p_B * (1 - p_B) * log_ratio_B**2)
-    known_K = information_K > 1e-12
-    return dersimonian_laird(score_K[known_K] / information_K[known_K], 1 / information_K[known_K])
+    pooled_R = length_coefficient(longer_RKB.sum(axis=-2), trials_RKB.sum(axis=-2), log_ratio_B)
+    p_RB = expit(np.nan_to_num(pooled_R)[..., None] * log_ratio_B)
+    score_RK = longer_RKB @ log_ratio_B - (trials_RKB @ (p_RB * log_ratio_B)[..., None])[..., 0]
+    information_RK = (trials_RKB @ (p_RB * (1 - p_RB) * log_ratio_B**2)[..., None])[..., 0]
+    is_known_RK = information_RK > 1e-12
+    information_RK = np.where(is_known_RK, information_RK, 1.0)
+    return dersimonian_laird(score_RK / information_RK, np.where(is_known_RK, 1 / information_RK, np.inf))
 
 
 def client_coefficients(
@@ -65,8 +63,8 @@ def client_coefficients(
     >>> client_coefficients(np.array([[2], [2]]), np.array([[3], [3]]), np.log([2.0]))[0].round(2).tolist()
     [0.98, 0.98]
     """
-    pooled = length_coefficient(longer_KB.sum(axis=0), trials_KB.sum(axis=0), log_ratio_B)
-    tau_squared = coefficient_dispersion(longer_KB, trials_KB, log_ratio_B).tau_squared
+    pooled = float(length_coefficient(longer_KB.sum(axis=0), trials_KB.sum(axis=0), log_ratio_B))
+    tau_squared = float(coefficient_dispersion(longer_KB, trials_KB, log_ratio_B).tau_squared)
     if not tau_squared > 0:
         information_K = _information(np.full(len(longer_KB), pooled), trials_KB, log_ratio_B)
         return np.full(len(longer_KB), pooled), _error(information_K)
@@ -100,8 +98,8 @@ def _modes(
         newton_K = mode_K + slope_K / (_information(mode_K, trials_KB, log_ratio_B) + precision)
         inside_K = (newton_K > low_K) & (newton_K < high_K)
         next_K = np.where(inside_K, newton_K, (low_K + high_K) / 2)
-        done = np.abs(next_K - mode_K).max(initial=0.0) < 1e-12 * (1 + np.abs(next_K).max(initial=0.0))
+        is_done_K = np.abs(next_K - mode_K) < 1e-12 * (1 + np.abs(next_K))
         mode_K = next_K
-        if done:
+        if is_done_K.all():
             break
     return mode_K, _information(mode_K, trials_KB, log_ratio_B)

@@ -5,7 +5,8 @@ deviations in units of their sampling variance, about its degrees of freedom if 
 tau squared, the variance of the clients' true effects, and I squared, the share of Q beyond sampling (DerSimonian and
 Laird 1986, eq. 6 to 8; Higgins and Thompson 2002). We do not cut either off at 0: a value just below 0 is what chance
 gives, and a cut would hide on which side of it a null lies.
-Symbols: K clients, S strata (kinds of choices with two outcomes each). numpy only.
+Symbols: R draws, K clients, S strata (kinds of choices with two outcomes each). Functions of draws take arrays of
+one draw, too, without the first axis. numpy only.
 """
 
 from dataclasses import dataclass
@@ -23,46 +24,46 @@ NAN = float("nan")
 
 @dataclass(frozen=True)
 class Dispersion:
-    """What Q says; all parts are NaN with fewer than two clients that carry information."""
+    """What Q says, (R,) each; all parts are NaN with fewer than two clients that carry information."""
 
-    q: float
-    degrees: float
+    q: FloatArray
+    degrees: FloatArray
     """Expected Q if the clients do not differ."""
-    tau_squared: float
+    tau_squared: FloatArray
     """Variance of the clients' effects beyond sampling; 0 if they do not differ, below if less than chance."""
-    i_squared: float
+    i_squared: FloatArray
     """(Q - degrees) / Q: the share of the spread that is not sampling; at most 1."""
 
 
-_UNKNOWN = Dispersion(NAN, NAN, NAN, NAN)
+def _dispersion(
+    q_R: FloatArray, degrees_R: FloatArray, scale_R: FloatArray, is_known_R: NDArray[np.bool_]
+) -> Dispersion:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        parts = q_R, degrees_R, (q_R - degrees_R) / scale_R, np.where(q_R > 0, (q_R - degrees_R) / q_R, 0.0)
+    return Dispersion(*(np.where(is_known_R, part_R, NAN) for part_R in parts))
 
 
-def _dispersion(q: float, degrees: float, scale: float) -> Dispersion:
-    i_squared = (q - degrees) / q if q > 0 else 0.0
-    return Dispersion(q, degrees, (q - degrees) / scale, i_squared)
-
-
-def dersimonian_laird(effect_K: FloatArray, variance_K: FloatArray) -> Dispersion:
+def dersimonian_laird(effect_RK: FloatArray, variance_RK: FloatArray) -> Dispersion:
     """Return how much effects of known sampling variance differ.
 
     Args:
-        effect_K: one estimate a client.
-        variance_K: its sampling variance, above 0; infinite for a client that knows nothing, which is left out.
+        effect_RK: one estimate a client, in every draw, or (K,) of one.
+        variance_RK: its sampling variance, above 0; infinite for a client that knows nothing, which is left out.
 
-    >>> round(dersimonian_laird(np.array([0.0, 2.0]), np.array([1.0, 1.0])).tau_squared, 6)
+    >>> round(float(dersimonian_laird(np.array([0.0, 2.0]), np.array([1.0, 1.0])).tau_squared), 6)
     1.0
     """
-    known_K = np.isfinite(variance_K)
-    effect_K, weight_K = effect_K[known_K], 1 / variance_K[known_K]
-    if len(effect_K) < 2:
-        return _UNKNOWN
-    total = float(weight_K.sum())
-    mean = float(weight_K @ effect_K) / total
-    q = float(weight_K @ (effect_K - mean) ** 2)
-    return _dispersion(q, len(effect_K) - 1.0, total - float(weight_K @ weight_K) / total)
+    weight_RK = 1 / variance_RK
+    num_known_R = np.count_nonzero(weight_RK, axis=-1)
+    total_R = weight_RK.sum(axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean_R = (weight_RK * effect_RK).sum(axis=-1) / total_R
+        scale_R = total_R - (weight_RK**2).sum(axis=-1) / total_R
+    q_R = (weight_RK * (effect_RK - mean_R[..., None]) ** 2).sum(axis=-1)
+    return _dispersion(q_R, num_known_R - 1.0, scale_R, num_known_R > 1)
 
 
-def stratified_dispersion(successes_KS: IntArray, trials_KS: IntArray) -> Dispersion:
+def stratified_dispersion(successes_RKS: IntArray, trials_RKS: IntArray) -> Dispersion:
     """Return how much the clients' log odds of success differ, given which choices they met.
 
     A client's effect is Peto's one-step log odds ratio (O - E) / V: O its successes, E what the rates of the pool give
@@ -73,35 +74,35 @@ def stratified_dispersion(successes_KS: IntArray, trials_KS: IntArray) -> Disper
     V (N - n) / (N - 1), which is exact when outcomes are shuffled among the clients of a stratum.
 
     Args:
-        successes_KS: times each client chose the first outcome.
-        trials_KS: times it met the choice.
+        successes_RKS: times each client chose the first outcome, in every draw, or (K, S) of one.
+        trials_RKS: times it met the choice.
 
     >>> even = stratified_dispersion(np.array([[5], [5]]), np.array([[10], [10]]))
-    >>> even.q, round(even.tau_squared, 4)
+    >>> float(even.q), round(float(even.tau_squared), 4)
     (0.0, -0.4)
     """
-    total_S = trials_KS.sum(axis=0)
-    chosen_S = successes_KS.sum(axis=0)
-    is_open_S = (chosen_S > 0) & (chosen_S < total_S)
-    if not is_open_S.any():
-        return _UNKNOWN
-    if not is_open_S.all():
-        successes_KS, trials_KS = successes_KS[:, is_open_S], trials_KS[:, is_open_S]
-        total_S, chosen_S = total_S[is_open_S], chosen_S[is_open_S]
-    rate_S = chosen_S / total_S
-    unit_S = rate_S * (1 - rate_S)
-    excess_K = successes_KS.sum(axis=1) - trials_KS @ rate_S
-    variance_K = trials_KS @ unit_S
-    # sum of n unit (N - n) / (N - 1), without a (K, S) array of real numbers.
-    exact_K = trials_KS @ (unit_S * total_S / (total_S - 1)) - (trials_KS**2) @ (unit_S / (total_S - 1))
-    informed_K = variance_K > 0
-    if np.count_nonzero(informed_K) < 2:
-        return _UNKNOWN
-    excess_K, variance_K, exact_K = excess_K[informed_K], variance_K[informed_K], exact_K[informed_K]
-    scale = float(exact_K.sum())
-    if scale <= 1e-9:
-        return _UNKNOWN
-    return _dispersion(float((excess_K**2 / variance_K).sum()), float((exact_K / variance_K).sum()), scale)
+    met_RKS = trials_RKS.astype(np.float64)
+    total_RS, chosen_RS = met_RKS.sum(axis=-2), successes_RKS.sum(axis=-2)
+    # A stratum in which all chose alike has no variance and excess 0 for every client.
+    rate_RS = chosen_RS / np.maximum(total_RS, 1)
+    unit_RS = rate_RS * (1 - rate_RS)
+    others_RS = np.maximum(total_RS - 1, 1)
+    excess_RK = successes_RKS.sum(axis=-1) - _over_strata(met_RKS, rate_RS)
+    variance_RK = _over_strata(met_RKS, unit_RS)
+    # sum of n unit (N - n) / (N - 1), without another (R, K, S) array.
+    exact_RK = _over_strata(met_RKS, unit_RS * total_RS / others_RS)
+    exact_RK -= _over_strata(np.square(met_RKS, out=met_RKS), unit_RS / others_RS)
+    is_informed_RK = variance_RK > 0
+    exact_RK = np.where(is_informed_RK, exact_RK, 0.0)
+    scale_R = exact_RK.sum(axis=-1)
+    known_RK = np.where(is_informed_RK, variance_RK, 1.0)
+    q_R = (np.where(is_informed_RK, excess_RK**2, 0.0) / known_RK).sum(axis=-1)
+    is_known_R = (np.count_nonzero(is_informed_RK, axis=-1) > 1) & (scale_R > 1e-9)
+    return _dispersion(q_R, (exact_RK / known_RK).sum(axis=-1), scale_R, is_known_R)
+
+
+def _over_strata(met_RKS: FloatArray, value_RS: FloatArray) -> FloatArray:
+    return np.asarray((met_RKS @ value_RS[..., None])[..., 0])
 
 
 def beta_binomial_shares(successes_K: IntArray, trials_K: IntArray) -> tuple[FloatArray, float]:

@@ -19,28 +19,29 @@ verdict: whoever holds the key and the same texts can look these verdicts up. Wh
 their hashes alone (`sketch.py`), so that two clients keep the same ones of those they share; what share of all
 verdicts is kept is stated. A row whose `pair_key` is None, or a batch without that column, leaves no hash; the
 figures on opposite verdicts then rest on fewer pairs, and all others stay the same.
-Symbols: K clients, L labels, S strata, M models, P pairs of models. numpy and SciPy only.
+Symbols: R draws, K clients, N clients of several draws, L labels, S strata, M models, P pairs of models.
+numpy and SciPy only.
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from fedllm_data.heterogeneity.axis import Axis, Columns, Facts, Measure, Reading, Values
+from fedllm_data.heterogeneity.axis import Axis, Columns, DrawnValues, Facts, Measure, Reading, Values, of_one
 from fedllm_data.heterogeneity.bradley_terry import client_strengths, kendall_tau, win_rate_distance
-from fedllm_data.heterogeneity.choices import choice_labels, choice_sampler, length_labels, read_labels
+from fedllm_data.heterogeneity.choices import ModelPairs, choice_labels, choice_sampler, length_labels, read_labels
 from fedllm_data.heterogeneity.length_preference import (
     client_coefficients,
     coefficient_dispersion,
     length_coefficient,
 )
 from fedllm_data.heterogeneity.meta_analysis import beta_binomial_shares, stratified_dispersion
-from fedllm_data.heterogeneity.profile import ClientProfile, Counts, CountTable, Stack
+from fedllm_data.heterogeneity.profile import ClientProfile, Counts, CountTable, Stack, stacked_counts
 from fedllm_data.heterogeneity.shared_verdicts import (
     VERDICT_MEASURES,
     gather_shared,
@@ -112,47 +113,100 @@ def _length_choices(stack: Stack) -> tuple[IntArray, IntArray, FloatArray]:
     return *strata.count(table.counts_KL), strata.log_ratio_S
 
 
-def _values(stack: Stack) -> Values:
-    table = _table(stack, "choice")
-    strata = read_labels(table.labels)
-    successes_KS, trials_KS = strata.count(table.counts_KL)
+class _Fitted(NamedTuple):
+    """Strengths of the observed clients: a client of a resample has nearly these, moved with the pool."""
+
+    strengths_KM: FloatArray
+    pool_M: FloatArray
+
+
+def _prepare(stack: Stack) -> Stack:
+    pairs, wins_KP, judged_KP = _judged(stack)
+    return replace(stack, derived=_Fitted(*_strengths(pairs, wins_KP, judged_KP)))
+
+
+def _values(stacks: Sequence[Stack]) -> DrawnValues:
+    strata = read_labels(_table(stacks[0], "choice").labels)
+    successes_RKS, trials_RKS = strata.count(stacked_counts(stacks, "preference_choice"))
     is_length_S = strata.is_length_S
-    length = stratified_dispersion(successes_KS[:, is_length_S], trials_KS[:, is_length_S])
-    values: Values = {
+    length = stratified_dispersion(successes_RKS[..., is_length_S], trials_RKS[..., is_length_S])
+    bins = read_labels(_table(stacks[0], "length").labels)
+    by_bin = bins.count(stacked_counts(stacks, "preference_length"))
+    values = {
         "length_tau_squared": length.tau_squared,
         "length_i_squared": length.i_squared,
-        "length_coefficient_tau_squared": coefficient_dispersion(*_length_choices(stack)).tau_squared,
+        "length_coefficient_tau_squared": coefficient_dispersion(*by_bin, bins.log_ratio_S).tau_squared,
     }
     for name in YES_NO:
-        two_way = _table(stack, name)
-        is_enough = two_way.counts_KL.sum() >= MIN_JUDGED
-        counted = read_labels(two_way.labels).count(two_way.counts_KL)
-        values[f"{name}_tau_squared"] = stratified_dispersion(*counted).tau_squared if is_enough else NAN
-    values |= vote_values(stack)
-    wins_KP, judged_KP = strata.pairs.count(successes_KS, trials_KS)
-    return values | _model_values(strata.pairs.first_P, strata.pairs.second_P, wins_KP, judged_KP)
-
-
-def _model_values(first_P: IntArray, second_P: IntArray, wins_KP: IntArray, judged_KP: IntArray) -> Values:
-    judges_K = judged_KP.any(axis=1)
-    if np.count_nonzero(judges_K) < 2:
-        return {"win_rate_distance": NAN, "ranking_correlation": NAN}
-    wins_KP, judged_KP = wins_KP[judges_K], judged_KP[judges_K]
-    tau_K = kendall_tau(*_strengths(first_P, second_P, wins_KP, judged_KP))
-    return {
-        "win_rate_distance": float(win_rate_distance(wins_KP, judged_KP).mean()),
-        "ranking_correlation": float(tau_K.mean()),
+        counts_RKL = stacked_counts(stacks, f"preference_{name}")
+        counted = read_labels(_table(stacks[0], name).labels).count(counts_RKL)
+        tau_squared_R = stratified_dispersion(*counted).tau_squared
+        values[f"{name}_tau_squared"] = np.where(counts_RKL.sum(axis=(1, 2)) >= MIN_JUDGED, tau_squared_R, NAN)
+    verdicts = [vote_values(stack) for stack in stacks]
+    values |= {name: np.array([verdict[name] for verdict in verdicts]) for name in VERDICT_MEASURES}
+    wins_RKP, judged_RKP = strata.pairs.count(successes_RKS, trials_RKS)
+    distance_RK = win_rate_distance(wins_RKP, judged_RKP)
+    return values | {
+        "win_rate_distance": _mean_over_judges(distance_RK, judged_RKP),
+        "ranking_correlation": _mean_over_judges(_taus(stacks, strata.pairs, wins_RKP, judged_RKP), judged_RKP),
     }
 
 
-def _strengths(
-    first_P: IntArray, second_P: IntArray, wins_KP: IntArray, judged_KP: IntArray
-) -> tuple[FloatArray, FloatArray]:
+def _mean_over_judges(value_RK: FloatArray, judged_RKP: IntArray) -> FloatArray:
+    """The mean of each draw over the clients that judged two models; NaN where fewer than two did."""
+    is_judge_RK = judged_RKP.any(axis=-1)
+    num_judges_R = np.count_nonzero(is_judge_RK, axis=-1)
+    sum_R = np.where(is_judge_RK, value_RK, 0.0).sum(axis=-1)
+    return np.where(num_judges_R > 1, sum_R / np.maximum(num_judges_R, 1), NAN)
+
+
+def _taus(stacks: Sequence[Stack], pairs: ModelPairs, wins_RKP: IntArray, judged_RKP: IntArray) -> FloatArray:
+    """Kendall's tau of every client's ranking of models and the pool's, (R, K)."""
+    tau_RK = np.full(judged_RKP.shape[:2], NAN)
+    if not pairs.models:
+        return tau_RK
+    pool_RM = _pool_strengths(pairs, wins_RKP.sum(axis=1), judged_RKP.sum(axis=1))
+    # The copies of a client in a resample rank alike: one of them is fitted.
+    origin_RK = np.stack([stack.origin_K for stack in stacks])
+    of_draw_RK = origin_RK + (origin_RK.max() + 1) * np.arange(len(stacks))[:, None]
+    _, first_N, copy_of = np.unique(of_draw_RK, return_index=True, return_inverse=True)
+    draw_N, client_N = np.divmod(first_N, origin_RK.shape[1])
+    # Null draws carry nothing that was derived of the observed clients, resamples do.
+    fitted = stacks[0].derived if all(stack.derived is stacks[0].derived for stack in stacks) else None
+    start_NM = None
+    if isinstance(fitted, _Fitted):
+        start_NM = fitted.strengths_KM[origin_RK[draw_N, client_N]] + (pool_RM - fitted.pool_M)[draw_N]
+    strengths_NM = client_strengths(
+        wins_RKP[draw_N, client_N],
+        judged_RKP[draw_N, client_N],
+        (pairs.first_P, pairs.second_P),
+        pool_RM[draw_N],
+        prior_std=CLIENT_PRIOR_STD,
+        start_NM=start_NM,
+        order_only=True,
+    )
+    tau_N = kendall_tau(strengths_NM, pool_RM[draw_N])
+    return np.asarray(tau_N[copy_of.reshape(origin_RK.shape)])
+
+
+def _judged(stack: Stack) -> tuple[ModelPairs, IntArray, IntArray]:
+    """The pairs of models, how often the first won with every client, and how often it was judged, (K, P)."""
+    table = _table(stack, "choice")
+    strata = read_labels(table.labels)
+    return strata.pairs, *strata.pairs.count(*strata.count(table.counts_KL))
+
+
+def _pool_strengths(pairs: ModelPairs, wins_RP: IntArray, judged_RP: IntArray) -> FloatArray:
+    """The strengths of the models with all clients of a draw together, (R, M)."""
+    sides = pairs.first_P, pairs.second_P
+    return client_strengths(wins_RP, judged_RP, sides, np.zeros(len(pairs.models)), prior_std=POOL_PRIOR_STD)
+
+
+def _strengths(pairs: ModelPairs, wins_KP: IntArray, judged_KP: IntArray) -> tuple[FloatArray, FloatArray]:
     """Return the (K, M) strengths of the clients and the (M,) strengths of the pool."""
-    num_models = int(max(first_P.max(initial=-1), second_P.max(initial=-1))) + 1
-    pool = wins_KP.sum(axis=0, keepdims=True), judged_KP.sum(axis=0, keepdims=True)
-    pool_M = client_strengths(*pool, first_P, second_P, np.zeros(num_models), prior_std=POOL_PRIOR_STD)[0]
-    return client_strengths(wins_KP, judged_KP, first_P, second_P, pool_M, prior_std=CLIENT_PRIOR_STD), pool_M
+    sides = pairs.first_P, pairs.second_P
+    pool_M = _pool_strengths(pairs, wins_KP.sum(axis=0)[None], judged_KP.sum(axis=0)[None])[0]
+    return client_strengths(wins_KP, judged_KP, sides, pool_M, prior_std=CLIENT_PRIOR_STD), pool_M
 
 
 def _null_sampler(stack: Stack) -> Callable[[Generator], Stack]:
@@ -160,7 +214,7 @@ def _null_sampler(stack: Stack) -> Callable[[Generator], Stack]:
     draw_votes = votes_sampler(stack)
 
     def draw(rng: Generator) -> Stack:
-        drawn = replace(stack, tables={name: sampler(rng) for name, sampler in samplers.items()})
+        drawn = replace(stack, tables={name: sampler(rng) for name, sampler in samplers.items()}, derived=None)
         return draw_votes(drawn, rng)
 
     return draw
@@ -173,18 +227,17 @@ def _describe(stack: Stack, pool: ClientProfile) -> Facts:
         "num_pairs": int(choices.counts_KL.sum()),
         "longer_fraction": _share(longer_KB, trials_KB),
         "length_coefficient": _none_if_nan(
-            length_coefficient(longer_KB.sum(axis=0), trials_KB.sum(axis=0), log_ratio_B)
+            float(length_coefficient(longer_KB.sum(axis=0), trials_KB.sum(axis=0), log_ratio_B))
         ),
     }
     for name in YES_NO:
         table = _table(stack, name)
         successes_KS, trials_KS = read_labels(table.labels).count(table.counts_KL)
         facts |= {f"num_{name}_pairs": int(trials_KS.sum()), f"{name}_fraction": _share(successes_KS, trials_KS)}
-    strata = read_labels(choices.labels)
-    wins_KP, judged_KP = strata.pairs.count(*strata.count(choices.counts_KL))
-    _, pool_M = _strengths(strata.pairs.first_P, strata.pairs.second_P, wins_KP, judged_KP)
+    pairs, wins_KP, judged_KP = _judged(stack)
+    pool_M = _pool_strengths(pairs, wins_KP.sum(axis=0)[None], judged_KP.sum(axis=0)[None])[0]
     order = np.argsort(-pool_M, kind="stable")
-    facts["model_strengths"] = {strata.pairs.models[m]: float(pool_M[m]) for m in order}
+    facts["model_strengths"] = {pairs.models[m]: float(pool_M[m]) for m in order}
     return facts | vote_facts(stack)
 
 
@@ -202,13 +255,11 @@ def _per_client(stack: Stack) -> dict[str, list[Any]]:
     longer_K, trials_K = longer_KB.sum(axis=1), trials_KB.sum(axis=1)
     shrunk_K, _ = beta_binomial_shares(longer_K, trials_K)
     coefficient_K, error_K = client_coefficients(longer_KB, trials_KB, log_ratio_B)
-    table = _table(stack, "choice")
-    strata = read_labels(table.labels)
-    wins_KP, judged_KP = strata.pairs.count(*strata.count(table.counts_KL))
-    tau_K = kendall_tau(*_strengths(strata.pairs.first_P, strata.pairs.second_P, wins_KP, judged_KP))
+    pairs, wins_KP, judged_KP = _judged(stack)
+    tau_K = kendall_tau(*_strengths(pairs, wins_KP, judged_KP))
     raw_K = np.where(trials_K > 0, longer_K / np.maximum(trials_K, 1), NAN)
     return {
-        "num_pairs": table.sizes_K.tolist(),
+        "num_pairs": _table(stack, "choice").sizes_K.tolist(),
         "longer_fraction": _listed(raw_K),
         "longer_fraction_shrunk": _listed(shrunk_K),
         "length_coefficient": _listed(coefficient_K),
@@ -311,7 +362,9 @@ PREFERENCE = Axis(
     min_rows=MIN_ROWS,
     measures=_measures(),
     count=_count,
-    measure=_values,
+    measure=of_one(_values),
+    measure_draws=_values,
+    prepare=_prepare,
     null_sampler=_null_sampler,
     describe=_describe,
     per_client=_per_client,

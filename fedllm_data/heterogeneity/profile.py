@@ -32,6 +32,7 @@ __all__ = [
     "fixed_point_sum",
     "merge_profiles",
     "stack_profiles",
+    "stacked_counts",
 ]
 
 Counts = dict[str, int]
@@ -203,6 +204,17 @@ class Stack:
         kept = self.vectors if self.derived is None else {}
         vectors = {name: sums_KD[index_K] for name, sums_KD in kept.items()}
         return replace(self, tables=tables, vectors=vectors, origin_K=self.origin_K[index_K])
+
+
+def stacked_counts(stacks: Sequence[Stack], name: str) -> IntArray:
+    """Return a table of several stacks with the same labels and as many clients each, (R, K, L).
+
+    >>> stack = Stack(("a",), {"language": CountTable(("en",), np.array([[2]]))}, np.arange(1))
+    >>> stacked_counts([stack, stack], "language").tolist()
+    [[[2]], [[2]]]
+    """
+    tables = [stack.tables[name].counts_KL for stack in stacks]
+    return np.stack(tables) if len(tables) > 1 else tables[0][None]
 
 
 def stack_profiles(

@@ -10,7 +10,7 @@ come from sums of scores rounded to 1/1024, which are exact integers.
 How often a client gives one answer twice is described, without a test: answers to like questions are alike, so it
 follows the languages and topics of a client as much as its care.
 
-Symbols: K clients, L bins; `counts_KL` row counts. numpy only.
+Symbols: R draws, K clients, L bins; `counts_RKL` row counts. numpy only.
 """
 
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedllm_data.heterogeneity.axis import Axis, Columns, Facts, Measure, Reading, Values
+from fedllm_data.heterogeneity.axis import Axis, Columns, DrawnValues, Facts, Measure, Reading, Values, of_one
 from fedllm_data.heterogeneity.length import wasserstein_to_pool
 from fedllm_data.heterogeneity.null import deal_sampler
-from fedllm_data.heterogeneity.profile import SCALE, ClientProfile, Counts, Stack, Vectors
+from fedllm_data.heterogeneity.profile import SCALE, ClientProfile, Counts, Stack, Vectors, stacked_counts
 from fedllm_data.heterogeneity.repeats import equal_pairs, sign_sums
 
 __all__ = ["QUALITY", "SHIPPED", "ScorerInfo", "anova_icc", "mean_differs", "quality_axis", "score_bin"]
@@ -83,39 +83,41 @@ def score_bin(scores_N: FloatArray) -> IntArray:
     return np.floor(np.clip(scores_N, -MAX_SCORE, MAX_SCORE) * BINS_PER_UNIT + 0.5).astype(np.int64)
 
 
-def anova_icc(rows_K: IntArray, sum_K: FloatArray, squares_K: FloatArray) -> float:
+def anova_icc(rows_RK: IntArray | FloatArray, sum_RK: FloatArray, squares_RK: FloatArray) -> FloatArray:
     """Return ICC(1), the share of the variance that lies between clients, with what chance adds taken out.
 
     Args:
-        rows_K: rows of each client, at least one.
-        sum_K: sums of the scores.
-        squares_K: sums of their squares.
+        rows_RK: rows of each client in every draw, or (K,) of one; a client without rows takes no part.
+        sum_RK: sums of the scores.
+        squares_RK: sums of their squares.
 
     Returns:
-        At most 1, where rows of one client do not differ; 0 where clients are as different as chance makes them, and
-        below where less; NaN without two clients, a client of two rows, or any variance.
+        (R,) numbers, at most 1, where rows of one client do not differ; 0 where clients are as different as chance
+        makes them, and below where less; NaN without two clients, a client of two rows, or any variance.
 
-    >>> anova_icc(np.array([2, 2]), np.array([0.0, 2.0]), np.array([0.0, 2.0]))
+    >>> float(anova_icc(np.array([2, 2]), np.array([0.0, 2.0]), np.array([0.0, 2.0])))
     1.0
     """
-    num_clients, num_rows = len(rows_K), int(rows_K.sum())
-    if num_clients < 2 or num_rows <= num_clients:
-        return float("nan")
-    mean = sum_K.sum() / num_rows
-    # Sums about the pooled mean: the difference of two large numbers is taken once, per client.
-    centred_K = sum_K - rows_K * mean
-    total = float((squares_K - 2 * mean * sum_K + rows_K * mean**2).sum())
-    between = float((centred_K**2 / rows_K).sum())
-    if total <= 1e-9 * num_rows * max(1.0, mean**2):
-        return float("nan")
-    within = max(0.0, total - between)
-    typical_rows = (num_rows - float((rows_K**2).sum()) / num_rows) / (num_clients - 1)
-    mean_between, mean_within = between / (num_clients - 1), within / (num_rows - num_clients)
-    return (mean_between - mean_within) / (mean_between + (typical_rows - 1) * mean_within)
+    num_clients_R, num_rows_R = np.count_nonzero(rows_RK, axis=-1), rows_RK.sum(axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean_R = sum_RK.sum(axis=-1) / num_rows_R
+        mean_R1 = mean_R[..., None]
+        # Sums about the pooled mean: the difference of two large numbers is taken once, per client.
+        centred_RK = sum_RK - rows_RK * mean_R1
+        total_R = (squares_RK - 2 * mean_R1 * sum_RK + rows_RK * mean_R1**2).sum(axis=-1)
+        between_R = (centred_RK**2 / np.maximum(rows_RK, 1)).sum(axis=-1)
+        within_R = np.maximum(0.0, total_R - between_R)
+        typical_rows_R = (num_rows_R - (rows_RK**2).sum(axis=-1) / num_rows_R) / (num_clients_R - 1)
+        mean_between_R = between_R / (num_clients_R - 1)
+        mean_within_R = within_R / (num_rows_R - num_clients_R)
+        icc_R = (mean_between_R - mean_within_R) / (mean_between_R + (typical_rows_R - 1) * mean_within_R)
+    is_defined_R = (num_clients_R > 1) & (num_rows_R > num_clients_R)
+    is_defined_R &= total_R > 1e-9 * num_rows_R * np.maximum(1.0, mean_R**2)
+    return np.where(is_defined_R, icc_R, np.nan)
 
 
-def mean_differs(rows_K: IntArray, sum_K: FloatArray, squares_K: FloatArray) -> NDArray[np.bool_]:
-    """Return which clients' means lie further from the pool's than chance puts one client in twenty.
+def mean_differs(rows_RK: IntArray | FloatArray, sum_RK: FloatArray, squares_RK: FloatArray) -> NDArray[np.bool_]:
+    """Return which clients' means lie further from the pool's than chance puts one client in twenty, (R, K).
 
     A z-test at 0.05, two-sided, with the pool's spread: the difference of a client's mean and the pool's, the client
     being part of it, has variance s^2 (1 / n_k - 1 / N).
@@ -123,11 +125,13 @@ def mean_differs(rows_K: IntArray, sum_K: FloatArray, squares_K: FloatArray) -> 
     >>> mean_differs(np.array([50, 50]), np.array([0.0, 50.0]), np.array([0.0, 50.0])).tolist()
     [True, True]
     """
-    num_rows = rows_K.sum()
-    mean = sum_K.sum() / num_rows
-    variance = max(0.0, float(squares_K.sum() / num_rows - mean**2))
-    error_K = np.sqrt(variance * (1 / rows_K - 1 / num_rows))
-    return np.asarray(np.abs(sum_K / rows_K - mean) > CRITICAL_Z * error_K + 1e-12)
+    num_rows_R1 = np.maximum(rows_RK.sum(axis=-1, keepdims=True), 1)
+    mean_R1 = sum_RK.sum(axis=-1, keepdims=True) / num_rows_R1
+    variance_R1 = np.maximum(0.0, squares_RK.sum(axis=-1, keepdims=True) / num_rows_R1 - mean_R1**2)
+    sizes_RK = np.maximum(rows_RK, 1)
+    error_RK = np.sqrt(variance_R1 * np.maximum(0.0, 1 / sizes_RK - 1 / num_rows_R1))
+    is_further_RK = np.abs(sum_RK / sizes_RK - mean_R1) > CRITICAL_Z * error_RK + 1e-12
+    return np.asarray(is_further_RK & (rows_RK > 0))
 
 
 def quality_axis(scorers: Sequence[ScorerInfo] = SHIPPED) -> Axis:
@@ -143,6 +147,10 @@ def quality_axis(scorers: Sequence[ScorerInfo] = SHIPPED) -> Axis:
     'ifd_differing_fraction'
     """
     infos = tuple(scorers)
+
+    def measure_draws(stacks: Sequence[Stack]) -> DrawnValues:
+        return _values(stacks, infos)
+
     measures: dict[str, Measure] = {}
     for info in infos:
         measures |= _measures(info)
@@ -156,7 +164,8 @@ def quality_axis(scorers: Sequence[ScorerInfo] = SHIPPED) -> Axis:
         min_rows=MIN_ROWS,
         measures=measures,
         count=_count,
-        measure=lambda stack: _values(stack, infos),
+        measure=of_one(measure_draws),
+        measure_draws=measure_draws,
         null_sampler=deal_sampler,
         describe=lambda stack, pool: _describe(stack, pool, infos),
         per_client=lambda stack: _per_client(stack, infos),
@@ -208,32 +217,35 @@ def _sum_up(columns: Columns) -> Vectors:
     return vectors
 
 
-def _scored(stack: Stack, name: str) -> tuple[IntArray, FloatArray]:
-    """The histograms of the clients that a scorer has scored, (K, L), and the scores of the bins, in rising order."""
-    table = stack.tables[name]
-    scores_L = _bin_scores(table.labels)
+def _scored(stacks: Sequence[Stack], name: str) -> tuple[FloatArray, FloatArray]:
+    """The histograms of the clients of every draw, (R, K, L), and the scores of the bins, in rising order."""
+    scores_L = _bin_scores(stacks[0].tables[name].labels)
     # Labels are whole numbers as text, which sort as text.
     order = np.argsort(scores_L)
-    return table.counts_KL[table.sizes_K > 0][:, order], scores_L[order]
+    return stacked_counts(stacks, name)[..., order].astype(np.float64), scores_L[order]
 
 
 def _bin_scores(labels: tuple[str, ...]) -> FloatArray:
     return np.array([int(label) for label in labels], np.float64) / BINS_PER_UNIT
 
 
-def _values(stack: Stack, infos: Sequence[ScorerInfo]) -> Values:
-    values: Values = {}
+def _values(stacks: Sequence[Stack], infos: Sequence[ScorerInfo]) -> DrawnValues:
+    values: DrawnValues = {}
     for info in infos:
-        counts_KL, scores_L = _scored(stack, f"score:{info.name}")
-        if not len(counts_KL):
-            values |= dict.fromkeys(_measures(info), float("nan"))
-            continue
-        moments = counts_KL.sum(axis=1), counts_KL @ scores_L, counts_KL @ scores_L**2
-        values |= {
-            f"{info.name}_icc": anova_icc(*moments),
-            f"{info.name}_wasserstein_to_pool": float(wasserstein_to_pool(counts_KL, scores_L).mean()),
-            f"{info.name}_differing_fraction": float(mean_differs(*moments).mean()),
+        counts_RKL, scores_L = _scored(stacks, f"score:{info.name}")
+        rows_RK, sum_RK, squares_RK = (counts_RKL @ power_L for power_L in (scores_L**0, scores_L, scores_L**2))
+        # Clients without a score take no part.
+        num_clients_R = np.count_nonzero(rows_RK, axis=-1)
+        share_RK = (rows_RK > 0) / np.maximum(num_clients_R, 1)[:, None]
+        distance_RK = wasserstein_to_pool(counts_RKL, scores_L)
+        differs_RK = mean_differs(rows_RK, sum_RK, squares_RK)
+        means = {
+            f"{info.name}_wasserstein_to_pool": np.where(rows_RK > 0, distance_RK, 0.0),
+            f"{info.name}_differing_fraction": differs_RK,
         }
+        values[f"{info.name}_icc"] = anova_icc(rows_RK, sum_RK, squares_RK)
+        for name, value_RK in means.items():
+            values[name] = np.where(num_clients_R > 0, (share_RK * value_RK).sum(axis=-1), np.nan)
     return values
 
 

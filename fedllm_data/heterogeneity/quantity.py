@@ -6,10 +6,10 @@ is not in any dataset; nor is one below the minimum of a filter. So the counts a
 truncated at the smallest size the dataset admits, with the rate that gives the observed mean.
 The headline is the coefficient of variation: the variance is what tells clients of different activity from a Poisson
 count (the classical dispersion test), also where Lorenz curves cross and the Gini coefficient sees nothing.
-Symbols: K clients; `sizes_K` their row counts. numpy and SciPy only.
+Symbols: R draws, K clients; `sizes_RK` their row counts, or (K,) of one draw. numpy and SciPy only.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,8 +18,18 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from scipy.special import gammainc, gammaln
 
-from fedllm_data.heterogeneity.axis import Axis, Columns, Facts, Measure, Reading, Tile, Values
-from fedllm_data.heterogeneity.profile import ClientProfile, Counts, CountTable, Stack
+from fedllm_data.heterogeneity.axis import (
+    Axis,
+    Columns,
+    DrawnValues,
+    Facts,
+    Measure,
+    Reading,
+    Tile,
+    Values,
+    of_one,
+)
+from fedllm_data.heterogeneity.profile import ClientProfile, Counts, CountTable, Stack, stacked_counts
 
 __all__ = ["QUANTITY", "gini", "lorenz_curve", "quantity_values", "truncated_poisson"]
 
@@ -27,18 +37,18 @@ FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 
 
-def gini(sizes_K: IntArray) -> float:
-    """Return the Gini coefficient of the client sizes.
+def gini(sizes_RK: IntArray) -> FloatArray:
+    """Return the Gini coefficient of the client sizes, (R,).
 
     Returns:
-        A fraction in [0, (K - 1) / K]: 0 when all clients are equally large, the upper end when one holds all rows.
+        Fractions in [0, (K - 1) / K]: 0 when all clients are equally large, the upper end when one holds all rows.
 
-    >>> gini(np.array([1, 1, 4]))
+    >>> float(gini(np.array([1, 1, 4])))
     0.3333333333333333
     """
-    num_clients, ordered_K = len(sizes_K), np.sort(sizes_K)
-    rank_K = np.arange(1, num_clients + 1)
-    return float(((2 * rank_K - num_clients - 1) * ordered_K).sum() / (num_clients * ordered_K.sum()))
+    num_clients, ordered_RK = sizes_RK.shape[-1], np.sort(sizes_RK, axis=-1)
+    weight_K = 2 * np.arange(1, num_clients + 1) - num_clients - 1
+    return np.asarray((weight_K * ordered_RK).sum(axis=-1) / (num_clients * ordered_RK.sum(axis=-1)))
 
 
 def lorenz_curve(sizes_K: IntArray | FloatArray) -> FloatArray:
@@ -50,25 +60,25 @@ def lorenz_curve(sizes_K: IntArray | FloatArray) -> FloatArray:
     return np.concatenate([[0.0], np.cumsum(np.sort(sizes_K)) / sizes_K.sum()])
 
 
-def quantity_values(sizes_K: IntArray) -> Values:
-    """Return all measures of the axis for clients of these sizes; a size may be 0.
+def quantity_values(sizes_RK: IntArray) -> DrawnValues:
+    """Return all measures of the axis for clients of these sizes, (R,) each; a size may be 0.
 
-    >>> round(quantity_values(np.array([5, 5]))["effective_clients_simpson"], 6)
+    >>> round(float(quantity_values(np.array([5, 5]))["effective_clients_simpson"]), 6)
     2.0
     """
-    num_clients = len(sizes_K)
-    p_K = np.sort(sizes_K)[::-1] / sizes_K.sum()
-    entropy_nats = float(np.abs(-(p_K * np.log(np.where(p_K > 0, p_K, 1.0))).sum()))
-    squares = float((p_K**2).sum())
+    num_clients = sizes_RK.shape[-1]
+    p_RK = np.sort(sizes_RK, axis=-1)[..., ::-1] / sizes_RK.sum(axis=-1, keepdims=True)
+    entropy_nats_R = np.abs(-(p_RK * np.log(np.where(p_RK > 0, p_RK, 1.0))).sum(axis=-1))
+    squares_R = (p_RK**2).sum(axis=-1)
     return {
-        "gini": gini(sizes_K),
-        "coefficient_of_variation": float(sizes_K.std() / sizes_K.mean()),
-        "normalised_entropy": entropy_nats / np.log(num_clients) if num_clients > 1 else float("nan"),
-        "effective_clients_simpson": 1 / squares,
-        "effective_clients_entropy": float(np.exp(entropy_nats)),
-        "jain": 1 / (num_clients * squares),
-        "largest_fraction": float(p_K[0]),
-        "top_tenth_fraction": float(p_K[: _tenth(num_clients)].sum()),
+        "gini": gini(sizes_RK),
+        "coefficient_of_variation": sizes_RK.std(axis=-1) / sizes_RK.mean(axis=-1),
+        "normalised_entropy": entropy_nats_R / (np.log(num_clients) if num_clients > 1 else np.nan),
+        "effective_clients_simpson": 1 / squares_R,
+        "effective_clients_entropy": np.exp(entropy_nats_R),
+        "jain": 1 / (num_clients * squares_R),
+        "largest_fraction": p_RK[..., 0],
+        "top_tenth_fraction": p_RK[..., : _tenth(num_clients)].sum(axis=-1),
     }
 
 
@@ -113,6 +123,10 @@ def _count(columns: Columns) -> dict[str, Counts]:
 
 def _sizes(stack: Stack) -> IntArray:
     return stack.tables["rows"].sizes_K
+
+
+def _values(stacks: Sequence[Stack]) -> DrawnValues:
+    return quantity_values(stacked_counts(stacks, "rows").sum(axis=-1))
 
 
 def _null_sampler(stack: Stack) -> Callable[[Generator], Stack]:
@@ -215,7 +229,8 @@ QUANTITY = Axis(
         ),
     },
     count=_count,
-    measure=lambda stack: quantity_values(_sizes(stack)),
+    measure=of_one(_values),
+    measure_draws=_values,
     null_sampler=_null_sampler,
     describe=_describe,
     per_client=_per_client,

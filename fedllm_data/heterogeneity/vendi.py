@@ -13,7 +13,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["VendiSplit", "moment_matrices", "upper_triangle", "vendi_entropy", "vendi_score", "vendi_split"]
+__all__ = [
+    "VendiSplit",
+    "eigenvalue_entropy",
+    "moment_matrices",
+    "upper_triangle",
+    "vendi_entropy",
+    "vendi_score",
+    "vendi_split",
+]
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -101,6 +109,18 @@ def vendi_entropy(matrices: FloatArray) -> FloatArray:
     >>> vendi_entropy(np.array([np.eye(4), np.diag([1.0, 1.0, 0.0, 0.0])])) / np.log(2)
     array([2., 1.])
     """
-    values = np.maximum(np.linalg.eigvalsh(matrices), 0.0)
+    return eigenvalue_entropy(np.asarray(np.linalg.eigvalsh(matrices), np.float64))
+
+
+def eigenvalue_entropy(values: FloatArray) -> FloatArray:
+    """Return the entropy of eigenvalues as shares of their sum, in nats; what is below 0 by rounding counts as 0.
+
+    Args:
+        values: (..., D) eigenvalues; some are above 0. Zeros may be left out or added.
+
+    >>> eigenvalue_entropy(np.array([3.0, 3.0, 0.0])) / np.log(2)
+    np.float64(1.0)
+    """
+    values = np.maximum(values, 0.0)
     p = values / values.sum(axis=-1, keepdims=True)
     return np.asarray(np.abs(-(p * np.log(np.where(p > 0, p, 1.0))).sum(axis=-1)))

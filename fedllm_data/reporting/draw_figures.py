@@ -20,7 +20,7 @@ from fedllm_data.heterogeneity.profile import ClientProfile, Stack, stack_profil
 from fedllm_data.heterogeneity.quantity import lorenz_curve
 from fedllm_data.reporting.axis_plots import plot_axis, plot_overview, plot_similarity
 from fedllm_data.reporting.similarity import SimilarityMap
-from fedllm_data.reporting.style import ACCENT, CHANCE, GRID, MUTED, ORANGE, STYLE, Drawing, drawable, drawing
+from fedllm_data.reporting.style import ACCENT, CHANCE, GRID, MUTED, ORANGE, STYLE, drawable, drawing
 
 __all__ = ["PLOTS", "draw_figures"]
 
@@ -33,8 +33,8 @@ NUM_DRAWS_AVERAGED = 50
 
 def draw_figures(
     document: Mapping[str, Any], similar: SimilarityMap | None, profiles: Sequence[ClientProfile] = ()
-) -> dict[str, Drawing]:
-    """Return the figure of every axis that has enough data, of all axes ("overview") and of clients ("similarity").
+) -> dict[str, str]:
+    """Return the SVG of every axis that has enough data, of all axes ("overview") and of clients ("similarity").
 
     Args:
         document: the content of heterogeneity.json.

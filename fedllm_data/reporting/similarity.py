@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
-from scipy.stats import rankdata
 
 __all__ = ["MAX_CLIENTS_MAPPED", "SimilarityMap", "client_distances", "seriated", "similarity_map"]
 
@@ -124,12 +123,18 @@ def _column_distances(values: Sequence[Any], shown_S: IntArray) -> FloatArray:
         distance_SS: FloatArray = (code_K[shown_S][:, None] != code_K[shown_S]).astype(np.float64)
     else:
         place_K = np.zeros(len(values))
-        place_K[known_K] = rankdata([float(value) for value in values if value is not None]) - 1
+        place_K[known_K] = _ranks(np.array([value for value in values if value is not None], np.float64))
         spread = np.ptp(place_K[known_K]) if known_K.any() else 0.0
         distance_SS = np.asarray(np.abs(place_K[shown_S][:, None] - place_K[shown_S]) / (spread or 1.0))
     lacking_S = ~known_K[shown_S]
     distance_SS[lacking_S, :] = distance_SS[:, lacking_S] = np.nan
     return distance_SS
+
+
+def _ranks(values_N: FloatArray) -> FloatArray:
+    """Ranks from 0, ties at the middle of theirs: `rankdata` of SciPy less 1, whose import takes half a second."""
+    _, value_N, times_V = np.unique(values_N, return_inverse=True, return_counts=True)
+    return np.asarray((np.cumsum(times_V) - (times_V + 1) / 2)[value_N])
 
 
 def seriated(distance_SS: FloatArray) -> IntArray:

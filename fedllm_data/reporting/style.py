@@ -1,4 +1,4 @@
-"""How a figure looks, and how it becomes a file: the same bytes each time, as SVG and as PNG.
+"""How a figure looks, and how it becomes a file: an SVG of the same bytes each time.
 
 Colours are few and differ in lightness, so that a figure reads in black and white; in the page they become the page's
 own, which follow light and dark. Text from data is drawn as it is, never as mathematics, and characters without a
@@ -7,15 +7,15 @@ glyph are written out as escapes.
 
 import io
 import re
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import matplotlib
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 
-__all__ = ["ACCENT", "CHANCE", "GRID", "INK", "MUTED", "ORANGE", "STYLE", "Drawing", "drawable", "drawing", "inlined"]
+__all__ = ["ACCENT", "CHANCE", "GRID", "INK", "MUTED", "ORANGE", "STYLE", "drawable", "drawing", "inlined"]
 
 INK, MUTED, GRID, CHANCE, ACCENT = "#1d2433", "#667085", "#e4e7ec", "#b8bfcc", "#3451d1"
 ORANGE, PAPER = "#d9622b", "#ffffff"
@@ -41,33 +41,24 @@ STYLE: Any = {
 _VARIABLES = {INK: "ink", MUTED: "muted", GRID: "line", CHANCE: "chance", ACCENT: "accent", ORANGE: "second"} | {
     PAPER: "paper"
 }
-_DPI = 144
 
 
-@dataclass(frozen=True)
-class Drawing:
-    """One figure as the bytes of its two files."""
-
-    svg: str
-    png: bytes
-
-
-def drawing(figure: Figure, name: str) -> Drawing:
-    """Return a figure's files; they hold no date, no software version and ids that follow from the name.
+def drawing(figure: Figure, name: str) -> str:
+    """Return a figure as SVG; it holds no date, no software version and ids that follow from the name.
 
     >>> figure = Figure(figsize=(1, 1))
     >>> drawing(figure, "empty") == drawing(figure, "empty")
     True
     """
-    svg, png = io.StringIO(), io.BytesIO()
+    svg = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
-        figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-        figure.savefig(png, format="png", metadata={"Software": None}, dpi=_DPI)
+        # `savefig` would draw twice, the first time for the layout alone, which this one drawing solves as well.
+        canvas: Any = FigureCanvasSVG(figure)
+        canvas.print_svg(svg, metadata={"Date": None, "Creator": None})
     text = svg.getvalue()
     # Ids of several figures meet in one page.
     prefix = re.sub(r"[^a-z0-9]+", "-", name.lower())
-    text = re.sub(r'(\sid="|href="#|url\(#)(?=[A-Za-z])', rf"\g<1>{prefix}-", text[text.index("<svg") :])
-    return Drawing(text, png.getvalue())
+    return re.sub(r'(\sid="|href="#|url\(#)(?=[A-Za-z])', rf"\g<1>{prefix}-", text[text.index("<svg") :])
 
 
 def inlined(svg: str) -> str:

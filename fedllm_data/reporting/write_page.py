@@ -15,7 +15,7 @@ __all__ = ["write_page"]
 
 
 def write_page(document: dict[str, Any], profiles: Sequence[ClientProfile], out: Path) -> None:
-    """Write `report.html` and `figures/*.svg` and `*.png` of a report; a figure that has no data any more goes.
+    """Write `report.html` and `figures/*.svg` of a report; a figure that has no data any more goes.
 
     Args:
         document: the content of `heterogeneity.json`.
@@ -27,10 +27,9 @@ def write_page(document: dict[str, Any], profiles: Sequence[ClientProfile], out:
     (out / "figures").mkdir(parents=True, exist_ok=True)
     for name in dict.fromkeys(("overview", *document["axes"], *AXES, "similarity")):
         if name in figures:
-            write_file(out / "figures" / f"{name}.svg", figures[name].svg)
-            write_file(out / "figures" / f"{name}.png", figures[name].png)
+            write_file(out / "figures" / f"{name}.svg", figures[name])
         else:
-            for kind in ("svg", "png"):
-                (out / "figures" / f"{name}.{kind}").unlink(missing_ok=True)
-    drawn = {name: figure.svg for name, figure in figures.items()}
-    write_file(out / "report.html", render_page(document, drawn, similar))
+            (out / "figures" / f"{name}.svg").unlink(missing_ok=True)
+        # Releases before wrote a picture of pixels beside each: it would show an earlier report.
+        (out / "figures" / f"{name}.png").unlink(missing_ok=True)
+    write_file(out / "report.html", render_page(document, figures, similar))

@@ -3,11 +3,15 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from fedllm_data.errors import ConfigError
 from fedllm_eval.judging.questions import Question, read_answers, read_outputs
 from fedllm_eval.judging.store import ContentStore
+from fedllm_eval.policy.generation import Answer
+from fedllm_eval.running.written_answers import answer_identity, write_answers
+from fedllm_eval.served.served_policy import ServedPolicy
 from fedllm_eval.texts import text_bytes
 
 if TYPE_CHECKING:
@@ -20,7 +24,7 @@ BATCHES_BETWEEN_SAVES = 4
 
 
 def answer_questions(
-    policy: "Policy",
+    policy: "Policy | ServedPolicy",
     questions: Sequence[Question],
     options: "SuiteOptions",
     temperatures: Sequence[float],
@@ -41,11 +45,10 @@ def answer_questions(
 
     Raises:
         ConfigError: if a conversation does not fit the policy.
+        ServedModelError: if a server cannot be asked any further; what it answered is kept.
     """
-    from fedllm_eval.policy.generation import generate
-
     store = ContentStore(options.folder / "answers")
-    identity = json.dumps(policy.describe(), sort_keys=True)
+    identity = answer_identity(policy)
     conversations = [question.first_messages() for question in questions]
     answers: list[list[str]] = [[] for _ in questions]
     num_turns, num_done = sum(len(question.turns) for question in questions), 0
@@ -61,6 +64,11 @@ def answer_questions(
         if options.progress is not None:
             options.progress("answers", num_done, num_turns)
 
+    def save(group: Sequence[int], turn: int, at: int, answer: Answer) -> None:
+        number = group[at]
+        line = {"question_id": questions[number].question_id, "turn": turn + 1, "text": answer.text}
+        store.put(key(number), {**line, "num_tokens": answer.num_tokens, "finished": answer.finished})
+
     for turn in range(max((len(question.turns) for question in questions), default=0)):
         members = [at for at, question in enumerate(questions) if len(question.turns) > turn]
         if turn > 0:
@@ -73,11 +81,13 @@ def answer_questions(
                 keep(at, kept["text"])
             else:
                 groups.setdefault(temperatures[at], []).append(at)
-        step = options.batch_size * BATCHES_BETWEEN_SAVES
+
+        # A server is asked for all at once, and keeps itself busy; a model in memory sorts what it is given by length.
+        step = len(questions) if isinstance(policy, ServedPolicy) else options.batch_size * BATCHES_BETWEEN_SAVES
         for temperature, group in groups.items():
             for begin in range(0, len(group), step):
                 chunk = group[begin : begin + step]
-                texts = generate(
+                texts = write_answers(
                     policy,
                     [conversations[at] for at in chunk],
                     max_new_tokens=options.max_new_tokens,
@@ -85,10 +95,9 @@ def answer_questions(
                     top_p=top_p,
                     seed=options.seed,
                     batch_size=options.batch_size,
+                    on_answer=partial(save, chunk, turn),
                 )
                 for at, answer in zip(chunk, texts, strict=True):
-                    line = {"question_id": questions[at].question_id, "turn": turn + 1, "text": answer.text}
-                    store.put(key(at), {**line, "num_tokens": answer.num_tokens, "finished": answer.finished})
                     keep(at, answer.text)
     return [tuple(turns) for turns in answers]
 

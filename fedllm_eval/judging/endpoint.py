@@ -1,5 +1,6 @@
-"""A judge behind any OpenAI-compatible endpoint (`POST {url}/chat/completions`), asked side by side and patiently.
+"""A judge or a served policy behind any OpenAI-compatible endpoint, asked side by side and patiently.
 
+What is sent is `POST {url}/chat/completions`.
 Standard library only. A call that fails in passing (no connection, too slow, 408, 409, 425, 429, 5xx, a body that is
 no completion) is repeated with exponential back-off; `Retry-After` is honoured, by all calls at once. One that is
 refused for what it says (other 4xx) fails alone. The run stops where going on makes no sense: the key is refused, the
@@ -16,7 +17,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from http.client import HTTPException
@@ -24,11 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.errors import ConfigError, JudgeError
+from fedllm_eval.judging.api_key import without_key
 from fedllm_eval.judging.reply import Passing, error_codes, is_moderated, read_completion, retry_after
-from fedllm_eval.judging.request import Finish, JudgeRequest, Judgment
+from fedllm_eval.judging.request import ChatRequest, Finish, Judgment
 from fedllm_eval.judging.spend import Spend, Usage
 
-__all__ = ["Endpoint"]
+__all__ = ["Endpoint", "NotThere"]
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +71,10 @@ class Endpoint:
     body: Mapping[str, Any] = field(default_factory=dict)
     """Added to every request body; None takes a field away (`{"max_tokens": None, "max_completion_tokens": 4096}`)."""
     spend: Spend = field(default_factory=Spend)
+    role: str = "judge"
+    """Who is asked, for errors."""
+    read: Callable[[bytes, str], tuple[Judgment, Usage | None]] = read_completion
+    """Reads what comes back, given the model's name."""
     record_file: Path | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -79,24 +85,29 @@ class Endpoint:
         except ValueError:  # brackets that do not close, a port that is no number
             is_address = False
         if not is_address or not _PRINTABLE.fullmatch(self.url):
-            raise ConfigError(f"judge url {self.url!r} is no http address; give one such as https://host/v1")
+            raise ConfigError(f"{self.role} url {self.url!r} is no http address; give one such as https://host/v1")
         if parts.username or parts.password:
-            raise ConfigError("the judge's url holds a password; give the key by an environment variable instead")
+            raise ConfigError(
+                f"the {self.role}'s url holds a password; give the key by an environment variable instead"
+            )
         if min(self.max_parallel, self.max_attempts) < 1 or min(self.timeout_seconds, self.max_wait_seconds) <= 0:
             raise ConfigError(
-                f"judge: max_parallel {self.max_parallel}, max_attempts {self.max_attempts}, timeout_seconds "
+                f"{self.role}: max_parallel {self.max_parallel}, max_attempts {self.max_attempts}, timeout_seconds "
                 f"{self.timeout_seconds}, max_wait_seconds {self.max_wait_seconds}: all must be positive"
             )
         if self.api_key is not None and not _PRINTABLE.fullmatch(self.api_key):
-            raise ConfigError("the judge's key holds a line break, a space or a letter that no key has; set it again")
+            raise ConfigError(
+                f"the {self.role}'s key holds a line break, a space or a letter that no key has; set it again"
+            )
         if self.body.get("stream") or "messages" in self.body:
             raise ConfigError(
-                "judge: the body sets stream or messages, but answers are read whole and the suite asks; "
+                f"{self.role}: the body sets stream or messages, but answers are read whole and the suite asks; "
                 "leave both out"
             )
         self._limits, self._choices = self._completion_limits()
-        path = parts.path.rstrip("/").removesuffix("/chat/completions") + "/chat/completions"
-        self._address = urllib.parse.urlunsplit(parts._replace(path=path, fragment=""))
+        self._parts = parts._replace(path=parts.path.rstrip("/").removesuffix("/chat/completions"), fragment="")
+        # A query may hold a key, so it is sent and never shown.
+        self.address = urllib.parse.urlunsplit(self._parts._replace(path=self._path("chat/completions"), query=""))
         handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
         if parts.hostname in ("localhost", "127.0.0.1", "::1"):
             handlers.append(urllib.request.ProxyHandler({}))
@@ -116,11 +127,11 @@ class Endpoint:
         choices = 1 if choices is None else choices
         for name, value in [("n", choices), *((name, fields[name]) for name in set_ones if name in self.body)]:
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigError(f"judge: the body's {name} is {value!r}; it must be a whole number above 0")
+                raise ConfigError(f"{self.role}: the body's {name} is {value!r}; it must be a whole number above 0")
         if not set_ones and (self.spend.max_tokens is not None or self.spend.max_cost is not None):
             raise ConfigError(
-                "judge: the body takes every limit of an answer's length away, so no limit of tokens or cost can be "
-                "kept; set max_tokens or max_completion_tokens in it"
+                f"{self.role}: the body takes every limit of an answer's length away, so no limit of tokens or cost "
+                "can be kept; set max_tokens or max_completion_tokens in it"
             )
         return set_ones, choices
 
@@ -136,7 +147,7 @@ class Endpoint:
         """Return calls, tokens, cost and calls repeated."""
         return {**self.spend.describe(), "retries": self.num_retries}
 
-    def ask(self, requests: Sequence[JudgeRequest], finish: Finish) -> None:
+    def ask(self, requests: Sequence[ChatRequest], finish: Finish) -> None:
         """Ask every request, `max_parallel` of them at a time.
 
         Raises:
@@ -155,7 +166,7 @@ class Endpoint:
             self._stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
 
-    def _judge(self, at: int, request: JudgeRequest, finish: Finish) -> None:
+    def _judge(self, at: int, request: ChatRequest, finish: Finish) -> None:
         if self._stop.is_set():
             return
         try:
@@ -176,11 +187,11 @@ class Endpoint:
         if hopeless:
             self._stop.set()
             raise JudgeError(
-                f"judge {self.model!r} at {self._address} failed {MAX_IN_A_ROW} times in a row, last: "
+                f"{self.role} {self.model!r} at {self.address} failed {MAX_IN_A_ROW} times in a row, last: "
                 f"{judgment.failure}"
             )
 
-    def _attempts(self, request: JudgeRequest) -> tuple[Judgment | None, bool]:
+    def _attempts(self, request: ChatRequest) -> tuple[Judgment | None, bool]:
         """Return the judgment, None if the run was stopped meanwhile; and whether it was refused."""
         failure = ""
         for attempt in range(self.max_attempts):
@@ -225,7 +236,7 @@ class Endpoint:
             self._stop.wait(delay)
         return False
 
-    def _reserve(self, request: JudgeRequest) -> Usage | None:
+    def _reserve(self, request: ChatRequest) -> Usage | None:
         """Set aside what a call may use; None if the run was stopped while the first call taught how much that is."""
         fields = {"max_tokens": request.max_tokens, **self.body}
         # Where nothing limits an answer's length, there is no limit of spend to keep either.
@@ -245,23 +256,34 @@ class Endpoint:
                 self._not_before = max(self._not_before, time.monotonic() + delay)
         self._stop.wait(delay)
 
-    def _call(self, request: JudgeRequest) -> tuple[Judgment, Usage | None]:
-        """Send one HTTP request."""
+    def _call(self, request: ChatRequest) -> tuple[Judgment, Usage | None]:
+        """Send one chat completion."""
         body = {
             "model": self.model,
             "messages": request.messages(),
             "temperature": request.temperature,
             "max_tokens": request.max_tokens,
+            **request.fields(),
             **self.body,
         }
+        data = json.dumps({name: value for name, value in body.items() if value is not None}).encode()
+        return self.read(self.send("chat/completions", data), self.model)
+
+    def send(self, path: str, data: bytes | None = None) -> bytes:
+        """Return what the endpoint answers to one HTTP request, sent once: GET, or POST where there are data.
+
+        Raises:
+            JudgeError: if going on makes no sense, such as for a key that is refused.
+            Passing: if it failed in passing.
+        """
         headers = {"Content-Type": "application/json", "User-Agent": "fedllm-eval"}
         if self.api_key:
             headers["Authorization"] = f"Bearer {self.api_key}"
-        data = json.dumps({name: value for name, value in body.items() if value is not None}).encode()
-        post = urllib.request.Request(self._address, data, headers, method="POST")
+        url = urllib.parse.urlunsplit(self._parts._replace(path=self._path(path)))
+        request = urllib.request.Request(url, data, headers, method="GET" if data is None else "POST")
         try:
-            with self._opener.open(post, timeout=self.timeout_seconds) as response:
-                reply = _read(response, time.monotonic() + self.timeout_seconds)
+            with self._opener.open(request, timeout=self.timeout_seconds) as response:
+                return _read(response, time.monotonic() + self.timeout_seconds)
         except urllib.error.HTTPError as error:
             with error:
                 raise self._error(error) from None
@@ -269,21 +291,28 @@ class Endpoint:
             raise Passing(f"no answer ({type(error).__name__}: {error})", unpaid=True) from error
         except (OSError, HTTPException) as error:
             raise Passing(f"no answer ({type(error).__name__}: {error})") from error
-        return read_completion(reply, self.model)
+
+    def _path(self, path: str) -> str:
+        return f"{self._parts.path}/{path}"
 
     def _error(self, error: urllib.error.HTTPError) -> Exception:
         try:
             said = " ".join(_read(error, time.monotonic() + 10).decode("utf-8", "replace").split())
         except (OSError, HTTPException, Passing):
             said = ""
+        # Some endpoints say a refused key, or a part of it, back.
+        said = without_key(said, self.api_key)
         message = f"HTTP {error.code}" + (f": {said[:200]}" if said else "")
+        where = f"{self.role} {self.model!r} at {self.address}"
         # Proxies wrap the code of a 429 in a text; a 400 may quote the request, so there only the code itself counts.
         words = [said] if error.code in PASSING else error_codes(said)
         if any(code in word for word in words for code in OUT_OF_MONEY):
-            return JudgeError(f"judge {self.model!r} at {self._address} gives {message}; mend the account, then go on")
+            return JudgeError(
+                f"{self.role} {self.model!r} at {self.address} gives {message}; mend the account, then go on"
+            )
         if error.code in HOPELESS and not (error.code == 403 and is_moderated(said)):
-            where = f"judge {self.model!r} at {self._address}"
-            return JudgeError(f"{where} gives {message}; check address, model name and key")
+            kind = NotThere if error.code in (404, 405) else JudgeError
+            return kind(f"{where} gives {message}; check address, model name and key")
         if error.code in PASSING or error.code >= 500:
             return Passing(message, retry_after(error.headers.get("Retry-After")), unpaid=error.code not in TIMED_OUT)
         return _Refused(message)
@@ -292,6 +321,10 @@ class Endpoint:
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:
         return None
+
+
+class NotThere(JudgeError):
+    """The endpoint has nothing at this path."""
 
 
 class _Refused(Exception):

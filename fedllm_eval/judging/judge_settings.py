@@ -1,6 +1,5 @@
 """Which judge is asked, and how: plain settings, and the judge that they make."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
+from fedllm_eval.judging.api_key import api_key
 from fedllm_eval.judging.endpoint import Endpoint
 from fedllm_eval.judging.judge import Judge
 from fedllm_eval.judging.local_judge import LocalModel
@@ -116,22 +116,13 @@ def _endpoint(url: str, settings: JudgeSettings) -> Endpoint:
     return Endpoint(
         url,
         settings.model,
-        api_key=_api_key(settings.api_key_env),
+        api_key=api_key(settings.api_key_env, "judge"),
         max_parallel=settings.max_parallel,
         timeout_seconds=settings.timeout_seconds,
         max_attempts=settings.max_attempts,
         body=dict(settings.body or {}),
         spend=spend,
     )
-
-
-def _api_key(variable: str | None) -> str | None:
-    if variable is None:
-        return None
-    key = os.environ.get(variable, "").strip()
-    if not key:
-        raise ConfigError(f"the judge's key was to be in environment variable {variable}, which is empty; set it")
-    return key
 
 
 def _load(local: "str | Path | Policy | None") -> "Policy":

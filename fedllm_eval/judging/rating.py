@@ -22,6 +22,7 @@ from fedllm_eval.suites.suite import SuiteOptions, SuiteResult, SuiteScore
 
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
+    from fedllm_eval.served import ServedPolicy
 
 __all__ = ["JUDGE_SWITCHES", "Item", "check_judge", "check_switches", "collect_answers", "open_questions", "rate"]
 
@@ -83,7 +84,7 @@ def check_switches(suite: str, options: SuiteOptions, known: Mapping[str, Any]) 
 
 
 def collect_answers(
-    policy: "Policy | None",
+    policy: "Policy | ServedPolicy | None",
     questions: Sequence[Question],
     options: SuiteOptions,
     temperatures: Sequence[float],

@@ -7,13 +7,14 @@ library only.
 import email.utils
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 from fedllm_eval.judging.request import Judgment
 from fedllm_eval.judging.spend import Usage
 from fedllm_eval.texts import whole
 
-__all__ = ["Passing", "error_codes", "is_moderated", "read_completion", "retry_after"]
+__all__ = ["Passing", "error_codes", "is_moderated", "read_answer", "read_completion", "retry_after"]
 
 
 class Passing(Exception):
@@ -26,7 +27,24 @@ class Passing(Exception):
 
 
 def read_completion(reply: bytes, model: str) -> tuple[Judgment, Usage | None]:
-    """Read a chat completion."""
+    """Read a judge's chat completion."""
+    judgment, used, refusal = _read(reply, model)
+    failure = judgment.failure
+    if failure is None and not judgment.text and refusal:
+        failure = f"the judge refused to answer: {' '.join(refusal.split())[:200]}"
+    elif failure is None and judgment.cut and not judgment.text.strip():
+        failure = "the limit of tokens was spent before the first word, by thinking say; raise judge_max_tokens"
+    return replace(judgment, failure=failure), used
+
+
+def read_answer(reply: bytes, model: str) -> tuple[Judgment, Usage | None]:
+    """Read a served policy's chat completion; to refuse is to answer, and so is to think until the limit."""
+    judgment, used, refusal = _read(reply, model)
+    return replace(judgment, text=judgment.text or refusal), used
+
+
+def _read(reply: bytes, model: str) -> tuple[Judgment, Usage | None, str]:
+    """The completion with its usage and the words of a refusal, which some endpoints give a place of their own."""
     try:
         value = json.loads(reply)
         choice = value["choices"][0]
@@ -42,26 +60,19 @@ def read_completion(reply: bytes, model: str) -> tuple[Judgment, Usage | None]:
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         start = " ".join(reply[:80].decode("utf-8", "replace").split())
         raise Passing(f"an answer that is no chat completion: {start!r}") from None
-    failure = None
     if reason == "error":
         raise Passing("an answer that the endpoint broke off by an error")
-    if reason == "content_filter":
-        failure = "the endpoint's content filter took the answer, or the end of it, away"
-    elif not content and isinstance(refusal, str) and refusal:
-        failure = f"the judge refused to answer: {' '.join(whole(refusal).split())[:200]}"
-    elif reason == "length" and not (content or "").strip():
-        failure = "the limit of tokens was spent before the first word, by thinking say; raise judge_max_tokens"
+    filtered = "the endpoint's content filter took the answer, or the end of it, away"
     judgment = Judgment(
         text=whole(content or ""),
         model=whole(name) if isinstance(name, str) and name else model,
         prompt_tokens=prompt_tokens,
         completion_tokens=completion_tokens,
         cut=reason == "length",
-        failure=failure,
+        failure=filtered if reason == "content_filter" else None,
     )
-    if prompt_tokens is None or completion_tokens is None:
-        return judgment, None
-    return judgment, Usage(prompt_tokens, completion_tokens)
+    used = None if prompt_tokens is None or completion_tokens is None else Usage(prompt_tokens, completion_tokens)
+    return judgment, used, whole(refusal) if isinstance(refusal, str) else ""
 
 
 def _token_counts(usage: Any, has_text: bool) -> tuple[int | None, int | None]:

@@ -1,4 +1,4 @@
-"""What is put to a judge and what comes back, and the key under which a judgment is kept: its content."""
+"""What is put to a judge or a served policy and what comes back, and the key under which a judgment is kept."""
 
 import hashlib
 import json
@@ -9,9 +9,59 @@ from typing import Any, Protocol
 
 from fedllm_eval.texts import text_bytes
 
-__all__ = ["Backend", "Finish", "JudgeRequest", "Judgment", "judgment_from", "judgment_line"]
+__all__ = [
+    "AnswerRequest",
+    "Backend",
+    "ChatRequest",
+    "Finish",
+    "JudgeRequest",
+    "Judgment",
+    "judgment_from",
+    "judgment_line",
+]
 
 FORMAT = "fedllm-judgment/1"
+
+
+class ChatRequest(Protocol):
+    """What an endpoint needs to know of a request."""
+
+    @property
+    def temperature(self) -> float:
+        """At which it is answered."""
+        ...
+
+    @property
+    def max_tokens(self) -> int:
+        """Tokens that its answer has at most."""
+        ...
+
+    def messages(self) -> list[dict[str, str]]:
+        """Return the messages of a chat completion."""
+        ...
+
+    def fields(self) -> dict[str, Any]:
+        """Return further fields of the request's body."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerRequest:
+    """A conversation that a served policy is to go on with."""
+
+    conversation: tuple[Mapping[str, str], ...]
+    temperature: float
+    max_tokens: int
+    more: Mapping[str, Any]
+    """Further fields of the body, such as `top_p` and `seed`."""
+
+    def messages(self) -> list[dict[str, str]]:
+        """Return the messages of a chat completion."""
+        return [dict(message) for message in self.conversation]
+
+    def fields(self) -> dict[str, Any]:
+        """Return further fields of the request's body."""
+        return dict(self.more)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +92,10 @@ class JudgeRequest:
         """Return the messages of a chat completion; no system message where it is empty."""
         system = [{"role": "system", "content": self.system}] if self.system else []
         return [*system, {"role": "user", "content": self.user}]
+
+    def fields(self) -> dict[str, Any]:
+        """Return no further fields."""
+        return {}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""How much a judge may cost: calls, tokens and money, reserved before a call and settled after it.
+"""What a judge or a served policy may cost: calls, tokens and money, reserved before a call and settled after it.
 
 A call reserves the most that it can use: the limit of its answer's length, times the answers asked for, and for the
 prompt its length in bytes, because no tokenizer in use makes more tokens than bytes. A server's chat template may put
@@ -14,7 +14,7 @@ import threading
 from dataclasses import dataclass, field
 
 from fedllm_data.errors import ConfigError, JudgeError
-from fedllm_eval.judging.request import JudgeRequest
+from fedllm_eval.judging.request import ChatRequest
 from fedllm_eval.texts import text_bytes
 
 __all__ = ["Spend", "Usage"]
@@ -46,6 +46,8 @@ class Spend:
     """For a million prompt tokens."""
     completion_price: float = 0.0
     """For a million completion tokens."""
+    role: str = "judge"
+    """Who is asked, for errors."""
     calls: int = 0
     used: Usage = field(default_factory=Usage)
     _overhead: int | None = field(default=None, repr=False)
@@ -58,11 +60,11 @@ class Spend:
         for name in ("max_calls", "max_tokens", "max_cost", "prompt_price", "completion_price"):
             value = getattr(self, name)
             if value is not None and not (value >= 0 and math.isfinite(value)):
-                raise ConfigError(f"judge: {name} is {value}; it must be 0 or more")
+                raise ConfigError(f"{self.role}: {name} is {value}; it must be 0 or more")
         if self.max_cost is not None and not (self.prompt_price > 0 or self.completion_price > 0):
             raise ConfigError(
-                f"judge: max_cost {self.max_cost} needs prices; give prompt_price and completion_price, each for a "
-                "million tokens"
+                f"{self.role}: max_cost {self.max_cost} needs prices; give prompt_price and completion_price, each "
+                "for a million tokens"
             )
 
     @property
@@ -74,7 +76,7 @@ class Spend:
         """What was spent, in the currency of the prices."""
         return self._cost(self.used)
 
-    def reserve(self, request: JudgeRequest, completion_tokens: int | None = None) -> Usage | None:
+    def reserve(self, request: ChatRequest, completion_tokens: int | None = None) -> Usage | None:
         """Set aside the most that a call can use.
 
         Args:
@@ -87,6 +89,7 @@ class Spend:
         Raises:
             JudgeError: if a limit does not allow it.
 
+        >>> from fedllm_eval.judging.request import JudgeRequest
         >>> spend = Spend(max_calls=1)
         >>> _ = spend.reserve(JudgeRequest(system="", user="hi", max_tokens=10))
         >>> spend.reserve(JudgeRequest(system="", user="hi", max_tokens=10))
@@ -98,21 +101,23 @@ class Spend:
             if self._overhead is None and _total(self._reserved) and self._is_limited:
                 return None
             overhead = MESSAGE_TOKENS if self._overhead is None else self._overhead
-            most = Usage(len(text_bytes(request.system + request.user)) + overhead, most_back)
+            num_bytes = sum(len(text_bytes(message["content"])) for message in request.messages())
+            num_more = max(0, len(request.messages()) - 2)
+            most = Usage(num_bytes + overhead + MESSAGE_TOKENS * num_more, most_back)
             if self.max_calls is not None and self.calls >= self.max_calls:
-                raise JudgeError(f"the judge's limit of {self.max_calls} calls is reached")
+                raise JudgeError(f"the {self.role}'s limit of {self.max_calls} calls is reached")
             after = _sum(self.used, self._reserved, most)
             tokens = after.prompt_tokens + after.completion_tokens
             if self.max_tokens is not None and tokens > self.max_tokens:
                 raise JudgeError(
-                    f"the judge's limit of {self.max_tokens} tokens does not allow another call: "
+                    f"the {self.role}'s limit of {self.max_tokens} tokens does not allow another call: "
                     f"{_total(self.used)} are used, {_total(self._reserved)} reserved by calls under way, and the "
                     f"next may take {_total(most)}"
                 )
             if self.max_cost is not None and self._cost(after) > self.max_cost:
                 raise JudgeError(
-                    f"the judge's limit of {self.max_cost:g} does not allow another call: {self.cost:.4g} is spent "
-                    f"and the next call may take {self._cost(most):.4g}"
+                    f"the {self.role}'s limit of {self.max_cost:g} does not allow another call: {self.cost:.4g} is "
+                    f"spent and the next call may take {self._cost(most):.4g}"
                 )
             self.calls += 1
             self._reserved = _sum(self._reserved, most)

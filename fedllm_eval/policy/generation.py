@@ -10,7 +10,6 @@ nucleus (Holtzman et al. 2020, top-p) is cut out, so one uniform a token is all 
 other settings of a model's `generation_config` are left aside, its end tokens are not. Imports torch when called.
 """
 
-import hashlib
 import inspect
 import json
 from collections import Counter
@@ -22,14 +21,14 @@ import numpy.typing as npt
 
 from fedllm_data.errors import ConfigError, MetricError
 from fedllm_eval.policy.rendering import render_ids, render_text
-from fedllm_eval.texts import text_bytes
+from fedllm_eval.policy.token_choice import TokenChooser
 
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
 
 __all__ = [
     "Answer",
-    "TokenChooser",
+    "conversation_key",
     "generate",
     "generate_answers",
     "prompt_lengths",
@@ -121,7 +120,7 @@ def generate(
     """
     _check(max_new_tokens, temperature, top_p, batch_size)
     _check_writes(policy)
-    keys = [_key(conversation, index) for index, conversation in enumerate(conversations)]
+    keys = [conversation_key(conversation, index) for index, conversation in enumerate(conversations)]
     first = {key: index for index, key in reversed(list(enumerate(keys)))}
     prompts = {key: _prompt_ids(policy.tokenizer, conversations[index]) for key, index in first.items()}
     room = _room(policy, prompts, first, max_new_tokens)
@@ -144,6 +143,7 @@ def generate(
 
     # Longest first: a batch too big for the memory fails at once. Equal lengths go by content, not by position.
     order = sorted(prompts, key=lambda key: (-len(prompts[key]), key))
+    choose = TokenChooser(temperature, top_p, seed)
     with policy.active() as model:
         was_training = model.training
         model.eval()
@@ -154,7 +154,7 @@ def generate(
                     model,
                     {key: prompts[key] for key in batch},
                     {key: room[key] for key in batch},
-                    {key: TokenChooser(temperature, top_p, seed, key) for key in batch},
+                    choose,
                     stops,
                     finish,
                 )
@@ -187,36 +187,11 @@ def stop_token_ids(policy: "Policy") -> frozenset[int]:
     return frozenset(stops)
 
 
-class TokenChooser:
-    """Picks the next token of one conversation."""
-
-    def __init__(self, temperature: float, top_p: float, seed: int, key: str) -> None:
-        """Draw at a temperature (0 takes the likeliest token) from a nucleus, by a stream of seed and conversation."""
-        self.temperature, self.top_p = temperature, top_p
-        digest = hashlib.sha256(text_bytes(f"{seed}\0{key}")).digest()
-        self.stream = np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
-
-    def __call__(self, logits_V: Any) -> int:
-        """Return a token id, given float32 logits over the vocabulary."""
-        if self.temperature == 0:
-            return int(logits_V.argmax())
-        p_V = (logits_V.double() / self.temperature).softmax(-1)
-        if self.top_p < 1:
-            p_sorted_V, order_V = p_V.sort(descending=True, stable=True)
-            # A token stays while what comes before it holds less than top_p, so the likeliest always does.
-            gone_V = p_sorted_V.cumsum(-1) - p_sorted_V >= self.top_p
-            p_V[order_V[gone_V]] = 0.0
-        cdf_V = p_V.cumsum(-1)
-        drawn = self.stream.random() * float(cdf_V[-1])
-        # The first token whose share of [0, sum) holds the draw; tokens of probability 0 have no share.
-        return int((cdf_V <= drawn).sum())
-
-
 def _run_batch(
     model: Any,
     prompts: dict[str, list[int]],
     room: dict[str, int],
-    choosers: dict[str, TokenChooser],
+    choose: TokenChooser,
     stops: frozenset[int],
     finish: Callable[[str, list[int], bool], None],
 ) -> None:
@@ -255,9 +230,9 @@ def _run_batch(
                     "training run"
                 )
             stay = []
-            for at, key in enumerate(alive):
+            for at, (key, token) in enumerate(zip(alive, choose(alive, logits), strict=True)):
                 ids = written[key]
-                ids.append(choosers[key](logits[at]))
+                ids.append(token)
                 if ids[-1] in stops or len(ids) >= room[key]:
                     finish(key, ids, ids[-1] in stops)
                 else:
@@ -294,8 +269,15 @@ def _room(
     return {key: min(max_new_tokens, positions - len(ids)) for key, ids in prompts.items()}
 
 
-def _key(conversation: Conversation, index: int) -> str:
-    """What tells one conversation from another: its messages alone."""
+def conversation_key(conversation: Conversation, index: int) -> str:
+    """Return what tells one conversation from another: its messages alone.
+
+    Raises:
+        ConfigError: if it has no message; `index` says which one it is.
+
+    >>> conversation_key([{"role": "user", "content": "Hi"}], 0)
+    '[["user", "Hi"]]'
+    """
     if not conversation:
         raise ConfigError(f"conversation {index} has no message; leave it out")
     return json.dumps([[message["role"], message["content"]] for message in conversation], ensure_ascii=False)

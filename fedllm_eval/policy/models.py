@@ -4,23 +4,32 @@ Symbols: N rows. Every sequence is scored on its own: batches are made by length
 back in row order as float64 sums over the answer's tokens, and which rows share a batch moves a sum by rounding only
 (about 1e-5 in float32).
 
-Truncation follows TRL's trainers: the first `max_length` tokens stay. A row that keeps no answer token (for a pair:
-whose prompt alone fills `max_length`) is one that TRL would drop from training; here its values are NaN with 0
-tokens. So are those of a row that the chat template cannot render, which training leaves out too. All cases are
-counted in what is returned.
+The prompt of a pair is read once for both answers (`shared_prompts.py`). Rows become tokens once for all models that
+score them (`encoded_rows.py`, which also says what is truncated and what is dropped; the values of a dropped row are
+NaN with 0 tokens). What a model was found to say of a sequence can be kept (`known_logps.py`).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from fedllm_data.errors import ChatTemplateError, ConfigError, MetricError
-from fedllm_eval.policy.chat import encode_messages, encode_pair
-from fedllm_eval.policy.generation import takes_logits_to_keep
+from fedllm_data.errors import ConfigError, MetricError
+from fedllm_eval.policy.answer_logits import logits_at, summed_logps
+from fedllm_eval.policy.encoded_rows import (
+    EncodedMessages,
+    EncodedPairs,
+    Sequence,
+    encode_message_rows,
+    encode_pair_rows,
+    sequence_key,
+)
+from fedllm_eval.policy.known_logps import KnownLogps
 from fedllm_eval.policy.policies import Backbone, Policy, load_policy, load_reference
+from fedllm_eval.policy.shared_prompts import can_share_prompts, pair_batches, two_answers_logps
 
 __all__ = [
     "Backbone",
@@ -32,14 +41,14 @@ __all__ = [
     "load_reference",
     "message_losses",
     "pair_logps",
+    "score_messages",
+    "score_pairs",
     "sequence_logps",
     "usable_length",
 ]
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-Sequence = tuple[list[int], list[int]]
-"""Token ids, and 1 where a token is to be scored."""
 Progress = Callable[[int, int], None]
 """Called with (sequences done, sequences in all) after every batch."""
 
@@ -120,16 +129,33 @@ def message_losses(
         MetricError: if the model gives values that are not finite.
         ConfigError: if the tokenizer has no chat template.
     """
-    sequences, truncated, unrendered = [], [], []
-    for row in rows:
-        encoded = _or_nothing(encode_messages, tokenizer, row["messages"])
-        unrendered.append(encoded is None)
-        encoded = encoded or {"input_ids": [], "assistant_masks": []}
-        ids, mask = encoded["input_ids"], encoded["assistant_masks"]
-        truncated.append(max_length is not None and len(ids) > max_length)
-        sequences.append((ids[:max_length], mask[:max_length]))
-    logp_N, num_tokens_N = sequence_logps(model, sequences, batch_size, progress)
-    return MessageLosses(-logp_N, num_tokens_N, np.array(truncated, dtype=bool), np.array(unrendered, dtype=bool))
+    encoded = encode_message_rows(tokenizer, rows, max_length)
+    return score_messages(model, encoded, batch_size=batch_size, progress=progress)
+
+
+def score_messages(
+    model: Any,
+    encoded: EncodedMessages,
+    *,
+    batch_size: int = 8,
+    progress: Progress | None = None,
+    known: KnownLogps | None = None,
+) -> MessageLosses:
+    """Return what `message_losses` does, for rows that are tokens already.
+
+    Args:
+        model: a causal language model.
+        encoded: N conversations.
+        batch_size: sequences a batch holds at most.
+        progress: called after every batch.
+        known: log-probabilities under this model: those it has are taken from it, the others are put into it.
+
+    Raises:
+        MetricError: if the model gives values that are not finite.
+        ConfigError: if the batch size is not positive.
+    """
+    logp_N, num_tokens_N = sequence_logps(model, encoded.sequences, batch_size, progress, known)
+    return MessageLosses(-logp_N, num_tokens_N, encoded.truncated_N, encoded.unrendered_N)
 
 
 def pair_logps(
@@ -157,32 +183,79 @@ def pair_logps(
 
     Raises:
         MetricError: if the model gives values that are not finite.
+        ConfigError: if the tokenizer has no chat template.
     """
-    sequences: list[Sequence] = []
-    truncated, dropped, unrendered = [], [], []
-    for row in rows:
-        encoded = _or_nothing(encode_pair, tokenizer, row["prompt"], row["chosen"], row["rejected"])
-        unrendered.append(encoded is None)
-        encoded = encoded or {"prompt_ids": [], "chosen_ids": [], "rejected_ids": []}
-        prompt_ids = encoded["prompt_ids"]
-        lengths = []
-        for answer_ids in (encoded["chosen_ids"], encoded["rejected_ids"]):
-            lengths.append(len(prompt_ids) + len(answer_ids))
-            mask = [0] * len(prompt_ids) + [1] * len(answer_ids)
-            sequences.append(((prompt_ids + answer_ids)[:max_length], mask[:max_length]))
-        truncated.append(max_length is not None and max(lengths) > max_length)
-        dropped.append(max_length is not None and len(prompt_ids) >= max_length)
-    logp_2N, num_tokens_2N = sequence_logps(model, sequences, batch_size, progress)
-    # An answer without tokens has no log-probability; TRL cannot train on such a pair, so both sides go.
-    dropped_N = np.array(dropped, dtype=bool) | (num_tokens_2N.reshape(-1, 2) == 0).any(axis=1)
-    chosen_N, rejected_N = (np.where(dropped_N, np.nan, logp_2N[side::2]) for side in (0, 1))
-    chosen_tokens_N, rejected_tokens_N = (np.where(dropped_N, 0, num_tokens_2N[side::2]) for side in (0, 1))
-    facts = (np.array(each, dtype=bool) for each in (truncated, unrendered))
-    return PairLogps(chosen_N, rejected_N, chosen_tokens_N, rejected_tokens_N, *facts)
+    encoded = encode_pair_rows(tokenizer, rows, max_length)
+    return score_pairs(model, encoded, batch_size=batch_size, progress=progress)
+
+
+def score_pairs(
+    model: Any,
+    encoded: EncodedPairs,
+    *,
+    batch_size: int = 8,
+    progress: Progress | None = None,
+    known: KnownLogps | None = None,
+) -> PairLogps:
+    """Return what `pair_logps` does, for rows that are tokens already; arguments are those of `score_messages`.
+
+    Raises:
+        MetricError: if the model gives values that are not finite.
+        ConfigError: if the batch size is not positive.
+    """
+    _check_batch_size(batch_size)
+    num_pairs = len(encoded.prompts)
+    logp_N2 = np.full((num_pairs, 2), np.nan)
+    keys = {}
+    if known is not None:
+        keys = {
+            (at, side): sequence_key(encoded.sequence(at, side))
+            for at in np.flatnonzero(~encoded.dropped_N).tolist()
+            for side in (0, 1)
+        }
+        for place, key in keys.items():
+            logp_N2[place] = known.get(key)
+    missing = np.flatnonzero(~encoded.dropped_N & np.isnan(logp_N2).any(axis=1)).tolist()
+    share = batch_size > 1 and can_share_prompts(model)
+    together = [at for at in missing if share and encoded.prompts[at]]
+    alone = [at for at in missing if not (share and encoded.prompts[at])]
+    num_done = 2 * (num_pairs - len(missing))
+
+    def told(num_more: int) -> None:
+        if progress is not None and num_more:
+            progress(num_done + num_more, 2 * num_pairs)
+
+    with _evaluating(model):
+        prompts, answers = [encoded.prompts[at] for at in together], [encoded.answers[at] for at in together]
+        for batch in pair_batches(prompts, answers, batch_size, MAX_BATCH_TOKENS):
+            logp_N2[[together[i] for i in batch]] = two_answers_logps(
+                model, [prompts[i] for i in batch], [answers[i] for i in batch]
+            )
+            told(2 * len(batch))
+            num_done += 2 * len(batch)
+    logp_N2[alone] = _sequences_alone(model, encoded, alone, batch_size, told)
+    bad = [at for at in missing if not np.isfinite(logp_N2[at]).all()]
+    if bad:
+        raise _not_finite(logp_N2[bad[0]], f"pair {bad[0]}", len(bad))
+    if known is not None:
+        for place, key in keys.items():
+            logp_N2[place] = known.put(key, float(logp_N2[place]))
+    # The first token of a sequence is never scored.
+    tokens_N2 = np.array(
+        [[len(answer) - (not prompt) for answer in pair] for prompt, pair in zip(*encoded[:2], strict=True)],
+        dtype=np.int64,
+    ).reshape(-1, 2)
+    tokens_N2[encoded.dropped_N] = 0
+    facts = encoded.truncated_N, encoded.unrendered_N
+    return PairLogps(logp_N2[:, 0], logp_N2[:, 1], tokens_N2[:, 0], tokens_N2[:, 1], *facts)
 
 
 def sequence_logps(
-    model: Any, sequences: list[Sequence], batch_size: int, progress: Progress | None = None
+    model: Any,
+    sequences: list[Sequence],
+    batch_size: int,
+    progress: Progress | None = None,
+    known: KnownLogps | None = None,
 ) -> tuple[FloatArray, IntArray]:
     """Return the sum of log-probabilities over each sequence's masked tokens, and how many those are.
 
@@ -191,6 +264,7 @@ def sequence_logps(
         sequences: token ids and masks; the first token of a sequence is never scored.
         batch_size: sequences a batch holds at most.
         progress: called after every batch.
+        known: as in `score_messages`.
 
     Returns:
         Sums in nats, NaN where no masked token is left, and numbers of tokens, in the order given.
@@ -199,40 +273,64 @@ def sequence_logps(
         MetricError: if the model gives values that are not finite.
         ConfigError: if the batch size is not positive.
     """
-    if batch_size < 1:
-        raise ConfigError(f"batch_size is {batch_size}; it must be at least 1")
+    _check_batch_size(batch_size)
     logp_N = np.full(len(sequences), np.nan)
     # The first token has nothing before it to be predicted from.
     positions = [[at for at in range(1, len(ids)) if mask[at]] for ids, mask in sequences]
     num_tokens_N = np.array([len(at) for at in positions], dtype=np.int64)
+    keys = {}
+    if known is not None:
+        keys = {i: sequence_key(sequences[i]) for i in np.flatnonzero(num_tokens_N).tolist()}
+        for i, key in keys.items():
+            logp_N[i] = known.get(key)
     # What follows the last masked token cannot change an earlier prediction, and that token itself is not read.
-    lengths = [at[-1] if at else 0 for at in positions]
-    was_training = model.training
-    model.eval()
-    num_done = int((num_tokens_N == 0).sum())
-    try:
+    lengths = [at[-1] if at and np.isnan(logp_N[i]) else 0 for i, at in enumerate(positions)]
+    num_done = lengths.count(0)
+    with _evaluating(model):
         for batch in batches_by_length(lengths, batch_size):
             logp_N[batch] = _batch_logps(model, [sequences[i][0] for i in batch], [positions[i] for i in batch])
             num_done += len(batch)
             if progress is not None:
                 progress(num_done, len(sequences))
-    finally:
-        model.train(was_training)
     bad = np.flatnonzero(~np.isfinite(logp_N) & (num_tokens_N > 0))
     if bad.size:
-        raise MetricError(
-            f"the model gives log-probability {logp_N[bad[0]]} to sequence {bad[0]} ({bad.size} such in "
-            "all); its weights or the dtype are broken, check the training run"
-        )
+        raise _not_finite(logp_N[bad[:1]], f"sequence {bad[0]}", bad.size)
+    if known is not None:
+        for i, key in keys.items():
+            logp_N[i] = known.put(key, float(logp_N[i]))
     return logp_N, num_tokens_N
 
 
-def _or_nothing(encode: Callable[..., dict[str, list[int]]], *given: Any) -> dict[str, list[int]] | None:
-    """What an encoder makes of a row, None where the chat template cannot render it."""
+def _sequences_alone(
+    model: Any, encoded: EncodedPairs, pairs: list[int], batch_size: int, told: Callable[[int], None]
+) -> FloatArray:
+    """The (P, 2) sums of pairs whose two sequences are read one by one."""
+    sequences = [encoded.sequence(at, side) for at in pairs for side in (0, 1)]
+    return sequence_logps(model, sequences, batch_size, lambda done, _: told(done))[0].reshape(-1, 2)
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ConfigError(f"batch_size is {batch_size}; it must be at least 1")
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """The model without dropout for the length of the block."""
+    was_training = model.training
+    model.eval()
     try:
-        return encode(*given)
-    except ChatTemplateError:
-        return None
+        yield
+    finally:
+        model.train(was_training)
+
+
+def _not_finite(logps: FloatArray, what: str, num: int) -> MetricError:
+    value = logps[~np.isfinite(logps)][0]
+    return MetricError(
+        f"the model gives log-probability {value} to {what} ({num} such in all); its weights or the dtype are broken, "
+        "check the training run"
+    )
 
 
 def batches_by_length(lengths: list[int], batch_size: int) -> Iterator[list[int]]:
@@ -260,26 +358,14 @@ def _batch_logps(model: Any, ids: list[list[int]], positions: list[list[int]]) -
     for row, (tokens, at) in enumerate(zip(ids, positions, strict=True)):
         input_ids[row, : at[-1]] = torch.tensor(tokens[: at[-1]])
         attention_mask[row, : at[-1]] = 1
-    # Logits are needed where an answer token comes next, in any row: with a vocabulary of 50,000 they are most of
-    # the memory and a good part of the time.
-    keep = sorted({position - 1 for at in positions for position in at})
+    # A token is predicted by the one before it.
+    rows_M = torch.tensor([row for row, at in enumerate(positions) for _ in at])
+    columns_M = torch.tensor([position - 1 for at in positions for position in at])
     device = next(model.parameters()).device
-    options: dict[str, Any] = {"use_cache": False}
-    if takes_logits_to_keep(model) and not _learns_prompt(model):
-        options["logits_to_keep"] = torch.tensor(keep, device=device)
-    logits = model(input_ids=input_ids.to(device), attention_mask=attention_mask.to(device), **options).logits
-    if logits.shape[1] != len(keep):
-        # The virtual tokens of prompt tuning come first and have logits too.
-        logits = logits[:, -width:][:, torch.tensor(keep, device=device)]
-    column = {position: index for index, position in enumerate(keep)}
-    sums = []
-    for row, (tokens, at) in enumerate(zip(ids, positions, strict=True)):
-        row_logits = logits[row, [column[position - 1] for position in at]].float()
-        targets = torch.tensor([tokens[position] for position in at], device=device)
-        selected = row_logits.gather(-1, targets[:, None]).squeeze(-1).double()
-        sums.append(float((selected - row_logits.logsumexp(-1).double()).sum()))
-    return sums
-
-
-def _learns_prompt(model: Any) -> bool:
-    return any(config.is_prompt_learning for config in getattr(model, "peft_config", {}).values())
+    inputs = {"input_ids": input_ids.to(device), "attention_mask": attention_mask.to(device)}
+    parts = torch.split(logits_at(model, rows_M, columns_M, **inputs), [len(at) for at in positions])
+    targets = [[tokens[position] for position in at] for tokens, at in zip(ids, positions, strict=True)]
+    return [
+        summed_logps(part, torch.tensor(target, device=part.device))
+        for part, target in zip(parts, targets, strict=True)
+    ]

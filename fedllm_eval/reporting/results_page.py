@@ -52,6 +52,8 @@ def finding(summary: Mapping[str, Any]) -> str:
     >>> finding(summary)[:60]
     'On 9 test clients heldout_loss is 1.5000 nats per token (95 '
     """
+    if not summary["splits"]:
+        return f"{', '.join(summary.get('suites', {}))}: no client's rows were scored, so nothing is said of clients."
     split, part = next(iter(summary["splits"].items()))
     name, score = next(iter(part["scores"].items()))
     within = (

@@ -26,8 +26,10 @@ from fedllm_eval.scores import ClientScores
 from fedllm_eval.scoring.intervals import interval_record
 from fedllm_eval.suites import SuiteResult
 
-__all__ = ["join_results", "make_results"]
+__all__ = ["join_results", "make_results", "suites_alone"]
 
+NO_DATASET = "suites alone, no clients"
+"""Stands for the name of a dataset where only suites were run."""
 PACKAGES = ("fedllm-commons", "torch", "transformers", "peft", "datasets", "numpy", "scipy")
 
 
@@ -80,6 +82,37 @@ def make_results(scores: Sequence[ClientScores], *, seed: int = 0) -> Results:
         without_nan(summary),
         pa.concat_tables([item.table for item in scores]),
         pa.concat_tables(rows) if len(rows) == len(scores) else None,
+    )
+
+
+def suites_alone(
+    policy: Mapping[str, Any], suites: Mapping[tuple[str, str], SuiteResult], *, seed: int = 0
+) -> Results:
+    """Gather the suites of a policy that was not scored on any client's rows.
+
+    Args:
+        policy: what identifies it, as `describe` gives it.
+        suites: (label, suite) -> result.
+        seed: the seed of the evaluation, for the record.
+    """
+    summary = {
+        "format": FORMAT,
+        "task": None,
+        "policy": dict(policy),
+        "reference": None,
+        "dataset": {"name": NO_DATASET, "revision": None},
+        "settings": {"seed": seed, "suites_only": True},
+        "interval": interval_record(seed),
+        "splits": {},
+        "versions": _versions(),
+        "suites": suite_records(suites),
+        "changes": suite_changes(suites, "base", "policy"),
+    }
+    no_clients = pa.table({"client_id": pa.array([], pa.string()), "split": pa.array([], pa.string())})
+    return Results(
+        without_nan({name: value for name, value in summary.items() if value != []}),
+        no_clients,
+        suite_items={key: result.items for key, result in suites.items()},
     )
 
 

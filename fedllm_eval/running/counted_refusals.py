@@ -20,6 +20,7 @@ from fedllm_eval.suites.suite import SuiteOptions, SuiteScore
 
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
+    from fedllm_eval.served import ServedPolicy
 
 __all__ = ["Prompt", "Refusals", "count_refusals", "rate_score", "refusal_settings"]
 
@@ -76,7 +77,10 @@ def refusal_settings(options: SuiteOptions) -> dict[str, Any]:
 
 
 def count_refusals(
-    policy: "Policy", prompts: Sequence[Prompt], options: SuiteOptions, detector: Detector = detect_languages
+    policy: "Policy | ServedPolicy",
+    prompts: Sequence[Prompt],
+    options: SuiteOptions,
+    detector: Detector = detect_languages,
 ) -> Refusals:
     """Answer the prompts, one turn each without a system message, and count refusals by every rule.
 

@@ -9,9 +9,11 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from fedllm_eval.policy.generation import Answer, Conversation, Progress, generate
+from fedllm_eval.policy.generation import Answer, Conversation, Progress
+from fedllm_eval.running.written_answers import write_answers
+from fedllm_eval.served.served_policy import ServedPolicy
 from fedllm_eval.texts import json_text, text_bytes
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ ANSWERS_FILE = "answers.jsonl"
 
 
 def kept_answers(
-    policy: "Policy",
+    policy: "Policy | ServedPolicy",
     conversations: Sequence[Conversation],
     folder: Path,
     *,
@@ -53,15 +55,14 @@ def kept_answers(
     Raises:
         ConfigError: as `generate` does.
         MetricError: as `generate` does.
+        ServedModelError: if a server cannot be asked any further; what it answered is kept.
     """
     settings = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_p": top_p, "seed": seed}
     if temperature == 0:
         # Greedy answers hang on neither.
         settings |= {"top_p": 1.0, "seed": 0}
-    weights = {name: value for name, value in policy.describe().items() if name not in ("name", "base")}
     file = folder / ANSWERS_FILE
-    weights["chat_template"] = policy.tokenizer.chat_template
-    known = weights["base_digest"] is not None and (policy.adapter is None or weights["adapter_sha256"] is not None)
+    weights, known = _who(policy)
     kept = _read(file) if known else {}
     keys = [_digest({"policy": weights, "settings": settings, "messages": list(item)}) for item in conversations]
     missing = [index for index, key in enumerate(keys) if key not in kept]
@@ -79,7 +80,7 @@ def kept_answers(
 
     if progress is not None and num_kept:
         progress(num_kept, len(keys))
-    made = generate(
+    made = write_answers(
         policy,
         [conversations[index] for index in missing],
         max_new_tokens=max_new_tokens,
@@ -92,6 +93,18 @@ def kept_answers(
     )
     kept |= {keys[index]: answer for index, answer in zip(missing, made, strict=True)}
     return [kept[key] for key in keys]
+
+
+def _who(policy: "Policy | ServedPolicy") -> tuple[dict[str, Any], bool]:
+    """What settles a policy's answers, and whether that tells it from every other policy."""
+    if isinstance(policy, ServedPolicy):
+        return policy.identity(), True
+    weights: dict[str, Any] = {
+        name: value for name, value in policy.describe().items() if name not in ("name", "base")
+    }
+    weights["chat_template"] = policy.tokenizer.chat_template
+    known = weights["base_digest"] is not None and (policy.adapter is None or weights["adapter_sha256"] is not None)
+    return weights, known
 
 
 def _read(file: Path) -> dict[str, Answer]:

@@ -22,6 +22,7 @@ from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
 from fedllm_eval.per_client import Progress, evaluate_policy, sample_positions
 from fedllm_eval.policy.adapter_content import adapter_content
+from fedllm_eval.policy.known_logps import Kept, KeptOfOne
 from fedllm_eval.policy.policies import Policy, load_policy
 from fedllm_eval.policy.run_folder import is_private_run
 from fedllm_eval.scores import ClientScores, warnings_about
@@ -42,6 +43,7 @@ def evaluate_personal(
     known: Mapping[str, ClientScores] | None = None,
     max_clients: int | None = None,
     seed: int = 0,
+    kept: Kept | None = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> ClientScores:
@@ -59,6 +61,8 @@ def evaluate_personal(
             of the global policy and of the base.
         max_clients: score at most this many clients: the same ones that `evaluate_policy` would.
         seed: seeds the samples.
+        kept: log-probabilities of earlier passes. The reference's are taken from it and kept; personal adapters are
+            too many.
         progress: called with (what is scored, clients done, clients in all) after every client.
         options: further ones of `evaluate_policy`.
 
@@ -76,6 +80,7 @@ def evaluate_personal(
         raise ConfigError(
             f"none of the {len(chosen)} clients of split {clients.split!r} has an adapter of its own; score split test"
         )
+    options["kept"] = None if kept is None else KeptOfOne(kept, reference)
     num_sampled = len(chosen)
     if others == "leave out":
         chosen = own

@@ -25,6 +25,7 @@ from fedllm_eval.scores import ClientScores
 from fedllm_eval.texts import text_bytes
 
 if TYPE_CHECKING:
+    from fedllm_eval.policy.known_logps import KeptLogps
     from fedllm_eval.policy.policies import Policy
 
 __all__ = ["Earlier", "ScoredPolicy", "identity", "of_run", "score_on_splits"]
@@ -64,6 +65,7 @@ def score_on_splits(
     *,
     reference: "Policy | None",
     earlier: Sequence[Earlier] = (),
+    kept: "KeptLogps | None" = None,
     progress: Progress | None = None,
     **options: Any,
 ) -> list[ClientScores]:
@@ -76,6 +78,7 @@ def score_on_splits(
         reference: as in `evaluate_policy`.
         earlier: what was scored before with the same settings, the global policy first: it stands in for clients
             without an adapter of their own, and an adapter that equals one of these takes its scores.
+        kept: log-probabilities of earlier passes, as in `evaluate_policy`; saved after every split.
         progress: called with (policy and split, sequences done, sequences in all).
         options: further ones of `evaluate_policy`.
 
@@ -100,7 +103,8 @@ def score_on_splits(
         known = None not in (key["policy"], clients.revision) and (reference is None or key["reference"] is not None)
         told = _told(progress, scored.label, clients.split)
         of_split = [(one.content, scores) for one in earlier for scores in one.scores if scores.split == clients.split]
-        make = partial(_score, scored, clients, reference, of_split, told, options)
+        also: dict[str, Any] = {"reference": reference, "progress": told, "kept": kept}
+        make = partial(_score, scored, clients, of_split, {**options, **also})
         found.append(_from_part(parts.get(f"scores {scored.label} {clients.split}", key if known else None, make)))
     if not found and scored.label == "personal":
         # Nobody asked for these in particular, and a small sample of clients may have none.
@@ -150,17 +154,18 @@ def of_run(label: str, policy: "Policy", *, alone: bool = False) -> ScoredPolicy
 def _score(
     scored: ScoredPolicy,
     clients: ClientDataset,
-    reference: "Policy | None",
     earlier: Sequence[tuple[str | None, ClientScores]],
-    progress: Progress | None,
-    options: Mapping[str, Any],
+    settings: Mapping[str, Any],
 ) -> FinishedPart:
-    settings: dict[str, Any] = {"reference": reference, "progress": progress, **options}
     if scored.personal:
         others: Others = "leave out" if scored.own_only else earlier[0][1] if earlier else "score"
-        settings["known"] = {content: scores for content, scores in reversed(earlier) if content is not None}
-        return _to_part(evaluate_personal(scored.policy, scored.personal, clients, others=others, **settings))
-    return _to_part(evaluate_policy(scored.policy, clients, **settings))
+        known = {content: scores for content, scores in reversed(earlier) if content is not None}
+        found = evaluate_personal(scored.policy, scored.personal, clients, others=others, known=known, **settings)
+    else:
+        found = evaluate_policy(scored.policy, clients, **settings)
+    if settings["kept"] is not None:
+        settings["kept"].save()
+    return _to_part(found)
 
 
 def _anybody(folders: Mapping[str, Path], clients: ClientDataset, options: Mapping[str, Any]) -> bool:

@@ -17,7 +17,8 @@ from fedllm_eval.judging import Judge, JudgeSettings, make_judge
 from fedllm_eval.running.finished_parts import FinishedPart, FinishedParts, file_digest
 from fedllm_eval.running.policy_scores import identity
 from fedllm_eval.running.suite_records import suite_record
-from fedllm_eval.suites import SUITES, Suite, SuiteOptions, SuiteResult, SuiteScore
+from fedllm_eval.served import Served, ServedPolicy, ServedSettings
+from fedllm_eval.suites import NEED_WEIGHTS, SUITES, Suite, SuiteOptions, SuiteResult, SuiteScore
 
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SuiteBench",
     "SuitePlan",
+    "check_served",
     "check_suites",
     "make_plan_judge",
     "run_suites",
@@ -46,6 +48,8 @@ class SuitePlan:
     switches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Suite -> settings of its own."""
     judge: JudgeSettings | None = None
+    served: ServedSettings | None = None
+    """Where the policy is served: suites that generate take their answers from there."""
     max_items: int | None = None
     max_new_tokens: int = 512
 
@@ -107,6 +111,45 @@ def suites_against_base(suites: Mapping[str, Suite], plan: SuitePlan) -> list[st
     ]
 
 
+def check_served(plan: SuitePlan, suites: Mapping[str, Suite], *, base: bool, weights: bool) -> None:
+    """Refuse a plan that a server cannot carry out, before anything is asked.
+
+    Args:
+        plan: with the settings of a served policy, or none.
+        suites: from `check_suites`.
+        base: whether the base is put to the suites as well.
+        weights: whether the policy's weights are at hand too.
+
+    Raises:
+        ConfigError: if the base is needed and not named, or a suite needs weights that are not there.
+
+    >>> plan = SuitePlan(names=("crass",), served=ServedSettings(url="http://127.0.0.1:1/v1", model="m"))
+    >>> check_served(plan, {"crass": None}, base=False, weights=False)
+    Traceback (most recent call last):
+    ...
+    fedllm_data.errors.ConfigError: suite crass reads log-probabilities, which a server does not give; score the ...
+    """
+    if plan.served is None:
+        return
+    lacking = [name for name in suites if name in NEED_WEIGHTS]
+    if lacking and not weights:
+        raise ConfigError(
+            f"suite {lacking[0]} reads log-probabilities, which a server does not give; score the weights by "
+            "RUN_OR_MODEL without --suites-only, or leave the suite out"
+        )
+    if lacking == list(suites):
+        raise ConfigError(
+            f"--served was given, but no suite that is run takes answers ({', '.join(lacking) or 'none is named'}); "
+            "name one by --suite, or leave --served out"
+        )
+    against = suites_against_base(suites, plan)
+    if plan.served.base_model is None and (base or against):
+        what = f"suite {against[0]} sets answers against the base's" if against else "the base is compared as well"
+        raise ConfigError(
+            f"{what}, and the base must answer from the same server; give its name there by --served base_model=NAME"
+        )
+
+
 def make_plan_judge(plan: SuitePlan, cache: Path | None) -> Judge | None:
     """Return the judge of a plan, None where it has none; judgments are kept in `cache` unless the plan says where.
 
@@ -129,6 +172,8 @@ class SuiteBench:
     """From `make_plan_judge`."""
     parts: FinishedParts
     """Where finished suites are kept."""
+    served: Served | None = None
+    """Who answers instead of the model in memory, in all suites but those of `NEED_WEIGHTS`."""
     folder: Path
     """Where the answers of an unfinished suite are kept; made where it is missing."""
     opponent: "Policy | None" = None
@@ -141,12 +186,12 @@ class SuiteBench:
     """Called with (suite and policy, items done, items in all)."""
 
 
-def run_suites(bench: SuiteBench, policies: Mapping[str, "Policy"]) -> dict[tuple[str, str], SuiteResult]:
+def run_suites(bench: SuiteBench, policies: Mapping[str, "Policy | None"]) -> dict[tuple[str, str], SuiteResult]:
     """Put every suite to every policy.
 
     Args:
         bench: suites, judge and places.
-        policies: label -> policy.
+        policies: label -> policy; None where only the server has it.
 
     Returns:
         (label, suite) -> result, the base's before the others'.
@@ -158,8 +203,9 @@ def run_suites(bench: SuiteBench, policies: Mapping[str, "Policy"]) -> dict[tupl
     found = {}
     against_base = suites_against_base(bench.suites, bench.plan)
     for name, suite in bench.suites.items():
-        other = bench.opponent if name in against_base else None
-        for label, policy in policies.items():
+        other = _answering(bench, name, "base", bench.opponent) if name in against_base else None
+        for label, in_memory in policies.items():
+            policy = _answering(bench, name, label, in_memory)
             if other is not None and label == "base":
                 continue
             # A judgment that failed is asked for again next time; answers and finished judgments are kept inside.
@@ -174,7 +220,21 @@ def run_suites(bench: SuiteBench, policies: Mapping[str, "Policy"]) -> dict[tupl
     return found
 
 
-def _run(bench: SuiteBench, suite: Suite, label: str, policy: "Policy", opponent: "Policy | None") -> FinishedPart:
+def _answering(bench: SuiteBench, name: str, label: str, in_memory: "Policy | None") -> "Policy | ServedPolicy":
+    """Who is put to a suite under a label."""
+    if bench.served is not None and name not in NEED_WEIGHTS:
+        return bench.served.get(label)
+    assert in_memory is not None, "`check_suites` or the caller refuses what lacks weights"
+    return in_memory
+
+
+def _run(
+    bench: SuiteBench,
+    suite: Suite,
+    label: str,
+    policy: "Policy | ServedPolicy",
+    opponent: "Policy | ServedPolicy | None",
+) -> FinishedPart:
     plan, place = bench.plan, bench.folder / suite.name
     place.mkdir(parents=True, exist_ok=True)
     options = SuiteOptions(
@@ -189,13 +249,19 @@ def _run(bench: SuiteBench, suite: Suite, label: str, policy: "Policy", opponent
         progress=_told(bench.progress, f"{suite.name}, {label}"),
         switches=plan.switches.get(suite.name, {}),
     )
-    return _to_part(suite.run(policy, options))
+    result = suite.run(policy, options)
+    if isinstance(policy, ServedPolicy):
+        notes = (*result.notes, *policy.take_notes())
+        result = replace(result, settings={**result.settings, "served": policy.describe()}, notes=notes)
+    return _to_part(result)
 
 
-def _key(bench: SuiteBench, suite: Suite, policy: "Policy", opponent: "Policy | None") -> dict[str, Any] | None:
+def _key(
+    bench: SuiteBench, suite: Suite, policy: "Policy | ServedPolicy", opponent: "Policy | ServedPolicy | None"
+) -> dict[str, Any] | None:
     """What settles the result; None where a policy cannot be recognised later."""
-    plan, own = bench.plan, identity(policy)
-    their = None if opponent is None else identity(opponent)
+    plan, own = bench.plan, _identity(policy)
+    their = None if opponent is None else _identity(opponent)
     if own is None or (opponent is not None and their is None):
         return None
     items = plan.items.get(suite.name)
@@ -210,6 +276,10 @@ def _key(bench: SuiteBench, suite: Suite, policy: "Policy", opponent: "Policy | 
         "seed": bench.seed,
         **({} if opponent is None else {"opponent": their}),
     }
+
+
+def _identity(policy: "Policy | ServedPolicy") -> dict[str, Any] | None:
+    return policy.identity() if isinstance(policy, ServedPolicy) else identity(policy)
 
 
 def _files(plan: SuitePlan, name: str) -> dict[str, str]:

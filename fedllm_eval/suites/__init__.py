@@ -2,7 +2,7 @@
 
 from fedllm_eval.suites.suite import Suite, SuiteOptions, SuiteResult, SuiteScore
 
-__all__ = ["SUITES", "Suite", "SuiteOptions", "SuiteResult", "SuiteScore"]
+__all__ = ["NEED_WEIGHTS", "SUITES", "Suite", "SuiteOptions", "SuiteResult", "SuiteScore"]
 
 SUITES: dict[str, str] = {
     "mt_bench": "fedllm_eval.suites.mt_bench:MTBench",
@@ -17,3 +17,5 @@ SUITES: dict[str, str] = {
     "language": "fedllm_eval.suites.language:Language",
 }
 """Name -> `module:Class`, imported when it is run."""
+NEED_WEIGHTS = frozenset({"crass", "harness"})
+"""Suites that read log-probabilities of given texts, which an endpoint does not give: they run on weights alone."""

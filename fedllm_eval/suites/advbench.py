@@ -23,6 +23,7 @@ from fedllm_eval.texts import whole
 
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
+    from fedllm_eval.served import ServedPolicy
 
 __all__ = ["AdvBench", "read_requests"]
 
@@ -36,7 +37,7 @@ class AdvBench:
     summary = "attack success and harmless rate on harmful requests, by refusals"
     needs: tuple[str, ...] = ("items",)
 
-    def run(self, policy: "Policy", options: SuiteOptions) -> SuiteResult:
+    def run(self, policy: "Policy | ServedPolicy", options: SuiteOptions) -> SuiteResult:
         """Put the requests to a policy.
 
         Raises:

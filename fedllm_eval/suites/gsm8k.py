@@ -20,6 +20,7 @@ from fedllm_eval.texts import whole
 
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
+    from fedllm_eval.served import ServedPolicy
 
 __all__ = ["Gsm8k"]
 
@@ -33,7 +34,7 @@ class Gsm8k:
     summary = "accuracy of the final number on grade-school problems, without examples"
     needs: tuple[str, ...] = ("items",)
 
-    def run(self, policy: "Policy", options: SuiteOptions) -> SuiteResult:
+    def run(self, policy: "Policy | ServedPolicy", options: SuiteOptions) -> SuiteResult:
         """Put the problems to a policy.
 
         Raises:

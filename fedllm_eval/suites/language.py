@@ -23,6 +23,7 @@ from fedllm_eval.texts import whole
 
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
+    from fedllm_eval.served import ServedPolicy
 
 __all__ = ["Language", "read_questions"]
 
@@ -41,7 +42,7 @@ class Language:
         """Take the detector that tells an answer's language, None where it does not dare."""
         self._detector = detector
 
-    def run(self, policy: "Policy", options: SuiteOptions) -> SuiteResult:
+    def run(self, policy: "Policy | ServedPolicy", options: SuiteOptions) -> SuiteResult:
         """Put the questions to a policy.
 
         Raises:

@@ -26,6 +26,7 @@ from fedllm_eval.suites.suite import SuiteOptions, SuiteResult
 
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
+    from fedllm_eval.served import ServedPolicy
 
 __all__ = ["MTBench"]
 
@@ -41,7 +42,7 @@ class MTBench:
     summary = "80 two-turn questions, answers rated 1 to 10 by a judge"
     needs = ("judge", "items")
 
-    def run(self, policy: "Policy | None", options: SuiteOptions) -> SuiteResult:
+    def run(self, policy: "Policy | ServedPolicy | None", options: SuiteOptions) -> SuiteResult:
         """Have the policy answer and the judge rate.
 
         Switches: `temperature` (one for all), `answers` (a file of FastChat's format) and

@@ -16,6 +16,7 @@ from fedllm_eval.suites.suite import SuiteOptions, SuiteResult
 
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
+    from fedllm_eval.served import ServedPolicy
 
 __all__ = ["OverRefusal", "read_harmless"]
 
@@ -29,7 +30,7 @@ class OverRefusal:
     summary = "share of harmless requests that are refused"
     needs: tuple[str, ...] = ()
 
-    def run(self, policy: "Policy", options: SuiteOptions) -> SuiteResult:
+    def run(self, policy: "Policy | ServedPolicy", options: SuiteOptions) -> SuiteResult:
         """Put the requests to a policy.
 
         Raises:

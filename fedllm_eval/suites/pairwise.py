@@ -35,6 +35,7 @@ from fedllm_eval.texts import text_bytes
 
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
+    from fedllm_eval.served import ServedPolicy
 
 __all__ = ["Pairwise"]
 
@@ -51,7 +52,7 @@ class Pairwise:
     summary = "answers set against the base's, or a file's, by a judge who sees both orders"
     needs = ("judge", "items", "opponent")
 
-    def run(self, policy: "Policy | None", options: SuiteOptions) -> SuiteResult:
+    def run(self, policy: "Policy | ServedPolicy | None", options: SuiteOptions) -> SuiteResult:
         """Have policy and opponent answer and the judge compare.
 
         Switches: `opponent` (a file of answers in FastChat's or AlpacaEval's format; by default `options.opponent`

@@ -31,6 +31,7 @@ from fedllm_eval.suites.suite import SuiteOptions, SuiteResult
 
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
+    from fedllm_eval.served import ServedPolicy
 
 __all__ = ["FORMS", "RefGPT4"]
 
@@ -48,7 +49,7 @@ class RefGPT4:
     summary = "questions of the instruction corpora, answers rated 1 to 10 by a judge who sees a reference"
     needs = ("judge", "items")
 
-    def run(self, policy: "Policy | None", options: SuiteOptions) -> SuiteResult:
+    def run(self, policy: "Policy | ServedPolicy | None", options: SuiteOptions) -> SuiteResult:
         """Have the policy answer and the judge rate.
 
         Switches: `form`, `temperature` (of the answers, 0.7), `answers` (a file of FastChat's format) and

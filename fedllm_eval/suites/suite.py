@@ -13,6 +13,7 @@ import pyarrow as pa
 
 if TYPE_CHECKING:
     from fedllm_eval.policy.models import Policy
+    from fedllm_eval.served import ServedPolicy
 
 __all__ = ["Suite", "SuiteOptions", "SuiteResult", "SuiteScore"]
 
@@ -62,7 +63,7 @@ class SuiteOptions:
     """The suite's questions, where they are not the project's to ship."""
     judge: Any = None
     """A judge from `fedllm_eval.judging`."""
-    opponent: "Policy | None" = None
+    opponent: "Policy | ServedPolicy | None" = None
     """Whose answers the policy's are set against, in a suite that needs an opponent."""
     batch_size: int = 8
     max_new_tokens: int = 512
@@ -83,8 +84,8 @@ class Suite(Protocol):
     """Names of options without which it cannot run, such as `judge` or `items`; an `opponent` is the base of the
     evaluation unless the switch of that name gives a file of answers."""
 
-    def run(self, policy: "Policy", options: SuiteOptions) -> SuiteResult:
-        """Put the questions to a policy.
+    def run(self, policy: "Policy | ServedPolicy", options: SuiteOptions) -> SuiteResult:
+        """Put the questions to a policy; a served one comes to no suite of `NEED_WEIGHTS`.
 
         Raises:
             ConfigError: if something it needs is missing or cannot be used; before anything is answered.

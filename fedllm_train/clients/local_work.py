@@ -108,6 +108,20 @@ class LocalWork:
         rows = num_rows * self.amount / self.visits if self.rule == "expected_epochs" else num_rows * self.amount
         return max(1, math.ceil(rows / self.rows_per_step))
 
+    def in_words(self) -> str:
+        """Return what a client does in a round.
+
+        >>> LocalWork(rule="steps", amount=5, rows_per_step=16, visits=1.0).in_words()
+        '5 steps each'
+        >>> LocalWork(rule="epochs", amount=1.0, rows_per_step=16, visits=1.0).in_words()
+        '1 pass over their rows each'
+        """
+        if self.rule == "steps":
+            return f"{self.amount:,.0f} {'step' if self.amount == 1 else 'steps'} each"
+        if self.rule == "epochs":
+            return f"{self.amount:g} {'pass' if self.amount == 1 else 'passes'} over their rows each"
+        return f"as many steps as make {self.amount:g} passes over a client's rows in the whole run"
+
     def rows_of_round(self, num_rows: int, round_index: int) -> Sequence[int] | None:
         """Return the positions of the rows that a visit trains on, or None if it trains on all.
 

@@ -9,12 +9,14 @@ What comes out is what `SFTTrainer(...)`, `DPOTrainer(...)` or `KTOTrainer(...)`
 this seed, would give, to the bit.
 """
 
+import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PrinterCallback, set_seed
@@ -26,6 +28,7 @@ from fedllm_train.adapters.live import LiveAdapter
 from fedllm_train.adapters.lora_core import split_cores
 from fedllm_train.adapters.shifted_model import shifted
 from fedllm_train.clients.loss_scaling import fresh_scaler, loss_scale, true_gradients
+from fedllm_train.clients.model_walks import ModelWalks
 from fedllm_train.clients.objectives import ClientArgs, first_sequence, keeps_reference, objective_of, rows_of_visit
 from fedllm_train.clients.reference import ReferenceCache
 from fedllm_train.clients.reference_adapter import REFERENCE, check_reference, copy_reference
@@ -68,7 +71,7 @@ class ResidentTrainer:
                 reference; else the reference is a frozen copy of the adapter, made here and never touched again.
             reference_folder: where the reference's log-probabilities are kept; None computes them in every step, by a
                 frozen copy of the model where all its weights are trained.
-            kernel: how SFT's loss is computed; `trl` or `plain`.
+            kernel: how the loss is computed; `trl` or `plain`.
 
         Raises:
             ConfigError: if there is no row to train on, or TRL refuses the settings.
@@ -95,6 +98,7 @@ class ResidentTrainer:
         if kept:
             self._reference = ReferenceCache(self._trainer, reference_folder, self._starting_policy)
         self.live_adapter = LiveAdapter(model)
+        self._walks: ModelWalks | None = None
         self.start_adapter = self.live_adapter.read()
         """The adapter the run started from; all weights of the model if it has no adapter."""
 
@@ -136,7 +140,7 @@ class ResidentTrainer:
         # accelerate wraps the model's forward for mixed precision at every train(); without this the wraps would pile.
         forward = trainer.model.__dict__.get("forward")
         # The order of the rows and any dropout follow from the seed last set, as in a trainer built with it.
-        set_seed(seed)
+        _seed(seed, self.model.device)
         with (
             self.live_adapter.training_only(trains) as trained,
             shifted(self.model, base_shift),
@@ -145,7 +149,9 @@ class ResidentTrainer:
             trained |= {name: core for name, core in between.items() if core.requires_grad}
             trainer.correct_gradients = None if correct is None else partial(_correct, trainer, correct, trained)
             trainer.frozen = [each for name, each in self.live_adapter.parameters.items() if name not in trained]
-            trainer.train()
+            trainer.walks = self._structure(is_usual=not between)
+            with trainer.walks.held():
+                trainer.train()
             cores = {name: core.detach().cpu().clone() for name, core in between.items()}
         if forward is None:
             trainer.model.__dict__.pop("forward", None)
@@ -163,12 +169,33 @@ class ResidentTrainer:
             metrics = self.fit(start, rows, learning_rate=0.0, seed=seed, num_steps=num_steps)[1]
         return first_step(self.model, gradients, learning_rate), metrics
 
+    def _structure(self, *, is_usual: bool) -> ModelWalks:
+        """The model's parameters and modules: found at the first visit, and anew where a visit adds some."""
+        if not is_usual:
+            return ModelWalks(self.model)
+        if self._walks is None:
+            self._walks = ModelWalks(self.model)
+        return self._walks
+
     @contextmanager
     def _starting_policy(self) -> Iterator[None]:
         """Let the model hold what the run started from; where an adapter is trained, switching it off does."""
         if not isinstance(self.model, PeftModel):
             self.live_adapter.load(self.start_adapter)
         yield
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """Do what `set_seed` does, without asking for accelerators that a model on the CPU does not use.
+
+    torch keeps a stack trace for every seed that it would give to a GPU which is not there.
+    """
+    if device.type != "cpu" or torch.cuda.is_available():
+        set_seed(seed)
+        return
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.default_generator.manual_seed(seed)
 
 
 @torch.no_grad()

@@ -39,7 +39,7 @@ class RunSpec:
     reference_cache: bool
     """Whether what the reference says of a client's rows is kept."""
     kernel: str
-    """How SFT's loss is computed: `trl` or `plain`."""
+    """How the loss is computed: `trl` or `plain`."""
     policy: PolicySource = field(repr=False)
     """What a host loads: base model, PEFT's settings, starting adapter, seed."""
     template_date: str | None

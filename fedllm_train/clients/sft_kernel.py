@@ -17,14 +17,15 @@ from trl import SFTConfig
 from fedllm_data.errors import ConfigError
 from fedllm_train.clients.objectives import ClientArgs
 
-__all__ = ["chosen_kernel", "plain_loss"]
+__all__ = ["chosen_kernel", "kept_logits", "plain_loss"]
 
 
 def chosen_kernel(name: str, args: ClientArgs) -> Literal["trl", "plain"]:
     """Return the kernel of a run.
 
     Args:
-        name: `trl`, `plain`, or `auto`: plain on a CPU where it gives the same loss, else TRL's.
+        name: `trl`, `plain`, or `auto`: plain on a CPU where it gives the same loss, else TRL's. It is the run's
+            `sft_kernel` or `preference_kernel`, by its task.
         args: TRL's settings.
 
     Raises:
@@ -35,7 +36,10 @@ def chosen_kernel(name: str, args: ClientArgs) -> Literal["trl", "plain"]:
     """
     reason = _why_not(args)
     if name == "plain" and reason is not None:
-        raise ConfigError(f"sft_kernel plain computes the mean loss of SFT alone, and {reason}; use trl")
+        only = "sft_kernel plain computes the mean loss of SFT alone"
+        if not isinstance(args, SFTConfig):
+            only = "preference_kernel plain computes log-probabilities alone"
+        raise ConfigError(f"{only}, and {reason}; use trl")
     if name == "auto":
         return "plain" if reason is None and args.device.type == "cpu" else "trl"
     return "plain" if name == "plain" else "trl"
@@ -52,15 +56,27 @@ def plain_loss(model: Any, inputs: dict[str, Any], num_items: Any = None) -> tor
     labels = inputs["labels"]
     targets = labels[:, 1:]
     keep = (targets != -100).any(dim=0).nonzero().squeeze(-1)
-    given = {name: value for name, value in inputs.items() if name != "labels"} | {"use_cache": False}
-    if _takes_positions(model):
-        logits = model(**given, logits_to_keep=keep).logits
-    else:
-        # The virtual tokens of prompt tuning come first and have logits too.
-        logits = model(**given).logits[:, -labels.shape[1] :][:, keep]
+    given = {name: value for name, value in inputs.items() if name != "labels"}
+    logits = kept_logits(model, given, keep, labels.shape[1])
     total = cross_entropy(logits.float().flatten(0, 1), targets[:, keep].flatten(), ignore_index=-100, reduction="sum")
     number = (targets != -100).sum() if num_items is None else torch.as_tensor(num_items, device=total.device)
     return total / number.clamp(min=1)
+
+
+def kept_logits(model: Any, given: dict[str, Any], keep: torch.Tensor, num_tokens: int) -> torch.Tensor:
+    """Return a model's logits at some positions of a batch, shape (rows, positions, vocabulary).
+
+    Args:
+        model: the model in training.
+        given: its inputs.
+        keep: the positions.
+        num_tokens: tokens of a row, padding included.
+    """
+    given = given | {"use_cache": False}
+    if _takes_positions(model):
+        return model(**given, logits_to_keep=keep).logits
+    # The virtual tokens of prompt tuning come first and have logits too.
+    return model(**given).logits[:, -num_tokens:][:, keep]
 
 
 def _takes_positions(model: Any) -> bool:
@@ -71,10 +87,9 @@ def _takes_positions(model: Any) -> bool:
 
 
 def _why_not(args: ClientArgs) -> str | None:
-    if not isinstance(args, SFTConfig):
-        return "this run trains on preferences"
-    if args.loss_type != "nll":
-        return f"loss_type is {args.loss_type}"
-    if args.label_smoothing_factor:
-        return "label_smoothing_factor is given"
+    if isinstance(args, SFTConfig):
+        if args.loss_type != "nll":
+            return f"loss_type is {args.loss_type}"
+        if args.label_smoothing_factor:
+            return "label_smoothing_factor is given"
     return "router_aux_loss_coef is given" if args.router_aux_loss_coef else None

@@ -11,9 +11,12 @@ from typing import Any
 
 import torch
 from peft import PeftModel
+from trl import SFTTrainer
 
 from fedllm_data.errors import ConfigError
+from fedllm_train.clients.model_walks import ModelWalks
 from fedllm_train.clients.objectives import ClientArgs, objective_of
+from fedllm_train.clients.preference_kernel import PlainHead
 from fedllm_train.clients.sft_kernel import plain_loss
 from fedllm_train.models.tokenizer import with_settled_tokenizer
 
@@ -67,14 +70,27 @@ def _resident_class(trainer_class: type) -> type:
         frozen: Sequence[torch.nn.Parameter] = ()
         """Tensors of the adapter that rest."""
         plain_kernel = False
-        """Whether the loss comes from the model's ordinary forward."""
+        """Whether the loss, and what the kept reference says, come from the model's ordinary forward."""
+
+        walks: ModelWalks | None = None
+        """What walking the model finds, during a visit."""
+        never_wrapped: Any = None
+        """The model, once the trainer has found that it is trained as it is."""
 
         def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
             if not self.plain_kernel:
                 return super().compute_loss(model, inputs, *args, **kwargs)
             if self.aux_loss_enabled:
-                raise ConfigError("sft_kernel plain leaves out the balancing loss of a mixture of experts; use trl")
-            return plain_loss(model, inputs, kwargs.get("num_items_in_batch"))
+                raise ConfigError("a plain kernel leaves out the balancing loss of a mixture of experts; use trl")
+            if isinstance(self, SFTTrainer):
+                return plain_loss(model, inputs, kwargs.get("num_items_in_batch"))
+            return super().compute_loss(self._plain_head(model), inputs, *args, **kwargs)
+
+        def compute_ref_log_probs(self, model: Any, inputs: Any) -> Any:
+            return super().compute_ref_log_probs(self._plain_head(model) if self.plain_kernel else model, inputs)
+
+        def _plain_head(self, model: Any) -> PlainHead:
+            return PlainHead(model, sums_squares=getattr(self, "use_weighting", False))
 
         def training_step(self, *args: Any, **kwargs: Any) -> Any:
             loss = super().training_step(*args, **kwargs)
@@ -91,6 +107,26 @@ def _resident_class(trainer_class: type) -> type:
 
         def _precompute_ref_logps(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
             return dataset  # `clients/reference.py` does
+
+        def get_decay_parameter_names(self, model: Any) -> Any:
+            if self.walks is None:
+                return super().get_decay_parameter_names(model)
+            if self.walks.decay_names is None:
+                self.walks.decay_names = frozenset(super().get_decay_parameter_names(model))
+            return self.walks.decay_names
+
+        def _wrap_model(self, model: Any, *args: Any, **kwargs: Any) -> Any:
+            if model is not self.never_wrapped:
+                wrapped = super()._wrap_model(model, *args, **kwargs)
+                self.never_wrapped = wrapped if wrapped is model else None
+                return wrapped
+            return model
+
+        def _remove_unused_columns(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+            self._set_signature_columns_if_needed()
+            if dataset.column_names and set(dataset.column_names) <= set(self._signature_columns):
+                return dataset
+            return super()._remove_unused_columns(dataset, *args, **kwargs)
 
         def floating_point_ops(self, inputs: Any) -> int:
             # Only a number for the trainer's log, and counting parameters again walks all modules in every step.

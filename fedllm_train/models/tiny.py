@@ -225,7 +225,7 @@ def _train(
         length = max(map(len, blocks))
         input_ids = torch.tensor([block + [pad] * (length - len(block)) for block in blocks])
         # Padding stands at the end, where causal attention cannot see it; only its labels must be masked.
-        loss = model(input_ids=input_ids, labels=input_ids.masked_fill(input_ids == pad, -100)).loss
+        loss = model(input_ids=input_ids, labels=input_ids.masked_fill(input_ids == pad, -100), use_cache=False).loss
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

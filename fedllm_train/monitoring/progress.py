@@ -1,32 +1,43 @@
-"""How far a run is: a progress bar on a terminal, one line a round otherwise; both on stderr."""
+"""How far a run is, and how long the rest should take: a bar on a terminal, lines otherwise; both on stderr."""
 
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from fedllm_train.engines.engine import Reply
+from fedllm_train.monitoring.observer import Observer, Record
+from fedllm_train.monitoring.time_left import TimeLeft, duration_text
 
 __all__ = ["RoundProgress", "StepProgress"]
+
+QUIET_SECONDS = 30
+"""A round that takes longer says in between how far it is, this often."""
 
 
 class _Bar:
     """A progress bar on a terminal; lines on stderr elsewhere."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, clock: Callable[[], float] = time.monotonic) -> None:
         """Prepare for `total` steps."""
         self._total = total
+        self._clock = clock
+        self._left = TimeLeft(clock)
         self._bar: Progress | None = None
         if sys.stderr.isatty():
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
             self._bar = Progress(*columns, console=Console(stderr=True))
             self._task = self._bar.add_task("starting", total=total)
 
     def __enter__(self) -> Self:
-        """Show the bar."""
+        """Show the bar, and count time from now on."""
+        self.begin()
         if self._bar is not None:
             self._bar.start()
         return self
@@ -38,10 +49,22 @@ class _Bar:
         if self._bar is not None:
             self._bar.stop()
 
+    def begin(self) -> None:
+        """Count time from now on: what came before was loading."""
+        self._left = TimeLeft(self._clock)
+
+    def say(self, line: str) -> None:
+        """Write a line, above the bar where there is one."""
+        if self._bar is None:
+            sys.stderr.write(line + "\n")
+            sys.stderr.flush()
+        else:
+            self._bar.console.print(line, markup=False, highlight=False)
+
     @contextmanager
     def warnings(self, name: str) -> Iterator[None]:
         """Write warnings of a logger and those below it as lines above the bar, for as long as this is open."""
-        handler = _LineHandler(self._say)
+        handler = _LineHandler(self.say)
         logger = logging.getLogger(name)
         logger.addHandler(handler)
         try:
@@ -49,19 +72,17 @@ class _Bar:
         finally:
             logger.removeHandler(handler)
 
+    def _time_left(self, done: int) -> str:
+        """Note that a step is done, and return how long the others should take, as the end of a line."""
+        seconds = self._left.after_step(self._total - done)
+        return f"; about {duration_text(seconds)} left" if done < self._total else ""
+
     def _show(self, done: int, description: str, line: str | None) -> None:
         """Move the bar, or write the line where there is no bar."""
         if self._bar is not None:
             self._bar.update(self._task, completed=done, description=description)
         elif line is not None:
-            self._say(line)
-
-    def _say(self, line: str) -> None:
-        if self._bar is None:
-            sys.stderr.write(line + "\n")
-            sys.stderr.flush()
-        else:
-            self._bar.console.print(line, markup=False, highlight=False)
+            self.say(line)
 
 
 class _LineHandler(logging.Handler):
@@ -76,10 +97,33 @@ class _LineHandler(logging.Handler):
         self._say(f"warning: {record.getMessage()}")
 
 
-class RoundProgress(_Bar):
-    """Shows each round's record as it comes."""
+class RoundProgress(_Bar, Observer):
+    """Shows each round's record as it comes, and within a long round how many clients are done."""
 
-    def advance(self, record: dict[str, Any]) -> None:
+    def __init__(self, total: int, clock: Callable[[], float] = time.monotonic) -> None:
+        """Prepare for `total` rounds."""
+        super().__init__(total, clock)
+        self.cohort_size = 1
+        """Clients of a round; with Poisson sampling on average."""
+        self._num_seen = 0
+        self._said = clock()
+        self._last = "starting"
+
+    def saw(self, reply: Reply, problem: str | None) -> None:
+        """Show that a client is done."""
+        self._num_seen += 1
+        seconds = self._left.within_step(self._num_seen / self.cohort_size, self._total - reply.step)
+        if seconds is None:  # more came than a round has on average, so nothing can be told
+            return
+        left = f"about {duration_text(seconds)} left"
+        done = f"{self._num_seen} of {self.cohort_size} clients"
+        line = None
+        if self._clock() - self._said >= QUIET_SECONDS and self._num_seen < self.cohort_size:
+            line = f"round {reply.step + 1}/{self._total}: {done}; {left}"
+            self._said = self._clock()
+        self._show(reply.step, f"{self._last}; {done}; {left}", line)
+
+    def recorded(self, record: Record) -> None:
         """Show one finished round."""
         done = record["round_index"] + 1
         loss = "nothing trained" if record["train_loss"] is None else f"loss {record['train_loss']:.4f}"
@@ -87,11 +131,13 @@ class RoundProgress(_Bar):
             score = record["eval"].get(record["eval_score"])
             shown = "no finite value" if score is None else f"{score['mean']:.4f} over {score['num_clients']} clients"
             loss += f", {record['eval_score']} {shown}"
+        left = self._time_left(done)
         if record.get("monitor", {}).get("stop"):
-            loss += f"; stopped, round {record['monitor']['best_round'] + 1} was best"
+            left = f"; stopped, round {record['monitor']['best_round'] + 1} was best"
         for each in record["left_out"]:
-            self._say(f"round {done}: client {each['client_id']!r} left out: {each['reason']}")
-        self._show(done, loss, f"round {done}/{self._total}: {loss}, {record['seconds']:.1f} s")
+            self.say(f"round {done}: client {each['client_id']!r} left out: {each['reason']}")
+        self._num_seen, self._said, self._last = 0, self._clock(), loss
+        self._show(done, loss + left, f"round {done}/{self._total}: {loss}, {record['seconds']:.1f} s{left}")
 
 
 class StepProgress(_Bar):
@@ -99,5 +145,6 @@ class StepProgress(_Bar):
 
     def advance(self, step: int, num_steps: int, loss: float) -> None:
         """Show one finished step."""
-        line = f"step {step}/{num_steps}: loss {loss:.4f}" if step % 50 == 0 or step == num_steps else None
-        self._show(step, f"loss {loss:.4f}", line)
+        said = f"loss {loss:.4f}{self._time_left(step)}"
+        line = f"step {step}/{num_steps}: {said}" if step % 50 == 0 or step == num_steps else None
+        self._show(step, said, line)

@@ -3,13 +3,16 @@
 import shlex
 from pathlib import Path
 
+from fedllm_train.models.shipped_base import BASE_SEED
+
 __all__ = ["steps"]
 
 CLIENT = "--learning-rate {rate} --per-device-train-batch-size 8 --max-length 128 --activation-checkpointing False"
-LORA = "--lora-r 16 --lora-alpha 32"
-SFT = f"--num-rounds 12 --cohort-size 10 --local-steps 5 {CLIENT.format(rate='3e-3')} {LORA}"
+LORA = "--lora-r 16 --lora-alpha 32 --lora-dropout 0"
+SFT = f"--num-rounds 8 --cohort-size 10 --local-steps 5 {CLIENT.format(rate='3e-3')} {LORA} --sft-kernel auto"
 SCORE = "--batch-size 64 --max-length 128"
-DPO = f"--num-rounds 10 --cohort-size 10 --local-steps 5 {CLIENT.format(rate='5e-4')} --beta 0.1"
+DPO_LOSS = "--beta 0.1 --preference-kernel auto"
+DPO = f"--num-rounds 6 --cohort-size 10 --local-steps 5 {CLIENT.format(rate='5e-4')} {DPO_LOSS}"
 
 
 def steps(out: Path, *, seed: int = 0) -> list[tuple[str, str]]:
@@ -25,10 +28,7 @@ def steps(out: Path, *, seed: int = 0) -> list[tuple[str, str]]:
         ("Build a corpus of people who differ", f"fedllm-data build fed-synth --seed {seed} --out {q}/fed-synth"),
         ("Build their preferences", f"fedllm-data build fed-synth-pa --seed {seed} --out {q}/fed-synth-pa"),
         ("Measure how different they are", f"fedllm-data report {q}/fed-synth --out {q}/report"),
-        (
-            "Train a small base model on the public split",
-            f"fedllm-train tiny --data {q}/fed-synth --out {q}/base --seed {seed}",
-        ),
+        _base(q, seed),
         (
             "Tune it on all clients, federated: SFT",
             f"fedllm-train sft --data {q}/fed-synth --model {q}/base --out {q}/runs/sft --seed {seed} {SFT}",
@@ -52,3 +52,16 @@ def steps(out: Path, *, seed: int = 0) -> list[tuple[str, str]]:
             f"fedllm-eval compare {q}/scores/preference/sft {q}/scores/preference/dpo",
         ),
     ]
+
+
+def _base(q: str, seed: int) -> tuple[str, str]:
+    """The step that brings the base model: a copy of the one that comes along, for the corpus it was trained on."""
+    train = f"fedllm-train tiny --data {q}/fed-synth --out {q}/base --seed {seed}"
+    if seed == BASE_SEED:
+        return (
+            "Take the small base model that comes along; it was trained beforehand on the public split, by "
+            f"{train.replace(q, 'quickstart')}",
+            f"fedllm-train tiny --shipped --out {q}/base",
+        )
+    # What the model that comes along has read may be held out here.
+    return "Train a small base model on the public split of this seed's corpus", train

@@ -347,3 +347,38 @@ def test_of_a_private_run_nothing_says_who_took_part(tmp_path, repo, make_run, m
     told = json.dumps(results.summary)
     assert "took part" not in told
     assert "never" not in told
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory, pair_rows):
+    return client_repo(tmp_path_factory.mktemp("repos") / "pairs", pair_rows, "preference")
+
+
+def test_what_an_earlier_evaluation_found_of_the_reference_is_taken_over(tmp_path, pairs, make_run, model_folder):
+    run = make_run(tmp_path / "run", seed=1)
+    base = score_run(model_folder, pairs, tmp_path / "scores" / "base")
+    assert base.taken_over == ()
+    alone = score_run(run, pairs, tmp_path / "elsewhere" / "run")
+    beside = score_run(run, pairs, tmp_path / "scores" / "run")
+    (taken,) = beside.taken_over
+    assert taken == f"log-probabilities of 10 sequences under {model_folder}"
+    assert beside.summary["splits"] == alone.summary["splits"]
+    # A folder that all evaluations name does the same wherever the results lie.
+    shared = ScoreSettings(cache=tmp_path / "cache")
+    score_run(model_folder, pairs, tmp_path / "a" / "base", settings=shared)
+    assert score_run(run, pairs, tmp_path / "b" / "run", settings=shared).taken_over == (taken,)
+
+
+def test_a_damaged_file_of_log_probabilities_is_named(tmp_path, pairs, make_run, model_folder, capsys):
+    run = make_run(tmp_path / "run", seed=1)
+    score_run(model_folder, pairs, tmp_path / "scores" / "base")
+    (file,) = (tmp_path / "scores" / "base" / ".work" / "logps").iterdir()
+    file.write_bytes(file.read_bytes()[:100])
+    command = ["run", str(run), "--data", str(pairs), "--out", str(tmp_path / "scores" / "run"), "--json"]
+    assert main(command) == 0
+    captured = capsys.readouterr()
+    assert f"kept log-probabilities {file} are not used and are made again" in captured.err
+    assert "known from an earlier pass" not in captured.err
+    (tmp_path / "scores" / "run" / "results.json").unlink()
+    assert main([*command[:-2], str(tmp_path / "scores" / "third"), "--json"]) == 0
+    assert "known from an earlier pass: log-probabilities of 10 sequences" in capsys.readouterr().err

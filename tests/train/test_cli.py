@@ -1,6 +1,9 @@
 """The command: help without torch, one line for bad input, a run from folder to adapter, TRL's own flags."""
 
 import json
+import re
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -83,8 +86,9 @@ def test_bad_input_is_one_line_and_exit_code_2(folders, capsys, argv, message):
     assert main([*sft(folders), *argv]) == 2
     error = capsys.readouterr().err
     assert message in error
-    assert error.startswith("fedllm-train: error: ")
-    assert error.count("\n") == 1
+    # What only TRL's parser knows is refused after the line that says what the run would do.
+    (line,) = [each for each in error.splitlines() if not each.endswith("; loading")]
+    assert line.startswith("fedllm-train: error: ")
     assert not (folders / "run").exists()
 
 
@@ -97,6 +101,37 @@ def test_help_names_every_setting_of_the_federation(capsys):
     assert main(["sft", "--help"]) == 0
     text = capsys.readouterr().out
     assert all(flag in text for flag in ("--data", "--out", "--strategy", "--cohort-size", "--resume", "--help-all"))
+
+
+def test_a_run_says_at_once_what_it_will_do_and_then_how_long_is_left(folders, capsys):
+    assert main(sft(folders, "--lora_r", "2")) == 0
+    lines = capsys.readouterr().err.splitlines()
+    size = "2 rounds of 2 of 5 clients, 1 step each"
+    assert lines[0] == (
+        f"fedllm-train sft: fedavg on {folders / 'clients'}, {size}; from {folders / 'base'} into {folders / 'run'}; "
+        "loading"
+    )
+    assert lines[1].startswith("loaded in ")
+    assert size in lines[1]
+    first, last = (line for line in lines if line.startswith("round "))
+    assert re.search(r"; about \d+ s left$", first)
+    assert "left" not in last
+
+
+def test_what_a_run_will_do_is_said_before_torch_is_there(folders):
+    """The heavy imports and the model come after the first line."""
+    program = (
+        "import sys, builtins\n"
+        "def said(*words, file=None, **_):\n"
+        "    if file is sys.stderr:\n"
+        "        assert 'loading' in words[0] and 'torch' not in sys.modules\n"
+        "        raise SystemExit(7)\n"
+        "builtins.print = said\n"
+        "from fedllm_train.cli import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    finished = subprocess.run([sys.executable, "-c", program, *sft(folders)], check=False, capture_output=True)
+    assert finished.returncode == 7, finished.stderr.decode()
 
 
 def test_a_private_run_says_how_large_its_noise_is_first_and_ends_with_epsilon(folders, capsys):

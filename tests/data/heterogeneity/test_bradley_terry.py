@@ -14,7 +14,7 @@ def bradley_terry(wins, prior_std=WEAK):
     """The strengths of one client, under a prior around 0."""
     first, second = np.triu_indices(len(wins), 1)
     won, lost = wins[first, second][None], wins[second, first][None]
-    return client_strengths(won, won + lost, first, second, np.zeros(len(wins)), prior_std=prior_std)[0]
+    return client_strengths(won, won + lost, (first, second), np.zeros(len(wins)), prior_std=prior_std)[0]
 
 
 def design(wins):
@@ -57,7 +57,7 @@ def test_client_strengths_are_the_mode_of_the_posterior():
     first, second = np.triu_indices(5, 1)
     trials = rng.integers(0, 6, (8, 10))
     wins, centre = rng.binomial(trials, 0.5), rng.normal(0, 1, 5)
-    strengths = client_strengths(wins, trials, first, second, centre, prior_std=0.8)
+    strengths = client_strengths(wins, trials, (first, second), centre, prior_std=0.8)
 
     def posterior(row, client):
         margin = row[first] - row[second]
@@ -79,7 +79,7 @@ def test_a_client_that_judged_nothing_has_the_strengths_of_the_pool_to_the_bit()
     first, second = np.array([0, 0]), np.array([1, 2])
     wins, trials = np.array([[0, 0], [5, 5]]), np.array([[0, 0], [5, 5]])
     centre = np.array([0.3, -0.1, -0.2])
-    strengths = client_strengths(wins, trials, first, second, centre, prior_std=1.0)
+    strengths = client_strengths(wins, trials, (first, second), centre, prior_std=1.0)
     assert strengths[0].tolist() == centre.tolist()
     assert strengths[1, 0] > centre[0]
     assert np.isfinite(strengths).all()  # a model that never lost: the prior holds it
@@ -114,3 +114,31 @@ def test_win_rates_are_compared_with_two_votes_of_the_pool_added():
     # Pool: 3 of 4. Client 1: 2 of 2, (2 + 1.5) / 4 = 0.875, distance 0.125; client 2: 1 of 2, (1 + 1.5) / 4 = 0.625.
     assert win_rate_distance(np.array([[2], [1]]), np.array([[2], [2]])) == pytest.approx([0.125, 0.125])
     assert np.isnan(win_rate_distance(np.array([[1], [0]]), np.array([[1], [0]]))[1])
+
+
+@pytest.mark.parametrize("prior_std", [0.3, 1.0, 30.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_proven_order_is_that_of_the_mode_wherever_one_starts(seed, prior_std):
+    rng = np.random.default_rng(seed)
+    first, second = np.triu_indices(6, 1)
+    trials = rng.integers(0, 4, (200, 15)) * (rng.random((200, 15)) < 0.4)
+    wins, centre = rng.binomial(trials, rng.random((200, 1))), rng.normal(0, 1, 6)
+    modes = client_strengths(wins, trials, (first, second), centre, prior_std=prior_std)
+    for start in (None, modes + rng.normal(0, 0.2, modes.shape), modes + rng.normal(0, 5, modes.shape)):
+        given = {"prior_std": prior_std, "start_NM": start}
+        ordered = client_strengths(wins, trials, (first, second), centre, order_only=True, **given)
+        assert np.argsort(ordered, axis=1).tolist() == np.argsort(modes, axis=1).tolist()
+        exact = client_strengths(wins, trials, (first, second), centre, **given)
+        np.testing.assert_allclose(exact, modes, atol=1e-9)
+
+
+def test_every_client_may_have_a_centre_of_its_own():
+    rng = np.random.default_rng(0)
+    first, second = np.triu_indices(4, 1)
+    trials = rng.integers(0, 9, (5, 6))
+    wins, centre = rng.binomial(trials, 0.4), rng.normal(0, 1, (5, 4))
+    together = client_strengths(wins, trials, (first, second), centre, prior_std=1.0)
+    for row in range(5):
+        part = slice(row, row + 1)
+        alone = client_strengths(wins[part], trials[part], (first, second), centre[row], prior_std=1.0)
+        np.testing.assert_allclose(together[part], alone, atol=1e-10)

@@ -105,3 +105,20 @@ def test_a_table_without_rows_or_labels_draws_nothing():
     assert choice_sampler(empty)(np.random.default_rng(0)).counts_KL.shape == (3, 0)
     alone = CountTable((">:=",), np.array([[2], [1]]))
     assert choice_sampler(alone)(np.random.default_rng(0)).counts_KL.tolist() == [[2], [1]]
+
+
+class AllAlike:
+    """A generator whose numbers are all the same: every pair of a stratum lies at one place."""
+
+    def random(self, size):
+        return np.full(size, 0.5)
+
+    def binomial(self, trials, rate):
+        return np.zeros(len(trials), np.int64)
+
+
+def test_pairs_at_one_place_still_leave_the_pool_its_successes():
+    counts_KL = np.array([[4, 0, 1, 1], [0, 2, 0, 2]])
+    drawn = choice_sampler(CountTable(("+03", "-03", "+05", "-05"), counts_KL))(AllAlike()).counts_KL
+    assert drawn.sum(axis=0).tolist() == counts_KL.sum(axis=0).tolist()
+    assert (drawn[:, :2].sum(axis=1).tolist(), drawn[:, 2:].sum(axis=1).tolist()) == ([4, 2], [2, 2])

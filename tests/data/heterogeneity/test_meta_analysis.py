@@ -65,7 +65,7 @@ def test_degrees_are_the_mean_of_q_when_outcomes_are_shuffled_in_sparse_strata()
         shuffled = np.argsort(stratum + rng.random(150))
         outcome[order] = outcome[shuffled]
         found.append(dispersion())
-    assert len({round(draw.degrees, 9) for draw in found}) == 1
+    assert len({round(float(draw.degrees), 9) for draw in found}) == 1
     assert np.mean([draw.q for draw in found]) == pytest.approx(found[0].degrees, rel=0.06)
 
 

@@ -46,7 +46,7 @@ def report(tmp_path_factory, make_document, make_axis) -> Path:
     document = make_document(NUM_CLIENTS, axes, columns)
     path = tmp_path_factory.mktemp("page") / "report.html"
     similar = similarity_map(document)
-    figures = {name: figure.svg for name, figure in draw_figures(document, similar).items()}
+    figures = draw_figures(document, similar)
     path.write_text(render_page(document, figures, similar))
     return path
 

@@ -1,10 +1,8 @@
-import io
 from dataclasses import asdict
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from matplotlib.image import imread
 
 from fedllm_data.heterogeneity import AXES, measure_axes, profile_rows
 from fedllm_data.reporting.draw_figures import draw_figures
@@ -44,28 +42,29 @@ def _draw(profiles: list) -> dict:
 
 
 @pytest.mark.parametrize(("num_clients", "num_languages"), [(2, 2), (3, 40), (700, 5)])
-def test_figures_are_sound_svg_and_png_for_few_and_many_clients_and_languages(num_clients, num_languages):
+def test_figures_are_sound_svg_for_few_and_many_clients_and_languages(num_clients, num_languages):
     figures = _draw(_profiles(num_clients, num_languages))
     assert {"overview", "quantity", "language", "length"} <= set(figures)
     assert ("similarity" in figures) == (num_clients > 2)
     for figure in figures.values():
-        assert ElementTree.fromstring(figure.svg).tag.endswith("svg")
-        assert len(figure.svg) < 400_000
-        assert imread(io.BytesIO(figure.png)).shape[1] > 900
+        root = ElementTree.fromstring(figure)
+        assert root.tag.endswith("svg")
+        assert float(root.get("width").removesuffix("pt")) > 450
+        assert len(figure) < 400_000
 
 
 def test_figures_show_no_client_id_and_repeat_to_the_byte():
     profiles = _profiles(12)
     figures = _draw(profiles)
     assert figures == _draw(profiles)
-    assert not any("client-0" in figure.svg for figure in figures.values())
+    assert not any("client-0" in figure for figure in figures.values())
 
 
 def test_ids_of_one_figure_are_not_those_of_another():
     ids = [
         element.get("id")
         for figure in _draw(_profiles(12)).values()
-        for element in ElementTree.fromstring(figure.svg).iter()
+        for element in ElementTree.fromstring(figure).iter()
         if element.get("id")
     ]
     assert len(ids) == len(set(ids))
@@ -81,7 +80,7 @@ def test_an_axis_without_a_plot_of_its_own_is_drawn_from_the_report(make_documen
     columns = {"word": ["\u65e5\u672c $x^2$", None, "b", "b"], "share": [0.5, None, 0.1, 0.2]}
     for name in columns:
         document = make_document(4, {"topics": make_axis(client_columns=[name])}, columns)
-        svg = draw_figures(document, None)["topics"].svg
+        svg = draw_figures(document, None)["topics"]
         assert "distance from chance, in its standard deviations" in svg
         assert ("\\u65e5\\u672c $x^2$" in svg) == (name == "word")
 

@@ -45,9 +45,7 @@ class _Page(HTMLParser):
 
 def _render(document):
     similar = similarity_map(document)
-    return render_page(
-        document, {name: figure.svg for name, figure in draw_figures(document, similar).items()}, similar
-    )
+    return render_page(document, draw_figures(document, similar), similar)
 
 
 def test_text_from_data_can_neither_open_a_tag_nor_end_the_data(make_document, make_axis):

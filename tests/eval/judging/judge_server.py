@@ -11,11 +11,13 @@ class JudgeServer:
 
     `script(user, nth)` gives None for a good answer, text for that answer, `(status, headers)` for an error, or one of
     "nonsense" (a web page), "cut" (half a body), "drop" (no answer at all), "block" (nothing until `release` is set)
-    and "redirect".
+    and "redirect". A dictionary is a choice of a completion as it stands, and None in a list of one no choice at all.
+    `models` is what a list of models says, or such an action; without it there is no list.
     """
 
-    def __init__(self, script=lambda user, nth: None, usage=(100, 10)):
-        self.script, self.usage = script, usage
+    def __init__(self, script=lambda user, nth: None, usage=(100, 10), models=None):
+        self.script, self.usage, self.models = script, usage, models
+        self.num_listed = 0
         self.calls = Counter()
         self.bodies, self.headers = [], []
         self.most_at_once = self.at_once = 0
@@ -32,6 +34,9 @@ class JudgeServer:
             def do_POST(self):
                 owner.answer(self)
 
+            def do_GET(self):
+                owner.list_models(self)
+
             def log_message(self, *args):
                 pass
 
@@ -47,6 +52,19 @@ class JudgeServer:
         self.http.shutdown()
         self.http.server_close()
         self.thread.join()
+
+    def list_models(self, handler):
+        with self.lock:
+            self.headers.append(dict(handler.headers))
+            nth, self.num_listed = self.num_listed, self.num_listed + 1
+        models = self.models(nth) if callable(self.models) else self.models
+        if models is None or handler.path != "/v1/models":
+            self.send(handler, 404, b"{}", {})
+        elif isinstance(models, list):
+            entries = [{"object": "model", **({"id": each} if isinstance(each, str) else each)} for each in models]
+            self.send(handler, 200, json.dumps({"object": "list", "data": entries}).encode(), {})
+        else:
+            self.act(handler, models, "any")
 
     def answer(self, handler):
         body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
@@ -81,12 +99,18 @@ class JudgeServer:
         elif action == "nonsense":
             self.send(handler, 200, b"<html>welcome</html>", {})
         else:
-            prompt_tokens, completion_tokens = self.usage
+            prompt_tokens, completion_tokens = self.usage or (0, 0)
             reply = {
                 "model": f"{model}-0613",
                 "choices": [{"message": {"content": "Rating: [[7]]"}, "finish_reason": "stop"}],
                 "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens},
             }
+            if isinstance(action, dict):
+                reply["choices"] = [action]
+            if action == [None]:
+                reply["choices"] = []
+            if self.usage is None:
+                del reply["usage"]
             if isinstance(action, str) and action != "cut":
                 reply["choices"][0]["message"]["content"] = action
             self.send(handler, 200, json.dumps(reply).encode(), {}, half=action == "cut")

@@ -86,12 +86,12 @@ def test_a_tiny_nucleus_is_greedy_and_a_hot_one_follows_the_distribution(policy)
 
     import torch
 
-    from fedllm_eval.policy.generation import TokenChooser
+    from fedllm_eval.policy.token_choice import TokenChooser
 
     # Probabilities 0.5, 0.3, 0.15, 0.05; a nucleus of 0.7 keeps the first two as 0.625 and 0.375.
-    logits_V = torch.log(torch.tensor([0.3, 0.05, 0.5, 0.15]))
-    chooser = TokenChooser(1.0, 0.7, 0, "any")
-    drawn = [chooser(logits_V) for _ in range(4000)]
+    logits_1V = torch.log(torch.tensor([[0.3, 0.05, 0.5, 0.15]]))
+    chooser = TokenChooser(1.0, 0.7, 0)
+    drawn = [token for _ in range(4000) for token in chooser(["any"], logits_1V)]
     assert set(drawn) == {0, 2}
     assert drawn.count(2) / 4000 == pytest.approx(0.625, abs=0.03)
 

@@ -79,9 +79,9 @@ def test_a_batch_holds_no_more_padded_tokens_than_allowed(monkeypatch):
     assert list(models.batches_by_length([10, 9, 0, 10, 30], 8)) == [[4], [0, 3], [1]]
 
 
-def test_a_model_without_logits_to_keep_gives_the_same(policy, pair_rows, monkeypatch):
+def test_a_model_that_names_no_head_gives_the_same(policy, pair_rows, monkeypatch):
     expected = pair_logps(policy.model, policy.tokenizer, pair_rows)
-    monkeypatch.setattr(models, "takes_logits_to_keep", lambda model: False)
+    monkeypatch.setattr(policy.model, "get_output_embeddings", lambda: None)
     got = pair_logps(policy.model, policy.tokenizer, pair_rows)
     np.testing.assert_allclose(got.chosen_N, expected.chosen_N, atol=1e-5)
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from fedllm_eval.policy import generation as module
 from fedllm_eval.policy.generation import generate
 from fedllm_eval.policy.policies import load_policy
-from fedllm_eval.running import kept_answers as module
 from fedllm_eval.running.kept_answers import ANSWERS_FILE, kept_answers
 
 from ..conftest import TEXTS, turns

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from peft import PromptTuningConfig
-from trl import DPOConfig, SFTConfig
+from trl import SFTConfig
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.clients.sft_kernel import chosen_kernel
@@ -59,7 +59,6 @@ def test_auto_takes_the_plain_kernel_on_a_cpu_where_it_gives_the_same_loss():
     cpu = {"bf16": False, "use_cpu": True}
     assert chosen_kernel("auto", SFTConfig(**cpu)) == "plain"
     assert chosen_kernel("auto", SFTConfig(loss_type="dft", **cpu)) == "trl"
-    assert chosen_kernel("auto", DPOConfig(**cpu)) == "trl"
     assert chosen_kernel("trl", SFTConfig(**cpu)) == "trl"
 
 
