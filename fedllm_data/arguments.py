@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.command_line.one_line_parser import NEEDED, OneLineParser, ShowVersion, add_command
+from fedllm_data.command_line.shared_commands import add_shared_commands
 from fedllm_data.errors import ConfigError
 from fedllm_data.schema import UNDETERMINED
 from fedllm_data.source import Filters
@@ -239,7 +240,17 @@ def make_parser(commands_by_name: Mapping[str, Callable[[argparse.Namespace], No
     )
     publish.add_argument("--json", action="store_true", help="print JSON instead of a line")
     publish.set_defaults(command=commands_by_name["publish"])
+    add_shared_commands(commands, "fedllm-data", lambda: make_parser(commands_by_name), _completions)
     return parser
+
+
+def _completions() -> dict[str, list[str]]:
+    """What arguments can be completed with that their parser does not know."""
+    from fedllm_data.schema import SPLITS
+    from fedllm_data.sources import SOURCES
+
+    corpora, splits = list(SOURCES), list(SPLITS)
+    return {"build name": corpora, "list name": corpora, "report split": splits, "profile split": splits}
 
 
 def _add_scores(parser: argparse.ArgumentParser) -> None:

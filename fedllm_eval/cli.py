@@ -7,6 +7,7 @@ from typing import Any
 
 from fedllm_data.command_line.dry_run import DryRun, folder_to_write
 from fedllm_data.command_line.one_line_parser import OneLineParser, ShowVersion, add_command
+from fedllm_data.command_line.shared_commands import add_shared_commands
 from fedllm_data.rehearsal import rehearsing
 from fedllm_data.terminal import run_command
 from fedllm_eval.audit_command import add_audit_commands
@@ -26,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     return code or getattr(arguments, "exit_code", 0)
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> OneLineParser:
     """Return the parser of the command; it imports nothing that a model needs."""
     parser = OneLineParser(prog="fedllm-eval", description=__doc__)
     parser.add_argument("--version", action=ShowVersion)
@@ -86,7 +87,17 @@ def make_parser() -> argparse.ArgumentParser:
     listing = add_command(commands, "list", does="what is measured, in which unit, and the evaluate modules")
     listing.add_argument("--json", action="store_true", help="print the list as JSON")
     listing.set_defaults(command=_list)
+    add_shared_commands(commands, "fedllm-eval", make_parser, _completions)
     return parser
+
+
+def _completions() -> dict[str, list[str]]:
+    """What arguments can be completed with that their parser does not know."""
+    from fedllm_data.schema import SPLITS
+    from fedllm_eval.suites import SUITES
+
+    splits = list(SPLITS)
+    return {"run suite": list(SUITES), "run splits": splits, "quality splits": splits, "audit nonmembers": splits}
 
 
 def _quality(arguments: argparse.Namespace) -> None:

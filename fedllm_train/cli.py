@@ -15,6 +15,7 @@ from pathlib import Path
 
 from fedllm_data.command_line.dry_run import DryRun, folder_to_write
 from fedllm_data.command_line.one_line_parser import OneLineParser, ShowVersion, add_command
+from fedllm_data.command_line.shared_commands import add_shared_commands
 from fedllm_data.command_line.spelling import dashed
 from fedllm_data.rehearsal import rehearsing
 from fedllm_data.terminal import run_command
@@ -39,12 +40,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     return run_command("fedllm-train", lambda: arguments.command(arguments), when_interrupted="nothing was written")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(*, with_flags: bool = False) -> OneLineParser:
+    """The parser of the command; the flags of training are TRL's parser's, and added for completion alone."""
     parser = OneLineParser(prog="fedllm-train", description="Federated SFT, DPO and KTO with TRL and PEFT.")
     parser.add_argument("--version", action=ShowVersion)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for task in ("sft", "dpo", "kto"):
-        commands.add_parser(task, help=f"federated {task.upper()}; see fedllm-train {task} --help", add_help=False)
+        does = f"federated {task.upper()}; see fedllm-train {task} --help"
+        training = commands.add_parser(task, help=does, add_help=False)
+        if with_flags:
+            from fedllm_train.train_help import add_every_flag
+
+            add_every_flag(training, task)
     tiny = add_command(
         commands, "tiny", does="train a small base model on a corpus's public split, without a hub", writes=True
     )
@@ -88,12 +95,24 @@ def _parser() -> argparse.ArgumentParser:
     add_chat_flags(chat)
     chat.set_defaults(command=run_chat)
     methods = add_command(commands, "methods", does="list the federated algorithms and what each can and cannot do")
+    methods.add_argument("name", nargs="?", metavar="NAME", help="one method, with its rules, settings and costs")
     methods.add_argument("--json", action="store_true", help="machine-readable")
     methods.set_defaults(command=_methods)
     presets = add_command(commands, "presets", does="list the published set-ups that --preset begins from")
     presets.add_argument("--json", action="store_true", help="machine-readable")
     presets.set_defaults(command=_presets)
+    add_shared_commands(commands, "fedllm-train", lambda: _parser(with_flags=True), _completions)
     return parser
+
+
+def _completions() -> dict[str, list[str]]:
+    """What arguments can be completed with that their parser does not know."""
+    from fedllm_train.presets import PRESETS
+    from fedllm_train.strategies import STRATEGIES
+
+    of_runs = {"strategy": list(STRATEGIES), "preset": list(PRESETS)}
+    named = {f"{task} {name}": words for task in ("sft", "dpo", "kto") for name, words in of_runs.items()}
+    return named | {"methods name": list(STRATEGIES)}
 
 
 def _run(task: str, argv: list[str]) -> None:
@@ -280,9 +299,13 @@ def _publish(arguments: argparse.Namespace) -> None:
 
 
 def _methods(arguments: argparse.Namespace) -> None:
-    from fedllm_train.methods import method_records, print_methods
+    from fedllm_train.methods import method_lines, method_records, print_methods
 
-    if arguments.json:
+    if arguments.name is not None:
+        lines = method_lines(arguments.name)
+        records = [each for each in method_records() if each["name"] == arguments.name]
+        print(json.dumps(records[0], indent=2) if arguments.json and records else "\n".join(lines))
+    elif arguments.json:
         print(json.dumps(method_records(), indent=2))
     else:
         print_methods()

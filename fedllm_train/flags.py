@@ -37,9 +37,9 @@ from fedllm_train.run_files.open_run import check_run_folder
 from fedllm_train.run_files.run_as_config import flags_of_run, is_run_config
 from fedllm_train.strategies import STRATEGIES, settings_class, users_of
 
-__all__ = ["OurFlags", "check_surroundings", "flag_groups", "parse_our_flags", "setting_names"]
+__all__ = ["TASK_FATES", "OurFlags", "check_surroundings", "flag_groups", "parse_our_flags", "setting_names"]
 
-_FATES = {"sft": SFT_FATES, "dpo": DPO_FATES, "kto": KTO_FATES}
+TASK_FATES = {"sft": SFT_FATES, "dpo": DPO_FATES, "kto": KTO_FATES}
 _HELP = ("help", "help_all", "config")
 _ANY_CLIENT = SimpleNamespace(learning_rate=1.0, train_batch_size=1, gradient_accumulation_steps=1)
 """Stands for TRL's settings, which are read later; no refusal rests on these values."""
@@ -91,7 +91,7 @@ def parse_our_flags(task: str, argv: Sequence[str]) -> OurFlags:
     if is_run_config(in_file):
         assert path is not None
         in_file, of_run = flags_of_run(in_file, Path(path), task)
-        if odd := [name for name in of_run if name not in _FATES[task]]:
+        if odd := [name for name in of_run if name not in TASK_FATES[task]]:
             raise ConfigError(f"{odd[0]} under client in --config {path} is no setting of a {task} run; take it out")
         if "preset" in given_flags(argv):
             raise ConfigError(
@@ -170,7 +170,7 @@ def setting_names() -> frozenset[str]:
     True
     """
     ours = {each.name for name in STRATEGIES for group in flag_groups(name) for each in fields(group)} - {"method"}
-    return frozenset(ours.union(MODEL_FATES, *_FATES.values()))
+    return frozenset(ours.union(MODEL_FATES, *TASK_FATES.values()))
 
 
 def _without_config(argv: Sequence[str]) -> tuple[list[str], str | None]:
@@ -226,7 +226,7 @@ def _apart(argv: Sequence[str], ours: Mapping[str, Any]) -> tuple[list[str], lis
 def _check_names(task: str, strategy: str, flags: Sequence[str], in_file: Mapping[str, Any]) -> None:
     """Refuse a name that nobody knows, or that is another method's."""
     ours = {each.name for group in flag_groups(strategy) for each in fields(group)} - {"method"}
-    known = ours | _FATES[task].keys() | MODEL_FATES.keys() | {*_HELP}
+    known = ours | TASK_FATES[task].keys() | MODEL_FATES.keys() | {*_HELP}
     spelt = [(flag, name_of(flag)) for flag in flags if flag != "--"]
     if odd := sorted(in_file.keys() & {*_HELP}):
         raise ConfigError(f"{odd[0]} stands in the --config file; it is a flag of the command line alone")

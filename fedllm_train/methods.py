@@ -4,15 +4,18 @@
 `docs/methods.md`, which a test keeps current.
 """
 
+import inspect
+import sys
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from fedllm_train.strategies import STRATEGIES
+from fedllm_train.flag_names import flag_of, in_flags
+from fedllm_train.strategies import STRATEGIES, settings_class, strategy_class
 
-__all__ = ["METHODS_PAGE", "method_records", "methods_page", "methods_table", "print_methods"]
+__all__ = ["METHODS_PAGE", "method_lines", "method_records", "methods_page", "methods_table", "print_methods"]
 
 METHODS_PAGE = "docs/methods.md"
 """Below the repository's root."""
@@ -56,6 +59,8 @@ def print_methods() -> None:
         counts = [] if each["weights"] == "none" else [f"weights: {each['weights']}"]
         ways = [f"down: {each['down']}", f"up: {each['up']}"]
         console.print(f"[bold]{each['name']:<{_WIDTH}}[/bold]{each['summary']}", soft_wrap=True)
+        if each["choose_when"]:
+            console.print(f"{' ' * _WIDTH}choose it when {each['choose_when']}", soft_wrap=True)
         console.print(
             " " * _WIDTH + "; ".join([", ".join(able) or "no secure sums", *counts, *ways, *keeps, *server]),
             soft_wrap=True,
@@ -63,8 +68,53 @@ def print_methods() -> None:
     console.print(
         "\nexact aggregation: the global product B A is the weighted mean of the clients' products. secure sums: the "
         "server needs sums over clients only. differential privacy: the server needs their mean alone, which may be "
-        "clipped and noisy. --json has the sources too."
+        "clipped and noisy. `fedllm-train methods NAME` tells all of one; --json has the sources too."
     )
+
+
+def method_lines(name: str) -> list[str]:
+    """Return all there is to know of one method: both rules in words, when to choose it, settings, what it can.
+
+    Args:
+        name: of the method.
+
+    Raises:
+        ConfigError: if there is no such method.
+
+    >>> method_lines("fedprox")[0]
+    'fedprox: FedProx. FedAvg with a proximal term in the local loss.'
+    """
+    strategy, settings = strategy_class(name), settings_class(name)
+    traits = strategy.traits
+    rules = inspect.cleandoc(sys.modules[strategy.__module__].__doc__ or "")
+    lines = [f"{name}: {traits.title}. {(strategy.__doc__ or '').splitlines()[0]}"]
+    if traits.choose_when:
+        lines += ["", f"Choose it when {traits.choose_when}."]
+    lines += ["", *rules.splitlines(), "", "Settings of its own:"]
+    for each in fields(settings):
+        default = "decided by the method" if each.default is None else each.default
+        lines.append(f"  {flag_of(each.name)} ({default}): {in_flags(each.metadata['help'], {each.name})}")
+    if lines[-1].endswith("own:"):
+        lines[-1] = "It has no settings of its own."
+    able = [word for word, key in _ABLE.items() if getattr(traits, key)]
+    able += [word for word, enough in _HIDES.items() if traits.sees in enough]
+    unable = [word for word in (*_ABLE, *_HIDES) if word not in able]
+    needs = "LoRA factors" if traits.needs_lora else "any adapter, or all weights with --full-finetuning"
+    facts = {
+        "can": ", ".join(able) or "none of what is listed under cannot",
+        "cannot": ", ".join(unable) or "nothing of what methods differ in",
+        "needs": needs + (", and the clients' languages" if traits.needs_languages else ""),
+        "weights": traits.weights,
+        "down": traits.down,
+        "up": traits.up,
+        "clients keep": traits.memory,
+        "server": traits.server_cost,
+        "bytes": "the length of each message; a float32 takes 4 before --upload-codec packs it; rounds.jsonl counts"
+        if traits.travels
+        else "none: nothing travels",
+        "source": traits.source,
+    }
+    return [*lines, "", *(f"{word:<14}{text}" for word, text in facts.items())]
 
 
 def methods_table() -> str:
@@ -79,9 +129,10 @@ def methods_table() -> str:
 
 
 def methods_page() -> str:
-    """Return the page of all methods: what to read of the table, the table, the sources."""
+    """Return the page of all methods: what to read of the table, the table, when to choose which, the sources."""
     sources = "".join(f"- `{each['name']}`: {each['source']}\n" for each in method_records())
-    return f"{_INTRODUCTION}\n{methods_table()}\n## Sources\n\n{sources}"
+    chosen = "".join(f"- `{each['name']}`: when {each['choose_when']}.\n" for each in method_records())
+    return f"{_INTRODUCTION}\n{methods_table()}\n## Choose when\n\n{chosen}\n## Sources\n\n{sources}"
 
 
 def _cells() -> list[list[str]]:

@@ -67,6 +67,8 @@ class Traits:
     title: str
     source: str
     """Paper, arXiv number, equation or algorithm."""
+    choose_when: str = ""
+    """When it is the one to choose, as the end of a sentence; a method of the user's own may leave it out."""
     family: Literal["baseline", "classic", "lora", "personal"]
     exact_aggregation: bool
     """Whether the product B A, with what is added to the base, becomes the weighted mean of the clients' products."""

@@ -11,11 +11,12 @@ from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from fedllm_data.command_line.examples import examples
-from fedllm_data.command_line.one_line_parser import DashedHelp, ShowVersion
+from fedllm_data.command_line.one_line_parser import DashedHelp, OneLineParser, ShowVersion
 from fedllm_train.clients.local_work import LocalWorkSettings
 from fedllm_train.config import FederatedConfig, RunInput
+from fedllm_train.fates.adapter_settings import MODEL_FATES
 from fedllm_train.flag_names import flag_of, in_flags
-from fedllm_train.flags import setting_names
+from fedllm_train.flags import TASK_FATES, setting_names
 from fedllm_train.messages.wire_settings import CODEC_NAMES, WireSettings
 from fedllm_train.monitoring.evaluation_settings import EvaluationSettings
 from fedllm_train.monitoring.trackers import TRACKERS
@@ -24,7 +25,7 @@ from fedllm_train.participation.participation_settings import ParticipationSetti
 from fedllm_train.privacy.privacy_settings import PrivacySettings
 from fedllm_train.strategies import STRATEGIES, settings_class
 
-__all__ = ["EXAMPLES", "help_parser"]
+__all__ = ["EXAMPLES", "add_every_flag", "help_parser"]
 
 _CHOICES = {"cohort_rule": tuple(COHORT_RULES), "upload_codec": CODEC_NAMES, "report_to": ("none", *TRACKERS)}
 _METAVARS = {
@@ -110,6 +111,26 @@ def help_parser(task: str) -> argparse.ArgumentParser:
         formatter_class=DashedHelp,
         add_help=False,
     )
+    _add_flags(parser, task)
+    return parser
+
+
+def add_every_flag(parser: OneLineParser, task: str) -> None:
+    """Add the flags of a command to a parser that is there to be completed: those of the help, and TRL's others.
+
+    Args:
+        parser: without any flag.
+        task: "sft", "dpo" or "kto".
+    """
+    _add_flags(parser, task)
+    taken = {flag for _, action in parser.every_argument() for flag in action.option_strings}
+    for name in sorted({*TASK_FATES[task], *MODEL_FATES}):
+        if flag_of(name) not in taken:
+            parser.add_argument(flag_of(name))
+
+
+def _add_flags(parser: argparse.ArgumentParser, task: str) -> None:
+    """Add the flags of the help, group by group."""
     known = setting_names()
     hints = get_type_hints(FederatedConfig) | get_type_hints(RunInput)
     by_name = {each.name: each for each in (*fields(RunInput), *fields(FederatedConfig)) if each.name != "method"}
@@ -151,7 +172,6 @@ def help_parser(task: str) -> argparse.ArgumentParser:
     last.add_argument("--version", action=ShowVersion)
     last.add_argument("--help", "-h", action="store_true", help="show this and leave")
     last.add_argument("--help-all", action="store_true", help="show every flag, TRL's and PEFT's too, and leave")
-    return parser
 
 
 def _show_methods(parser: argparse.ArgumentParser, known: frozenset[str]) -> None:

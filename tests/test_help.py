@@ -12,11 +12,12 @@ import fedllm_train.cli
 from fedllm_data.command_line.examples import commands_in_help
 
 PROGRAMS = {"fedllm-data": fedllm_data.cli, "fedllm-train": fedllm_train.cli, "fedllm-eval": fedllm_eval.cli}
-COMMANDS = [
-    *(("fedllm-data", name) for name in "list build import partition check codebook profile report publish".split()),
-    *(("fedllm-train", name) for name in "sft dpo kto tiny publish methods presets".split()),
-    *(("fedllm-eval", name) for name in "run compare quality plant audit list".split()),
-]
+NAMES = {
+    "fedllm-data": "list build import partition check codebook profile report publish",
+    "fedllm-train": "sft dpo kto tiny publish methods presets",
+    "fedllm-eval": "run compare quality plant audit list",
+}
+COMMANDS = [(program, name) for program in NAMES for name in [*NAMES[program].split(), "env", "completion"]]
 WITH_EXAMPLES = [
     *(("fedllm-data", name) for name in ("build", "import")),
     *(("fedllm-train", name) for name in ("sft", "dpo", "kto")),
@@ -54,7 +55,7 @@ def test_no_flag_is_shown_with_an_underscore_and_every_command_has_the_common_on
     text = shown(capsys, monkeypatch, 80, program, command)
     assert not re.findall(r"--\w+_\w*", text)
     assert all(flag in text for flag in ("--config FILE.yaml", "--version", "--help"))
-    writes = command not in ("list", "check", "methods", "presets")
+    writes = command not in ("list", "check", "methods", "presets", "env", "completion")
     assert ("--dry-run" in text) is writes
 
 

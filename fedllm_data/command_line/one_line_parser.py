@@ -7,7 +7,7 @@ any other misspelt flag, with what was probably meant. Every subcommand has `--c
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from textwrap import wrap
 from typing import Any, NoReturn
 
@@ -83,6 +83,15 @@ class OneLineParser(argparse.ArgumentParser):
             self._action_groups.sort(key=lambda group: order.index(group.title if group.title in order else None))
             self.usage = DashedHelp(self.prog).short_usage(self._actions)
         return super().format_help()
+
+    def every_argument(self, command: str = "") -> Iterator[tuple[str, argparse.Action]]:
+        """Yield each flag and argument with the subcommand that it belongs to, "" for the command itself."""
+        for action in self._actions:
+            if action.nargs != argparse.PARSER:
+                yield command, action
+                continue
+            for name, parser in dict(action.choices or {}).items():
+                yield from parser.every_argument(name)
 
     def error(self, message: str) -> NoReturn:
         """Leave with exit code 2."""

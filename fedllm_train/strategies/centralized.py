@@ -22,6 +22,7 @@ class Centralized(OneAdapter):
     traits = Traits(
         title="Centralized",
         source="baseline",
+        choose_when="you want the bound to compare with and all rows may lie in one place; nothing is federated",
         family="baseline",
         exact_aggregation=True,
         weights="none",

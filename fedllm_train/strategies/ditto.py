@@ -23,6 +23,8 @@ class Ditto(OneAdapter):
     traits = Traits(
         title="Ditto",
         source="Li et al. 2021, arXiv 2012.04221, Algorithm 1",
+        choose_when="clients differ much and each should have an adapter of its own from the first round on; local "
+        "work doubles",
         family="personal",
         exact_aggregation=False,
         weights="rows",

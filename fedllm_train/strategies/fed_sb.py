@@ -68,6 +68,8 @@ class FedSB(OneAdapter):
     traits = Traits(
         title="Fed-SB",
         source="Singhal et al. 2025, arXiv 2502.15436; frame from Ponkshe et al. 2024 (LoRA-SB), arXiv 2411.19557",
+        choose_when="uploads must be as small as can be: a small square core a module, whose mean is exact, also "
+        "under noise for privacy",
         family="lora",
         exact_aggregation=True,
         weights="uniform",

@@ -21,6 +21,8 @@ class FedAdagrad(AdaptiveServer):
     traits = Traits(
         title="FedAdagrad",
         source="Reddi et al. 2021, arXiv 2003.00295, Algorithm 2",
+        choose_when="the server's steps should become smaller by themselves as the run goes on, and you can tune its "
+        "learning rate",
         family="classic",
         exact_aggregation=False,
         weights="uniform",

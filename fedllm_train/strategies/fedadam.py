@@ -20,6 +20,7 @@ class FedAdam(AdaptiveServer):
     traits = Traits(
         title="FedAdam",
         source="Reddi et al. 2021, arXiv 2003.00295, Algorithm 2",
+        choose_when="parameters need steps of different sizes on the server, and you can tune its learning rate",
         family="classic",
         exact_aggregation=False,
         weights="uniform",

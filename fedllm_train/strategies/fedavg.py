@@ -20,6 +20,7 @@ class FedAvg(OneAdapter):
     traits = Traits(
         title="FedAvg",
         source="McMahan et al. 2017, arXiv 1602.05629, Algorithm 1; on LoRA: FedIT, arXiv 2305.05644",
+        choose_when="you begin: it is the plainest, and secure sums and differential privacy can stand around it",
         family="classic",
         exact_aggregation=False,
         weights="rows",

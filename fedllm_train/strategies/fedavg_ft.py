@@ -20,6 +20,8 @@ class FedAvgFT(OneAdapter):
     traits = Traits(
         title="FedAvg + fine-tuning",
         source="Yu et al. 2020, arXiv 2002.04758",
+        choose_when="each client should have an adapter of its own at little cost: one more training after the last "
+        "round",
         family="personal",
         exact_aggregation=False,
         weights="rows",

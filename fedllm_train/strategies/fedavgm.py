@@ -25,6 +25,8 @@ class FedAvgM(OneAdapter):
     traits = Traits(
         title="FedAvgM",
         source="Hsu et al. 2019, arXiv 1909.06335, section 4.3",
+        choose_when="cohorts are small and the mean change swings from round to round: momentum carries it over "
+        "rounds",
         family="classic",
         exact_aggregation=False,
         weights="rows",

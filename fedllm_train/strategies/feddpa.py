@@ -35,6 +35,7 @@ class FedDPA(OneAdapter):
     traits = Traits(
         title="FedDPA",
         source="Yang et al. 2024, arXiv 2403.19211",
+        choose_when="each client should keep what is general beside what is its own, in one adapter of twice the rank",
         family="personal",
         exact_aggregation=False,
         weights="uniform",

@@ -29,6 +29,8 @@ class FedExLoRA(OneAdapter):
     traits = Traits(
         title="FedEx-LoRA",
         source="Singhal et al. 2025, arXiv 2410.09432",
+        choose_when="the product should be exact with both factors trained, the server may see each update, and "
+        "downloads may grow",
         family="lora",
         exact_aggregation=True,
         weights="uniform",

@@ -21,6 +21,8 @@ class FedProx(OneAdapter):
     traits = Traits(
         title="FedProx",
         source="Li et al. 2020, arXiv 1812.06127, Algorithm 2",
+        choose_when="clients make many steps on rows that differ much, and FedAvg's clients drift apart from one "
+        "another",
         family="classic",
         exact_aggregation=False,
         weights="rows",

@@ -27,6 +27,8 @@ class FedSALoRA(OneAdapter):
     traits = Traits(
         title="FedSA-LoRA",
         source="Guo et al. 2025, arXiv 2410.01463",
+        choose_when="clients should end with adapters of their own and share only A; the global adapter alone adds "
+        "nothing to the base",
         family="lora",
         exact_aggregation=False,
         weights="rows",

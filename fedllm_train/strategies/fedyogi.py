@@ -20,6 +20,8 @@ class FedYogi(AdaptiveServer):
     traits = Traits(
         title="FedYogi",
         source="Reddi et al. 2021, arXiv 2003.00295, Algorithm 2",
+        choose_when="FedAdam suits you, and rounds with large changes upset it: this second moment grows in smaller "
+        "steps",
         family="classic",
         exact_aggregation=False,
         weights="uniform",

@@ -22,6 +22,8 @@ class FFALoRA(OneAdapter):
     traits = Traits(
         title="FFA-LoRA",
         source="Sun et al. 2024, arXiv 2403.12313",
+        choose_when="the mean should be exact with about half the bytes, or noise for privacy should enter linearly; "
+        "only B is trained",
         family="lora",
         exact_aggregation=True,
         weights="uniform",

@@ -27,6 +27,8 @@ class FlexLoRA(OneAdapter):
     traits = Traits(
         title="FlexLoRA",
         source="Bai et al. 2024, arXiv 2402.11505",
+        choose_when="clients have different ranks and each should receive the best approximation of its rank; the "
+        "server may see each update",
         family="lora",
         exact_aggregation=False,
         weights="rows",

@@ -43,6 +43,7 @@ class FLoRA(OneAdapter):
     traits = Traits(
         title="FLoRA",
         source="Wang et al. 2024, arXiv 2409.05976",
+        choose_when="clients have different ranks and the product should be exact; downloads grow with the cohort",
         family="lora",
         exact_aggregation=True,
         weights="rows",

@@ -35,6 +35,8 @@ class HetLoRA(OneAdapter):
     traits = Traits(
         title="HetLoRA",
         source="Cho et al. 2024, arXiv 2401.06432",
+        choose_when="clients have different ranks and the server should do no decomposition; the server may see each "
+        "update",
         family="lora",
         exact_aggregation=False,
         weights="norms",

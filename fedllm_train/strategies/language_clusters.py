@@ -34,6 +34,7 @@ class LanguageClusters(OneAdapter):
     traits = Traits(
         title="Language clusters",
         source="clients grouped by language, after FedLFC and FedHLT; FedAvg inside",
+        choose_when="language is what sets clients apart, and each language has enough clients",
         family="personal",
         exact_aggregation=False,
         weights="rows",

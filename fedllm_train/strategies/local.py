@@ -26,6 +26,8 @@ class Local(OneAdapter):
     traits = Traits(
         title="Local",
         source="baseline",
+        choose_when="you want the baseline: what each client has by training alone, which a federated method must "
+        "beat",
         family="baseline",
         exact_aggregation=True,
         weights="none",

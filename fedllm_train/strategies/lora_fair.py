@@ -42,6 +42,8 @@ class LoRAFair(OneAdapter):
     traits = Traits(
         title="LoRA-FAIR",
         source="Bian et al. 2025, arXiv 2411.14961",
+        choose_when="FedAvg's bytes should stay, and what averaging factors apart loses be corrected on a server "
+        "that may see each update",
         family="lora",
         exact_aggregation=False,
         weights="rows",

@@ -27,6 +27,7 @@ class RoLoRA(OneAdapter):
     traits = Traits(
         title="RoLoRA",
         source="Chen et al. 2024, arXiv 2409.02346",
+        choose_when="the mean should be exact and both factors trained; each has every second round alone",
         family="lora",
         exact_aggregation=True,
         weights="uniform",

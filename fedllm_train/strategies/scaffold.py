@@ -30,6 +30,8 @@ class Scaffold(OneAdapter):
     traits = Traits(
         title="SCAFFOLD",
         source="Karimireddy et al. 2020, arXiv 1910.06378, Algorithm 1",
+        choose_when="drift is what hurts and the same clients come back often; twice as much travels, and each "
+        "client keeps a control variate",
         family="classic",
         exact_aggregation=False,
         weights="uniform",

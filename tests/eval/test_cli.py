@@ -163,3 +163,29 @@ def test_a_flag_that_lacks_something_is_one_line(tmp_path, repo, make_adapter, c
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+DRY = {
+    "run": (["run", "org/m", "--data", "REPO", "--out", "out", "--max-rows", "3"], "dry run: score org/m"),
+    "audit": (["audit", "org/m", "--data", "REPO", "--out", "out", "--non-members", "test"], "dry run: audit org/m"),
+    "quality": (["quality", "REPO", "--model", "org/m", "--out", "out.parquet"], "dry run: score rows by IFD and IRA"),
+    "plant": (
+        ["plant", "REPO", "--out", "out", "--secrets", "s", "--salt", "salt", "--num-canaries", "1"],
+        "dry run: plant 1 secrets",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DRY)
+def test_a_dry_run_fetches_no_model_and_writes_nothing(name, tmp_path, monkeypatch, capsys):
+    from fedllm_data.build import build
+    from fedllm_data.sources import SOURCES
+
+    monkeypatch.chdir(tmp_path)
+    build(SOURCES["fed-synth"], tmp_path / "repo", options={"num_clients": "6", "public_rows": "20"})
+    argv, said = DRY[name]
+    assert main([{"REPO": "repo"}.get(word, word) for word in argv] + ["--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(said)
+    assert shown.endswith("nothing was written\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["repo"]

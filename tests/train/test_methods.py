@@ -1,11 +1,16 @@
 """The capability records, as the command and the docs show them."""
 
 import json
+import sys
+from dataclasses import fields
 from pathlib import Path
 
+import pytest
+
 from fedllm_train.cli import main
+from fedllm_train.flag_names import flag_of
 from fedllm_train.methods import METHODS_PAGE, method_records, methods_page
-from fedllm_train.strategies import STRATEGIES
+from fedllm_train.strategies import STRATEGIES, settings_class
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,6 +25,36 @@ def test_the_command_names_every_method_and_what_travels(capsys):
     records = json.loads(capsys.readouterr().out)
     assert [record["name"] for record in records] == list(STRATEGIES)
     assert all(record["source"] for record in records)
+
+
+def test_the_command_says_of_each_method_when_to_choose_it(capsys):
+    assert main(["methods"]) == 0
+    text = capsys.readouterr().out
+    said = [record["choose_when"] for record in method_records()]
+    assert all(said)
+    assert len(set(said)) == len(STRATEGIES)
+    assert all(f"choose it when {each}" in text for each in said)
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_the_command_tells_all_of_one_method(capsys, name):
+    assert main(["methods", name]) == 0
+    text = capsys.readouterr().out
+    traits = STRATEGIES[name].traits
+    assert text.startswith(f"{name}: {traits.title}. ")
+    assert all(
+        part in text for part in (traits.choose_when, traits.source, traits.down, traits.up, traits.server_cost)
+    )
+    assert sys.modules[STRATEGIES[name].__module__].__doc__.splitlines()[0] in text  # the paper and both rules
+    for each in fields(settings_class(name)):
+        assert f"  {flag_of(each.name)} (" in text
+    assert main(["methods", name, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["name"] == name
+
+
+def test_a_method_that_is_none_is_refused_with_what_was_meant(capsys):
+    assert main(["methods", "fed-porx"]) == 2
+    assert "did you mean fedprox?" in capsys.readouterr().err
 
 
 def test_records_agree_with_what_the_methods_do():

@@ -1,0 +1,61 @@
+"""`fedllm-train ... --dry-run`: the plan in words, refusals as ever, no weights loaded and nothing written."""
+
+import pytest
+
+from fedllm_train.cli import main
+
+
+@pytest.fixture
+def clients(kit, tmp_path, monkeypatch):
+    """A client repo of five clients in an otherwise empty working folder; the model is nowhere."""
+    kit.build_repo(tmp_path / "clients")
+    monkeypatch.chdir(tmp_path)
+    return "clients"
+
+
+def command(clients, *more):
+    return ["sft", "--data", clients, "--model", "org/model", "--out", "run", "--use-cpu", "--dry-run", *more]
+
+
+def test_a_dry_run_shows_the_resolved_plan_and_needs_no_model(clients, tmp_path, capsys):
+    flags = "--strategy scaffold --cohort-size 2 --local-steps 3 --learning-rate 1e-3 --lora-r 4 --num-rounds 7"
+    assert main(command(clients, *flags.split(), "--per-device-train-batch-size", "2")) == 0
+    lines = {line[2:15].strip(): line[17:] for line in capsys.readouterr().out.splitlines()}
+    assert lines["reads"].startswith("clients: 5 training clients, ")
+    assert lines["writes"] == "run: config.yaml, rounds.jsonl, checkpoints/, adapter/, README.md"
+    assert lines["cohort"] == "2 of 5 clients a round (uniform)"
+    assert lines["local work"] == "3 steps a visit"
+    assert lines["rows a step"] == "2"
+    assert lines["learning rate"] == "0.001, falling to 5e-05"
+    assert lines["adapter"] == "lora, r 4, lora_alpha 32"
+    assert (lines["down"], lines["up"]) == ("adapter + control variate", "adapter + change of control variate")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clients"]
+
+
+def test_a_private_dry_run_says_what_epsilon_will_be_spent(clients, capsys):
+    pytest.importorskip("dp_accounting")
+    private = "--cohort-rule poisson --cohort-size 2 --dp-clip 0.1 --dp-noise-multiplier 1 --dp-delta 1e-2"
+    assert main(command(clients, *private.split(), "--num-rounds", "3")) == 0
+    assert "at delta 0.01, unit: client" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("--cohort-size 99", "--cohort-size is 99 but"),
+        ("--cohort-size 2 --strategy fedpro", "did you mean fedprox?"),
+        ("--cohort-size 2 --max-steps 5", "use --local-steps"),
+        ("--cohort-size 2 --load-in-4bit", "--load-in-4bit needs an NVIDIA GPU"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_would_refuse(clients, tmp_path, capsys, flags, said):
+    assert main(command(clients, *flags.split())) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clients"]
+
+
+def test_a_dry_run_of_a_published_run_names_what_would_travel(tmp_path, capsys):
+    assert main(["publish", str(tmp_path / "no"), "--repo", "org/x", "--dry-run"]) == 2
+    assert str(tmp_path / "no") in capsys.readouterr().err
