@@ -17,7 +17,10 @@ from docs.making.command_pages import COMMAND_PAGES, help_of, subcommands_of
 
 ROOT = Path(__file__).parents[2]
 FILES = [
-    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md")),
+    *(
+        ROOT / name
+        for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md", "examples/README.md")
+    ),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 TEXTS = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in FILES}
@@ -152,7 +155,7 @@ def test_a_flag_that_does_not_exist_is_found():
 
 
 def test_the_guide_to_the_quickstart_shows_what_the_quickstart_does():
-    """Every flag it shows has the value it has there; the base may be made or come along, so `tiny` is left out."""
+    """Every flag it shows has the value it has there."""
     from fedllm_train.flag_names import name_of
     from fedllm_train.quickstart.commands import steps
 
@@ -167,7 +170,5 @@ def test_the_guide_to_the_quickstart_shows_what_the_quickstart_does():
     shown = [command for name, command in whole_commands() if name == "docs/quickstart.md"]
     assert len(shown) >= 6
     for command in shown:
-        if " tiny " in command:
-            continue
         key = (*shlex.split(command)[:2], settings(command).get("output_dir"))
         assert settings(command).items() <= of_steps[key].items(), command
