@@ -6,7 +6,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TORCH ?= torch==2.13.0
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# Bytecode is written when a module is first imported: most of what torch and transformers bring never is.
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --no-compile
 
 # The models of quickstart and tests are too small for a second thread to pay.
 export OMP_NUM_THREADS ?= 1
@@ -19,10 +20,11 @@ quickstart: $(VENV)/.ready
 	$(BIN)/python -m fedllm_train.quickstart --out quickstart
 
 # Each worker begins with half of the tests in their order, so that most modules set up their fixtures once.
-test: $(VENV)/.ready
+test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q
 
-test-slow: $(VENV)/.ready-docs
+# The documentation is built and looked at as well.
+test-slow: $(VENV)/.ready-test $(VENV)/.ready-docs
 	$(BIN)/python -m pytest -q -m "slow or fuzz" --hypothesis-profile thorough
 
 lint: $(VENV)/.ready-dev
@@ -47,10 +49,14 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 5) and "Python 3.11.5 or newer is needed; set PYTHON=")'
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --constraint constraints.txt $(TORCH)
+	$(PIP) --constraint constraints.txt --editable '.[train]'
+	touch $@
+
+$(VENV)/.ready-test: $(VENV)/.ready
 	$(PIP) --constraint constraints.txt --editable '.[train,test]'
 	touch $@
 
-$(VENV)/.ready-dev: $(VENV)/.ready
+$(VENV)/.ready-dev: $(VENV)/.ready-test
 	$(PIP) --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
