@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedllm_data.arguments import filters_of, make_parser, pairs_of
-from fedllm_data.command_line.dry_run import DryRun, folder_to_write
+from fedllm_data.command_words import counted, dry_run_text
 from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
+from fedllm_data.measuring_commands import make_codebook_file, profile_repo, report_on_repo
 from fedllm_data.rehearsal import rehearsing
 from fedllm_data.terminal import row_progress, run_command
 
 if TYPE_CHECKING:
     from fedllm_data.build import BuildResult
-    from fedllm_data.features.judges import Judges
     from fedllm_data.source import Source
 
 __all__ = ["main"]
@@ -89,7 +89,7 @@ def _build(arguments: argparse.Namespace) -> None:
     place = str(path or options.get("hub_id") or source.upstream)
     filters = "the preset" if filters_of(arguments, source.filters) is None else "the preset, with flags"
     settings = {"options": options, "filters": "none" if arguments.unfiltered else filters}
-    _show_dry_run(arguments, f"build {source.name}, {source.task} rows", [place], settings)
+    print(dry_run_text(arguments, f"build {source.name}, {source.task} rows", [place], settings))
 
 
 def _import(arguments: argparse.Namespace) -> None:
@@ -129,7 +129,7 @@ def _import(arguments: argparse.Namespace) -> None:
         _show_build(arguments, result)
         return
     settings = {"client column": arguments.client_column, "columns": columns, "roles": roles}
-    _show_dry_run(arguments, f"import {arguments.task} rows", list(map(str, arguments.files)), settings)
+    print(dry_run_text(arguments, f"import {arguments.task} rows", list(map(str, arguments.files)), settings))
 
 
 def _partition(arguments: argparse.Namespace) -> None:
@@ -159,28 +159,7 @@ def _partition(arguments: argparse.Namespace) -> None:
         _show_build(arguments, result)
         return
     settings = {"rule": rule.name, **rule.parameters, "training clients": arguments.clients or "as many as now"}
-    _show_dry_run(arguments, f"deal the rows of {arguments.folder} out", [str(arguments.folder)], settings)
-
-
-def _show_dry_run(
-    arguments: argparse.Namespace, does: str, reads: list[str], settings: dict[str, Any], holds: str | None = None
-) -> None:
-    """Say what a command would do that makes something at `--out`; empty settings are left out."""
-    if holds is None:
-        report = "" if arguments.no_report else ", with its heterogeneity report and card"
-        holds = f"a client repo (data/, clients/, build.json, rejected.jsonl){report}"
-    if "seed" in vars(arguments):
-        settings = {**settings, "seed": arguments.seed}
-    shown = {
-        name: ", ".join(f"{key}={each}" for key, each in value.items()) if isinstance(value, dict) else value
-        for name, value in settings.items()
-        if value not in (None, {}, "")
-    }
-    writes = [folder_to_write(arguments.out, holds)]
-    if (salt := getattr(arguments, "salt_file", None)) is not None and not salt.exists():
-        writes.append(f"{salt}: a new salt, to be kept")
-    plan = DryRun(does=does, reads=reads, writes=writes, settings=shown)
-    print(plan.text(as_json=getattr(arguments, "json", False)))
+    print(dry_run_text(arguments, f"deal the rows of {arguments.folder} out", [str(arguments.folder)], settings))
 
 
 def _finisher(
@@ -214,9 +193,9 @@ def _show_build(arguments: argparse.Namespace, result: "BuildResult") -> None:
         return
     facts = result.facts
     num_clients = facts["clients"]["num_clients"]
-    print(f"{facts['name']}: {_counted(num_clients, 'client')}, {_counted(sum(result.num_rows.values()), 'row')}")
+    print(f"{facts['name']}: {counted(num_clients, 'client')}, {counted(sum(result.num_rows.values()), 'row')}")
     for split, counts in facts["splits"].items():
-        clients = "" if split == "public" else f" of {_counted(counts['num_clients'], 'client')}"
+        clients = "" if split == "public" else f" of {counted(counts['num_clients'], 'client')}"
         print(f"  {split:<7}{counts['num_rows']:>10,} rows{clients}")
     counts = facts["counts"] | {name: n for name, n in facts["split_counts"].items() if name.endswith("_dropped")}
     for name, count in counts.items():
@@ -248,146 +227,10 @@ def _check(arguments: argparse.Namespace) -> None:
             print(problem)
     if problems:
         raise ConfigError(
-            f"{arguments.repo} has {_counted(len(problems), 'problem')}, listed on standard output; build it again"
+            f"{arguments.repo} has {counted(len(problems), 'problem')}, listed on standard output; build it again"
         )
     if not arguments.json:
         print(f"{arguments.repo} is a sound client repo")
-
-
-def _codebook(arguments: argparse.Namespace) -> None:
-    from fedllm_data.codebook import write_codebook
-    from fedllm_data.codebook.making import CodebookSettings, make_codebook
-    from fedllm_data.profiles import codebook_sample, open_splits
-
-    given: dict[str, Any] = {"encoder": arguments.encoder, "max_clusters": arguments.clusters}
-    settings = CodebookSettings(
-        min_rows=arguments.min_rows,
-        scorers=_judges(arguments).listed,
-        parsers=pairs_of(arguments.parser, "--parser"),
-        seed=arguments.seed,
-        **{name: value for name, value in given.items() if value is not None},
-    )
-    datasets, _ = open_splits(arguments.repo, revision=arguments.revision)
-    sample = codebook_sample(arguments.repo, datasets, arguments.revision)
-    if arguments.dry_run:
-        num_rows = sum(each.rows.num_rows for each in sample)
-        origin = f"{arguments.repo}, split {', '.join(each.split for each in sample)}: {_counted(num_rows, 'row')}"
-        made = {"encoder": settings.encoder, "clusters": settings.max_clusters, "min rows": settings.min_rows}
-        _show_dry_run(arguments, "make a codebook", [origin], made, holds="a codebook")
-        return
-    book = make_codebook(sample, settings)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    write_codebook(book, arguments.out)
-    origin = "the public split" if sample[0].split == "public" else "the pool of all clients' rows"
-    print(f"codebook: {arguments.out}, made from {origin}; its digest is {book.digest}")
-
-
-def _profile(arguments: argparse.Namespace) -> None:
-    from fedllm_data.codebook import read_codebook
-    from fedllm_data.profile_files import profile_clients
-
-    with row_progress() as progress, rehearsing(when=arguments.dry_run):
-        written = profile_clients(
-            arguments.repo,
-            arguments.out,
-            read_codebook(arguments.codebook),
-            clients=arguments.client,
-            split=arguments.split,
-            revision=arguments.revision,
-            judges=_judges(arguments),
-            progress=lambda count: progress("read", count),
-        )
-        few = written.num_merged_rows
-        merged = f", {_counted(few, 'row')} of small clients merged" if few else ""
-        print(f"profiles: {_counted(len(written.clients), 'client')}{merged} in {arguments.out}")
-        return
-    reads = [arguments.repo, f"{arguments.codebook}: the codebook", *map(str, arguments.scores)]
-    clients = ", ".join(arguments.client or ()) or "all"
-    _show_dry_run(arguments, "profile clients", reads, {"clients": clients}, holds="one profile a client")
-
-
-def _report(arguments: argparse.Namespace) -> None:
-    from fedllm_data.codebook import read_codebook
-    from fedllm_data.report import write_report, write_report_from_profiles
-
-    if (arguments.repo is None) == (arguments.profiles is None):
-        raise ConfigError("name a client repo, or --profiles DIR with what its clients wrote: one of the two")
-    if arguments.compare is not None:
-        _compare(arguments)
-        return
-    codebook = read_codebook(arguments.codebook) if arguments.codebook else None
-    if arguments.profiles is not None:
-        if codebook is None:
-            raise ConfigError("--profiles needs --codebook FILE, the one that the clients counted with")
-        if arguments.scores or arguments.split or arguments.revision:
-            raise ConfigError("profiles hold their scores and splits; leave out --scores, --split and --revision")
-        if arguments.dry_run:
-            _show_dry_report(arguments, [str(arguments.profiles)])
-            return
-        report = write_report_from_profiles(arguments.profiles, arguments.out, codebook, seed=arguments.seed)
-        _show_report(arguments, report)
-        return
-    # Into a client repo itself, the report is part of it: under the corpus's name, and the card is written again.
-    facts = arguments.out / "build.json"
-    is_own = Path(arguments.repo).is_dir() and arguments.out.resolve() == Path(arguments.repo).resolve()
-    name = json.loads(facts.read_text(encoding="utf-8")).get("name") if is_own and facts.is_file() else None
-    if name is not None and arguments.split is not None:
-        raise ConfigError(f"{arguments.repo} holds the report of all its splits; give --out another folder")
-    with row_progress() as progress, rehearsing(when=arguments.dry_run):
-        report = write_report(
-            arguments.repo,
-            arguments.out,
-            split=arguments.split,
-            seed=arguments.seed,
-            revision=arguments.revision,
-            name=name,
-            progress=lambda count: progress("read", count),
-            codebook=codebook,
-            judges=_judges(arguments),
-        )
-        if name is not None:
-            from fedllm_data.cards.card import write_card
-
-            write_card(arguments.out, report)
-        _show_report(arguments, report)
-        return
-    _show_dry_report(arguments, [arguments.repo, *map(str, arguments.scores)])
-
-
-def _show_dry_report(arguments: argparse.Namespace, reads: list[str]) -> None:
-    holds = "heterogeneity.json, report.html, figures/"
-    reads += [f"{arguments.codebook}: the codebook"] if arguments.codebook else []
-    _show_dry_run(arguments, "measure how different the clients are", reads, {"split": arguments.split}, holds=holds)
-
-
-def _show_report(arguments: argparse.Namespace, report: dict[str, Any]) -> None:
-    if arguments.json:
-        print(json.dumps(report, indent=2, ensure_ascii=False))
-    else:
-        print(f"report: {arguments.out / 'report.html'}")
-
-
-def _compare(arguments: argparse.Namespace) -> None:
-    from fedllm_data.reporting.compare_reports import write_comparison
-
-    if arguments.repo is None or arguments.codebook or arguments.scores or arguments.split:
-        raise ConfigError("--compare sets two finished reports side by side: name both folders, and nothing else")
-    if arguments.dry_run:
-        reads = [arguments.repo, arguments.compare]
-        _show_dry_run(arguments, "set two reports side by side", reads, {}, holds="comparison.json, comparison.html")
-        return
-    comparison = write_comparison(arguments.repo, arguments.compare, arguments.out)
-    if arguments.json:
-        print(json.dumps(comparison, indent=2, ensure_ascii=False))
-    else:
-        print(f"{comparison['summary']}\ncomparison: {arguments.out / 'comparison.html'}")
-
-
-def _judges(arguments: argparse.Namespace) -> "Judges":
-    from fedllm_data.features.judges import Judges
-    from fedllm_data.scorers.score_file import read_scores
-
-    return Judges(files=tuple(read_scores(path) for path in arguments.scores))
 
 
 def _publish(arguments: argparse.Namespace) -> None:
@@ -425,18 +268,14 @@ def _source(name: str) -> "Source":
     return SOURCES[name]
 
 
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
-
-
 _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "list": _list,
     "build": _build,
     "import": _import,
     "partition": _partition,
     "check": _check,
-    "codebook": _codebook,
-    "profile": _profile,
-    "report": _report,
+    "codebook": make_codebook_file,
+    "profile": profile_repo,
+    "report": report_on_repo,
     "publish": _publish,
 }

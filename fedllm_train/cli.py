@@ -125,7 +125,6 @@ def _run(task: str, argv: list[str]) -> None:
         print(f"fedllm-train {version('fedllm-commons')}")
         return
     is_dry = "--dry-run" in dashed(argv)
-    argv = [word for word in argv if word not in ("--dry-run", "--dry_run")]
     # Third parties announce renamed settings; nothing a user of this command can do about it.
     warnings.filterwarnings("ignore", category=FutureWarning)
     if "--help-all" in argv:
@@ -203,7 +202,7 @@ def _in_flags(message: str, argv: Sequence[str]) -> str:
     """An error in the words of the command line; with a `--config` file, a bare name may be a key of it."""
     if any(word.partition("=")[0] == "--config" for word in argv):
         return in_flags(message)
-    from fedllm_train.flags import setting_names
+    from fedllm_train.flag_fields import setting_names
 
     return in_flags(message, setting_names())
 

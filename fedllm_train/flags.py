@@ -24,8 +24,8 @@ from fedllm_data.repo import open_repo
 from fedllm_data.roster import roster_of_repo
 from fedllm_train.config import FederatedConfig, RunInput, check_name
 from fedllm_train.fates.adapter_settings import MODEL_FATES
-from fedllm_train.fates.client_settings import DPO_FATES, KTO_FATES, SFT_FATES
 from fedllm_train.field_types import plain_value
+from fedllm_train.flag_fields import TASK_FATES, flag_groups
 from fedllm_train.flag_names import FORMER, flag_of, name_of
 from fedllm_train.given import given_flags, with_given
 from fedllm_train.monitoring.evaluation_settings import check_eval_score
@@ -35,11 +35,10 @@ from fedllm_train.presets import DECISIVE, preset_defaults
 from fedllm_train.privacy.accounting import check_accountant
 from fedllm_train.run_files.open_run import check_run_folder
 from fedllm_train.run_files.run_as_config import flags_of_run, is_run_config
-from fedllm_train.strategies import STRATEGIES, settings_class, users_of
+from fedllm_train.strategies import users_of
 
-__all__ = ["TASK_FATES", "OurFlags", "check_surroundings", "flag_groups", "parse_our_flags", "setting_names"]
+__all__ = ["OurFlags", "check_surroundings", "parse_our_flags"]
 
-TASK_FATES = {"sft": SFT_FATES, "dpo": DPO_FATES, "kto": KTO_FATES}
 _HELP = ("help", "help_all", "config")
 _ANY_CLIENT = SimpleNamespace(learning_rate=1.0, train_batch_size=1, gradient_accumulation_steps=1)
 """Stands for TRL's settings, which are read later; no refusal rests on these values."""
@@ -83,7 +82,7 @@ def parse_our_flags(task: str, argv: Sequence[str]) -> OurFlags:
     Raises:
         ConfigError: for a flag or value that cannot be used.
     """
-    argv, path = _without_config(dashed(argv, FORMER))
+    argv, path = _without_config([word for word in dashed(argv, FORMER) if word != "--dry-run"])
     in_file = _read_file(path)
     if in_file.get("preset", "") is None:
         del in_file["preset"]  # as if it were left out
@@ -156,21 +155,6 @@ def check_surroundings(flags: OurFlags) -> RunPlan | None:
         if value is not None and is_local_path(value) and not Path(value).exists():
             raise ConfigError(f"{name} {value!r} is no folder here; give one, or a Hub id, which is org/name")
     return plan
-
-
-def flag_groups(strategy: str) -> list[type]:
-    """Return the dataclasses whose fields are flags of ours; the last is what a run starts from."""
-    return [FederatedConfig, settings_class(strategy), RunInput]
-
-
-def setting_names() -> frozenset[str]:
-    """Return every setting that a flag of some task sets, TRL's and PEFT's included.
-
-    >>> {"cohort_size", "prox_mu", "lora_r", "beta"} <= setting_names()
-    True
-    """
-    ours = {each.name for name in STRATEGIES for group in flag_groups(name) for each in fields(group)} - {"method"}
-    return frozenset(ours.union(MODEL_FATES, *TASK_FATES.values()))
 
 
 def _without_config(argv: Sequence[str]) -> tuple[list[str], str | None]:

@@ -15,8 +15,8 @@ from fedllm_data.command_line.one_line_parser import DashedHelp, OneLineParser, 
 from fedllm_train.clients.local_work import LocalWorkSettings
 from fedllm_train.config import FederatedConfig, RunInput
 from fedllm_train.fates.adapter_settings import MODEL_FATES
+from fedllm_train.flag_fields import TASK_FATES, setting_names
 from fedllm_train.flag_names import flag_of, in_flags
-from fedllm_train.flags import TASK_FATES, setting_names
 from fedllm_train.messages.wire_settings import CODEC_NAMES, WireSettings
 from fedllm_train.monitoring.evaluation_settings import EvaluationSettings
 from fedllm_train.monitoring.trackers import TRACKERS

@@ -1,5 +1,7 @@
 """`fedllm-train ... --dry-run`: the plan in words, refusals as ever, no weights loaded and nothing written."""
 
+import json
+
 import pytest
 
 from fedllm_train.cli import main
@@ -56,6 +58,25 @@ def test_a_dry_run_refuses_what_the_run_would_refuse(clients, tmp_path, capsys, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clients"]
 
 
-def test_a_dry_run_of_a_published_run_names_what_would_travel(tmp_path, capsys):
+def test_a_dry_run_of_publishing_sends_nothing_and_changes_nothing(kit, clients, tmp_path, monkeypatch, capsys):
+    kit.make_model().save_pretrained("base")
+    kit.make_tokenizer().save_pretrained("base")
+    argv = "--cohort-size 2 --num-rounds 1 --local-steps 1 --max-length 64 --activation-checkpointing False".split()
+    assert main([*(word.replace("org/model", "base") for word in command(clients, *argv) if word != "--dry-run")]) == 0
+    before = {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*"))}
+    monkeypatch.setattr("fedllm_train.run_files.publish_run.push_folder", None)  # not called
+    capsys.readouterr()
+    assert main(["publish", "run", "--repo", "org/x", "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("dry run: publish run\n")
+    assert "org/x on the Hub: the adapter" in shown
+    assert "as its dataset" in shown
+    assert main(["publish", "run", "--repo", "org/x", "--public", "--include-clients", "--dry-run", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)["dry_run"]["settings"]
+    assert told == {"visibility": "public", "names": "clients by name"}
+    assert {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*"))} == before
+
+
+def test_a_dry_run_of_publishing_refuses_what_is_no_run(tmp_path, capsys):
     assert main(["publish", str(tmp_path / "no"), "--repo", "org/x", "--dry-run"]) == 2
     assert str(tmp_path / "no") in capsys.readouterr().err

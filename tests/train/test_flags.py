@@ -8,8 +8,9 @@ import pytest
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.arguments import parse_run_arguments
+from fedllm_train.flag_fields import flag_groups
 from fedllm_train.flag_names import flag_of
-from fedllm_train.flags import flag_groups, parse_our_flags
+from fedllm_train.flags import parse_our_flags
 from fedllm_train.given import given_of
 from fedllm_train.strategies import STRATEGIES, settings_class
 

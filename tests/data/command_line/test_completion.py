@@ -18,7 +18,7 @@ MAINS = {
 }
 TYPED = {
     ("fedllm-data", "bu"): {"build"},
-    ("fedllm-data", "build", "fed-prism"): {"fed-prism", "fed-prism-pa"},
+    ("fedllm-data", "build", "fed-sy"): {"fed-synth", "fed-synth-pa"},
     ("fedllm-data", "import", "--client"): {"--client-column"},
     ("fedllm-data", "partition", "--rule", "d"): {"dirichlet"},
     ("fedllm-data", "partition", "--dry"): {"--dry-run"},
