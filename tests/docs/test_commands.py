@@ -1,6 +1,6 @@
 """What README and guides tell a reader to type is accepted: whole commands by the real parsers, single flags by name.
 
-Commands stand in blocks without a language; what stands within a sentence (`fedllm-eval list`, `--cohort-rule`) is
+Commands stand in blocks of a shell or without a language; what stands within a sentence (`fedllm-eval list`, `--cohort-rule`) is
 looked up: the program, its subcommand and its flags must exist. A `...` in a sentence stands for what is left out.
 """
 
@@ -32,7 +32,7 @@ def whole_commands() -> list[tuple[str, str]]:
     found = []
     for name, text in TEXTS.items():
         for _, language, block in _BLOCK.findall(text):
-            if not language:
+            if language in ("", "bash", "sh", "shell"):
                 lines = block.replace("\\\n", " ").splitlines()
                 found += [(name, line.strip()) for line in lines if line.strip().startswith("fedllm-")]
     return list(dict.fromkeys(found))
