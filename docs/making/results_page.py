@@ -74,9 +74,9 @@ def _in_short() -> str:
   alone ends {signed_interval(alone, 2)} nats a token behind FedAvg.
 - **Real people, a pretrained model.** A few short rounds of FedAvg move the loss on a client's own held-out rows by
   {signed_interval(own)} nats a token ({_share(own)} better off{_doubt(own)}), and that of people nobody trained
-  on by {signed_interval(new)} ({_share(new)}{_doubt(new)}). That is little: the model knew the language before, and the
-  runs are short.
-- **The quickstart.** {better} of {len(seeds)} differences over its seeds, clients and steps are better with confidence.
+  on by {signed_interval(new)} ({_share(new)}{_doubt(new)}). That is little: the model knew the language
+  before, and the runs are short.
+- **The quickstart.** {better} of {len(seeds)} differences, over its seeds and steps, are better with confidence.
 - **Preferences of real people.** So few clients cannot tell what DPO did, and the intervals below say so."""
 
 

@@ -1,7 +1,8 @@
 """What README and guides tell a reader to type is accepted: whole commands by the real parsers, single flags by name.
 
 Commands stand in blocks of a shell or without a language; what stands within a sentence (`fedllm-eval list`,
-`--cohort-rule`) is looked up: the program, its subcommand and its flags must exist. A `...` in a sentence stands for what is left out.
+`--cohort-rule`) is looked up: the program, its subcommand and its flags must exist. A `...` in a sentence stands for
+what is left out.
 """
 
 import re
