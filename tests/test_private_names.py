@@ -36,7 +36,10 @@ OF_OTHER_LIBRARIES = {
         "transformers: what a Trainer does to a batch",
         {"fedllm_train/clients", "tests/train/clients"},
     ),
-    "_attn_implementation": ("transformers: the kernel that a model runs", {"tests/train/fates"}),
+    "_attn_implementation": (
+        "transformers: the kernel that a model runs",
+        {"fedllm_eval/policy/known_logps.py", "fedllm_eval/policy/shared_prompts.py", "tests/train/fates"},
+    ),
     "_is_package_available": ("accelerate: what it looks up again and again", {"tests/train/conftest.py"}),
     "_optimizers": ("accelerate: whose steps it counts", {"tests/train/clients/test_loss_scaling.py"}),
     "_compute_loss": ("trl: the loss that ours is compared with", {"tests/train/clients/test_objectives.py"}),

@@ -3,17 +3,19 @@
 With a vocabulary of 50,000 the last multiplication is a fifth of a small model's time and most of its memory, while in
 a batch of conversations a good part of the positions belong to nobody's answer. `logits_to_keep` of transformers takes
 one set of positions for the whole batch; here each row has its own: the hidden states are gathered on their way into
-the model's head. What models do to logits afterwards (scaling, capping) they do to each by itself.
+the model's head. What models do to logits afterwards (scaling, capping) they do to each by itself. Imports torch when
+called.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["logits_at", "summed_logps"]
 
 
-def logits_at(model: Any, rows_M: torch.Tensor, columns_M: torch.Tensor, **inputs: Any) -> torch.Tensor:
+def logits_at(model: Any, rows_M: "torch.Tensor", columns_M: "torch.Tensor", **inputs: Any) -> "torch.Tensor":
     """Return the (M, V) logits of M places of a batch.
 
     Args:
@@ -46,9 +48,10 @@ def logits_at(model: Any, rows_M: torch.Tensor, columns_M: torch.Tensor, **input
     return logits[rows_M, columns_M + (logits.shape[1] - width)]
 
 
-def summed_logps(logits_TV: torch.Tensor, tokens_T: torch.Tensor) -> float:
+def summed_logps(logits_TV: "torch.Tensor", tokens_T: "torch.Tensor") -> float:
     """Return the sum of T tokens' log-probabilities, in nats, given the logits at the places before them.
 
+    >>> import torch
     >>> round(summed_logps(torch.zeros(2, 4), torch.tensor([0, 3])), 4)
     -2.7726
     """

@@ -56,19 +56,22 @@ def merged(model: Any) -> Iterator[bool]:
 
     (name,) = set(model.active_adapters)
     own = [layer.get_base_layer().weight for layer in layers]
+    # PEFT's switch also sets what is trained, which is a trainer's to set.
+    trains = [(parameter, parameter.requires_grad) for layer in layers for parameter in layer.parameters()]
     try:
         with torch.no_grad():
             for layer, weight in zip(layers, own, strict=True):
                 # Out of inference mode, so that the parameter can be read in any mode.
                 total = weight.data + layer.get_delta_weight(name)
                 layer.get_base_layer().weight = torch.nn.Parameter(total, requires_grad=False)
-                # PEFT's own switch sets `requires_grad` of the adapter as well, which is its trainer's to set.
-                layer._disable_adapters = True
+                layer.enable_adapters(False)
         yield True
     finally:
         for layer, weight in zip(layers, own, strict=True):
             layer.get_base_layer().weight = weight
-            layer._disable_adapters = False
+            layer.enable_adapters(True)
+        for parameter, is_trained in trains:
+            parameter.requires_grad_(is_trained)
 
 
 def mergeable_layers(model: Any) -> list[Any]:

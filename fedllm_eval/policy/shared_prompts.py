@@ -7,16 +7,17 @@ reading two sequences by the rounding of float32.
 
 Only models whose every layer attends to the whole sequence, and which take positions and a mask of that shape, are
 read like this; the others (sliding windows, state spaces, adapters of virtual tokens, flash attention) are read
-sequence by sequence.
+sequence by sequence. Imports torch when called.
 """
 
 import inspect
 from collections.abc import Iterator, Sequence
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from fedllm_eval.policy.answer_logits import logits_at, summed_logps
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["can_share_prompts", "pair_batches", "two_answers_logps"]
 
@@ -68,7 +69,6 @@ def pair_batches(
         yield batch
 
 
-@torch.inference_mode()
 def two_answers_logps(model: Any, prompts: Sequence[Tokens], answers: Sequence[Answers]) -> list[list[float]]:
     """Return the log-probabilities of two answers to each prompt, summed over their tokens.
 
@@ -80,6 +80,8 @@ def two_answers_logps(model: Any, prompts: Sequence[Tokens], answers: Sequence[A
     Returns:
         P pairs of sums in nats.
     """
+    import torch
+
     # The last token of an answer predicts nothing that counts, so it is not read.
     read = [(*prompt, *one[:-1], *other[:-1]) for prompt, (one, other) in zip(prompts, answers, strict=True)]
     width = max(map(len, read))
@@ -101,22 +103,30 @@ def two_answers_logps(model: Any, prompts: Sequence[Tokens], answers: Sequence[A
             begin = end
     device, dtype = next(model.parameters()).device, model.dtype
     rows_M, columns_M = torch.tensor(places).T
-    logits_MV = logits_at(
-        model,
-        rows_M,
-        columns_M,
-        input_ids=input_ids.to(device),
-        position_ids=position_ids.to(device),
-        attention_mask=_mask(segment_PW, dtype).to(device),
-    )
+    inputs = {
+        "input_ids": input_ids.to(device),
+        "position_ids": position_ids.to(device),
+        "attention_mask": _mask(segment_PW, dtype).to(device),
+    }
+    with torch.inference_mode():
+        logits_MV = logits_at(model, rows_M, columns_M, **inputs)
+        return _sums(logits_MV, answers)
+
+
+def _sums(logits_MV: "torch.Tensor", answers: Sequence[Answers]) -> list[list[float]]:
+    """The sums over each answer's tokens, whose logits follow one another."""
+    import torch
+
     flat = [torch.tensor(answer, device=logits_MV.device) for pair in answers for answer in pair]
     parts = torch.split(logits_MV, [len(answer) for answer in flat])
     sums = [summed_logps(part, answer) for part, answer in zip(parts, flat, strict=True)]
     return [sums[at : at + 2] for at in range(0, len(sums), 2)]
 
 
-def _mask(segment_PW: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+def _mask(segment_PW: "torch.Tensor", dtype: "torch.dtype") -> "torch.Tensor":
     """What is added to attention scores, (P, 1, W, W): 0 for the prompt and one's own segment before, else lowest."""
+    import torch
+
     earlier_WW = torch.ones(segment_PW.shape[1], segment_PW.shape[1], dtype=torch.bool).tril()
     seen = (segment_PW[:, None, :] == 0) | (segment_PW[:, None, :] == segment_PW[:, :, None])
     mask = torch.zeros(seen.shape, dtype=dtype).masked_fill_(~(seen & earlier_WW), torch.finfo(dtype).min)

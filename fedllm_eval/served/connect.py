@@ -128,7 +128,7 @@ def _listed(endpoint: Endpoint) -> dict[str, Mapping[str, Any]] | None:
                 time.sleep(max(endpoint.backoff_seconds * 2**attempt, error.retry_after or 0.0))
     raise ServedModelError(
         f"the server at {endpoint.address} does not say which models it serves: {failure}; check the url and that it "
-        "runs"
+        "runs, or do not ask for the list by --served check=false"
     )
 
 
