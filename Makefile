@@ -23,6 +23,7 @@ quickstart: $(VENV)/.ready
 test: $(VENV)/.ready-test
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q
 
+# The documentation is built and looked at as well.
 test-slow: $(VENV)/.ready-docs
 	$(BIN)/python -m pytest -q -m "slow or fuzz" --hypothesis-profile thorough
 

@@ -18,6 +18,7 @@ ROOT_PAGES = {
     "SECURITY.md": "security.md",
     "CODE_OF_CONDUCT.md": "conduct.md",
     "benchmarks/README.md": "measured.md",
+    "examples/README.md": "examples.md",
     "benchmarks/results/methods.md": "results/methods.md",
     "benchmarks/results/heterogeneity.md": "results/heterogeneity.md",
     "benchmarks/results/null_calibration.md": "results/null_calibration.md",

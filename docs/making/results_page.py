@@ -16,6 +16,7 @@ from benchmarks.result_tables import (
     quickstart_rows,
     read_result,
     real_run_rows,
+    signed_interval,
 )
 from docs.making.interval_figure import Interval, interval_figure
 
@@ -35,7 +36,7 @@ def results_page() -> str:
     >>> results_page().splitlines()[0]
     '# Results'
     """
-    return "\n\n".join([HEAD, _real_run(), _quickstart(), _methods(), _heterogeneity(), REST]) + "\n"
+    return "\n\n".join([HEAD, _in_short(), _real_run(), _quickstart(), _methods(), _heterogeneity(), REST]) + "\n"
 
 
 HEAD = """# Results
@@ -58,6 +59,39 @@ They hold for these corpora, models and settings. The small model has 1.1 millio
 are short, because they were made on two CPU cores. No run with a model of several billion weights has been made here.
 [What the methods' tables say and do not say](results/methods.md#what-this-says-and-what-it-does-not) goes through them
 one by one."""
+
+
+def _in_short() -> str:
+    """What the tables below come to, in sentences whose figures are read like theirs."""
+    synth, real = read_result("methods_fed_synth"), read_result("methods_fed_oasst_smollm2")
+    together, alone = _item(synth, "personal", "fedavg"), _item(synth, "personal_against_fedavg", "local")
+    own, new = _item(real, "personal", "fedavg"), _item(real, "global", "fedavg", "unseen")
+    seeds = read_result("quickstart_seeds")["results"]
+    better = sum(item["outcome"] == "better" for item in seeds)
+    return f"""## In short
+
+- **Generated people, a small model.** With FedAvg {_share(together)} are better off than with the base. Whoever trains
+  alone ends {signed_interval(alone, 2)} nats a token behind FedAvg.
+- **Real people, a pretrained model.** A few short rounds of FedAvg move the loss on a client's own held-out rows by
+  {signed_interval(own)} nats a token ({_share(own)} better off{_doubt(own)}), and that of people nobody trained
+  on by {signed_interval(new)} ({_share(new)}{_doubt(new)}). That is little: the model knew the language
+  before, and the runs are short.
+- **The quickstart.** {better} of {len(seeds)} differences, over its seeds and steps, are better with confidence.
+- **Preferences of real people.** So few clients cannot tell what DPO did, and the intervals below say so."""
+
+
+def _item(result: dict[str, Any], comparison: str, method: str, split: str = "test") -> dict[str, Any]:
+    items = result[comparison]["items"]
+    return next(item for item in items if (item["other"], item["split"]) == (method, split))
+
+
+def _share(item: dict[str, Any]) -> str:
+    return f"{round(item['better_fraction'] * item['num_clients'])} of {item['num_clients']} clients"
+
+
+def _doubt(item: dict[str, Any]) -> str:
+    """What stands behind a difference that is not shown once all that was compared is corrected for."""
+    return "" if item["outcome"] in ("better", "worse") else "; corrected for all comparisons, the data cannot tell"
 
 
 def _real_run() -> str:

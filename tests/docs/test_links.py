@@ -21,7 +21,7 @@ from docs.making.links import (
 )
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = (ROOT, ROOT / "docs", ROOT / "benchmarks", ROOT / "benchmarks" / "results")
+FOLDERS = [ROOT / name for name in ("", "docs", "benchmarks", "benchmarks/results", "cards", "examples")]
 FILES = sorted(str(path.relative_to(ROOT)) for folder in FOLDERS for path in folder.glob("*.md"))
 MADE = {"results.md", *COMMAND_PAGES.values()}
 

@@ -59,6 +59,21 @@ def test_an_interval_that_holds_zero_is_grey_and_another_is_not():
     assert 'class="dot clear"' in drawn
 
 
+def test_what_is_said_in_short_is_what_the_files_hold():
+    """For example 10 of 11 clients where the file has a better_fraction of 0.909..."""
+    short = RESULTS.split("## In short")[1].split("## A real model")[0]
+    for name, comparison, method, split, digits in (
+        ("methods_fed_synth", "personal_against_fedavg", "local", "test", 2),
+        ("methods_fed_oasst_smollm2", "personal", "fedavg", "test", 3),
+        ("methods_fed_oasst_smollm2", "global", "fedavg", "unseen", 3),
+    ):
+        items = read_result(name)[comparison]["items"]
+        (item,) = [item for item in items if (item["other"], item["split"]) == (method, split)]
+        low, high = item["ci_low"], item["ci_high"]
+        assert f"{item['difference']:+.{digits}f} [{low:+.{digits}f}, {high:+.{digits}f}]" in short
+    assert "10 of 11 clients better off" in short
+
+
 def test_natural_clients_of_every_corpus_are_shown_without_their_controls():
     lines = [line for line in RESULTS.splitlines() if line.startswith("| fed-") and "; chance " in line]
     measured = (result_tables.RESULTS / "heterogeneity.md").read_text(encoding="utf-8")

@@ -31,7 +31,7 @@ def way() -> list[str]:
     block = next(
         block for block in re.findall(r"^```\n(.*?)^```", README, re.M | re.S) if "fedllm-data import" in block
     )
-    return [line for line in block.splitlines() if line.strip()]
+    return [line for line in block.replace("\\\n", " ").splitlines() if line.strip()]
 
 
 def write_tickets(path: Path) -> None:
@@ -68,7 +68,7 @@ def test_the_commands_of_the_readme_run(
 
     monkeypatch.chdir(tmp_path)
     write_tickets(Path("tickets.csv"))
-    for command in way():
+    for command in (" ".join(command.split()) for command in way()):
         for full, small in SMALLER.items():
             command = command.replace(full, small)
         if MODEL in command and not Path("base").exists():
