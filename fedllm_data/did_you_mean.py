@@ -5,6 +5,7 @@ the standard library only: flags, settings, corpora, columns and metrics all ask
 """
 
 import difflib
+import re
 from collections.abc import Iterable
 
 __all__ = ["alike", "did_you_mean"]
@@ -28,7 +29,7 @@ def alike(word: str, known: Iterable[str], at_most: int = 1) -> list[str]:
     if wanted in plain:
         return [plain[wanted]]
     begun = sorted((each for each in plain if each.startswith(wanted)), key=len)
-    begun += sorted((each for each in plain if each.endswith(wanted) and each not in begun), key=len)
+    begun += [each for each, name in plain.items() if _last_part(name) == wanted and each not in begun]
     close = difflib.get_close_matches(wanted, plain, n=at_most, cutoff=0.6)
     found = [*begun, *(each for each in close if each not in begun)] if len(wanted) > 2 else close
     return [plain[each] for each in found[:at_most]]
@@ -44,6 +45,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """
     found = alike(word, known)
     return f"did you mean {found[0]}? " if found else ""
+
+
+def _last_part(name: str) -> str:
+    """What follows the last slash, or the last separator: heldout_loss is also known as loss."""
+    return _plain(re.split("/" if "/" in name else "[-_ ]", name)[-1])
 
 
 def _plain(word: str) -> str:

@@ -75,3 +75,9 @@ def test_a_misspelt_split_or_client_of_a_repo_is_refused_so_too(tmp_path, monkey
     assert main(["codebook", "repo", "--out", "book.json"]) == 0
     assert main(["profile", "repo", "--codebook", "book.json", "--out", "profiles", "--client", "p"]) == 2
     assert "no client 'p' in repo" in capsys.readouterr().err
+
+
+def test_the_last_part_of_a_name_stands_for_it_and_its_last_letters_do_not():
+    assert alike("loss", ["heldout_loss", "tokens"]) == ["heldout_loss"]
+    assert alike("fed-aya", ["fedllm-bench/fed-aya"]) == ["fedllm-bench/fed-aya"]
+    assert alike("age", ["client_id", "language"]) == []

@@ -241,7 +241,7 @@ def test_right_answers_are_right_and_wrong_ones_wrong(language):
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"size": "1"}, "no such option; it has num_clients, mean_rows"),
+        ({"size": "1"}, "no such option; did you mean size_skew? it has num_clients, mean_rows"),
         ({"num_clients": "many"}, "num_clients=many: fed-synth takes a whole number from 1 to"),
         ({"num_clients": "0"}, "from 1 to"),
         ({"topic_skew": "1.5"}, "topic_skew=1.5: fed-synth takes a number from 0 to 1"),
