@@ -18,12 +18,11 @@ from typing import Any
 
 import pyarrow as pa
 import torch
-from datasets import Dataset, concatenate_datasets
-from datasets.table import concat_tables
+from datasets import Dataset
 from torch.utils.data import DataLoader
 from trl import DPOTrainer, KTOTrainer
 
-from fedllm_train.clients.arrow_rows import read_rows
+from fedllm_train.clients.arrow_rows import with_columns
 from fedllm_train.clients.token_cache import NUM_OPEN
 from fedllm_train.run_files.sealed import is_whole, seal
 
@@ -66,19 +65,12 @@ class ReferenceCache:
         self._whole.add(client_id)
         before, joined = self._joined.get(client_id, (None, None))
         if joined is None or before is not rows:
-            joined = self._join(rows, path)
+            joined = with_columns(rows, path)
         self._joined[client_id] = (rows, joined)
         self._joined.move_to_end(client_id)
         if len(self._joined) > NUM_OPEN:
             self._joined.popitem(last=False)
         return joined
-
-    def _join(self, rows: Dataset, path: Path) -> Dataset:
-        """The rows with a file's columns; `datasets` would look at every feature and name the result by its content."""
-        reference = read_rows(path)
-        if rows._indices is not None:
-            return concatenate_datasets([rows, reference], axis=1)
-        return Dataset(concat_tables([rows.data, reference.data], axis=1), fingerprint=reference._fingerprint)
 
     def _write(self, rows: Dataset, path: Path) -> None:
         made = zip(self._columns, self._compute(rows), strict=True)
