@@ -24,6 +24,7 @@ class ModelWalks:
         self._modules = list(model.modules())
         self.decay_names: frozenset[str] | None = None
         """Names of the parameters that weight decay applies to; None until the trainer has asked."""
+        self._has_trained = False
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -51,9 +52,11 @@ class ModelWalks:
 
         def train(mode: bool = True) -> Any:
             nonlocal is_training
-            if not (mode and is_training):
+            # Switching sets every module's flag, which costs more than looking at all of them.
+            is_set = is_training or (self._has_trained and all(module.training for module in self._modules))
+            if not (mode and is_set):
                 kind.train(model, mode)
-            is_training = mode
+            is_training, self._has_trained = mode, True
             return model
 
         ours = {"parameters": parameters, "named_parameters": named_parameters, "modules": modules, "train": train}

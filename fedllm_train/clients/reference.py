@@ -9,6 +9,7 @@ without the cache up to the rounding of differently padded batches. Which losses
 `ld_alpha` weighed by that pair's own lengths), and KTO's without mismatched completions.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from hashlib import sha256
@@ -17,11 +18,12 @@ from typing import Any
 
 import pyarrow as pa
 import torch
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset
 from torch.utils.data import DataLoader
 from trl import DPOTrainer, KTOTrainer
 
-from fedllm_train.clients.arrow_rows import read_rows
+from fedllm_train.clients.arrow_rows import with_columns
+from fedllm_train.clients.token_cache import NUM_OPEN
 from fedllm_train.run_files.sealed import is_whole, seal
 
 __all__ = ["ReferenceCache"]
@@ -47,6 +49,7 @@ class ReferenceCache:
         self._folder = folder
         self._starting_policy = starting_policy
         self._whole: set[str] = set()
+        self._joined: OrderedDict[str, tuple[Dataset, Dataset]] = OrderedDict()
         self._columns: tuple[str, ...] = ("ref_chosen_logps", "ref_rejected_logps")
         if isinstance(trainer, KTOTrainer):
             self._columns = ("ref_logps",)
@@ -60,7 +63,14 @@ class ReferenceCache:
         if client_id not in self._whole and not is_whole(path):
             self._write(rows, path)
         self._whole.add(client_id)
-        return concatenate_datasets([rows, read_rows(path)], axis=1)
+        before, joined = self._joined.get(client_id, (None, None))
+        if joined is None or before is not rows:
+            joined = with_columns(rows, path)
+        self._joined[client_id] = (rows, joined)
+        self._joined.move_to_end(client_id)
+        if len(self._joined) > NUM_OPEN:
+            self._joined.popitem(last=False)
+        return joined
 
     def _write(self, rows: Dataset, path: Path) -> None:
         made = zip(self._columns, self._compute(rows), strict=True)

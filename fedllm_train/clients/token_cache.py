@@ -7,7 +7,7 @@ dropped by it follow TRL 1.16's `_prepare_dataset`. A row that the chat template
 """
 
 import json
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -27,8 +27,10 @@ from fedllm_train.clients.objectives import ClientArgs
 from fedllm_train.run_files.sealed import is_whole, seal
 from fedllm_train.strategy import POOLED
 
-__all__ = ["ClientTokens", "TokenCache", "encoder_for", "rows_of_row"]
+__all__ = ["NUM_OPEN", "ClientTokens", "TokenCache", "encoder_for", "rows_of_row"]
 
+NUM_OPEN = 64
+"""Files of the clients that were asked for last stay mapped: few clients are then opened once, many take no more."""
 Encoded = dict[str, Any]
 Encoder = Callable[[dict[str, Any]], list[Encoded | None]]
 
@@ -126,10 +128,14 @@ class TokenCache:
         self._encode = encoder_for(args, tokenizer, loss_on=loss_on)
         self._folder = folder
         self._whole: set[str] = set()
+        self._open: OrderedDict[str, ClientTokens] = OrderedDict()
         folder.mkdir(parents=True, exist_ok=True)
 
     def __getitem__(self, client_id: str) -> ClientTokens:
         """Return a client's token ids, encoding the rows at the first call for that client."""
+        if client_id in self._open:
+            self._open.move_to_end(client_id)
+            return self._open[client_id]
         path = self._folder / f"{sha256(client_id.encode()).hexdigest()[:32]}.arrow"
         # Looked at once a process: what this one found whole or wrote is not read through again at every visit.
         if client_id not in self._whole and not is_whole(path):
@@ -139,7 +145,11 @@ class TokenCache:
             facts = pa.ipc.open_stream(file).schema.metadata  # `datasets` does not keep what it does not know
         rows = read_rows(path)
         unrendered = json.loads(facts[b"unrendered"])
-        return ClientTokens(rows, int(facts[b"num_rows"]), int(facts[b"num_dropped_rows"]), unrendered)
+        tokens = ClientTokens(rows, int(facts[b"num_rows"]), int(facts[b"num_dropped_rows"]), unrendered)
+        self._open[client_id] = tokens
+        if len(self._open) > NUM_OPEN:
+            self._open.popitem(last=False)
+        return tokens
 
     def example(self) -> Dataset:
         """Return one encoded row: a trainer wants to see its data when it is built.
