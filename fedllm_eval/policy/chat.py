@@ -10,10 +10,10 @@ and cut as TRL's `DPOTrainer` cuts them. Needs a transformers tokenizer, no torc
 from collections.abc import Sequence
 from typing import Any
 
-from fedllm_eval.policy.rendering import Message, render_ids
+from fedllm_eval.policy.rendering import Message, render_batch_ids, render_ids
 from fedllm_eval.policy.training_template import marked_tokens, training_template
 
-__all__ = ["encode_conversation", "encode_messages", "encode_pair"]
+__all__ = ["encode_conversation", "encode_messages", "encode_pair", "encode_pairs"]
 
 
 def encode_messages(tokenizer: Any, messages: Sequence[Message]) -> dict[str, list[int]]:
@@ -58,6 +58,24 @@ def encode_pair(
     prompt_ids = render_ids(tokenizer, prompt, add_generation_prompt=True)
     chosen_ids = render_ids(tokenizer, [*prompt, *chosen])
     rejected_ids = render_ids(tokenizer, [*prompt, *rejected])
+    return _cut(prompt_ids, chosen_ids, rejected_ids)
+
+
+def encode_pairs(
+    tokenizer: Any, pairs: Sequence[tuple[Sequence[Message], Sequence[Message], Sequence[Message]]]
+) -> list[dict[str, list[int]]]:
+    """Return what `encode_pair` does for each (prompt, chosen, rejected), in three calls of the tokenizer.
+
+    Raises:
+        ChatTemplateError: if the template cannot render one of them; which one, only `encode_pair` tells.
+    """
+    prompts = render_batch_ids(tokenizer, [prompt for prompt, _, _ in pairs], add_generation_prompt=True)
+    chosen, rejected = (render_batch_ids(tokenizer, [[*pair[0], *pair[side]] for pair in pairs]) for side in (1, 2))
+    return [_cut(*ids) for ids in zip(prompts, chosen, rejected, strict=True)]
+
+
+def _cut(prompt_ids: list[int], chosen_ids: list[int], rejected_ids: list[int]) -> dict[str, list[int]]:
+    """A completion begins where its tokens part from the prompt's, at the earlier place of the two."""
     cut = min(_common_prefix(prompt_ids, chosen_ids), _common_prefix(prompt_ids, rejected_ids))
     return {"prompt_ids": prompt_ids[:cut], "chosen_ids": chosen_ids[cut:], "rejected_ids": rejected_ids[cut:]}
 

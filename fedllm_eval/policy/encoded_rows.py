@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedllm_data.errors import ChatTemplateError
-from fedllm_eval.policy.chat import encode_messages, encode_pair
+from fedllm_eval.policy.chat import encode_messages, encode_pair, encode_pairs
 
 __all__ = ["EncodedMessages", "EncodedPairs", "Sequence", "encode_message_rows", "encode_pair_rows", "sequence_key"]
 
@@ -76,8 +76,7 @@ def encode_pair_rows(tokenizer: Any, rows: Iterable[Mapping[str, Any]], max_leng
     prompts: list[list[int]] = []
     answers: list[tuple[list[int], list[int]]] = []
     dropped, truncated, unrendered = [], [], []
-    for row in rows:
-        encoded = _or_nothing(encode_pair, tokenizer, row["prompt"], row["chosen"], row["rejected"])
+    for encoded in _pairs(tokenizer, [(row["prompt"], row["chosen"], row["rejected"]) for row in rows]):
         unrendered.append(encoded is None)
         encoded = encoded or {"prompt_ids": [], "chosen_ids": [], "rejected_ids": []}
         prompt, both = encoded["prompt_ids"], (encoded["chosen_ids"], encoded["rejected_ids"])
@@ -89,6 +88,14 @@ def encode_pair_rows(tokenizer: Any, rows: Iterable[Mapping[str, Any]], max_leng
         # The first token of a sequence has nothing before it to be predicted from.
         dropped.append(min(len(chosen), len(rejected)) <= (0 if prompt else 1))
     return EncodedPairs(prompts, answers, *(np.array(each, dtype=bool) for each in (dropped, truncated, unrendered)))
+
+
+def _pairs(tokenizer: Any, pairs: list[tuple[Any, Any, Any]]) -> list[dict[str, list[int]] | None]:
+    """All pairs at once or, if the chat template cannot render one of them, each by itself."""
+    try:
+        return list(encode_pairs(tokenizer, pairs))
+    except ChatTemplateError:
+        return [_or_nothing(encode_pair, tokenizer, *pair) for pair in pairs]
 
 
 def sequence_key(sequence: Sequence) -> bytes:

@@ -5,9 +5,8 @@ and the order they are given in do not matter: greedy answers depend on the conv
 draws its uniforms from a stream of its own that hangs on the seed and the conversation's content. What remains is
 rounding (about 1e-5 in float32): two tokens that tie to that precision may swap.
 
-A sampled token is found by inverting the distribution function over the vocabulary in its own order, after the
-nucleus (Holtzman et al. 2020, top-p) is cut out, so one uniform a token is all the randomness there is. Penalties and
-other settings of a model's `generation_config` are left aside, its end tokens are not. Imports torch when called.
+`token_choice.py` says how a token is drawn. Penalties and other settings of a model's `generation_config` are left
+aside, its end tokens are not. Imports torch when called.
 """
 
 import inspect

@@ -17,7 +17,16 @@ from weakref import WeakKeyDictionary
 
 from fedllm_data.errors import ChatTemplateError, ConfigError
 
-__all__ = ["fix_date", "own_template", "render_ids", "render_marked", "render_text", "roles_of", "writes_date"]
+__all__ = [
+    "fix_date",
+    "own_template",
+    "render_batch_ids",
+    "render_ids",
+    "render_marked",
+    "render_text",
+    "roles_of",
+    "writes_date",
+]
 
 Message = Mapping[str, Any]
 
@@ -89,6 +98,22 @@ def render_ids(
     return list(_apply(tokenizer, messages, template, options)["input_ids"])
 
 
+def render_batch_ids(
+    tokenizer: Any, conversations: Sequence[Sequence[Message]], *, add_generation_prompt: bool = False
+) -> list[list[int]]:
+    """Return what `render_ids` does for each conversation, in one call of the tokenizer.
+
+    Raises:
+        ChatTemplateError: if the template cannot render one of them; which one, only `render_ids` tells.
+    """
+    if not conversations:
+        return []
+    options = {"tokenize": True, "return_dict": True, "add_generation_prompt": add_generation_prompt}
+    given = [[dict(message) for message in messages] for messages in conversations]
+    found = _apply_to(tokenizer, given, conversations[0], None, options)["input_ids"]
+    return [list(ids) for ids in found]
+
+
 def render_marked(
     tokenizer: Any, messages: Sequence[Message], *, template: str | None = None
 ) -> tuple[list[int], list[int]]:
@@ -103,13 +128,20 @@ def render_marked(
 
 
 def _apply(tokenizer: Any, messages: Sequence[Message], template: str | None, options: dict[str, Any]) -> Any:
+    return _apply_to(tokenizer, [dict(message) for message in messages], messages, template, options)
+
+
+def _apply_to(
+    tokenizer: Any, given: Any, messages: Sequence[Message], template: str | None, options: dict[str, Any]
+) -> Any:
+    """What the template makes of a conversation or of several; `messages` are the ones that an error is about."""
     own = own_template(tokenizer)
     if (day := _DATES.get(tokenizer)) is not None and "strftime_now" in (template or own):
         template = _on_day(template or own, day)
     if template is not None:
         options["chat_template"] = template
     try:
-        return tokenizer.apply_chat_template([dict(message) for message in messages], **options)
+        return tokenizer.apply_chat_template(given, **options)
     except Exception as error:  # whatever somebody else's program raises
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ChatTemplateError(

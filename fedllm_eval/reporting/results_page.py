@@ -87,7 +87,8 @@ def _tiles(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         (f"{part['num_clients']:,}", f"{split} clients, {part['num_rows']:,} rows")
         for split, part in summary["splits"].items()
     ]
-    tiles.append((str(1 + len(summary.get("policies", {}))), "policies scored alike"))
+    if tiles:
+        tiles.append((str(1 + len(summary.get("policies", {}))), "policies scored alike"))
     if summary.get("suites"):
         tiles.append((str(len(summary["suites"])), "suite" + "s" * (len(summary["suites"]) != 1)))
     if summary.get("cost"):

@@ -57,9 +57,13 @@ class ServedPolicy:
         }
 
     def identity(self) -> dict[str, Any]:
-        """Return what settles its answers, as far as anybody can tell: names, revision and how it is asked."""
-        about = self.describe()
-        return {"served": about["served"], **{name: about[name] for name in ("name", "revision", "base")}}
+        """Return what settles its answers, as far as anybody can tell: its names, its revision and how it is asked.
+
+        The base's name and how much the server can hold do not: answers that were paid for stay good.
+        """
+        weights = {name: self.facts.get(name) for name in ("root", "parent")}
+        asked = {"system": self.system, "stop": list(self.stop), "body": dict(self.endpoint.body)}
+        return {"served": self.name, "revision": self.revision, **weights, **asked}
 
     def answer(
         self,

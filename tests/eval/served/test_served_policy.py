@@ -152,8 +152,10 @@ def test_a_run_that_stopped_pays_for_nothing_twice(tmp_path):
         answers = kept_answers(policy_at(server), asked, tmp_path)
         assert set(server.calls.values()) == {1}
         # Another revision, another system message or another name is another policy.
-        for other in ({"revision": "2"}, {"system": "Be brief."}, {"model": "other"}, {"base_model": "b"}):
+        for other in ({"revision": "2"}, {"system": "Be brief."}, {"model": "other"}, {"stop": "."}):
             kept_answers(policy_at(server, **other), asked[:1], tmp_path)
+        # What settles no answer is not: who the base is, how many are asked side by side.
+        kept_answers(policy_at(server, base_model="b", max_parallel=1), asked, tmp_path)
     assert [answer.text for answer in answers] == [f"to {letter}" for letter in "abcdef"]
     assert server.calls["a"] == 5
 
