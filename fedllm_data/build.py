@@ -146,6 +146,9 @@ def build(
         # One thread: every thread of a sort holds its own share of pinned blocks, and reading in Python takes longer.
         connection.execute("SET threads = 1")
         connection.execute("SET preserve_insertion_order = false")
+        # The file goes when the build ends: what fits is not compressed into it on the way, nor at the end.
+        connection.execute("SET checkpoint_threshold = '256MB'")
+        connection.execute("PRAGMA disable_checkpoint_on_shutdown")
         connection.execute(f"SET temp_directory = '{str(folder / 'work.tmp').replace(chr(39), chr(39) * 2)}'")
 
         items = Counted(source.read(settings.source_path, settings.seed, options))

@@ -9,6 +9,7 @@ import difflib
 import math
 import unicodedata
 from collections.abc import Iterable
+from functools import lru_cache
 
 from fedllm_data.errors import ClientNotFoundError
 
@@ -44,6 +45,8 @@ _MISSING = frozenset(
 """In any case: what pandas, R, NumPy, SQL, JavaScript and spreadsheets write for a missing value."""
 _LARGEST_TOLD_APART = 2.0**53
 """Beyond it a float stands for several whole numbers, so that several people would be one."""
+_MOST_CHARS_KEPT = 256
+"""Texts up to this length are remembered: the ids of a corpus come again and again."""
 _MISSING_AS_WRITTEN = frozenset({"NA"})
 """R's mark; in other letters it may be somebody's name."""
 
@@ -60,7 +63,7 @@ def canonical_id(value: object) -> object:
     ('ann', 'Amélie', '7')
     """
     if isinstance(value, str):
-        return _trimmed(unicodedata.normalize("NFC", value))
+        return _canonical_text(str(value))
     if isinstance(value, float) and math.isnan(value):
         return None
     if isinstance(value, float) and value.is_integer() and abs(value) <= _LARGEST_TOLD_APART:
@@ -76,10 +79,27 @@ def is_missing(value: object) -> bool:
     >>> [is_missing(value) for value in ("NaN", "None", " null ", "N/A", "NA", "", None, "Na", "Nancy", "0", 0)]
     [True, True, True, True, True, True, True, False, False, False, False]
     """
+    if value is None:
+        return True
     found = canonical_id(value)
-    if not isinstance(found, str):
-        return found is None
-    return found.casefold() in _MISSING or found in _MISSING_AS_WRITTEN
+    return _is_missing_text(found) if isinstance(found, str) else found is None
+
+
+def _canonical_text(text: str) -> str:
+    if len(text) > _MOST_CHARS_KEPT:
+        return _trimmed(unicodedata.normalize("NFC", text))
+    return _known_text(text)
+
+
+@lru_cache(maxsize=16_384)
+def _known_text(text: str) -> str:
+    return _trimmed(unicodedata.normalize("NFC", text))
+
+
+def _is_missing_text(text: str) -> bool:
+    if len(text) > _MOST_CHARS_KEPT:
+        return False
+    return text.casefold() in _MISSING or text in _MISSING_AS_WRITTEN
 
 
 def _trimmed(text: str) -> str:

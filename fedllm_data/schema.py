@@ -13,8 +13,9 @@ are ignored there, and no nested field is ever null. Imports pyarrow and `client
 """
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from hashlib import blake2b
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -30,6 +31,7 @@ __all__ = [
     "SPLITS",
     "UNDETERMINED",
     "Task",
+    "is_plain",
     "make_row_id",
     "row_problem",
     "task_of_columns",
@@ -82,11 +84,9 @@ def make_row_id(source: str, *upstream_ids: str) -> str:
     >>> make_row_id("fed-oasst", "m1", "m2") == make_row_id("fed-oasst", "m1m2")
     False
     """
-    digest = blake2b(digest_size=12)
-    for part in (source, *upstream_ids):
-        encoded = part.encode()
-        digest.update(len(encoded).to_bytes(8, "big") + encoded)
-    return digest.hexdigest()
+    parts = [part.encode() for part in (source, *upstream_ids)]
+    lengths = (len(part).to_bytes(8, "big") for part in parts)
+    return blake2b(b"".join(chain.from_iterable(zip(lengths, parts, strict=True))), digest_size=12).hexdigest()
 
 
 def row_problem(row: Mapping[str, Any], task: Task) -> str | None:
@@ -100,15 +100,70 @@ def row_problem(row: Mapping[str, Any], task: Task) -> str | None:
     >>> row_problem({"client_id": "a", "messages": [turn]}, "sft")
     'messages: must end with an assistant message, ends with user'
     """
-    problem = _client_id_problem(row.get("client_id"))
+    client_id = row.get("client_id")
+    problem = _text_id_problem(client_id) if type(client_id) is str else _client_id_problem(client_id)
     if problem:
         return problem
+    if all(is_plain(row.get(column), *ends) for column, *ends in _ENDS[task]):
+        return None
     if task == "sft":
         return _messages_problem("messages", row.get("messages"), first="user", last="assistant")
     problem = _messages_problem("prompt", row.get("prompt"), first="user", last="user")
     for column in ("chosen", "rejected"):
         problem = problem or _messages_problem(column, row.get(column), first="assistant", last="assistant")
     return problem
+
+
+_ENDS: dict[Task, tuple[tuple[str, str, str], ...]] = {
+    "sft": (("messages", "user", "assistant"),),
+    "preference": (
+        ("prompt", "user", "user"),
+        ("chosen", "assistant", "assistant"),
+        ("rejected", "assistant", "assistant"),
+    ),
+}
+"""The message lists of a task, each with the roles it begins with (after a system message) and ends with."""
+
+
+def is_plain(messages: object, first: str, last: str) -> bool:
+    """Return whether a message list is valid and without any oddity; of False nothing follows.
+
+    Rows pass this one look; only for one that does not the checks go on, one by one, to name what is wrong.
+
+    >>> is_plain([{"role": "user", "content": "Hi"}], "user", "user"), is_plain([], "user", "user")
+    (True, False)
+    """
+    if type(messages) is not list:
+        return False
+    roles = []
+    for message in messages:
+        if type(message) is not dict or len(message) != 2:
+            return False
+        content = message.get("content")
+        if type(content) is not str or not content.strip() or "\0" in content:
+            return False
+        if not content.isascii():
+            try:
+                content.encode()
+            except UnicodeEncodeError:
+                return False
+        roles.append(message.get("role"))
+    try:
+        return _are_in_turn(tuple(roles), first, last)
+    except TypeError:  # a role that cannot be hashed
+        return False
+
+
+@lru_cache(maxsize=1024)
+def _are_in_turn(roles: tuple[object, ...], first: str, last: str) -> bool:
+    turns = roles[1:] if roles[:1] == ("system",) else roles
+    in_turn = (("user", "assistant") if first == "user" else ("assistant", "user")) * (len(turns) // 2 + 1)
+    return bool(turns) and turns == in_turn[: len(turns)] and turns[-1] == last
+
+
+@lru_cache(maxsize=16_384)
+def _text_id_problem(client_id: str) -> str | None:
+    return _client_id_problem(client_id)
 
 
 def _client_id_problem(client_id: object) -> str | None:
@@ -121,7 +176,7 @@ def _client_id_problem(client_id: object) -> str | None:
         return f"client_id: is {num_bytes} bytes long, at most {MAX_CLIENT_ID_BYTES} are allowed"
     if is_missing(client_id):
         return f"client_id: {client_id!r} stands for a missing id"
-    if any(ord(char) < 32 or ord(char) == 127 for char in client_id):
+    if not client_id.isprintable() and any(ord(char) < 32 or ord(char) == 127 for char in client_id):
         return "client_id: contains a control character"
     return _encoding_problem("client_id", client_id)
 

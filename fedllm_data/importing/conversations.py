@@ -56,6 +56,8 @@ _ROLES = {
     "call": ("function_call", "tool_call", "tool_calls"),
 }
 _MEANING_OF = {name: meaning for meaning, names in _ROLES.items() for name in names}
+_PLAIN_ROLES = ("user", "assistant", "system")
+"""Roles that mean themselves, as long as `--roles` says nothing else."""
 _ROLE_KEYS = ("role", "from")
 _CALL_KEYS = ("function_call", "tool_calls")
 _CONTENT_KEYS = ("content", "value", "text")
@@ -112,6 +114,9 @@ class MessageReader:
             raise Unusable(f"{name}: is an empty list")
         # `datasets` stores messages whose fields differ as JSON texts.
         value = [_parsed_messages(item, False) or item if isinstance(item, str) else item for item in value]
+        plain = self._plain_turns(value)
+        if plain is not None:
+            return plain
         if is_certain and all(isinstance(text, str) for text in value):
             return [Turn(("user", "assistant")[index % 2], text) for index, text in enumerate(value)]
         return [turn for index, message in enumerate(value) for turn in self._turns(f"{name}[{index}]", message)]
@@ -154,6 +159,18 @@ class MessageReader:
             else:
                 merged.append(turn)
         return merged
+
+    def _plain_turns(self, messages: list[Any]) -> list[Turn] | None:
+        """The turns of messages that are a role of the schema and a text, nothing else; None if one is not."""
+        turns = []
+        for message in messages:
+            if type(message) is not dict or len(message) != 2:
+                return None
+            role, content = message.get("role"), message.get("content")
+            if type(content) is not str or role not in _PLAIN_ROLES or role in self._roles:
+                return None
+            turns.append(Turn(role, content))
+        return turns
 
     def _marked(self, name: str, index: int, mark: str, text: str) -> Turn:
         return self._turn(self.meaning(f"{name}[{index}]", "tool" if mark == "FUNCTION RESPONSE" else mark), text)

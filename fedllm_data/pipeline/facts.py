@@ -6,6 +6,7 @@ follows from the *upstream* id, whatever the id is published as: neither a salt 
 """
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -72,37 +73,41 @@ def facts_of(
     >>> facts["num_turns"], facts["num_chars"], facts["is_tie"]
     (1, 7, False)
     """
-    text = "\0".join(
-        f"{column}:{message['role']}:{message['content']}"
-        for column in _TEXT_COLUMNS
-        for message in row.get(column) or ()
-    ).encode()
+    pieces: list[str] = []
+    num_chars = 0
+    for column in _TEXT_COLUMNS:
+        for message in row.get(column) or ():
+            pieces.append(f"{column}:{message['role']}:{message['content']}")
+            num_chars += len(message["content"])
+    text = "\0".join(pieces).encode()
     content = _digest(text)
     client_id = row["client_id"]
     upstream_id = client_id if upstream_id is None else upstream_id
     messages = row["messages"] if task == "sft" else row["prompt"]
-    num_turns = sum(message["role"] == "user" for message in messages)
+    num_turns = [message["role"] for message in messages].count("user")
     opening = _digest(opening_of(row, task).encode())
     # The first user message is the last one in a single turn: one digest, one draw.
     prompt = opening if num_turns == 1 else _digest(prompt_of(row, task).encode())
     if group is not None:
         # No opening begins so: its first word is a role.
         opening = _digest(b"group\0" + group.encode())
+    row_id = row.get("row_id") or make_row_id(name, client_id, content.hex())
+    # Which of several rows stays must not depend on the salt, and a published id must not tell the upstream one.
+    is_own = upstream_id == client_id or bool(row.get("row_id"))
     return {
         "client_id": client_id,
-        "row_id": row.get("row_id") or make_row_id(name, client_id, content.hex()),
-        # Which of several rows stays must not depend on the salt, and a published id must not tell the upstream one.
-        "order_key": row.get("row_id") or make_row_id(name, upstream_id, content.hex()),
+        "row_id": row_id,
+        "order_key": row_id if is_own else make_row_id(name, upstream_id, content.hex()),
         "is_tie": task == "preference" and row["chosen"] == row["rejected"],
         "language": row["language"],
         "num_turns": num_turns,
-        "num_chars": sum(len(text) for text in texts_of(row)),
+        "num_chars": num_chars,
         "num_bytes": len(text),
         "content": content,
         "opening": opening,
         "is_group": group is not None,
         "prompt": prompt,
-        "client_draw": draw(seed, "client", upstream_id),
+        "client_draw": _client_draw(seed, upstream_id),
         "opening_draw": draw(seed, "opening", opening),
         "prompt_draw": draw(seed, "prompt", prompt),
         "content_draw": draw(seed, "content", content),
@@ -141,6 +146,11 @@ def texts_of(row: Mapping[str, Any]) -> Iterator[str]:
     for column in _TEXT_COLUMNS:
         for message in row.get(column) or ():
             yield message["content"]
+
+
+@lru_cache(maxsize=16_384)
+def _client_draw(seed: int, client_id: str) -> float:
+    return draw(seed, "client", client_id)
 
 
 def _levelled(messages: list[dict[str, str]]) -> str:

@@ -8,6 +8,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import pyarrow as pa
 from fedllm_data.client_ids import canonical_id, is_missing
 from fedllm_data.pipeline.facts import FACTS, facts_of, texts_of
 from fedllm_data.pipeline.language_detection import detect_languages, language_code, languages_agree
+from fedllm_data.pipeline.row_columns import table_of_rows
 from fedllm_data.pipeline.salt import hash_client_id
 from fedllm_data.schema import PUBLIC_CLIENT, SCHEMAS, UNDETERMINED, Task, row_problem
 from fedllm_data.source import Rejected, Source, SourceRow
@@ -27,6 +29,7 @@ __all__ = ["LoadSettings", "Loaded", "kind_of_fault", "load_rows"]
 _BATCH_ROWS = 4_000
 _BATCH_BYTES = 8 * 1024 * 1024
 _DETECT_CHARS = 400
+_OTHER_TEXTS = ("row_id", "chosen_model", "rejected_model")
 _TEXT_COLUMNS = ("messages", "prompt", "chosen", "rejected")
 
 
@@ -95,7 +98,7 @@ def load_rows(
     def flush() -> None:
         nonlocal ordinal, num_chars
         rows, facts = _prepare(batch, source, settings, loaded, ordinal)
-        tables.add("rows", pa.Table.from_pylist(rows, schema=rows_schema))
+        tables.add("rows", table_of_rows(rows, rows_schema))
         tables.add("facts", pa.Table.from_pylist(facts, schema=FACTS))
         if settings.near_duplicates is not None:
             from fedllm_data.pipeline.banding import signatures
@@ -109,13 +112,16 @@ def load_rows(
         batch.clear()
         progress("read", ordinal)
 
-    with rejected_path.open("w", encoding="utf-8") as rejected:
+    names = tuple(SCHEMAS[source.task].names)
+    # One transaction writes each group of rows once; a commit a batch would rewrite the last group every time.
+    with tables.growing(), rejected_path.open("w", encoding="utf-8") as rejected:
         for item in items:
             row: dict[str, Any] = {}
             if isinstance(item, Rejected):
                 reason: str | None = item.reason
             else:
-                row = {name: item.row.get(name) for name in SCHEMAS[source.task].names}
+                given = item.row.get
+                row = {name: given(name) for name in names}
                 row["language"] = language_code(row["language"])
                 row["client_id"] = PUBLIC_CLIENT if item.is_public else canonical_id(row["client_id"])
                 reason = row_problem(row, source.task) or _other_problem(row, item)
@@ -126,7 +132,7 @@ def load_rows(
                 rejected.write(json.dumps(place, ensure_ascii=True) + "\n")
             elif isinstance(item, SourceRow):
                 batch.append((item, row))
-                num_chars += sum(len(text) for text in texts_of(row))
+                num_chars += sum([len(text) for text in texts_of(row)])
                 if len(batch) >= _BATCH_ROWS or num_chars >= _BATCH_BYTES:
                     flush()
         if batch or ordinal == 0:
@@ -142,6 +148,17 @@ class _Tables:
         self.made: set[str] = set()
         for name, schema in schemas.items():
             self.add(name, schema.empty_table())
+
+    @contextmanager
+    def growing(self) -> Iterator[None]:
+        """All rows added inside are there at its end, or none."""
+        self.connection.begin()
+        try:
+            yield
+        except BaseException:
+            self.connection.rollback()
+            raise
+        self.connection.commit()
 
     def add(self, name: str, batch: pa.Table) -> None:
         self.connection.register("next_batch", batch)
@@ -213,12 +230,14 @@ def _group_of(item: SourceRow) -> Any:
 def _other_problem(row: dict[str, Any], item: SourceRow) -> str | None:
     if row["client_id"] == PUBLIC_CLIENT and not item.is_public:
         return f"client_id: {PUBLIC_CLIENT!r} is reserved for rows that belong to no client"
-    fields = {name: row.get(name) for name in ("row_id", "chosen_model", "rejected_model")}
-    for column, value in {**fields, "group": _group_of(item)}.items():
-        if not isinstance(value, str | None):
+    group = None if item.group is None else _group_of(item)
+    for column, value in (*((name, row.get(name)) for name in _OTHER_TEXTS), ("group", group)):
+        if value is None or (type(value) is str and value.isascii()):
+            continue
+        if not isinstance(value, str):
             return f"{column}: must be text, got {type(value).__name__}"
         try:
-            (value or "").encode()
+            value.encode()
         except UnicodeEncodeError as error:
             return f"{column}: is not valid Unicode at character {error.start}"
     return None

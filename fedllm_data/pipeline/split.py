@@ -48,6 +48,7 @@ What holds between two builds with one seed (another salt, another task, more or
   other.
 """
 
+from functools import lru_cache
 from hashlib import blake2b
 
 import duckdb
@@ -98,8 +99,13 @@ def draw(seed: int, purpose: str, text: str | bytes) -> float:
     True
     """
     encoded = text.encode() if isinstance(text, str) else text
-    digest = blake2b(f"{seed}\0{purpose}\0".encode() + encoded, digest_size=8).digest()
+    digest = blake2b(_stream(seed, purpose) + encoded, digest_size=8).digest()
     return (int.from_bytes(digest, "big") >> 11) / 2**53
+
+
+@lru_cache(maxsize=64)
+def _stream(seed: int, purpose: str) -> bytes:
+    return f"{seed}\0{purpose}\0".encode()
 
 
 def assign_splits(
