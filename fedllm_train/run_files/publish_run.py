@@ -96,7 +96,7 @@ def publish_run(
             "leave out --include-clients"
         )
     end_of_checks()
-    is_local = not is_hub_id(config["data"]["name"])
+    is_local = not is_hub_id(config["data"]["name"], config["data"].get("revision"))
     with tempfile.TemporaryDirectory() as folder:
         staged = Path(folder)
         shutil.copytree(made, staged, dirs_exist_ok=True)
@@ -146,7 +146,9 @@ def _stage_scores(run: Path, staged: Path, *, include_clients: bool) -> None:
 
 def _stage_covered(run: Path, config: RunConfig, staged: Path) -> None:
     """Write settings and rounds, as far as the guarantee covers them."""
-    covered = covered_config(config, dataset_is_public=is_hub_id(config["data"]["name"]))
+    covered = covered_config(
+        config, dataset_is_public=is_hub_id(config["data"]["name"], config["data"].get("revision"))
+    )
     write_file(staged / CONFIG_FILE, yaml_text(covered), sync=False)
     _write_rounds(staged / RELEASES_FILE, [covered_round(record) for record in read_released_rounds(run)])
 

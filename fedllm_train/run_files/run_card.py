@@ -6,6 +6,8 @@ dataset that is a local folder is named by its last part only: a card must not t
 made on.
 """
 
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,8 @@ _COHORTS = {
     "poisson": "each drawn on its own (Poisson sampling), the number given on average",
     "fedllm-bench": "drawn as FedLLM-Bench's code draws them",
 }
+_DIGEST = re.compile("(sha256:)?[0-9a-f]{64}")
+"""What a run records as the revision of a folder; on the Hub it is a commit."""
 _TEMPLATES = Environment(
     loader=PackageLoader("fedllm_train", "cards"), undefined=StrictUndefined, keep_trailing_newline=True
 )
@@ -76,7 +80,7 @@ def _setting(config: RunConfig, run: Path, repo_id: str | None) -> dict[str, Any
     from fedllm_train.strategies import strategy_class
 
     federated, model, data, peft = config["federated"], config["model"], config["data"], config["peft"] or {}
-    base, dataset = _public_name(model["name"]), _public_name(data["name"])
+    base, dataset = _public_name(model), _public_name(data)
     traits = strategy_class(federated["strategy"]).traits
     is_lora = peft.get("peft_type", "LORA") == "LORA"
     is_adapter = bool(peft)
@@ -99,7 +103,7 @@ def _setting(config: RunConfig, run: Path, repo_id: str | None) -> dict[str, Any
         "method": traits,
         "base": base,
         "base_revision": model["revision"],
-        "hub_revision": model["revision"] if is_hub_id(model["name"]) else None,
+        "hub_revision": model["revision"] if _is_on_hub(model) else None,
         "start_adapter": config["start_adapter"],
         "dataset": dataset,
         "dataset_revision": data["revision"],
@@ -185,8 +189,8 @@ def _upload(federated: dict[str, Any]) -> str | None:
 def _front_matter(config: RunConfig, base: str, dataset: str, is_lora: bool) -> str:
     tags = ["federated-learning", config["task"], *(["lora"] if is_lora else []), "trl", "fedllm-commons"]
     card = ModelCardData(
-        base_model=base if is_hub_id(config["model"]["name"]) else None,
-        datasets=[dataset] if is_hub_id(config["data"]["name"]) else None,
+        base_model=base if _is_on_hub(config["model"]) else None,
+        datasets=[dataset] if _is_on_hub(config["data"]) else None,
         library_name="peft" if config["peft"] else "transformers",
         pipeline_tag="text-generation",
         tags=tags,
@@ -194,14 +198,28 @@ def _front_matter(config: RunConfig, base: str, dataset: str, is_lora: bool) -> 
     return str(card.to_yaml())
 
 
-def _public_name(name: str | None) -> str:
-    return "a model made in memory" if name is None else name if is_hub_id(name) else Path(name).name
+def _public_name(named: Mapping[str, Any]) -> str:
+    name = named["name"]
+    return "a model made in memory" if name is None else name if _is_on_hub(named) else Path(name).name
 
 
-def is_hub_id(name: str | None) -> bool:
+def _is_on_hub(named: Mapping[str, Any]) -> bool:
+    return is_hub_id(named["name"], named.get("revision"))
+
+
+def is_hub_id(name: str | None, revision: str | None = None) -> bool:
     """Return whether a model or dataset was named by its Hub id, not by a folder.
 
-    >>> is_hub_id("org/fed-oasst"), is_hub_id("/data/fed-oasst"), is_hub_id(None)
+    Args:
+        name: as it was given.
+        revision: as the run recorded it: a commit on the Hub, or a digest of what the folder held. Where it is
+            unknown, a name that is a folder here and now is taken for one.
+
+    >>> is_hub_id("org/fed-oasst", "0" * 40), is_hub_id("data/fed-oasst", "0" * 64), is_hub_id("/data/fed-oasst")
     (True, False, False)
     """
-    return name is not None and name.count("/") == 1 and not name.startswith((".", "/")) and not Path(name).exists()
+    if name is None or name.count("/") != 1 or name.startswith((".", "/")):
+        return False
+    if revision is not None:
+        return _DIGEST.fullmatch(revision) is None
+    return not Path(name).exists()

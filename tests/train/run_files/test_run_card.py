@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from fedllm_train.run_files.run_card import write_run_card
+from fedllm_train.run_files.run_card import is_hub_id, write_run_card
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +79,15 @@ def test_what_went_wrong_is_told_too(run, tmp_path):
     card = change(run, tmp_path, records=records)
     assert "1 visits contributed nothing" in card
     assert "1 rounds had too few usable updates" in card
+
+
+def test_a_local_folder_is_no_hub_id_wherever_the_card_is_written(tmp_path, monkeypatch):
+    """A relative folder of two parts looks like a Hub id from any other working folder."""
+    digest = "0" * 64
+    (tmp_path / "data" / "tickets").mkdir(parents=True)
+    for place in (tmp_path, tmp_path / "data"):
+        monkeypatch.chdir(place)
+        assert not is_hub_id("data/tickets", digest)
+        assert not is_hub_id("data/tickets", f"sha256:{digest}")
+        assert is_hub_id("org/tickets", digest[:40])
+        assert is_hub_id("org/tickets", "main")
