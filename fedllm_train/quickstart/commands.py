@@ -59,8 +59,7 @@ def _base(q: str, seed: int) -> tuple[str, str]:
     train = f"fedllm-train tiny --data {q}/fed-synth --out {q}/base --seed {seed}"
     if seed == BASE_SEED:
         return (
-            "Take the small base model that comes along; it was trained beforehand on the public split, by "
-            f"{train.replace(q, 'quickstart')}",
+            f"Take the small base model that comes along; it was trained beforehand on the public split, by {train}",
             f"fedllm-train tiny --shipped --out {q}/base",
         )
     # What the model that comes along has read may be held out here.

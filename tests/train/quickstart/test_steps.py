@@ -1,9 +1,13 @@
 """The quickstart's commands, in miniature: every step runs, and the page is there at the end."""
 
+from pathlib import Path
+
 import pytest
 
 from fedllm_data.errors import ConfigError
+from fedllm_train.models.shipped_base import read_recipe
 from fedllm_train.quickstart import steps as quickstart
+from fedllm_train.quickstart.commands import steps
 
 
 def test_every_step_runs_and_the_page_is_written(quickstart_run, tmp_path):
@@ -14,6 +18,18 @@ def test_every_step_runs_and_the_page_is_written(quickstart_run, tmp_path):
     assert (out / "summary.html").read_text().startswith("<!doctype html>")
     for name in ("fed-synth/README.md", "report/report.html", "base/model.safetensors", "runs/dpo/adapter"):
         assert (out / name).exists(), name
+
+
+def test_the_base_that_comes_along_serves_its_own_corpus_and_another_seed_trains_one(tmp_path):
+    def base_step(seed):
+        (step,) = [(what, does) for what, does in steps(Path("q"), seed=seed) if does.startswith("fedllm-train tiny")]
+        return step
+
+    what, does = base_step(read_recipe()["seed"])
+    assert does == "fedllm-train tiny --shipped --out q/base"
+    # The step says how to make it again: by the command that other seeds run.
+    assert what.endswith("by fedllm-train tiny --data q/fed-synth --out q/base --seed 0")
+    assert base_step(3)[1] == "fedllm-train tiny --data q/fed-synth --out q/base --seed 3"
 
 
 def test_its_own_folder_is_made_anew_and_somebody_elses_is_not_touched(tmp_path, monkeypatch):
