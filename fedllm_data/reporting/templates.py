@@ -69,6 +69,7 @@ def page_environment() -> Environment:
         "interval_text": forms.interval_text,
         "glossary": glossary,
         "language": language_now,
+        "bdi": lambda name: Markup("<bdi>{}</bdi>").format(_seen(name)),
     }
     return environment
 

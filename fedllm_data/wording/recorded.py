@@ -7,16 +7,19 @@ fits, such as a note of another release or a name, stays as it is. The standard 
 """
 
 import re
+import struct
 from functools import cache
 
-from fedllm_data.wording.catalogue import catalogue_of, language_now
+from fedllm_data.wording.catalogue import CATALOGUES, language_now
 
 __all__ = ["again", "is_known"]
 
 _PLACE = re.compile(r"\{(\w+)\}")
-_BETWEEN_SENTENCES = re.compile(r"(?<=[.!?]) (?=[A-Z0-9])")
+_BETWEEN_SENTENCES = re.compile(r"(?<=[.!?]) ")
 _MAX_DEPTH = 3
-_NUMBER = r"[-−+±0-9.,eE ∞]+?"
+_ALWAYS_NUMBERS = frozenset(("num", "number", "value", "low", "high", "least", "p", "share", "told", "total"))
+"""Places of these names take a number, whatever the message is."""
+_NUMBER = r"[-−+±≤~0-9.,eE %∞–]+?"
 _NUM_TELLING = 12
 """With fewer letters of its own than this a message fits anything, so that its places take numbers only."""
 
@@ -59,12 +62,21 @@ def _found(text: str, language: str, depth: int) -> str | None:
     for pattern, translation in _patterns(language):
         if match := pattern.fullmatch(text):
             values = {name: _value(value, language, depth) for name, value in match.groupdict().items()}
-            return translation.format(**values)
+            # "The one client ..." has no place for its number, and a translation may have one.
+            return translation.format(**({"num": "1"} | values))
     sentences = _BETWEEN_SENTENCES.split(text)
     if len(sentences) > 1:
         said = [_found(sentence, language, depth + 1) for sentence in sentences]
         if None not in said:
             return "".join(sentence for sentence in said if sentence is not None)
+        return None
+    if text.endswith("."):
+        # A reason or a note that became a sentence by its full stop, and perhaps by its first letter.
+        for fragment in (text[:-1], text[0].lower() + text[1:-1]):
+            if (known := _found(fragment, language, depth + 1)) is not None:
+                return known.removesuffix("。") + "。"
+    elif text[0].isupper() and text[1:2].islower():
+        return _found(text[0].lower() + text[1:], language, depth + 1)
     return None
 
 
@@ -75,7 +87,9 @@ def _value(value: str, language: str, depth: int) -> str:
 
 @cache
 def _exact(language: str) -> dict[str, str]:
-    return {message: said for message, said in _messages(language) if not _PLACE.search(message)}
+    return {
+        message: said.replace("{num}", "1") for message, said in _messages(language) if not _PLACE.search(message)
+    }
 
 
 @cache
@@ -91,7 +105,8 @@ def _patterns(language: str) -> list[tuple[re.Pattern[str], str]]:
         seen: set[str] = set()
         parts = [re.escape(pieces[0])]
         for name, after in zip(pieces[1::2], pieces[2::2], strict=True):
-            parts.append(f"(?P={name})" if name in seen else f"(?P<{name}>{anything})")
+            kind = _NUMBER if name in _ALWAYS_NUMBERS else anything
+            parts.append(f"(?P={name})" if name in seen else f"(?P<{name}>{kind})")
             parts.append(re.escape(after))
             seen.add(name)
         found.append((len(literal), message, re.compile("".join(parts), re.DOTALL), said))
@@ -99,10 +114,16 @@ def _patterns(language: str) -> list[tuple[re.Pattern[str], str]]:
 
 
 def _messages(language: str) -> list[tuple[str, str]]:
-    """English -> translation; both forms of a plural, the second by the rule of the language."""
-    catalogue: dict[object, str] = getattr(catalogue_of(language), "_catalog", {})
-    return [
-        (key[0] if isinstance(key, tuple) else str(key), said)
-        for key, said in catalogue.items()
-        if key not in ("", ("", 0)) and said
-    ]
+    """English -> translation, each form of a plural for itself; gettext keeps only the first form as its key."""
+    content = (CATALOGUES / f"{language}.mo").read_bytes()
+    num, originals, translations = struct.unpack_from("<3I", content, 8)
+    found = []
+    for position in range(num):
+        pair = []
+        for table in (originals, translations):
+            length, start = struct.unpack_from("<2I", content, table + 8 * position)
+            pair.append(content[start : start + length].decode().split("\0"))
+        messages, said = pair
+        # Japanese has one form for every number.
+        found += [(message, said[min(form, len(said) - 1)]) for form, message in enumerate(messages) if message]
+    return found

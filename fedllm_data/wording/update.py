@@ -102,7 +102,7 @@ def merged(language: str) -> tuple[Any, bytes, bytes]:
     class SameBytes(Catalog):
         """A catalogue whose header holds neither date nor version: the same messages give the same bytes."""
 
-        mime_headers = property(lambda self: headers, lambda self, given: None)  # type: ignore[assignment]
+        mime_headers = property(lambda self: headers, lambda self, given: None)
 
     catalogue = SameBytes(locale=language, charset="utf-8", fuzzy=False, header_comment=HEADER)
     for message, names in extract_messages().items():
@@ -136,8 +136,13 @@ def _axis_texts() -> Iterator[tuple[str, str]]:
     """What the axes say of themselves in their own files: questions, titles, units, readings."""
     from fedllm_data.heterogeneity.axes import AXES
     from fedllm_data.heterogeneity.axis import Reading
+    from fedllm_data.heterogeneity.quality import SHIPPED
 
     generic = Reading()
+    for scorer in SHIPPED:
+        title = scorer.name.replace("_", " ")
+        for what in ("mean", "std", "scored fraction", "low client mean", "high client mean"):
+            yield f"{title} {what}", "fedllm_data/heterogeneity/quality.py"
     for name, axis in AXES.items():
         place = f"fedllm_data/heterogeneity/{name}.py"
         texts = [name, name.capitalize(), axis.question, axis.null]
