@@ -9,6 +9,7 @@ from typing import Any
 from fedllm_data.command_line.one_line_parser import NEEDED, OneLineParser, ShowVersion, add_command
 from fedllm_data.command_line.shared_commands import add_shared_commands
 from fedllm_data.errors import ConfigError
+from fedllm_data.reporting.language_flag import add_language
 from fedllm_data.schema import UNDETERMINED
 from fedllm_data.source import Filters
 
@@ -224,6 +225,7 @@ def make_parser(commands_by_name: Mapping[str, Callable[[argparse.Namespace], No
     )
     _add_scores(report)
     report.add_argument("--json", action="store_true", help="print the figures as JSON as well")
+    add_language(report)
     report.set_defaults(command=commands_by_name["report"])
 
     publish = add_command(commands, "publish", does="publish a client repo on the Hub, in one commit", writes=True)

@@ -93,7 +93,13 @@ def report_on_repo(arguments: argparse.Namespace) -> None:
     name = json.loads(facts.read_text(encoding="utf-8")).get("name") if is_own and facts.is_file() else None
     if name is not None and arguments.split is not None:
         raise ConfigError(f"{arguments.repo} holds the report of all its splits; give --out another folder")
-    settings = {"split": arguments.split, "seed": arguments.seed, "name": name, "codebook": codebook}
+    settings = {
+        "split": arguments.split,
+        "seed": arguments.seed,
+        "name": name,
+        "codebook": codebook,
+        "language": arguments.language,
+    }
     with rehearsing(when=arguments.dry_run):
         report, origin = _made_report(arguments, settings)
         if name is not None:
@@ -141,7 +147,9 @@ def _report_profiles(arguments: argparse.Namespace, codebook: "Codebook | None")
         return
     from fedllm_data.report import write_report_from_profiles
 
-    report = write_report_from_profiles(arguments.profiles, arguments.out, codebook, seed=arguments.seed)
+    report = write_report_from_profiles(
+        arguments.profiles, arguments.out, codebook, seed=arguments.seed, language=arguments.language
+    )
     _show_report(arguments, report)
 
 
@@ -175,7 +183,7 @@ def _compare(arguments: argparse.Namespace) -> None:
             )
         )
         return
-    comparison = write_comparison(arguments.repo, arguments.compare, arguments.out)
+    comparison = write_comparison(arguments.repo, arguments.compare, arguments.out, language=arguments.language)
     if arguments.json:
         print(json.dumps(comparison, indent=2, ensure_ascii=False))
     else:

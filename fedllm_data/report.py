@@ -192,6 +192,7 @@ def write_report(
     codebook: Codebook | None = None,
     judges: Judges = NO_JUDGES,
     cache: FeatureCache | Literal["default"] | None = "default",
+    language: str | None = None,
 ) -> dict[str, Any]:
     """Write `heterogeneity.json`, `codebook.json`, `report.html` and `figures/*.svg` of a client repo.
 
@@ -210,6 +211,7 @@ def write_report(
             themselves where it has none.
         judges: scorers beside the shipped ones, as functions or files.
         cache: where features of the same rows may lie already; by default `features.cache.default_cache()`.
+        language: of the page, `en` or `ja`; by default it carries both, and the reader's browser chooses.
 
     Returns:
         The content of `heterogeneity.json`.
@@ -226,7 +228,7 @@ def write_report(
     """
     _check_folder(out)
     cache = default_cache() if cache == "default" else cache
-    given: dict[str, Any] = {"name": name, "seed": seed, "split": split, "codebook": codebook}
+    given: dict[str, Any] = {"name": name, "seed": seed, "split": split, "codebook": codebook, "language": language}
     is_known = Path(repo_or_dir).is_dir() and revision is None and judges == NO_JUDGES
     inputs = report_inputs(Path(repo_or_dir), **given) if is_known else None
     datasets, min_client_rows = open_splits(repo_or_dir, split, revision)
@@ -245,7 +247,7 @@ def write_report(
         progress=progress,
     )
     title = name or (Path(repo_or_dir).resolve().name if Path(repo_or_dir).is_dir() else report.name)
-    document = _write(report, title, out)
+    document = _write(report, title, out, language)
     if inputs is not None and inputs == report_inputs(Path(repo_or_dir), **given):  # the rows are still the same
         keep_inputs(out, inputs)
     return document
@@ -282,7 +284,13 @@ def parent_codebook(folder: Path) -> Codebook | None:
 
 
 def write_report_from_profiles(
-    folder: Path, out: Path, codebook: Codebook, *, seed: int = 0, name: str | None = None
+    folder: Path,
+    out: Path,
+    codebook: Codebook,
+    *,
+    seed: int = 0,
+    name: str | None = None,
+    language: str | None = None,
 ) -> dict[str, Any]:
     """Write the same files as `write_report` from profiles that clients wrote: `fedllm-data report --profiles`.
 
@@ -292,6 +300,7 @@ def write_report_from_profiles(
         codebook: the one that the profiles were made with.
         seed: seeds the null and the bootstrap.
         name: what the report calls the dataset; by default the last part of the folder's path.
+        language: of the page, `en` or `ja`; by default it carries both.
 
     Returns:
         The content of `heterogeneity.json`.
@@ -306,16 +315,16 @@ def write_report_from_profiles(
     """
     _check_folder(out)
     title = name or folder.resolve().name
-    return _write(report_from_profiles(read_profiles(folder), codebook, name=title, seed=seed), title, out)
+    return _write(report_from_profiles(read_profiles(folder), codebook, name=title, seed=seed), title, out, language)
 
 
-def _write(report: HeterogeneityReport, title: str, out: Path) -> dict[str, Any]:
+def _write(report: HeterogeneityReport, title: str, out: Path, language: str | None) -> dict[str, Any]:
     from fedllm_data.reporting.write_page import write_page
 
     document = report.to_json() | {"name": title}
     out.mkdir(parents=True, exist_ok=True)
     forget_inputs(out)
-    write_page(document, report.profiles, out)
+    write_page(document, report.profiles, out, language)
     write_codebook(report.codebook, out / "codebook.json")
     write_file(out / "heterogeneity.json", dump_json(document))
     return document

@@ -49,6 +49,7 @@ def report_inputs(
     seed: int = 0,
     split: str | None = None,
     codebook: "Codebook | None" = None,
+    language: str | None = None,
 ) -> dict[str, Any]:
     """Return what a report of a client repo follows from, as plain JSON values.
 
@@ -58,6 +59,7 @@ def report_inputs(
         seed: seeds the null and the bootstrap.
         split: one split; None: all rows of all clients.
         codebook: the one that was given; None: it is made from the repo's rows.
+        language: of the page alone; None: it carries all languages.
 
     Raises:
         ReportError: if the repo's build.json is broken.
@@ -75,6 +77,7 @@ def report_inputs(
         "split": split,
         "seed": seed,
         "codebook": codebook.digest if codebook else None,
+        "language": language,
         "code": code_digest(),
         "versions": library_versions(),
     }
@@ -86,7 +89,7 @@ def take_report(repo_or_dir: str | Path, out: Path, **settings: Any) -> tuple[Pa
     Args:
         repo_or_dir: a client repo. Reports of a repo on the Hub are always computed.
         out: folder for the report; it may be the client repo itself.
-        settings: name, seed, split and codebook, as `report_inputs` takes them.
+        settings: name, seed, split, codebook and language, as `report_inputs` takes them.
 
     Returns:
         The folder that the report was taken from and the content of `heterogeneity.json`, or None if neither folder

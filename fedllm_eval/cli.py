@@ -9,6 +9,7 @@ from fedllm_data.command_line.dry_run import DryRun, folder_to_write
 from fedllm_data.command_line.one_line_parser import OneLineParser, ShowVersion, add_command
 from fedllm_data.command_line.shared_commands import add_shared_commands
 from fedllm_data.rehearsal import rehearsing
+from fedllm_data.reporting.language_flag import add_language
 from fedllm_data.terminal import run_command
 from fedllm_eval.audit_command import add_audit_commands
 from fedllm_eval.policy.threads import threads_by_size
@@ -57,6 +58,7 @@ def make_parser() -> OneLineParser:
     compare.add_argument("--history", type=Path, metavar="FILE", help="series of comparisons to append to and show")
     compare.add_argument("--seed", type=int, default=0, metavar="N", help="seed of bootstrap and sign flips (0)")
     compare.add_argument("--json", action="store_true", help="print the comparison as JSON")
+    add_language(compare)
     compare.set_defaults(command=_compare)
 
     quality = add_command(
@@ -180,7 +182,7 @@ def _compare(arguments: argparse.Namespace) -> None:
         print(plan.text(as_json=arguments.json))
         return
     if arguments.out is not None:
-        write_comparison(comparison, arguments.out)
+        write_comparison(comparison, arguments.out, arguments.language)
     if comparison["gate"] is not None and not comparison["gate"]["passed"]:
         arguments.exit_code = 1
     if arguments.json:

@@ -153,7 +153,7 @@ def score_run(
         taken_over=tuple(kept.taken()),
     )
     if out is not None:
-        write_results(joined, out)
+        write_results(joined, out, beside.language)
     return joined
 
 

@@ -15,10 +15,23 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 
-__all__ = ["ACCENT", "CHANCE", "GRID", "INK", "MUTED", "ORANGE", "STYLE", "drawable", "drawing", "inlined"]
+__all__ = [
+    "ACCENT",
+    "CHANCE",
+    "GREEN",
+    "GRID",
+    "INK",
+    "MUTED",
+    "ORANGE",
+    "PAPER",
+    "STYLE",
+    "drawable",
+    "drawing",
+    "inlined",
+]
 
 INK, MUTED, GRID, CHANCE, ACCENT = "#1d2433", "#667085", "#e4e7ec", "#b8bfcc", "#3451d1"
-ORANGE, PAPER = "#d9622b", "#ffffff"
+ORANGE, GREEN, PAPER = "#d9622b", "#17694e", "#ffffff"
 STYLE: Any = {
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -39,7 +52,8 @@ STYLE: Any = {
     "legend.frameon": False,
 }
 _VARIABLES = {INK: "ink", MUTED: "muted", GRID: "line", CHANCE: "chance", ACCENT: "accent", ORANGE: "second"} | {
-    PAPER: "paper"
+    GREEN: "within",
+    PAPER: "paper",
 }
 
 
@@ -56,7 +70,6 @@ def drawing(figure: Figure, name: str) -> str:
         canvas: Any = FigureCanvasSVG(figure)
         canvas.print_svg(svg, metadata={"Date": None, "Creator": None})
     text = svg.getvalue()
-    # Ids of several figures meet in one page.
     prefix = re.sub(r"[^a-z0-9]+", "-", name.lower())
     return re.sub(r'(\sid="|href="#|url\(#)(?=[A-Za-z])', rf"\g<1>{prefix}-", text[text.index("<svg") :])
 

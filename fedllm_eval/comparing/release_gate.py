@@ -11,9 +11,10 @@ from typing import Any
 
 from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import MetricError
+from fedllm_data.wording.catalogue import plural_words, words
 from fedllm_eval.scoring.rounding import difference_beyond_rounding
 
-__all__ = ["gate", "parse_margins"]
+__all__ = ["check_sentence", "gate", "parse_margins"]
 
 ALPHA = 0.05
 Bounds = Callable[[float], tuple[float, float]]
@@ -74,34 +75,80 @@ def gate(compared: Sequence[tuple[Mapping[str, Any], Bounds]], margins: Mapping[
         # 0.32 - 0.30 is 0.020000000000000018, and no worse than a margin of 0.02.
         low_beyond, high_beyond = (float(difference_beyond_rounding(margin, bound)) for bound in (low, high))
         if math.isnan(low):
-            outcome, words = "cannot tell", "one client has no interval"
-        elif low_beyond > 0:
-            outcome, words = "worse", f"worse by {low:.4g} or more, beyond the margin of {margin:.4g}"
-        elif high_beyond <= 0:
-            outcome, words = "within", f"worse by {max(0.0, high):.4g} at most, within the margin of {margin:.4g}"
-        else:
             outcome = "cannot tell"
-            words = f"worse by between {low:.4g} and {high:.4g}; the margin of {margin:.4g} lies in between"
-        checks.append(
-            {
-                "score": item["score"],
-                "split": item["split"],
-                "other": item["other"],
-                "margin": margin,
-                "harm": harm,
-                "harm_low": low,
-                "harm_high": high,
-                "outcome": outcome,
-                "sentence": f"{item['other']}, {item['score']} on {item['split']}: {words}.",
-            }
-        )
+        elif low_beyond > 0:
+            outcome = "worse"
+        else:
+            outcome = "within" if high_beyond <= 0 else "cannot tell"
+        check = {
+            "score": item["score"],
+            "split": item["split"],
+            "other": item["other"],
+            "margin": margin,
+            "harm": harm,
+            "harm_low": low,
+            "harm_high": high,
+            "outcome": outcome,
+        }
+        checks.append(check | {"sentence": check_sentence(check)})
     failed = [check for check in checks if check["outcome"] == "worse"]
     unknown = [check for check in checks if check["outcome"] == "cannot tell"]
-    share = f"{100 * (1 - ALPHA):g} % sure over {len(checks)} check{'s' if len(checks) > 1 else ''}"
+    about = {"share": f"{100 * (1 - ALPHA):g} %", "failed": len(failed), "unknown": len(unknown)}
     if failed:
-        verdict = f"Stopped: {len(failed)} of {len(checks)} checks are beyond their margin ({share})."
+        verdict = plural_words(
+            "Stopped: {failed} of {num} checks are beyond their margin ({share} sure over {num} check).",
+            "Stopped: {failed} of {num} checks are beyond their margin ({share} sure over {num} checks).",
+            len(checks),
+            **about,
+        )
     elif unknown:
-        verdict = f"Passed, though {len(unknown)} of {len(checks)} checks cannot be told from the margin ({share})."
+        verdict = plural_words(
+            "Passed, though {unknown} of {num} checks cannot be told from the margin ({share} sure over {num} check).",
+            "Passed, though {unknown} of {num} checks cannot be told from the margin ({share} sure over {num}"
+            " checks).",
+            len(checks),
+            **about,
+        )
     else:
-        verdict = f"Passed: every check is within its margin ({share})."
+        verdict = plural_words(
+            "Passed: every check is within its margin ({share} sure over {num} check).",
+            "Passed: every check is within its margin ({share} sure over {num} checks).",
+            len(checks),
+            **about,
+        )
     return {"passed": not failed, "verdict": verdict, "checks": checks, "confidence": 1 - ALPHA}
+
+
+def check_sentence(check: Mapping[str, Any]) -> str:
+    """Return what a check found.
+
+    Args:
+        check: `other`, `score`, `split`, `margin`, `harm_low`, `harm_high` and `outcome`, as `gate` gives them; bounds
+            that are undefined may be NaN or None.
+
+    >>> check = {"other": "b", "score": "heldout_loss", "split": "test", "margin": 0.1, "outcome": "worse"}
+    >>> check_sentence(check | {"harm_low": 0.25, "harm_high": 0.5})
+    'b, heldout_loss on test: worse by 0.25 or more, beyond the margin of 0.1.'
+    """
+    low, high, margin = check["harm_low"], check["harm_high"], f"{check['margin']:.4g}"
+    if low is None or math.isnan(low):
+        found = words("one client has no interval")
+    elif check["outcome"] == "worse":
+        found = words("worse by {low} or more, beyond the margin of {value}", low=f"{low:.4g}", value=margin)
+    elif check["outcome"] == "within":
+        most = f"{max(0.0, high):.4g}"
+        found = words("worse by {high} at most, within the margin of {value}", high=most, value=margin)
+    else:
+        found = words(
+            "worse by between {low} and {high}; the margin of {value} lies in between",
+            low=f"{low:.4g}",
+            high=f"{high:.4g}",
+            value=margin,
+        )
+    return words(
+        "{other}, {score} on {split}: {found}.",
+        other=check["other"],
+        score=check["score"],
+        split=check["split"],
+        found=found,
+    )

@@ -3,6 +3,7 @@
 import shlex
 from pathlib import Path
 
+from fedllm_data.wording.catalogue import marked, words
 from fedllm_train.models.shipped_base import BASE_SEED
 
 __all__ = ["steps"]
@@ -15,6 +16,12 @@ DPO_LOSS = "--beta 0.1 --preference-kernel auto"
 DPO = f"--num-rounds 6 --cohort-size 10 --local-steps 5 {CLIENT.format(rate='5e-4')} {DPO_LOSS}"
 
 
+SCORING = {
+    "loss": marked("Score {name} on every client: loss"),
+    "preference": marked("Score {name} on every client: preference"),
+}
+
+
 def steps(out: Path, *, seed: int = 0) -> list[tuple[str, str]]:
     """Return what the quickstart does, in order: what for, and the command.
 
@@ -25,31 +32,37 @@ def steps(out: Path, *, seed: int = 0) -> list[tuple[str, str]]:
     policies = (("base", f"{q}/base"), ("sft", f"{q}/runs/sft"), ("dpo", f"{q}/runs/dpo"))
     datasets = (("loss", "fed-synth"), ("preference", "fed-synth-pa"))
     return [
-        ("Build a corpus of people who differ", f"fedllm-data build fed-synth --seed {seed} --out {q}/fed-synth"),
-        ("Build their preferences", f"fedllm-data build fed-synth-pa --seed {seed} --out {q}/fed-synth-pa"),
-        ("Measure how different they are", f"fedllm-data report {q}/fed-synth --out {q}/report"),
+        (
+            marked("Build a corpus of people who differ"),
+            f"fedllm-data build fed-synth --seed {seed} --out {q}/fed-synth",
+        ),
+        (marked("Build their preferences"), f"fedllm-data build fed-synth-pa --seed {seed} --out {q}/fed-synth-pa"),
+        (marked("Measure how different they are"), f"fedllm-data report {q}/fed-synth --out {q}/report"),
         _base(q, seed),
         (
-            "Tune it on all clients, federated: SFT",
+            marked("Tune it on all clients, federated: SFT"),
             f"fedllm-train sft --data {q}/fed-synth --model {q}/base --out {q}/runs/sft --seed {seed} {SFT}",
         ),
         (
-            "Align it with their preferences, federated: DPO from the SFT adapter",
+            marked("Align it with their preferences, federated: DPO from the SFT adapter"),
             f"fedllm-train dpo --data {q}/fed-synth-pa --model {q}/base --adapter {q}/runs/sft "
             f"--out {q}/runs/dpo --seed {seed} {DPO}",
         ),
         *(
             (
-                f"Score {name} on every client: {kind}",
+                words(SCORING[kind], name=name),
                 f"fedllm-eval run {policy} --data {q}/{dataset} --out {q}/scores/{kind}/{name} {SCORE}",
             )
             for kind, dataset in datasets
             for name, policy in policies
         ),
-        ("Compare, client by client: loss", f"fedllm-eval compare {q}/scores/loss/base {q}/scores/loss/sft"),
         (
-            "Compare, client by client: preferences",
-            f"fedllm-eval compare {q}/scores/preference/sft {q}/scores/preference/dpo",
+            marked("Compare, client by client: loss"),
+            f"fedllm-eval compare {q}/scores/loss/base {q}/scores/loss/sft --out {q}/compare/loss",
+        ),
+        (
+            marked("Compare, client by client: preferences"),
+            f"fedllm-eval compare {q}/scores/preference/sft {q}/scores/preference/dpo --out {q}/compare/preference",
         ),
     ]
 
@@ -59,8 +72,8 @@ def _base(q: str, seed: int) -> tuple[str, str]:
     train = f"fedllm-train tiny --data {q}/fed-synth --out {q}/base --seed {seed}"
     if seed == BASE_SEED:
         return (
-            f"Take the small base model that comes along; it was trained beforehand on the public split, by {train}",
+            marked("Take the small base model that comes along; it was trained beforehand on the public split"),
             f"fedllm-train tiny --shipped --out {q}/base",
         )
     # What the model that comes along has read may be held out here.
-    return "Train a small base model on the public split of this seed's corpus", train
+    return marked("Train a small base model on the public split of this seed's corpus"), train
