@@ -18,18 +18,18 @@ __all__ = ["apply_settings", "given_file", "read_settings"]
 _OF_COMMAND_LINE = ("config", "help", "version", "dry_run")
 
 
-def given_file(words: Sequence[str]) -> str | None:
+def given_file(given: Sequence[str]) -> str | None:
     """Return the file that `--config` names, or None.
 
     >>> given_file(["--out", "x", "--config=build.yaml"]), given_file(["--out", "x"])
     ('build.yaml', None)
     """
-    for position, word in enumerate(words):
+    for position, word in enumerate(given):
         if word == "--":
             break
         flag, equals, value = word.partition("=")
-        if flag == "--config" and (equals or position + 1 < len(words)):
-            return value if equals else words[position + 1]
+        if flag == "--config" and (equals or position + 1 < len(given)):
+            return value if equals else given[position + 1]
     return None
 
 
