@@ -35,7 +35,7 @@ def page(tmp_path_factory) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def folder(quickstart_run):
-    """The quickstart's folder, with the comparison of its two reports."""
+    """The quickstart's folder, with the comparison of its report and the same once more."""
     write_comparison(
         quickstart_run.folder / "report", quickstart_run.folder / "fed-synth", quickstart_run.folder / "two"
     )
@@ -63,7 +63,8 @@ def test_the_switch_changes_the_language_and_is_remembered(page, folder):
     speak(page, "en")
     path = folder / "summary.html"
     page.open(path)
-    seen = "[document.documentElement.lang, document.title, document.querySelector('.page[lang=ja]').getClientRects().length]"
+    is_seen = "document.querySelector('.page[lang=ja]').getClientRects().length"
+    seen = f"[document.documentElement.lang, document.title, {is_seen}]"
     assert page.run(seen)[::2] == ["en", 0]
     page.click(".languages button[data-language=ja]")
     assert page.run(seen) == ["ja", "クイックスタート:fed-synthでの連合SFTと連合DPO", 1]
