@@ -248,9 +248,8 @@ def _who(split: str, num: int) -> str:
 
 def _without_ticks(text: str) -> Markup:
     """A text of the data or a model, in which a check mark that it wrote itself cannot be read as a verdict."""
-    said = Markup('<span class="own" dir="auto" lang="{}">{}</span>').format(
-        language_now(), words("(writes a check mark)")
-    )
+    own = words("(writes a check mark)")
+    said = Markup('<span class="own" dir="auto" lang="{}">{}</span>').format(language_now(), own)
     return said.join(escape(visible(part, MAX_ANSWER_CHARS)) for part in _TICKS.split(text))
 
 
