@@ -98,7 +98,7 @@ def facts_of_rows(
     >>> turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
     >>> row = {"client_id": "ann", "row_id": "1", "language": "en", "messages": turns}
     >>> facts_of_rows([row], "sft", "fed-test", 0, upstream_ids=["ann"], groups=[None])["num_bytes"]
-    [42]
+    [41]
     """
     messages = [row["messages"] if task == "sft" else row["prompt"] for row in rows]
     num_turns = [[message["role"] for message in turns].count("user") for turns in messages]
