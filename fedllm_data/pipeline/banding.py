@@ -10,14 +10,14 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from fedllm_data.pipeline.shingles import MIX, NUM_CHARS, SEED, mixed, running_shingles
+from fedllm_data.pipeline.shingles import MIX, NUM_CHARS, SEED, mixed, shingles_of_texts
 
 __all__ = ["signatures"]
 
 _NUM_HASHES = 96
 _MAX_BANDS = 32
 _CHUNK = 1 << 17
-"""Shingles hashed at once: what the processor's cache holds."""
+"""Characters hashed at once: what the processor's cache holds."""
 _rng = np.random.default_rng(SEED)
 _rng.integers(1 << 63, size=NUM_CHARS, dtype=np.uint64)  # those of `shingles.py` are the first of the same stream
 _FACTORS = _rng.integers(1 << 31, size=_NUM_HASHES, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
@@ -37,15 +37,14 @@ def signatures(parts: Sequence[tuple[str, ...]], threshold: float) -> pa.Table:
     (True, False)
     """
     num_bands, num_rows_of_band = _banding(threshold)
-    hashes = [_marked(row) for row in parts]
-    bands = np.empty((len(hashes), num_bands), dtype=np.uint64)
+    bands = np.empty((len(parts), num_bands), dtype=np.uint64)
     start = 0
-    while start < len(hashes):
+    while start < len(parts):
         stop, size = start, 0
-        while stop < len(hashes) and (stop == start or size + len(hashes[stop]) <= _CHUNK):
-            size += len(hashes[stop])
+        while stop < len(parts) and (stop == start or size < _CHUNK):
+            size += sum([len(text) for text in parts[stop]])
             stop += 1
-        bands[start:stop] = _bands_of(hashes[start:stop], num_bands, num_rows_of_band)
+        bands[start:stop] = _bands_of(parts[start:stop], num_bands, num_rows_of_band)
         start = stop
     offsets = np.arange(0, bands.size + 1, num_bands, dtype=np.int32)
     return pa.table({"bands": pa.ListArray.from_arrays(offsets, bands.ravel())})
@@ -62,24 +61,26 @@ def _banding(threshold: float) -> tuple[int, int]:
     return fits[-1] if fits else (_MAX_BANDS, 1)
 
 
-def _bands_of(hashes: list[np.ndarray], num_bands: int, num_rows_of_band: int) -> np.ndarray:
-    starts = np.cumsum([0, *(len(row) for row in hashes[:-1])])
-    narrow = (np.concatenate(hashes) >> np.uint64(32)).astype(np.uint32)
-    bands = np.empty((len(hashes), num_bands), dtype=np.uint64)
+def _bands_of(parts: Sequence[tuple[str, ...]], num_bands: int, num_rows_of_band: int) -> np.ndarray:
+    narrow, starts = _marked(parts)
+    bands = np.empty((len(parts), num_bands), dtype=np.uint64)
+    hashed = np.empty_like(narrow)
     for band in range(num_bands):
-        value = np.full(len(hashes), band + 1, dtype=np.uint64)
+        value = np.full(len(parts), band + 1, dtype=np.uint64)
         for index in range(band * num_rows_of_band, (band + 1) * num_rows_of_band):
-            least = np.minimum.reduceat((narrow ^ _MASKS[index]) * _FACTORS[index], starts)
-            value = mixed(value * MIX + least)
+            np.bitwise_xor(narrow, _MASKS[index], out=hashed)
+            hashed *= _FACTORS[index]
+            value = mixed(value * MIX + np.minimum.reduceat(hashed, starts))
         bands[:, band] = value
     return bands
 
 
-def _marked(parts: tuple[str, ...]) -> np.ndarray:
-    """The shingles of a row's parts, those of each part told apart by its position.
+def _marked(parts: Sequence[tuple[str, ...]]) -> tuple[np.ndarray, np.ndarray]:
+    """The shingles of rows, 32 bits of each, and where those of each row begin; a part's are marked with its position.
 
     One that occurs twice stays twice: the least of the hashes is the same, and sorting costs more than hashing.
     """
-    return np.concatenate(
-        [mixed(running_shingles(text) + np.uint64(index)) for index, text in enumerate(parts)], dtype=np.uint64
-    )
+    hashes, sizes = shingles_of_texts([text for row in parts for text in row])
+    hashes += np.repeat(np.tile(np.arange(len(parts[0]), dtype=np.uint64), len(parts)), sizes)
+    of_row = sizes.reshape(len(parts), -1).sum(axis=1)
+    return (mixed(hashes) >> np.uint64(32)).astype(np.uint32), np.cumsum(of_row) - of_row

@@ -5,17 +5,16 @@ adding a row moves no other. What is decided of a person (the draw of the client
 follows from the *upstream* id, whatever the id is published as: neither a salt nor the task moves it.
 """
 
-from collections.abc import Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
 import pyarrow as pa
 
-from fedllm_data.pipeline.split import draw
+from fedllm_data.pipeline.split import draws
 from fedllm_data.schema import Task, make_row_id
 
-__all__ = ["FACTS", "facts_of", "opening_of", "prompt_of", "texts_of"]
+__all__ = ["FACTS", "facts_of", "facts_of_rows", "opening_of", "prompt_of", "texts_of"]
 
 _TEXT_COLUMNS = ("messages", "prompt", "chosen", "rejected")
 FACTS = pa.schema(
@@ -73,44 +72,78 @@ def facts_of(
     >>> facts["num_turns"], facts["num_chars"], facts["is_tie"]
     (1, 7, False)
     """
-    pieces: list[str] = []
-    num_chars = 0
-    for column in _TEXT_COLUMNS:
-        for message in row.get(column) or ():
-            pieces.append(f"{column}:{message['role']}:{message['content']}")
-            num_chars += len(message["content"])
-    text = "\0".join(pieces).encode()
-    content = _digest(text)
-    client_id = row["client_id"]
-    upstream_id = client_id if upstream_id is None else upstream_id
-    messages = row["messages"] if task == "sft" else row["prompt"]
-    num_turns = [message["role"] for message in messages].count("user")
-    opening = _digest(opening_of(row, task).encode())
+    columns = facts_of_rows([row], task, name, seed, upstream_ids=[upstream_id or row["client_id"]], groups=[group])
+    return {name: values[0] for name, values in columns.items()}
+
+
+def facts_of_rows(
+    rows: Sequence[Mapping[str, Any]],
+    task: Task,
+    name: str,
+    seed: int,
+    *,
+    upstream_ids: Sequence[str],
+    groups: Sequence[str | None],
+) -> dict[str, list[Any]]:
+    """Return what `facts_of` tells of each row, column by column.
+
+    Args:
+        rows: valid rows in the form they are published in.
+        task: their format.
+        name: name of the corpus.
+        seed: seeds the draws.
+        upstream_ids: the client's id of each row before it was hashed.
+        groups: the group of each row, None where it has none.
+
+    >>> turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+    >>> row = {"client_id": "ann", "row_id": "1", "language": "en", "messages": turns}
+    >>> facts_of_rows([row], "sft", "fed-test", 0, upstream_ids=["ann"], groups=[None])["num_bytes"]
+    [41]
+    """
+    messages = [row["messages"] if task == "sft" else row["prompt"] for row in rows]
+    num_turns = [[message["role"] for message in turns].count("user") for turns in messages]
+    texts = [_text_of(row) for row in rows]
+    contents = [_digest(text) for text in texts]
+    openings = [_digest(opening_of(row, task).encode()) for row in rows]
     # The first user message is the last one in a single turn: one digest, one draw.
-    prompt = opening if num_turns == 1 else _digest(prompt_of(row, task).encode())
-    if group is not None:
-        # No opening begins so: its first word is a role.
-        opening = _digest(b"group\0" + group.encode())
-    row_id = row.get("row_id") or make_row_id(name, client_id, content.hex())
+    prompts = [
+        opening if num == 1 else _digest(prompt_of(row, task).encode())
+        for row, num, opening in zip(rows, num_turns, openings, strict=True)
+    ]
+    # No opening begins so: its first word is a role.
+    openings = [
+        opening if group is None else _digest(b"group\0" + group.encode())
+        for opening, group in zip(openings, groups, strict=True)
+    ]
+    client_ids = [row["client_id"] for row in rows]
+    row_ids = [
+        row.get("row_id") or make_row_id(name, client_id, content.hex())
+        for row, client_id, content in zip(rows, client_ids, contents, strict=True)
+    ]
     # Which of several rows stays must not depend on the salt, and a published id must not tell the upstream one.
-    is_own = upstream_id == client_id or bool(row.get("row_id"))
+    order_keys = [
+        row_id if row.get("row_id") or upstream_id == client_id else make_row_id(name, upstream_id, content.hex())
+        for row, row_id, client_id, upstream_id, content in zip(
+            rows, row_ids, client_ids, upstream_ids, contents, strict=True
+        )
+    ]
     return {
-        "client_id": client_id,
-        "row_id": row_id,
-        "order_key": row_id if is_own else make_row_id(name, upstream_id, content.hex()),
-        "is_tie": task == "preference" and row["chosen"] == row["rejected"],
-        "language": row["language"],
+        "client_id": client_ids,
+        "row_id": row_ids,
+        "order_key": order_keys,
+        "is_tie": [task == "preference" and row["chosen"] == row["rejected"] for row in rows],
+        "language": [row["language"] for row in rows],
         "num_turns": num_turns,
-        "num_chars": num_chars,
-        "num_bytes": len(text),
-        "content": content,
-        "opening": opening,
-        "is_group": group is not None,
-        "prompt": prompt,
-        "client_draw": _client_draw(seed, upstream_id),
-        "opening_draw": draw(seed, "opening", opening),
-        "prompt_draw": draw(seed, "prompt", prompt),
-        "content_draw": draw(seed, "content", content),
+        "num_chars": [sum([len(text) for text in texts_of(row)]) for row in rows],
+        "num_bytes": [len(text) for text in texts],
+        "content": contents,
+        "opening": openings,
+        "is_group": [group is not None for group in groups],
+        "prompt": prompts,
+        "client_draw": draws(seed, "client", [client_id.encode() for client_id in upstream_ids]),
+        "opening_draw": draws(seed, "opening", openings),
+        "prompt_draw": draws(seed, "prompt", prompts),
+        "content_draw": draws(seed, "content", contents),
     }
 
 
@@ -121,7 +154,7 @@ def opening_of(row: Mapping[str, Any], task: Task) -> str:
     'user:hello world'
     """
     messages = row["messages"] if task == "sft" else row["prompt"]
-    stop = next(index for index, message in enumerate(messages) if message["role"] == "user") + 1
+    stop = [message["role"] for message in messages].index("user") + 1
     return _levelled(messages[:stop])
 
 
@@ -148,13 +181,19 @@ def texts_of(row: Mapping[str, Any]) -> Iterator[str]:
             yield message["content"]
 
 
-@lru_cache(maxsize=16_384)
-def _client_draw(seed: int, client_id: str) -> float:
-    return draw(seed, "client", client_id)
+def _text_of(row: Mapping[str, Any]) -> bytes:
+    """All that a row says, with the roles."""
+    return "\0".join(
+        [
+            f"{column}:{message['role']}:{message['content']}"
+            for column in _TEXT_COLUMNS
+            for message in row.get(column) or ()
+        ]
+    ).encode()
 
 
 def _levelled(messages: list[dict[str, str]]) -> str:
-    return "\0".join(f"{message['role']}:{' '.join(message['content'].split()).casefold()}" for message in messages)
+    return "\0".join([f"{message['role']}:{' '.join(message['content'].split()).casefold()}" for message in messages])
 
 
 def _digest(text: bytes) -> bytes:

@@ -8,7 +8,6 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import duckdb
 import pyarrow as pa
 
 from fedllm_data.client_ids import canonical_id, is_missing
-from fedllm_data.pipeline.facts import FACTS, facts_of, texts_of
+from fedllm_data.pipeline.facts import FACTS, facts_of_rows, texts_of
 from fedllm_data.pipeline.language_detection import detect_languages, language_code, languages_agree
 from fedllm_data.pipeline.row_columns import table_of_rows
 from fedllm_data.pipeline.salt import hash_client_id
@@ -99,7 +98,7 @@ def load_rows(
         nonlocal ordinal, num_chars
         rows, facts = _prepare(batch, source, settings, loaded, ordinal)
         tables.add("rows", table_of_rows(rows, rows_schema))
-        tables.add("facts", pa.Table.from_pylist(facts, schema=FACTS))
+        tables.add("facts", facts)
         if settings.near_duplicates is not None:
             from fedllm_data.pipeline.banding import signatures
             from fedllm_data.pipeline.shingles import parts_of
@@ -113,8 +112,7 @@ def load_rows(
         progress("read", ordinal)
 
     names = tuple(SCHEMAS[source.task].names)
-    # One transaction writes each group of rows once; a commit a batch would rewrite the last group every time.
-    with tables.growing(), rejected_path.open("w", encoding="utf-8") as rejected:
+    with rejected_path.open("w", encoding="utf-8") as rejected:
         for item in items:
             row: dict[str, Any] = {}
             if isinstance(item, Rejected):
@@ -149,17 +147,6 @@ class _Tables:
         for name, schema in schemas.items():
             self.add(name, schema.empty_table())
 
-    @contextmanager
-    def growing(self) -> Iterator[None]:
-        """All rows added inside are there at its end, or none."""
-        self.connection.begin()
-        try:
-            yield
-        except BaseException:
-            self.connection.rollback()
-            raise
-        self.connection.commit()
-
     def add(self, name: str, batch: pa.Table) -> None:
         self.connection.register("next_batch", batch)
         verb = f"INSERT INTO {name}" if name in self.made else f"CREATE TABLE {name} AS"
@@ -170,7 +157,7 @@ class _Tables:
 
 def _prepare(
     batch: list[tuple[SourceRow, dict[str, Any]]], source: Source, settings: LoadSettings, loaded: Loaded, start: int
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+) -> tuple[list[dict[str, Any]], pa.Table]:
     """Bring valid rows into the form they are published in, and state the facts about them."""
     rows = [row for _, row in batch]
     upstream_ids = [row["client_id"] for row in rows]
@@ -182,25 +169,35 @@ def _prepare(
     detected: list[str | None] = [None] * len(rows)
     if settings.is_detected:
         detected = detect_languages([_text_to_detect(row, source.task) for row in rows])
-    facts = []
-    for ordinal, ((item, row), code, upstream_id) in enumerate(
-        zip(batch, detected, upstream_ids, strict=True), start=start
-    ):
-        is_upstream = row["language"] != UNDETERMINED
-        fact = {
-            "is_public": item.is_public,
-            "is_toxic": item.is_toxic,
-            "is_upstream_language": is_upstream,
-            "is_detected": code is not None,
-            "is_disagreement": is_upstream and code is not None and not languages_agree(row["language"], code),
-        }
+    is_upstream = [row["language"] != UNDETERMINED for row in rows]
+    is_disagreement = [
+        is_said and code is not None and not languages_agree(row["language"], code)
+        for row, is_said, code in zip(rows, is_upstream, detected, strict=True)
+    ]
+    for row, code in zip(rows, detected, strict=True):
         row["detected_language"] = code
-        row["language"] = row["language"] if is_upstream else code or UNDETERMINED
-        fact |= facts_of(row, source.task, source.name, settings.seed, upstream_id=upstream_id, group=_group_of(item))
-        row["row_id"] = fact["row_id"]
-        row["ordinal"] = fact["ordinal"] = ordinal
-        facts.append(fact)
-    return rows, facts
+        if code is not None and row["language"] == UNDETERMINED:
+            row["language"] = code
+    facts: dict[str, list[Any]] = {
+        "ordinal": list(range(start, start + len(rows))),
+        "is_public": [item.is_public for item, _ in batch],
+        "is_toxic": [item.is_toxic for item, _ in batch],
+        "is_upstream_language": is_upstream,
+        "is_detected": [code is not None for code in detected],
+        "is_disagreement": is_disagreement,
+        **facts_of_rows(
+            rows,
+            source.task,
+            source.name,
+            settings.seed,
+            upstream_ids=upstream_ids,
+            groups=[None if item.group is None else _group_of(item) for item, _ in batch],
+        ),
+    }
+    for row, row_id, ordinal in zip(rows, facts["row_id"], facts["ordinal"], strict=True):
+        row["row_id"] = row_id
+        row["ordinal"] = ordinal
+    return rows, pa.table({field.name: pa.array(facts[field.name], field.type) for field in FACTS}, schema=FACTS)
 
 
 def _scrub_row(row: dict[str, Any], counts: Counter[str]) -> None:

@@ -33,7 +33,7 @@ def table_of_rows(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> pa.Ta
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _message_lists(lists: list[list[dict[str, str]]], kind: pa.DataType) -> pa.Array:
+def _message_lists(lists: list[Any], kind: pa.DataType) -> pa.Array:
     offsets = np.zeros(len(lists) + 1, dtype=np.int32)
     np.cumsum([len(messages) for messages in lists], out=offsets[1:])
     fields = [kind.value_type.field(index) for index in range(kind.value_type.num_fields)]

@@ -6,7 +6,7 @@ Characters, not words: Chinese and Thai have no spaces.
 """
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ __all__ = [
     "parts_of",
     "running_shingles",
     "shingles",
+    "shingles_of_texts",
     "similarity",
 ]
 
@@ -78,15 +79,47 @@ def running_shingles(text: str) -> np.ndarray:
     >>> len(running_shingles("aaaaaaa")), len(shingles("aaaaaaa"))
     (3, 1)
     """
-    levelled = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    codes = np.frombuffer(levelled.encode("utf-32-le", errors="surrogatepass"), dtype=np.uint32).astype(np.uint64) + 1
-    if len(codes) < NUM_CHARS:
-        codes = np.concatenate([codes, np.zeros(NUM_CHARS - len(codes), dtype=np.uint64)])
-    num_shingles = len(codes) - NUM_CHARS + 1
-    total = np.zeros(num_shingles, dtype=np.uint64)
-    for index, multiplier in enumerate(_MULTIPLIERS):
-        total += codes[index : index + num_shingles] * multiplier
-    return mixed(total)
+    return shingles_of_texts([text])[0]
+
+
+def shingles_of_texts(texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the shingles of texts, one text after another, and how many each text has.
+
+    All texts are hashed as one long one; what would run over the end of a text is left out. A text too short for a
+    shingle is filled up with the code 0, which no character has.
+
+    Args:
+        texts: at least one.
+
+    Returns:
+        64-bit hashes as `running_shingles` gives them, and their number for each text, at least 1.
+
+    >>> hashes, sizes = shingles_of_texts(["abcdefg", "Yes."])
+    >>> sizes.tolist(), bool((hashes[3:] == running_shingles("yes.")).all())
+    ([3, 1], True)
+    """
+    levelled = [_levelled(text) for text in texts]
+    length_N = np.array([len(text) for text in levelled])
+    joint = "".join([text if len(text) >= NUM_CHARS else text.ljust(NUM_CHARS) for text in levelled])
+    codes = np.frombuffer(joint.encode("utf-32-le", errors="surrogatepass"), dtype=np.uint32).astype(np.uint64)
+    codes += np.uint64(1)
+    stop_N = np.cumsum(np.maximum(length_N, NUM_CHARS))
+    for index in np.flatnonzero(length_N < NUM_CHARS).tolist():
+        codes[stop_N[index] - NUM_CHARS + length_N[index] : stop_N[index]] = 0
+    num_places = len(codes) - NUM_CHARS + 1
+    total = codes[:num_places] * _MULTIPLIERS[0]
+    term = np.empty_like(total)
+    for index in range(1, NUM_CHARS):
+        total += np.multiply(codes[index : index + num_places], _MULTIPLIERS[index], out=term)
+    is_within = np.ones(len(codes), dtype=bool)
+    is_within[stop_N[:, None] - np.arange(1, NUM_CHARS)] = False
+    return mixed(total[is_within[:num_places]]), np.maximum(length_N, NUM_CHARS) - NUM_CHARS + 1
+
+
+def _levelled(text: str) -> str:
+    # Plain ASCII is its own NFKC form, and its lower case is its folded case.
+    folded = text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(folded.split())
 
 
 def mixed(values: np.ndarray) -> np.ndarray:
@@ -95,8 +128,11 @@ def mixed(values: np.ndarray) -> np.ndarray:
     >>> mixed(np.zeros(1, np.uint64)).tolist()
     [0]
     """
-    values = (values ^ (values >> np.uint64(31))) * MIX
-    return np.asarray(values ^ (values >> np.uint64(32)))
+    found = values >> np.uint64(31)
+    found ^= values
+    found *= MIX
+    found ^= found >> np.uint64(32)
+    return np.asarray(found)
 
 
 def jaccard(first: np.ndarray, second: np.ndarray) -> float:

@@ -48,7 +48,7 @@ What holds between two builds with one seed (another salt, another task, more or
   other.
 """
 
-from functools import lru_cache
+from collections.abc import Sequence
 from hashlib import blake2b
 
 import duckdb
@@ -65,6 +65,7 @@ __all__ = [
     "UNSEEN_FRACTION",
     "assign_splits",
     "draw",
+    "draws",
 ]
 
 _MOST_UNSEEN = 0.15
@@ -98,14 +99,19 @@ def draw(seed: int, purpose: str, text: str | bytes) -> float:
     >>> draw(0, "client", "ann") == draw(0, "client", "ann") != draw(1, "client", "ann")
     True
     """
-    encoded = text.encode() if isinstance(text, str) else text
-    digest = blake2b(_stream(seed, purpose) + encoded, digest_size=8).digest()
-    return (int.from_bytes(digest, "big") >> 11) / 2**53
+    return draws(seed, purpose, [text.encode() if isinstance(text, str) else text])[0]
 
 
-@lru_cache(maxsize=64)
-def _stream(seed: int, purpose: str) -> bytes:
-    return f"{seed}\0{purpose}\0".encode()
+def draws(seed: int, purpose: str, texts: Sequence[bytes]) -> list[float]:
+    """Return a number in [0, 1) for each text, as `draw` does.
+
+    >>> draws(0, "client", [b"ann", b"bob"]) == [draw(0, "client", "ann"), draw(0, "client", "bob")]
+    True
+    """
+    stream = f"{seed}\0{purpose}\0".encode()
+    digests = b"".join([blake2b(stream + text, digest_size=8).digest() for text in texts])
+    found: list[float] = ((np.frombuffer(digests, dtype=">u8") >> np.uint64(11)) / 2.0**53).tolist()
+    return found
 
 
 def assign_splits(
