@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.errors import ConfigError
+from fedllm_data.reporting.language_flag import add_language
 from fedllm_data.schema import UNDETERMINED
 from fedllm_data.source import Filters
 from fedllm_data.terminal import OneLineParser, ShowVersion
@@ -166,6 +167,7 @@ def make_parser(commands_by_name: Mapping[str, Callable[[argparse.Namespace], No
     report.add_argument("--revision", help="branch, tag or commit on the Hub")
     _add_scores(report)
     report.add_argument("--json", action="store_true", help="print the figures as JSON as well")
+    add_language(report)
     report.set_defaults(command=commands_by_name["report"])
 
     publish = commands.add_parser("publish", help="publish a client repo on the Hub, in one commit")

@@ -275,7 +275,9 @@ def _report(arguments: argparse.Namespace) -> None:
             raise ConfigError("--profiles needs --codebook FILE, the one that the clients counted with")
         if arguments.scores or arguments.split or arguments.revision:
             raise ConfigError("profiles hold their scores and splits; leave out --scores, --split and --revision")
-        report = write_report_from_profiles(arguments.profiles, arguments.out, codebook, seed=arguments.seed)
+        report = write_report_from_profiles(
+            arguments.profiles, arguments.out, codebook, seed=arguments.seed, language=arguments.language
+        )
         _show_report(arguments, report)
         return
     # Into a client repo itself, the report is part of it: under the corpus's name, and the card is written again.
@@ -295,6 +297,7 @@ def _report(arguments: argparse.Namespace) -> None:
             progress=lambda count: progress("read", count),
             codebook=codebook,
             judges=_judges(arguments),
+            language=arguments.language,
         )
     if name is not None:
         from fedllm_data.cards.card import write_card
@@ -315,7 +318,7 @@ def _compare(arguments: argparse.Namespace) -> None:
 
     if arguments.repo is None or arguments.codebook or arguments.scores or arguments.split:
         raise ConfigError("--compare sets two finished reports side by side: name both folders, and nothing else")
-    comparison = write_comparison(arguments.repo, arguments.compare, arguments.out)
+    comparison = write_comparison(arguments.repo, arguments.compare, arguments.out, language=arguments.language)
     if arguments.json:
         print(json.dumps(comparison, indent=2, ensure_ascii=False))
     else:

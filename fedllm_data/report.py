@@ -190,6 +190,7 @@ def write_report(
     codebook: Codebook | None = None,
     judges: Judges = NO_JUDGES,
     cache: FeatureCache | Literal["default"] | None = "default",
+    language: str | None = None,
 ) -> dict[str, Any]:
     """Write `heterogeneity.json`, `codebook.json`, `report.html` and `figures/*.svg`, `*.png` of a client repo.
 
@@ -207,6 +208,7 @@ def write_report(
             themselves where it has none.
         judges: scorers beside the shipped ones, as functions or files.
         cache: where features of the same rows may lie already; by default `features.cache.default_cache()`.
+        language: of the page, `en` or `ja`; by default it carries both, and the reader's browser chooses.
 
     Returns:
         The content of `heterogeneity.json`.
@@ -238,7 +240,7 @@ def write_report(
         progress=progress,
     )
     title = name or (Path(repo_or_dir).resolve().name if Path(repo_or_dir).is_dir() else report.name)
-    return _write(report, title, out)
+    return _write(report, title, out, language)
 
 
 def parent_codebook(folder: Path) -> Codebook | None:
@@ -272,7 +274,13 @@ def parent_codebook(folder: Path) -> Codebook | None:
 
 
 def write_report_from_profiles(
-    folder: Path, out: Path, codebook: Codebook, *, seed: int = 0, name: str | None = None
+    folder: Path,
+    out: Path,
+    codebook: Codebook,
+    *,
+    seed: int = 0,
+    name: str | None = None,
+    language: str | None = None,
 ) -> dict[str, Any]:
     """Write the same files as `write_report` from profiles that clients wrote: `fedllm-data report --profiles`.
 
@@ -282,6 +290,7 @@ def write_report_from_profiles(
         codebook: the one that the profiles were made with.
         seed: seeds the null and the bootstrap.
         name: what the report calls the dataset; by default the last part of the folder's path.
+        language: of the page, `en` or `ja`; by default it carries both.
 
     Returns:
         The content of `heterogeneity.json`.
@@ -296,15 +305,15 @@ def write_report_from_profiles(
     """
     _check_folder(out)
     title = name or folder.resolve().name
-    return _write(report_from_profiles(read_profiles(folder), codebook, name=title, seed=seed), title, out)
+    return _write(report_from_profiles(read_profiles(folder), codebook, name=title, seed=seed), title, out, language)
 
 
-def _write(report: HeterogeneityReport, title: str, out: Path) -> dict[str, Any]:
+def _write(report: HeterogeneityReport, title: str, out: Path, language: str | None) -> dict[str, Any]:
     from fedllm_data.reporting.write_page import write_page
 
     document = report.to_json() | {"name": title}
     out.mkdir(parents=True, exist_ok=True)
-    write_page(document, report.profiles, out)
+    write_page(document, report.profiles, out, language)
     write_codebook(report.codebook, out / "codebook.json")
     write_file(out / "heterogeneity.json", dump_json(document))
     return document

@@ -24,6 +24,7 @@ from fedllm_data.heterogeneity.preference import PREFERENCE
 from fedllm_data.heterogeneity.profile import MERGED_CLIENTS, ClientProfile, Stack, merge_profiles, stack_profiles
 from fedllm_data.heterogeneity.quality import QUALITY, SHIPPED, ScorerInfo, quality_axis
 from fedllm_data.heterogeneity.quantity import QUANTITY
+from fedllm_data.wording.catalogue import plural_words, words
 
 __all__ = ["AXES", "AxisResult", "Estimate", "axes_of", "measure_axes", "profile_rows"]
 
@@ -220,10 +221,21 @@ def _too_few(axis: Axis, stack: Stack, pool: ClientProfile) -> str | None:
     if stack.num_clients >= MIN_CLIENTS:
         return None
     if axis.reading.absent and not pool.counts.get(axis.tables[0]):
-        return f"not enough data: {axis.reading.absent}"
-    clients = "1 client" if stack.num_clients == 1 else f"{stack.num_clients} clients"
-    rows = f" with {axis.min_rows} rows or more" if axis.min_rows > 1 else ""
-    return f"not enough data: {clients}{rows}, at least {MIN_CLIENTS} are needed"
+        return words("not enough data: {reason}", reason=axis.reading.absent)
+    if axis.min_rows > 1:
+        return plural_words(
+            "not enough data: {num} client with {rows} rows or more, at least {least} are needed",
+            "not enough data: {num} clients with {rows} rows or more, at least {least} are needed",
+            stack.num_clients,
+            rows=axis.min_rows,
+            least=MIN_CLIENTS,
+        )
+    return plural_words(
+        "not enough data: {num} client, at least {least} are needed",
+        "not enough data: {num} clients, at least {least} are needed",
+        stack.num_clients,
+        least=MIN_CLIENTS,
+    )
 
 
 def _stream(seed: int, purpose: str, axis: str) -> Generator:
@@ -264,7 +276,7 @@ def _estimate(
 ) -> Estimate:
     measure = axis.measures[name]
     if np.isnan(value):
-        return _no_estimate(stack, f"not enough data: {measure.undefined}")
+        return _no_estimate(stack, words("not enough data: {reason}", reason=measure.undefined))
     # A draw that leaves the measure undefined (all rows in one language) is a client set in which nothing differs;
     # it is left out of mean and spread, and a measure that is often undefined has neither null nor interval.
     null_R = _defined(null_R)

@@ -42,6 +42,7 @@ from fedllm_data.heterogeneity.frechet import clients_to_pool
 from fedllm_data.heterogeneity.mmd import random_fourier_features, sketch_second_moments
 from fedllm_data.heterogeneity.profile import SCALE, ClientProfile, Counts, Stack, Vectors, fixed_point_sum
 from fedllm_data.heterogeneity.vendi import moment_matrices, upper_triangle, vendi_entropy, vendi_score, vendi_split
+from fedllm_data.wording.catalogue import words
 
 __all__ = ["EMBEDDING", "unit_rows"]
 
@@ -180,15 +181,20 @@ def _describe(stack: Stack, pool: ClientProfile) -> Facts:
 
 def _sentence(values: Values, facts: Facts) -> str:
     told = values["identified_fraction"]
-    halves = (
-        "hardly any client has rows in both halves"
-        if np.isnan(told)
-        else f"half of a client's rows lies nearest to its other half for {told:.0%} of {facts['num_half_clients']:,}"
-        f" clients, where chance gives {facts['identified_by_chance']:.1%}"
-    )
-    return (
-        f"Who wrote an instruction explains {max(0.0, values['between_fraction']):.0%} of the variation of the"
-        f" embeddings; {halves}."
+    share = f"{max(0.0, values['between_fraction']):.0%}"
+    if np.isnan(told):
+        return words(
+            "Who wrote an instruction explains {share} of the variation of the embeddings; hardly any client has rows"
+            " in both halves.",
+            share=share,
+        )
+    return words(
+        "Who wrote an instruction explains {share} of the variation of the embeddings; half of a client's rows lies"
+        " nearest to its other half for {told} of {num} clients, where chance gives {chance}.",
+        share=share,
+        told=f"{told:.0%}",
+        num=f"{facts['num_half_clients']:,}",
+        chance=f"{facts['identified_by_chance']:.1%}",
     )
 
 

@@ -26,6 +26,7 @@ from fedllm_data.heterogeneity.divergence import (
 )
 from fedllm_data.heterogeneity.null import deal_sampler
 from fedllm_data.heterogeneity.profile import ClientProfile, Counts, Stack
+from fedllm_data.wording.catalogue import words
 
 __all__ = ["INSTRUCTION", "VERBS", "divergence_values", "pair_diversity"]
 
@@ -166,14 +167,19 @@ def _describe(stack: Stack, pool: ClientProfile) -> Facts:
 
 def _sentence(values: Values, facts: Facts) -> str:
     verbs = values["verb_fraction"]
-    about_verbs = (
-        "there is no parser at hand to compare verbs"
-        if np.isnan(verbs)
-        else f"of the root verb it tells {verbs:.0%} ({facts['verb_row_fraction']:.0%} of the rows have one)"
-    )
-    return (
-        f"Who wrote an instruction tells {values['cluster_fraction']:.0%} of what there is to know about which of"
-        f" {facts['num_clusters']} clusters it lies in; {about_verbs}."
+    told = {"share": f"{values['cluster_fraction']:.0%}", "num": facts["num_clusters"]}
+    if np.isnan(verbs):
+        return words(
+            "Who wrote an instruction tells {share} of what there is to know about which of {num} clusters it lies"
+            " in; there is no parser at hand to compare verbs.",
+            **told,
+        )
+    return words(
+        "Who wrote an instruction tells {share} of what there is to know about which of {num} clusters it lies in; of"
+        " the root verb it tells {verbs} ({parsed} of the rows have one).",
+        **told,
+        verbs=f"{verbs:.0%}",
+        parsed=f"{facts['verb_row_fraction']:.0%}",
     )
 
 

@@ -20,6 +20,7 @@ from fedllm_data.heterogeneity.divergence import (
 )
 from fedllm_data.heterogeneity.null import deal_sampler
 from fedllm_data.heterogeneity.profile import ClientProfile, Counts, Stack
+from fedllm_data.wording.catalogue import words
 
 __all__ = ["LANGUAGE", "language_values"]
 
@@ -80,10 +81,13 @@ def _describe(stack: Stack, pool: ClientProfile) -> Facts:
 
 
 def _sentence(values: Values, facts: Facts) -> str:
-    return (
-        f"Who wrote a row tells {values['divergence_fraction']:.0%} of what there is to know about its language;"
-        f" of the {facts['num_languages']} languages, a client uses {values['languages_per_client']:.1f} on average,"
-        f" and {facts['one_language_client_fraction']:.0%} of the clients write in one alone."
+    return words(
+        "Who wrote a row tells {told} of what there is to know about its language; of the {num} languages, a client"
+        " uses {used} on average, and {single} of the clients write in one alone.",
+        told=f"{values['divergence_fraction']:.0%}",
+        num=facts["num_languages"],
+        used=f"{values['languages_per_client']:.1f}",
+        single=f"{facts['one_language_client_fraction']:.0%}",
     )
 
 

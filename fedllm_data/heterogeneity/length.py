@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fedllm_data.heterogeneity.axis import Axis, Columns, Facts, Measure, Reading, Tile, Values
 from fedllm_data.heterogeneity.null import deal_sampler
 from fedllm_data.heterogeneity.profile import ClientProfile, Counts, CountTable, Stack
+from fedllm_data.wording.catalogue import words
 
 __all__ = [
     "LENGTH",
@@ -149,16 +150,18 @@ def _describe(stack: Stack, pool: ClientProfile) -> Facts:
 
 
 def _sentence(values: Values, facts: Facts) -> str:
-    return (
-        f"Who wrote a row explains {_share(values['response_icc'])} of the variation in response length and"
-        f" {_share(values['instruction_icc'])} in instruction length; the median response runs from"
-        f" {facts['response_low_median']:.0f} to {facts['response_high_median']:.0f} tokens (10th to 90th percentile"
-        " of clients)."
+    return words(
+        "Who wrote a row explains {responses} of the variation in response length and {instructions} in instruction"
+        " length; the median response runs from {low} to {high} tokens (10th to 90th percentile of clients).",
+        responses=_share(values["response_icc"]),
+        instructions=_share(values["instruction_icc"]),
+        low=f"{facts['response_low_median']:.0f}",
+        high=f"{facts['response_high_median']:.0f}",
     )
 
 
 def _share(icc: float) -> str:
-    return "an unknown share" if np.isnan(icc) else f"{max(0.0, icc):.0%}"
+    return words("an unknown share") if np.isnan(icc) else f"{max(0.0, icc):.0%}"
 
 
 def _per_client(stack: Stack) -> dict[str, list[Any]]:

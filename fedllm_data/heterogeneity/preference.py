@@ -50,6 +50,8 @@ from fedllm_data.heterogeneity.shared_verdicts import (
     votes_sentence,
 )
 from fedllm_data.heterogeneity.sketch import MOST_KEYS, first_keys
+from fedllm_data.wording.catalogue import words
+from fedllm_data.wording.forms import sentences
 
 __all__ = ["PREFERENCE"]
 
@@ -222,17 +224,21 @@ def _listed(values_K: FloatArray) -> list[float | None]:
 
 
 def _sentence(values: Values, facts: Facts) -> str:
-    parts = [f"The longer answer is chosen in {facts['longer_fraction']:.0%} of the pairs that differ in length"]
-    tau_squared = values["length_tau_squared"]
+    share, tau_squared = f"{facts['longer_fraction']:.0%}", values["length_tau_squared"]
     if tau_squared > 0:
-        parts.append(
-            f"; beyond sampling, clients' odds of choosing it differ by a factor of {np.exp(tau_squared**0.5):.1f}"
-            " (one standard deviation)"
+        length = words(
+            "The longer answer is chosen in {share} of the pairs that differ in length; beyond sampling, clients' odds"
+            " of choosing it differ by a factor of {factor} (one standard deviation).",
+            share=share,
+            factor=f"{np.exp(tau_squared**0.5):.1f}",
         )
     else:
-        parts.append("; clients' odds of choosing it differ no more than sampling explains")
-    parts.append(".")
-    return "".join(parts) + votes_sentence(values, facts)
+        length = words(
+            "The longer answer is chosen in {share} of the pairs that differ in length; clients' odds of choosing it"
+            " differ no more than sampling explains.",
+            share=share,
+        )
+    return sentences([length, votes_sentence(values, facts)])
 
 
 NO_LENGTHS = "in all pairs of one kind the longer answer won, or the shorter, or all answers are equally long"

@@ -25,6 +25,7 @@ from fedllm_data.heterogeneity.length import wasserstein_to_pool
 from fedllm_data.heterogeneity.null import deal_sampler
 from fedllm_data.heterogeneity.profile import SCALE, ClientProfile, Counts, Stack, Vectors
 from fedllm_data.heterogeneity.repeats import equal_pairs, sign_sums
+from fedllm_data.wording.catalogue import words
 
 __all__ = ["QUALITY", "SHIPPED", "ScorerInfo", "anova_icc", "mean_differs", "quality_axis", "score_bin"]
 
@@ -272,18 +273,31 @@ def _sentence(values: Values, facts: Facts, infos: Sequence[ScorerInfo]) -> str:
     info = infos[0]
     icc = values[f"{info.name}_icc"]
     parts = [
-        f"Who wrote a row explains {max(0.0, icc):.0%} of the variation in {info.name} (revision {info.revision},"
-        f" {info.unit}), whose mean over all rows is {facts[f'{info.name}_mean']:.3g};"
-        f" clients' means run from {facts[f'{info.name}_low_client_mean']:.3g} to"
-        f" {facts[f'{info.name}_high_client_mean']:.3g} (10th to 90th percentile)."
+        words(
+            "Who wrote a row explains {share} of the variation in {scorer} (revision {revision}, {unit}), whose mean"
+            " over all rows is {value}; clients' means run from {low} to {high} (10th to 90th percentile).",
+            share=f"{max(0.0, icc):.0%}",
+            scorer=info.name,
+            revision=info.revision,
+            unit=info.unit,
+            value=f"{facts[f'{info.name}_mean']:.3g}",
+            low=f"{facts[f'{info.name}_low_client_mean']:.3g}",
+            high=f"{facts[f'{info.name}_high_client_mean']:.3g}",
+        )
     ]
     known = {name.name for name in SHIPPED}
     for other in infos[1:]:
         share = values[f"{other.name}_icc"]
         if other.name not in known and not np.isnan(share):
             parts.append(
-                f"Of {other.name} (revision {other.revision}), {max(0.0, share):.0%}; its mean is"
-                f" {facts[f'{other.name}_mean']:.3g} {other.unit}."
+                words(
+                    "Of {scorer} (revision {revision}), {share}; its mean is {value} {unit}.",
+                    scorer=other.name,
+                    revision=other.revision,
+                    share=f"{max(0.0, share):.0%}",
+                    value=f"{facts[f'{other.name}_mean']:.3g}",
+                    unit=other.unit,
+                )
             )
     return " ".join(parts)
 

@@ -20,6 +20,7 @@ from scipy.special import gammainc, gammaln
 
 from fedllm_data.heterogeneity.axis import Axis, Columns, Facts, Measure, Reading, Tile, Values
 from fedllm_data.heterogeneity.profile import ClientProfile, Counts, CountTable, Stack
+from fedllm_data.wording.catalogue import plural_words
 
 __all__ = ["QUANTITY", "gini", "lorenz_curve", "quantity_values", "truncated_poisson"]
 
@@ -147,12 +148,15 @@ def _describe(stack: Stack, pool: ClientProfile) -> Facts:
 
 
 def _sentence(values: Values, facts: Facts) -> str:
-    num_top = facts["num_clients_in_top_tenth"]
-    who = "client alone holds" if num_top == 1 else f"{num_top} clients hold"
     effective = values["effective_clients_simpson"]
-    return (
-        f"The largest {who} {values['top_tenth_fraction']:.0%} of the rows; in weight, this is like"
-        f" {effective:.{0 if effective >= 10 else 1}f} equally large clients."
+    return plural_words(
+        "The largest client alone holds {share} of the rows; in weight, this is like {effective} equally large"
+        " clients.",
+        "The largest {num} clients hold {share} of the rows; in weight, this is like {effective} equally large"
+        " clients.",
+        facts["num_clients_in_top_tenth"],
+        share=f"{values['top_tenth_fraction']:.0%}",
+        effective=f"{effective:.{0 if effective >= 10 else 1}f}",
     )
 
 

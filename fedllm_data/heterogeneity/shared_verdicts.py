@@ -23,6 +23,7 @@ from fedllm_data.heterogeneity.shared_votes import (
     opposite_weighted,
     vote_samplers,
 )
+from fedllm_data.wording.catalogue import words
 
 __all__ = ["VERDICT_MEASURES", "gather_shared", "vote_facts", "vote_values", "votes_sampler", "votes_sentence"]
 
@@ -130,11 +131,22 @@ def votes_sentence(values: Values, facts: Facts) -> str:
     if np.isnan(values["opposite_fraction"]):
         return ""
     alpha = facts["krippendorff_alpha"]
-    end = "" if alpha is None else f": Krippendorff's alpha is {alpha:.2f} (1: always alike, 0: at random)"
-    return (
-        f" On the {facts['num_shared_pairs']:,} pairs that several clients judged, {values['opposite_fraction']:.0%}"
-        " of two verdicts are opposite; verdicts at random would be in"
-        f" {facts['opposite_by_chance_fraction']:.0%}{end}."
+    counted = {
+        "num": f"{facts['num_shared_pairs']:,}",
+        "share": f"{values['opposite_fraction']:.0%}",
+        "chance": f"{facts['opposite_by_chance_fraction']:.0%}",
+    }
+    if alpha is None:
+        return words(
+            "On the {num} pairs that several clients judged, {share} of two verdicts are opposite; verdicts at random"
+            " would be in {chance}.",
+            **counted,
+        )
+    return words(
+        "On the {num} pairs that several clients judged, {share} of two verdicts are opposite; verdicts at random"
+        " would be in {chance}: Krippendorff's alpha is {alpha} (1: always alike, 0: at random).",
+        **counted,
+        alpha=f"{alpha:.2f}",
     )
 
 

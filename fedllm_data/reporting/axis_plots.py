@@ -15,13 +15,14 @@ from matplotlib.ticker import MaxNLocator
 from fedllm_data.reporting.null_scale import bend, headline_of, null_ruler
 from fedllm_data.reporting.report_words import null_distance, telling, title_of
 from fedllm_data.reporting.similarity import SimilarityMap
-from fedllm_data.reporting.style import ACCENT, CHANCE, GRID, INK, MUTED, drawable
+from fedllm_data.reporting.style import ACCENT, CHANCE, GRID, INK, MUTED, PAPER, drawable
+from fedllm_data.wording.catalogue import marked, words
 
 __all__ = ["plot_axis", "plot_overview", "plot_similarity"]
 
 MAX_POINTS = 400
 MAX_BARS = 8
-UNIT = "distance from chance, in its standard deviations"
+UNIT = marked("distance from chance, in its standard deviations")
 
 
 def plot_overview(axes: Mapping[str, Mapping[str, Any]]) -> Figure:
@@ -31,7 +32,7 @@ def plot_overview(axes: Mapping[str, Mapping[str, Any]]) -> Figure:
     panel = figure.subplots()
     beyond = [axis["verdict"] == "more than chance" for axis in axes.values()]
     _forest(panel, [drawable(name) for name in axes], measures, beyond)
-    panel.set_title("How far the clients differ: headline measure of each axis")
+    panel.set_title(words("How far the clients differ: headline measure of each axis"))
     return figure
 
 
@@ -46,7 +47,7 @@ def plot_axis(axis: Mapping[str, Any], columns: Mapping[str, Sequence[Any]]) -> 
     panels = figure.subplots(1, 2, width_ratios=[1.15, 1]) if shown else [figure.subplots()]
     names = ["\n".join(textwrap.wrap(drawable(measure["title"], 60), 30)) for measure in measures]
     _forest(panels[0], names, measures, [(measure["p"] or 0.0) <= 0.05 for measure in measures])
-    panels[0].set_title("Each measure against chance")
+    panels[0].set_title(words("Each measure against chance"))
     if shown:
         title, values = shown
         _clients(panels[1], title, values)
@@ -60,10 +61,10 @@ def plot_similarity(similar: SimilarityMap) -> Figure:
     size = len(similar.position_S)
     image = panel.imshow(similar.distance_SS, cmap="cividis", vmin=0, vmax=_furthest(similar), interpolation="nearest")
     bar = figure.colorbar(image, ax=panel, shrink=0.8)
-    bar.set_label("distance (fraction), 0: alike in every column")
+    bar.set_label(words("distance (fraction), 0: alike in every column"))
     bar.outline.set_visible(False)
-    panel.set(title=f"The {size} clients with the most rows", xticks=[], yticks=[])
-    panel.set(xlabel="clients, in an order that puts like beside like", ylabel="the same clients")
+    panel.set(title=words("The {num} clients with the most rows", num=size), xticks=[], yticks=[])
+    panel.set(xlabel=words("clients, in an order that puts like beside like"), ylabel=words("the same clients"))
     panel.spines[:].set_visible(False)
     return figure
 
@@ -80,15 +81,15 @@ def _forest(panel: Any, names: list[str], measures: list[Any], beyond: list[bool
     for y, (measure, is_beyond) in enumerate(zip(measures, beyond, strict=True)):
         distance = null_distance(measure, measure["value"])
         if distance is None:
-            reason = "not enough data" if measure["value"] is None else "chance has no spread"
+            reason = words("not enough data") if measure["value"] is None else words("chance has no spread")
             panel.text(bend(2) + 0.12, y, reason, va="center", color=MUTED, fontsize=9)
             continue
         ends = [null_distance(measure, measure[end]) for end in ("low", "high")]
         if None not in ends:
             panel.plot([bend(end) for end in ends if end is not None], [y, y], color=ACCENT, linewidth=2)
-        face = ACCENT if is_beyond else "#ffffff"
+        face = ACCENT if is_beyond else PAPER
         panel.plot(bend(distance), y, "o", markersize=7, markerfacecolor=face, markeredgecolor=ACCENT)
-    panel.set(xlim=(bend(ruler.low), bend(ruler.high)), ylim=(len(names) - 0.4, -0.6), xlabel=UNIT)
+    panel.set(xlim=(bend(ruler.low), bend(ruler.high)), ylim=(len(names) - 0.4, -0.6), xlabel=words(UNIT))
     panel.set_yticks(range(len(names)), names)
     ticks = [tick for tick, _ in ruler.ticks()]
     panel.set_xticks([bend(tick) for tick in ticks], [f"{tick:,}".replace("-", "−") for tick in ticks])
@@ -114,13 +115,14 @@ def _clients(panel: Any, title: str, values: list[Any]) -> None:
         panel.barh(range(len(common)), [number for _, number in common], color=ACCENT, height=0.6)
         panel.set_yticks(range(len(common)), [drawable(label, 24) for label, _ in common])
         panel.invert_yaxis()
-        panel.set(title=f"Clients by {drawable(title)}", xlabel="clients")
+        panel.set(title=words("Clients by {column}", column=drawable(title)), xlabel=words("clients"))
         return
     ordered = np.sort(np.array(values, np.float64))
     points = np.unique(np.linspace(0, len(ordered) - 1, min(len(ordered), MAX_POINTS)).round().astype(int))
-    panel.axhline(float(np.median(ordered)), color=MUTED, linewidth=1.2, linestyle="--", label="median client")
-    panel.plot((points + 0.5) / len(ordered), ordered[points], ".", color=ACCENT, markersize=5, label="client")
-    panel.set(title=f"Clients: {drawable(title, 32)}", xlabel="share of clients, lowest first", xlim=(0, 1))
+    panel.axhline(float(np.median(ordered)), color=MUTED, linewidth=1.2, linestyle="--", label=words("median client"))
+    panel.plot((points + 0.5) / len(ordered), ordered[points], ".", color=ACCENT, markersize=5, label=words("client"))
+    panel.set(title=words("Clients: {column}", column=drawable(title, 32)), xlim=(0, 1))
+    panel.set_xlabel(words("share of clients, lowest first"))
     panel.set_ylabel(drawable(title, 32))
     panel.yaxis.set_major_locator(MaxNLocator(integer=bool((ordered == ordered.round()).all())))
     panel.legend(loc="best", fontsize=8)

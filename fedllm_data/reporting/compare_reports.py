@@ -14,15 +14,35 @@ from fedllm_data.errors import ReportError
 from fedllm_data.heterogeneity.axes import AXES
 from fedllm_data.heterogeneity.axis import Reading
 from fedllm_data.in_place import write_file
-from fedllm_data.reporting.comparison_words import listed, measured_with, tools_of, verdict_changes
+from fedllm_data.reporting.comparison_words import (
+    comparison_summary,
+    finding_sentence,
+    measured_with,
+    relation_sentence,
+    tools_of,
+    verdict_changes,
+)
 from fedllm_data.reporting.null_scale import null_ruler
-from fedllm_data.reporting.numbers import format_number
-from fedllm_data.reporting.report_words import VERDICT_WORDS, visible
+from fedllm_data.reporting.page_frame import Body, whole_page
+from fedllm_data.reporting.report_words import visible
 from fedllm_data.reporting.templates import page_environment
+from fedllm_data.wording.catalogue import marked, words
 
 __all__ = ["compare_reports", "render_comparison", "write_comparison"]
 
 COMPARISON_VERSION = 1
+_STYLE = """
+.swatch { display: inline-block; width: 10px; height: 10px; border-radius: 50%; background: var(--accent);
+  -webkit-print-color-adjust: exact; print-color-adjust: exact; }
+.swatch.other { background: var(--second); border-radius: 1px; }
+.measures th:nth-child(n) { width: 15%; }
+.measures th:nth-child(1) { width: 40%; }
+"""
+_DIFFERENT = {
+    "tokenizer": marked("not compared: measured with different tokenizers, {one} and {other}"),
+    "codebook": marked("not compared: measured with different codebooks, {one} and {other}"),
+    "scorers": marked("not compared: measured with different scorers, {one} and {other}"),
+}
 _ESTIMATE = ("value", "null_mean", "null_std", "z", "p", "low", "high", "num_clients", "reason", "unequal")
 
 
@@ -54,26 +74,31 @@ def compare_reports(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[st
         )
     names = _names(one, other)
     axes = {name: _axis(name, one, other, names) for name in shared}
+    sides = _about(one, names[0]), _about(other, names[1])
     return {
         "version": COMPARISON_VERSION,
-        "one": _about(one, names[0]),
-        "other": _about(other, names[1]),
-        "about": _relation(one, other, names),
-        "summary": _summary(axes, names),
-        "changes": [*verdict_changes(axes, names), measured_with(one, other, axes)],
+        "one": sides[0],
+        "other": sides[1],
+        "about": relation_sentence(*sides),
+        "summary": comparison_summary(axes, names),
+        "changes": [
+            *verdict_changes(axes, names),
+            measured_with(_about(one, names[0]), _about(other, names[1]), axes),
+        ],
         "only_in_one": [name for name in one["axes"] if name not in other["axes"]],
         "only_in_other": [name for name in other["axes"] if name not in one["axes"]],
         "axes": axes,
     }
 
 
-def write_comparison(one: str | Path, other: str | Path, out: Path) -> dict[str, Any]:
+def write_comparison(one: str | Path, other: str | Path, out: Path, *, language: str | None = None) -> dict[str, Any]:
     """Write `comparison.json` and `comparison.html` of two reports into a folder.
 
     Args:
         one: a folder with a heterogeneity.json (a report or a client repo with one), or the file itself.
         other: the same, of the clients to set beside them.
         out: folder for the two files; it is made where it is missing.
+        language: of the page, `en` or `ja`; by default it carries both.
 
     Returns:
         What `compare_reports` returns.
@@ -91,22 +116,34 @@ def write_comparison(one: str | Path, other: str | Path, out: Path) -> dict[str,
     out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(comparison, ensure_ascii=False, allow_nan=False, indent=2)
     write_file(out / "comparison.json", f"{text}\n")
-    write_file(out / "comparison.html", render_comparison(comparison))
+    write_file(out / "comparison.html", render_comparison(comparison, language))
     return comparison
 
 
-def render_comparison(comparison: Mapping[str, Any]) -> str:
-    """Return the comparison as one HTML page that loads nothing."""
+def render_comparison(comparison: Mapping[str, Any], language: str | None = None) -> str:
+    """Return the comparison as one HTML page that loads nothing; by default it speaks all languages."""
+    axes, one, other = (comparison[name] for name in ("axes", "one", "other"))
     headlines = [
         axis["measures"][axis["headline"]][side]
-        for axis in comparison["axes"].values()
+        for axis in axes.values()
         if axis["comparable"]
         for side in ("one", "other")
     ]
-    environment = page_environment()
-    environment.filters["visible"] = visible
-    template = environment.get_template("compare.html.jinja")
-    return template.render(comparison=comparison, ruler=null_ruler(headlines))
+    names = one["name"], other["name"]
+    template = page_environment().get_template("compare.html.jinja")
+
+    def body() -> Body:
+        html = template.render(
+            comparison=comparison,
+            ruler=null_ruler(headlines),
+            summary=comparison_summary(axes, names),
+            about=relation_sentence(one, other),
+            changes=[*verdict_changes(axes, names), measured_with(one, other, axes)],
+            findings={name: finding_sentence(axis, names) for name, axis in axes.items()},
+        )
+        return Body(words("{one} beside {other}", one=names[0], other=names[1]), html)
+
+    return whole_page(body, language=language, style=_STYLE)
 
 
 def _read(place: str | Path) -> dict[str, Any]:
@@ -142,10 +179,10 @@ def _names(one: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[str, str]:
     names = []
     for report in (one, other):
         rule = str(report.get("partition") or "").partition(",")[0]
-        names.append(visible(report["name"]) + (f" ({visible(rule)} clients)" if rule else ""))
+        names.append(visible(report["name"]) + (f" ({visible(rule)})" if rule else ""))
     if names[0] == names[1]:
         revisions = [str(report.get("revision") or "")[:12] for report in (one, other)]
-        marks = revisions if revisions[0] != revisions[1] and all(revisions) else ["first", "second"]
+        marks = revisions if revisions[0] != revisions[1] and all(revisions) else ["1", "2"]
         names = [f"{name} ({mark})" for name, mark in zip(names, marks, strict=True)]
     return names[0], names[1]
 
@@ -155,29 +192,14 @@ def _about(report: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {"name": name, **{key: report.get(key) for key in kept}, "tools": tools_of(report)}
 
 
-def _relation(one: Mapping[str, Any], other: Mapping[str, Any], names: tuple[str, str]) -> str:
-    same_rows = one["num_rows"] == other["num_rows"]
-    rows = f"{one['num_rows']:,} rows each" if same_rows else f"{one['num_rows']:,} and {other['num_rows']:,} rows"
-    clients = f"{one['num_clients']:,} and {other['num_clients']:,} clients"
-    if bool(one.get("partition")) != bool(other.get("partition")):
-        natural, made = names if other.get("partition") else names[::-1]
-        rule = visible(str(other.get("partition") or one.get("partition")))
-        kind = (
-            f"{made} holds artificial clients, dealt out by the rule {rule}: beside {natural}, it shows what becomes"
-            " of a figure when nobody stands behind a client"
-        )
-        return f"{kind}. They hold {rows}, in {clients}."
-    return f"{names[0]} and {names[1]} hold {rows}, in {clients}."
-
-
 def _refusal(name: str, one: Mapping[str, Any], other: Mapping[str, Any]) -> str | None:
     """Why two reports cannot be compared on an axis."""
     tools = tools_of(one), tools_of(other)
     reading = AXES[name].reading if name in AXES else Reading()
     for part in reading.rests_on:
         if tools[0][part] != tools[1][part]:
-            words = [visible(json.dumps(tool[part], ensure_ascii=False), 60) for tool in tools]
-            return f"not compared: measured with different {part}s, {words[0]} and {words[1]}".replace("ss,", "s,")
+            used = [visible(json.dumps(tool[part], ensure_ascii=False), 60) for tool in tools]
+            return words(_DIFFERENT[part], one=used[0], other=used[1])
     return None
 
 
@@ -187,7 +209,7 @@ def _axis(name: str, one: Mapping[str, Any], other: Mapping[str, Any], names: tu
     shared = [key for key in left["measures"] if key in right["measures"]]
     refusal = _refusal(name, one, other)
     if refusal is None and (headline != right["headline"] or headline not in shared):
-        refusal = "not compared: the two releases stand for this axis by different measures"
+        refusal = words("not compared: the two releases stand for this axis by different measures")
     measures = {
         key: {
             **{part: left["measures"][key][part] for part in ("title", "unit", "meaning")},
@@ -206,41 +228,19 @@ def _axis(name: str, one: Mapping[str, Any], other: Mapping[str, Any], names: tu
         "verdicts": {"one": left["verdict"], "other": right["verdict"]},
         "measures": measures,
     }
-    finding = _finding(axis, names) if refusal is None else {"more": None, "kept": None, "sentence": f"{refusal}."}
-    sentence = str(finding["sentence"])
-    return axis | finding | {"sentence": sentence[0].upper() + sentence[1:]}
+    found = _finding(axis) if refusal is None else {"more": None, "kept": None}
+    return axis | found | {"sentence": finding_sentence(axis | found, names)}
 
 
-def _finding(axis: Mapping[str, Any], names: tuple[str, str]) -> dict[str, Any]:
+def _finding(axis: Mapping[str, Any]) -> dict[str, Any]:
     """Which side differs more on the headline: the ranges of what exceeds chance lie apart, or they do not."""
     measure = axis["measures"][axis["headline"]]
     sides = [measure["one"], measure["other"]]
-    for side, name in zip(sides, names, strict=True):
-        if side["value"] is None:
-            return {"more": None, "kept": None, "sentence": f"{name}: {side['reason'] or 'not enough data'}."}
-    said = "; ".join(
-        f"{name}: {format_number(side['value'])}{_range(side)}, {VERDICT_WORDS[verdict]}"
-        for name, side, verdict in zip(names, sides, axis["verdicts"].values(), strict=True)
-    )
     excess, other_excess = (_excess(side, side["value"]) for side in sides)
     if excess is None or other_excess is None:
-        return {"more": None, "kept": None, "sentence": f"{measure['title']} ({measure['unit']}). {said}."}
-    more = _apart(sides)
-    if more is not None:
-        words = f" Beyond its own chance, {names[0 if more == 'one' else 1]} differs more: the intervals lie apart."
-    elif any(side["low"] is None for side in sides):
-        words = " There is no interval on one side, so nothing is said about which differs more."
-    else:
-        words = " Beyond chance, the intervals overlap: no difference between the two is shown."
-    kept = None
-    if axis["verdicts"]["one"] == "more than chance" and excess > 0:
-        kept = other_excess / excess
-        words += f" {names[1]} has {max(0.0, kept):.0%} of what exceeds chance in {names[0]}."
-    return {"more": more, "kept": kept, "sentence": f"{measure['title']} ({measure['unit']}). {said}.{words}"}
-
-
-def _range(side: Mapping[str, Any]) -> str:
-    return "" if side["low"] is None else f" ({format_number(side['low'])} to {format_number(side['high'])})"
+        return {"more": None, "kept": None}
+    is_beyond = axis["verdicts"]["one"] == "more than chance" and excess > 0
+    return {"more": _apart(sides), "kept": other_excess / excess if is_beyond else None}
 
 
 def _excess(side: Mapping[str, Any], value: float | None) -> float | None:
@@ -262,19 +262,3 @@ def _apart(sides: Sequence[Mapping[str, Any]]) -> str | None:
     if ranges[0][0] > ranges[1][1]:
         return "one"
     return "other" if ranges[1][0] > ranges[0][1] else None
-
-
-def _summary(axes: Mapping[str, Mapping[str, Any]], names: tuple[str, str]) -> str:
-    parts = []
-    for more, name in (("one", names[0]), ("other", names[1])):
-        found = [axis for axis, content in axes.items() if content["more"] == more]
-        if found:
-            parts.append(f"the clients of {name} differ more in {listed(found)}")
-    neither = [axis for axis, content in axes.items() if content["comparable"] and content["more"] is None]
-    if neither:
-        parts.append(f"no difference between the two is shown in {listed(neither)}")
-    refused = [axis for axis, content in axes.items() if not content["comparable"]]
-    if refused:
-        parts.append(f"{listed(refused)} cannot be compared")
-    text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}."

@@ -1,9 +1,45 @@
 """What is different between two reports, in sentences: verdicts, and what the figures were measured with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["listed", "measured_with", "tools_of", "verdict_changes"]
+from fedllm_data.reporting.numbers import format_number
+from fedllm_data.reporting.report_words import VERDICT_WORDS, visible
+from fedllm_data.wording.catalogue import marked, words
+from fedllm_data.wording.forms import interval_text, listed, percent, sentences
+from fedllm_data.wording.recorded import again
+
+__all__ = [
+    "comparison_summary",
+    "finding_sentence",
+    "measured_with",
+    "relation_sentence",
+    "tools_of",
+    "verdict_changes",
+]
+
+_BEYOND, _WITHIN = "more than chance", "no more than chance"
+_CHANGES = {
+    (_BEYOND, _WITHIN): (
+        marked("{axes} is beyond chance in {one} and within it in {other}."),
+        marked("{axes} are beyond chance in {one} and within it in {other}."),
+    ),
+    (_WITHIN, _BEYOND): (
+        marked("{axes} is within chance in {one} and beyond it in {other}."),
+        marked("{axes} are within chance in {one} and beyond it in {other}."),
+    ),
+    (_BEYOND, _BEYOND): (marked("{axes} is beyond chance in both."), marked("{axes} are beyond chance in both.")),
+    (_WITHIN, _WITHIN): (marked("{axes} is within chance in both."), marked("{axes} are within chance in both.")),
+}
+"""Verdicts of both sides -> what is said of one axis, and of several."""
+_MADE_SAME_ROWS = marked(
+    "{made} holds artificial clients, dealt out by the rule {rule}: beside {natural}, it shows what becomes of a"
+    " figure when nobody stands behind a client. They hold {a} rows each, in {c} and {d} clients."
+)
+_MADE_OTHER_ROWS = marked(
+    "{made} holds artificial clients, dealt out by the rule {rule}: beside {natural}, it shows what becomes of a"
+    " figure when nobody stands behind a client. They hold {a} and {b} rows, in {c} and {d} clients."
+)
 
 
 def verdict_changes(axes: Mapping[str, Mapping[str, Any]], names: tuple[str, str]) -> list[str]:
@@ -21,46 +57,155 @@ def verdict_changes(axes: Mapping[str, Mapping[str, Any]], names: tuple[str, str
     for name, axis in axes.items():
         if axis["comparable"]:
             found.setdefault((axis["verdicts"]["one"], axis["verdicts"]["other"]), []).append(name)
-    beyond, within = "more than chance", "no more than chance"
-    words = {
-        (beyond, within): f"beyond chance in {names[0]} and within it in {names[1]}",
-        (within, beyond): f"within chance in {names[0]} and beyond it in {names[1]}",
-        (beyond, beyond): "beyond chance in both",
-        (within, within): "within chance in both",
-    }
     return [
-        f"{_capital(listed(found[verdicts]))} {'is' if len(found[verdicts]) == 1 else 'are'} {said}."
-        for verdicts, said in words.items()
+        _capital(words(message, axes=listed([again(name) for name in found[verdicts]]), one=names[0], other=names[1]))
+        for verdicts, messages in _CHANGES.items()
         if verdicts in found
+        for message in [messages[len(found[verdicts]) > 1]]
     ]
 
 
 def measured_with(one: Mapping[str, Any], other: Mapping[str, Any], axes: Mapping[str, Mapping[str, Any]]) -> str:
     """Return whether both reports rest on the same tools, and what follows where they do not.
 
-    >>> measured_with({"config": {"codebook": "a"}}, {"config": {"codebook": "a"}}, {})
+    Args:
+        one: what a comparison says of the first report; its `tools` count.
+        other: the same of the second.
+        axes: name -> whether it is `comparable`.
+
+    >>> measured_with({"tools": {"codebook": "a"}}, {"tools": {"codebook": "a"}}, {})
     'Both were measured with the same codebook, tokenizer and scorers.'
     """
-    tools = tools_of(one), tools_of(other)
+    tools = one["tools"], other["tools"]
     if tools[0] == tools[1]:
-        return "Both were measured with the same codebook, tokenizer and scorers."
-    different = [part for part in tools[0] if tools[0][part] != tools[1][part]]
-    refused = [name for name, axis in axes.items() if not axis["comparable"]]
+        return words("Both were measured with the same codebook, tokenizer and scorers.")
+    different = listed([again(part) for part in tools[0] if tools[0][part] != tools[1][part]])
+    refused = [again(name) for name, axis in axes.items() if not axis["comparable"]]
     if not refused:
-        return f"They were measured with a different {listed(different)}, on which no figure here rests."
-    return (
-        f"They were measured with a different {listed(different)}, so nothing is said of {listed(refused)}: make one"
-        " of the reports again with `--codebook` and the codebook.json of the other."
+        return words("They were measured with a different {tools}, on which no figure here rests.", tools=different)
+    return words(
+        "They were measured with a different {tools}, so nothing is said of {axes}: make one of the reports again with"
+        " `--codebook` and the codebook.json of the other.",
+        tools=different,
+        axes=listed(refused),
     )
 
 
-def listed(found: Sequence[str]) -> str:
-    """Return words in a row.
+def relation_sentence(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """Return how the two are related: their rows and clients, and whether one is an artificial partition.
 
-    >>> listed(["length", "quality", "language"])
-    'length, quality and language'
+    Args:
+        one: what a comparison says of the first report: `name`, `num_rows`, `num_clients`, `partition`.
+        other: the same of the second.
+
+    >>> about = {"num_rows": 90, "num_clients": 3, "partition": None}
+    >>> relation_sentence(about | {"name": "a"}, about | {"name": "b", "num_clients": 1200})
+    'a and b hold 90 rows each, in 3 and 1,200 clients.'
     """
-    return found[0] if len(found) == 1 else f"{', '.join(found[:-1])} and {found[-1]}"
+    counts = {
+        key: f"{side[name]:,}"
+        for side, keys in ((one, "ac"), (other, "bd"))
+        for key, name in zip(keys, ("num_rows", "num_clients"), strict=True)
+    }
+    is_same = one["num_rows"] == other["num_rows"]
+    if bool(one.get("partition")) != bool(other.get("partition")):
+        natural, made = (one, other) if other.get("partition") else (other, one)
+        message = _MADE_SAME_ROWS if is_same else _MADE_OTHER_ROWS
+        return words(
+            message, made=made["name"], natural=natural["name"], rule=visible(str(made["partition"])), **counts
+        )
+    if is_same:
+        return words(
+            "{one} and {other} hold {a} rows each, in {c} and {d} clients.",
+            one=one["name"],
+            other=other["name"],
+            **counts,
+        )
+    return words(
+        "{one} and {other} hold {a} and {b} rows, in {c} and {d} clients.",
+        one=one["name"],
+        other=other["name"],
+        **counts,
+    )
+
+
+def finding_sentence(axis: Mapping[str, Any], names: tuple[str, str]) -> str:
+    """Return what the comparison shows on an axis.
+
+    Args:
+        axis: `headline`, `measures`, `verdicts`, `comparable`, `reason`, `more` and `kept`, as a comparison holds it.
+        names: what the two reports are called.
+
+    >>> finding_sentence({"comparable": False, "reason": "not compared: too old"}, ("a", "b"))
+    'Not compared: too old.'
+    """
+    if not axis["comparable"]:
+        return _capital(words("{reason}.", reason=again(axis["reason"])))
+    measure = axis["measures"][axis["headline"]]
+    sides = [measure["one"], measure["other"]]
+    for side, name in zip(sides, names, strict=True):
+        if side["value"] is None:
+            reason = again(side["reason"] or "not enough data")
+            return words("{name}: {reason}.", name=_capital(name), reason=reason)
+    said = [
+        words(
+            "{name}: {found}, {verdict}",
+            name=name,
+            found=_value_with_range(side),
+            verdict=words(VERDICT_WORDS[verdict]),
+        )
+        for name, side, verdict in zip(names, sides, axis["verdicts"].values(), strict=True)
+    ]
+    title = _capital(again(measure["title"]))
+    parts = [
+        words("{title} ({unit}).", title=title, unit=again(measure["unit"])),
+        words("{one}; {other}.", one=said[0], other=said[1]),
+    ]
+    if all(side["null_mean"] is not None for side in sides):
+        if axis["more"] is not None:
+            more = names[0 if axis["more"] == "one" else 1]
+            parts.append(words("Beyond its own chance, {name} differs more: the intervals lie apart.", name=more))
+        elif any(side["low"] is None for side in sides):
+            parts.append(words("There is no interval on one side, so nothing is said about which differs more."))
+        else:
+            parts.append(words("Beyond chance, the intervals overlap: no difference between the two is shown."))
+    if axis["kept"] is not None:
+        kept = percent(max(0.0, axis["kept"])).replace(" ", "")
+        parts.append(
+            words("{other} has {kept} of what exceeds chance in {one}.", other=names[1], kept=kept, one=names[0])
+        )
+    return sentences(parts)
+
+
+def comparison_summary(axes: Mapping[str, Mapping[str, Any]], names: tuple[str, str]) -> str:
+    """Return on which axes which side differs more, in one sentence.
+
+    >>> comparison_summary({"length": {"more": "one", "comparable": True}}, ("a", "b"))
+    'The clients of a differ more in length.'
+    """
+    parts = []
+    for more, name in (("one", names[0]), ("other", names[1])):
+        found = [again(axis) for axis, content in axes.items() if content["more"] == more]
+        if found:
+            parts.append(words("the clients of {name} differ more in {axes}", name=name, axes=listed(found)))
+    neither = [again(axis) for axis, content in axes.items() if content["comparable"] and content["more"] is None]
+    if neither:
+        parts.append(words("no difference between the two is shown in {axes}", axes=listed(neither)))
+    refused = [again(axis) for axis, content in axes.items() if not content["comparable"]]
+    if refused:
+        parts.append(words("{axes} cannot be compared", axes=listed(refused)))
+    return _capital(words("{clauses}.", clauses=words("; ").join(parts)))
+
+
+def _value_with_range(side: Mapping[str, Any]) -> str:
+    value = format_number(side["value"])
+    if side["low"] is None:
+        return value
+    return words(
+        "{value} ({range})",
+        value=value,
+        range=interval_text(format_number(side["low"]), format_number(side["high"])),
+    )
 
 
 def tools_of(report: Mapping[str, Any]) -> dict[str, Any]:

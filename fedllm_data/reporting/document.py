@@ -18,7 +18,6 @@ written elsewhere, but for `name` and `revision`, which say where the rows lie. 
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
@@ -28,6 +27,8 @@ from fedllm_data.heterogeneity import AxisResult, ClientProfile, Estimate
 from fedllm_data.heterogeneity.axis import Axis
 from fedllm_data.markdown_table import markdown_table
 from fedllm_data.reporting.numbers import format_chance, format_number
+from fedllm_data.reporting.report_words import summary_sentence
+from fedllm_data.wording.catalogue import words
 
 __all__ = ["HeterogeneityReport", "dump_json"]
 
@@ -57,19 +58,7 @@ class HeterogeneityReport:
 
     def summary(self) -> str:
         """Return the whole finding in one sentence."""
-        verdicts = {name: result.verdict for name, result in self.axes.items()}
-        parts = []
-        for verdict, words in (
-            ("more than chance", "differ in {} more than chance explains"),
-            ("no more than chance", "do not differ in {} more than chance explains"),
-            ("not enough data", "give not enough data on {}"),
-        ):
-            axes = [name for name, found in verdicts.items() if found == verdict]
-            if axes:
-                parts.append(words.format(_listed(axes)))
-        who = "The client" if len(self.profiles) == 1 else f"The {len(self.profiles):,} clients"
-        joined = "; they ".join(parts)
-        return f"{who} {joined}." if len(self.profiles) > 1 else f"One client alone: {parts[0].replace('give ', '')}."
+        return summary_sentence({name: result.verdict for name, result in self.axes.items()}, len(self.profiles))
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as plain JSON values, as in `heterogeneity.json`."""
@@ -177,12 +166,10 @@ def _chance_sentence(title: str, result: AxisResult, headline: str) -> str:
     estimate = result.estimates[headline]
     if estimate.value is None or estimate.null_mean is None or result.p_holm is None:
         return ""
-    return (
-        f"{title} {format_number(estimate.value)}; chance alone would give"
-        f" {format_chance(estimate.null_mean, estimate.null_std)} (p = {format_number(result.p_holm)} after"
-        " correction for the number of axes)."
+    return words(
+        "{title} {value}; chance alone would give {chance} (p = {p} after correction for the number of axes).",
+        title=title,
+        value=format_number(estimate.value),
+        chance=format_chance(estimate.null_mean, estimate.null_std),
+        p=format_number(result.p_holm),
     )
-
-
-def _listed(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -21,6 +21,7 @@ from fedllm_data.heterogeneity.quantity import lorenz_curve
 from fedllm_data.reporting.axis_plots import plot_axis, plot_overview, plot_similarity
 from fedllm_data.reporting.similarity import SimilarityMap
 from fedllm_data.reporting.style import ACCENT, CHANCE, GRID, MUTED, ORANGE, STYLE, Drawing, drawable, drawing
+from fedllm_data.wording.catalogue import words
 
 __all__ = ["PLOTS", "draw_figures"]
 
@@ -82,9 +83,10 @@ def _plot_sizes(axis: Axis, stack: Stack) -> Figure:
     x = points / num_clients
     left.fill_between(x, lorenz_curve(sizes_K)[points], x, color=ACCENT, alpha=0.12, linewidth=0)
     left.plot(x, x, color=GRID, linewidth=1.5)
-    left.plot(x, lorenz_curve(chance_K)[points], color=MUTED, linewidth=1.8, linestyle="--", label="by chance")
-    left.plot(x, lorenz_curve(sizes_K)[points], color=ACCENT, linewidth=2.5, label="these clients")
-    left.set(title="Who holds the rows", xlabel="share of clients, smallest first", ylabel="share of rows")
+    left.plot(x, lorenz_curve(chance_K)[points], color=MUTED, linewidth=1.8, linestyle="--", label=words("by chance"))
+    left.plot(x, lorenz_curve(sizes_K)[points], color=ACCENT, linewidth=2.5, label=words("these clients"))
+    left.set(title=words("Who holds the rows"), xlabel=words("share of clients, smallest first"))
+    left.set_ylabel(words("share of rows"))
     left.set(xlim=(0, 1), ylim=(0, 1))
     left.legend(loc="upper left")
 
@@ -92,7 +94,8 @@ def _plot_sizes(axis: Axis, stack: Stack) -> Figure:
     right.plot(shown + 1, chance_K[shown], color=MUTED, linewidth=1.8, linestyle="--")
     right.fill_between(shown + 1, sizes_K[shown], 0.5, step="mid", color=ACCENT, alpha=0.25, linewidth=0)
     right.plot(shown + 1, sizes_K[shown], color=ACCENT, linewidth=2, drawstyle="steps-mid")
-    right.set(title="Rows of each client", xlabel="clients, largest first", ylabel="rows", yscale="log")
+    right.set(title=words("Rows of each client"), xlabel=words("clients, largest first"), ylabel=words("rows"))
+    right.set_yscale("log")
     right.set_ylim(bottom=max(0.5, float(sizes_K.min()) / 2))
     _plain_log_ticks(right.yaxis, float(sizes_K.min()), float(sizes_K.max()))
     _grid(left, right)
@@ -108,7 +111,7 @@ def _plot_mix(axis: Axis, stack: Stack) -> Figure:
     order_L = np.argsort(-table.counts_KL.sum(axis=0), kind="stable")
     shown_L, rest_L = order_L[:MAX_LABELS], order_L[MAX_LABELS:]
     counts_KL = np.column_stack([table.counts_KL[:, shown_L], table.counts_KL[:, rest_L].sum(axis=1)])
-    names = [*(drawable(table.labels[column], 12) for column in shown_L), f"{len(rest_L)} others"]
+    names = [*(drawable(table.labels[column], 12) for column in shown_L), words("{num} others", num=len(rest_L))]
     # From dark to light in the order of the legend, so that print without colour can be read.
     shades = matplotlib.colormaps["viridis"](np.linspace(0.05, 0.95, max(2, len(shown_L))))
     colours = [*shades[: len(shown_L)], OTHER_COLOUR]
@@ -127,9 +130,12 @@ def _plot_mix(axis: Axis, stack: Stack) -> Figure:
             handles.append(axes.fill_between(edges, bottom, top, step="post", color=colour, linewidth=0))
             bottom = top
         axes.set(xlim=(-0.5, len(p) - 0.5), ylim=(0, 1), xticks=[])
-    pool_axes.set(title="All", ylabel="share of rows")
-    how_many = "each column is a client" if len(p_KL) == stack.num_clients else f"{len(p_KL)} of them shown"
-    clients_axes.set(title=f"{stack.num_clients:,} clients", xlabel=f"{how_many}, ordered by main {label}")
+    pool_axes.set(title=words("All"), ylabel=words("share of rows"))
+    if len(p_KL) == stack.num_clients:
+        order = words("each column is a client, ordered by main {label}", label=label)
+    else:
+        order = words("{num} of them shown, ordered by main {label}", num=len(p_KL), label=label)
+    clients_axes.set(title=words("{num} clients", num=f"{stack.num_clients:,}"), xlabel=order)
     num_entries = len(names) if len(rest_L) else len(names) - 1
     clients_axes.legend(
         handles[:num_entries], names[:num_entries], loc="center left", bbox_to_anchor=(1.0, 0.5), handlelength=1
@@ -151,16 +157,22 @@ def _plot_lengths(axis: Axis, stack: Stack) -> Figure:
         )
         order_K = _spaced(np.lexsort((high_K, median_K)))
         x = np.arange(len(order_K))
-        axes.axhspan(pool_low, pool_high, color=CHANCE, alpha=0.25, linewidth=0, label="all rows: middle 80 %")
+        axes.axhspan(pool_low, pool_high, color=CHANCE, alpha=0.25, linewidth=0, label=words("all rows: middle 80 %"))
         axes.axhline(pool_median, color=CHANCE, linewidth=1.5)
-        axes.vlines(x, low_K[order_K], high_K[order_K], color=colour, alpha=0.35, linewidth=2, label="client: 80 %")
-        axes.plot(x, median_K[order_K], ".", color=colour, markersize=4.5, label="client: median")
-        shown = "clients" if len(order_K) == stack.num_clients else f"{len(order_K)} of {stack.num_clients:,} clients"
-        title = name.replace("_", " ").capitalize()
-        axes.set(title=title, xlabel=f"{shown}, ordered by median", xticks=[], yscale="log")
+        axes.vlines(
+            x, low_K[order_K], high_K[order_K], color=colour, alpha=0.35, linewidth=2, label=words("client: 80 %")
+        )
+        axes.plot(x, median_K[order_K], ".", color=colour, markersize=4.5, label=words("client: median"))
+        if len(order_K) == stack.num_clients:
+            order = words("clients, ordered by median")
+        else:
+            order = words(
+                "{num} of {total} clients, ordered by median", num=len(order_K), total=f"{stack.num_clients:,}"
+            )
+        axes.set(title=name.replace("_", " ").capitalize(), xlabel=order, xticks=[], yscale="log")
         axes.legend(loc="upper left", ncols=1, fontsize=8)
     shortest, longest = panels[0].get_ylim()
-    panels[0].set(ylabel="tokens", ylim=(shortest, longest**1.12))
+    panels[0].set(ylabel=words("tokens"), ylim=(shortest, longest**1.12))
     _plain_log_ticks(panels[0].yaxis, shortest, longest)
     _grid(*panels)
     return figure

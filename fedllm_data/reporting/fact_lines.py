@@ -5,6 +5,8 @@ from typing import Any
 
 from fedllm_data.reporting.numbers import format_number
 from fedllm_data.reporting.report_words import title_of, visible
+from fedllm_data.wording.catalogue import words
+from fedllm_data.wording.recorded import again
 
 __all__ = ["plain_facts"]
 
@@ -23,19 +25,20 @@ def plain_facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     lines = []
     for name, value in facts.items():
         if isinstance(value, Mapping) and any(isinstance(entry, str) for entry in value.values()):
-            words = ((label, entry) for label, entry in value.items() if _is_plain(entry))
-            lines += [(f"{title_of(name)}: {visible(str(label), 40)}", _plain(entry)) for label, entry in words]
+            told = ((label, entry) for label, entry in value.items() if _is_plain(entry))
+            lines += [(f"{again(title_of(name))}: {visible(str(label), 40)}", _plain(entry)) for label, entry in told]
             continue
         if isinstance(value, Mapping) and all(_is_plain(entry) for entry in value.values()):
             parts = [f"{visible(str(label), 40)} {_plain(entry)}" for label, entry in value.items()]
             more = len(parts) - NUM_LABELS_IN_FACTS
-            text = ", ".join(parts[:NUM_LABELS_IN_FACTS]) + (f" and {more} more" if more > 0 else "")
+            text = ", ".join(parts[:NUM_LABELS_IN_FACTS])
+            text = words("{listed} and {num} more", listed=text, num=more) if more > 0 else text
         elif _is_plain(value):
             text = _plain(value)
         else:
             continue
         if text:
-            lines.append((title_of(name), text))
+            lines.append((again(title_of(name)), text))
     return lines
 
 
@@ -45,7 +48,7 @@ def _is_plain(value: Any) -> bool:
 
 def _plain(value: Any) -> str:
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return words("yes") if value else words("no")
     if isinstance(value, int):
         return f"{value:,}"
-    return visible(value, MAX_FACT_CHARS) if isinstance(value, str) else format_number(value)
+    return again(visible(value, MAX_FACT_CHARS)) if isinstance(value, str) else format_number(value)

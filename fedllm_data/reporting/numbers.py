@@ -2,6 +2,8 @@
 
 import math
 
+from fedllm_data.wording.catalogue import words
+
 __all__ = ["format_chance", "format_number"]
 
 
@@ -27,7 +29,7 @@ def format_chance(mean: float | None, std: float | None) -> str:
     if mean is None:
         return "–"
     if std is None:
-        return f"{format_number(mean)} on average"
+        return words("{number} on average", number=format_number(mean))
     if std <= 1e-12 * max(1.0, abs(mean)):
         return f"{format_number(mean)} ± 0"
     decimals = max(0, 1 - math.floor(math.log10(std)))

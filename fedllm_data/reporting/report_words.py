@@ -7,18 +7,57 @@ from typing import Any
 from fedllm_data.heterogeneity.axes import AXES
 from fedllm_data.heterogeneity.axis import Reading
 from fedllm_data.reporting.numbers import format_number
+from fedllm_data.wording.catalogue import marked, words
+from fedllm_data.wording.forms import listed, minus, sentences
+from fedllm_data.wording.recorded import again
 
-__all__ = ["VERDICT_WORDS", "distance_words", "method_words", "null_distance", "telling", "title_of", "visible"]
+__all__ = [
+    "VERDICT_WORDS",
+    "distance_words",
+    "method_words",
+    "null_distance",
+    "summary_sentence",
+    "telling",
+    "title_of",
+    "visible",
+]
 
 VERDICT_WORDS = {
-    "more than chance": "beyond chance",
-    "no more than chance": "within chance",
-    "not enough data": "not enough data",
+    "more than chance": marked("beyond chance"),
+    "no more than chance": marked("within chance"),
+    "not enough data": marked("not enough data"),
 }
-_ONLY_CHANCE = (
-    " This is what clients of these sizes show by chance; with few clients or rows, a small difference may be missed."
+"""What a verdict is called on a page; messages of the catalogue."""
+_ONLY_CHANCE = marked(
+    "This is what clients of these sizes show by chance; with few clients or rows, a small difference may be missed."
 )
-_UNKNOWN_END = ". The report gives no reason for or against any method on this axis; do not read it as likeness."
+_BY_SCORER = (
+    marked("{scorer}: intraclass correlation"),
+    marked("{scorer}: Wasserstein-1 to the pool"),
+    marked("{scorer}: clients whose mean differs"),
+)
+"""Titles of the measures of a scorer that did not come with the package."""
+_SUMMARIES = {
+    "d": marked("The {clients} clients differ in {differ} more than chance explains."),
+    "s": marked("The {clients} clients do not differ in {same} more than chance explains."),
+    "u": marked("The {clients} clients give not enough data on {unknown}."),
+    "ds": marked(
+        "The {clients} clients differ in {differ} more than chance explains; they do not differ in {same} more than"
+        " chance explains."
+    ),
+    "du": marked(
+        "The {clients} clients differ in {differ} more than chance explains; they give not enough data on {unknown}."
+    ),
+    "su": marked(
+        "The {clients} clients do not differ in {same} more than chance explains; they give not enough data on"
+        " {unknown}."
+    ),
+    "dsu": marked(
+        "The {clients} clients differ in {differ} more than chance explains; they do not differ in {same} more than"
+        " chance explains; they give not enough data on {unknown}."
+    ),
+}
+"""Which verdicts there are (differ, same, unknown) -> the whole finding."""
 
 
 def visible(text: str, limit: int = 80) -> str:
@@ -83,11 +122,13 @@ def distance_words(axis: Mapping[str, Any]) -> str:
         return ""
     distance = null_distance(measure, measure["value"])
     if distance is None:
-        return "chance has no spread here"
+        return words("chance has no spread here")
     if axis["verdict"] == "no more than chance" and distance < -3:
-        return "more alike than chance makes them"
-    where = "beyond chance" if axis["verdict"] == "more than chance" else "from the mean of chance"
-    return f"{format_number(float(f'{distance:.3g}'))} standard deviations {where}".replace("-", "−")
+        return words("more alike than chance makes them")
+    number = minus(format_number(float(f"{distance:.3g}")))
+    if axis["verdict"] == "more than chance":
+        return words("{number} standard deviations beyond chance", number=number)
+    return words("{number} standard deviations from the mean of chance", number=number)
 
 
 def method_words(name: str, axis: Mapping[str, Any]) -> str:
@@ -98,7 +139,37 @@ def method_words(name: str, axis: Mapping[str, Any]) -> str:
     """
     reading = AXES[name].reading if name in AXES else Reading()
     if axis["verdict"] == "not enough data":
-        return reading.unknown + _UNKNOWN_END
+        return words(
+            "{unknown}. The report gives no reason for or against any method on this axis; do not read it as"
+            " likeness.",
+            unknown=words(reading.unknown),
+        )
     if axis["verdict"] == "no more than chance":
-        return reading.alike + _ONLY_CHANCE
-    return str(axis.get("means") or reading.means)
+        return sentences([words(reading.alike), words(_ONLY_CHANCE)])
+    return again(str(axis.get("means") or reading.means))
+
+
+def summary_sentence(verdicts: Mapping[str, str], num_clients: int) -> str:
+    """Return the whole finding in one sentence.
+
+    Args:
+        verdicts: axis -> its verdict.
+        num_clients: how many clients there are.
+
+    >>> summary_sentence({"length": "more than chance", "quality": "not enough data"}, 1200)
+    'The 1,200 clients differ in length more than chance explains; they give not enough data on quality.'
+    """
+    groups = {
+        kind: [words(name) for name, found in verdicts.items() if found == verdict]
+        for kind, verdict in (
+            ("differ", "more than chance"),
+            ("same", "no more than chance"),
+            ("unknown", "not enough data"),
+        )
+    }
+    if num_clients == 1:
+        return words("One client alone: not enough data on {unknown}.", unknown=listed(groups["unknown"]))
+    which = "".join(kind[0] for kind, axes in groups.items() if axes)
+    return words(
+        _SUMMARIES[which], clients=f"{num_clients:,}", **{kind: listed(axes) for kind, axes in groups.items()}
+    )

@@ -15,7 +15,20 @@ import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 
-__all__ = ["ACCENT", "CHANCE", "GRID", "INK", "MUTED", "ORANGE", "STYLE", "Drawing", "drawable", "drawing", "inlined"]
+__all__ = [
+    "ACCENT",
+    "CHANCE",
+    "GRID",
+    "INK",
+    "MUTED",
+    "ORANGE",
+    "PAPER",
+    "STYLE",
+    "Drawing",
+    "drawable",
+    "drawing",
+    "inlined",
+]
 
 INK, MUTED, GRID, CHANCE, ACCENT = "#1d2433", "#667085", "#e4e7ec", "#b8bfcc", "#3451d1"
 ORANGE, PAPER = "#d9622b", "#ffffff"

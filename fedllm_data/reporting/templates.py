@@ -8,12 +8,16 @@ from collections.abc import Callable
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from fedllm_data.reporting.fact_lines import plain_facts
 from fedllm_data.reporting.null_scale import own_strip
 from fedllm_data.reporting.numbers import format_chance, format_number
 from fedllm_data.reporting.report_words import VERDICT_WORDS, distance_words, method_words, visible
+from fedllm_data.wording import forms
+from fedllm_data.wording.catalogue import catalogue_of, language_now, plural_words, words
+from fedllm_data.wording.glossary import glossary
+from fedllm_data.wording.recorded import again, is_known
 
 __all__ = ["page_environment"]
 
@@ -33,7 +37,11 @@ def page_environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        extensions=["jinja2.ext.i18n"],
     )
+    environment.policies["ext.i18n.trimmed"] = True
+    # `{% trans %}` calls these two; unlike Jinja's own they show what hides in a value.
+    environment.newstyle_gettext = True  # type: ignore[attr-defined]
     filters: dict[str, Callable[..., Any]] = {
         "number": lambda value: _minus(format_number(value)),
         "place": lambda position: f"{position:.1f}",
@@ -42,6 +50,11 @@ def page_environment() -> Environment:
         "plain_facts": plain_facts,
         "anchor": lambda name: re.sub(r"[^a-z0-9-]+", "-", name.lower()),
         "cell": lambda value: "–" if value is None else f"{value:,}",
+        "again": _again,
+        "plainly": again,
+        "percent": forms.percent,
+        "listed": forms.listed,
+        "bytes": forms.bytes_text,
     }
     environment.filters |= filters
     environment.globals |= {
@@ -49,8 +62,35 @@ def page_environment() -> Environment:
         "distance_words": distance_words,
         "method_words": method_words,
         "verdict_words": VERDICT_WORDS,
+        "gettext": _gettext,
+        "ngettext": _ngettext,
+        "words": words,
+        "plural_words": plural_words,
+        "interval_text": forms.interval_text,
+        "glossary": glossary,
+        "language": language_now,
+        "bdi": lambda name: Markup("<bdi>{}</bdi>").format(_seen(name)),
     }
     return environment
+
+
+def _gettext(message: str, /, **values: Any) -> Markup:
+    return _filled(catalogue_of(language_now()).gettext(message), values)
+
+
+def _ngettext(one: str, many: str, num: int, /, **values: Any) -> Markup:
+    return _filled(catalogue_of(language_now()).ngettext(one, many, num), values)
+
+
+def _filled(message: str, values: dict[str, Any]) -> Markup:
+    return Markup(message) % {name: escape(_seen(value)) for name, value in values.items()}
+
+
+def _again(text: str) -> Any:
+    """A text that a file holds in English, in the language of the page; marked as English where nobody knows it."""
+    if not text or is_known(text):
+        return again(text)
+    return Markup('<span lang="en">{}</span>').format(visible(text, MAX_TEXT_CHARS))
 
 
 def _minus(text: str) -> str:

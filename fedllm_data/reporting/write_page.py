@@ -14,13 +14,16 @@ from fedllm_data.reporting.similarity import similarity_map
 __all__ = ["write_page"]
 
 
-def write_page(document: dict[str, Any], profiles: Sequence[ClientProfile], out: Path) -> None:
+def write_page(
+    document: dict[str, Any], profiles: Sequence[ClientProfile], out: Path, language: str | None = None
+) -> None:
     """Write `report.html` and `figures/*.svg` and `*.png` of a report; a figure that has no data any more goes.
 
     Args:
         document: the content of `heterogeneity.json`.
         profiles: the profiles that the report was computed from, one per client.
         out: folder for the files.
+        language: of the page; by default it speaks all.
     """
     similar = similarity_map(document)
     figures = draw_figures(document, similar, profiles)
@@ -33,4 +36,4 @@ def write_page(document: dict[str, Any], profiles: Sequence[ClientProfile], out:
             for kind in ("svg", "png"):
                 (out / "figures" / f"{name}.{kind}").unlink(missing_ok=True)
     drawn = {name: figure.svg for name, figure in figures.items()}
-    write_file(out / "report.html", render_page(document, drawn, similar))
+    write_file(out / "report.html", render_page(document, drawn, similar, language))

@@ -2,6 +2,8 @@ import json
 import re
 from html.parser import HTMLParser
 
+import pytest
+
 from fedllm_data.reporting.draw_figures import draw_figures
 from fedllm_data.reporting.report_page import render_page
 from fedllm_data.reporting.similarity import similarity_map
@@ -43,20 +45,20 @@ class _Page(HTMLParser):
             self._inside = ""
 
 
-def _render(document):
+def _render(document, language="en"):
     similar = similarity_map(document)
     return render_page(
-        document, {name: figure.svg for name, figure in draw_figures(document, similar).items()}, similar
+        document, {name: figure.svg for name, figure in draw_figures(document, similar).items()}, similar, language
     )
 
 
 def test_text_from_data_can_neither_open_a_tag_nor_end_the_data(make_document, make_axis):
     columns = {"client_id": [HOSTILE, *(f"c{index}" for index in range(8))], "main_language": [HOSTILE] * 9}
     axes = {"topics": make_axis(client_columns=["main_language"], sentence=HOSTILE, facts={HOSTILE: HOSTILE})}
-    page = _render(make_document(9, axes, columns, name=HOSTILE, summary=HOSTILE))
+    page = _render(make_document(9, axes, columns, name=HOSTILE, summary=HOSTILE), language=None)
     parsed = _Page(page)
     names = [tag for tag, _ in parsed.tags]
-    assert names.count("script") == 2
+    assert names.count("script") == 3
     assert "alert('x')</script>" not in page
     assert "\u202e" not in page
     assert "{{ 7 * 7 }}" in page
@@ -76,14 +78,41 @@ def test_every_axis_has_a_section_that_a_link_leads_to(make_document):
     document = make_document()
     tags = _Page(_render(document)).tags
     sections = [attributes["id"] for tag, attributes in tags if tag == "section"]
-    assert sections == ["overview", *document["axes"], "similarity", "clients", "reading"]
+    assert sections == ["overview", *document["axes"], "similarity", "clients", "reading", "glossary"]
     links = {attributes["href"] for tag, attributes in tags if tag == "a"}
     assert {f"#{name}" for name in sections} <= links
 
 
-def test_ids_in_the_page_are_unique(make_document):
-    ids = [attributes["id"] for _, attributes in _Page(_render(make_document())).tags if "id" in attributes]
+@pytest.mark.parametrize("language", ["en", "ja", None])
+def test_ids_in_the_page_are_unique_and_every_link_leads_somewhere(make_document, language):
+    tags = _Page(_render(make_document(), language)).tags
+    ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
     assert len(ids) == len(set(ids))
+    links = {
+        attributes["href"][1:] for _, attributes in tags if "href" in attributes and attributes["href"] != "data:,"
+    }
+    assert {link for link in links if not link.endswith("all")} <= set(ids)
+    labelled = {attributes["for"] for _, attributes in tags if "for" in attributes}
+    assert labelled <= set(ids)
+
+
+def test_a_page_of_all_languages_holds_each_drawing_and_the_data_once_and_is_hardly_larger(make_document):
+    document = make_document(300)
+    one, both = _render(document, "en"), _render(document, None)
+    assert both.count("<symbol") == one.count("<symbol") == 2  # quantity and language; quality has no data
+    assert both.count('id="data"') == 1
+    assert len(both) < 1.5 * len(one)
+
+
+def test_the_japanese_page_says_its_sentences_and_the_words_of_its_figures_in_japanese(make_document):
+    document = make_document()
+    page = _render(document, "ja")
+    assert '<html lang="ja">' in page
+    assert "このページの読み方" in page
+    assert "各指標と偶然との比較</text>" in page
+    assert "Each measure against chance" not in page
+    # What nobody translated, as of an axis of somebody's own, is marked as English.
+    assert '<span lang="en">They differ somewhat.</span>' in page
 
 
 def test_without_script_the_hundred_largest_clients_are_listed(make_document):
