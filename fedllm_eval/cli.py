@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from fedllm_data.reporting.language_flag import add_language
 from fedllm_data.terminal import OneLineParser, ShowVersion, run_command
 from fedllm_eval.audit_command import add_audit_commands
 from fedllm_eval.policy.threads import threads_by_size
@@ -51,6 +52,7 @@ def make_parser() -> argparse.ArgumentParser:
     compare.add_argument("--history", type=Path, metavar="FILE", help="series of comparisons to append to and show")
     compare.add_argument("--seed", type=int, default=0, help="seed of bootstrap and sign flips (0)")
     compare.add_argument("--json", action="store_true", help="print the comparison as JSON")
+    add_language(compare)
     compare.set_defaults(command=_compare)
 
     quality = commands.add_parser("quality", help="score each row by IFD and IRA, for `fedllm-data report --scores`")
@@ -142,7 +144,7 @@ def _compare(arguments: argparse.Namespace) -> None:
         seed=arguments.seed,
     )
     if arguments.out is not None:
-        write_comparison(comparison, arguments.out)
+        write_comparison(comparison, arguments.out, arguments.language)
     if comparison["gate"] is not None and not comparison["gate"]["passed"]:
         arguments.exit_code = 1
     if arguments.json:

@@ -14,8 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.errors import MetricError
+<<<<<<< HEAD
 from fedllm_eval.comparing.compared_methods import Method, check_alike, group_methods, read_scored, split_name
 from fedllm_eval.comparing.comparison_files import comparison_table, means_of, summary_of, write_comparison
+=======
+from fedllm_data.wording.catalogue import words
+from fedllm_eval.comparing.compared_methods import Method, group_methods, read_scored, split_name
+from fedllm_eval.comparing.comparison_files import (
+    comparison_table,
+    means_of,
+    summary_of,
+    worst_served_of,
+    write_comparison,
+)
+>>>>>>> pages
 from fedllm_eval.comparing.comparison_verdicts import ALPHA, Family, verdict
 from fedllm_eval.comparing.history import append_history, history_line, read_history
 from fedllm_eval.comparing.paired_scores import paired_table, rows_std_error
@@ -57,7 +69,8 @@ def compare_results(
         `ci_high`, `p_value`, `p_holm` (corrected over all items), `better_fraction` and `worse_fraction` of clients,
         `num_clients`, `num_seeds`, `covers_seeds`, `minimum_detectable` (after correction), `outcome` (better, worse,
         better run, worse run or undecided) and a `verdict`; `correction` says over what; `summary` in words; `gate`
-        where margins were given; `history`; `caveats` on the intervals; `notes` name what could not be compared.
+        where margins were given; `worst_served` by name; `history`; `caveats` on the intervals; `notes` name what
+        could not be compared.
 
     Raises:
         ConfigError: if a folder holds no results, or the history cannot be used.
@@ -114,6 +127,7 @@ def compare_results(
         "others": [_about(other) for other in others],
         "means": means_of(methods, comparisons),
         "comparisons": comparisons,
+        "worst_served": worst_served_of(methods, comparisons),
         "gate": gate(bounded, parse_margins(margins, known)) if margins else None,
         "summary": summary_of(comparisons, base.label, family.words()),
         "caveats": caveats,
@@ -147,7 +161,12 @@ def _about(method: Method) -> dict[str, Any]:
         "label": method.label,
         "policy": policies[0],
         "runs": [
-            {"folder": run.label, "seed": run.seed, "policy": run.results.summary["policy"]["name"]}
+            {
+                "folder": run.label,
+                "place": str(run.folder),
+                "seed": run.seed,
+                "policy": run.results.summary["policy"]["name"],
+            }
             for run in method.runs
         ],
     }
@@ -158,7 +177,7 @@ def _comparable(a: Method, b: Method, split: str, notes: list[str]) -> list[str]
     runs = [*a.runs, *b.runs]
     lacking = [run.label for run in runs if split not in run.results.summary["splits"]]
     if lacking:
-        notes += [f"{label} has no scores for split {split}" for label in lacking]
+        notes += [words("{label} has no scores for split {split}", label=label, split=split) for label in lacking]
         return []
     scores = [run.results.summary["splits"][split]["scores"] for run in runs]
     references = {
@@ -168,9 +187,16 @@ def _comparable(a: Method, b: Method, split: str, notes: list[str]) -> list[str]
     for name in (name for name in SCORES if any(name in found for found in scores)):
         having = [run.label for run, found in zip(runs, scores, strict=True) if name in found]
         if len(having) < len(runs):
-            notes.append(f"only {', '.join(having)} has {name}")
+            notes.append(words("only {having} has {name}", having=", ".join(having), name=name))
         elif SCORES[name].needs_reference and len(references) > 1:
-            notes.append(f"{a.label} and {b.label} measure {name} against different references or betas")
+            notes.append(
+                words(
+                    "{one} and {other} measure {name} against different references or betas",
+                    one=a.label,
+                    other=b.label,
+                    name=name,
+                )
+            )
         else:
             names.append(name)
     return names
@@ -197,7 +223,15 @@ def _test(base: Method, other: Method, split: str, name: str, num_tests: int, se
             f"{base.label} and {other.label} share no scored client in split {split}; score the same clients"
         )
     if len(common) < num_any:
-        notes.append(f"{len(common)} clients of split {split} are scored in both {base.label} and {other.label}")
+        notes.append(
+            words(
+                "{num} clients of split {split} are scored in both {one} and {other}",
+                num=len(common),
+                split=split,
+                one=base.label,
+                other=other.label,
+            )
+        )
     std_error = rows_std_error(base, other, split, name, common, seed)
     found = method_difference(
         a_SK,
@@ -250,15 +284,24 @@ def _caveats(base: Method, tested: Sequence[_Tested]) -> list[str]:
         if one.found.covers_seeds:
             continue
         alone = [method for method in (one.other, base) if not method.is_fixed and len(method.runs) == 1]
-        pair = f"{one.other.label} against {base.label}"
+        pair = {"other": one.other.label, "baseline": base.label}
         if max(one.found.num_seeds) == 1:
             found.append(
-                f"{pair}: one seed each, so the interval says what other clients would show, not what another seed "
-                "would"
+                words(
+                    "{other} against {baseline}: one seed each, so the interval says what other clients would show,"
+                    " not"
+                    " what another seed would",
+                    **pair,
+                )
             )
         else:
             found.append(
-                f"{pair}: {alone[0].label} has one seed, so how much it varies between seeds is not known; the "
-                "interval takes it to vary as the other does, and other seeds are not covered"
+                words(
+                    "{other} against {baseline}: {name} has one seed, so how much it varies between seeds is not"
+                    " known;"
+                    " the interval takes it to vary as the other does, and other seeds are not covered",
+                    **pair,
+                    name=alone[0].label,
+                )
             )
     return list(dict.fromkeys(found))

@@ -133,7 +133,7 @@ def score_run(
     joined = join_results(results, alone_clients=own_clients, seed=settings.seed, **found)
     joined = replace(joined, reused=tuple(parts.reused), changed=tuple(parts.changed))
     if out is not None:
-        write_results(joined, out)
+        write_results(joined, out, beside.language)
     return joined
 
 

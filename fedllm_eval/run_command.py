@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedllm_data.errors import ConfigError
+from fedllm_data.reporting.language_flag import add_language
 
 if TYPE_CHECKING:
     from fedllm_eval.running.suite_runs import SuitePlan
@@ -47,6 +48,7 @@ def add_run_command(commands: Any, progress: Callable[[], Any], print_table: Cal
     run.add_argument("--revision", help="revision of RUN_OR_MODEL on the Hub")
     run.add_argument("--data-revision", help="revision of --data on the Hub")
     run.add_argument("--json", action="store_true", help="print results.json instead of the table")
+    add_language(run)
 
     others = run.add_argument_group("other policies on the same clients")
     others.add_argument(
@@ -204,6 +206,7 @@ def _score_objects(arguments: argparse.Namespace) -> "tuple[ScoreSettings, Other
         kl_prompts=arguments.kl,
         general_data=arguments.general_data,
         audit=audit,
+        language=arguments.language,
         costs=StatedCosts(
             watts=arguments.watts,
             download_mbit_per_second=arguments.download_mbit,

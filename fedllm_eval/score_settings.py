@@ -73,3 +73,5 @@ class AskedBeside:
     """Run the privacy audit; None leaves it out."""
     costs: StatedCosts = field(default_factory=StatedCosts)
     """The line and the watts that the run's cost is calculated with."""
+    language: str | None = None
+    """Of the page that shows it all, `en` or `ja`; by default it carries both, and the reader's browser chooses."""

@@ -18,6 +18,7 @@ from matplotlib.font_manager import findfont, get_font
 __all__ = [
     "ACCENT",
     "CHANCE",
+    "GREEN",
     "GRID",
     "INK",
     "MUTED",
@@ -28,10 +29,11 @@ __all__ = [
     "drawable",
     "drawing",
     "inlined",
+    "svg_text",
 ]
 
 INK, MUTED, GRID, CHANCE, ACCENT = "#1d2433", "#667085", "#e4e7ec", "#b8bfcc", "#3451d1"
-ORANGE, PAPER = "#d9622b", "#ffffff"
+ORANGE, GREEN, PAPER = "#d9622b", "#17694e", "#ffffff"
 STYLE: Any = {
     "svg.fonttype": "none",
     "text.parse_math": False,
@@ -52,7 +54,8 @@ STYLE: Any = {
     "legend.frameon": False,
 }
 _VARIABLES = {INK: "ink", MUTED: "muted", GRID: "line", CHANCE: "chance", ACCENT: "accent", ORANGE: "second"} | {
-    PAPER: "paper"
+    GREEN: "within",
+    PAPER: "paper",
 }
 _DPI = 144
 
@@ -72,15 +75,25 @@ def drawing(figure: Figure, name: str) -> Drawing:
     >>> drawing(figure, "empty") == drawing(figure, "empty")
     True
     """
-    svg, png = io.StringIO(), io.BytesIO()
+    png = io.BytesIO()
+    text = svg_text(figure, name)
+    with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+        figure.savefig(png, format="png", metadata={"Software": None}, dpi=_DPI)
+    return Drawing(text, png.getvalue())
+
+
+def svg_text(figure: Figure, name: str) -> str:
+    """Return a figure as SVG text, the same each time; its ids follow from the name, as several meet in one page.
+
+    >>> svg_text(Figure(figsize=(1, 1)), "empty")[:4]
+    '<svg'
+    """
+    svg = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-        figure.savefig(png, format="png", metadata={"Software": None}, dpi=_DPI)
     text = svg.getvalue()
-    # Ids of several figures meet in one page.
     prefix = re.sub(r"[^a-z0-9]+", "-", name.lower())
-    text = re.sub(r'(\sid="|href="#|url\(#)(?=[A-Za-z])', rf"\g<1>{prefix}-", text[text.index("<svg") :])
-    return Drawing(text, png.getvalue())
+    return re.sub(r'(\sid="|href="#|url\(#)(?=[A-Za-z])', rf"\g<1>{prefix}-", text[text.index("<svg") :])
 
 
 def inlined(svg: str) -> str:

@@ -1,11 +1,14 @@
 """A comparison in a table, in words, and as files: `comparison.json`, `comparison.md` and `comparison.html`."""
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedllm_data.markdown_table import markdown_table
+from fedllm_data.wording.catalogue import marked, words
+from fedllm_data.wording.forms import sentences as join_sentences
 from fedllm_eval.comparing.compared_methods import Method
 from fedllm_eval.comparing.comparison_page import render_page
 from fedllm_eval.comparing.comparison_verdicts import CLAIMS
@@ -19,8 +22,16 @@ from fedllm_eval.texts import json_text, whole
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["FILES", "comparison_table", "means_of", "summary_of", "write_comparison"]
+__all__ = ["FILES", "comparison_table", "means_of", "summary_of", "worst_served_of", "write_comparison"]
 
+_SHOWN = {
+    "better": marked("Shown to be better than {baseline}: {shown}."),
+    "worse": marked("Shown to be worse than {baseline}: {shown}."),
+    "better run": marked("Runs that scored better than {baseline} (other seeds are not covered): {shown}."),
+    "worse run": marked("Runs that scored worse than {baseline} (other seeds are not covered): {shown}."),
+}
+NUM_NAMED = 10
+"""Clients that a comparison names as served worst."""
 FILES = ("comparison.json", "comparison.md", "comparison.html")
 
 
@@ -37,8 +48,13 @@ def comparison_table(comparison: Mapping[str, Any]) -> "Table":
     return table
 
 
-def write_comparison(comparison: Mapping[str, Any], out: Path) -> None:
+def write_comparison(comparison: Mapping[str, Any], out: Path, language: str | None = None) -> None:
     """Write `comparison.json`, `.md` and `.html` into a folder, replacing an earlier comparison in one step.
+
+    Args:
+        comparison: as `compare_results` gives it.
+        out: the folder.
+        language: of the page, `en` or `ja`; by default it carries both.
 
     Raises:
         ConfigError: if `out` is a file, or a folder that holds anything but an earlier comparison.
@@ -47,7 +63,8 @@ def write_comparison(comparison: Mapping[str, Any], out: Path) -> None:
     def fill(folder: Path) -> None:
         text = json_text(comparison, indent=2, allow_nan=False)
         (folder / "comparison.json").write_text(text + "\n", encoding="utf-8")
-        (folder / "comparison.html").write_text(whole(render_page(comparison)), encoding="utf-8")
+        page = render_page(comparison, language, _links(comparison, out))
+        (folder / "comparison.html").write_text(whole(page), encoding="utf-8")
         header, *rows = _cells(comparison)
         lines = [f"# Against {markdown_text(comparison['baseline']['label'])}", ""]
         lines += [markdown_text(comparison["summary"]), ""]
@@ -59,6 +76,40 @@ def write_comparison(comparison: Mapping[str, Any], out: Path) -> None:
         (folder / "comparison.md").write_text(whole("\n".join(lines)) + "\n", encoding="utf-8")
 
     replace_folder(out, fill, FILES)
+
+
+def _links(comparison: Mapping[str, Any], out: Path) -> dict[str, str]:
+    """Folder of a run -> where its page lies, seen from the comparison's folder; only pages that exist."""
+    links = {}
+    for method in (comparison["baseline"], *comparison["others"]):
+        for run in method["runs"]:
+            page = Path(run["place"]) / "results.html"
+            if page.is_file():
+                links[run["place"]] = Path(os.path.relpath(page.resolve(), out.resolve())).as_posix()
+    return links
+
+
+def worst_served_of(methods: Sequence[Method], comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the ten clients that each method serves worst, the worst first, in the first score of each split.
+
+    Returns:
+        One item per method and split: `other`, `split`, `score`, `unit`, `higher_is_better`, `num_clients`, and
+        `clients` with `client_id`, `before` (the baseline's score) and `now`, seeds averaged.
+    """
+    base, others = methods[0], {method.label: method for method in methods[1:]}
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for item in comparisons:
+        if (item["other"], item["split"]) in found:
+            continue
+        clients, a_SK, b_TK, _ = paired_table(base, others[item["other"]], item["split"], item["score"])
+        before_K, now_K = a_SK.mean(axis=0).tolist(), b_TK.mean(axis=0).tolist()
+        sign = 1 if item["higher_is_better"] else -1
+        order = sorted(range(len(clients)), key=lambda k: (sign * now_K[k], clients[k]))[:NUM_NAMED]
+        kept = ("other", "split", "score", "unit", "higher_is_better", "num_clients")
+        found[item["other"], item["split"]] = {key: item[key] for key in kept} | {
+            "clients": [{"client_id": clients[k], "before": before_K[k], "now": now_K[k]} for k in order]
+        }
+    return list(found.values())
 
 
 def means_of(methods: Sequence[Method], comparisons: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -91,20 +142,25 @@ def summary_of(comparisons: Sequence[Mapping[str, Any]], baseline: str, correcte
     sentences = []
     for outcome in CLAIMS:
         if counts[outcome]:
-            places = [f"{item['other']} in {item['score']} ({item['split']})" for item in counts[outcome]]
-            shown = ", ".join(places[:6]) + (f" and {len(places) - 6} more" if len(places) > 6 else "")
-            which = outcome.removesuffix(" run")
-            what = "Shown to be" if which == outcome else "Runs that scored"
-            but = "" if which == outcome else " (other seeds are not covered)"
-            sentences.append(f"{what} {which} than {baseline}{but}: {shown}.")
+            places = [
+                words("{other} in {score} ({split})", other=item["other"], score=item["score"], split=item["split"])
+                for item in counts[outcome]
+            ]
+            shown = ", ".join(places[:6])
+            if len(places) > 6:
+                shown = words("{listed} and {num} more", listed=shown, num=len(places) - 6)
+            sentences.append(words(_SHOWN[outcome], baseline=baseline, shown=shown))
     if counts["undecided"]:
-        num = len(counts["undecided"])
         sentences.append(
-            f"{num} of {len(comparisons)} comparisons are undecided: these clients cannot tell the methods apart."
+            words(
+                "{num} of {total} comparisons are undecided: these clients cannot tell the methods apart.",
+                num=len(counts["undecided"]),
+                total=len(comparisons),
+            )
         )
     if corrected:
-        sentences.append(f"P-values are corrected (Holm) for {corrected}.")
-    return " ".join(sentences)
+        sentences.append(words("P-values are corrected (Holm) for {tests}.", tests=corrected))
+    return join_sentences(sentences)
 
 
 def _number(value: float | None, form: str) -> str:

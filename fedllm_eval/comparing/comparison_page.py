@@ -8,26 +8,91 @@ from typing import Any
 
 from jinja2 import ChoiceLoader, PackageLoader
 
+from fedllm_data.reporting.page_frame import Body, whole_page
 from fedllm_data.reporting.templates import page_environment
+from fedllm_data.wording.catalogue import marked, words
+from fedllm_data.wording.forms import percent
+from fedllm_eval.reporting.score_words import client_kind, score_name
 from fedllm_eval.reporting.table_section import number, signed
 
-__all__ = ["render_page"]
+__all__ = ["plain_outcomes", "render_page"]
 
 WIDTH, ROW, MARGIN = 620.0, 30.0, 24.0
 NUM_TICKS = 5
+MAX_SENTENCES = 6
+_PLAIN = {
+    "better": marked(
+        "{other} serves clients better than {baseline}: {better_off} of {clients} gain, {worse_off} lose ({score})."
+    ),
+    "worse": marked(
+        "{other} serves clients worse than {baseline}: {worse_off} of {clients} lose, {better_off} gain ({score})."
+    ),
+    "better run": marked(
+        "This run of {other} serves clients better than {baseline}: {better_off} of {clients} gain, {worse_off} lose"
+        " ({score}). Another seed was not tried."
+    ),
+    "worse run": marked(
+        "This run of {other} serves clients worse than {baseline}: {worse_off} of {clients} lose, {better_off} gain"
+        " ({score}). Another seed was not tried."
+    ),
+    "undecided": marked(
+        "Whether {other} serves clients better than {baseline} cannot be told from {clients}: {better_off} gain,"
+        " {worse_off} lose ({score})."
+    ),
+}
+"""Outcome -> what is said of it first."""
 
 
-def render_page(comparison: Mapping[str, Any]) -> str:
-    """Return the page of a comparison, as `compare_results` gives it."""
+def render_page(
+    comparison: Mapping[str, Any], language: str | None = None, links: Mapping[str, str] | None = None
+) -> str:
+    """Return the page of a comparison, as `compare_results` gives it.
+
+    Args:
+        comparison: what is shown.
+        language: of the page; by default it speaks all, and the reader's browser chooses.
+        links: place of a results folder -> where its page lies, seen from this one.
+    """
     environment = page_environment()
     environment.loader = ChoiceLoader([PackageLoader("fedllm_eval", "comparing"), environment.loader])  # type: ignore[list-item]
     environment.filters |= {"score": number, "signed": signed}
     template = environment.get_template("compare_page.html.jinja")
-    return template.render(
-        comparison=comparison,
-        forests=[_forest(group, comparison) for group in _groups(comparison["comparisons"])],
-        series=_series(comparison["history"] or []),
-    )
+    baseline, labels = comparison["baseline"]["label"], [other["label"] for other in comparison["others"]]
+
+    def body() -> Body:
+        html = template.render(
+            comparison=comparison,
+            links=links or {},
+            plain=plain_outcomes(comparison),
+            forests=[_forest(group, comparison) for group in _groups(comparison["comparisons"])],
+            series=_series(comparison["history"] or []),
+        )
+        return Body(words("{others} against {baseline}", others=", ".join(labels), baseline=baseline), html)
+
+    return whole_page(body, language=language, style=environment.get_template("compare_page.css.jinja").render())
+
+
+def plain_outcomes(comparison: Mapping[str, Any]) -> list[str]:
+    """Return what the comparison shows in plain words: one sentence a method, from its first score on each split.
+
+    >>> item = {"other": "b", "score": "heldout_loss", "split": "test", "outcome": "undecided", "num_clients": 9,
+    ...         "better_fraction": 0.5, "worse_fraction": 0.25}
+    >>> plain_outcomes({"baseline": {"label": "a"}, "comparisons": [item]})[0][:55]
+    'Whether b serves clients better than a cannot be told f'
+    """
+    told: dict[tuple[str, str], str] = {}
+    for item in comparison["comparisons"]:
+        if (item["other"], item["split"]) not in told:
+            told[item["other"], item["split"]] = words(
+                _PLAIN[item["outcome"]],
+                other=item["other"],
+                baseline=comparison["baseline"]["label"],
+                clients=client_kind(item["split"], item["num_clients"]),
+                better_off=percent(item["better_fraction"]),
+                worse_off=percent(item["worse_fraction"]),
+                score=score_name(item["score"]),
+            )
+    return list(told.values())[:MAX_SENTENCES]
 
 
 def _groups(items: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:

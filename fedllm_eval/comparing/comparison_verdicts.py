@@ -9,6 +9,7 @@ runs at hand, and says so.
 import math
 from dataclasses import dataclass
 
+from fedllm_data.wording.catalogue import marked, plural_words, words
 from fedllm_eval.reporting.table_section import signed
 from fedllm_eval.scores import SCORES
 from fedllm_eval.scoring.comparisons import MethodDifference
@@ -18,6 +19,24 @@ __all__ = ["ALPHA", "CLAIMS", "MIN_CLIENTS", "OF_RUNS", "Family", "verdict"]
 ALPHA = 0.05
 MIN_CLIENTS = 6
 """2^(1-5) = 0.0625: five clients cannot reach p < 0.05 by a two-sided sign-flip test."""
+_VERDICTS = {
+    "better": marked(
+        "{other} is better than {baseline} in {score} on {split} clients: {numbers}, {num} clients, {share} of them"
+        " better off."
+    ),
+    "worse": marked(
+        "{other} is worse than {baseline} in {score} on {split} clients: {numbers}, {num} clients, {share} of them"
+        " better off."
+    ),
+    "better run": marked(
+        "The runs of {other} at hand scored better than {baseline} in {score} on {split} clients: {numbers}, {num}"
+        " clients, {share} of them better off; other seeds are not covered."
+    ),
+    "worse run": marked(
+        "The runs of {other} at hand scored worse than {baseline} in {score} on {split} clients: {numbers}, {num}"
+        " clients, {share} of them better off; other seeds are not covered."
+    ),
+}
 OF_RUNS = {"better run": "better", "worse run": "worse"}
 """Outcomes that are shown for the runs at hand alone -> what they are to a reader who asks about these runs."""
 CLAIMS = ("better", "worse", *OF_RUNS)
@@ -55,9 +74,13 @@ class Family:
         """
         if self.num_tests == 1:
             return ""
-        counts = (("method", self.num_methods), ("score", self.num_scores), ("split", self.num_splits))
-        listed = ", ".join(f"{num} {name}{'s' * (num != 1)}" for name, num in counts)
-        return f"{self.num_tests} tests: {listed}"
+        return words(
+            "{num} tests: {methods}, {scores}, {splits}",
+            num=self.num_tests,
+            methods=plural_words("{num} method", "{num} methods", self.num_methods),
+            scores=plural_words("{num} score", "{num} scores", self.num_scores),
+            splits=plural_words("{num} split", "{num} splits", self.num_splits),
+        )
 
 
 def verdict(
@@ -77,30 +100,42 @@ def verdict(
     """
     about = SCORES[score]
     better_fraction = found.higher_fraction if about.higher_is_better else found.lower_fraction
-    where = f"in {score} on {split} clients"
-    corrected = f" (corrected for {family.words()})" if family.words() else ""
-    numbers = f"{signed(found.difference)} [{signed(found.low)}, {signed(found.high)}], p = {p_holm:.2g}{corrected}"
+    clients = found.num_clients
+    what = {"other": other, "baseline": baseline, "score": score, "split": split, "num": clients}
     if found.higher_fraction == found.lower_fraction == 0:
-        clients = f"all {found.num_clients} {split} clients" if found.num_clients > 1 else f"the one {split} client"
-        return "undecided", f"{other} and {baseline} score the same in {score} for {clients}."
+        message = marked("{other} and {baseline} score the same in {score} for all {num} {split} clients.")
+        alone = marked("{other} and {baseline} score the same in {score} for the one {split} client.")
+        return "undecided", words(message if clients > 1 else alone, **what)
     needed = family.min_clients if found.by_sign_flips else MIN_CLIENTS
-    if found.num_clients < needed:
-        tests = f" over {family.num_tests} tests" if needed > MIN_CLIENTS else ""
-        return "undecided", (
-            f"The data cannot tell {other} from {baseline} {where}: {signed(found.difference)} over "
-            f"{found.num_clients} clients, and fewer than {needed} cannot show any difference at p < {ALPHA}{tests}."
+    if clients < needed:
+        few = {"value": signed(found.difference), "least": needed, "p": ALPHA}
+        if needed > MIN_CLIENTS:
+            return "undecided", words(
+                "The data cannot tell {other} from {baseline} in {score} on {split} clients: {value} over {num}"
+                " clients,"
+                " and fewer than {least} cannot show any difference at p < {p} over {total} tests.",
+                **what,
+                **few,
+                total=family.num_tests,
+            )
+        return "undecided", words(
+            "The data cannot tell {other} from {baseline} in {score} on {split} clients: {value} over {num} clients,"
+            " and"
+            " fewer than {least} cannot show any difference at p < {p}.",
+            **what,
+            **few,
         )
+    change = {"value": signed(found.difference), "low": signed(found.low), "high": signed(found.high)}
+    corrected = words(" (corrected for {tests})", tests=family.words()) if family.words() else ""
+    numbers = words("{value} [{low}, {high}], p = {p}{corrected}", **change, p=f"{p_holm:.2g}", corrected=corrected)
+    what |= {"numbers": numbers}
     if found.low <= 0 <= found.high or p_holm >= ALPHA:
-        return "undecided", (
-            f"The data cannot tell {other} from {baseline} {where}: {numbers}, {found.num_clients} clients; a true "
-            f"difference would have to be about {found.detectable(family.confidence):.2g} to be seen four times in "
-            "five."
+        return "undecided", words(
+            "The data cannot tell {other} from {baseline} in {score} on {split} clients: {numbers}, {num} clients; a"
+            " true difference would have to be about {value} to be seen four times in five.",
+            **what,
+            value=f"{found.detectable(family.confidence):.2g}",
         )
     outcome = "better" if (found.difference > 0) == about.higher_is_better else "worse"
-    clients = f"{numbers}, {found.num_clients} clients, {100 * better_fraction:.0f} % of them better off"
-    if found.covers_seeds:
-        return outcome, f"{other} is {outcome} than {baseline} {where}: {clients}."
-    return f"{outcome} run", (
-        f"The runs of {other} at hand scored {outcome} than {baseline} {where}: {clients}; other seeds are not "
-        "covered."
-    )
+    outcome += "" if found.covers_seeds else " run"
+    return outcome, words(_VERDICTS[outcome], **what, share=f"{100 * better_fraction:.0f} %")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fedllm_data.errors import MetricError
+from fedllm_data.wording.catalogue import plural_words, words
 from fedllm_eval.scoring.rounding import difference_beyond_rounding
 
 __all__ = ["gate", "parse_margins"]
@@ -72,14 +73,23 @@ def gate(compared: Sequence[tuple[Mapping[str, Any], Bounds]], margins: Mapping[
         # 0.32 - 0.30 is 0.020000000000000018, and no worse than a margin of 0.02.
         low_beyond, high_beyond = (float(difference_beyond_rounding(margin, bound)) for bound in (low, high))
         if math.isnan(low):
-            outcome, words = "cannot tell", "one client has no interval"
+            outcome, found = "cannot tell", words("one client has no interval")
         elif low_beyond > 0:
-            outcome, words = "worse", f"worse by {low:.4g} or more, beyond the margin of {margin:.4g}"
+            outcome = "worse"
+            found = words(
+                "worse by {low} or more, beyond the margin of {value}", low=f"{low:.4g}", value=f"{margin:.4g}"
+            )
         elif high_beyond <= 0:
-            outcome, words = "within", f"worse by {max(0.0, high):.4g} at most, within the margin of {margin:.4g}"
+            outcome, most = "within", f"{max(0.0, high):.4g}"
+            found = words("worse by {high} at most, within the margin of {value}", high=most, value=f"{margin:.4g}")
         else:
             outcome = "cannot tell"
-            words = f"worse by between {low:.4g} and {high:.4g}; the margin of {margin:.4g} lies in between"
+            found = words(
+                "worse by between {low} and {high}; the margin of {value} lies in between",
+                low=f"{low:.4g}",
+                high=f"{high:.4g}",
+                value=f"{margin:.4g}",
+            )
         checks.append(
             {
                 "score": item["score"],
@@ -90,16 +100,38 @@ def gate(compared: Sequence[tuple[Mapping[str, Any], Bounds]], margins: Mapping[
                 "harm_low": low,
                 "harm_high": high,
                 "outcome": outcome,
-                "sentence": f"{item['other']}, {item['score']} on {item['split']}: {words}.",
+                "sentence": words(
+                    "{other}, {score} on {split}: {found}.",
+                    other=item["other"],
+                    score=item["score"],
+                    split=item["split"],
+                    found=found,
+                ),
             }
         )
     failed = [check for check in checks if check["outcome"] == "worse"]
     unknown = [check for check in checks if check["outcome"] == "cannot tell"]
-    share = f"{100 * (1 - ALPHA):g} % sure over {len(checks)} check{'s' if len(checks) > 1 else ''}"
+    about = {"share": f"{100 * (1 - ALPHA):g} %", "failed": len(failed), "unknown": len(unknown)}
     if failed:
-        verdict = f"Stopped: {len(failed)} of {len(checks)} checks are beyond their margin ({share})."
+        verdict = plural_words(
+            "Stopped: {failed} of {num} checks are beyond their margin ({share} sure over {num} check).",
+            "Stopped: {failed} of {num} checks are beyond their margin ({share} sure over {num} checks).",
+            len(checks),
+            **about,
+        )
     elif unknown:
-        verdict = f"Passed, though {len(unknown)} of {len(checks)} checks cannot be told from the margin ({share})."
+        verdict = plural_words(
+            "Passed, though {unknown} of {num} checks cannot be told from the margin ({share} sure over {num} check).",
+            "Passed, though {unknown} of {num} checks cannot be told from the margin ({share} sure over {num}"
+            " checks).",
+            len(checks),
+            **about,
+        )
     else:
-        verdict = f"Passed: every check is within its margin ({share})."
+        verdict = plural_words(
+            "Passed: every check is within its margin ({share} sure over {num} check).",
+            "Passed: every check is within its margin ({share} sure over {num} checks).",
+            len(checks),
+            **about,
+        )
     return {"passed": not failed, "verdict": verdict, "checks": checks, "confidence": 1 - ALPHA}

@@ -173,9 +173,7 @@ def measure_effect(before: Method, after: Method, split: str, score: str, *, see
     gain_K = sign * difference_beyond_rounding(a_K, b_K, about.rounding)
     num_worse = int((gain_K < 0).sum())
     worse = wilson_interval(num_worse, len(clients))
-    tails = [
-        worst_decile_interval(x_K, higher_is_better=about.higher_is_better, seed=seed) for x_K in (a_K, b_K)
-    ]
+    tails = [worst_decile_interval(x_K, higher_is_better=about.higher_is_better, seed=seed) for x_K in (a_K, b_K)]
     return Effect(
         score=score,
         split=split,
@@ -200,5 +198,3 @@ def measure_effect(before: Method, after: Method, split: str, score: str, *, see
         after_K=tuple(b_K.tolist()),
         gain_K=tuple((gain_K + 0.0).tolist()),
     )
-
-

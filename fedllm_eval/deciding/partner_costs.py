@@ -152,9 +152,7 @@ def read_line_table(path: Path) -> dict[str, Line]:
         raise ConfigError(f"{path} has no column client_id; its columns are {', '.join(COLUMNS)}")
     if unknown := sorted(str(name) for name in set(rows[0]) - set(COLUMNS)):
         raise ConfigError(f"{path} has a column {unknown[0]!r} that is not used; its columns are {', '.join(COLUMNS)}")
-    return {
-        row["client_id"]: _line(row, f"{path}, line {number}") for number, row in enumerate(rows, start=2)
-    }
+    return {row["client_id"]: _line(row, f"{path}, line {number}") for number, row in enumerate(rows, start=2)}
 
 
 def price_of_runs(runs: Sequence[Path], stated: StatedPrices) -> RunPrice:

@@ -13,7 +13,14 @@ from pathlib import Path
 import pyarrow as pa
 
 from fedllm_data.errors import ConfigError, MetricError
-from fedllm_eval.comparing.compared_methods import Method, ScoredRun, check_alike, group_methods, read_scored, split_name
+from fedllm_eval.comparing.compared_methods import (
+    Method,
+    ScoredRun,
+    check_alike,
+    group_methods,
+    read_scored,
+    split_name,
+)
 from fedllm_eval.policy.run_folder import CONFIG_FILE, ROUNDS_FILE, SCORES
 from fedllm_eval.results import read_results
 
@@ -193,5 +200,3 @@ def _trained(scored: ScoredRun) -> ScoredRun:
     keys = zip(table["split"].to_pylist(), table["client_id"].to_pylist(), strict=True)
     kept = table.filter(pa.array([key not in never for key in keys], pa.bool_()))
     return replace(scored, results=replace(scored.results, per_client=kept))
-
-

@@ -6,11 +6,14 @@ Each is a function of the summary (`results.json`) alone, and None where the sum
 from collections.abc import Mapping
 from typing import Any
 
+from fedllm_data.wording.catalogue import plural_words, words
+from fedllm_data.wording.recorded import again
 from fedllm_eval.reporting.table_section import (
     Cell,
     Section,
     arrow,
     by_label,
+    counted,
     fewer_clients,
     interval,
     name_of,
@@ -37,7 +40,8 @@ def scores_section(summary: Mapping[str, Any]) -> Section | None:
     rows: list[tuple[Cell, ...]] = []
     for split, part in summary["splits"].items():
         for name, own in part["scores"].items():
-            cells: list[Cell] = [(f"{name} {arrow(own)}", f"{split}, {own['unit']}")]
+            small = words("{split}, {unit}", split=split, unit=again(own["unit"]))
+            cells: list[Cell] = [(f"{name} {arrow(own)}", small)]
             for splits in policies.values():
                 score = splits.get(split, {}).get("scores", {}).get(name)
                 cells.append(
@@ -48,12 +52,11 @@ def scores_section(summary: Mapping[str, Any]) -> Section | None:
                         interval(score["ci_low"], score["ci_high"]) + _beside(fewer_clients(score, own)),
                     )
                 )
-            cells.append((f"{own['num_clients']:,}", f"{own['num_items']:,} {own['weighted_by']}"))
+            cells.append((f"{own['num_clients']:,}", counted(own)))
             rows.append(tuple(cells))
             if own.get("perplexity") is not None:
-                cells = [
-                    (f"{'perplexity' if name == 'heldout_loss' else f'perplexity of {name}'} ↓", f"{split}, by token")
-                ]
+                title = words("perplexity of {name} ↓", name=name) if name != "heldout_loss" else words("perplexity ↓")
+                cells = [(title, words("{split}, {unit}", split=split, unit=words("by token")))]
                 for splits in policies.values():
                     score = splits.get(split, {}).get("scores", {}).get(name)
                     of = None if score is None else score["perplexity"]
@@ -65,13 +68,13 @@ def scores_section(summary: Mapping[str, Any]) -> Section | None:
                             interval(of["ci_low"], of["ci_high"], digits=2) + _beside(fewer_clients(score, own)),
                         )
                     )
-                cells.append((f"{own['num_clients']:,}", f"{own['num_items']:,} {own['weighted_by']}"))
+                cells.append((f"{own['num_clients']:,}", counted(own)))
                 rows.append(tuple(cells))
     return Section(
         "scores",
-        "Scores",
-        "Mean over clients with its 95 % interval, clients as the unit; perplexity is over all tokens.",
-        ("score", *(name_of(label, summary) for label in policies), "clients"),
+        words("Scores"),
+        words("Mean over clients with its 95 % interval, clients as the unit; perplexity is over all tokens."),
+        (words("score"), *(name_of(label, summary) for label in policies), words("clients")),
         tuple(rows),
     )
 
@@ -86,7 +89,7 @@ def spread_section(summary: Mapping[str, Any]) -> Section | None:
                 if score is None:
                     continue
                 num = num_worst(score["num_clients"])
-                decile = (number(score["worst_decile"]), f"{num:,} client{'s' * (num != 1)}")
+                decile = (number(score["worst_decile"]), plural_words("{num} client", "{num} clients", num))
                 values = [score[key] for key in ("worst", "best", "std", "jain", "gini")]
                 pooled = (
                     number(score["weighted_mean"]),
@@ -103,10 +106,15 @@ def spread_section(summary: Mapping[str, Any]) -> Section | None:
                 )
     return Section(
         "spread",
-        "Spread over clients",
-        "Whom a policy serves worst: the tenth of the clients with the worst scores (mean), the worst and the best "
-        "one, and how evenly scores lie. Jain 1 and Gini 0 are equal scores. Pooled: over all rows or tokens.",
-        ("score", "policy", "worst decile", "worst", "best", "std", "Jain", "Gini", "pooled"),
+        words("Spread over clients"),
+        words(
+            "Whom a policy serves worst: the tenth of the clients with the worst scores (mean), the worst and the best"
+            " one, and how evenly scores lie. Jain 1 and Gini 0 are equal scores. Pooled: over all rows or tokens."
+        ),
+        (
+            *(words("score"), words("policy"), words("worst decile"), words("worst"), words("best"), words("std")),
+            *("Jain", "Gini", words("pooled")),
+        ),
         tuple(rows),
         num_text=2,
     )
@@ -116,7 +124,7 @@ def worst_served_section(summary: Mapping[str, Any]) -> Section | None:
     """Return the ten clients of every split that are served worst, by name."""
     rows, notes = [], []
     for item in summary.get("worst_served", []):
-        where = f"{name_of(item['policy'], summary)}, {item['split']}"
+        where = words("{name}, {split}", name=name_of(item["policy"], summary), split=item["split"])
         for client in item["clients"]:
             before, now = client["before"], client["now"]
             change = "" if before is None else _change(before, now, SCORES[item["score"]].rounding)
@@ -130,18 +138,43 @@ def worst_served_section(summary: Mapping[str, Any]) -> Section | None:
                 )
             )
         num = item["num_in_worst_decile"]
-        notes.append(
-            f"{where}: the worst tenth of {item['num_clients']:,} clients is "
-            + (f"one person, {item['clients'][0]['client_id']}." if num == 1 else f"the {num:,} worst.")
-        )
+        total = f"{item['num_clients']:,}"
+        if num == 1:
+            client = item["clients"][0]["client_id"]
+            notes.append(
+                words(
+                    "{where}: the worst tenth of {total} clients is one person, {client}.",
+                    where=where,
+                    total=total,
+                    client=client,
+                )
+            )
+        else:
+            notes.append(
+                words(
+                    "{where}: the worst tenth of {total} clients is the {num} worst.",
+                    where=where,
+                    total=total,
+                    num=f"{num:,}",
+                )
+            )
         if tied := item["num_tied_beyond"]:
-            notes.append(f"{where}: {tied:,} more client{'s' * (tied != 1)} with the score of the last one listed.")
+            notes.append(
+                plural_words(
+                    "{where}: {num} more client with the score of the last one listed.",
+                    "{where}: {num} more clients with the score of the last one listed.",
+                    tied,
+                    where=where,
+                )
+            )
     return Section(
         "worst",
-        "Who is served worst",
-        "The ten clients with the worst scores, the worst first; of equal scores those of more rows. Before: the "
-        "base, where it was scored as well. A score of few rows is mostly chance.",
-        ("client", "language", "rows", "before", "now"),
+        words("Who is served worst"),
+        words(
+            "The ten clients with the worst scores, the worst first; of equal scores those of more rows. Before: the"
+            " base, where it was scored as well. A score of few rows is mostly chance."
+        ),
+        (words("client"), words("language"), words("rows"), words("before"), words("now")),
         tuple(rows),
         num_text=2,
         notes=tuple(notes),
@@ -155,31 +188,40 @@ def gains_section(summary: Mapping[str, Any]) -> Section | None:
         p_value = item["p_holm"]
         rows.append(
             (
-                (f"{item['score']}", f"{item['split']}, {item['unit']}"),
+                (f"{item['score']}", words("{split}, {unit}", split=item["split"], unit=again(item["unit"]))),
                 (name_of(item["policy"], summary), ""),
                 (name_of(item["against"], summary), ""),
                 (signed(item["gain"]), interval(item["ci_low"], item["ci_high"], signed=True)),
                 ("n/a" if p_value is None else f"{p_value:.2g}", ""),
                 (f"{item['better_off']:.0%}", interval(item["better_off_ci_low"], item["better_off_ci_high"])),
                 (f"{item['worse_off']:.0%}", ""),
-                (signed(item["worst_decile_gain"]), "one client" if num_worst(item["num_clients"]) == 1 else ""),
+                (signed(item["worst_decile_gain"]), "" if num_worst(item["num_clients"]) > 1 else words("one client")),
                 (f"{item['num_clients']:,}", ""),
             )
         )
     recovered = [
-        f"{name_of(item['policy'], summary)}, {item['split']}, {item['score']}: {item['recovered_fraction']:.0%} of "
-        "the way from training alone to training on all rows."
+        words(
+            "{where}, {score}: {share} of the way from training alone to training on all rows.",
+            where=words("{name}, {split}", name=name_of(item["policy"], summary), split=item["split"]),
+            score=item["score"],
+            share=f"{item['recovered_fraction']:.0%}",
+        )
         for item in summary.get("gains", [])
         if item.get("recovered_fraction") is not None
     ]
     return Section(
         "gains",
-        "What each client gains",
-        "Positive where the policy serves a client better than what it is set against, whichever direction of the "
-        "score is better; against pooled training that is the gap. Better off: share of clients with a positive gain; "
-        "a difference that is rounding is none. p is corrected (Holm) over all rows of this table; intervals are 95 % "
-        "each and say what other clients would show, not what another seed of training would.",
-        ("score", "policy", "against", "gain, 95 %", "p (Holm)", "better off", "worse off", "worst decile", "clients"),
+        words("What each client gains"),
+        words(
+            "Positive where the policy serves a client better than what it is set against, whichever direction of the"
+            " score is better; against pooled training that is the gap. Better off: share of clients with a positive"
+            " gain; a difference that is rounding is none. p is corrected (Holm) over all rows of this table;"
+            " intervals are 95 % each and say what other clients would show, not what another seed of training would."
+        ),
+        (
+            *(words("score"), words("policy"), words("against"), words("gain, 95 %"), words("p (Holm)")),
+            *(words("better off"), words("worse off"), words("worst decile"), words("clients")),
+        ),
         tuple(rows),
         num_text=3,
         notes=tuple(recovered),
@@ -203,9 +245,11 @@ def languages_section(summary: Mapping[str, Any]) -> Section | None:
                 )
     return Section(
         "languages",
-        "By language",
-        "The policy's mean over the clients that have rows in a language, each by its own rows of that language.",
-        ("score", "language", "mean, 95 %", "clients", "rows"),
+        words("By language"),
+        words(
+            "The policy's mean over the clients that have rows in a language, each by its own rows of that language."
+        ),
+        (words("score"), words("language"), words("mean, 95 %"), words("clients"), words("rows")),
         tuple(rows),
         num_text=2,
     )
@@ -219,19 +263,25 @@ def transfer_section(summary: Mapping[str, Any]) -> Section | None:
     for item in found:
         for language, means, nums in zip(item["trained_on"], item["mean"], item["num_items"], strict=True):
             cells = {
-                of: (number(mean), f"{num} clients")
+                of: (number(mean), words("{num} clients", num=num))
                 for of, mean, num in zip(item["tested_on"], means, nums, strict=True)
             }
             rows.append(((item["score"], item["split"]), (language, ""), *(cells.get(of, ("–", "")) for of in tested)))
         notes.append(
-            f"{item['score']}, {item['split']}: {number(item['in_language'])} where languages agree, "
-            f"{number(item['out_of_language'])} elsewhere; better by {number(item['transfer_gap'])} at home."
+            words(
+                "{score}, {split}: {value} where languages agree, {number} elsewhere; better by {gap} at home.",
+                score=item["score"],
+                split=item["split"],
+                value=number(item["in_language"]),
+                number=number(item["out_of_language"]),
+                gap=number(item["transfer_gap"]),
+            )
         )
     return Section(
         "transfer",
-        "Across languages",
-        "Rows: language trained on. Columns: language tested on. Means over clients.",
-        ("score", "trained on", *tested),
+        words("Across languages"),
+        words("Rows: language trained on. Columns: language tested on. Means over clients."),
+        (words("score"), words("trained on"), *tested),
         tuple(rows),
         num_text=2,
         notes=tuple(notes),
@@ -240,7 +290,7 @@ def transfer_section(summary: Mapping[str, Any]) -> Section | None:
 
 def _change(before: float, now: float, rounding: float) -> str:
     difference = float(difference_beyond_rounding(before, now, rounding))
-    return signed(difference) if difference else "same"
+    return signed(difference) if difference else words("same")
 
 
 def _beside(words: str) -> str:

@@ -31,15 +31,20 @@ FILES = (
 )
 
 
-def write_results(results: Results, out: Path) -> None:
+def write_results(results: Results, out: Path, language: str | None = None) -> None:
     """Write a results folder; an earlier results folder of that name is replaced in one step.
+
+    Args:
+        results: what to write.
+        out: the folder.
+        language: of the page, `en` or `ja`; by default it carries both.
 
     Raises:
         ConfigError: if `out` is a file, or a folder that holds anything but earlier results.
     """
 
     def fill(folder: Path) -> None:
-        _fill(results, folder)
+        _fill(results, folder, language)
         if (work := Path(out) / WORK).is_dir():
             # Finished parts outlive the swap of folders; as links they cost no space.
             link_tree(work, folder / WORK)
@@ -47,7 +52,7 @@ def write_results(results: Results, out: Path) -> None:
     replace_folder(out, fill, FILES)
 
 
-def _fill(results: Results, folder: Path) -> None:
+def _fill(results: Results, folder: Path, language: str | None) -> None:
     pq.write_table(results.per_client, folder / "per_client.parquet")
     for name, table in (("per_row", results.per_row), ("gains", results.gains)):
         if table is not None:
@@ -58,9 +63,9 @@ def _fill(results: Results, folder: Path) -> None:
         pq.write_table(table, place / f"{suite}.parquet")
     for label, other in results.policies.items():
         (place := folder / "policies" / _folder_name(label)).mkdir(parents=True)
-        _fill(other, place)
+        _fill(other, place, language)
     (folder / "results.md").write_text(whole(results_markdown(results.summary)), encoding="utf-8")
-    (folder / "results.html").write_text(whole(render_page(results)), encoding="utf-8")
+    (folder / "results.html").write_text(whole(render_page(results, language)), encoding="utf-8")
     write_hub_files(results.summary, folder)
     text = json_text(results.summary, indent=2, allow_nan=False)
     (folder / "results.json").write_text(text + "\n", encoding="utf-8")

@@ -6,6 +6,8 @@ Each is a function of the summary (`results.json`) alone, and None where the sum
 from collections.abc import Mapping
 from typing import Any
 
+from fedllm_data.wording.catalogue import plural_words, words
+from fedllm_data.wording.recorded import again
 from fedllm_eval.reporting.audit_lines import audit_lines
 from fedllm_eval.reporting.table_section import ORDER, Cell, Section, arrow, interval, name_of, number, signed
 from fedllm_eval.scoring.length_controlled import DISTANCE
@@ -24,7 +26,7 @@ def suites_section(summary: Mapping[str, Any]) -> Section | None:
     for name, by_policy in suites.items():
         listed = [score["name"] for record in by_policy.values() for score in record["scores"]]
         if LENGTH_CONTROLLED in listed:
-            notes.append(f"{LENGTH_CONTROLLED} is {DISTANCE}.")
+            notes.append(words("{name} is {what}.", name=LENGTH_CONTROLLED, what=DISTANCE))
         for score_name in dict.fromkeys(listed):
             found = {
                 label: score
@@ -40,18 +42,19 @@ def suites_section(summary: Mapping[str, Any]) -> Section | None:
                 for label in labels
             ]
             num_items = " / ".join(dict.fromkeys(f"{score['num_items']:,}" for score in found.values()))
-            rows.append(((f"{score_name} {arrow(one)}".rstrip(), one["unit"]), *cells, (num_items, "")))
+            rows.append(((f"{score_name} {arrow(one)}".rstrip(), again(one["unit"])), *cells, (num_items, "")))
         for label, record in by_policy.items():
             judge = record["settings"].get("judge")
-            who = f"{name}, {name_of(label, summary)}"
+            who = words("{name}, {split}", name=name, split=name_of(label, summary))
             if isinstance(judge, Mapping):
-                notes.append(f"{who}: judged by {judge.get('model')} ({judge.get('kind')}).")
-            notes += [f"{who}: {note}." for note in record["notes"]]
+                model, kind = judge.get("model"), judge.get("kind")
+                notes.append(words("{who}: judged by {model} ({kind}).", who=who, model=model, kind=kind))
+            notes += [words("{where}: {note}.", where=who, note=again(note)) for note in record["notes"]]
     return Section(
         "suites",
-        "Suites",
-        "Questions put to the policy, with the 95 % interval over items.",
-        ("score", *(name_of(label, summary) for label in labels), "items"),
+        words("Suites"),
+        words("Questions put to the policy, with the 95 % interval over items."),
+        (words("score"), *(name_of(label, summary) for label in labels), words("items")),
         tuple(rows),
         notes=tuple(notes),
     )
@@ -62,16 +65,16 @@ def changes_section(summary: Mapping[str, Any]) -> Section | None:
     rows: list[tuple[Cell, ...]] = []
     for change in summary.get("changes", []):
         if change["reason"] is not None:
-            rows.append(((change["suite"], change["reason"]), ("n/a", ""), ("–", ""), ("–", ""), ("–", "")))
+            rows.append(((change["suite"], again(change["reason"])), ("n/a", ""), ("–", ""), ("–", ""), ("–", "")))
             continue
         found = change["change"]
         rows.append(
             (
-                (change["suite"], "same items before and after"),
+                (change["suite"], words("same items before and after")),
                 (signed(found["difference"]), interval(found["low"], found["high"], signed=True)),
                 (f"{change['lost']['fraction']:.0%}", ""),
                 (f"{change['won']['fraction']:.0%}", ""),
-                (f"{found['num_clients']:,} item{'s' * (found['num_clients'] != 1)}", ""),
+                (plural_words("{num} item", "{num} items", found["num_clients"]), ""),
             )
         )
     if (general := summary.get("general_text")) is not None:
@@ -80,29 +83,32 @@ def changes_section(summary: Mapping[str, Any]) -> Section | None:
         )
         rows.append(
             (
-                ("general text", "nats per token, positive is better"),
+                (words("general text"), words("nats per token, positive is better")),
                 (signed(-general["loss_increase"]), bounds),
                 ("–", ""),
                 ("–", ""),
-                (f"{general['num_rows']:,} rows", ""),
+                (words("{num} rows", num=f"{general['num_rows']:,}"), ""),
             )
         )
     if (kl := summary.get("kl")) is not None:
         per = kl["per_sequence"]
         rows.append(
             (
-                ("KL from the base", f"nats per answer; {number(kl['per_token'])} per token"),
+                (
+                    words("KL from the base"),
+                    words("nats per answer; {number} per token", number=number(kl["per_token"])),
+                ),
                 (number(per["mean"]), interval(per["low"], per["high"])),
                 ("–", ""),
                 ("–", ""),
-                (f"{kl['num_sequences']:,} answers", ""),
+                (words("{num} answers", num=f"{kl['num_sequences']:,}"), ""),
             )
         )
     return Section(
         "changes",
-        "What training changed",
-        "Against the base on the same items, in the direction of better: below 0 something was forgotten.",
-        ("what", "change, 95 %", "items worse", "items better", "of"),
+        words("What training changed"),
+        words("Against the base on the same items, in the direction of better: below 0 something was forgotten."),
+        (words("what"), words("change, 95 %"), words("items worse"), words("items better"), words("of")),
         tuple(rows),
     )
 
@@ -112,31 +118,38 @@ def cost_section(summary: Mapping[str, Any]) -> Section | None:
     cost = summary.get("cost")
     if not cost:
         return None
-    bound = "at most, by the settings" if cost["tokens_are_bound"] else "counted"
+    bound = words("at most, by the settings") if cost["tokens_are_bound"] else words("counted")
+    visits = words("{num} visits of {total} clients", num=f"{cost['num_visits']:,}", total=f"{cost['num_clients']:,}")
+    sent = {key: words("{num} bytes", num=f"{cost[key]:,}") for key in ("download_bytes", "upload_bytes")}
+    steps = words("{num} local steps", num=f"{cost['num_local_steps']:,}")
     lines: list[tuple[str, str, str]] = [
-        ("rounds", f"{cost['num_rounds']:,}", f"{cost['num_visits']:,} visits of {cost['num_clients']:,} clients"),
-        ("to the clients", f"{cost['download_bytes'] / 2**20:,.2f} MiB", f"{cost['download_bytes']:,} bytes"),
-        ("from the clients", f"{cost['upload_bytes'] / 2**20:,.2f} MiB", f"{cost['upload_bytes']:,} bytes"),
-        ("clients' time", f"{cost['client_seconds']:,.1f} s", f"{cost['num_local_steps']:,} local steps"),
-        ("time of the rounds", f"{cost['seconds']:,.1f} s", "where they ran"),
+        (words("rounds"), f"{cost['num_rounds']:,}", visits),
+        (words("to the clients"), f"{cost['download_bytes'] / 2**20:,.2f} MiB", sent["download_bytes"]),
+        (words("from the clients"), f"{cost['upload_bytes'] / 2**20:,.2f} MiB", sent["upload_bytes"]),
+        (words("clients' time"), f"{cost['client_seconds']:,.1f} s", steps),
+        (words("time of the rounds"), f"{cost['seconds']:,.1f} s", words("where they ran")),
     ]
     if cost["transfer_seconds"] is not None:
-        lines.append(("sending", f"{cost['transfer_seconds']:,.1f} s", "over the stated lines"))
+        lines.append((words("sending"), f"{cost['transfer_seconds']:,.1f} s", words("over the stated lines")))
     if cost["num_tokens"] is not None:
-        lines.append(("tokens", f"{cost['num_tokens']:,}", bound))
+        lines.append((words("tokens"), f"{cost['num_tokens']:,}", bound))
     if cost["flops"] is not None:
         lines.append(
-            ("operations", f"{cost['flops']:.3g}", f"{'at most; ' * cost['tokens_are_bound']}{cost['flops_rule']}")
+            (
+                words("operations"),
+                f"{cost['flops']:.3g}",
+                words("at most; {rule}", rule=cost["flops_rule"]) if cost["tokens_are_bound"] else cost["flops_rule"],
+            )
         )
     if cost["peak_memory_bytes"] is not None:
-        lines.append(("peak memory", f"{cost['peak_memory_bytes'] / 2**20:,.0f} MiB", "measured"))
+        lines.append((words("peak memory"), f"{cost['peak_memory_bytes'] / 2**20:,.0f} MiB", words("measured")))
     if cost["energy_kwh"] is not None:
-        lines.append(("energy", f"{cost['energy_kwh']:.3g} kWh", cost["energy_source"] or ""))
+        lines.append((words("energy"), f"{cost['energy_kwh']:.3g} kWh", cost["energy_source"] or ""))
     return Section(
         "cost",
-        "What the run cost",
-        "From the run's own ledger; estimates are marked as such.",
-        ("what", "amount", "how"),
+        words("What the run cost"),
+        words("From the run's own ledger; estimates are marked as such."),
+        (words("what"), words("amount"), words("how")),
         tuple(((what, ""), (amount, ""), (how, "")) for what, amount, how in lines),
     )
 
@@ -149,7 +162,7 @@ def audit_section(summary: Mapping[str, Any]) -> Section | None:
     found = audit["membership"]["attacks"]
     rows: list[tuple[Cell, ...]] = [
         (
-            (name, "membership inference"),
+            (name, words("membership inference")),
             (number(attack["auc"]), interval(attack["auc_low"], attack["auc_high"])),
             (
                 "; ".join(_bound(unit, bound) for unit, bound in attack["epsilon"].items()),
@@ -160,17 +173,22 @@ def audit_section(summary: Mapping[str, Any]) -> Section | None:
     ]
     return Section(
         "audit",
-        "What it gives away",
-        "How well training rows are told from rows the run never saw: AUC 0.5 is guessing, 1 gives every row away.",
-        ("attack", "AUC, 95 %", "epsilon is at least"),
+        words("What it gives away"),
+        words(
+            "How well training rows are told from rows the run never saw: AUC 0.5 is guessing, 1 gives every row away."
+        ),
+        (words("attack"), words("AUC, 95 %"), words("epsilon is at least")),
         tuple(rows),
-        notes=tuple(audit_lines(audit)),
+        notes=tuple(again(line) for line in audit_lines(audit)),
     )
 
 
 def _bound(unit: str, bound: Mapping[str, Any]) -> str:
     if bound["epsilon"] is None:
-        return f"{unit}: no bound"
-    return (
-        f"{unit}: {bound['epsilon']:.2f}, with this many units at most {bound['largest_epsilon']:.2f} could be shown"
+        return words("{unit}: no bound", unit=unit)
+    return words(
+        "{unit}: {value}, with this many units at most {number} could be shown",
+        unit=unit,
+        value=f"{bound['epsilon']:.2f}",
+        number=f"{bound['largest_epsilon']:.2f}",
     )

@@ -9,6 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fedllm_data.wording.catalogue import marked, words
+from fedllm_data.wording.forms import interval_text
+from fedllm_data.wording.recorded import again
 from fedllm_eval.scoring.spread import num_worst
 
 __all__ = [
@@ -20,6 +23,7 @@ __all__ = [
     "all_notes",
     "arrow",
     "by_label",
+    "counted",
     "fewer_clients",
     "first_ten",
     "interval",
@@ -34,9 +38,18 @@ __all__ = [
 Cell = tuple[str, str]
 """What is shown, and a smaller line beneath it (or nothing)."""
 ORDER = ("base", "policy", "personal", "alone", "centralised")
-NAMES = {"policy": "global adapter", "personal": "personal adapters", "alone": "trained alone", "base": "base"}
+NAMES = {
+    "policy": marked("global adapter"),
+    "personal": marked("personal adapters"),
+    "alone": marked("trained alone"),
+    "base": marked("base"),
+    "centralised": marked("centralised"),
+}
 """What the labels mean to a reader; a plain model has no adapter, so `policy` then stands as it is."""
-NAMED = {"never_trained": "never trained", "took_no_part": "took part in no round"}
+NAMED = {
+    "never_trained": marked("never trained: {clients}"),
+    "took_no_part": marked("took part in no round: {clients}"),
+}
 """Lists of clients in the summary of a split, and what is said of them."""
 NUM_NAMED = 10
 NO_ROUNDING = 1e-12
@@ -78,8 +91,10 @@ def number(value: float | None, digits: int = 4) -> str:
 def interval(low: float | None, high: float | None, *, signed: bool = False, digits: int = 4) -> str:
     """Return `low to high`, or that there is no interval."""
     if low is None or high is None:
-        return "no interval"
-    return f"{_signed(low)} to {_signed(high)}" if signed else f"{number(low, digits)} to {number(high, digits)}"
+        return interval_text(None, None)
+    if signed:
+        return interval_text(_signed(low), _signed(high))
+    return interval_text(number(low, digits), number(high, digits))
 
 
 def markdown_text(text: str) -> str:
@@ -103,8 +118,8 @@ def by_label(summary: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 def name_of(label: str, summary: Mapping[str, Any]) -> str:
     """Return what a policy is called in a table."""
     if label == "policy" and summary.get("policy", {}).get("adapter_sha256") is None:
-        return "model"
-    return NAMES.get(label, label)
+        return words("model")
+    return words(NAMES[label]) if label in NAMES else label
 
 
 def fewer_clients(score: Mapping[str, Any], own: Mapping[str, Any]) -> str:
@@ -113,7 +128,9 @@ def fewer_clients(score: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     >>> fewer_clients({"num_clients": 4}, {"num_clients": 13}), fewer_clients({"num_clients": 13}, {"num_clients": 13})
     ('4 clients', '')
     """
-    return "" if score["num_clients"] == own["num_clients"] else f"{score['num_clients']:,} clients"
+    return (
+        "" if score["num_clients"] == own["num_clients"] else words("{num} clients", num=f"{score['num_clients']:,}")
+    )
 
 
 def all_notes(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -121,8 +138,11 @@ def all_notes(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     notes = [(split, note) for split, part in summary["splits"].items() for note in _notes_of(part)]
     for label, other in summary.get("policies", {}).items():
         of_other = ((split, note) for split, part in other["splits"].items() for note in _notes_of(part))
+        name = name_of(label, summary)
         notes += [
-            (f"{name_of(label, summary)}, {split}", note) for split, note in of_other if (split, note) not in notes
+            (words("{name}, {split}", name=name, split=split), note)
+            for split, note in of_other
+            if (split, note) not in notes
         ]
     return notes
 
@@ -134,12 +154,24 @@ def first_ten(client_ids: Sequence[str]) -> str:
     ('ann, bob', '9 and 2 more')
     """
     more = len(client_ids) - NUM_NAMED
-    return ", ".join(client_ids[:NUM_NAMED]) + (f" and {more} more" if more > 0 else "")
+    named = ", ".join(client_ids[:NUM_NAMED])
+    return words("{listed} and {num} more", listed=named, num=more) if more > 0 else named
 
 
 def _notes_of(part: Mapping[str, Any]) -> list[str]:
     """The notes of a split, and those that name clients, where the summary has their names."""
-    return [*part["notes"], *(f"{words}: {first_ten(part[name])}" for name, words in NAMED.items() if part.get(name))]
+    named = (words(message, clients=first_ten(part[name])) for name, message in NAMED.items() if part.get(name))
+    return [*map(again, part["notes"]), *named]
+
+
+def counted(score: Mapping[str, Any]) -> str:
+    """Return how many items a score was taken over: rows or tokens.
+
+    >>> counted({"num_items": 1200, "weighted_by": "tokens"})
+    '1,200 tokens'
+    """
+    num = f"{score['num_items']:,}"
+    return words("{num} tokens", num=num) if score["weighted_by"] == "tokens" else words("{num} rows", num=num)
 
 
 def arrow(score: Mapping[str, Any]) -> str:
@@ -154,7 +186,7 @@ def worst_tenth(num_clients: int) -> str:
     ('worst tenth (26 clients)', 'one client served worst')
     """
     num = num_worst(num_clients)
-    return "one client served worst" if num == 1 else f"worst tenth ({num:,} clients)"
+    return words("one client served worst") if num == 1 else words("worst tenth ({num} clients)", num=f"{num:,}")
 
 
 def signed(value: float | None) -> str:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fedllm_data.errors import ConfigError, FedLLMError
+from fedllm_data.reporting.language_flag import add_language
 from fedllm_data.terminal import quiet_libraries
 from fedllm_train.quickstart.commands import steps
 
@@ -53,6 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m fedllm_train.quickstart", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("quickstart"))
     parser.add_argument("--seed", type=int, default=0)
+    add_language(parser)
     arguments = parser.parse_args(argv)
     quiet_libraries()
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -61,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run_steps(arguments.out, seed=arguments.seed)
         from fedllm_train.quickstart.summary import print_table, write_summary
 
-        page = write_summary(arguments.out)
+        page = write_summary(arguments.out, arguments.language)
         print_table(arguments.out)
     except FedLLMError as error:
         print(f"quickstart: error: {' '.join(str(error).split())}", file=sys.stderr)

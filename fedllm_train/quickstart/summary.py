@@ -1,18 +1,26 @@
 """The end of the quickstart: one page and one table that say what federated tuning gained, for whom, at what cost.
 
-`summary.html` needs no other file and no script; it links to the heterogeneity report beside it. Every text that comes
-from data or a model is escaped.
+`summary.html` needs no other file, and speaks English and Japanese; it links to the pages and cards beside it. Every
+text that comes from data or a model is escaped.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from jinja2 import ChoiceLoader, PackageLoader
+from markupsafe import Markup, escape
 
 from fedllm_data.in_place import write_file
+from fedllm_data.reporting.page_frame import Body, whole_page
+from fedllm_data.reporting.report_words import visible
+from fedllm_data.reporting.shared_figures import SharedFigures
+from fedllm_data.reporting.templates import page_environment
+from fedllm_data.wording.catalogue import language_now, marked, words
+from fedllm_data.wording.forms import interval_text, sentences
 from fedllm_eval.results import Results
 from fedllm_eval.texts import whole
+from fedllm_train.quickstart.answer_languages import with_strays
 from fedllm_train.quickstart.answers import held_out_answers
 from fedllm_train.quickstart.commands import steps
 from fedllm_train.quickstart.evidence import (
@@ -26,37 +34,71 @@ from fedllm_train.quickstart.evidence import (
 )
 from fedllm_train.quickstart.summary_plots import draw_before_after, draw_curves, draw_languages
 from fedllm_train.quickstart.summary_words import (
-    bytes_text,
     comparison_sentence,
     difference_text,
     headline,
+    plain_price,
+    plain_sentence,
     price_sentence,
     score_text,
+    stray_sentence,
     unseen_sentence,
 )
 
 __all__ = ["print_table", "write_summary"]
 
-POLICY_NAMES = {"base": "base", "sft": "SFT", "dpo": "DPO"}
-NUM_LOSERS = 5
+POLICY_NAMES = {"base": marked("base"), "sft": "SFT", "dpo": "DPO"}
+MAX_ANSWER_CHARS = 2000
+_TICKS = re.compile("[✓✔✅☑]\ufe0f?")
+NUM_LOSERS = 10
 MIN_LOSER_ROWS = 5
 """A client with fewer held-out rows is not named as a loser: one row more or less turns its score around."""
-SPLIT_NAMES = {"test": "training clients", "unseen": "unseen clients"}
+SPLIT_NAMES = {
+    "test": (marked("1 training client"), marked("{num} training clients")),
+    "unseen": (marked("1 unseen client"), marked("{num} unseen clients")),
+}
 SCORE_ROWS = (
-    ("loss", "heldout_loss", False, "Held-out loss ↓", "nats per token"),
-    ("loss", "heldout_loss", True, "… worst-served tenth ↓", "mean over the clients with the highest loss"),
-    ("preference", "ranking_accuracy", False, "Ranking accuracy ↑", "how often the preferred answer is likelier"),
-    ("preference", "implicit_reward_accuracy", False, "DPO reward accuracy ↑",
-     "how often DPO raised the preferred answer above the other, against the SFT policy"),
-)  # fmt: skip
+    ("loss", "heldout_loss", False, marked("Held-out loss ↓"), marked("nats per token")),
+    (
+        *("loss", "heldout_loss", True),
+        *(marked("… worst-served tenth ↓"), marked("mean over the clients with the highest loss")),
+    ),
+    (
+        *("preference", "ranking_accuracy", False),
+        *(marked("Ranking accuracy ↑"), marked("how often the preferred answer is likelier")),
+    ),
+    (
+        *("preference", "implicit_reward_accuracy", False, marked("DPO reward accuracy ↑")),
+        marked("how often DPO raised the preferred answer above the other, against the SFT policy"),
+    ),
+)
 """Kind, score, whether the worst decile is meant, title, meaning."""
+SCORE_TITLES = {"heldout_loss": marked("Held-out loss"), "ranking_accuracy": marked("Ranking accuracy")}
+LINKS = (
+    ("report/report.html", marked("How different the clients are: the heterogeneity report")),
+    ("fed-synth/README.md", marked("Card of the dataset")),
+    ("fed-synth-pa/README.md", marked("Card of the preference dataset")),
+    ("runs/sft/README.md", marked("Card of the SFT run")),
+    ("runs/dpo/README.md", marked("Card of the DPO run")),
+    ("decision/decision.html", marked("What to decide")),
+    ("compare/loss/comparison.html", marked("Comparison, client by client: loss")),
+    ("compare/preference/comparison.html", marked("Comparison, client by client: preferences")),
+    ("scores/loss/base/results.html", marked("Scores of the base model: loss")),
+    ("scores/loss/sft/results.html", marked("Scores of SFT: loss")),
+    ("scores/loss/dpo/results.html", marked("Scores of DPO: loss")),
+    ("scores/preference/base/results.html", marked("Scores of the base model: preferences")),
+    ("scores/preference/sft/results.html", marked("Scores of SFT: preferences")),
+    ("scores/preference/dpo/results.html", marked("Scores of DPO: preferences")),
+)
+"""Pages and cards beside the summary, where the quickstart made them."""
 
 
-def write_summary(folder: Path) -> Path:
+def write_summary(folder: Path, language: str | None = None) -> Path:
     """Write `summary.html` into a finished quickstart folder and return its path.
 
     Args:
         folder: as `fedllm_train.quickstart` leaves it; nothing else in it is changed.
+        language: of the page, `en` or `ja`; by default it carries both, and the reader's browser chooses.
 
     Raises:
         ConfigError: if a step's output is missing or cannot be read; the message names the file.
@@ -69,7 +111,7 @@ def write_summary(folder: Path) -> Path:
     evidence = read_evidence(folder)
     answers, num_parameters = held_out_answers(folder)
     page = folder / "summary.html"
-    write_file(page, whole(_render(evidence, answers, num_parameters)))
+    write_file(page, whole(_render(evidence, answers, num_parameters, language)))
     return page
 
 
@@ -103,7 +145,7 @@ def print_table(folder: Path) -> None:
 def _score_rows(scores: dict[tuple[str, str], Results]) -> list[dict[str, Any]]:
     rows = []
     for kind, score, worst, title, meaning in SCORE_ROWS:
-        for split, split_name in SPLIT_NAMES.items():
+        for split in SPLIT_NAMES:
             cells = []
             for policy in POLICIES:
                 # SFT's own implicit reward is measured against the base: another reference, another meaning.
@@ -112,27 +154,31 @@ def _score_rows(scores: dict[tuple[str, str], Results]) -> list[dict[str, Any]]:
                 cells.append(None if found is None else {**found, **_score_texts(score, found)})
             numbers = [cell["num_clients"] for cell in cells if cell is not None]
             if numbers:
-                clients = f"{max(numbers):,} {split_name}" if max(numbers) > 1 else f"1 {split_name[:-1]}"
-                rows.append({"title": title, "meaning": meaning, "cells": cells, "clients": clients})
+                rows.append(
+                    {
+                        "title": words(title),
+                        "meaning": words(meaning),
+                        "cells": cells,
+                        "clients": _who(split, max(numbers)),
+                    }
+                )
     return rows
 
 
 def _score_texts(score: str, found: dict[str, Any]) -> dict[str, str]:
     low, high = (score_text(score, found[key]) for key in ("low", "high"))
-    interval = "" if found["low"] is None else f"{low.removesuffix(' %')} to {high}"
+    interval = "" if found["low"] is None else interval_text(low.removesuffix("%").removesuffix(" "), high)
     return {"text": score_text(score, found["value"]), "interval": interval}
 
 
-def _render(evidence: Evidence, answers: list[dict[str, Any]], num_parameters: int) -> str:
-    environment = Environment(
-        loader=PackageLoader("fedllm_train.quickstart", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(bytes=bytes_text, difference=difference_text, keep=_keep_together)
+def _render(
+    evidence: Evidence, answers: list[dict[str, Any]], num_parameters: int, language: str | None = None
+) -> str:
+    environment = page_environment()
+    environment.loader = ChoiceLoader([PackageLoader("fedllm_train.quickstart", "."), environment.loader])
+    environment.filters.update(difference=difference_text, keep=_keep_together, ticks=_without_ticks)
     environment.globals["score"] = score_text
+    template = environment.get_template("summary.html.jinja")
     sft, dpo = (
         {split: evidence.compared(score, policy, split) for split in SPLIT_NAMES}
         for score, policy in (("heldout_loss", "sft"), ("ranking_accuracy", "dpo"))
@@ -140,40 +186,70 @@ def _render(evidence: Evidence, answers: list[dict[str, Any]], num_parameters: i
     sft_test, dpo_test = sft["test"], dpo["test"]
     assert sft_test, "read_scores refuses scores without split test"
     assert dpo_test, "read_scores refuses scores without split test"
+    price = evidence.compared("heldout_loss", "dpo", "test")
     loss, preference = _pairs(evidence, "loss"), _pairs(evidence, "preference")
-    figures = {
-        "curves": draw_curves(evidence.runs["sft"].rounds, evidence.runs["dpo"].rounds),
-        "before_after": draw_before_after(loss, preference),
-        "languages": draw_languages(
-            languages(evidence.folder, "loss", loss["test"]),
-            languages(evidence.folder, "preference", preference["test"]),
-        ),
-    }
-    seed = evidence.runs["sft"].config["federated"]["seed"]
-    return environment.get_template("summary.html.jinja").render(
-        headline=headline(sft_test["outcome"], dpo_test["outcome"]),
-        sentences=[
-            comparison_sentence(sft_test),
-            comparison_sentence(dpo_test),
-            price_sentence(evidence.compared("heldout_loss", "dpo", "test")),
-        ],
-        unseen=unseen_sentence(sft["unseen"], dpo["unseen"]),
-        heterogeneity=evidence.heterogeneity,
-        figures={name: Markup(svg) for name, svg in figures.items()},
-        score_rows=_score_rows(evidence.scores),
-        policy_names=list(POLICY_NAMES.values()),
-        names=POLICY_NAMES,
-        split_names=SPLIT_NAMES,
-        comparisons=evidence.comparisons,
-        losers={"loss": _losers(loss, "heldout_loss"), "preference": _losers(preference, "ranking_accuracy")},
-        costs=_costs(evidence),
-        model_bytes=evidence.model_bytes,
-        answers=answers,
-        num_parameters=num_parameters,
-        seed=seed,
-        steps=steps(evidence.folder, seed=seed),
-        versions=evidence.runs["sft"].config["versions"],
+    drawings = SharedFigures(
+        {
+            "curves": draw_curves(evidence.runs["sft"].rounds, evidence.runs["dpo"].rounds),
+            "before_after": draw_before_after(loss, preference),
+            "languages": draw_languages(
+                languages(evidence.folder, "loss", loss["test"]),
+                languages(evidence.folder, "preference", preference["test"]),
+            ),
+        }
     )
+    seed = evidence.runs["sft"].config["federated"]["seed"]
+    answers = with_strays(answers, POLICIES)
+    num_strays = {name: sum(item["stray"][name] is not None for item in answers) for name in POLICIES}
+    versions = ", ".join(f"{package} {number}" for package, number in evidence.runs["sft"].config["versions"].items())
+    costs = _costs(evidence)
+
+    def body() -> Body:
+        names = {name: words(shown) for name, shown in POLICY_NAMES.items()}
+        html = template.render(
+            headline=headline(sft_test["outcome"], dpo_test["outcome"], (num_strays["dpo"], len(answers))),
+            plain=sentences([plain_sentence(sft_test), plain_sentence(dpo_test), plain_price(price)]),
+            figures_said=sentences(
+                [comparison_sentence(sft_test), comparison_sentence(dpo_test), price_sentence(price)]
+            ),
+            unseen=unseen_sentence(sft["unseen"], dpo["unseen"]),
+            strays={name: stray_sentence(names[name], num, len(answers)) for name, num in num_strays.items()},
+            heterogeneity=evidence.heterogeneity,
+            drawn=lambda name, label: Markup(drawings.figure(name, label)),
+            score_rows=_score_rows(evidence.scores),
+            policy_names=list(names.values()),
+            names=names,
+            comparisons=[
+                item | {"title": words(SCORE_TITLES[item["score"]]), "who": _who(item["split"], item["num_clients"])}
+                for item in evidence.comparisons
+            ],
+            losers={"loss": _losers(loss, "heldout_loss"), "preference": _losers(preference, "ranking_accuracy")},
+            costs=costs,
+            model_bytes=evidence.model_bytes,
+            answers=answers,
+            num_parameters=num_parameters,
+            seed=seed,
+            steps=steps(evidence.folder, seed=seed),
+            links=[(place, words(label)) for place, label in LINKS if (evidence.folder / place).is_file()],
+            versions_said=versions,
+        )
+        title = words("Quickstart: federated SFT and DPO on {name}", name=evidence.heterogeneity["name"])
+        return Body(title, html)
+
+    style = environment.get_template("summary.css.jinja").render()
+    return whole_page(body, language=language, style=style, shared=drawings.shared())
+
+
+def _who(split: str, num: int) -> str:
+    """How many clients of a split."""
+    one, many = SPLIT_NAMES[split]
+    return words(one) if num == 1 else words(many, num=f"{num:,}")
+
+
+def _without_ticks(text: str) -> Markup:
+    """A text of the data or a model, in which a check mark that it wrote itself cannot be read as a verdict."""
+    said = Markup('<span class="own" lang="{}">{}</span>').format(language_now(), words("(writes a check mark)"))
+    return said.join(escape(visible(part, MAX_ANSWER_CHARS)) for part in _TICKS.split(text))
 
 
 def _keep_together(text: str) -> str:
@@ -205,7 +281,7 @@ def _losers(pairs: dict[str, list[dict[str, Any]]], score: str) -> dict[str, Any
 def _costs(evidence: Evidence) -> dict[str, Any]:
     runs = [
         {
-            "name": POLICY_NAMES[name],
+            "name": {"sft": "SFT", "dpo": "DPO"}[name],
             "num_rounds": len(run.rounds),
             "num_visits": len(run.visits),
             "num_reached": len({visit["client_id"] for visit in run.visits}),

@@ -213,7 +213,7 @@ def test_twelve_tests_are_corrected_together_and_it_is_said_everywhere(twelve, t
     write_comparison(comparison, tmp_path / "out")
     text, page = ((tmp_path / "out" / f"comparison.{end}").read_text(encoding="utf-8") for end in ("md", "html"))
     assert "corrected (Holm) for 12 tests: 2 methods, 3 scores, 2 splits" in text
-    assert "12 tests of 2 methods, 3 scores and 2 splits" in page
+    assert "tests: 12; methods: 2; scores: 3; splits: 2" in page
     # A difference that four in five would show has to pass the corrected level: t(1 - .05 / 24) + t(.8).
     item, quantile = items[0], stats.t(19)
     half = (item["ci_high"] - item["ci_low"]) / 2 / quantile.ppf(0.975)
