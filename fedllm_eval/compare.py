@@ -14,12 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.errors import MetricError
-<<<<<<< HEAD
-from fedllm_eval.comparing.compared_methods import Method, check_alike, group_methods, read_scored, split_name
-from fedllm_eval.comparing.comparison_files import comparison_table, means_of, summary_of, write_comparison
-=======
 from fedllm_data.wording.catalogue import words
-from fedllm_eval.comparing.compared_methods import Method, group_methods, read_scored, split_name
+from fedllm_eval.comparing.compared_methods import Method, check_alike, group_methods, read_scored, split_name
 from fedllm_eval.comparing.comparison_files import (
     comparison_table,
     means_of,
@@ -27,7 +23,6 @@ from fedllm_eval.comparing.comparison_files import (
     worst_served_of,
     write_comparison,
 )
->>>>>>> pages
 from fedllm_eval.comparing.comparison_verdicts import ALPHA, Family, verdict
 from fedllm_eval.comparing.history import append_history, history_line, read_history
 from fedllm_eval.comparing.paired_scores import paired_table, rows_std_error

@@ -2,7 +2,8 @@
 
 Bytes are the run's own ledger; a partner is counted with an equal share of the bytes of each round it took part in
 (messages of one round are of one length unless they are packed). Seconds of training are those of the run's rounds,
-measured where they ran. Everything else rests on facts no run knows (lines, watts, prices): what is not stated is None.
+measured where they ran. Everything else rests on facts that no run knows (lines,
+watts, prices): what is not stated is None.
 """
 
 import csv
