@@ -8,6 +8,7 @@ from typing import Any
 from fedllm_data.reporting.language_flag import add_language
 from fedllm_data.terminal import OneLineParser, ShowVersion, run_command
 from fedllm_eval.audit_command import add_audit_commands
+from fedllm_eval.decide_command import add_decide_command
 from fedllm_eval.policy.threads import threads_by_size
 from fedllm_eval.run_command import add_run_command
 
@@ -54,6 +55,8 @@ def make_parser() -> argparse.ArgumentParser:
     compare.add_argument("--json", action="store_true", help="print the comparison as JSON")
     add_language(compare)
     compare.set_defaults(command=_compare)
+
+    add_decide_command(commands)
 
     quality = commands.add_parser("quality", help="score each row by IFD and IRA, for `fedllm-data report --scores`")
     quality.add_argument("data", metavar="DIR_OR_ID", help="client repo: folder or Hub id")
