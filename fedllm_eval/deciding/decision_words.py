@@ -79,15 +79,18 @@ def own_gain(score: str, before: float, after: float) -> str:
     """Return a change of one score in plain words: of a group's mean, or of one partner.
 
     >>> own_gain("heldout_loss", 2.0, 2.0 - math.log(2.4))
-    'each word of an answer is predicted 2.4 times as well'
+    'each word of an answer is predicted 2.4 times as well as before'
     >>> own_gain("ranking_accuracy", 0.6, 0.9)
     'the better of two answers is preferred 9.0 of 10 times, before 6.0 of 10'
     """
     if score in ("heldout_loss", "chosen_loss"):
         if after <= before:
-            return words("each word of an answer is predicted {times} times as well", times=_times(before - after))
+            return words(
+                "each word of an answer is predicted {times} times as well as before", times=_times(before - after)
+            )
         return words(
-            "each word of an answer is predicted worse: only {share} as well", share=percent(math.exp(before - after))
+            "each word of an answer is predicted worse: only {share} as well as before",
+            share=percent(math.exp(before - after)),
         )
     return words(
         "the better of two answers is preferred {after} of 10 times, before {before} of 10",
@@ -361,9 +364,7 @@ def _other_rule(rule: Rule, one: Decided) -> str:
     values = rule.values
     match rule.name, rule.outcome:
         case "forgetting", "unknown":
-            return words(
-                "Whether the model unlearned other things was not measured (--general-data of `fedllm-eval run`)."
-            )
+            return words("Whether the model unlearned other things was not measured; --general-data would tell.")
         case "forgetting", "holds":
             return words("It did not unlearn other things by more than the limit.")
         case "forgetting", "fails":
@@ -371,7 +372,7 @@ def _other_rule(rule: Rule, one: Decided) -> str:
         case "forgetting", _:
             return words("Whether it unlearned other things by more than the limit cannot be told.")
         case "leaks", "unknown":
-            return words("Whether it gives training rows away was not measured (--audit of `fedllm-eval run`).")
+            return words("Whether it gives training rows away was not measured; --audit would tell.")
         case "leaks", "holds":
             return words("An attack could hardly tell which rows it was trained on.")
         case "leaks", "fails":

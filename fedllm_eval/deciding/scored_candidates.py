@@ -128,8 +128,8 @@ def _scored(place: str | Path) -> tuple[ScoredRun, Path | None]:
     name, given = split_name(place)
     folder = _results_folder(given)
     (found,) = read_scored([folder if name is None else f"{name}={folder}"])
-    label = given.resolve().name if name is None else name
     run = given if folder != given else _run_folder(found)
+    label = name or (run or given).resolve().name
     return replace(found, label=label), run
 
 
