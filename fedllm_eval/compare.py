@@ -19,11 +19,10 @@ from fedllm_eval.comparing.compared_methods import Method, check_alike, group_me
 from fedllm_eval.comparing.comparison_files import (
     comparison_table,
     means_of,
-    summary_of,
     worst_served_of,
     write_comparison,
 )
-from fedllm_eval.comparing.comparison_verdicts import ALPHA, Family, verdict
+from fedllm_eval.comparing.comparison_verdicts import ALPHA, Family, summary_of, verdict
 from fedllm_eval.comparing.history import append_history, history_line, read_history
 from fedllm_eval.comparing.paired_scores import paired_table, rows_std_error
 from fedllm_eval.comparing.release_gate import gate, parse_margins

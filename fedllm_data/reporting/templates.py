@@ -54,6 +54,7 @@ def page_environment() -> Environment:
         "plainly": again,
         "percent": forms.percent,
         "listed": forms.listed,
+        "keep": lambda text: text.replace(" %", "\u00a0%"),
         "bytes": forms.bytes_text,
     }
     environment.filters |= filters

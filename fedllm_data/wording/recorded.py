@@ -16,6 +16,7 @@ __all__ = ["again", "is_known"]
 
 _PLACE = re.compile(r"\{(\w+)\}")
 _BETWEEN_SENTENCES = re.compile(r"(?<=[.!?]) ")
+_PERCENT = re.compile(r"(?<=\d) %")
 _MAX_DEPTH = 3
 _ALWAYS_NUMBERS = frozenset(("num", "number", "value", "low", "high", "least", "p", "share", "told", "total"))
 """Places of these names take a number, whatever the message is."""
@@ -59,16 +60,17 @@ def _found(text: str, language: str, depth: int) -> str | None:
     items = re.split(r", | and ", text)
     if len(items) > 1 and all(item in exact for item in items):
         return exact[", "].join(exact[item] for item in items) if ", " in exact else None
-    for pattern, translation in _patterns(language):
-        if match := pattern.fullmatch(text):
-            values = {name: _value(value, language, depth) for name, value in match.groupdict().items()}
-            # "The one client ..." has no place for its number, and a translation may have one.
-            return translation.format(**({"num": "1"} | values))
     sentences = _BETWEEN_SENTENCES.split(text)
     if len(sentences) > 1:
         said = [_found(sentence, language, depth + 1) for sentence in sentences]
         if None not in said:
             return "".join(sentence for sentence in said if sentence is not None)
+    for pattern, translation in _patterns(language):
+        if match := pattern.fullmatch(text):
+            values = {name: _value(value, language, depth) for name, value in match.groupdict().items()}
+            # "The one client ..." has no place for its number, and a translation may have one.
+            return translation.format(**({"num": "1"} | values))
+    if len(sentences) > 1:
         return None
     if text.endswith("."):
         # A reason or a note that became a sentence by its full stop, and perhaps by its first letter.
@@ -82,14 +84,12 @@ def _found(text: str, language: str, depth: int) -> str | None:
 
 def _value(value: str, language: str, depth: int) -> str:
     found = _found(value, language, depth + 1)
-    return value if found is None else found
+    return _PERCENT.sub("%", value if found is None else found)
 
 
 @cache
 def _exact(language: str) -> dict[str, str]:
-    return {
-        message: said.replace("{num}", "1") for message, said in _messages(language) if not _PLACE.search(message)
-    }
+    return {message: said.replace("{num}", "1") for message, said in _messages(language) if not _PLACE.search(message)}
 
 
 @cache

@@ -7,11 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedllm_data.markdown_table import markdown_table
-from fedllm_data.wording.catalogue import marked, words
-from fedllm_data.wording.forms import sentences as join_sentences
 from fedllm_eval.comparing.compared_methods import Method
 from fedllm_eval.comparing.comparison_page import render_page
-from fedllm_eval.comparing.comparison_verdicts import CLAIMS
 from fedllm_eval.comparing.paired_scores import paired_table
 from fedllm_eval.reporting.table_section import markdown_text, number, signed
 from fedllm_eval.running.folders import replace_folder
@@ -22,14 +19,8 @@ from fedllm_eval.texts import json_text, whole
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["FILES", "comparison_table", "means_of", "summary_of", "worst_served_of", "write_comparison"]
+__all__ = ["FILES", "comparison_table", "means_of", "worst_served_of", "write_comparison"]
 
-_SHOWN = {
-    "better": marked("Shown to be better than {baseline}: {shown}."),
-    "worse": marked("Shown to be worse than {baseline}: {shown}."),
-    "better run": marked("Runs that scored better than {baseline} (other seeds are not covered): {shown}."),
-    "worse run": marked("Runs that scored worse than {baseline} (other seeds are not covered): {shown}."),
-}
 NUM_NAMED = 10
 """Clients that a comparison names as served worst."""
 FILES = ("comparison.json", "comparison.md", "comparison.html")
@@ -132,35 +123,6 @@ def means_of(methods: Sequence[Method], comparisons: Sequence[Mapping[str, Any]]
                 "num_seeds": scores.shape[0],
             }
     return list(found.values())
-
-
-def summary_of(comparisons: Sequence[Mapping[str, Any]], baseline: str, corrected: str) -> str:
-    """Return what the whole comparison shows, in one sentence per kind of outcome, and what it is corrected for."""
-    counts = {
-        outcome: [item for item in comparisons if item["outcome"] == outcome] for outcome in (*CLAIMS, "undecided")
-    }
-    sentences = []
-    for outcome in CLAIMS:
-        if counts[outcome]:
-            places = [
-                words("{other} in {score} ({split})", other=item["other"], score=item["score"], split=item["split"])
-                for item in counts[outcome]
-            ]
-            shown = ", ".join(places[:6])
-            if len(places) > 6:
-                shown = words("{listed} and {num} more", listed=shown, num=len(places) - 6)
-            sentences.append(words(_SHOWN[outcome], baseline=baseline, shown=shown))
-    if counts["undecided"]:
-        sentences.append(
-            words(
-                "{num} of {total} comparisons are undecided: these clients cannot tell the methods apart.",
-                num=len(counts["undecided"]),
-                total=len(comparisons),
-            )
-        )
-    if corrected:
-        sentences.append(words("P-values are corrected (Holm) for {tests}.", tests=corrected))
-    return join_sentences(sentences)
 
 
 def _number(value: float | None, form: str) -> str:

@@ -12,6 +12,8 @@ from fedllm_data.reporting.page_frame import Body, whole_page
 from fedllm_data.reporting.templates import page_environment
 from fedllm_data.wording.catalogue import marked, words
 from fedllm_data.wording.forms import percent
+from fedllm_eval.comparing.comparison_verdicts import Family, summary_of
+from fedllm_eval.comparing.release_gate import check_sentence
 from fedllm_eval.reporting.score_words import client_kind, score_name
 from fedllm_eval.reporting.table_section import number, signed
 
@@ -59,11 +61,15 @@ def render_page(
     template = environment.get_template("compare_page.html.jinja")
     baseline, labels = comparison["baseline"]["label"], [other["label"] for other in comparison["others"]]
 
+    family = Family(**{name: comparison["correction"][name] for name in Family.__dataclass_fields__})
+
     def body() -> Body:
         html = template.render(
             comparison=comparison,
             links=links or {},
             plain=plain_outcomes(comparison),
+            summary=summary_of(comparison["comparisons"], baseline, family.words()),
+            checks=[check_sentence(check) for check in (comparison["gate"] or {"checks": []})["checks"]],
             forests=[_forest(group, comparison) for group in _groups(comparison["comparisons"])],
             series=_series(comparison["history"] or []),
         )

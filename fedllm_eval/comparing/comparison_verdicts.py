@@ -7,14 +7,17 @@ runs at hand, and says so.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fedllm_data.wording.catalogue import marked, plural_words, words
+from fedllm_data.wording.forms import sentences as join_sentences
 from fedllm_eval.reporting.table_section import signed
 from fedllm_eval.scores import SCORES
 from fedllm_eval.scoring.comparisons import MethodDifference
 
-__all__ = ["ALPHA", "CLAIMS", "MIN_CLIENTS", "OF_RUNS", "Family", "verdict"]
+__all__ = ["ALPHA", "CLAIMS", "MIN_CLIENTS", "OF_RUNS", "Family", "summary_of", "verdict"]
 
 ALPHA = 0.05
 MIN_CLIENTS = 6
@@ -36,6 +39,12 @@ _VERDICTS = {
         "The runs of {other} at hand scored worse than {baseline} in {score} on {split} clients: {numbers}, {num}"
         " clients, {share} of them better off; other seeds are not covered."
     ),
+}
+_SHOWN = {
+    "better": marked("Shown to be better than {baseline}: {shown}."),
+    "worse": marked("Shown to be worse than {baseline}: {shown}."),
+    "better run": marked("Runs that scored better than {baseline} (other seeds are not covered): {shown}."),
+    "worse run": marked("Runs that scored worse than {baseline} (other seeds are not covered): {shown}."),
 }
 OF_RUNS = {"better run": "better", "worse run": "worse"}
 """Outcomes that are shown for the runs at hand alone -> what they are to a reader who asks about these runs."""
@@ -139,3 +148,32 @@ def verdict(
     outcome = "better" if (found.difference > 0) == about.higher_is_better else "worse"
     outcome += "" if found.covers_seeds else " run"
     return outcome, words(_VERDICTS[outcome], **what, share=f"{100 * better_fraction:.0f} %")
+
+
+def summary_of(comparisons: Sequence[Mapping[str, Any]], baseline: str, corrected: str) -> str:
+    """Return what the whole comparison shows, in one sentence per kind of outcome, and what it is corrected for."""
+    counts = {
+        outcome: [item for item in comparisons if item["outcome"] == outcome] for outcome in (*CLAIMS, "undecided")
+    }
+    sentences = []
+    for outcome in CLAIMS:
+        if counts[outcome]:
+            places = [
+                words("{other} in {score} ({split})", other=item["other"], score=item["score"], split=item["split"])
+                for item in counts[outcome]
+            ]
+            shown = ", ".join(places[:6])
+            if len(places) > 6:
+                shown = words("{listed} and {num} more", listed=shown, num=len(places) - 6)
+            sentences.append(words(_SHOWN[outcome], baseline=baseline, shown=shown))
+    if counts["undecided"]:
+        sentences.append(
+            words(
+                "{num} of {total} comparisons are undecided: these clients cannot tell the methods apart.",
+                num=len(counts["undecided"]),
+                total=len(comparisons),
+            )
+        )
+    if corrected:
+        sentences.append(words("P-values are corrected (Holm) for {tests}.", tests=corrected))
+    return join_sentences(sentences)

@@ -13,7 +13,7 @@ from fedllm_data.errors import MetricError
 from fedllm_data.wording.catalogue import plural_words, words
 from fedllm_eval.scoring.rounding import difference_beyond_rounding
 
-__all__ = ["gate", "parse_margins"]
+__all__ = ["check_sentence", "gate", "parse_margins"]
 
 ALPHA = 0.05
 Bounds = Callable[[float], tuple[float, float]]
@@ -73,42 +73,22 @@ def gate(compared: Sequence[tuple[Mapping[str, Any], Bounds]], margins: Mapping[
         # 0.32 - 0.30 is 0.020000000000000018, and no worse than a margin of 0.02.
         low_beyond, high_beyond = (float(difference_beyond_rounding(margin, bound)) for bound in (low, high))
         if math.isnan(low):
-            outcome, found = "cannot tell", words("one client has no interval")
+            outcome = "cannot tell"
         elif low_beyond > 0:
             outcome = "worse"
-            found = words(
-                "worse by {low} or more, beyond the margin of {value}", low=f"{low:.4g}", value=f"{margin:.4g}"
-            )
-        elif high_beyond <= 0:
-            outcome, most = "within", f"{max(0.0, high):.4g}"
-            found = words("worse by {high} at most, within the margin of {value}", high=most, value=f"{margin:.4g}")
         else:
-            outcome = "cannot tell"
-            found = words(
-                "worse by between {low} and {high}; the margin of {value} lies in between",
-                low=f"{low:.4g}",
-                high=f"{high:.4g}",
-                value=f"{margin:.4g}",
-            )
-        checks.append(
-            {
-                "score": item["score"],
-                "split": item["split"],
-                "other": item["other"],
-                "margin": margin,
-                "harm": harm,
-                "harm_low": low,
-                "harm_high": high,
-                "outcome": outcome,
-                "sentence": words(
-                    "{other}, {score} on {split}: {found}.",
-                    other=item["other"],
-                    score=item["score"],
-                    split=item["split"],
-                    found=found,
-                ),
-            }
-        )
+            outcome = "within" if high_beyond <= 0 else "cannot tell"
+        check = {
+            "score": item["score"],
+            "split": item["split"],
+            "other": item["other"],
+            "margin": margin,
+            "harm": harm,
+            "harm_low": low,
+            "harm_high": high,
+            "outcome": outcome,
+        }
+        checks.append(check | {"sentence": check_sentence(check)})
     failed = [check for check in checks if check["outcome"] == "worse"]
     unknown = [check for check in checks if check["outcome"] == "cannot tell"]
     about = {"share": f"{100 * (1 - ALPHA):g} %", "failed": len(failed), "unknown": len(unknown)}
@@ -135,3 +115,38 @@ def gate(compared: Sequence[tuple[Mapping[str, Any], Bounds]], margins: Mapping[
             **about,
         )
     return {"passed": not failed, "verdict": verdict, "checks": checks, "confidence": 1 - ALPHA}
+
+
+def check_sentence(check: Mapping[str, Any]) -> str:
+    """Return what a check found.
+
+    Args:
+        check: `other`, `score`, `split`, `margin`, `harm_low`, `harm_high` and `outcome`, as `gate` gives them; bounds
+            that are undefined may be NaN or None.
+
+    >>> check = {"other": "b", "score": "heldout_loss", "split": "test", "margin": 0.1, "outcome": "worse"}
+    >>> check_sentence(check | {"harm_low": 0.25, "harm_high": 0.5})
+    'b, heldout_loss on test: worse by 0.25 or more, beyond the margin of 0.1.'
+    """
+    low, high, margin = check["harm_low"], check["harm_high"], f"{check['margin']:.4g}"
+    if low is None or math.isnan(low):
+        found = words("one client has no interval")
+    elif check["outcome"] == "worse":
+        found = words("worse by {low} or more, beyond the margin of {value}", low=f"{low:.4g}", value=margin)
+    elif check["outcome"] == "within":
+        most = f"{max(0.0, high):.4g}"
+        found = words("worse by {high} at most, within the margin of {value}", high=most, value=margin)
+    else:
+        found = words(
+            "worse by between {low} and {high}; the margin of {value} lies in between",
+            low=f"{low:.4g}",
+            high=f"{high:.4g}",
+            value=margin,
+        )
+    return words(
+        "{other}, {score} on {split}: {found}.",
+        other=check["other"],
+        score=check["score"],
+        split=check["split"],
+        found=found,
+    )

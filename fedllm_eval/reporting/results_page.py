@@ -112,7 +112,8 @@ def worst_named(summary: Mapping[str, Any]) -> list[str]:
 
 def _headline_gains(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The first score of every pair of policies, in the first split."""
-    split, found = next(iter(summary["splits"])), {}
+    split = next(iter(summary["splits"]))
+    found: dict[tuple[str, str], Mapping[str, Any]] = {}
     for item in summary.get("gains", []):
         if item["split"] == split:
             found.setdefault((item["policy"], item["against"]), item)

@@ -10,6 +10,8 @@ __all__ = ["steps"]
 CLIENT = "--learning_rate {rate} --per_device_train_batch_size 8 --max_length 128 --activation_checkpointing False"
 LORA = "--lora_r 16 --lora_alpha 32"
 SFT = f"--num_rounds 12 --cohort_size 10 --local_steps 5 {CLIENT.format(rate='3e-3')} {LORA}"
+NUM_ALONE = 8
+"""Clients that train alone; six are the fewest that can show a difference."""
 SCORE = "--batch-size 64 --max-length 128"
 DPO = f"--num_rounds 10 --cohort_size 10 --local_steps 5 {CLIENT.format(rate='5e-4')} --beta 0.1"
 
@@ -49,10 +51,15 @@ def steps(out: Path, *, seed: int = 0) -> list[tuple[str, str]]:
             f"fedllm-train dpo --data {q}/fed-synth-pa --model {q}/base --adapter {q}/runs/sft "
             f"--output_dir {q}/runs/dpo --seed {seed} {DPO}",
         ),
+        (
+            marked("Let eight clients train alone for as many steps, to see what joining is worth"),
+            f"fedllm-train sft --data {q}/fed-synth --model {q}/base --output_dir {q}/runs/alone --seed {seed} {_alone()}",
+        ),
         *(
             (
                 words(SCORING[kind], name=name),
-                f"fedllm-eval run {policy} --data {q}/{dataset} --out {q}/scores/{kind}/{name} {SCORE}",
+                f"fedllm-eval run {policy} --data {q}/{dataset} --out {q}/scores/{kind}/{name} {SCORE}"
+                + f" --alone {q}/runs/alone" * (name == "sft"),
             )
             for kind, dataset in datasets
             for name, policy in policies
@@ -65,4 +72,23 @@ def steps(out: Path, *, seed: int = 0) -> list[tuple[str, str]]:
             marked("Compare, client by client: preferences"),
             f"fedllm-eval compare {q}/scores/preference/sft {q}/scores/preference/dpo --out {q}/compare/preference",
         ),
+        (
+            marked("Decide: what was gained, for whom, at what cost, and what to do"),
+            f"fedllm-eval decide {q}/scores/preference/sft {q}/scores/preference/dpo "
+            f"--before {q}/scores/preference/base --out {q}/decision",
+        ),
     ]
+
+
+def _alone() -> str:
+    """The flags of SFT for clients that train alone: one visit with the steps of all rounds together.
+
+    >>> _alone().split(" --learning_rate")[0]
+    '--strategy local --num_rounds 1 --cohort_size 8 --local_steps 60'
+    """
+    given = shlex.split(SFT)
+    place = {word: position + 1 for position, word in enumerate(given)}
+    num_steps = int(given[place["--num_rounds"]]) * int(given[place["--local_steps"]])
+    for flag, value in (("--num_rounds", 1), ("--cohort_size", NUM_ALONE), ("--local_steps", num_steps)):
+        given[place[flag]] = str(value)
+    return shlex.join(["--strategy", "local", *given])

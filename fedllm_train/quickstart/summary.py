@@ -176,7 +176,7 @@ def _render(
 ) -> str:
     environment = page_environment()
     environment.loader = ChoiceLoader([PackageLoader("fedllm_train.quickstart", "."), environment.loader])
-    environment.filters.update(difference=difference_text, keep=_keep_together, ticks=_without_ticks)
+    environment.filters.update(difference=difference_text, ticks=_without_ticks)
     environment.globals["score"] = score_text
     template = environment.get_template("summary.html.jinja")
     sft, dpo = (
@@ -248,13 +248,9 @@ def _who(split: str, num: int) -> str:
 
 def _without_ticks(text: str) -> Markup:
     """A text of the data or a model, in which a check mark that it wrote itself cannot be read as a verdict."""
-    said = Markup('<span class="own" lang="{}">{}</span>').format(language_now(), words("(writes a check mark)"))
+    own = words("(writes a check mark)")
+    said = Markup('<span class="own" dir="auto" lang="{}">{}</span>').format(language_now(), own)
     return said.join(escape(visible(part, MAX_ANSWER_CHARS)) for part in _TICKS.split(text))
-
-
-def _keep_together(text: str) -> str:
-    """Let no line break part a number from its sign of percent."""
-    return text.replace(" %", "\u00a0%")
 
 
 def _pairs(evidence: Evidence, kind: str) -> dict[str, list[dict[str, Any]]]:

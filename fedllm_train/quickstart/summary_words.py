@@ -277,4 +277,4 @@ def difference_text(item: Mapping[str, Any]) -> str:
 
     interval = "" if item["ci_low"] is None else f" [{signed(item['ci_low'])}, {signed(item['ci_high'])}]"
     change = signed(item["difference"])
-    return f"{words('{number} points', number=change) if is_share else change}{interval}"
+    return (words("{number} points", number=change) if is_share else change) + interval

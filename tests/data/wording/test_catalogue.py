@@ -64,9 +64,15 @@ def test_no_source_glues_a_message_from_pieces():
             text = path.read_text(encoding="utf-8")
             if "fedllm_data.wording" not in text:
                 continue
-            for call in ast.walk(ast.parse(text)):
+            tree = ast.parse(text)
+            hidden = {
+                id(inner) for outer in ast.walk(tree) if isinstance(outer, ast.JoinedStr) for inner in ast.walk(outer)
+            }
+            for call in ast.walk(tree):
                 if isinstance(call, ast.Call) and getattr(call.func, "id", "") in ("words", "plural_words", "marked"):
                     num = 2 if getattr(call.func, "id", "") == "plural_words" else 1
+                    # Babel 2.19 does not look inside of f-strings on Python 3.11.
+                    found += [f"{path.name}:{call.lineno}"] if id(call) in hidden else []
                     found += [
                         f"{path.name}:{call.lineno}" for given in call.args[:num] if isinstance(given, ast.JoinedStr)
                     ]

@@ -35,7 +35,7 @@ def set_scores(folder, kind, policy, score, value_of):
 
 
 def test_hostile_text_is_escaped_and_no_script_is_on_the_page(page):
-    assert "<script" not in page
+    assert page.count("<script") == 1  # the one that chooses the language
     assert "&lt;script&gt;alert(" in page
     assert "<b>it is" not in page
     assert "&lt;b&gt;it is" in page
@@ -43,9 +43,70 @@ def test_hostile_text_is_escaped_and_no_script_is_on_the_page(page):
 
 def test_the_page_needs_no_other_file(page):
     assert not re.findall(r"""(?:src|@import|url\()\s*=?\s*["']?(?!#)""", page.replace("url(#", ""))
-    links = set(re.findall(r'<a href="([^"]*)"', page))
-    assert links == {"report/report.html"}
-    assert page.count("<svg") == 3
+    assert page.count("<symbol") == 3
+
+
+def test_every_link_leads_to_a_page_that_is_there_or_to_a_place_on_this_one(finished, page):
+    links = set(re.findall(r'<a (?:class="\w+" )?href="([^"]*)"', page))
+    places = {link for link in links if not link.startswith("#")}
+    assert {"report/report.html", "compare/loss/comparison.html", "scores/loss/sft/results.html"} <= places
+    assert {"fed-synth/README.md", "runs/dpo/README.md"} <= places
+    assert all((finished / place).is_file() for place in places)
+    ids = set(re.findall(r'\sid="([^"]*)"', page))
+    assert {link[1:] for link in links if link.startswith("#")} <= ids
+
+
+def test_a_comparison_links_the_results_it_rests_on(finished):
+    folder = finished / "compare" / "loss"
+    links = set(re.findall(r'<a href="([^"#][^"]*)"', (folder / "comparison.html").read_text(encoding="utf-8")))
+    assert links == {"../../scores/loss/base/results.html", "../../scores/loss/sft/results.html"}
+    assert all((folder / link).is_file() for link in links)
+
+
+def _made_up(**answers):
+    names = {"base": "12 ✓", "sft": "10", "dpo": "10"} | answers
+    return [{"client_id": "c", "language": "en", "prompt": "What is 3 + 7?", "reference": "10", **names}]
+
+
+@pytest.fixture
+def told(finished, tmp_path, monkeypatch):
+    """Made-up answers and a language -> the page."""
+    for slow in ("draw_curves", "draw_before_after", "draw_languages"):
+        monkeypatch.setattr(summary, slow, lambda *given: '<svg viewBox="0 0 1 1"></svg>')
+    folder = tmp_path / "quickstart"
+    shutil.copytree(finished, folder)
+
+    def tell(answers, language="en"):
+        monkeypatch.setattr(summary, "held_out_answers", lambda folder: (answers, 1))
+        return write_summary(folder, language).read_text(encoding="utf-8")
+
+    return tell
+
+
+def test_no_check_mark_of_a_model_can_be_read_as_a_verdict(told):
+    page = told(_made_up(sft="10 ✅"))
+    assert not re.search("[✓✔✅]", page)
+    assert page.count("(writes a check mark)") == 2
+    # The one answer that is the reference word for word is the one that is green.
+    assert re.findall(r'class="same">([^<]*)<', page) == ["10"]
+
+
+def test_an_answer_in_another_language_is_in_the_headline(told):
+    headline_of = re.compile("<h1>(.*?)</h1>")
+    spanish = "long, that is the opposite. ¡Con mucho gusto, que tengas un buen día!"
+    page = told(_made_up(dpo=spanish))
+    assert "yet 1 of the 1 answers shown below is partly in another language" in headline_of.search(page)[1]
+    assert "partly in another language (es)" in page
+    assert "質問と異なる言語です" in headline_of.search(told(_made_up(dpo=spanish), "ja"))[1]
+    assert "another language" not in headline_of.search(told(_made_up()))[1]
+
+
+def test_the_first_screen_goes_without_technical_figures(told):
+    first = told(_made_up()).partition("<nav")[0].partition("<header>")[2]
+    plain = re.sub("<details>.*?</details>", "", first, flags=re.DOTALL)
+    assert "In figures" in first
+    assert "It rests on one run with one seed" in plain
+    assert not re.search(r"nats|\[|Jain|tau|p =", re.sub("<[^>]*>", "", plain))
 
 
 def test_the_same_folder_gives_the_same_page(finished, page):
@@ -53,8 +114,8 @@ def test_the_same_folder_gives_the_same_page(finished, page):
 
 
 def test_the_page_names_every_command_and_the_bytes_of_the_ledger(finished, page):
-    commands = [re.sub("<[^>]*>", "", text) for text in re.findall("<pre>(.*?)</pre>", page)]
-    assert [html.unescape(text) for text in commands] == [command for _, command in steps(finished, seed=SEED)]
+    commands = re.findall("<pre>(.*?)</pre>", page)
+    assert [html.unescape(text) for text in commands] == 2 * [command for _, command in steps(finished, seed=SEED)]
     ledgers = [
         json.loads((finished / "runs" / run / "rounds.jsonl").read_text().splitlines()[-1])["ledger"]
         for run in ("sft", "dpo")
@@ -73,7 +134,7 @@ def test_the_page_names_every_command_and_the_bytes_of_the_ledger(finished, page
 )
 def test_the_headline_follows_the_verdict(finished, tmp_path, monkeypatch, after, outcome):
     for slow in ("draw_curves", "draw_before_after", "draw_languages"):
-        monkeypatch.setattr(summary, slow, lambda *given: "<svg></svg>")
+        monkeypatch.setattr(summary, slow, lambda *given: '<svg viewBox="0 0 1 1"></svg>')
     monkeypatch.setattr(summary, "held_out_answers", lambda folder: ([], 1))
     folder = tmp_path / "quickstart"
     shutil.copytree(finished, folder)
