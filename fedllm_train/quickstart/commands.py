@@ -53,7 +53,8 @@ def steps(out: Path, *, seed: int = 0) -> list[tuple[str, str]]:
         ),
         (
             marked("Let eight clients train alone for as many steps, to see what joining is worth"),
-            f"fedllm-train sft --data {q}/fed-synth --model {q}/base --output_dir {q}/runs/alone --seed {seed} {_alone()}",
+            f"fedllm-train sft --data {q}/fed-synth --model {q}/base --output_dir {q}/runs/alone --seed {seed} "
+            f"{_alone()}",
         ),
         *(
             (
