@@ -12,6 +12,7 @@ from fedllm_data.rehearsal import rehearsing
 from fedllm_data.reporting.language_flag import add_language
 from fedllm_data.terminal import run_command
 from fedllm_eval.audit_command import add_audit_commands
+from fedllm_eval.decide_command import add_decide_command
 from fedllm_eval.policy.threads import threads_by_size
 from fedllm_eval.run_command import add_run_command
 
@@ -60,6 +61,8 @@ def make_parser() -> OneLineParser:
     compare.add_argument("--json", action="store_true", help="print the comparison as JSON")
     add_language(compare)
     compare.set_defaults(command=_compare)
+
+    add_decide_command(commands)
 
     quality = add_command(
         commands, "quality", does="score each row by IFD and IRA, for `fedllm-data report --scores`", writes=True

@@ -16,7 +16,7 @@ from typing import Any
 from fedllm_data.errors import MetricError
 from fedllm_data.rehearsal import end_of_checks
 from fedllm_data.wording.catalogue import words
-from fedllm_eval.comparing.compared_methods import Method, group_methods, read_scored, split_name
+from fedllm_eval.comparing.compared_methods import Method, check_alike, group_methods, read_scored, split_name
 from fedllm_eval.comparing.comparison_files import (
     comparison_table,
     means_of,
@@ -89,7 +89,7 @@ def compare_results(
     first = base.runs[0].results.summary
     for method in methods:
         for run in method.runs:
-            _check_alike(base.label, first, run.label, run.results.summary)
+            check_alike(base.label, first, run.label, run.results.summary)
     end_of_checks()
     planned = [
         (other, split, name)
@@ -166,22 +166,6 @@ def _about(method: Method) -> dict[str, Any]:
             for run in method.runs
         ],
     }
-
-
-def _check_alike(label: str, a: Mapping[str, Any], other_label: str, b: Mapping[str, Any]) -> None:
-    pairs = [
-        ("task", a["task"], b["task"]),
-        ("dataset revision", a["dataset"]["revision"], b["dataset"]["revision"]),
-        *((key, a["settings"].get(key), b["settings"].get(key)) for key in _SAMPLING),
-    ]
-    for what, ours, theirs in pairs:
-        if ours != theirs:
-            raise MetricError(
-                f"{label} and {other_label} differ in {what} ({ours} against {theirs}); score both alike, then compare"
-            )
-
-
-_SAMPLING = ("max_length", "max_clients", "max_rows_per_client", "seed")
 
 
 def _comparable(a: Method, b: Method, split: str, notes: list[str]) -> list[str]:

@@ -7,7 +7,7 @@ is not at hand is a method of its own, unless it is given as NAME=FOLDER: folder
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from fedllm_data.errors import MetricError
 from fedllm_eval.policy.run_folder import find_config, section
 from fedllm_eval.results import Results, read_results
 
-__all__ = ["Method", "ScoredRun", "group_methods", "read_scored", "split_name"]
+__all__ = ["Method", "ScoredRun", "check_alike", "group_methods", "read_scored", "split_name"]
 
 FREE_KEYS = {
     "format",
@@ -31,6 +31,8 @@ FREE_KEYS = {
 }
 """Keys in which two runs of one method may differ: the layout of their folders, seeds, places, and what follows from
 other settings."""
+SAMPLING = ("max_length", "max_clients", "max_rows_per_client", "seed")
+"""Settings that say which rows were scored, and how much of each."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,33 @@ def read_scored(places: Sequence[str | Path]) -> list[ScoredRun]:
         config, seed = _config_of(results.summary["policy"]["name"])
         found.append(ScoredRun(label, folder, results, name, config, seed))
     return found
+
+
+def check_alike(label: str, a: Mapping[str, Any], other_label: str, b: Mapping[str, Any]) -> None:
+    """Refuse two results that were not scored alike: another task, dataset revision, length or sample.
+
+    Args:
+        label: what the first is called.
+        a: its summary, the content of `results.json`.
+        other_label: what the second is called.
+        b: its summary.
+
+    Raises:
+        MetricError: if they differ; it names the first thing in which they do.
+
+    >>> summary = {"task": "sft", "dataset": {"revision": "a1"}, "settings": {"max_length": 64}}
+    >>> check_alike("base", summary, "sft", summary)
+    """
+    pairs = [
+        ("task", a["task"], b["task"]),
+        ("dataset revision", a["dataset"]["revision"], b["dataset"]["revision"]),
+        *((key, a["settings"].get(key), b["settings"].get(key)) for key in SAMPLING),
+    ]
+    for what, ours, theirs in pairs:
+        if ours != theirs:
+            raise MetricError(
+                f"{label} and {other_label} differ in {what} ({ours} against {theirs}); score both alike, then compare"
+            )
 
 
 def group_methods(scored: Sequence[ScoredRun]) -> list[Method]:

@@ -11,6 +11,8 @@ __all__ = ["steps"]
 CLIENT = "--learning-rate {rate} --per-device-train-batch-size 8 --max-length 128 --activation-checkpointing False"
 LORA = "--lora-r 16 --lora-alpha 32 --lora-dropout 0"
 SFT = f"--num-rounds 8 --cohort-size 10 --local-steps 5 {CLIENT.format(rate='3e-3')} {LORA} --sft-kernel auto"
+NUM_ALONE = 8
+"""Clients that train alone; six are the fewest that can show a difference."""
 SCORE = "--batch-size 64 --max-length 128"
 DPO_LOSS = "--beta 0.1 --preference-kernel auto"
 DPO = f"--num-rounds 6 --cohort-size 10 --local-steps 5 {CLIENT.format(rate='5e-4')} {DPO_LOSS}"
@@ -48,10 +50,15 @@ def steps(out: Path, *, seed: int = 0) -> list[tuple[str, str]]:
             f"fedllm-train dpo --data {q}/fed-synth-pa --model {q}/base --adapter {q}/runs/sft "
             f"--out {q}/runs/dpo --seed {seed} {DPO}",
         ),
+        (
+            marked("Let eight clients train alone for as many steps, to see what joining is worth"),
+            f"fedllm-train sft --data {q}/fed-synth --model {q}/base --out {q}/runs/alone --seed {seed} {_alone()}",
+        ),
         *(
             (
                 words(SCORING[kind], name=name),
-                f"fedllm-eval run {policy} --data {q}/{dataset} --out {q}/scores/{kind}/{name} {SCORE}",
+                f"fedllm-eval run {policy} --data {q}/{dataset} --out {q}/scores/{kind}/{name} {SCORE}"
+                + f" --alone {q}/runs/alone" * (name == "sft"),
             )
             for kind, dataset in datasets
             for name, policy in policies
@@ -63,6 +70,11 @@ def steps(out: Path, *, seed: int = 0) -> list[tuple[str, str]]:
         (
             marked("Compare, client by client: preferences"),
             f"fedllm-eval compare {q}/scores/preference/sft {q}/scores/preference/dpo --out {q}/compare/preference",
+        ),
+        (
+            marked("Decide: what was gained, for whom, at what cost, and what to do"),
+            f"fedllm-eval decide {q}/scores/preference/sft {q}/scores/preference/dpo "
+            f"--before {q}/scores/preference/base --out {q}/decision",
         ),
     ]
 
@@ -77,3 +89,17 @@ def _base(q: str, seed: int) -> tuple[str, str]:
         )
     # What the model that comes along has read may be held out here.
     return marked("Train a small base model on the public split of this seed's corpus"), train
+
+
+def _alone() -> str:
+    """The flags of SFT for clients that train alone: one visit with the steps of all rounds together.
+
+    >>> _alone().split(" --learning-rate")[0]
+    '--strategy local --num-rounds 1 --cohort-size 8 --local-steps 40'
+    """
+    given = shlex.split(SFT)
+    place = {word: position + 1 for position, word in enumerate(given)}
+    num_steps = int(given[place["--num-rounds"]]) * int(given[place["--local-steps"]])
+    for flag, value in (("--num-rounds", 1), ("--cohort-size", NUM_ALONE), ("--local-steps", num_steps)):
+        given[place[flag]] = str(value)
+    return shlex.join(["--strategy", "local", *given])

@@ -75,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ("base", "the base model"),
         ("runs/sft, runs/dpo", "the federated runs: adapter, settings, one line a round, card"),
         ("scores", "scores per client"),
+        ("decision/decision.html", "what was gained, for whom, at what cost, and what to do"),
     ):
         print(f"  {arguments.out}/{name:28} {what}")
     return 0

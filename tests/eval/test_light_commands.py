@@ -17,7 +17,7 @@ ALL_HEAVY = [*MODELS, "scipy.stats", "pandas", "huggingface_hub", "jinja2", "ric
 HELP = [
     ["--help"],
     ["--version"],
-    *([command, "--help"] for command in ("run", "compare", "quality", "plant", "audit", "list")),
+    *([command, "--help"] for command in ("run", "compare", "decide", "quality", "plant", "audit", "list")),
 ]
 MISSPELT = [
     [],
@@ -25,6 +25,8 @@ MISSPELT = [
     ["run", "--nosuch"],
     ["run", "m", "--data", "d", "--out", "o", "--max-clients", "many"],
     ["compare"],
+    ["decide", "d"],
+    ["decide", "d", "--out", "o", "--max-harmed", "many"],
     ["quality", "d"],
 ]
 REFUSED = [
@@ -43,6 +45,8 @@ REFUSED = [
     ["run", "org/m", "--data", "REPO", "--out", "out", "--secrets", "s"],
     ["compare", "/no/results"],
     ["compare", "/no/results", "/none/either"],
+    ["decide", "/no/results", "--out", "out"],
+    ["decide", "empty", "--out", "out", "--watts", "-1"],
     ["quality", "/no/data", "--model", "org/m", "--out", "out.parquet"],
     ["quality", "REPO", "--model", "/no/model", "--out", "out.parquet"],
     ["audit", "/no/run", "--data", "REPO", "--out", "out"],

@@ -1,0 +1,189 @@
+"""The subcommand `decide` of `fedllm-eval`: from scores to a page for the person who must decide."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from fedllm_data.command_line.dry_run import DryRun, folder_to_write
+from fedllm_data.command_line.one_line_parser import add_command
+from fedllm_data.errors import ConfigError
+from fedllm_data.rehearsal import end_of_checks, rehearsing
+from fedllm_data.reporting.language_flag import add_language
+
+__all__ = ["add_decide_command"]
+
+DEFAULTS = {
+    "min_gain": 0.0,
+    "max_harmed": 0.25,
+    "min_clients": 6,
+    "min_seeds": 1,
+    "max_forgetting": 0.05,
+    "max_leak": 0.6,
+    "max_epsilon": None,
+}
+"""Those of `deciding_rules.Thresholds`, which a test compares: the parser imports no numbers."""
+_RULES = (
+    ("min_gain", float, "the mean gain must lie above X, in the unit of the score"),
+    ("max_harmed", float, "share of the partners that may be worse off"),
+    ("min_clients", int, "partners that must have been scored"),
+    ("min_seeds", int, "training runs behind a candidate"),
+    ("max_forgetting", float, "nats per token by which general text may be predicted worse"),
+    ("max_leak", float, "AUC that a membership attack may reach"),
+    ("max_epsilon", float, "privacy that may be spent; by default no guarantee is asked for"),
+)
+
+
+def add_decide_command(commands: Any) -> None:
+    """Add `decide` to the subcommands."""
+    decide = add_command(
+        commands,
+        "decide",
+        does="make one page for who must decide: gain, cost, losers, and a recommendation with its doubts",
+        writes=True,
+        shown=(
+            (
+                "From the scores of a run and of its start",
+                "fedllm-eval decide scores/sft --before scores/base --out decision",
+            ),
+            (
+                "With the partners' lines and the price of sending",
+                "fedllm-eval decide scores/sft --before scores/base --out decision --download-mbit 50 --upload-mbit 10 "
+                "--price-per-gb 0.05 --currency EUR",
+            ),
+        ),
+    )
+    decide.add_argument(
+        "places",
+        nargs="+",
+        metavar="RESULTS_OR_RUN",
+        help="results folders of `run`, or run folders with their scores/, or NAME=FOLDER; several are candidates",
+    )
+    decide.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="folder for the pages and decision.json"
+    )
+    decide.add_argument("--before", metavar="FOLDER", help="results of the start; by default the base in the results")
+    decide.add_argument("--alone", metavar="FOLDER", help="results of a run of --strategy local, or with --alone RUN")
+    decide.add_argument("--score", metavar="NAME", help="score to decide by; by default the first that all have")
+    decide.add_argument("--partner", action="append", default=[], metavar="ID", help="partners with a page; all")
+    decide.add_argument("--unnamed", action="store_true", help="name nobody, so that the page may be shown to anybody")
+    decide.add_argument("--seed", type=int, default=0, help="seed of bootstrap and sign flips (0)")
+    decide.add_argument("--json", action="store_true", help="print decision.json as well")
+    add_language(decide)
+
+    rules = decide.add_argument_group("where the rules draw their lines")
+    for name, kind, text in _RULES:
+        default = "" if DEFAULTS[name] is None else f" ({DEFAULTS[name]})"
+        flag = f"--{name.replace('_', '-')}"
+        rules.add_argument(flag, type=kind, default=DEFAULTS[name], metavar="X", help=text + default)
+    rules.add_argument(
+        "--margin",
+        action="append",
+        default=[],
+        metavar="[SCORE=]X",
+        help="as in `compare`: how much worse a score may be",
+    )
+
+    costs = decide.add_argument_group("what no run knows: lines, devices and prices")
+    costs.add_argument("--download-mbit", type=float, metavar="X", help="every partner's line in Mbit/s")
+    costs.add_argument("--upload-mbit", type=float, metavar="X", help="the same the other way")
+    costs.add_argument("--watts", type=float, metavar="X", help="what a partner's device draws while it trains")
+    costs.add_argument("--line", action="append", default=[], metavar="PARTNER=DOWN/UP", help="one partner's own line")
+    costs.add_argument(
+        "--lines", type=Path, metavar="FILE.csv", help="the same of many: client_id, download_mbit, upload_mbit, watts"
+    )
+    costs.add_argument("--price-per-gb", type=float, metavar="X", help="of one GB sent, either way")
+    costs.add_argument("--price-per-hour", type=float, metavar="X", help="of one hour of a device in training")
+    costs.add_argument("--price-per-kwh", type=float, metavar="X", help="of one kilowatt-hour")
+    costs.add_argument("--currency", default="", metavar="NAME", help="of the prices, such as EUR")
+    costs.add_argument(
+        "--also-cost",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="RUN",
+        help="a run that a candidate started from",
+    )
+    decide.set_defaults(command=_decide)
+
+
+def _decide(arguments: argparse.Namespace) -> None:
+    _check_numbers(arguments)
+    if arguments.dry_run:
+        reads = [*arguments.places, *(place for place in (arguments.before, arguments.alone) if place is not None)]
+        writes = [folder_to_write(arguments.out, "decision.html, a page for each partner and decision.json")]
+        with rehearsing():
+            _decided(arguments)
+        plan = DryRun(
+            does="weigh results for a decision",
+            reads=reads,
+            writes=writes,
+            settings={name: getattr(arguments, name) for name in DEFAULTS},
+        )
+        print(plan.text(as_json=arguments.json))
+        return
+    _decided(arguments)
+
+
+def _decided(arguments: argparse.Namespace) -> None:
+    from fedllm_eval.deciding.deciding_rules import Thresholds
+    from fedllm_eval.deciding.decision import Asked, decide
+    from fedllm_eval.deciding.decision_files import FILES, write_decision
+    from fedllm_eval.deciding.decision_words import VERDICTS, reasons
+    from fedllm_eval.deciding.partner_costs import Line, StatedPrices, parse_lines, read_line_table
+    from fedllm_eval.running.folders import check_out
+
+    check_out(arguments.out, FILES)
+    table = {} if arguments.lines is None else read_line_table(arguments.lines)
+    prices = StatedPrices(
+        default=Line(arguments.download_mbit, arguments.upload_mbit, arguments.watts),
+        lines=table | parse_lines(arguments.line),
+        per_gb=arguments.price_per_gb,
+        per_hour=arguments.price_per_hour,
+        per_kwh=arguments.price_per_kwh,
+        currency=arguments.currency,
+    )
+    decision = decide(
+        arguments.places,
+        asked=Asked(
+            before=arguments.before,
+            alone=arguments.alone,
+            score=arguments.score,
+            also_cost=arguments.also_cost,
+            margins=arguments.margin,
+            seed=arguments.seed,
+        ),
+        thresholds=Thresholds(**{name: getattr(arguments, name) for name in DEFAULTS}),
+        prices=prices,
+    )
+    end_of_checks()
+    write_decision(
+        decision,
+        arguments.out,
+        named=not arguments.unnamed,
+        partners=arguments.partner,
+        language=arguments.language,
+    )
+    if arguments.json:
+        import json
+
+        print(json.dumps(decision.as_record(), indent=2, ensure_ascii=False))
+        return
+    print(f"{decision.chosen.label}: {VERDICTS[decision.recommendation]}.")
+    for sentence in reasons(decision.chosen, "fails", "open", "holds"):
+        print(f"  {sentence}")
+    for sentence in reasons(decision.chosen, "doubt", "unknown"):
+        print(f"  doubt: {sentence}")
+    print(f"page: {arguments.out / 'decision.html'}")
+
+
+def _check_numbers(arguments: argparse.Namespace) -> None:
+    """Refuse lines and prices that make no sense, before anything is read."""
+    import math
+
+    names = ("download_mbit", "upload_mbit", "watts", "price_per_gb", "price_per_hour", "price_per_kwh")
+    for name in names:
+        value = getattr(arguments, name)
+        if value is not None and not (math.isfinite(value) and (value > 0 or (value == 0 and "price" in name))):
+            raise ConfigError(f"--{name.replace('_', '-')} is {value}; give a positive number")
+    if (arguments.download_mbit is None) != (arguments.upload_mbit is None):
+        raise ConfigError("--download-mbit and --upload-mbit belong together; give both or neither")

@@ -1,0 +1,255 @@
+"""What a run took: bytes, hours, energy and money, in all and for each partner.
+
+Bytes are the run's own ledger; a partner is counted with an equal share of the bytes of each round it took part in
+(messages of one round are of one length unless they are packed). Seconds of training are those of the run's rounds,
+measured where they ran. Everything else rests on facts that no run knows (lines,
+watts, prices): what is not stated is None.
+"""
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedllm_data.errors import ConfigError
+from fedllm_eval.policy.run_folder import find_config, is_private, read_rounds, section
+from fedllm_eval.policy.run_records import RoundRecord
+
+__all__ = ["Line", "PartnerCost", "RunPrice", "StatedPrices", "parse_lines", "price_of_runs", "read_line_table"]
+
+COLUMNS = ("client_id", "download_mbit", "upload_mbit", "watts")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A partner's line and device as the user states them; None where nothing is stated."""
+
+    download_mbit: float | None = None
+    upload_mbit: float | None = None
+    watts: float | None = None
+    """What its device draws while it trains."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatedPrices:
+    """What the reader knows and no run does."""
+
+    default: Line = Line()
+    """Of every partner without a line of its own."""
+    lines: Mapping[str, Line] = field(default_factory=dict)
+    """Client id -> its line."""
+    per_gb: float | None = None
+    """Of one GB (1e9 bytes), either way."""
+    per_hour: float | None = None
+    """Of one hour of a partner's device in training."""
+    per_kwh: float | None = None
+    currency: str = ""
+
+    def line_of(self, client_id: str) -> Line:
+        """Return a partner's line, filled up from the default."""
+        own = asdict(self.lines.get(client_id, Line()))
+        return Line(**{name: getattr(self.default, name) if value is None else value for name, value in own.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartnerCost:
+    """What one partner gave; None where a fact is not stated."""
+
+    num_rounds: int
+    num_rows: int | None
+    """Rows it trained on."""
+    num_bytes: float
+    """Both ways."""
+    train_hours: float
+    send_hours: float | None
+    energy_kwh: float | None
+    money: float | None
+
+    @property
+    def hours(self) -> float:
+        """Training, and sending where its line is stated."""
+        return self.train_hours + (self.send_hours or 0.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPrice:
+    """What it took to make a candidate: the run, and the runs that it started from where they are given."""
+
+    num_runs: int
+    num_rounds: int
+    num_bytes: int
+    partners: Mapping[str, PartnerCost]
+    energy_is_metered: bool
+    epsilon: float | None
+    """Spent privacy, added up over the runs; None where a run has no guarantee."""
+    delta: float | None
+    private: bool
+    """Whether who took part is under a guarantee, so that nothing is said of single partners."""
+
+    def total(self, name: str) -> float | None:
+        """Return a partner's field summed over all of them; None where it is unknown of any."""
+        values = [getattr(cost, name) for cost in self.partners.values()]
+        return math.fsum(values) if values and None not in values else None
+
+    def mean(self, name: str) -> float | None:
+        """Return the mean over the partners that took part; None where it is unknown of any."""
+        total = self.total(name)
+        return None if total is None else total / len(self.partners)
+
+    def most(self, name: str) -> float | None:
+        """Return the largest over partners; None where it is unknown of any."""
+        return None if self.total(name) is None else max(getattr(cost, name) for cost in self.partners.values())
+
+    def as_record(self) -> dict[str, Any]:
+        """Return totals and means, without a line for any partner."""
+        per_partner = ("num_bytes", "train_hours", "send_hours", "hours", "energy_kwh", "money")
+        names = ("num_runs", "num_rounds", "num_bytes", "energy_is_metered", "epsilon", "delta")
+        return {
+            **{name: getattr(self, name) for name in names},
+            "num_partners": len(self.partners),
+            **{f"{name}_per_partner": self.mean(name) for name in per_partner},
+            **{f"most_{name}_of_a_partner": self.most(name) for name in ("num_bytes", "hours")},
+            **{f"total_{name}": self.total(name) for name in ("hours", "energy_kwh", "money")},
+        }
+
+
+def parse_lines(texts: Sequence[str]) -> dict[str, Line]:
+    """Return client id -> line from `PARTNER=DOWN/UP` or `PARTNER=DOWN/UP/WATTS`, in Mbit/s and watts.
+
+    Raises:
+        ConfigError: if one is not of that form.
+
+    >>> parse_lines(["acme=50/10"])
+    {'acme': Line(download_mbit=50.0, upload_mbit=10.0, watts=None)}
+    """
+    found = {}
+    for text in texts:
+        name, equals, rest = text.rpartition("=")
+        parts = rest.split("/")
+        if not equals or not name or len(parts) not in (2, 3):
+            raise ConfigError(f"--line {text!r} is not of the form PARTNER=DOWN/UP; write for instance acme=50/10")
+        found[name] = _line(dict(zip(COLUMNS[1:], parts, strict=False)), f"--line {text}")
+    return found
+
+
+def read_line_table(path: Path) -> dict[str, Line]:
+    """Return client id -> line from a CSV file with the columns client_id, download_mbit, upload_mbit and watts.
+
+    Raises:
+        ConfigError: if the file cannot be read, lacks `client_id` or has a value that is no positive number.
+
+    >>> read_line_table(Path("no/such.csv"))
+    Traceback (most recent call last):
+    fedllm_data.errors.ConfigError: no/such.csv cannot be read; give a CSV file with client_id, download_mbit, ...
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise ConfigError(f"{path} cannot be read; give a CSV file with {', '.join(COLUMNS)} ({error})") from error
+    if not rows or "client_id" not in rows[0]:
+        raise ConfigError(f"{path} has no column client_id; its columns are {', '.join(COLUMNS)}")
+    if unknown := sorted(str(name) for name in set(rows[0]) - set(COLUMNS)):
+        raise ConfigError(f"{path} has a column {unknown[0]!r} that is not used; its columns are {', '.join(COLUMNS)}")
+    return {row["client_id"]: _line(row, f"{path}, line {number}") for number, row in enumerate(rows, start=2)}
+
+
+def price_of_runs(runs: Sequence[Path], stated: StatedPrices) -> RunPrice:
+    """Return what runs took together: one run, or a chain of which each started from the one before.
+
+    Args:
+        runs: run folders with their rounds.
+        stated: lines and prices.
+
+    Raises:
+        ConfigError: if a run's rounds cannot be read.
+    """
+    gathered: dict[str, dict[str, Any]] = {}
+    num_bytes = num_rounds = 0
+    epsilons: list[tuple[float | None, float | None]] = []
+    metered = True
+    for run in runs:
+        rounds = read_rounds(run)
+        config = find_config(run)
+        num_rounds += len(rounds)
+        ledger = rounds[-1]["ledger"]
+        num_bytes += ledger["download_bytes"] + ledger["upload_bytes"]
+        metered &= _gather(rounds, gathered)
+        privacy = {} if config is None else section(config, "privacy")
+        spent = rounds[-1].get("privacy") or privacy
+        epsilons.append((spent.get("epsilon"), spent.get("delta")) if config and is_private(config) else (None, None))
+    known = bool(epsilons) and all(epsilon is not None for epsilon, _ in epsilons)
+    return RunPrice(
+        num_runs=len(runs),
+        num_rounds=num_rounds,
+        num_bytes=num_bytes,
+        partners={client: _partner(client, facts, stated) for client, facts in sorted(gathered.items())},
+        energy_is_metered=metered and bool(gathered),
+        epsilon=math.fsum(epsilon or 0.0 for epsilon, _ in epsilons) if known else None,
+        delta=math.fsum(delta or 0.0 for _, delta in epsilons) if known else None,
+        private=any(epsilon is not None for epsilon, _ in epsilons),
+    )
+
+
+def _gather(rounds: Sequence[RoundRecord], gathered: dict[str, dict[str, Any]]) -> bool:
+    """Add the rounds to what each client gave; returns whether all energy was metered."""
+    before = {"download_bytes": 0, "upload_bytes": 0}
+    metered = True
+    for record in rounds:
+        now = {name: record["ledger"][name] for name in before}  # type: ignore[literal-required]
+        visits = record["clients"]
+        for visit in visits:
+            facts = gathered.setdefault(
+                visit["client_id"], {"rounds": 0, "rows": None, "down": 0.0, "up": 0.0, "seconds": 0.0, "joules": 0.0}
+            )
+            facts["rounds"] += 1
+            facts["rows"] = max(filter(None, (facts["rows"], visit.get("num_rows"))), default=None)
+            facts["down"] += (now["download_bytes"] - before["download_bytes"]) / len(visits)
+            facts["up"] += (now["upload_bytes"] - before["upload_bytes"]) / len(visits)
+            facts["seconds"] += visit.get("seconds", 0.0)
+            facts["joules"] += visit.get("energy_joules", 0.0)
+            metered &= "energy_joules" in visit
+        before = now
+    return metered
+
+
+def _partner(client_id: str, facts: Mapping[str, Any], stated: StatedPrices) -> PartnerCost:
+    line = stated.line_of(client_id)
+    send = None
+    if line.download_mbit is not None and line.upload_mbit is not None:
+        send = 8e-6 * (facts["down"] / line.download_mbit + facts["up"] / line.upload_mbit) / 3600
+    train = facts["seconds"] / 3600
+    kwh = facts["joules"] / 3.6e6 if facts["joules"] else None if line.watts is None else train * line.watts / 1000
+    num_bytes = facts["down"] + facts["up"]
+    money = [
+        price * amount
+        for price, amount in ((stated.per_gb, num_bytes / 1e9), (stated.per_hour, train), (stated.per_kwh, kwh))
+        if price is not None and amount is not None
+    ]
+    return PartnerCost(
+        num_rounds=facts["rounds"],
+        num_rows=facts["rows"],
+        num_bytes=num_bytes,
+        train_hours=train,
+        send_hours=send,
+        energy_kwh=kwh,
+        money=math.fsum(money) if money else None,
+    )
+
+
+def _line(row: Mapping[str, Any], where: str) -> Line:
+    values: dict[str, float | None] = {}
+    for name in COLUMNS[1:]:
+        text = (row.get(name) or "").strip()
+        try:
+            values[name] = float(text) if text else None
+        except ValueError as error:
+            raise ConfigError(f"{where}: {name} is {text!r}; give a positive number") from error
+        value = values[name]
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise ConfigError(f"{where}: {name} is {text}; give a positive number")
+    if (values["download_mbit"] is None) != (values["upload_mbit"] is None):
+        raise ConfigError(f"{where} states one direction of the line alone; state both, in Mbit/s")
+    return Line(**values)

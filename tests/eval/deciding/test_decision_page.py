@@ -1,0 +1,139 @@
+"""The pages say what was decided in plain words, in both languages, and name nobody where they may not."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from fedllm_data.wording.catalogue import in_language
+from fedllm_eval.cli import main
+from fedllm_eval.deciding.decision import decide
+from fedllm_eval.deciding.decision_words import gain_sentences, own_gain
+from fedllm_eval.deciding.partners import size_groups
+from tests.data.reporting.chromium import CHROMIUM, browser
+
+TECHNICAL = ("nats", "Jain", "tau", "[", "p-value", "heldout_loss", "ranking_accuracy")
+
+
+def scores(num=24):
+    rng = np.random.default_rng(0)
+    before = 2 + rng.random(num)
+    after = before - 0.8 - 0.1 * rng.random(num)
+    after[:2] = before[:2] + 0.2
+    return before.tolist(), after.tolist()
+
+
+def command(*words):
+    return main(["decide", *map(str, words)])
+
+
+def first_screen(html):
+    return re.sub(r"<[^>]+>", " ", html.split("<header>")[1].split("</header>")[0])
+
+
+def test_the_first_screen_has_no_technical_word(save_run, tmp_path, capsys):
+    assert command(save_run("sft", *scores()), "--out", tmp_path / "out", "--language", "en") == 0
+    said = first_screen((tmp_path / "out" / "decision.html").read_text(encoding="utf-8"))
+    for question in ("What was gained?", "For whom?", "Who loses?", "At what cost?", "And going alone?"):
+        assert question in said
+    assert not [word for word in TECHNICAL if word in said]
+    assert "Release it" in said
+    assert "2 partners are worse off." in said
+    assert "c001" in said
+    assert "doubt: " in capsys.readouterr().out
+
+
+def test_nobody_is_named_on_request(save_run, tmp_path):
+    out = tmp_path / "out"
+    assert command(save_run("sft", *scores()), "--out", out, "--unnamed") == 0
+    assert not (out / "partners.html").exists()
+    for name in ("decision.html", "decision.json"):
+        assert "c001" not in (out / name).read_text(encoding="utf-8")
+
+
+def test_the_record_names_nobody_and_has_every_figure(save_run, tmp_path, capsys):
+    assert command(save_run("sft", *scores()), "--out", tmp_path / "out", "--json") == 0
+    record = json.loads((tmp_path / "out" / "decision.json").read_text(encoding="utf-8"))
+    assert json.loads(capsys.readouterr().out) == record
+    assert "c001" not in json.dumps(record)
+    assert record["candidates"][0]["gain"]["num_worse"] == 2
+
+
+def test_a_partner_reads_its_own_gain_and_price(save_run, tmp_path):
+    assert command(save_run("sft", *scores()), "--out", tmp_path / "out", "--language", "en") == 0
+    html = (tmp_path / "out" / "partners.html").read_text(encoding="utf-8")
+    own = html.split('<section id="c000"')[1].split("</section>")[0]
+    assert "predicted worse" in own
+    assert "3 held-out rows only" in own
+    assert "2 rounds" in own
+    absent = html.split('<section id="c010"')[1].split("</section>")[0]
+    assert "You took part in no round" in absent
+
+
+def test_both_languages_say_the_same_figures(save_run, tmp_path):
+    assert command(save_run("sft", *scores()), "--out", tmp_path / "out") == 0
+    html = (tmp_path / "out" / "decision.html").read_text(encoding="utf-8")
+    assert "公開してください" in html
+    decision = decide([tmp_path / "run-sft"])
+    english = gain_sentences(decision.chosen)
+    with in_language("ja"):
+        japanese = gain_sentences(decision.chosen)
+    assert re.findall(r"[\d.]+\d", " ".join(english)) == re.findall(r"[\d.]+\d", " ".join(japanese))
+
+
+def test_a_loss_that_rises_is_told_as_a_loss():
+    assert own_gain("heldout_loss", 1.0, 2.0) == (
+        "each word of an answer is predicted worse: only 37 % as well as before"
+    )
+
+
+def test_partners_are_grouped_by_size(save):
+    decision = decide([save("sft", *scores(9))])
+    groups = size_groups(decision.partners)
+    assert [group.share_of_rows for group in groups] == pytest.approx([1 / 3] * 3)
+    assert size_groups(decision.partners[:5]) == []
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--download-mbit", "5"],
+        ["--watts", "-1"],
+        ["--line", "acme"],
+        ["--max-harmed", "3"],
+        ["--lines", "/no/file.csv"],
+        ["--partner", "nobody"],
+        ["--score", "bleu"],
+        ["--also-cost", "/no/run"],
+    ],
+)
+def test_bad_input_is_one_line(save_run, tmp_path, capsys, flags):
+    assert command(save_run("sft", *scores()), "--out", tmp_path / "out", *flags) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("fedllm-eval: error: ")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_somebody_elses_folder_stays(save_run, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").touch()
+    assert command(save_run("sft", *scores()), "--out", tmp_path / "out") == 2
+    assert "holds other files" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: Debian's package `chromium`")
+@pytest.mark.parametrize("language", ["en", "ja"])
+def test_the_pages_open_in_a_browser(save_run, tmp_path, language):
+    assert command(save_run("sft", *scores()), "--out", tmp_path / "out", "--language", language) == 0
+    with browser(tmp_path / "profile") as page:
+        for name in ("decision.html", "partners.html"):
+            for width in (1280, 400):
+                for dark in (False, True):
+                    page.open(tmp_path / "out" / name, width, dark=dark)
+                    assert page.run("document.documentElement.scrollWidth") <= width
+                    assert page.run("document.querySelector('h1').getBoundingClientRect().top") < 300
+                    assert len(page.requests) == 1
+                    assert page.complaints == []
