@@ -47,8 +47,8 @@ def add_decide_command(commands: Any) -> None:
             ),
             (
                 "With the partners' lines and the price of sending",
-                "fedllm-eval decide scores/sft --before scores/base --out decision --download-mbit 50 --upload-mbit 10 "
-                "--price-per-gb 0.05 --currency EUR",
+                "fedllm-eval decide scores/sft --before scores/base --out decision --download-mbit 50 "
+                "--upload-mbit 10 --price-per-gb 0.05 --currency EUR",
             ),
         ),
     )

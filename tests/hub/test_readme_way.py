@@ -1,7 +1,8 @@
 """README's way by command, run from the first line to the last: from a table of tickets to a published adapter.
 
-The commands are taken from README as they stand. Two things are changed: the model is a toy made on the spot, and
-rounds and steps are fewer. Publishing goes through the real client to the Hub on loopback.
+The commands are taken from README as they stand. Three things are changed: the model is a toy made on the spot,
+rounds and steps are fewer, and the chat is given its question. Publishing goes through the real client to the Hub on
+loopback.
 """
 
 import csv
@@ -56,7 +57,9 @@ def test_the_way_leads_from_import_to_publish():
         ["fedllm-eval", "run"],
         ["fedllm-eval", "run"],
         ["fedllm-eval", "compare"],
+        ["fedllm-eval", "decide"],
         ["fedllm-train", "publish"],
+        ["fedllm-train", "chat"],
     ]
     assert words == wanted
 
@@ -74,9 +77,16 @@ def test_the_commands_of_the_readme_run(
         if MODEL in command and not Path("base").exists():
             train_tiny(load_clients("tickets").rows, "base", config=TOY)
         program, *words = shlex.split(command.replace(MODEL, "base"))
+        if words[0] == "chat":
+            words += ["--prompt", "How do I reset device 3?", "--max-new-tokens", "8"]
         assert PROGRAMS[program](words) == 0, (command, capsys.readouterr().err[-2000:])
     # What README says lies there to be opened.
-    pages = ("tickets/report.html", "scores/tickets/results.html", "comparison/comparison.html")
+    pages = (
+        "tickets/report.html",
+        "scores/tickets/results.html",
+        "comparison/comparison.html",
+        "decision/decision.html",
+    )
     assert all(f"`{page}`" in README for page in pages)
     assert all(Path(page).is_file() for page in pages)
     assert Path("runs/tickets/adapter/adapter_model.safetensors").is_file()
