@@ -8,6 +8,7 @@ who took part.
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from fedllm_data.wording.catalogue import words
 from fedllm_eval.policy.run_folder import ROUNDS_FILE, is_private_run, read_rounds
 from fedllm_eval.scores import ClientScores
 
@@ -35,5 +36,5 @@ def with_who_took_part(scores: ClientScores, policy: "Policy") -> ClientScores:
     absent = [client_id for client_id in client_ids if client_id not in took_part]
     if not absent or len(absent) == len(client_ids):
         return scores
-    note = f"{len(absent)} of {len(client_ids)} clients took part in no round of training"
+    note = words("{num} of {total} clients took part in no round of training", num=len(absent), total=len(client_ids))
     return replace(scores, notes=(*scores.notes, note), took_no_part=tuple(absent))

@@ -21,6 +21,7 @@ from fedllm_data.clients import ClientDataset, load_clients
 from fedllm_data.errors import FedLLMError
 from fedllm_data.id_facts import ids_difference
 from fedllm_data.pipeline.facts import prompt_of
+from fedllm_data.wording.catalogue import words
 from fedllm_eval.running.origins import Origin, Origins, origins_of
 
 if TYPE_CHECKING:
@@ -84,14 +85,27 @@ class Overlap:
         told = []
         if self.num_prompts_trained_on:
             told.append(
-                f"{self.num_prompts_trained_on:,} of {self.num_prompts:,} prompts ({self.num_rows_trained_on:,} of "
-                f"{self.num_rows:,} rows) are also in {where}, which was trained on: scores on them are no held-out "
-                "scores"
+                words(
+                    "{num} of {total} prompts ({number} of {value} rows) are also in split {split} of {dataset}, which"
+                    " was trained on: scores on them are no held-out scores",
+                    num=f"{self.num_prompts_trained_on:,}",
+                    total=f"{self.num_prompts:,}",
+                    number=f"{self.num_rows_trained_on:,}",
+                    value=f"{self.num_rows:,}",
+                    split=self.trained_split,
+                    dataset=self.dataset,
+                )
             )
         if self.num_clients_trained_on and split == _NEW_CLIENTS:
             told.append(
-                f"{self.num_clients_trained_on:,} of {self.num_clients:,} clients have the ids of clients in {where}, "
-                "which was trained on: they are not new to what is scored"
+                words(
+                    "{num} of {total} clients have the ids of clients in split {split} of {dataset}, which was trained"
+                    " on: they are not new to what is scored",
+                    num=f"{self.num_clients_trained_on:,}",
+                    total=f"{self.num_clients:,}",
+                    split=self.trained_split,
+                    dataset=self.dataset,
+                )
             )
         if self.ids_differ is not None:
             may = "clients who count as unseen may have been trained on, and " if split == _NEW_CLIENTS else ""

@@ -91,4 +91,4 @@ def shared_data() -> Path:
 @pytest.fixture
 def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """Reports without page and figures, whose drawing takes most of the time: for tests that look at neither."""
-    monkeypatch.setattr("fedllm_data.reporting.write_page.write_page", lambda document, profiles, out: None)
+    monkeypatch.setattr("fedllm_data.reporting.write_page.write_page", lambda document, profiles, out, language: None)

@@ -132,7 +132,7 @@ def test_page_escapes_client_ids_and_loads_nothing(written):
     page = (written[0] / "report.html").read_text()
     tags = _Tags()
     tags.feed(page)
-    assert tags.tags.count("script") == 2  # the data and our own; neither is loaded from anywhere
+    assert tags.tags.count("script") == 3  # the data, the choice of language and our own; none is loaded from anywhere
     assert [address for address in tags.addresses if not address.startswith("data:")] == []
     assert "<script>alert" not in page
     assert "&lt;script&gt;" in page

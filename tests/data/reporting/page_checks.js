@@ -50,7 +50,7 @@ const UNREACHED = () => (
 const TEXT = () => (
 [...document.querySelectorAll(".page")].filter((one) => one.getClientRects().length).map((page) => {
   const copy = page.cloneNode(true);
-  for (const one of copy.querySelectorAll("script, style, code, pre, [lang=en], bdi, td[dir=auto], td.id, dd bdi")) one.remove();
+  for (const one of copy.querySelectorAll("script, style, code, pre, [lang=en], bdi, td[dir=auto], td.id, td.how")) one.remove();
   return copy.innerText ?? copy.textContent;
 }).join("\n")
 );

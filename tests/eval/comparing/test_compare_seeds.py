@@ -17,6 +17,7 @@ from fedllm_eval.comparing.comparison_page import render_page
 from fedllm_eval.comparing.history import append_history, history_line, read_history
 from fedllm_eval.comparing.release_gate import gate, parse_margins
 from fedllm_eval.reporting.results_folder import write_results
+from fedllm_eval.reporting.unnamed import without_clients
 from fedllm_eval.running.assemble import make_results
 from fedllm_eval.scores import ClientScores
 from fedllm_eval.scoring.intervals import mean_interval
@@ -275,8 +276,26 @@ def test_the_page_escapes_all_text_and_loads_nothing(save, losses, tmp_path):
     assert "<img" not in page
     assert "\u202e" not in page
     assert page.count("<script") == 1  # the one that chooses the language
-    assert not re.search(r"""(?:src|href)=["'](?!#|data:)|url\(|@import|https?://""", page)
-    assert render_page(json.loads((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))) == page
+    # The one thing a page leads to is another page beside it, by a relative link.
+    own = re.sub(r'href="[^":]*results\.html"', "", page)
+    assert not re.search(r"""(?:src|href)=["'](?!#|data:)|url\(|@import|https?://""", own)
+    links = {str(place): f"../{place.name}/results.html" for place in (one, two)}
+    comparison = json.loads((tmp_path / "out" / "comparison.json").read_text(encoding="utf-8"))
+    assert render_page(comparison, links=links) == page
+    assert all((tmp_path / "out" / link).is_file() for link in links.values())
+
+
+def test_the_page_names_the_ten_clients_that_are_served_worst(save, losses, tmp_path):
+    comparison = compare_results([save("one", losses["base"]), save("two", losses["fedavg-s0"])])
+    named = comparison["worst_served"][0]
+    now = [client["now"] for client in named["clients"]]
+    assert len(now) == min(10, named["num_clients"])
+    assert now == sorted(now, reverse=True)  # the highest losses, the highest first
+    page = render_page(comparison, "en")
+    first = page.partition('<section id="numbers"')[0]
+    assert all(f"<bdi>{client['client_id']}</bdi>" in first for client in named["clients"])
+    # A summary that anybody may see names nobody.
+    assert "worst_served" not in without_clients(comparison)
 
 
 def test_a_single_client_still_makes_a_page(save, tmp_path):
