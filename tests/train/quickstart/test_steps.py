@@ -5,7 +5,6 @@ import pytest
 from fedllm_data.errors import ConfigError
 from fedllm_train.quickstart import steps as quickstart
 
-
 DECISION = "decision/decision.html"
 
 
