@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fedllm_data.errors import ConfigError
 from fedllm_eval.deciding.decision import Decision
-from fedllm_eval.deciding.decision_page import render_decision, render_partners
+from fedllm_eval.deciding.decision_page import losing_partners, render_decision, render_partners
 from fedllm_eval.running.folders import replace_folder
 from fedllm_eval.texts import json_text, whole
 
@@ -13,7 +13,7 @@ __all__ = ["FILES", "MAX_PARTNERS", "write_decision"]
 
 FILES = ("decision.json", "decision.html", "partners.html")
 MAX_PARTNERS = 500
-"""Sections of the partners' page, the largest partners first; more make a page that no browser likes."""
+"""Sections of the partners' page, the largest partners and the ten that lose most; with more, browsers are slow."""
 
 
 def write_decision(
@@ -40,12 +40,14 @@ def write_decision(
     if unknown := [name for name in partners if name not in known]:
         raise ConfigError(f"--partner {unknown[0]} was not scored; partners are called like {min(known)}")
     chosen = [one for one in decision.partners if not partners or one.client_id in partners]
-    listed = chosen if partners else chosen[:MAX_PARTNERS]
+    losing = losing_partners(decision)
+    listed = [one for at, one in enumerate(chosen) if partners or at < MAX_PARTNERS or one in losing]
+    linked = {one.client_id for one in listed}
 
     def fill(folder: Path) -> None:
         text = json_text(decision.as_record(), indent=2, allow_nan=False)
         (folder / "decision.json").write_text(text + "\n", encoding="utf-8")
-        page = render_decision(decision, Path(out), named=named, language=language)
+        page = render_decision(decision, Path(out), named=named, linked=linked, language=language)
         (folder / "decision.html").write_text(whole(page), encoding="utf-8")
         if named:
             page = render_partners(decision, listed, left_out=len(chosen) - len(listed), language=language)

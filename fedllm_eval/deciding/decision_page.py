@@ -4,8 +4,9 @@ The first screen of `decision.html` has no technical figure; `details` have them
 and is written only beside the decision, never published; without names it is not made at all.
 """
 
+import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,26 +35,35 @@ from fedllm_eval.deciding.decision_words import (
 )
 from fedllm_eval.deciding.effects import Effect
 from fedllm_eval.deciding.partners import FEW_ROWS, Partner, size_groups
+from fedllm_eval.texts import text_bytes
 
-__all__ = ["render_decision", "render_partners"]
+__all__ = ["losing_partners", "partner_anchor", "render_decision", "render_partners"]
 
 NUM_NAMED = 10
 NUM_LOSERS_IN_CARD = 3
 
 
-def render_decision(decision: Decision, out: Path, *, named: bool = True, language: str | None = None) -> str:
+def render_decision(
+    decision: Decision,
+    out: Path,
+    *,
+    named: bool = True,
+    linked: Collection[str] = (),
+    language: str | None = None,
+) -> str:
     """Return the page for who decides.
 
     Args:
         decision: what is said.
         out: the folder that the page will lie in, for its links.
         named: whether partners may be named.
+        linked: partners that have a section on the partners' page.
         language: of the page; by default it speaks all languages, and the browser chooses.
     """
     environment = _environment()
     template = environment.get_template("decision_page.html.jinja")
     chosen = decision.chosen
-    losers = _losers(decision) if named else []
+    losers = losing_partners(decision) if named else []
     in_card = [one.client_id for one in losers if one.gain < 0][:NUM_LOSERS_IN_CARD]
     score = chosen.gain.score
 
@@ -90,7 +100,7 @@ def render_decision(decision: Decision, out: Path, *, named: bool = True, langua
                 for one in decision.candidates
             ],
             groups=_groups(decision),
-            losers=[(one, own_gain(score, one.before, one.together)) for one in losers],
+            losers=[(one, own_gain(score, one.before, one.together), one.client_id in linked) for one in losers],
             figures=_figures(decision),
             folders=[(folder, _link(folder, out)) for folder in decision.folders],
             provenance=_provenance(decision),
@@ -126,8 +136,18 @@ def render_partners(
     return whole_page(body, language=language, style=environment.get_template("decision_page.css.jinja").render())
 
 
+def partner_anchor(client_id: str) -> str:
+    """Return where a partner's section is: ids may hold anything, and differ in capitals alone.
+
+    >>> partner_anchor("Acme") == partner_anchor("acme")
+    False
+    """
+    return f"partner-{hashlib.sha256(text_bytes(client_id)).hexdigest()[:12]}"
+
+
 def _environment() -> Environment:
     environment = page_environment()
+    environment.filters["partner_anchor"] = partner_anchor
     environment.loader = ChoiceLoader([PackageLoader("fedllm_eval", "deciding"), environment.loader])  # type: ignore[list-item]
     return environment
 
@@ -140,7 +160,8 @@ def _because(one: Decided) -> str:
     return sentences(reasons(one, "holds")[:3])
 
 
-def _losers(decision: Decision) -> list[Partner]:
+def losing_partners(decision: Decision) -> list[Partner]:
+    """Return the ten partners that lose most, or gain least, the worst first."""
     of_split = [one for one in decision.partners if one.split == decision.chosen.gain.split]
     return sorted(of_split, key=lambda one: (one.gain, one.client_id))[:NUM_NAMED]
 

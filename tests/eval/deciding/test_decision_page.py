@@ -9,6 +9,7 @@ import pytest
 from fedllm_data.wording.catalogue import in_language
 from fedllm_eval.cli import main
 from fedllm_eval.deciding.decision import decide
+from fedllm_eval.deciding.decision_page import partner_anchor
 from fedllm_eval.deciding.decision_words import gain_sentences, own_gain
 from fedllm_eval.deciding.partners import size_groups
 from tests.data.reporting.chromium import CHROMIUM, browser
@@ -63,12 +64,25 @@ def test_the_record_names_nobody_and_has_every_figure(save_run, tmp_path, capsys
 def test_a_partner_reads_its_own_gain_and_price(save_run, tmp_path):
     assert command(save_run("sft", *scores()), "--out", tmp_path / "out", "--language", "en") == 0
     html = (tmp_path / "out" / "partners.html").read_text(encoding="utf-8")
-    own = html.split('<section id="c000"')[1].split("</section>")[0]
+    own = html.split(f'<section id="{partner_anchor("c000")}"')[1].split("</section>")[0]
     assert "predicted worse" in own
     assert "3 held-out rows only" in own
     assert "2 rounds" in own
-    absent = html.split('<section id="c010"')[1].split("</section>")[0]
+    absent = html.split(f'<section id="{partner_anchor("c010")}"')[1].split("</section>")[0]
     assert "You took part in no round" in absent
+
+
+def test_every_link_to_a_partner_leads_to_its_section(save_run, tmp_path):
+    ids = ["Acme", "acme", "\u6771\u4eac", *(f"c{number}" for number in range(21))]
+    assert command(save_run("sft", *scores(), ids=ids), "--out", tmp_path / "out") == 0
+    pages = {
+        name: (tmp_path / "out" / name).read_text(encoding="utf-8") for name in ("decision.html", "partners.html")
+    }
+    links = re.findall(r'href="partners.html#([^"]+)"', pages["decision.html"])
+    sections = re.findall(r'<section id="(partner-[^"]+)"', pages["partners.html"])
+    assert len(links) == 2 * 10
+    assert set(links) <= set(sections)
+    assert len(set(sections)) == len(sections) == len(ids)
 
 
 def test_both_languages_say_the_same_figures(save_run, tmp_path):

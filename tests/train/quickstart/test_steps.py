@@ -9,14 +9,16 @@ from fedllm_train.models.shipped_base import read_recipe
 from fedllm_train.quickstart import steps as quickstart
 from fedllm_train.quickstart.commands import steps
 
+DECISION = "decision/decision.html"
+
 
 def test_every_step_runs_and_the_page_is_written(quickstart_run, tmp_path):
     assert quickstart_run.exit_code == 0
-    assert "[14/14]" in quickstart_run.printed
+    assert "[16/16]" in quickstart_run.printed
     assert "heldout_loss" in quickstart_run.printed
     out = quickstart_run.folder
     assert (out / "summary.html").read_text().startswith("<!doctype html>")
-    for name in ("fed-synth/README.md", "report/report.html", "base/model.safetensors", "runs/dpo/adapter"):
+    for name in ("fed-synth/README.md", "report/report.html", "base/model.safetensors", "runs/dpo/adapter", DECISION):
         assert (out / name).exists(), name
 
 
