@@ -170,12 +170,10 @@ def _groups(decision: Decision) -> list[tuple[Any, str]]:
     effect = decision.chosen.gain
     sign = 1 if effect.higher_is_better else -1
     of_split = [one for one in decision.partners if one.split == effect.split]
-    found = []
-    for group in size_groups(of_split):
-        members = [one for one in of_split if group.least <= one.num_rows <= group.most]
-        before = sum(one.before for one in members) / len(members)
-        found.append((group, own_gain(effect.score, before, before + sign * group.gain.mean)))
-    return found
+    return [
+        (group, own_gain(effect.score, group.before, group.before + sign * group.gain.mean))
+        for group in size_groups(of_split)
+    ]
 
 
 def _said_to(partner: Partner, decision: Decision) -> list[str]:

@@ -57,6 +57,8 @@ class SizeGroup:
     least: int
     most: int
     """Rows of the smallest and the largest."""
+    before: float
+    """Mean score before."""
     gain: Interval
     better_fraction: float
     worse_fraction: float
@@ -126,6 +128,7 @@ def size_groups(partners: Sequence[Partner]) -> list[SizeGroup]:
             SizeGroup(
                 least=members[0].num_rows,
                 most=members[-1].num_rows,
+                before=sum(one.before for one in members) / len(members),
                 gain=mean_interval([one.gain for one in members]),
                 better_fraction=sum(one.gain > 0 for one in members) / len(members),
                 worse_fraction=sum(one.gain < 0 for one in members) / len(members),
