@@ -109,6 +109,17 @@ def test_a_dry_run_refuses_what_can_be_no_base(clients, tmp_path, capsys, model,
     assert said in capsys.readouterr().err
 
 
+def test_a_run_of_all_weights_is_named_by_its_model(clients, tmp_path, capsys):
+    (tmp_path / "full" / "model").mkdir(parents=True)
+    (tmp_path / "full" / "config.yaml").write_text("task: sft\n")
+    (tmp_path / "full" / "model" / "config.json").write_text("{}")
+    argv = [word.replace("org/model", "full") for word in command(clients, "--cohort-size", "2")]
+    assert main(argv) == 2
+    assert "its model is full/model" in capsys.readouterr().err
+    assert main(command(clients, "--cohort-size", "2", "--adapter", "full")) == 2
+    assert "is a run that trained all weights; name full/model as --model instead" in capsys.readouterr().err
+
+
 def test_resume_without_a_run_is_said_to_begin_one(clients, capsys):
     assert main(command(clients, "--cohort-size", "2", "--resume")) == 0
     shown = capsys.readouterr()
