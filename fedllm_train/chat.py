@@ -100,12 +100,12 @@ class Chat:
 
 
 def check_text(text: str, what: str) -> None:
-    """Refuse text that holds bytes of another encoding, which Python hands on as halves of characters.
+    r"""Refuse text that holds bytes of another encoding, which Python hands on as halves of characters.
 
     Raises:
         ConfigError: if it is no whole Unicode text.
 
-    >>> check_text("caf\\udce9", "the question")
+    >>> check_text("caf\udce9", "the question")
     Traceback (most recent call last):
     fedllm_data.errors.ConfigError: the question is not UTF-8 text (at 'caf\\udce9'); write it in UTF-8
     """

@@ -15,7 +15,7 @@ from pathlib import Path
 from fedllm_data.errors import ConfigError, MetricError
 from fedllm_eval.policy.locate import locate
 from fedllm_eval.texts import json_text
-from fedllm_train.chat import Chat, check_text, Said, load_speakers, personal_folder
+from fedllm_train.chat import Chat, Said, check_text, load_speakers, personal_folder
 
 __all__ = ["add_chat_flags", "run_chat", "shown_text"]
 

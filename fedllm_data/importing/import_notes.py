@@ -185,8 +185,8 @@ def refuse_if_unusable(name: str, items: Iterable[SourceRow | Rejected]) -> None
         first = first or f" (the first at {item.file}:{item.line}: {item.reason})"
         num_rejected += 1
     raise SourceError(
-        f"{name}: of {num_rejected} rows read, {num_rejected} were rejected{first} and none could be used; look at the "
-        "source, its format and its options"
+        f"{name}: of {num_rejected} rows read, {num_rejected} were rejected{first} and none could be used; look at "
+        "the source, its format and its options"
     )
 
 
