@@ -107,7 +107,7 @@ def check_text(text: str, what: str) -> None:
 
     >>> check_text("caf\udce9", "the question")
     Traceback (most recent call last):
-    fedllm_data.errors.ConfigError: the question is not UTF-8 text (at 'caf\\udce9'); write it in UTF-8
+    fedllm_data.errors.ConfigError: the question is not UTF-8 text (at 'caf\udce9'); write it in UTF-8
     """
     try:
         text.encode()
