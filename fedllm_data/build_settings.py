@@ -56,7 +56,7 @@ def resolve_settings(source: Source, settings: BuildSettings, **single: Any) -> 
     >>> from fedllm_data.sources import SOURCES
     >>> resolve_settings(SOURCES["fed-synth"], BuildSettings(), options={"num_clints": "9"})
     Traceback (most recent call last):
-    fedllm_data.errors.ConfigError: fed-synth has no option 'num_clints'; its options are: num_clients, ...
+    fedllm_data.errors.ConfigError: fed-synth has no option 'num_clints'; did you mean num_clients? its options ...
     """
     settings = replace(settings, **single)
     options = dict(settings.options or {})

@@ -55,7 +55,7 @@ def test_no_flag_is_shown_with_an_underscore_and_every_command_has_the_common_on
     text = shown(capsys, monkeypatch, 80, program, command)
     assert not re.findall(r"--\w+_\w*", text)
     assert all(flag in text for flag in ("--config FILE.yaml", "--version", "--help"))
-    writes = command not in ("list", "check", "methods", "presets", "env", "completion")
+    writes = command not in ("list", "check", "methods", "presets", "chat", "env", "completion")
     assert ("--dry-run" in text) is writes
 
 

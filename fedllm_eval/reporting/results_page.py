@@ -79,6 +79,8 @@ def plain_finding(summary: Mapping[str, Any]) -> list[str]:
     >>> plain_finding(summary)[1][:41]
     'Nothing was scored beside it, so the page'
     """
+    if not summary["splits"]:
+        return [_suites_alone(summary)]
     who = [
         client_kind(split, max(score["num_clients"] for score in part["scores"].values()))
         for split, part in summary["splits"].items()
@@ -104,6 +106,11 @@ def plain_finding(summary: Mapping[str, Any]) -> list[str]:
     return told
 
 
+def _suites_alone(summary: Mapping[str, Any]) -> str:
+    suites = listed(list(summary.get("suites", {})))
+    return words("{suites}: no client's rows were scored, so nothing is said of clients.", suites=suites)
+
+
 def worst_named(summary: Mapping[str, Any]) -> list[str]:
     """Return the names of the ten clients of the first split that are served worst; none where nobody may be named."""
     first = next(iter(summary.get("worst_served", [])), None)
@@ -112,7 +119,7 @@ def worst_named(summary: Mapping[str, Any]) -> list[str]:
 
 def _headline_gains(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The first score of every pair of policies, in the first split."""
-    split = next(iter(summary["splits"]))
+    split = next(iter(summary["splits"]), None)
     found: dict[tuple[str, str], Mapping[str, Any]] = {}
     for item in summary.get("gains", []):
         if item["split"] == split:
@@ -140,7 +147,7 @@ def finding(summary: Mapping[str, Any]) -> str:
     'On 9 test clients heldout_loss is 1.5000 nats per token (95 '
     """
     if not summary["splits"]:
-        return f"{', '.join(summary.get('suites', {}))}: no client's rows were scored, so nothing is said of clients."
+        return _suites_alone(summary)
     split, part = next(iter(summary["splits"].items()))
     name, score = next(iter(part["scores"].items()))
     values = {

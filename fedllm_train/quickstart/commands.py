@@ -84,7 +84,11 @@ def _base(q: str, seed: int) -> tuple[str, str]:
     train = f"fedllm-train tiny --data {q}/fed-synth --out {q}/base --seed {seed}"
     if seed == BASE_SEED:
         return (
-            marked("Take the small base model that comes along; it was trained beforehand on the public split"),
+            words(
+                "Take the small base model that comes along; it was trained beforehand on the public split, by"
+                " {command}",
+                command=train,
+            ),
             f"fedllm-train tiny --shipped --out {q}/base",
         )
     # What the model that comes along has read may be held out here.

@@ -60,7 +60,7 @@ def few_draws(monkeypatch):
 def small_page(monkeypatch):
     """A page of one line and a figure that follow from the document, since drawing takes most of the time."""
 
-    def write_small(document, profiles, out):
+    def write_small(document, profiles, out, language):
         (out / "figures").mkdir(exist_ok=True)
         (out / "report.html").write_text(document["name"])
         (out / "figures/overview.svg").write_text(document["summary"])
