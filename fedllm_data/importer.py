@@ -21,7 +21,7 @@ from fedllm_data.errors import ConfigError
 from fedllm_data.import_settings import ImportSettings, part_settings
 from fedllm_data.importing.conversation_turns import RowChanges
 from fedllm_data.importing.conversations import MessageReader
-from fedllm_data.importing.import_notes import ImportNotes, refuse_common_failure
+from fedllm_data.importing.import_notes import ImportNotes, refuse_common_failure, refuse_if_unusable
 from fedllm_data.importing.record_columns import RecordColumns, Unusable, WatchedFields
 from fedllm_data.importing.row_forms import preference_columns, sft_columns
 from fedllm_data.importing.tool_text import without_nulls
@@ -29,6 +29,7 @@ from fedllm_data.language_column import LanguageColumn, are_languages
 from fedllm_data.licences import read_licence
 from fedllm_data.pipeline.language_detection import language_code
 from fedllm_data.pipeline.load import Loaded
+from fedllm_data.rehearsal import is_rehearsed
 from fedllm_data.schema import Task, row_problem
 from fedllm_data.source import Rejected, Source, SourceRow
 from fedllm_data.upstream.compressed_files import bare_name
@@ -131,6 +132,8 @@ def import_files(
         clients_share_items=task == "preference" if settings.shared_items is None else settings.shared_items,
         notes=decided,
     )
+    if is_rehearsed():
+        refuse_if_unusable(source.name, islice(read(None, 0, {}), _NUM_SAMPLED))
     return build(
         source,
         out,
@@ -222,17 +225,22 @@ def _language_column(paths: Sequence[Path], columns: Mapping[str, str], reading:
     """
     sampled = [name for name in ("language", "group") if columns.get(name)]
     seen: dict[str, dict[str, None]] = {}
+    names: tuple[str, ...] = ()
     for path in paths:
         for item in islice(read_records(path, reading), _NUM_SAMPLED):
             if isinstance(item, Rejected):
                 continue
+            names = names or tuple(map(str, item.fields))
             for name in {"language", *sampled}:
                 with suppress(Unusable):
                     value = _get(_watched(item.fields, columns), columns.get(name, name))
                     seen.setdefault(name, {})[str(value)[:80]] = None
     for name in sampled:
         if name not in seen:
-            raise ConfigError(f"--columns {name}={columns[name]}: no file has this column; correct it or leave it out")
+            missing = _missing(columns[name], names)
+            raise ConfigError(
+                f"--columns {name}={columns[name]}: no file has it: {missing}; correct it or leave it out"
+            )
     words = [word for word in seen.get("language", ()) if not is_missing(word)]
     is_asked = "language" in columns
     column = columns.get("language", "language") if "language" in seen else None

@@ -5,6 +5,7 @@ Imports the standard library only, so that `--help` answers at once.
 
 import io
 import os
+import select
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,12 +18,16 @@ __all__ = ["quiet_libraries", "row_progress", "run_command"]
 
 _EXTRAS = ("torch", "transformers", "trl", "peft", "accelerate", "safetensors", "tokenizers")
 """What the extra `train` brings."""
+_UNREAD = 141
+"""What a shell tells of a program that its reader left: 128 and the number of the signal SIGPIPE."""
 
 
 def run_command(
     program: str, work: Callable[[], None], *, when_interrupted: str, spell: Callable[[str], str] = str
 ) -> int:
     """Do a command's work and return its exit code: 0 when it was done, 2 with one line on stderr for bad input.
+
+    A reader of standard output that leaves early, such as `head`, is no error: nothing is said, and the code is 141.
 
     Args:
         program: the command's name, with which the line begins.
@@ -39,6 +44,7 @@ def run_command(
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         work()
+        sys.stdout.flush()
     except FedLLMError as error:
         return _fail(program, spell(" ".join(str(error).split())))
     except ModuleNotFoundError as error:
@@ -46,6 +52,8 @@ def run_command(
             raise
         return _fail(program, f"{error.name} is not installed; pip install 'fedllm-commons[train]'")
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _is_unread():
+            return _UNREAD
         place = f" {error.filename}" if error.filename else ""
         return _fail(program, f"{error.strerror or error}{place}; check path, space and rights")
     except KeyboardInterrupt:
@@ -94,6 +102,17 @@ def row_progress() -> Iterator[Callable[[str, int], None]]:
             print(f"{step}: {count:,} rows", file=sys.stderr)
 
     yield show
+
+
+def _is_unread() -> bool:
+    """Whether whoever read standard output has left, as `head` does; what is still to be written then goes nowhere."""
+    place = sys.stdout.fileno()
+    watched = select.poll()
+    watched.register(place, select.POLLOUT)
+    is_unread = any(event & select.POLLERR for _, event in watched.poll(0))
+    if is_unread:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), place)
+    return is_unread
 
 
 def _fail(program: str, message: str) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fedllm_data.command_line.dry_run import DryRun, folder_to_write
+from fedllm_data.command_line.dry_run import DryRun, folder_to_write, place_to_read
 from fedllm_data.command_line.one_line_parser import add_command
 from fedllm_data.rehearsal import rehearsing
 
@@ -115,7 +115,10 @@ def _audit(arguments: argparse.Namespace, make_progress: Callable[[], Any]) -> N
             progress=progress,
         )
     if arguments.dry_run:
-        reads = [f"{arguments.policy}: the policy", f"{arguments.data}: splits train and {settings.nonmembers}"]
+        reads = [
+            place_to_read(arguments.policy, "the policy"),
+            f"{arguments.data}: splits train and {settings.nonmembers}",
+        ]
         reads += [] if settings.secrets is None else [f"{settings.secrets}: the secrets"]
         writes = [folder_to_write(arguments.out, "audit.json and audit.md")]
         plan = DryRun(does=f"audit {arguments.policy}", reads=reads, writes=writes, settings={"seed": settings.seed})

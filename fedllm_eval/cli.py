@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from fedllm_data.command_line.dry_run import DryRun, folder_to_write
+from fedllm_data.command_line.dry_run import DryRun, folder_to_write, place_to_read
 from fedllm_data.command_line.one_line_parser import OneLineParser, ShowVersion, add_command
 from fedllm_data.command_line.shared_commands import add_shared_commands
 from fedllm_data.rehearsal import rehearsing
@@ -121,7 +121,7 @@ def _quality(arguments: argparse.Namespace) -> None:
     with _Progress() as progress, rehearsing(when=arguments.dry_run):
         summary = score_rows(arguments.data, arguments.model, arguments.out, settings=settings, progress=progress)
     if arguments.dry_run:
-        reads = [f"{arguments.model}: the model that scores", f"{arguments.data}: the rows"]
+        reads = [place_to_read(arguments.model, "the model that scores"), f"{arguments.data}: the rows"]
         split = ", ".join(arguments.splits or ("train", "test", "unseen"))
         plan = DryRun(
             does="score rows by IFD and IRA",

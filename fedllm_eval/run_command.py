@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fedllm_data.command_line.dry_run import DryRun, folder_to_write
+from fedllm_data.command_line.dry_run import DryRun, folder_to_write, place_to_read
 from fedllm_data.command_line.one_line_parser import NEEDED, add_command
 from fedllm_data.errors import ConfigError
 from fedllm_data.rehearsal import rehearsing
@@ -275,11 +275,11 @@ def _score_objects(arguments: argparse.Namespace) -> "tuple[ScoreSettings, Other
 
 def _show_dry_run(arguments: argparse.Namespace) -> None:
     policy = arguments.policy or "a served policy"
-    reads = [f"{policy}: the policy"]
+    reads = [f"{policy}: the policy" if arguments.policy is None else place_to_read(policy, "the policy")]
     if arguments.data is not None:
         reads.append(f"{arguments.data}: the clients' rows")
     others = {"reference": arguments.reference, "alone": arguments.alone, "centralised": arguments.centralised}
-    reads += [f"{place}: {name}" for name, place in others.items() if place is not None]
+    reads += [place_to_read(place, name) for name, place in others.items() if place is not None]
     settings = {
         "splits": ", ".join(arguments.splits or ()) or "test and unseen, as far as they are there",
         "clients": f"{arguments.max_clients} of each split" if arguments.max_clients else "all",

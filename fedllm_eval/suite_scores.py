@@ -80,10 +80,11 @@ def score_suites(
     check_served(plan, suites, base=base, weights=run_or_model is not None)
     needs_base = base or bool(suites_against_base(suites, plan))
     served = None if plan.served is None else connect(plan.served)
+    if run_or_model is not None:
+        check_policies([run_or_model])
     end_of_checks()
     policies: dict[str, Policy | None] = {"base": None, "policy": None}
     if run_or_model is not None:
-        check_policies([run_or_model])
         from fedllm_eval.policy.policies import load_policy, load_reference
 
         policies["policy"] = loaded = load_policy(run_or_model)

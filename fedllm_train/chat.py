@@ -20,7 +20,7 @@ from fedllm_train.strategies import STRATEGIES
 if TYPE_CHECKING:
     from fedllm_eval.policy.policies import Policy
 
-__all__ = ["Chat", "Said", "Speaker", "load_speakers", "personal_folder"]
+__all__ = ["Chat", "Said", "Speaker", "check_text", "load_speakers", "personal_folder"]
 
 Message = dict[str, str]
 
@@ -74,6 +74,8 @@ class Chat:
 
         if not question.strip():
             raise ConfigError("the question is empty; type one")
+        check_text(question, "the question")
+        check_text(self.system or "", "the system message")
         asked: Message = {"role": "user", "content": question}
         opening: list[Message] = [] if self.system is None else [{"role": "system", "content": self.system}]
         said = []
@@ -95,6 +97,23 @@ class Chat:
         """Forget what was said; the system message stays."""
         for speaker in self.speakers:
             speaker.turns.clear()
+
+
+def check_text(text: str, what: str) -> None:
+    r"""Refuse text that holds bytes of another encoding, which Python hands on as halves of characters.
+
+    Raises:
+        ConfigError: if it is no whole Unicode text.
+
+    >>> check_text("caf\udce9", "the question")
+    Traceback (most recent call last):
+    fedllm_data.errors.ConfigError: the question is not UTF-8 text (at 'caf\udce9'); write it in UTF-8
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        near = text[max(0, error.start - 10) : error.end]
+        raise ConfigError(f"{what} is not UTF-8 text (at {near!r}); write it in UTF-8") from error
 
 
 def personal_folder(location: Location, client_id: str) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 from fedllm_data.errors import ConfigError, MetricError
 from fedllm_eval.policy.locate import locate
 from fedllm_eval.texts import json_text
-from fedllm_train.chat import Chat, Said, load_speakers, personal_folder
+from fedllm_train.chat import Chat, Said, check_text, load_speakers, personal_folder
 
 __all__ = ["add_chat_flags", "run_chat", "shown_text"]
 
@@ -58,6 +58,8 @@ def run_chat(arguments: argparse.Namespace) -> None:
     piped = None if is_terminal else list(arguments.prompt or _questions(sys.stdin))
     if piped == []:
         raise ConfigError("nothing was asked: standard input is empty; give --prompt TEXT, or a question a line")
+    for number, question in enumerate(piped or (), start=1):
+        check_text(question, f"question {number}")
 
     # Third parties announce renamed settings; nothing a user of this command can do about it.
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -105,6 +107,8 @@ def _check(arguments: argparse.Namespace) -> None:
     for prompt in arguments.prompt or ():
         if not prompt.strip():
             raise ConfigError("--prompt is empty; give a question")
+        check_text(prompt, "--prompt")
+    check_text(arguments.system or "", "--system")
     location = locate(arguments.run, arguments.revision)
     if arguments.client is not None:
         personal_folder(location, arguments.client)

@@ -135,12 +135,13 @@ def _run(task: str, argv: list[str]) -> None:
         print_all_flags(task)
         return
     from fedllm_train.flags import check_surroundings, parse_our_flags
+    from fedllm_train.run_files.open_run import is_begun
 
     flags = parse_our_flags(task, argv)
     known = check_surroundings(flags)
     begun, out = time.monotonic(), flags.federated.output_dir
     what = f"{flags.federated.num_rounds:,} rounds" if known is None else known.in_words()
-    resuming = "going on with" if flags.run.resume else "into"
+    resuming = "going on with" if flags.run.resume and is_begun(Path(out)) else "into"
     print(
         f"fedllm-train {task}: {flags.federated.strategy} on {flags.run.data}, {what}; from {flags.run.model} "
         f"{resuming} {out}; loading",
@@ -219,6 +220,10 @@ def _tiny(arguments: argparse.Namespace) -> None:
 
     config = TinyConfig() if arguments.steps is None else TinyConfig(num_steps=arguments.steps)
     public = load_clients(arguments.data, split="public")
+    with threads_by_size(), StepProgress(config.num_steps) as progress, rehearsing(when=arguments.dry_run):
+        result = train_tiny(
+            public.rows, arguments.out, seed=arguments.seed or 0, config=config, progress=progress.advance
+        )
     if arguments.dry_run:
         plan = DryRun(
             does=f"train a small model of {config.num_steps} steps",
@@ -228,10 +233,6 @@ def _tiny(arguments: argparse.Namespace) -> None:
         )
         print(plan.text())
         return
-    with threads_by_size(), StepProgress(config.num_steps) as progress:
-        result = train_tiny(
-            public.rows, arguments.out, seed=arguments.seed or 0, config=config, progress=progress.advance
-        )
     print(
         f"{arguments.out}: {result.num_parameters:,} parameters, {result.num_steps} steps in "
         f"{result.train_seconds:.0f} s, loss {result.first_loss:.3f} -> {result.last_loss:.3f}"
@@ -245,6 +246,8 @@ def _copy_shipped(arguments: argparse.Namespace) -> None:
     for name in ("steps", "seed"):
         if (value := getattr(arguments, name)) is not None:
             raise ConfigError(f"--{name} {value} is given, and --shipped trains nothing; leave one of the two out")
+    with rehearsing(when=arguments.dry_run):
+        recipe = copy_shipped_base(arguments.out)
     if arguments.dry_run:
         plan = DryRun(
             does="copy the small model that comes with this package",
@@ -254,7 +257,6 @@ def _copy_shipped(arguments: argparse.Namespace) -> None:
         )
         print(plan.text())
         return
-    recipe = copy_shipped_base(arguments.out)
     corpus, loss = recipe["corpus"], recipe["train_loss"]
     print(
         f"{arguments.out}: {recipe['num_parameters']:,} parameters, trained before this package was published: "
@@ -266,8 +268,8 @@ def _copy_shipped(arguments: argparse.Namespace) -> None:
 def _publish(arguments: argparse.Namespace) -> None:
     from fedllm_eval.policy.run_folder import read_config
 
-    read_config(arguments.run)  # said at once where this is no run folder
-    from fedllm_train.run_files.publish_run import publish_run
+    config = read_config(arguments.run)  # said at once where this is no run folder
+    from fedllm_train.run_files.publish_run import new_is_private, publish_run
 
     private = True if arguments.private else False if arguments.public else None
     with rehearsing(when=arguments.dry_run):
@@ -279,7 +281,8 @@ def _publish(arguments: argparse.Namespace) -> None:
             include_scores=arguments.include_scores,
         )
     if arguments.dry_run:
-        visibility = "as its dataset" if private is None else "private" if private else "public"
+        words = {True: "private", False: "public", None: "as the Hub makes new repos"}
+        visibility = words[new_is_private(config, private)]
         named = "clients by name" if arguments.include_clients else "clients by running numbers"
         plan = DryRun(
             does=f"publish {arguments.run}",

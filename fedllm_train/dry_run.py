@@ -6,12 +6,13 @@
 from pathlib import Path
 from typing import Any
 
-from fedllm_data.command_line.dry_run import DryRun, folder_to_write
+from fedllm_data.command_line.dry_run import DryRun, folder_to_write, place_to_read
 from fedllm_data.repo import open_repo
 from fedllm_data.roster import roster_of_repo
 from fedllm_train.arguments import RunArguments
 from fedllm_train.clients.local_work import LocalWork
 from fedllm_train.prepare import RunPlan, prepare
+from fedllm_train.run_files.open_run import is_begun
 
 __all__ = ["dry_run"]
 
@@ -29,11 +30,13 @@ def dry_run(task: str, arguments: RunArguments) -> DryRun:
     run, federated = arguments.given, arguments.federated
     roster = roster_of_repo(open_repo(run.data, run.data_revision))
     plan = prepare(federated, roster, arguments.client)
-    start = [] if run.adapter is None else [f"{run.adapter}: the adapter to start from"]
+    places = [place_to_read(run.model, "the base model")]
+    places += [] if run.adapter is None else [place_to_read(run.adapter, "the adapter to start from")]
+    out = Path(federated.output_dir)
     return DryRun(
         does=f"{task} of {run.model} with {plan.strategy.traits.title}, {federated.num_rounds} rounds",
-        reads=[f"{run.data}: {len(roster):,} training clients, {sum(roster.sizes.values()):,} rows", *start],
-        writes=[folder_to_write(Path(federated.output_dir), _written(plan, resume=run.resume))],
+        reads=[f"{run.data}: {len(roster):,} training clients, {sum(roster.sizes.values()):,} rows", *places],
+        writes=[folder_to_write(out, _written(plan, resume=run.resume and is_begun(out)))],
         settings=_settings(arguments, plan),
     )
 

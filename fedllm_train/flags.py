@@ -22,6 +22,8 @@ from fedllm_data.errors import ConfigError
 from fedllm_data.hub.local_paths import is_local_path
 from fedllm_data.repo import open_repo
 from fedllm_data.roster import roster_of_repo
+from fedllm_eval.policy.locate import HUB_ID
+from fedllm_eval.policy.run_folder import CONFIG_FILE, MODEL
 from fedllm_train.config import FederatedConfig, RunInput, check_name
 from fedllm_train.fates.adapter_settings import MODEL_FATES
 from fedllm_train.field_types import plain_value
@@ -154,7 +156,33 @@ def check_surroundings(flags: OurFlags) -> RunPlan | None:
     for name, value in (("model", run.model), ("adapter", run.adapter)):
         if value is not None and is_local_path(value) and not Path(value).exists():
             raise ConfigError(f"{name} {value!r} is no folder here; give one, or a Hub id, which is org/name")
+    _check_model(run.model)
+    if run.adapter is not None and (whole := _whole_model(Path(run.adapter))) is not None:
+        raise ConfigError(
+            f"adapter {run.adapter!r} is a run that trained all weights; name {whole} as --model instead"
+        )
     return plan
+
+
+def _check_model(name: str) -> None:
+    """Refuse a folder that holds no model, and what is neither a folder nor the id of one on the Hub."""
+    place = Path(name)
+    remedy = "give a folder with config.json and safetensors, or a Hub id"
+    if place.is_dir():
+        if not any((place / mark).is_file() for mark in ("config.json", "adapter_config.json")):
+            if (whole := _whole_model(place)) is not None:
+                remedy = f"its model is {whole}"
+            elif (place / CONFIG_FILE).is_file():
+                remedy = f"it is a run's folder: name the run's base, and {name} as --adapter to start from it"
+            raise ConfigError(f"model {name!r} cannot be loaded (it holds no config.json); {remedy}")
+    elif not place.exists() and not HUB_ID.fullmatch(name):
+        raise ConfigError(f"model {name!r} is neither a folder here nor a Hub id; {remedy}")
+
+
+def _whole_model(run: Path) -> Path | None:
+    """The model that a run with full fine-tuning left in its folder."""
+    is_there = (run / CONFIG_FILE).is_file() and (run / MODEL / "config.json").is_file()
+    return run / MODEL if is_there else None
 
 
 def _without_config(argv: Sequence[str]) -> tuple[list[str], str | None]:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-__all__ = ["DryRun", "folder_to_write"]
+__all__ = ["DryRun", "folder_to_write", "place_to_read"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,3 +57,13 @@ def folder_to_write(out: Path, holds: str) -> str:
     """
     is_there = out.is_dir() and any(out.iterdir())
     return f"{out}: {holds}{' (replaces what is there)' if is_there else ''}"
+
+
+def place_to_read(name: str | Path, holds: str) -> str:
+    """Return the words for a model or an adapter that would be read; one that is not here is left to the Hub.
+
+    >>> place_to_read("org/model", "the policy")
+    'org/model: the policy; no folder here, so it must be on the Hub, which a dry run does not ask'
+    """
+    on_hub = "" if Path(name).exists() else "; no folder here, so it must be on the Hub, which a dry run does not ask"
+    return f"{name}: {holds}{on_hub}"

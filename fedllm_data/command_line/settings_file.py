@@ -16,6 +16,8 @@ from fedllm_data.errors import ConfigError
 __all__ = ["apply_settings", "given_file", "read_settings"]
 
 _OF_COMMAND_LINE = ("config", "help", "version", "dry_run")
+_REPEATED = type(argparse.ArgumentParser().add_argument("--any", action="append"))
+"""The class of a flag that may be repeated, whatever its default."""
 
 
 def given_file(given: Sequence[str]) -> str | None:
@@ -120,7 +122,7 @@ def _value_of(action: argparse.Action, key: str, value: Any, path: str) -> Any:
         if not isinstance(value, bool):
             raise ConfigError(f"{key} is {value!r} in --config {path}; it is true or false")
         return value
-    several = action.nargs in (argparse.ONE_OR_MORE, argparse.ZERO_OR_MORE) or isinstance(action.default, list)
+    several = action.nargs in (argparse.ONE_OR_MORE, argparse.ZERO_OR_MORE) or isinstance(action, _REPEATED)
     items = [f"{name}={each}" for name, each in value.items()] if isinstance(value, Mapping) else value
     if not several:
         if isinstance(items, list):

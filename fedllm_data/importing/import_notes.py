@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fedllm_data.errors import ConfigError, SourceError
 from fedllm_data.importing.conversation_turns import RowChanges
 from fedllm_data.importing.record_columns import RecordColumns, WatchedFields, is_absent
+from fedllm_data.source import Rejected, SourceRow
 
 if TYPE_CHECKING:
     from fedllm_data.pipeline.load import Loaded
@@ -22,6 +23,7 @@ __all__ = [
     "check_max_rejected_fraction",
     "import_lines",
     "refuse_common_failure",
+    "refuse_if_unusable",
 ]
 
 CHANGES = {
@@ -160,6 +162,32 @@ def refuse_common_failure(loaded: "Loaded", num_valid: int, max_rejected_fractio
             f"at {first.file}:{first.line}: {first.reason}; correct that, or go on without them by "
             "--max-rejected-fraction 1"
         )
+
+
+def refuse_if_unusable(name: str, items: Iterable[SourceRow | Rejected]) -> None:
+    """Stop a dry run if none of the first rows can be used, as when a column is misspelt.
+
+    Args:
+        name: of the dataset.
+        items: the first rows that the import would read.
+
+    Raises:
+        SourceError: names the first row and why it cannot be used, as the import itself does.
+
+    >>> refuse_if_unusable("tickets", [Rejected("rows.csv", 2, "column 'who' is missing")])
+    Traceback (most recent call last):
+    fedllm_data.errors.SourceError: tickets: of 1 rows read, 1 were rejected (the first at rows.csv:2: column 'who' ...
+    """
+    num_rejected, first = 0, ""
+    for item in items:
+        if isinstance(item, SourceRow):
+            return
+        first = first or f" (the first at {item.file}:{item.line}: {item.reason})"
+        num_rejected += 1
+    raise SourceError(
+        f"{name}: of {num_rejected} rows read, {num_rejected} were rejected{first} and none could be used; look at "
+        "the source, its format and its options"
+    )
 
 
 def _counted(number: int, noun: str) -> str:

@@ -13,7 +13,7 @@ from typing import BinaryIO
 from fedllm_data.errors import ConfigError, SourceError
 from fedllm_data.source import Rejected
 from fedllm_data.upstream.compressed_files import COMPRESSIONS, DAMAGED, bare_name, decompressed, is_damage
-from fedllm_data.upstream.encodings import LetterTally, as_utf8, check_encoding, encoding_of_head
+from fedllm_data.upstream.encodings import LetterTally, as_utf8, check_encoding, encoding_of_head, is_surely_utf8
 from fedllm_data.upstream.raw import AS_SEEN, RawFile, ReadSettings, Record
 from fedllm_data.upstream.read_counts import counts_in_progress
 from fedllm_data.upstream.readers.csv_form import check_delimiter
@@ -131,7 +131,9 @@ def read_stream(
                 opened.enter_context(content)
             letters = LetterTally(is_settled=settings.encoding is not None)
             if suffix in _TEXTS:
-                encoding = settings.encoding or encoding_of_head(_head(content), place)
+                # The encoding that is named is that of files which are not UTF-8.
+                is_named = settings.encoding is not None and not is_surely_utf8(content)
+                encoding = str(settings.encoding) if is_named else encoding_of_head(_head(content), place)
                 if encoding.lower().replace("_", "-") not in _UTF8_NAMES:
                     content = opened.enter_context(as_utf8(content, encoding, place))
                     letters.is_settled = True

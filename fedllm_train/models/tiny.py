@@ -20,6 +20,7 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PreTra
 
 from fedllm_data.errors import ConfigError
 from fedllm_data.in_place import fill_folder
+from fedllm_data.rehearsal import end_of_checks
 from fedllm_eval.policy.threads import fit_threads
 
 __all__ = ["CHAT_TEMPLATE", "TOY", "TinyConfig", "TinyResult", "model_config", "train_tiny"]
@@ -132,6 +133,7 @@ def train_tiny(
     conversations = [row["messages"] for row in rows]
     if not conversations:
         raise ConfigError("no rows: training data of the tiny model; give the public split or the training rows")
+    end_of_checks()
 
     tokenizer = _train_tokenizer(conversations, config)
     rendered = tokenizer.apply_chat_template(conversations, tokenize=False)

@@ -17,7 +17,7 @@ from fedllm_eval.policy.run_folder import CONFIG_FILE, LOCK_FILE, RUN_FORMAT, WO
 from fedllm_eval.policy.run_records import RunConfig
 from fedllm_eval.texts import yaml_text
 
-__all__ = ["PACKAGES", "check_run_folder", "open_run_folder", "package_versions"]
+__all__ = ["PACKAGES", "check_run_folder", "is_begun", "open_run_folder", "package_versions"]
 
 PACKAGES = ("fedllm-commons", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "numpy")
 
@@ -31,6 +31,15 @@ def package_versions() -> dict[str, str]:
 def _version(name: str) -> str:
     """A package's version, read once: its metadata are parsed whole, and no package changes while it is in use."""
     return version(name)
+
+
+def is_begun(run: Path) -> bool:
+    """Return whether a folder holds a run, finished or not.
+
+    >>> is_begun(Path("no/such/run"))
+    False
+    """
+    return (run / CONFIG_FILE).exists()
 
 
 def open_run_folder(run: Path, config: RunConfig, *, resume: bool) -> None:
@@ -47,7 +56,7 @@ def open_run_folder(run: Path, config: RunConfig, *, resume: bool) -> None:
     """
     now = json.loads(json.dumps(config))
     check_run_folder(run, resume=resume)
-    if (run / CONFIG_FILE).exists():
+    if is_begun(run):
         _check_same(dict(read_config(run)), now, run)
         return
     shutil.rmtree(run / WORK, ignore_errors=True)
@@ -64,7 +73,7 @@ def check_run_folder(run: Path, *, resume: bool) -> None:
 
     >>> check_run_folder(Path("no/such/run"), resume=True)
     """
-    if (run / CONFIG_FILE).exists():
+    if is_begun(run):
         if not resume:
             raise ConfigError(f"{run} already holds a run; resume it, or choose another output_dir")
         if (begun_with := run_format(read_config(run))) != RUN_FORMAT:

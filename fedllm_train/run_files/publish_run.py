@@ -22,7 +22,7 @@ from typing import Any
 
 from fedllm_data.errors import ConfigError
 from fedllm_data.hub.local_paths import hide_paths, local_paths
-from fedllm_data.hub.push import PushResult, push_folder
+from fedllm_data.hub.push import PushResult, check_repo_id, push_folder
 from fedllm_data.in_place import write_file
 from fedllm_data.rehearsal import end_of_checks
 from fedllm_eval.policy.run_folder import (
@@ -46,7 +46,7 @@ from fedllm_train.privacy.covered import LEAST_SECRET_SEED, covered_config, cove
 from fedllm_train.privacy.pseudonyms import without_names
 from fedllm_train.run_files.run_card import is_hub_id, write_run_card
 
-__all__ = ["publish_run"]
+__all__ = ["new_is_private", "publish_run"]
 
 _NAMES_PLACES = ("*.md", "*.yaml", "*.jsonl", "adapter_config.json", "config.json", "tokenizer_config.json")
 """Files at the root in which a path of this machine may stand; everything under scores/ besides."""
@@ -85,6 +85,7 @@ def publish_run(
     Traceback (most recent call last):
     fedllm_data.errors.ConfigError: no-such-run has no adapter/ yet; finish the run first, with --resume if it stopped
     """
+    check_repo_id(repo_id)
     made = run / ADAPTER if (run / ADAPTER / "adapter_config.json").is_file() else run / MODEL
     if not made.is_dir():
         raise ConfigError(f"{run} has no adapter/ yet; finish the run first, with --resume if it stopped")
@@ -96,7 +97,6 @@ def publish_run(
             "leave out --include-clients"
         )
     end_of_checks()
-    is_local = not is_hub_id(config["data"]["name"], config["data"].get("revision"))
     with tempfile.TemporaryDirectory() as folder:
         staged = Path(folder)
         shutil.copytree(made, staged, dirs_exist_ok=True)
@@ -121,13 +121,28 @@ def publish_run(
             staged,
             repo_id,
             repo_type="model",
-            private=True if private is None and is_local else private,
+            private=new_is_private(config, private),
             token=token,
         )
     notes = _notes(run, config, include_scores) if covered_only else [] if include_clients else [_named_nobody(run)]
-    if private is None and is_local:
+    if private is None and new_is_private(config):
         notes.append("a new repo is private, since the dataset is not one on the Hub; --public makes it public")
     return replace(result, notes=(*result.notes, *notes))
+
+
+def new_is_private(config: Mapping[str, Any], private: bool | None = None) -> bool | None:
+    """Return whether a new repo for a run is made private; None leaves it to the Hub.
+
+    Args:
+        config: the run's `config.yaml`.
+        private: what was asked for.
+
+    >>> new_is_private({"data": {"name": "tickets"}}), new_is_private({"data": {"name": "tickets"}}, private=False)
+    (True, False)
+    """
+    if private is None and not is_hub_id(config["data"]["name"], config["data"].get("revision")):
+        return True
+    return private
 
 
 def _stage_scores(run: Path, staged: Path, *, include_clients: bool) -> None:

@@ -296,6 +296,8 @@ def test_delimiter_encoding_and_nested_columns_reach_the_readers(run):
     assert sorted({row["client_id"] for row in rows}) == ["w0", "w1", "w2"]
     assert {row["messages"][0]["content"] for row in rows} == {f"Où {index}, là ?" for index in range(9)}
     assert rejected == {}
+    # The encoding is that of files that are not UTF-8: one that is UTF-8 is read as what it is.
+    assert run(text.encode(), "x.csv", **settings) == (rows, rejected)
 
 
 def test_ids_that_are_dates_decimals_or_bytes_are_the_same_text_in_every_format(run, tmp_path):

@@ -131,8 +131,12 @@ def test_the_preset_is_for_rows_that_say_nothing(tmp_path):
 
 def test_a_column_that_no_file_has_is_refused(tmp_path):
     for target in ("language", "group"):
-        with pytest.raises(ConfigError, match=f"--columns {target}=lang: no file has this column"):
-            imported(tmp_path, ["fr"], columns={target: "lang"})
+        with pytest.raises(
+            ConfigError, match=f"--columns {target}=zzz: no file has it: column 'zzz' is missing; the c"
+        ):
+            imported(tmp_path, ["fr"], columns={target: "zzz"})
+        with pytest.raises(ConfigError, match=r"did you mean 'language'\? the columns are 'who', "):
+            imported(tmp_path, ["fr"], columns={target: "langage"})
 
 
 def test_languages_to_keep_are_named_in_any_way():

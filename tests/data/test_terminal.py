@@ -1,5 +1,6 @@
 """What the commands share: exit codes, one line on stderr, nothing swallowed."""
 
+import subprocess
 import sys
 
 import pytest
@@ -62,3 +63,19 @@ def test_wrong_arguments_are_one_line(capsys):
         parser.parse_args(["--rows", "many"])
     assert stop.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_reader_that_leaves_is_no_error():
+    """As `fedllm-train presets | head -1`, with more to say than a pipe holds."""
+    code = (
+        "from fedllm_data.terminal import run_command\n"
+        "def work():\n"
+        "    for _ in range(100_000):\n"
+        "        print('a line')\n"
+        "raise SystemExit(run_command('fedllm-data', work, when_interrupted='nothing was written'))\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"a line\n"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 141

@@ -123,6 +123,8 @@ def test_an_answer_that_was_cut_says_so(run, capsys):
         (["--temperature", "nan"], "--temperature is nan"),
         (["--top-p", "0"], "--top-p is 0"),
         (["--prompt", " "], "--prompt is empty"),
+        (["--prompt", "caf\udce9"], "--prompt is not UTF-8 text (at 'caf\\udce9')"),
+        (["--system", "caf\udce9"], "--system is not UTF-8 text"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(run, capsys, flags, said):
@@ -136,6 +138,9 @@ def test_a_pipe_without_a_question_and_a_run_without_adapters_of_clients_are_ref
     monkeypatch.setattr(sys, "stdin", io.StringIO("\n \n"))
     assert main(["chat", str(run)]) == 2
     assert "nothing was asked" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "stdin", io.StringIO("one\ncaf\udce9\n"))
+    assert main(["chat", str(run)]) == 2
+    assert "question 2 is not UTF-8 text" in capsys.readouterr().err
     assert main(["chat", str(base), "--client", "a", "--prompt", "one"]) == 2
     assert "holds no adapters of single clients" in capsys.readouterr().err
 

@@ -70,7 +70,7 @@ def test_a_dry_run_of_publishing_sends_nothing_and_changes_nothing(kit, clients,
     shown = capsys.readouterr().out
     assert shown.startswith("dry run: publish run\n")
     assert "org/x on the Hub: the adapter" in shown
-    assert "as its dataset" in shown
+    assert "visibility  private" in shown
     assert main(["publish", "run", "--repo", "org/x", "--public", "--include-clients", "--dry-run", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)["dry_run"]["settings"]
     assert told == {"visibility": "public", "names": "clients by name"}
@@ -80,3 +80,67 @@ def test_a_dry_run_of_publishing_sends_nothing_and_changes_nothing(kit, clients,
 def test_a_dry_run_of_publishing_refuses_what_is_no_run(tmp_path, capsys):
     assert main(["publish", str(tmp_path / "no"), "--repo", "org/x", "--dry-run"]) == 2
     assert str(tmp_path / "no") in capsys.readouterr().err
+
+
+def test_a_dry_run_says_that_a_model_that_is_not_here_must_be_on_the_hub(clients, kit, capsys):
+    assert main(command(clients, "--cohort-size", "2")) == 0
+    assert "org/model: the base model; no folder here, so it must be on the Hub" in capsys.readouterr().out
+    kit.make_model().save_pretrained("base")
+    argv = [word.replace("org/model", "base") for word in command(clients, "--cohort-size", "2")]
+    assert main(argv) == 0
+    assert "base: the base model\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ("org/model/", "model 'org/model/' is neither a folder here nor a Hub id"),
+        ("clients", "model 'clients' cannot be loaded (it holds no config.json); give a folder with config.json"),
+        ("made", "model 'made' cannot be loaded (it holds no config.json); it is a run's folder: name the run's base"),
+    ],
+)
+def test_a_dry_run_refuses_what_can_be_no_base(clients, tmp_path, capsys, model, said):
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "config.yaml").write_text("task: sft\n")
+    argv = [word.replace("org/model", model) for word in command(clients, "--cohort-size", "2")]
+    assert main(argv) == 2
+    assert said in capsys.readouterr().err
+    assert main([word for word in argv if word != "--dry-run"]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_run_of_all_weights_is_named_by_its_model(clients, tmp_path, capsys):
+    (tmp_path / "full" / "model").mkdir(parents=True)
+    (tmp_path / "full" / "config.yaml").write_text("task: sft\n")
+    (tmp_path / "full" / "model" / "config.json").write_text("{}")
+    argv = [word.replace("org/model", "full") for word in command(clients, "--cohort-size", "2")]
+    assert main(argv) == 2
+    assert "its model is full/model" in capsys.readouterr().err
+    assert main(command(clients, "--cohort-size", "2", "--adapter", "full")) == 2
+    assert "is a run that trained all weights; name full/model as --model instead" in capsys.readouterr().err
+
+
+def test_resume_without_a_run_is_said_to_begin_one(clients, capsys):
+    assert main(command(clients, "--cohort-size", "2", "--resume")) == 0
+    shown = capsys.readouterr()
+    assert "into run; loading" in shown.err
+    assert "newest checkpoint" not in shown.out
+
+
+def test_a_dry_run_of_publishing_refuses_what_is_no_hub_id(kit, clients, tmp_path, capsys):
+    made = tmp_path / "made"
+    (made / "adapter").mkdir(parents=True)
+    (made / "adapter" / "adapter_config.json").write_text("{}")
+    (made / "config.yaml").write_text("data:\n  name: tickets\n")
+    assert main(["publish", "made", "--repo", "no-namespace", "--dry-run"]) == 2
+    assert "'no-namespace' is not a Hub repo id" in capsys.readouterr().err
+
+
+def test_a_dry_run_of_a_tiny_model_refuses_what_the_command_refuses(tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("not made here")
+    for more in (["--dry-run"], []):
+        assert main(["tiny", "--shipped", "--out", str(tmp_path / "mine"), *more]) == 2
+        assert "holds files that were not made here" in capsys.readouterr().err
+    assert main(["tiny", "--shipped", "--out", str(tmp_path / "new"), "--dry-run"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]

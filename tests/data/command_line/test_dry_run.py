@@ -56,6 +56,8 @@ def test_a_dry_run_tells_what_would_be_done_and_writes_nothing(place, capsys, na
         (["build", "fed-synth", "--out", "repo"], "holds another dataset"),
         (["build", "fed-synth", "--out", "x", "--min-rows", "0"], "min_rows"),
         (["import", "no.csv", "--task", "sft", *COLUMNS, "--out", "x"], "no.csv"),
+        (["import", "rows.csv", "--task", "sft", "--client-column", "wo", "--out", "x"], "did you mean 'who'?"),
+        (["import", "rows.csv", "--task", "sft", *COLUMNS, "--columns", "language=x", "--out", "x"], "no file has it"),
         (["partition", "repo", "--rule", "iid", "--out", "repo"], "is the client repo to be partitioned"),
         (["report", "repo", "--out", "x", "--split", "tran"], "did you mean train?"),
         (["profile", "repo", "--codebook", "book.json", "--out", "x", "--client", "nobody"], "no client 'nobody'"),

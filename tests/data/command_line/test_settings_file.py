@@ -89,3 +89,14 @@ def test_a_whole_command_may_stand_in_a_file(tmp_path, monkeypatch, capsys):
     assert main(["build", "--config", "build.yaml"]) == 0
     assert "6 clients" in capsys.readouterr().out
     assert Path("small/build.json").is_file()
+
+
+@pytest.mark.parametrize("text", ["prompt: hallo\n", "prompt: [hallo]\n"])
+def test_a_flag_that_may_be_repeated_takes_one_text_or_a_list(tmp_path, text):
+    """Also one without a default, as chat's --prompt; one text is no list of its letters."""
+    path = tmp_path / "chat.yaml"
+    path.write_text(text)
+    parser = OneLineParser(prog="fedllm-train")
+    chat = add_command(parser.add_subparsers(), "chat", does="talk")
+    chat.add_argument("--prompt", action="append")
+    assert parser.parse_args(["chat", "--config", str(path)]).prompt == ["hallo"]
