@@ -85,6 +85,8 @@ def plain_finding(summary: Mapping[str, Any]) -> list[str]:
         if part["scores"]
     ]
     told = [words("Scored on rows that the model never trained on, client by client: {clients}.", clients=listed(who))]
+    if not who:
+        return [words("No client was scored here: the scores are of the suites of questions below.")]
     compared = _headline_gains(summary)
     if not compared:
         told.append(
@@ -112,7 +114,7 @@ def worst_named(summary: Mapping[str, Any]) -> list[str]:
 
 def _headline_gains(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The first score of every pair of policies, in the first split."""
-    split = next(iter(summary["splits"]))
+    split = next(iter(summary["splits"]), None)
     found: dict[tuple[str, str], Mapping[str, Any]] = {}
     for item in summary.get("gains", []):
         if item["split"] == split:
