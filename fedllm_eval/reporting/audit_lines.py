@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fedllm_data.wording.catalogue import words
+from fedllm_data.wording.catalogue import plural_words, words
 from fedllm_data.wording.forms import minus, percent
 from fedllm_data.wording.recorded import again
 
@@ -15,11 +15,11 @@ def audit_lines(audit: Mapping[str, Any]) -> list[str]:
     found = audit["membership"]
     lines = [
         words(
-            "members: {num} training rows of {number} clients; non-members: {value} rows of {total} clients",
-            num=f"{found['num_members']:,}",
-            number=f"{found['num_member_clients']:,}",
-            value=f"{found['num_nonmembers']:,}",
-            total=f"{found['num_nonmember_clients']:,}",
+            "members: {rows} of {clients}; non-members: {others} of {their}",
+            rows=plural_words("{num} training row", "{num} training rows", found["num_members"]),
+            clients=plural_words("{num} client", "{num} clients", found["num_member_clients"]),
+            others=plural_words("{num} row", "{num} rows", found["num_nonmembers"]),
+            their=plural_words("{num} client", "{num} clients", found["num_nonmember_clients"]),
         )
     ]
     for name, attack in found["attacks"].items():
