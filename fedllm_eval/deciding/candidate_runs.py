@@ -12,12 +12,13 @@ from fedllm_data.errors import ConfigError
 from fedllm_data.repo import CLIENTS_FILE
 from fedllm_eval.deciding.partner_costs import RunPrice, StatedPrices, price_of_runs
 from fedllm_eval.deciding.scored_candidates import Candidate, Given
-from fedllm_eval.policy.run_folder import CONFIG_FILE, ROUNDS_FILE, find_config, is_private
+from fedllm_eval.policy.run_folder import CONFIG_FILE, ROUNDS_FILE, find_config, is_private, section
 
 __all__ = ["NUM_ALONE", "alone_commands", "price_of_candidate", "run_dates", "train_rows"]
 
-NUM_ALONE = 6
-"""Partners that are to train alone: with fewer no difference can be shown."""
+NUM_ALONE = 12
+"""Partners that are to train alone: with fewer than six held-out scores no difference can be shown, and some have no
+held-out rows."""
 _SCORE_FLAGS = {"max_length": "--max-length", "max_clients": "--max-clients", "max_rows_per_client": "--max-rows"}
 
 
@@ -59,7 +60,7 @@ def price_of_candidate(
 
 
 def alone_commands(given: Given, candidate: Candidate) -> tuple[str, ...]:
-    """Return the two commands that tell what going alone gives: train six clients alone, and score the run again.
+    """Return the two commands that tell what going alone gives: train some clients alone, and score the run again.
 
     They train for as many steps as the common model made, on the rows and settings of the run. A run with differential
     privacy has none: its settings refuse to be those of one client.
@@ -73,6 +74,7 @@ def alone_commands(given: Given, candidate: Candidate) -> tuple[str, ...]:
     steps = (federated.get("local_steps") or 0) * (federated.get("num_rounds") or 0)
     if not steps or config.get("task") not in ("sft", "dpo", "kto"):
         return ()
+    num_alone = min(NUM_ALONE, section(config, "data").get("num_clients") or NUM_ALONE)
     scored = candidate.method.runs[at]
     summary = scored.results.summary
     alone = f"{run}-alone"
@@ -83,7 +85,7 @@ def alone_commands(given: Given, candidate: Candidate) -> tuple[str, ...]:
         for word in (flag, str(summary["settings"][name]))
     ]
     train = ["fedllm-train", str(config["task"]), "--config", str(run / CONFIG_FILE), "--strategy", "local"]
-    train += ["--num-rounds", "1", "--cohort-size", str(NUM_ALONE), "--local-steps", str(steps), "--out", alone]
+    train += ["--num-rounds", "1", "--cohort-size", str(num_alone), "--local-steps", str(steps), "--out", alone]
     score = ["fedllm-eval", "run", str(run), "--data", str(summary["dataset"]["name"]), *flags, "--base-too"]
     return shlex.join(train), shlex.join([*score, "--alone", alone, "--out", f"{alone}/scores"])
 

@@ -51,7 +51,11 @@ def rule_sentence(rule: Rule) -> str:
         case "gain", "holds":
             return words("The gain is larger than chance explains.")
         case "gain", "fails":
-            return words("There is no gain, or it is smaller than was asked for.")
+            if values["low"] == values["high"] == 0:
+                return words("Nothing changed.")
+            if values["high"] < 0:
+                return words("It is a loss, larger than chance explains.")
+            return words("The gain is smaller than was asked for.")
         case "gain", _:
             return _open_gain(values)
         case "harmed", outcome:

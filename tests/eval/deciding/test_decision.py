@@ -22,6 +22,7 @@ from fedllm_eval.deciding.decision import Asked, decide
 from fedllm_eval.deciding.effects import Effect
 from fedllm_eval.deciding.evidence_needed import clients_for_gain, clients_for_share
 from fedllm_eval.deciding.partner_costs import Line, StatedPrices, parse_lines, price_of_runs, read_line_table
+from fedllm_eval.deciding.rule_words import reasons
 from fedllm_eval.scoring.comparisons import method_difference
 from fedllm_eval.scoring.intervals import Interval
 from fedllm_eval.scoring.proportion import wilson_interval
@@ -68,8 +69,12 @@ def test_the_order_of_clients_changes_nothing(save):
 
 def test_no_gain_and_all_harmed_are_not_released(save):
     before, after = gained()
-    assert decide([save("same", before, before)]).recommendation == "do_not_release"
+    same = decide([save("same", before, before)])
+    assert (same.recommendation, reasons(same.chosen.rules, "fails")) == ("do_not_release", ["Nothing changed."])
+    small = decide([save("small", before, after)], thresholds=Thresholds(min_gain=2.0))
+    assert reasons(small.chosen.rules, "fails") == ["The gain is smaller than was asked for."]
     worse = decide([save("worse", after, before)])
+    assert "It is a loss, larger than chance explains." in reasons(worse.chosen.rules, "fails")
     assert worse.recommendation == "do_not_release"
     assert (outcome(worse, "gain"), outcome(worse, "harmed")) == ("fails", "fails")
 
