@@ -1,6 +1,7 @@
 """The subcommand `decide` of `fedllm-eval`: from scores to a page for the person who must decide."""
 
 import argparse
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -128,15 +129,16 @@ def _decided(arguments: argparse.Namespace) -> None:
     from fedllm_eval.deciding.deciding_rules import Thresholds
     from fedllm_eval.deciding.decision import Asked, decide
     from fedllm_eval.deciding.decision_files import FILES, write_decision
-    from fedllm_eval.deciding.decision_words import VERDICTS, reasons
     from fedllm_eval.deciding.partner_costs import Line, StatedPrices, parse_lines, read_line_table
+    from fedllm_eval.deciding.rule_words import VERDICTS, reasons
     from fedllm_eval.running.folders import check_out
 
     check_out(arguments.out, FILES)
     table = {} if arguments.lines is None else read_line_table(arguments.lines)
+    typed = parse_lines(arguments.line)
     prices = StatedPrices(
         default=Line(arguments.download_mbit, arguments.upload_mbit, arguments.watts),
-        lines=table | parse_lines(arguments.line),
+        lines=table | typed,
         per_gb=arguments.price_per_gb,
         per_hour=arguments.price_per_hour,
         per_kwh=arguments.price_per_kwh,
@@ -155,6 +157,7 @@ def _decided(arguments: argparse.Namespace) -> None:
         thresholds=Thresholds(**{name: getattr(arguments, name) for name in DEFAULTS}),
         prices=prices,
     )
+    unused = _check_partners(typed, table, arguments.lines, decision.known_partners)
     end_of_checks()
     write_decision(
         decision,
@@ -169,11 +172,30 @@ def _decided(arguments: argparse.Namespace) -> None:
         print(json.dumps(decision.as_record(), indent=2, ensure_ascii=False))
         return
     print(f"{decision.chosen.label}: {VERDICTS[decision.recommendation]}.")
-    for sentence in reasons(decision.chosen, "fails", "open", "holds"):
+    for sentence in reasons(decision.chosen.rules, "fails", "open", "holds"):
         print(f"  {sentence}")
-    for sentence in reasons(decision.chosen, "doubt", "unknown"):
+    for sentence in reasons(decision.chosen.rules, "doubt", "unknown"):
         print(f"  doubt: {sentence}")
+    if unused:
+        print(
+            f"  note: {unused} of {len(table)} lines of {arguments.lines} are of partners that are not in these runs"
+        )
     print(f"page: {arguments.out / 'decision.html'}")
+
+
+def _check_partners(typed: Collection[str], table: Collection[str], path: Path | None, known: Collection[str]) -> int:
+    """Refuse lines of nobody; returns how many of the table are of partners that these runs do not know."""
+    from fedllm_data.did_you_mean import did_you_mean
+
+    if unknown := sorted(set(typed) - set(known)):
+        raise ConfigError(
+            f"--line {unknown[0]}: no such partner in these runs; {did_you_mean(unknown[0], sorted(known))}"
+            f"partners are called like {min(known)}"
+        )
+    unused = len(set(table) - set(known))
+    if table and unused == len(table):
+        raise ConfigError(f"{path} names no partner of these runs; partners are called like {min(known)}")
+    return unused
 
 
 def _check_numbers(arguments: argparse.Namespace) -> None:
@@ -185,5 +207,10 @@ def _check_numbers(arguments: argparse.Namespace) -> None:
         value = getattr(arguments, name)
         if value is not None and not (math.isfinite(value) and (value > 0 or (value == 0 and "price" in name))):
             raise ConfigError(f"--{name.replace('_', '-')} is {value}; give a positive number")
+    for name in ("min_gain", "max_forgetting"):
+        if not math.isfinite(getattr(arguments, name)):
+            raise ConfigError(f"--{name.replace('_', '-')} is {getattr(arguments, name)}; give a number")
+    if arguments.seed < 0:
+        raise ConfigError(f"--seed is {arguments.seed}; give 0 or more")
     if (arguments.download_mbit is None) != (arguments.upload_mbit is None):
         raise ConfigError("--download-mbit and --upload-mbit belong together; give both or neither")

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
+from fedllm_data.wording.catalogue import words
 from fedllm_eval.policy.chat import encode_messages, encode_pair
 from fedllm_eval.scores import ClientScores, warnings_about
 from fedllm_eval.scoring.implicit_reward import margins, reward_loss
@@ -89,7 +90,7 @@ def evaluate_policy(
     if clients.task == "sft":
         reference = None
     elif reference is None:
-        notes.append("no reference was given: implicit rewards are left out")
+        notes.append(words("no reference was given: implicit rewards are left out"))
     elif reference.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
         raise ConfigError(
             f"reference {reference.name!r} has another vocabulary than policy {policy.name!r}; implicit rewards need "
@@ -102,13 +103,25 @@ def evaluate_policy(
     known_ids = list(clients)
     client_ids = [known_ids[position] for position in sample_positions(known_ids, max_clients, seed, "clients")]
     if len(client_ids) < len(clients):
-        notes.append(f"{len(client_ids)} of {len(clients)} clients were sampled (seed {seed})")
+        notes.append(
+            words(
+                "{num} of {total} clients were sampled (seed {number})",
+                num=len(client_ids),
+                total=len(clients),
+                number=seed,
+            )
+        )
     sampled = clients.select(client_ids) if len(client_ids) < len(clients) else clients
     rows, client_N = _sample_rows(sampled, max_rows_per_client, seed)
     if rows.num_rows < sampled.rows.num_rows:
         notes.append(
-            f"{rows.num_rows} of {sampled.rows.num_rows} rows were sampled, at most {max_rows_per_client} a client "
-            f"(seed {seed})"
+            words(
+                "{num} of {total} rows were sampled, at most {value} a client (seed {number})",
+                num=rows.num_rows,
+                total=sampled.rows.num_rows,
+                value=max_rows_per_client,
+                number=seed,
+            )
         )
     readers = [_Reader(policy, "policy", batch_size, progress, kept)]
     if reference is not None:
@@ -179,7 +192,11 @@ def _unrendered_note(policy: "Policy", rows: Any, unrendered_N: npt.NDArray[np.b
             encode_messages(policy.tokenizer, row["messages"])
         else:
             encode_pair(policy.tokenizer, row["prompt"], row["chosen"], row["rejected"])
-    return f"{int(unrendered_N.sum())} of {len(unrendered_N)} rows cannot be rendered by the chat template: skipped"
+    return words(
+        "{num} of {total} rows cannot be rendered by the chat template: skipped",
+        num=int(unrendered_N.sum()),
+        total=len(unrendered_N),
+    )
 
 
 @dataclass(frozen=True)

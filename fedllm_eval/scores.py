@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from fedllm_data.errors import MetricError
 from fedllm_data.schema import Task
+from fedllm_data.wording.catalogue import plural_words, words
 from fedllm_eval.scoring.intervals import mean_interval
 from fedllm_eval.scoring.spread import client_spread
 
@@ -219,17 +220,32 @@ def warnings_about(table: pa.Table) -> list[str]:
     sentences = []
     if num_skipped:
         num_asked = num_rows + num_skipped
-        sentences.append(f"{num_skipped} of {num_asked} rows keep no answer token within max_length and are left out")
+        sentences.append(
+            words(
+                "{num} of {total} rows keep no answer token within max_length and are left out",
+                num=num_skipped,
+                total=num_asked,
+            )
+        )
     if num_truncated:
-        sentences.append(f"{num_truncated} of {num_rows} scored rows were cut at max_length")
+        sentences.append(
+            words("{num} of {total} scored rows were cut at max_length", num=num_truncated, total=num_rows)
+        )
     if num_scored < table.num_rows:
         sentences.append(
-            f"{table.num_rows - num_scored} of {table.num_rows} clients have no scored row and are left out"
+            words(
+                "{num} of {total} clients have no scored row and are left out",
+                num=table.num_rows - num_scored,
+                total=table.num_rows,
+            )
         )
     if num_scored < FEW_CLIENTS:
-        clients = "client" if num_scored == 1 else "clients"
         sentences.append(
-            f"only {num_scored} {clients}: an interval over so few holds only where scores are about normal"
+            plural_words(
+                "only {num} client: an interval over so few holds only where scores are about normal",
+                "only {num} clients: an interval over so few holds only where scores are about normal",
+                num_scored,
+            )
         )
     return sentences
 

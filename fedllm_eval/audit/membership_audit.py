@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError, MetricError
+from fedllm_data.wording.catalogue import words
 from fedllm_eval.audit.audit_settings import AuditSettings
 from fedllm_eval.audit.token_logps import token_logps
 from fedllm_eval.per_client import sample_positions
@@ -100,7 +101,7 @@ def audit_membership(
     notes = _notes(members, nonmembers)
     reference_auc = None
     if reference is None:
-        notes.append("no start policy was given: the calibrated attack, the strongest, is left out")
+        notes.append(words("no start policy was given: the calibrated attack, the strongest, is left out"))
     else:
         reference_auc = _plain(_membership(found, clients, "reference_loss"))
     return {
@@ -166,7 +167,10 @@ def _attack(
     bounds["example"] = _bound(found["members"][name], found["non-members"][name], "example", delta, seed)
     both = set(clients["members"]) & set(clients["non-members"])
     if both:
-        reason = f"{len(both)} clients have rows on both sides; a client is a member or not: audit against unseen ones"
+        reason = words(
+            "{num} clients have rows on both sides; a client is a member or not: audit against unseen ones",
+            num=len(both),
+        )
         bounds["client"] = {"epsilon": None, "reason": reason}
     else:
         means = {side: _client_means(found[side][name], clients[side]) for side in found}
@@ -176,7 +180,10 @@ def _attack(
 
 def _bound(members: Array, nonmembers: Array, unit: Any, delta: float, seed: int) -> dict[str, Any]:
     if min(members.size, nonmembers.size) < MIN_UNITS:
-        return {"epsilon": None, "reason": f"a bound needs {MIN_UNITS} or more of each side, unit {unit}"}
+        return {
+            "epsilon": None,
+            "reason": words("a bound needs {num} or more of each side, unit {unit}", num=MIN_UNITS, unit=unit),
+        }
     return asdict(audit_epsilon(members, nonmembers, delta=delta, unit=unit, seed=seed))
 
 
@@ -212,16 +219,26 @@ def _rows(clients: ClientDataset, limit: int | None, seed: int) -> list[dict[str
 def _notes(members: ClientDataset, nonmembers: ClientDataset) -> list[str]:
     notes = []
     if nonmembers.split == "unseen":
-        notes.append("non-members come from other people than members: part of an AUC may be who writes, not training")
+        notes.append(
+            words("non-members come from other people than members: part of an AUC may be who writes, not training")
+        )
     if nonmembers.split == "test":
-        notes.append("non-members come from the members' own clients: a bound for the unit client cannot be had")
-    notes.append("prompts of members and non-members are not matched: the start policy's AUC shows how far that goes")
+        notes.append(
+            words("non-members come from the members' own clients: a bound for the unit client cannot be had")
+        )
     notes.append(
-        "a bound on epsilon takes its units for independent and dealt out at random: rows of one client are alike, so "
-        "the bound for one example is surer of itself than it should be where clients have many rows"
+        words("prompts of members and non-members are not matched: the start policy's AUC shows how far that goes")
+    )
+    notes.append(
+        words(
+            "a bound on epsilon takes its units for independent and dealt out at random: rows of one client are alike,"
+            " so the bound for one example is surer of itself than it should be where clients have many rows"
+        )
     )
     if members.split != "train":
-        notes.append(f"members are rows of split {members.split}: are those what the run was trained on?")
+        notes.append(
+            words("members are rows of split {split}: are those what the run was trained on?", split=members.split)
+        )
     return notes
 
 

@@ -43,6 +43,7 @@ _PLAIN = {
     ),
 }
 """Outcome -> what is said of it first."""
+_BUT_WORSE = marked("But in another score {other} serves them worse: {worse_off} of {clients} lose ({score}).")
 
 
 def render_page(
@@ -81,16 +82,27 @@ def render_page(
 def plain_outcomes(comparison: Mapping[str, Any]) -> list[str]:
     """Return what the comparison shows in plain words: one sentence a method, from its first score on each split.
 
+    Where that is a gain and another score got worse, a second sentence says so.
+
     >>> item = {"other": "b", "score": "heldout_loss", "split": "test", "outcome": "undecided", "num_clients": 9,
     ...         "better_fraction": 0.5, "worse_fraction": 0.25}
     >>> plain_outcomes({"baseline": {"label": "a"}, "comparisons": [item]})[0][:55]
     'Whether b serves clients better than a cannot be told f'
     """
-    told: dict[tuple[str, str], str] = {}
+    told: dict[tuple[str, str], list[str]] = {}
+    gained: set[tuple[str, str]] = set()
     for item in comparison["comparisons"]:
-        if (item["other"], item["split"]) not in told:
-            told[item["other"], item["split"]] = words(
-                _PLAIN[item["outcome"]],
+        key = item["other"], item["split"]
+        if key not in told:
+            message = _PLAIN[item["outcome"]]
+            gained |= {key} if item["outcome"] in ("better", "better run") else set()
+        elif key in gained and len(told[key]) == 1 and item["outcome"] in ("worse", "worse run"):
+            message = _BUT_WORSE
+        else:
+            continue
+        told.setdefault(key, []).append(
+            words(
+                message,
                 other=item["other"],
                 baseline=comparison["baseline"]["label"],
                 clients=client_kind(item["split"], item["num_clients"]),
@@ -98,7 +110,8 @@ def plain_outcomes(comparison: Mapping[str, Any]) -> list[str]:
                 worse_off=percent(item["worse_fraction"]),
                 score=score_name(item["score"]),
             )
-    return list(told.values())[:MAX_SENTENCES]
+        )
+    return [sentence for said in told.values() for sentence in said][:MAX_SENTENCES]
 
 
 def _groups(items: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:

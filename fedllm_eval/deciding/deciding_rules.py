@@ -4,6 +4,10 @@ Every rule gives one outcome. `holds`: shown, and good. `fails`: shown, and bad.
 both. `doubt`: nothing shown against, but something a reader must know. `unknown`: not measured. One rule that fails
 means "do not release"; else one that is open means "collect more"; else "release". Doubts and what was not measured
 never change a recommendation, and are always said.
+
+The burden of proof lies with the release: the gain must be shown, and so must it be that no more than the allowed
+share of the partners is worse off. A small sample is no proof that a limit is kept: with no partner of eleven worse
+off, up to 26 % of all may be.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,10 +17,15 @@ from typing import Any, Literal
 from fedllm_data.errors import ConfigError
 from fedllm_eval.deciding.effects import Effect
 from fedllm_eval.deciding.evidence_needed import clients_for_gain, clients_for_share, seeds_for_gain
+from fedllm_eval.deciding.own_rows import OwnRows
+from fedllm_eval.scores import SCORES
+from fedllm_eval.scoring.rounding import difference_beyond_rounding
 
 __all__ = ["ALPHA", "Evidence", "Outcome", "Recommendation", "Rule", "Thresholds", "apply_rules", "recommend"]
 
 ALPHA = 0.05
+WIDE_EPSILON = 10.0
+"""Beyond it a guarantee is weak or none (Ponomareva et al. 2023, "How to DP-fy ML", section 5.2)."""
 Outcome = Literal["holds", "fails", "open", "doubt", "unknown"]
 Recommendation = Literal["release", "do_not_release", "collect_more"]
 
@@ -28,7 +37,7 @@ class Thresholds:
     min_gain: float = 0.0
     """The mean gain must lie above this with its whole interval, in the unit of the score."""
     max_harmed: float = 0.25
-    """At most this share of the partners may be worse off."""
+    """At most this share of the partners may be worse off, and Wilson's whole interval must say so."""
     min_clients: int = 6
     """Fewer cannot show any difference: 2^(1-5) = 0.0625 is above 0.05."""
     min_seeds: int = 1
@@ -73,6 +82,8 @@ class Evidence:
     audit: Mapping[str, Any] | None = None
     epsilon: float | None = None
     cost_is_known: bool = False
+    own_rows: OwnRows | None = None
+    """What single partners' rows say, where rows were kept."""
     gate: Mapping[str, Any] | None = None
     """Of `comparing/release_gate.py`, where margins were given."""
 
@@ -108,7 +119,7 @@ def apply_rules(evidence: Evidence, thresholds: Thresholds) -> list[Rule]:
     """Return every rule with its outcome, in the order in which they are told."""
     found = [
         _gain(evidence, thresholds),
-        _harmed(evidence.gain, thresholds),
+        _harmed(evidence.gain, evidence.own_rows, thresholds),
         _tail(evidence.gain),
         _clients(evidence.gain, thresholds),
         _seeds(evidence.gain, thresholds),
@@ -122,7 +133,7 @@ def apply_rules(evidence: Evidence, thresholds: Thresholds) -> list[Rule]:
     if evidence.seen_in_training:
         found.append(Rule(name="seen", outcome="open", flag="--splits", values={"split": evidence.gain.split}))
     if not evidence.cost_is_known:
-        found.append(Rule(name="cost", outcome="unknown", flag="--run"))
+        found.append(Rule(name="cost", outcome="unknown", flag=""))
     return [rule for rule in found if rule is not None]
 
 
@@ -161,16 +172,25 @@ def _needed(effect: Effect, least: float) -> dict[str, int | None]:
     }
 
 
-def _harmed(effect: Effect, thresholds: Thresholds) -> Rule:
+def _harmed(effect: Effect, own_rows: OwnRows | None, thresholds: Thresholds) -> Rule:
+    """Who is worse off: holds only where the whole interval of the share keeps the limit."""
     most, share = thresholds.max_harmed, effect.worse_fraction
-    values: dict[str, Any] = {"share": share, "low": effect.worse_low, "high": effect.worse_high}
+    values: dict[str, Any] = {
+        "share": share,
+        "low": effect.worse_low,
+        "high": effect.worse_high,
+        "num_worse": effect.num_worse,
+        "num_clients": effect.num_clients,
+    }
+    if own_rows is not None:
+        values |= {"num_shown_worse": own_rows.num_shown_worse, "rows_needed": own_rows.rows_needed}
+    outcome: Outcome = "open"
     if effect.worse_low > most:
-        outcome: Outcome = "fails"
-    elif share > most:
-        outcome = "open"
-        values["clients_needed"] = clients_for_share(share, most)
+        outcome = "fails"
+    elif effect.worse_high <= most:
+        outcome = "holds"
     else:
-        outcome = "doubt" if effect.worse_high > most else "holds"
+        values["clients_needed"] = clients_for_share(share, most)
     return Rule(name="harmed", outcome=outcome, flag="--max-harmed", threshold=most, values=values)
 
 
@@ -178,7 +198,7 @@ def _tail(effect: Effect) -> Rule:
     """The worst-served tenth, before and after: fails where both intervals exist and lie apart the wrong way."""
     sign = 1 if effect.higher_is_better else -1
     before, after = effect.tail_before, effect.tail_after
-    change = sign * (after.mean - before.mean)
+    change = sign * float(difference_beyond_rounding(before.mean, after.mean, SCORES[effect.score].rounding))
     values = {"before": before.mean, "after": after.mean, "change": change, "num_clients": effect.num_clients}
     best_after = max(sign * after.low, sign * after.high)
     worst_before = min(sign * before.low, sign * before.high)
@@ -238,12 +258,9 @@ def _forgetting(general: Mapping[str, Any] | None, thresholds: Thresholds) -> Ru
     if general is None:
         return Rule(name="forgetting", outcome="unknown", flag="--general-data", threshold=most)
     lost, low, high = (general[name] for name in ("loss_increase", "ci_low", "ci_high"))
-    outcome: Outcome = "doubt"
-    if low is not None:
-        outcome = "fails" if low > most else "holds" if high <= most else "doubt"
     return Rule(
         name="forgetting",
-        outcome=outcome,
+        outcome=_within(lost, low, high, most),
         flag="--max-forgetting",
         threshold=most,
         values={"lost": lost, "low": low, "high": high, "num_rows": general["num_rows"]},
@@ -258,24 +275,28 @@ def _leaks(audit: Mapping[str, Any] | None, thresholds: Thresholds) -> Rule:
         return Rule(name="leaks", outcome="unknown", flag="--audit", threshold=most)
     name = max(told, key=lambda attack: told[attack]["auc"])
     auc, low, high = (told[name][key] for key in ("auc", "auc_low", "auc_high"))
-    outcome: Outcome = "doubt"
-    if low is not None and low > most:
-        outcome = "fails"
-    elif high is not None and high <= most:
-        outcome = "holds"
     return Rule(
         name="leaks",
-        outcome=outcome,
+        outcome=_within(auc, low, high, most),
         flag="--max-leak",
         threshold=most,
         values={"attack": name, "auc": auc, "low": low, "high": high},
     )
 
 
+def _within(found: float, low: float | None, high: float | None, most: float) -> Outcome:
+    """Of a risk that was measured beside its limit: beyond it and not shown to be is open, below it a doubt."""
+    if low is not None and low > most:
+        return "fails"
+    if high is not None and high <= most:
+        return "holds"
+    return "open" if found > most else "doubt"
+
+
 def _privacy(epsilon: float | None, thresholds: Thresholds) -> Rule:
     most = thresholds.max_epsilon
     if most is None:
-        outcome: Outcome = "doubt" if epsilon is None else "holds"
+        outcome: Outcome = "doubt" if epsilon is None or epsilon > WIDE_EPSILON else "holds"
     else:
         outcome = "fails" if epsilon is None or epsilon > most else "holds"
     return Rule(name="privacy", outcome=outcome, flag="--max-epsilon", threshold=most, values={"epsilon": epsilon})

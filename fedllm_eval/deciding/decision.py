@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from fedllm_data.errors import ConfigError, MetricError
+from fedllm_data.errors import MetricError
 from fedllm_eval.comparing.compared_methods import Method
 from fedllm_eval.comparing.release_gate import gate, parse_margins
 from fedllm_eval.deciding.break_even import BreakEven, break_even
+from fedllm_eval.deciding.candidate_runs import alone_commands, price_of_candidate, run_dates, train_rows
 from fedllm_eval.deciding.deciding_rules import (
     ALPHA,
     Evidence,
@@ -23,11 +24,11 @@ from fedllm_eval.deciding.deciding_rules import (
     recommend,
 )
 from fedllm_eval.deciding.effects import DECIDING_SCORES, Effect, deciding_score, measure_effect
-from fedllm_eval.deciding.partner_costs import RunPrice, StatedPrices, price_of_runs
+from fedllm_eval.deciding.own_rows import own_rows
+from fedllm_eval.deciding.partner_costs import RunPrice, StatedPrices
 from fedllm_eval.deciding.partners import Partner, list_partners
 from fedllm_eval.deciding.scored_candidates import Candidate, Given, read_candidates
 from fedllm_eval.plain_json import without_nan
-from fedllm_eval.policy.run_folder import ROUNDS_FILE, find_config
 from fedllm_eval.scoring.comparisons import holm
 
 __all__ = ["FORMAT", "Asked", "Decided", "Decision", "decide"]
@@ -102,13 +103,23 @@ class Decision:
     task: str
     before: str
     folders: tuple[str, ...]
-    alone_command: str | None
-    """What would tell how training alone does, where nobody did."""
+    alone_commands: tuple[str, ...]
+    """What would tell how training alone does, where nobody did: training, scoring."""
+    num_train_rows: dict[str, int] | None
+    """Client id -> its training rows, where the corpus is at hand; never written."""
+    run_dates: tuple[tuple[str, str], ...]
+    """Run folder -> the day on which its rounds were written, as the file says."""
 
     @property
     def recommendation(self) -> Recommendation:
         """Of the chosen candidate."""
         return self.chosen.recommendation
+
+    @property
+    def known_partners(self) -> set[str]:
+        """Everybody who was scored, took part, or has rows in the corpus."""
+        paid = set[str]() if self.chosen.price is None else set(self.chosen.price.partners)
+        return {one.client_id for one in self.partners} | paid | set(self.num_train_rows or ())
 
     def as_record(self) -> dict[str, Any]:
         """Return the decision as `decision.json` holds it; no partner is named."""
@@ -123,7 +134,7 @@ class Decision:
             "thresholds": asdict(self.thresholds),
             "candidates": [one.as_record() for one in self.candidates],
             "folders": list(self.folders),
-            "alone_command": self.alone_command,
+            "alone_commands": list(self.alone_commands),
             "versions": self.versions,
         }
         cleaned: dict[str, Any] = without_nan(record)
@@ -188,7 +199,12 @@ def decide(
         chosen=chosen,
         candidates=(chosen, *(one for one in decided if one is not chosen)),
         partners=list_partners(
-            given.before, _method_of(given, chosen.label), chosen.gain, chosen.newcomers, chosen.alone, chosen.price
+            given.before,
+            _candidate(given, chosen.label).method,
+            chosen.gain,
+            chosen.newcomers,
+            chosen.alone,
+            chosen.price,
         ),
         thresholds=thresholds,
         prices=prices,
@@ -198,12 +214,14 @@ def decide(
         task=first["task"],
         before=str(given.before.runs[0].results.summary["policy"]["name"]),
         folders=tuple(str(folder) for folder in given.folders),
-        alone_command=None if chosen.alone is not None else _alone_command(given, chosen),
+        alone_commands=() if chosen.alone is not None else alone_commands(given, _candidate(given, chosen.label)),
+        num_train_rows=train_rows(given),
+        run_dates=run_dates(given),
     )
 
 
-def _method_of(given: Given, label: str) -> Method:
-    return next(one.method for one in given.candidates if one.label == label)
+def _candidate(given: Given, label: str) -> Candidate:
+    return next(one for one in given.candidates if one.label == label)
 
 
 def _split(methods: Sequence[Method]) -> str:
@@ -251,7 +269,7 @@ def _decided(
         NEWCOMERS in run.results.summary["splits"] for one in (given.before, method) for run in one.runs
     ):
         newcomers = measure_effect(given.before, method, NEWCOMERS, gain.score, seed=asked.seed)
-    price = _price(given, candidate, asked.also_cost, prices)
+    price = price_of_candidate(given, candidate, asked.also_cost, prices)
     summary = method.runs[0].results.summary
     gated = None
     if asked.margins:
@@ -283,6 +301,7 @@ def _decided(
             epsilon=None if price is None else price.epsilon,
             cost_is_known=price is not None,
             gate=gated,
+            own_rows=own_rows(given.before, method, gain),
         ),
         thresholds,
     )
@@ -330,45 +349,3 @@ def _chosen(decided: Sequence[Decided]) -> Decided:
 
 def _all_have(methods: Sequence[Method], score: str) -> bool:
     return all(score in run.results.per_client.column_names for method in methods for run in method.runs)
-
-
-def _price(given: Given, candidate: Candidate, also: Sequence[Path], prices: StatedPrices) -> RunPrice | None:
-    """The cost of one run of the candidate with the runs that it started from, back to what was before."""
-    run = next((run for run in candidate.runs if run is not None and (run / ROUNDS_FILE).is_file()), None)
-    if run is None:
-        return None
-    by_adapter = {
-        one.results.summary["policy"].get("adapter_sha256"): place
-        for other in given.candidates
-        for one, place in zip(other.method.runs, other.runs, strict=True)
-        if place is not None
-    }
-    origin = given.before.runs[0].results.summary["policy"].get("adapter_sha256")
-    chain, now = [run], run
-    while (config := find_config(now)) is not None:
-        start = config.get("start_adapter")
-        now_next = None if start is None or start == origin else by_adapter.get(start)
-        if now_next is None or now_next in chain:
-            break
-        chain.append(now := now_next)
-    for place in also:
-        if not (place / ROUNDS_FILE).is_file():
-            raise ConfigError(f"--also-cost {place} has no {ROUNDS_FILE}; name a run folder")
-    return price_of_runs([*chain, *(place for place in also if place not in chain)], prices)
-
-
-def _alone_command(given: Given, chosen: Decided) -> str | None:
-    """The two commands that would tell: a sample of clients alone for as many steps as the run took, then scored."""
-    candidate = next(one for one in given.candidates if one.label == chosen.label)
-    run = next((run for run in candidate.runs if run is not None), None)
-    config = None if run is None else find_config(run)
-    if run is None or config is None:
-        return None
-    federated = config.get("federated", {})
-    steps = (federated.get("local_steps") or 0) * (federated.get("num_rounds") or 0)
-    if not steps or config.get("task") not in ("sft", "dpo", "kto"):
-        return None
-    return (
-        f"fedllm-train {config['task']} --config {run}/config.yaml --strategy local --num-rounds 1 --cohort-size 6 "
-        f"--local-steps {steps} --out {run}-alone"
-    )

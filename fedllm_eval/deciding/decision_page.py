@@ -6,35 +6,32 @@ and is written only beside the decision, never published; without names it is no
 
 import hashlib
 import os
+import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
+from urllib.parse import quote
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader
 
 from fedllm_data.reporting.page_frame import Body, whole_page
 from fedllm_data.reporting.templates import page_environment
-from fedllm_data.wording.catalogue import plural_words, words
+from fedllm_data.wording.catalogue import marked, plural_words, words
 from fedllm_data.wording.forms import bytes_text, sentences
 from fedllm_eval.deciding.decision import Decided, Decision
 from fedllm_eval.deciding.decision_words import (
-    OUTCOME_NAMES,
-    RULE_NAMES,
-    VERDICTS,
     alone_sentences,
-    amount,
     break_even_sentences,
-    candidate_sentence,
+    candidate_sentences,
     cost_sentences,
     for_whom_sentences,
     gain_sentences,
     losers_sentences,
-    own_gain,
-    reasons,
-    rule_sentence,
 )
 from fedllm_eval.deciding.effects import Effect
-from fedllm_eval.deciding.partners import FEW_ROWS, Partner, size_groups
+from fedllm_eval.deciding.partners import FEW_ROWS, Partner, SizeGroup, size_groups
+from fedllm_eval.deciding.plain_amounts import amount, own_gain
+from fedllm_eval.deciding.rule_words import OUTCOME_NAMES, RULE_NAMES, VERDICTS, reasons, rule_sentence
+from fedllm_eval.reporting.score_words import score_name
 from fedllm_eval.texts import text_bytes
 
 __all__ = ["losing_partners", "partner_anchor", "render_decision", "render_partners"]
@@ -75,7 +72,10 @@ def render_decision(
             (words("Who loses?"), losers_sentences(chosen, in_card)),
             (words("At what cost?"), cost_sentences(chosen.price, decision.prices)),
             (words("And going alone?"), alone_sentences(decision)),
-            (words("What is in doubt?"), reasons(chosen, "open", "doubt", "unknown") or [words("Nothing known.")]),
+            (
+                words("What is in doubt?"),
+                reasons(chosen.rules, "open", "doubt", "unknown") or [words("Nothing known.")],
+            ),
         ]
         html = template.render(
             decision=decision,
@@ -86,7 +86,7 @@ def render_decision(
             dataset=Path(str(decision.dataset["name"])).name,
             cards=cards,
             rules=[
-                (rule, words(RULE_NAMES[rule.name]), words(OUTCOME_NAMES[rule.outcome]), rule_sentence(rule, chosen))
+                (rule, words(RULE_NAMES[rule.name]), words(OUTCOME_NAMES[rule.outcome]), rule_sentence(rule))
                 for rule in chosen.rules
             ],
             price_of_a_point=break_even_sentences(chosen.break_even, score, decision.prices),
@@ -95,14 +95,16 @@ def render_decision(
                     one,
                     words(VERDICTS[one.recommendation]),
                     own_gain(score, one.gain.before, one.gain.after),
-                    candidate_sentence(one),
+                    sentences(candidate_sentences(one)),
                 )
                 for one in decision.candidates
             ],
+            alone_scores=shlex.split(decision.alone_commands[-1])[-1] if decision.alone_commands else "",
             groups=_groups(decision),
+            by_train_rows=_train_rows(decision) is not None,
             losers=[(one, own_gain(score, one.before, one.together), one.client_id in linked) for one in losers],
             figures=_figures(decision),
-            folders=[(folder, _link(folder, out)) for folder in decision.folders],
+            pages=_pages(decision, out),
             provenance=_provenance(decision),
         )
         return Body(f"{verdict}: {chosen.label}", html)
@@ -148,6 +150,7 @@ def partner_anchor(client_id: str) -> str:
 def _environment() -> Environment:
     environment = page_environment()
     environment.filters["partner_anchor"] = partner_anchor
+    environment.filters["score_name"] = score_name
     environment.loader = ChoiceLoader([PackageLoader("fedllm_eval", "deciding"), environment.loader])  # type: ignore[list-item]
     return environment
 
@@ -155,9 +158,9 @@ def _environment() -> Environment:
 def _because(one: Decided) -> str:
     """The reasons of the recommendation: what speaks against it, else what is open, else what speaks for it."""
     for outcome in ("fails", "open"):
-        if found := reasons(one, outcome):
+        if found := reasons(one.rules, outcome):
             return sentences(found)
-    return sentences(reasons(one, "holds")[:3])
+    return sentences(reasons(one.rules, "holds")[:3])
 
 
 def losing_partners(decision: Decision) -> list[Partner]:
@@ -166,14 +169,20 @@ def losing_partners(decision: Decision) -> list[Partner]:
     return sorted(of_split, key=lambda one: (one.gain, one.client_id))[:NUM_NAMED]
 
 
-def _groups(decision: Decision) -> list[tuple[Any, str]]:
+def _groups(decision: Decision) -> list[tuple[SizeGroup, str]]:
     effect = decision.chosen.gain
     sign = 1 if effect.higher_is_better else -1
     of_split = [one for one in decision.partners if one.split == effect.split]
     return [
         (group, own_gain(effect.score, group.before, group.before + sign * group.gain.mean))
-        for group in size_groups(of_split)
+        for group in size_groups(of_split, _train_rows(decision))
     ]
+
+
+def _train_rows(decision: Decision) -> dict[str, int] | None:
+    """The training rows by which partners are grouped, where they are known of all of them."""
+    rows = decision.num_train_rows
+    return None if rows is None or any(client not in rows for client in decision.chosen.gain.clients) else rows
 
 
 def _said_to(partner: Partner, decision: Decision) -> list[str]:
@@ -236,8 +245,30 @@ def _figures(decision: Decision) -> list[tuple[str, Effect]]:
     return found
 
 
-def _link(folder: str, out: Path) -> str:
-    return Path(os.path.relpath(Path(folder) / "results.html", out)).as_posix()
+BESIDE = (
+    ("summary.html", marked("All of the run in one page: the summary")),
+    ("report/report.html", marked("How different the clients are: the heterogeneity report")),
+    ("compare/loss/comparison.html", marked("Comparison, client by client: loss")),
+    ("compare/preference/comparison.html", marked("Comparison, client by client: preferences")),
+    ("comparison/comparison.html", marked("Comparison, client by client")),
+)
+"""Pages that are linked where they lie beside the decision, as in the folder of a quickstart."""
+
+
+def _pages(decision: Decision, out: Path) -> list[tuple[str, str]]:
+    """What else can be read, as (what it is, link): only what is there."""
+    named = [(words("Results: {folder}", folder=folder), Path(folder) / "results.html") for folder in decision.folders]
+    named += [(words(title), out.parent / page) for page, title in BESIDE]
+    corpus = Path(str(decision.dataset["name"]))
+    named.append((words("How different the clients are: the report of the corpus"), corpus / "report.html"))
+    named += [
+        (words("Rounds of the run: {folder}", folder=run), Path(run) / "rounds.jsonl") for run, _ in decision.run_dates
+    ]
+    return [
+        (title, quote(Path(os.path.relpath(path.resolve(), out.resolve())).as_posix()))
+        for title, path in named
+        if path.is_file()
+    ]
 
 
 def _provenance(decision: Decision) -> list[tuple[str, str]]:
@@ -249,6 +280,8 @@ def _provenance(decision: Decision) -> list[tuple[str, str]]:
         for policy, digest, seed in one.facts:
             told = words("adapter {digest}, seed {seed}", digest=digest[:16], seed="–" if seed is None else seed)
             lines.append((one.label, f"{policy}: {told}"))
+    for run, day in decision.run_dates:
+        lines.append((words("day of the last round"), words("{day} (UTC), by the file in {run}", day=day, run=run)))
     lines.append((words("settings"), ", ".join(f"{name} {value}" for name, value in decision.settings.items())))
     lines.append((words("versions"), ", ".join(f"{name} {value}" for name, value in decision.versions.items())))
     unmeasured = [words(RULE_NAMES[rule.name]) for rule in decision.chosen.rules if rule.outcome == "unknown"]

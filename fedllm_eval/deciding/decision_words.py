@@ -6,97 +6,29 @@ page; `details` of the page have the figures themselves.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from fedllm_data.wording.catalogue import marked, plural_words, words
-from fedllm_data.wording.forms import bytes_text, percent, sentences
+from fedllm_data.wording.catalogue import plural_words, words
+from fedllm_data.wording.forms import bytes_text, percent
 from fedllm_eval.deciding.break_even import BreakEven
-from fedllm_eval.deciding.deciding_rules import Rule
 from fedllm_eval.deciding.decision import Decided, Decision
 from fedllm_eval.deciding.effects import Effect
 from fedllm_eval.deciding.partner_costs import RunPrice, StatedPrices
+from fedllm_eval.deciding.plain_amounts import amount, money_text, of_ten, own_gain, time_text, times_text
 
 __all__ = [
-    "OUTCOME_NAMES",
-    "RULE_NAMES",
-    "VERDICTS",
     "alone_sentences",
-    "amount",
     "break_even_sentences",
-    "candidate_sentence",
+    "candidate_sentences",
     "cost_sentences",
     "for_whom_sentences",
     "gain_sentences",
     "losers_sentences",
-    "own_gain",
-    "reasons",
-    "rule_sentence",
 ]
 
-VERDICTS = {
-    "release": marked("Release it"),
-    "do_not_release": marked("Do not release it"),
-    "collect_more": marked("Collect more before you decide"),
-}
-OUTCOME_NAMES = {
-    "holds": marked("speaks for it"),
-    "fails": marked("speaks against it"),
-    "open": marked("still open"),
-    "doubt": marked("a doubt"),
-    "unknown": marked("not measured"),
-}
-RULE_NAMES = {
-    "gain": marked("Is there a gain at all?"),
-    "harmed": marked("How many are worse off?"),
-    "worst_tenth": marked("Are the worst served left behind?"),
-    "clients": marked("Were enough partners scored?"),
-    "seeds": marked("Would another training run give the same?"),
-    "newcomers": marked("Does it help partners who join later?"),
-    "alone": marked("Is it better than going alone?"),
-    "forgetting": marked("Did the model unlearn other things?"),
-    "leaks": marked("Does it give training rows away?"),
-    "privacy": marked("Is there a proven limit to what it can give away?"),
-    "margin": marked("Are the other scores within their margins?"),
-    "seen": marked("Were the answers new to the model?"),
-    "cost": marked("Is it known what it cost?"),
-}
-
-
-def amount(value: float) -> str:
-    """Return an amount with two digits that count.
-
-    >>> amount(2.4321), amount(0.0123), amount(1234.5), amount(0.0)
-    ('2.4', '0.012', '1,234', '0')
-    """
-    if value == 0 or not math.isfinite(value):
-        return "0" if value == 0 else "–"
-    digits = max(0, 1 - math.floor(math.log10(abs(value))))
-    return f"{value:,.{digits}f}"
-
-
-def own_gain(score: str, before: float, after: float) -> str:
-    """Return a change of one score in plain words: of a group's mean, or of one partner.
-
-    >>> own_gain("heldout_loss", 2.0, 2.0 - math.log(2.4))
-    'each word of an answer is predicted 2.4 times as well as before'
-    >>> own_gain("ranking_accuracy", 0.6, 0.9)
-    'the better of two answers is preferred 9.0 of 10 times, before 6.0 of 10'
-    """
-    if score in ("heldout_loss", "chosen_loss"):
-        if after <= before:
-            return words(
-                "each word of an answer is predicted {times} times as well as before", times=_times(before - after)
-            )
-        return words(
-            "each word of an answer is predicted worse: only {share} as well as before",
-            share=percent(math.exp(before - after)),
-        )
-    return words(
-        "the better of two answers is preferred {after} of 10 times, before {before} of 10",
-        after=f"{10 * after:.1f}",
-        before=f"{10 * before:.1f}",
-    )
+NUM_IN_TENTH = 10
+"""Of fewer than two tenths' worth of partners the worst tenth is one partner."""
+RANKINGS = ("ranking_accuracy", "ranking_accuracy_per_token")
 
 
 def gain_sentences(one: Decided) -> list[str]:
@@ -105,10 +37,9 @@ def gain_sentences(one: Decided) -> list[str]:
     found = [words("On average, {gain}.", gain=own_gain(effect.score, effect.before, effect.after))]
     if math.isfinite(effect.low):
         found.append(_uncertainty(effect))
-    for other in one.others[:2]:
-        if other.score != "ranking_accuracy_per_token":
-            found.append(words("Also: {gain}.", gain=own_gain(other.score, other.before, other.after)))
-    return found
+    if effect.score in RANKINGS:
+        found.append(words("Whoever tosses a coin prefers it 5 of 10 times."))
+    return [*found, *_also(one)]
 
 
 def for_whom_sentences(one: Decided) -> list[str]:
@@ -116,20 +47,21 @@ def for_whom_sentences(one: Decided) -> list[str]:
     effect = one.gain
     found = [
         words(
-            "Of {num} partners {better} are better off, {same} the same, {worse} worse off.",
+            "Of {num} partners that were scored, {better} are better off, {same} the same, {worse} worse off.",
             num=f"{effect.num_clients:,}",
-            better=percent(effect.better_fraction),
-            same=percent(effect.num_same / effect.num_clients),
-            worse=percent(effect.worse_fraction),
+            better=f"{effect.num_better:,}",
+            same=f"{effect.num_same:,}",
+            worse=f"{effect.num_worse:,}",
         )
     ]
     if one.newcomers is not None:
         found.append(
             words(
-                "Of {num} who took no part in training {better} are better off, {worse} worse off.",
+                "Of {num} who took no part in training, {better} are better off, {same} the same, {worse} worse off.",
                 num=f"{one.newcomers.num_clients:,}",
-                better=percent(one.newcomers.better_fraction),
-                worse=percent(one.newcomers.worse_fraction),
+                better=f"{one.newcomers.num_better:,}",
+                same=f"{one.newcomers.num_same:,}",
+                worse=f"{one.newcomers.num_worse:,}",
             )
         )
     return found
@@ -146,14 +78,33 @@ def losers_sentences(one: Decided, named: Sequence[str]) -> list[str]:
     if not effect.num_worse:
         found = [words("Nobody that was scored is worse off.")]
     else:
-        found = [plural_words("{num} partner is worse off.", "{num} partners are worse off.", effect.num_worse)]
+        share = percent(effect.worse_fraction)
+        found = [
+            plural_words(
+                "{num} partner ({share}) is worse off.",
+                "{num} partners ({share}) are worse off.",
+                effect.num_worse,
+                share=share,
+            )
+        ]
         if named:
             found.append(words("Most of all: {names}.", names=words(", ").join(named)))
+        shown = next(rule for rule in one.rules if rule.name == "harmed").values.get("num_shown_worse")
+        if shown == 0:
+            found.append(words("No partner's own rows show its loss beyond chance."))
+        elif shown is not None:
+            found.append(
+                plural_words(
+                    "Of {num} partner its own rows show the loss beyond chance.",
+                    "Of {num} partners their own rows show the loss beyond chance.",
+                    shown,
+                )
+            )
+    gain = own_gain(effect.score, effect.tail_before.mean, effect.tail_after.mean)
     found.append(
-        words(
-            "For the tenth that is served worst: {gain}.",
-            gain=own_gain(effect.score, effect.tail_before.mean, effect.tail_after.mean),
-        )
+        words("For the one that is served worst: {gain}.", gain=gain)
+        if effect.num_clients < 2 * NUM_IN_TENTH
+        else words("For the tenth that is served worst: {gain}.", gain=gain)
     )
     return found
 
@@ -163,12 +114,12 @@ def cost_sentences(price: RunPrice | None, prices: StatedPrices) -> list[str]:
     if price is None:
         return [words("Not known: the run folder with its rounds is not at hand. Name it instead of its scores.")]
     num = len(price.partners)
+    size = bytes_text(price.num_bytes)
     found = [
-        plural_words(
-            "{size} were sent in all, by {num} partner.",
-            "{size} were sent in all, by {num} partners.",
-            num,
-            size=bytes_text(price.num_bytes),
+        words("{size} were sent in all.", size=size)
+        if not num
+        else plural_words(
+            "{size} were sent in all, by {num} partner.", "{size} were sent in all, by {num} partners.", num, size=size
         )
     ]
     if num:
@@ -176,14 +127,14 @@ def cost_sentences(price: RunPrice | None, prices: StatedPrices) -> list[str]:
             words(
                 "Each sent and received about {size} and trained for {time}.",
                 size=bytes_text(price.mean("num_bytes") or 0),
-                time=_time(price.mean("train_hours") or 0.0),
+                time=time_text(price.mean("train_hours") or 0.0),
             )
         )
         sending = price.mean("send_hours")
         found.append(
             words("Time to send at their line: not known; --download-mbit and --upload-mbit would tell.")
             if sending is None
-            else words("Sending takes each about {time} at the stated line (estimate).", time=_time(sending))
+            else words("Sending takes each about {time} at the stated line (estimate).", time=time_text(sending))
         )
         energy, money = price.total("energy_kwh"), price.total("money")
         if energy is None:
@@ -193,12 +144,12 @@ def cost_sentences(price: RunPrice | None, prices: StatedPrices) -> list[str]:
         else:
             found.append(words("Energy: {kwh} kWh (estimate from the stated watts).", kwh=amount(energy)))
         found.append(
-            words("Money: not known; --price-per-gb, --price-per-hour or --price-per-kwh would tell.")
+            _money_lacks(prices)
             if money is None
             else words(
                 "Money: {money} in all, {each} a partner (estimate from the stated prices).",
-                money=_money(money, prices),
-                each=_money(money / num, prices),
+                money=money_text(money, prices),
+                each=money_text(money / num, prices),
             )
         )
     found.append(
@@ -214,10 +165,11 @@ def alone_sentences(decision: Decision) -> list[str]:
     one = decision.chosen
     if one.alone is None or one.alone_over_before is None:
         found = [words("Not known: nobody was trained alone to compare with.")]
-        if decision.alone_command is not None:
-            found.append(words("The command that would tell stands below."))
+        if decision.alone_commands:
+            found.append(words("The commands that would tell stand below."))
         return found
     effect, own = one.alone, one.alone_over_before
+    together = own_gain(own.score, own.before, effect.after)
     found = [
         plural_words(
             "{num} partner was also trained alone, on its own rows. There, {gain}.",
@@ -225,89 +177,18 @@ def alone_sentences(decision: Decision) -> list[str]:
             own.num_clients,
             gain=own_gain(own.score, own.before, own.after),
         ),
+        words("For the same partners with the common model, {gain}.", gain=together),
         words(
-            "Joining served {better} of these {num} better than going alone.",
+            "Joining served {better} of these {num} better than going alone, and {worse} worse.",
             better=effect.num_better,
             num=effect.num_clients,
+            worse=effect.num_worse,
         ),
     ]
     rule = next(rule for rule in one.rules if rule.name == "alone")
     if rule.outcome == "doubt":
         found.append(words("That is too few, or too uneven, to say that joining is better than going alone."))
     return found
-
-
-def reasons(one: Decided, *outcomes: str) -> list[str]:
-    """Return the sentences of the rules with these outcomes, in their order."""
-    return [rule_sentence(rule, one) for rule in one.rules if rule.outcome in outcomes]
-
-
-def rule_sentence(rule: Rule, one: Decided) -> str:
-    """Return what one rule found, with what would settle it where it is open."""
-    values = rule.values
-    match rule.name, rule.outcome:
-        case "gain", "holds":
-            return words("The gain is larger than chance explains.")
-        case "gain", "fails":
-            return words("There is no gain, or it is smaller than was asked for.")
-        case "gain", _:
-            return _open_gain(values)
-        case "harmed", outcome:
-            said = words(
-                "{share} are worse off; the limit is {most}.",
-                share=percent(values["share"]),
-                most=percent(rule.threshold or 0.0),
-            )
-            more = values.get("clients_needed")
-            if outcome == "doubt":
-                return sentences(
-                    [said, words("With other partners it could be up to {high}.", high=percent(values["high"]))]
-                )
-            if more:
-                return sentences([said, words("About {num} partners would settle it.", num=f"{more:,}")])
-            return said
-        case "worst_tenth", "holds":
-            return words("The tenth that is served worst is served no worse than before.")
-        case "worst_tenth", "fails":
-            return words("The tenth that is served worst is served worse than before.")
-        case "worst_tenth", _:
-            return words("The tenth that is served worst may be served worse than before; too few to be sure.")
-        case "clients", _:
-            return words(
-                "{num} partners were scored; at least {least} are asked for.",
-                num=f"{values['num_clients']:,}",
-                least=int(rule.threshold or 0),
-            )
-        case "seeds", "holds":
-            return words("Several training runs agree.")
-        case "seeds", "doubt":
-            return words("It rests on one training run; another run would come out somewhat different.")
-        case "seeds", _:
-            return words(
-                "{num} training runs were made; at least {least} are asked for.",
-                num=values["num_seeds"],
-                least=int(rule.threshold or 0),
-            )
-        case "newcomers", "unknown":
-            return words("Whether it helps partners who join later was not measured.")
-        case "newcomers", "holds":
-            return words("It also helps partners who took no part in training.")
-        case "newcomers", "fails":
-            return words("Partners who took no part in training are served worse.")
-        case "newcomers", _:
-            return words("Whether it helps partners who join later cannot be told.")
-        case "alone", "holds":
-            return words("Joining is better than going alone.")
-        case "alone", "fails":
-            return words("Going alone is better than joining.")
-        case "alone", "unknown":
-            return words("Whether joining is better than going alone was not measured.")
-        case "alone", _:
-            return words(
-                "Whether joining is better than going alone cannot be told from {num} partners.",
-                num=values["num_clients"],
-            )
-    return _other_rule(rule, one)
 
 
 def break_even_sentences(found: BreakEven, score: str, prices: StatedPrices) -> list[str]:
@@ -320,12 +201,12 @@ def break_even_sentences(found: BreakEven, score: str, prices: StatedPrices) -> 
         message = (
             words(
                 "Joining pays for a partner if one percent better prediction is worth more than {money} to it.",
-                money=_money(found.money, prices),
+                money=money_text(found.money, prices),
             )
             if loss
             else words(
                 "Joining pays for a partner if one percentage point is worth more than {money} to it.",
-                money=_money(found.money, prices),
+                money=money_text(found.money, prices),
             )
         )
         said.append(message)
@@ -333,12 +214,12 @@ def break_even_sentences(found: BreakEven, score: str, prices: StatedPrices) -> 
             said.append(
                 words(
                     "With the uncertainty of the gain, the price of a point is between {low} and {high}.",
-                    low=_money(found.money_least, prices),
-                    high=_money(found.money_most, prices),
+                    low=money_text(found.money_least, prices),
+                    high=money_text(found.money_most, prices),
                 )
             )
     if found.num_bytes is not None and found.hours is not None:
-        size, time = bytes_text(found.num_bytes), _time(found.hours)
+        size, time = bytes_text(found.num_bytes), time_text(found.hours)
         said.append(
             words("One percent better prediction costs a partner {size} and {time}.", size=size, time=time)
             if loss
@@ -349,94 +230,42 @@ def break_even_sentences(found: BreakEven, score: str, prices: StatedPrices) -> 
     return [*said, words("This is for one run as it was made; whoever trains every month pays it every month.")]
 
 
-def candidate_sentence(one: Decided) -> str:
-    """Return how a candidate stands beside the one that gains most."""
+def candidate_sentences(one: Decided) -> list[str]:
+    """Return how a candidate stands beside the one that gains most, and how it does in the other scores."""
     if one.from_leader is None:
-        return words("gains most")
-    return (
-        words("gains less, beyond chance")
-        if one.is_told_apart
-        else words("cannot be told from the one that gains most")
-    )
+        said = words("It gains most.")
+    elif one.is_told_apart:
+        said = words("It gains less than the one that gains most, beyond chance.")
+    else:
+        said = words("It cannot be told from the one that gains most.")
+    return [said, *_also(one)]
 
 
-def _other_rule(rule: Rule, one: Decided) -> str:
-    values = rule.values
-    match rule.name, rule.outcome:
-        case "forgetting", "unknown":
-            return words("Whether the model unlearned other things was not measured; --general-data would tell.")
-        case "forgetting", "holds":
-            return words("It did not unlearn other things by more than the limit.")
-        case "forgetting", "fails":
-            return words("It unlearned other things by more than the limit.")
-        case "forgetting", _:
-            return words("Whether it unlearned other things by more than the limit cannot be told.")
-        case "leaks", "unknown":
-            return words("Whether it gives training rows away was not measured; --audit would tell.")
-        case "leaks", "holds":
-            return words("An attack could hardly tell which rows it was trained on.")
-        case "leaks", "fails":
-            return words("An attack can tell which rows it was trained on.")
-        case "leaks", _:
-            return words("Whether an attack can tell which rows it was trained on is not sure.")
-        case "privacy", "holds":
-            return words("What it can give away about one partner has a proven limit.")
-        case "privacy", "fails":
-            return words("The proven limit to what it can give away is missing, or larger than was asked for.")
-        case "privacy", _:
-            return words("No limit to what it can give away about a partner is proven.")
-        case "margin", "holds":
-            return words("The other scores are within their margins.")
-        case "margin", "fails":
-            return words("Worse than its margin allows: {scores}.", scores=words(", ").join(values["scores"]))
-        case "margin", _:
-            return words("Cannot be told from its margin: {scores}.", scores=words(", ").join(values["scores"]))
-        case "seen", _:
-            return words("The answers it was scored on were used for training, so the gain may be memory.")
-    return words("What it cost is not known.")
-
-
-def _open_gain(values: Mapping[str, Any]) -> str:
-    said = words("Chance could explain the difference: it may be a gain or a loss.")
-    if clients := values.get("clients_needed"):
-        return sentences(
-            [said, words("About {num} partners would settle it, if it stays as measured.", num=f"{clients:,}")]
-        )
-    if seeds := values.get("seeds_needed"):
-        return sentences(
-            [said, words("About {num} training runs would settle it, if it stays as measured.", num=f"{seeds:,}")]
-        )
-    return sentences([said, words("No number of partners within reach would settle a difference this small.")])
+def _also(one: Decided) -> list[str]:
+    """The other scores over what was before; a ranking per token says much the same as the ranking."""
+    return [
+        words("Also: {gain}.", gain=own_gain(other.score, other.before, other.after))
+        for other in one.others
+        if other.score != "ranking_accuracy_per_token"
+    ]
 
 
 def _uncertainty(effect: Effect) -> str:
-    if effect.score in ("heldout_loss", "chosen_loss"):
+    if effect.score not in RANKINGS:
         return words(
-            "With other partners it would be between {low} and {high} times.",
-            low=_times(effect.low),
-            high=_times(effect.high),
+            "Among all partners of this kind it probably lies between {low} and {high} times.",
+            low=times_text(effect.low),
+            high=times_text(effect.high),
         )
-    low, high = (10 * (effect.before + bound) for bound in (effect.low, effect.high))
+    low, high = (effect.before + bound for bound in (effect.low, effect.high))
     return words(
-        "With other partners it would be between {low} and {high} of 10.",
-        low=f"{min(max(low, 0.0), 10.0):.1f}",
-        high=f"{min(max(high, 0.0), 10.0):.1f}",
+        "Among all partners of this kind it probably lies between {low} and {high} of 10.",
+        low=of_ten(min(max(low, 0.0), 1.0)),
+        high=of_ten(min(max(high, 0.0), 1.0)),
     )
 
 
-def _times(gain: float) -> str:
-    # Beyond e^20 a number says no more than that it is large.
-    times = math.exp(min(gain, 20.0))
-    return f"{times:,.1f}" if times < 100 else f"{times:,.0f}"
-
-
-def _time(hours: float) -> str:
-    if hours >= 1:
-        return words("{num} hours", num=amount(hours))
-    if hours * 60 >= 1:
-        return words("{num} minutes", num=amount(60 * hours))
-    return words("{num} seconds", num=amount(3600 * hours))
-
-
-def _money(value: float, prices: StatedPrices) -> str:
-    return f"{amount(value)} {prices.currency}".strip()
+def _money_lacks(prices: StatedPrices) -> str:
+    if prices.per_kwh is not None:
+        return words("Money: not known; --price-per-kwh needs the energy, which --watts would tell.")
+    return words("Money: not known; --price-per-gb, --price-per-hour or --price-per-kwh would tell.")

@@ -138,7 +138,7 @@ def read_line_table(path: Path) -> dict[str, Line]:
     """Return client id -> line from a CSV file with the columns client_id, download_mbit, upload_mbit and watts.
 
     Raises:
-        ConfigError: if the file cannot be read, lacks `client_id` or has a value that is no positive number.
+        ConfigError: if the file cannot be read, lacks `client_id` or a line is malformed or given twice.
 
     >>> read_line_table(Path("no/such.csv"))
     Traceback (most recent call last):
@@ -151,9 +151,18 @@ def read_line_table(path: Path) -> dict[str, Line]:
         raise ConfigError(f"{path} cannot be read; give a CSV file with {', '.join(COLUMNS)} ({error})") from error
     if not rows or "client_id" not in rows[0]:
         raise ConfigError(f"{path} has no column client_id; its columns are {', '.join(COLUMNS)}")
-    if unknown := sorted(str(name) for name in set(rows[0]) - set(COLUMNS)):
+    if long := next((number for number, row in enumerate(rows, start=2) if None in row), None):
+        raise ConfigError(f"{path}, line {long} has more values than there are columns; write 12.5, not 12,5")
+    if unknown := sorted(set(rows[0]) - set(COLUMNS)):
         raise ConfigError(f"{path} has a column {unknown[0]!r} that is not used; its columns are {', '.join(COLUMNS)}")
-    return {row["client_id"]: _line(row, f"{path}, line {number}") for number, row in enumerate(rows, start=2)}
+    found: dict[str, Line] = {}
+    for number, row in enumerate(rows, start=2):
+        if not row["client_id"]:
+            raise ConfigError(f"{path}, line {number} names no client_id; give each line one")
+        if row["client_id"] in found:
+            raise ConfigError(f"{path}, line {number} states the line of {row['client_id']} twice; keep one")
+        found[row["client_id"]] = _line(row, f"{path}, line {number}")
+    return found
 
 
 def price_of_runs(runs: Sequence[Path], stated: StatedPrices) -> RunPrice:
@@ -223,11 +232,15 @@ def _partner(client_id: str, facts: Mapping[str, Any], stated: StatedPrices) -> 
     train = facts["seconds"] / 3600
     kwh = facts["joules"] / 3.6e6 if facts["joules"] else None if line.watts is None else train * line.watts / 1000
     num_bytes = facts["down"] + facts["up"]
-    money = [
-        price * amount
+    parts = [
+        (price, amount)
         for price, amount in ((stated.per_gb, num_bytes / 1e9), (stated.per_hour, train), (stated.per_kwh, kwh))
-        if price is not None and amount is not None
+        if price is not None
     ]
+    # A sum that lacks one of the stated prices would read as the whole.
+    money = (
+        None if any(amount is None for _, amount in parts) else [price * (amount or 0.0) for price, amount in parts]
+    )
     return PartnerCost(
         num_rounds=facts["rounds"],
         num_rows=facts["rows"],

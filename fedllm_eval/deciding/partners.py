@@ -5,17 +5,15 @@ grouped by their rows, small beside large, to see who contributes much and gains
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from fedllm_eval.comparing.compared_methods import Method
-from fedllm_eval.comparing.paired_scores import ROWS_FILE
 from fedllm_eval.deciding.effects import Effect
+from fedllm_eval.deciding.own_rows import own_rows
 from fedllm_eval.deciding.partner_costs import PartnerCost, RunPrice
-from fedllm_eval.scores import SCORES
 from fedllm_eval.scoring.intervals import Interval, mean_interval
 
 __all__ = ["FEW_ROWS", "Partner", "SizeGroup", "list_partners", "size_groups"]
@@ -89,7 +87,8 @@ def list_partners(
     for effect in (gain, newcomers):
         if effect is None:
             continue
-        intervals = _row_intervals(before, candidate, effect)
+        found_in_rows = own_rows(before, candidate, effect)
+        intervals = {} if found_in_rows is None else found_in_rows.intervals
         rows = _num_rows(candidate, effect.split)
         for client, earlier, after, value in zip(
             effect.clients, effect.before_K, effect.after_K, effect.gain_K, strict=True
@@ -112,27 +111,33 @@ def list_partners(
     return tuple(sorted(found, key=lambda one: (-one.num_rows, one.client_id)))
 
 
-def size_groups(partners: Sequence[Partner]) -> list[SizeGroup]:
+def size_groups(partners: Sequence[Partner], num_train_rows: Mapping[str, int] | None = None) -> list[SizeGroup]:
     """Return partners in three groups of about equal number by their rows, the smallest first.
 
     Fewer than six partners are one group each way and tell nothing: an empty list.
+
+    Args:
+        partners: of one split.
+        num_train_rows: client -> rows it can train on; without, held-out rows stand for its size.
     """
     if len(partners) < 2 * NUM_GROUPS:
         return []
-    ordered = sorted(partners, key=lambda one: (one.num_rows, one.client_id))
-    total = sum(one.num_rows for one in ordered)
+    rows = {
+        one.client_id: one.num_rows if num_train_rows is None else num_train_rows[one.client_id] for one in partners
+    }
+    ordered = sorted(partners, key=lambda one: (rows[one.client_id], one.client_id))
     groups = []
     for part in np.array_split(np.arange(len(ordered)), NUM_GROUPS):
         members = [ordered[position] for position in part]
         groups.append(
             SizeGroup(
-                least=members[0].num_rows,
-                most=members[-1].num_rows,
+                least=rows[members[0].client_id],
+                most=rows[members[-1].client_id],
                 before=sum(one.before for one in members) / len(members),
                 gain=mean_interval([one.gain for one in members]),
                 better_fraction=sum(one.gain > 0 for one in members) / len(members),
                 worse_fraction=sum(one.gain < 0 for one in members) / len(members),
-                share_of_rows=sum(one.num_rows for one in members) / max(1, total),
+                share_of_rows=sum(rows[one.client_id] for one in members) / max(1, sum(rows.values())),
             )
         )
     return groups
@@ -142,31 +147,3 @@ def _num_rows(method: Method, split: str) -> dict[str, int]:
     table = method.runs[0].results.per_client
     columns = (table[name].to_pylist() for name in ("client_id", "split", "num_rows"))
     return {client: num for client, where, num in zip(*columns, strict=True) if where == split}
-
-
-def _row_intervals(before: Method, after: Method, effect: Effect) -> dict[str, tuple[float, float]]:
-    """Client -> the interval of its mean gain over its own rows, where both sides keep rows."""
-    sides = [before.runs[0].folder / ROWS_FILE, after.runs[0].folder / ROWS_FILE]
-    if not all(side.is_file() for side in sides):
-        return {}
-    columns = ["split", "client_id", "row_id", "num_tokens", effect.score]
-    sign = 1 if effect.higher_is_better else -1
-    scores = []
-    for side in sides:
-        table = pq.read_table(side, columns=columns)
-        rows = zip(*(table[name].to_pylist() for name in columns), strict=True)
-        scores.append(
-            {(client, row): (value, num) for split, client, row, num, value in rows if split == effect.split}
-        )
-    gains: dict[str, list[tuple[float, float]]] = {}
-    weighted = SCORES[effect.score].weight == "num_tokens"
-    for key, (value, num) in scores[1].items():
-        earlier = scores[0].get(key, (None, 0))[0]
-        if value is not None and earlier is not None:
-            gains.setdefault(key[0], []).append((sign * (value - earlier), float(num) if weighted else 1.0))
-    found = {}
-    for client, pairs in gains.items():
-        if len(pairs) > 1:
-            interval = mean_interval([gain for gain, _ in pairs], [max(weight, 1e-9) for _, weight in pairs])
-            found[client] = (interval.low, interval.high)
-    return found

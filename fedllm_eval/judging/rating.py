@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
+from fedllm_data.wording.catalogue import plural_words, words
 from fedllm_eval.judging.answering import answer_questions, stored_answers
 from fedllm_eval.judging.judge import Judge
 from fedllm_eval.judging.questions import Question, pick, questions_digest, read_questions
@@ -205,16 +206,36 @@ def _notes(mean: MeanRating, ratings: Sequence[Rating], judgments: Sequence[Judg
     num_items = len(ratings)
     if mean.num_failed:
         reasons = "; ".join(f"{reason} ({count})" for reason, count in mean.failures.items())
-        bounds = f"had all of them been {LOWEST:g} or {HIGHEST:g}, the average would be {mean.lowest:.2f} or "
-        share = "none of the" if mean.num_failed == num_items else f"{mean.num_items} of"
         notes.append(
-            f"{share} {num_items} judgments could be read as ratings, {mean.num_failed} could not: {reasons}; "
-            f"{bounds}{mean.highest:.2f}"
+            words(
+                "{num} of {total} judgments could be read as ratings, {number} could not: {reasons}; had all of them"
+                " been {least} or {value}, the average would be {low} or {high}",
+                num=0 if mean.num_failed == num_items else mean.num_items,
+                total=num_items,
+                number=mean.num_failed,
+                reasons=reasons,
+                least=f"{LOWEST:g}",
+                value=f"{HIGHEST:g}",
+                low=f"{mean.lowest:.2f}",
+                high=f"{mean.highest:.2f}",
+            )
         )
     if num_ambiguous := sum(rating.ambiguous for rating in ratings):
-        notes.append(f"{num_ambiguous} judgments give several ratings that differ; the first counts")
+        notes.append(
+            plural_words(
+                "{num} judgment gives several ratings that differ; the first counts",
+                "{num} judgments give several ratings that differ; the first counts",
+                num_ambiguous,
+            )
+        )
     if num_cut := sum(judgment.cut for judgment in judgments):
-        notes.append(f"{num_cut} judgments were cut at the limit of tokens")
+        notes.append(
+            plural_words(
+                "{num} judgment was cut at the limit of tokens",
+                "{num} judgments were cut at the limit of tokens",
+                num_cut,
+            )
+        )
     return notes
 
 

@@ -1,7 +1,11 @@
-"""The findings of an audit, one sentence each."""
+"""The findings of an audit, one sentence each, in the language of the page."""
 
 from collections.abc import Mapping
 from typing import Any
+
+from fedllm_data.wording.catalogue import plural_words, words
+from fedllm_data.wording.forms import minus, percent
+from fedllm_data.wording.recorded import again
 
 __all__ = ["audit_lines"]
 
@@ -10,45 +14,96 @@ def audit_lines(audit: Mapping[str, Any]) -> list[str]:
     """Return the findings of an audit, as `audit_run` gives them, one sentence each."""
     found = audit["membership"]
     lines = [
-        f"members: {found['num_members']:,} training rows of {found['num_member_clients']:,} clients; non-members: "
-        f"{found['num_nonmembers']:,} rows of {found['num_nonmember_clients']:,} clients"
+        words(
+            "members: {rows} of {clients}; non-members: {others} of {their}",
+            rows=plural_words("{num} training row", "{num} training rows", found["num_members"]),
+            clients=plural_words("{num} client", "{num} clients", found["num_member_clients"]),
+            others=plural_words("{num} row", "{num} rows", found["num_nonmembers"]),
+            their=plural_words("{num} client", "{num} clients", found["num_nonmember_clients"]),
+        )
     ]
     for name, attack in found["attacks"].items():
-        lines.append(f"{name}: AUC {_interval(attack['auc'], attack['auc_low'], attack['auc_high'])}; 0.5 is guessing")
-        for positives in attack["true_positives"]:
-            where = f"{name}: true positives at {100 * positives['max_false_positive_fraction']:g} % false ones"
-            share = _interval(positives["fraction"], positives["low"], positives["high"])
-            lines.append(f"{where}: {share if positives['reason'] is None else positives['reason']}")
-        for unit, bound in attack["epsilon"].items():
-            if bound["epsilon"] is None:
-                lines.append(f"{name}: no bound on epsilon for one {unit}: {bound['reason']}")
-            else:
-                lines.append(
-                    f"{name}: epsilon for one {unit} is at least {bound['epsilon']:.2f} "
-                    f"({100 * bound['confidence']:g} % sure, delta {bound['delta']:g}); with "
-                    f"{bound['num_members']:,} members and {bound['num_nonmembers']:,} non-members no attack could "
-                    f"have shown more than {bound['largest_epsilon']:.2f}"
-                )
+        lines += _attack_lines(name, attack)
     if found["reference_auc"] is not None:
         before = found["reference_auc"]
         lines.append(
-            f"start policy: AUC {_interval(before['auc'], before['auc_low'], before['auc_high'])} by its loss"
+            words(
+                "start policy: AUC {interval} by its loss",
+                interval=_interval(before["auc"], before["auc_low"], before["auc_high"]),
+            )
         )
     for when, canaries in (audit["canaries"] or {}).items():
-        if canaries is None:
-            continue
-        bits, share = canaries["exposure"], canaries["extraction"]
-        who = "start policy" if when == "start" else "canaries"
+        if canaries is not None:
+            lines += _canary_lines(words("start policy") if when == "start" else words("canaries"), canaries)
+    return lines + [again(note) for note in found["notes"]]
+
+
+def _attack_lines(name: str, attack: Mapping[str, Any]) -> list[str]:
+    auc = _interval(attack["auc"], attack["auc_low"], attack["auc_high"])
+    lines = [words("{name}: AUC {interval}; 0.5 is guessing", name=name, interval=auc)]
+    for positives in attack["true_positives"]:
+        shown = _interval(positives["fraction"], positives["low"], positives["high"])
         lines.append(
-            f"{who}: exposure {_interval(bits['mean_bits'], bits['low'], bits['high'])} bits over "
-            f"{canaries['num_canaries']} canaries; {bits['chance_bits']:.2f} by chance, "
-            f"{bits['ceiling_bits']:.2f} at most"
+            words(
+                "{name}: true positives at {share} false ones: {found}",
+                name=name,
+                share=percent(positives["max_false_positive_fraction"], _digits(positives)),
+                found=shown if positives["reason"] is None else again(positives["reason"]),
+            )
         )
-        extracted = _interval(share["fraction"], share["low"], share["high"])
-        lines.append(f"{who}: share extracted by their prefix {extracted}")
-    return lines + list(found["notes"])
+    for unit, bound in attack["epsilon"].items():
+        if bound["epsilon"] is None:
+            lines.append(
+                words(
+                    "{name}: no bound on epsilon for one {unit}: {reason}",
+                    name=name,
+                    unit=again(unit),
+                    reason=again(bound["reason"]),
+                )
+            )
+            continue
+        lines.append(
+            words(
+                "{name}: epsilon for one {unit} is at least {least} ({share} sure, delta {value}); with {num} members"
+                " and {number} non-members no attack could have shown more than {high}",
+                name=name,
+                unit=again(unit),
+                least=f"{bound['epsilon']:.2f}",
+                share=percent(bound["confidence"]),
+                value=f"{bound['delta']:g}",
+                num=f"{bound['num_members']:,}",
+                number=f"{bound['num_nonmembers']:,}",
+                high=f"{bound['largest_epsilon']:.2f}",
+            )
+        )
+    return lines
+
+
+def _canary_lines(who: str, canaries: Mapping[str, Any]) -> list[str]:
+    bits, share = canaries["exposure"], canaries["extraction"]
+    return [
+        words(
+            "{who}: exposure {interval} bits over {num} canaries; {low} by chance, {high} at most",
+            who=who,
+            interval=_interval(bits["mean_bits"], bits["low"], bits["high"]),
+            num=canaries["num_canaries"],
+            low=f"{bits['chance_bits']:.2f}",
+            high=f"{bits['ceiling_bits']:.2f}",
+        ),
+        words(
+            "{who}: share extracted by their prefix {interval}",
+            who=who,
+            interval=_interval(share["fraction"], share["low"], share["high"]),
+        ),
+    ]
+
+
+def _digits(positives: Mapping[str, Any]) -> int:
+    """Decimals that a share of false positives needs as a percentage: none for 1 %, one for 0.1 %."""
+    text = f"{100 * positives['max_false_positive_fraction']:g}"
+    return len(text.partition(".")[2])
 
 
 def _interval(value: float | None, low: float | None, high: float | None) -> str:
-    shown = ["n/a" if number is None else f"{number:.3f}" for number in (value, low, high)]
+    shown = ["n/a" if number is None else minus(f"{number:.3f}") for number in (value, low, high)]
     return f"{shown[0]} [{shown[1]}, {shown[2]}]"

@@ -263,7 +263,7 @@ def transfer_section(summary: Mapping[str, Any]) -> Section | None:
     for item in found:
         for language, means, nums in zip(item["trained_on"], item["mean"], item["num_items"], strict=True):
             cells = {
-                of: (number(mean), words("{num} clients", num=num))
+                of: (number(mean), plural_words("{num} client", "{num} clients", num))
                 for of, mean, num in zip(item["tested_on"], means, nums, strict=True)
             }
             rows.append(((item["score"], item["split"]), (language, ""), *(cells.get(of, ("–", "")) for of in tested)))

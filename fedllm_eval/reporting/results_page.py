@@ -87,6 +87,8 @@ def plain_finding(summary: Mapping[str, Any]) -> list[str]:
         if part["scores"]
     ]
     told = [words("Scored on rows that the model never trained on, client by client: {clients}.", clients=listed(who))]
+    if not who:
+        return [words("No client was scored here: the scores are of the suites of questions below.")]
     compared = _headline_gains(summary)
     if not compared:
         told.append(

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedllm_data.wording.catalogue import marked, words
+from fedllm_data.wording.catalogue import marked, plural_words, words
 from fedllm_data.wording.forms import interval_text
 from fedllm_data.wording.recorded import again
 from fedllm_eval.scoring.spread import num_worst
@@ -128,9 +128,8 @@ def fewer_clients(score: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     >>> fewer_clients({"num_clients": 4}, {"num_clients": 13}), fewer_clients({"num_clients": 13}, {"num_clients": 13})
     ('4 clients', '')
     """
-    return (
-        "" if score["num_clients"] == own["num_clients"] else words("{num} clients", num=f"{score['num_clients']:,}")
-    )
+    num = score["num_clients"]
+    return "" if num == own["num_clients"] else plural_words("{num} client", "{num} clients", num)
 
 
 def all_notes(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -170,8 +169,9 @@ def counted(score: Mapping[str, Any]) -> str:
     >>> counted({"num_items": 1200, "weighted_by": "tokens"})
     '1,200 tokens'
     """
-    num = f"{score['num_items']:,}"
-    return words("{num} tokens", num=num) if score["weighted_by"] == "tokens" else words("{num} rows", num=num)
+    if score["weighted_by"] == "tokens":
+        return plural_words("{num} token", "{num} tokens", score["num_items"])
+    return plural_words("{num} row", "{num} rows", score["num_items"])
 
 
 def arrow(score: Mapping[str, Any]) -> str:

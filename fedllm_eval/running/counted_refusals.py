@@ -13,6 +13,7 @@ import pyarrow as pa
 from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
 from fedllm_data.pipeline.language_detection import DETECTOR, detect_languages
+from fedllm_data.wording.catalogue import words
 from fedllm_eval.running.kept_answers import kept_answers
 from fedllm_eval.scoring.proportion import Proportion
 from fedllm_eval.scoring.refusal import REFUSAL_RULES, RefusalRate, Verdict, refusal_rate, verdicts
@@ -152,15 +153,26 @@ def _notes(verdict: list[Verdict], rate: RefusalRate | None, answers: Sequence[A
     num_undetermined = verdict.count("undetermined")
     if rate is None:
         notes.append(
-            f"none of {len(verdict)} answers can be told: all are empty or in another language than English, and the "
-            "phrases are English"
+            words(
+                "none of {num} answers can be told: all are empty or in another language than English, and the phrases"
+                " are English",
+                num=len(verdict),
+            )
         )
     elif num_undetermined:
         notes.append(
-            f"{num_undetermined} of {len(verdict)} answers are empty or not in English and left out; whatever they "
-            f"are, the share of refusals over all lies between {rate.lowest:.3f} and {rate.highest:.3f}"
+            words(
+                "{num} of {total} answers are empty or not in English and left out; whatever they are, the share of"
+                " refusals over all lies between {low} and {high}",
+                num=num_undetermined,
+                total=len(verdict),
+                low=f"{rate.lowest:.3f}",
+                high=f"{rate.highest:.3f}",
+            )
         )
     num_cut = sum(not answer.finished for answer in answers)
     if num_cut:
-        notes.append(f"{num_cut} of {len(answers)} answers were cut at the limit of tokens")
+        notes.append(
+            words("{num} of {total} answers were cut at the limit of tokens", num=num_cut, total=len(answers))
+        )
     return tuple(notes)

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
+from fedllm_data.wording.catalogue import words
 from fedllm_eval.per_client import Progress, evaluate_policy, sample_positions
 from fedllm_eval.policy.adapter_content import adapter_content
 from fedllm_eval.policy.known_logps import Kept, KeptOfOne
@@ -110,21 +111,43 @@ def evaluate_personal(
     table = pa.concat_tables([part.table for part in parts])
     notes = []
     if others == "leave out" and len(own) < num_sampled:
-        notes.append(f"{num_sampled - len(own)} of {num_sampled} clients have no adapter of their own: left out")
+        notes.append(
+            words(
+                "{num} of {total} clients have no adapter of their own: left out",
+                num=num_sampled - len(own),
+                total=num_sampled,
+            )
+        )
     elif len(own) < len(chosen):
         without = len(chosen) - len(own)
-        notes.append(f"{without} of {len(chosen)} clients have no adapter of their own: scored with the global one")
+        notes.append(
+            words(
+                "{num} of {total} clients have no adapter of their own: scored with the global one",
+                num=without,
+                total=len(chosen),
+            )
+        )
     start = adapter_content(policy.location.start_adapter if policy.location else None)
     never_trained = tuple(client_id for client_id in own if contents[client_id] == start)
     if policy.location is not None and is_private_run(policy.location.folder):
         never_trained = ()  # who took part is not covered by the guarantee
     if never_trained:
         notes.append(
-            f"{len(never_trained)} of {len(chosen)} clients never trained, their own adapter is still what the run "
-            "started from"
+            words(
+                "{num} of {total} clients never trained, their own adapter is still what the run started from",
+                num=len(never_trained),
+                total=len(chosen),
+            )
         )
     if num_sampled < len(all_ids):
-        notes.append(f"{num_sampled} of {len(all_ids)} clients were sampled (seed {seed})")
+        notes.append(
+            words(
+                "{num} of {total} clients were sampled (seed {number})",
+                num=num_sampled,
+                total=len(all_ids),
+                number=seed,
+            )
+        )
     rows = [part.rows for part in parts if part.rows is not None]
     first = next(part for part, client_id in zip(parts, chosen, strict=True) if client_id in folders)
     return replace(

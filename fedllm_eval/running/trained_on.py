@@ -81,7 +81,6 @@ class Overlap:
 
     def warnings(self, split: str) -> list[str]:
         """Return what whoever reads the split's scores must know, one sentence each, without its full stop."""
-        where = f"split {self.trained_split} of {self.dataset}"
         told = []
         if self.num_prompts_trained_on:
             told.append(
@@ -108,10 +107,20 @@ class Overlap:
                 )
             )
         if self.ids_differ is not None:
-            may = "clients who count as unseen may have been trained on, and " if split == _NEW_CLIENTS else ""
+            places = {"split": self.trained_split, "dataset": self.dataset, "reason": self.ids_differ}
             told.append(
-                f"its clients cannot be matched with those in {where}, which was trained on, since {self.ids_differ}: "
-                f"{may}personal adapters are found for nobody"
+                words(
+                    "its clients cannot be matched with those in split {split} of {dataset}, which was trained on,"
+                    " since {reason}: clients who count as unseen may have been trained on, and personal adapters are"
+                    " found for nobody",
+                    **places,
+                )
+                if split == _NEW_CLIENTS
+                else words(
+                    "its clients cannot be matched with those in split {split} of {dataset}, which was trained on,"
+                    " since {reason}: personal adapters are found for nobody",
+                    **places,
+                )
             )
         return told
 
@@ -119,11 +128,15 @@ class Overlap:
         """Return the warnings, and what could not be found out."""
         told = self.warnings(split)
         if self.problem is not None:
-            told.append(f"whether its prompts were trained on is not known: {self.problem}")
+            told.append(words("whether its prompts were trained on is not known: {reason}", reason=self.problem))
         if self.has_changed:
             told.append(
-                f"{self.dataset} has changed since it was trained on (now another revision than "
-                f"{str(self.revision)[:_DIGITS]}), and was compared as it is now"
+                words(
+                    "{dataset} has changed since it was trained on (now another revision than {revision}), and was"
+                    " compared as it is now",
+                    dataset=self.dataset,
+                    revision=str(self.revision)[:_DIGITS],
+                )
             )
         return told
 
@@ -151,9 +164,16 @@ class ScoredSplits:
             trained, has_changed = self._open(origin)
         except _errors() as error:
             reason = " ".join(str(error).split())[:200]
-            return self._unread(origin, f"{origin.name}, which was trained on, cannot be read ({reason})")
+            return self._unread(
+                origin,
+                words(
+                    "{dataset}, which was trained on, cannot be read ({reason})", dataset=origin.name, reason=reason
+                ),
+            )
         if trained is None:
-            return self._unread(origin, f"{origin.name}, which was trained on, has no revision to find it by")
+            return self._unread(
+                origin, words("{dataset}, which was trained on, has no revision to find it by", dataset=origin.name)
+            )
         if origin.only_client is not None:
             present = [client_id for client_id in (origin.only_client,) if client_id in trained]
             trained = trained.select(present)
@@ -162,7 +182,12 @@ class ScoredSplits:
             found = overlap_with(self._splits, trained, self._prompts)
         except _errors() as error:
             reason = " ".join(str(error).split())[:200]
-            return self._unread(origin, f"{origin.name}, which was trained on, cannot be read ({reason})")
+            return self._unread(
+                origin,
+                words(
+                    "{dataset}, which was trained on, cannot be read ({reason})", dataset=origin.name, reason=reason
+                ),
+            )
         return [
             replace(
                 _without_clients(each, self._ids_differ(clients, origin, facts)),
@@ -295,8 +320,10 @@ def _noted(results: "Results", overlaps: Mapping[str, Sequence[Overlap]], *, is_
         notes = [note for overlap in found for note in overlap.notes(split)]
         if not is_complete:
             notes.append(
-                "what the adapter or model that the run started from was trained on is not known, nor whether its "
-                "prompts were among it"
+                words(
+                    "what the adapter or model that the run started from was trained on is not known, nor whether its"
+                    " prompts were among it"
+                )
             )
         splits[split] = {**part, "notes": [*part["notes"], *notes]}
         if found:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from scipy import stats
 
 from fedllm_data.errors import MetricError
+from fedllm_data.wording.catalogue import words
 from fedllm_eval.scoring.proportion import clopper_pearson
 
 __all__ = ["Membership", "TruePositives", "membership", "min_k_score", "true_positives_at"]
@@ -127,9 +128,11 @@ def true_positives_at(
     # 0.01 * 100 is 1.0000000000000002 on some days and 0.9999 on others; one non-member must not hang on that.
     num_allowed = int(np.floor(max_fraction * nonmembers.size * (1 + 1e-9)))
     if num_allowed < 1:
-        reason = (
-            f"{100 * max_fraction:g} % false positives need {int(np.ceil(1 / max_fraction - 1e-9)):,} non-members, "
-            f"there are {nonmembers.size:,}"
+        reason = words(
+            "{share} % false positives need {least} non-members, there are {num}",
+            share=f"{100 * max_fraction:g}",
+            least=f"{int(np.ceil(1 / max_fraction - 1e-9)):,}",
+            num=f"{nonmembers.size:,}",
         )
         nan = float("nan")
         return TruePositives(max_fraction, nan, nan, nan, nan, reason)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fedllm_data.errors import ConfigError, JudgeError, ServedModelError
+from fedllm_data.wording.catalogue import plural_words, words
 from fedllm_eval.judging.endpoint import Endpoint
 from fedllm_eval.judging.request import AnswerRequest, Judgment
 from fedllm_eval.policy.generation import Answer, Conversation, Progress, conversation_key
@@ -147,14 +148,24 @@ class ServedPolicy:
         """Return what a reader of a result must know, one sentence each without a full stop, and forget it."""
         named = sorted(name for name in self._named if name != self.name)
         notes = [
-            f"answered by {self.name!r} on a server: its weights are what the server says they are, and sampled "
-            "answers follow its random numbers"
+            words(
+                "answered by {name} on a server: its weights are what the server says they are, and sampled answers"
+                " follow its random numbers",
+                name=repr(self.name),
+            )
         ]
         if named:
-            notes.append(f"the server calls it {', '.join(named)} in its answers")
+            notes.append(words("the server calls it {names} in its answers", names=", ".join(named)))
         if self._failures:
             reasons = "; ".join(f"{reason} ({count})" for reason, count in self._failures.most_common())
-            notes.append(f"{self._failures.total()} conversations were not answered and count as empty: {reasons}")
+            notes.append(
+                plural_words(
+                    "{num} conversation was not answered and counts as empty: {reasons}",
+                    "{num} conversations were not answered and count as empty: {reasons}",
+                    self._failures.total(),
+                    reasons=reasons,
+                )
+            )
         self._failures.clear()
         self._named.clear()
         return tuple(notes)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from fedllm_data.errors import ConfigError
+from fedllm_data.wording.catalogue import words
 from fedllm_eval.running.kept_answers import kept_answers
 from fedllm_eval.scoring.closed_ended import final_number, is_right_number
 from fedllm_eval.scoring.proportion import wilson_interval
@@ -62,9 +63,15 @@ class Gsm8k:
         share = wilson_interval(sum(right), len(right))
         notes = []
         if (num_without := sum(number is None for number in numbers)) > 0:
-            notes.append(f"{num_without} of {len(numbers)} answers hold no number and count as wrong")
+            notes.append(
+                words(
+                    "{num} of {total} answers hold no number and count as wrong", num=num_without, total=len(numbers)
+                )
+            )
         if (num_cut := sum(not answer.finished for answer in answers)) > 0:
-            notes.append(f"{num_cut} of {len(answers)} answers were cut at the limit of tokens")
+            notes.append(
+                words("{num} of {total} answers were cut at the limit of tokens", num=num_cut, total=len(answers))
+            )
         return SuiteResult(
             suite=self.name,
             version="1",

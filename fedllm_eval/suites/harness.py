@@ -28,6 +28,7 @@ import pyarrow as pa
 
 from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
+from fedllm_data.wording.catalogue import words
 from fedllm_eval.suites.suite import SuiteOptions, SuiteResult, SuiteScore
 from fedllm_eval.texts import json_text
 
@@ -146,7 +147,7 @@ def _settings(options: SuiteOptions) -> tuple[dict[str, Any], list[str]]:
                 tasks.append(task)
     if not tasks:
         raise ConfigError(f"tasks {', '.join(left_out)} run code; allow it by allow_code=true or name other tasks")
-    notes = [f"{', '.join(left_out)} left out: running code was not allowed"] if left_out else []
+    notes = [words("{tasks} left out: running code was not allowed", tasks=", ".join(left_out))] if left_out else []
     num_fewshot = options.switches.get("num_fewshot")
     return {
         "tasks": tuple(dict.fromkeys(tasks)),
@@ -248,10 +249,15 @@ def suite_scores(found: Mapping[str, Any]) -> tuple[tuple[SuiteScore, ...], list
             )
     notes = []
     if without_error:
-        notes.append(f"lm-evaluation-harness gives no standard error for {', '.join(without_error)}")
+        notes.append(
+            words("lm-evaluation-harness gives no standard error for {scores}", scores=", ".join(without_error))
+        )
     if all_alike:
         notes.append(
-            f"all items agree on {', '.join(all_alike)}: the harness's error is 0, the truth is not that sure"
+            words(
+                "all items agree on {scores}: the harness's error is 0, the truth is not that sure",
+                scores=", ".join(all_alike),
+            )
         )
     return tuple(scores), notes
 

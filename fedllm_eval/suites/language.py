@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from fedllm_data.errors import ConfigError
 from fedllm_data.pipeline.language_detection import DETECTOR, detect_languages, language_code, languages_agree
+from fedllm_data.wording.catalogue import words
 from fedllm_eval.running.kept_answers import kept_answers
 from fedllm_eval.scoring.language_consistency import LanguageConsistency, language_consistency
 from fedllm_eval.scoring.proportion import Proportion
@@ -71,7 +72,11 @@ class Language:
         notes = []
         if not all(known):
             notes.append(
-                f"the language of {known.count(False)} of {len(found)} answers cannot be told; they are left out"
+                words(
+                    "the language of {num} of {total} answers cannot be told; they are left out",
+                    num=known.count(False),
+                    total=len(found),
+                )
             )
         right = [
             None if answer is None else float(languages_agree(q, answer))

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from fedllm_data.errors import ConfigError
+from fedllm_data.wording.catalogue import plural_words, words
 from fedllm_eval.judging.judge import Judge
 from fedllm_eval.judging.pair_judgments import Pairs, judge_pairs
 from fedllm_eval.judging.prompts import load_prompt
@@ -228,40 +229,74 @@ def _notes(found: _Found, opponent: dict[str, Any]) -> list[str]:
     """What a reader must know before trusting the numbers, one sentence each, without a full stop."""
     rate, controlled = found.rate, found.controlled
     notes = [
-        f"set against the answers in {opponent['file']}"
+        words("set against the answers in {file}", file=opponent["file"])
         if opponent["kind"] == "file"
-        else f"set against the answers of {opponent['name']}, which is the opponent and so is not judged itself"
+        else words(
+            "set against the answers of {name}, which is the opponent and so is not judged itself",
+            name=opponent["name"],
+        )
     ]
     if rate.num_items:
         won, tied = (round(share * rate.num_items) for share in (rate.win_fraction, rate.tie_fraction))
         same = len(found.ours) - len(found.asked)
+        told = {"num": rate.num_items, "high": won, "value": tied, "low": rate.num_items - won - tied}
         notes.append(
-            f"of {rate.num_items} pairs {won} won, {tied} tied and {rate.num_items - won - tied} lost"
-            + (f"; {same} of the ties are answers of the same text, which the judge was not shown" if same else "")
+            words(
+                "of {num} pairs {high} won, {value} tied and {low} lost; {number} of the ties are answers of the same"
+                " text, which the judge was not shown",
+                number=same,
+                **told,
+            )
+            if same
+            else words("of {num} pairs {high} won, {value} tied and {low} lost", **told)
         )
     num_complete, num_flipped = _flipped(found)
     if num_flipped and found.pairs is not None:
         first = found.pairs.swapped.first_position_preference
         notes.append(
-            f"the order of the answers changed the verdict on {num_flipped} of {num_complete} pairs; what stands "
-            f"first is preferred at {first:.2f}, where 0.50 is no liking for a place"
+            words(
+                "the order of the answers changed the verdict on {num} of {total} pairs; what stands first is"
+                " preferred at {value}, where 0.50 is no liking for a place",
+                num=num_flipped,
+                total=num_complete,
+                value=f"{first:.2f}",
+            )
         )
     if rate.num_missing and found.pairs is not None:
         reasons = "; ".join(f"{reason} ({count})" for reason, count in found.pairs.failures.items())
         sum_there = sum(preference for preference in found.preferences if preference is not None)
         low, high = ((sum_there + bound * rate.num_missing) / len(found.preferences) for bound in (0, 1))
         notes.append(
-            f"left out for want of a verdict in one order or both: {rate.num_missing} of {len(found.preferences)} "
-            f"pairs; {reasons}; had all of them been lost or won, the win rate would be {low:.2f} or {high:.2f}"
+            words(
+                "left out for want of a verdict in one order or both: {num} of {total} pairs; {reasons}; had all of"
+                " them been lost or won, the win rate would be {low} or {high}",
+                num=rate.num_missing,
+                total=len(found.preferences),
+                reasons=reasons,
+                low=f"{low:.2f}",
+                high=f"{high:.2f}",
+            )
         )
     if rate.num_items and not FEW <= controlled.longer_fraction <= 1 - FEW:
-        which = "longer" if controlled.longer_fraction > 0.5 else "shorter or as long"
         notes.append(
-            f"the policy's answer is the {which} one in nearly every pair: the win rate at equal length is a guess "
-            "outside the data"
+            words(
+                "the policy's answer is the longer one in nearly every pair: the win rate at equal length is a guess"
+                " outside the data"
+            )
+            if controlled.longer_fraction > 0.5
+            else words(
+                "the policy's answer is the shorter or as long one in nearly every pair: the win rate at equal length"
+                " is a guess outside the data"
+            )
         )
     if found.pairs is not None and (num_cut := sum(one.cut for side in found.pairs.judgments for one in side)):
-        notes.append(f"{num_cut} judgments were cut at the limit of tokens")
+        notes.append(
+            plural_words(
+                "{num} judgment was cut at the limit of tokens",
+                "{num} judgments were cut at the limit of tokens",
+                num_cut,
+            )
+        )
     return notes
 
 

@@ -2,9 +2,12 @@
 
 import json
 import math
+import shlex
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +22,7 @@ from fedllm_eval.deciding.decision import Asked, decide
 from fedllm_eval.deciding.effects import Effect
 from fedllm_eval.deciding.evidence_needed import clients_for_gain, clients_for_share
 from fedllm_eval.deciding.partner_costs import Line, StatedPrices, parse_lines, price_of_runs, read_line_table
+from fedllm_eval.deciding.rule_words import reasons
 from fedllm_eval.scoring.comparisons import method_difference
 from fedllm_eval.scoring.intervals import Interval
 from fedllm_eval.scoring.proportion import wilson_interval
@@ -65,8 +69,12 @@ def test_the_order_of_clients_changes_nothing(save):
 
 def test_no_gain_and_all_harmed_are_not_released(save):
     before, after = gained()
-    assert decide([save("same", before, before)]).recommendation == "do_not_release"
+    same = decide([save("same", before, before)])
+    assert (same.recommendation, reasons(same.chosen.rules, "fails")) == ("do_not_release", ["Nothing changed."])
+    small = decide([save("small", before, after)], thresholds=Thresholds(min_gain=2.0))
+    assert reasons(small.chosen.rules, "fails") == ["The gain is smaller than was asked for."]
     worse = decide([save("worse", after, before)])
+    assert "It is a loss, larger than chance explains." in reasons(worse.chosen.rules, "fails")
     assert worse.recommendation == "do_not_release"
     assert (outcome(worse, "gain"), outcome(worse, "harmed")) == ("fails", "fails")
 
@@ -205,6 +213,14 @@ def test_a_table_of_lines_is_read_and_its_faults_are_named(tmp_path):
     path.write_text("client_id,speed\nc1,50\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="speed"):
         read_line_table(path)
+    for text, said in (
+        ("c1,50,10\nc1,60,10\n", "line 3 states the line of c1 twice"),
+        (",50,10\n", "line 2 names no client_id"),
+        ("c1,12,5,10\n", "line 2 has more values"),
+    ):
+        path.write_text("client_id,download_mbit,upload_mbit\n" + text, encoding="utf-8")
+        with pytest.raises(ConfigError, match=said):
+            read_line_table(path)
     path.write_text("client_id,download_mbit\nc1,50\n", encoding="utf-8")
     with pytest.raises(ConfigError, match="line 2 states one direction"):
         read_line_table(path)
@@ -281,7 +297,7 @@ def test_release_is_said_only_where_every_rule_allows_it(gain_K, max_harmed, min
     said = recommend(rules)
     if said == "release":
         assert effect.low > min_gain
-        assert effect.worse_fraction <= max_harmed
+        assert effect.worse_high <= max_harmed
         assert effect.num_clients >= thresholds.min_clients
         assert effect.p_value < ALPHA
     outcomes = {rule.outcome for rule in rules}
@@ -298,8 +314,84 @@ def test_every_measured_risk_moves_the_recommendation(save):
     attack = {"loss": {"auc": 0.9, "auc_low": 0.8, "auc_high": 0.95}}
     leaking = replace(evidence, audit={"membership": {"attacks": attack}})
     assert recommend(apply_rules(leaking, Thresholds())) == "do_not_release"
+    # Beyond the limit as measured, but not beyond chance: more has to be measured. Below it, that is a doubt.
+    unsure = {"loss": {"auc": 0.7, "auc_low": 0.5, "auc_high": 0.9}}
+    assert recommend(apply_rules(replace(leaking, audit={"membership": {"attacks": unsure}}), Thresholds())) == (
+        "collect_more"
+    )
+    unsure["loss"]["auc"] = 0.55
+    assert (
+        recommend(apply_rules(replace(leaking, audit={"membership": {"attacks": unsure}}), Thresholds())) == "release"
+    )
+    forgot |= {"ci_low": -0.1}
+    assert recommend(apply_rules(replace(evidence, general_text=forgot), Thresholds())) == "collect_more"
     assert recommend(apply_rules(replace(evidence, seen_in_training=True), Thresholds())) == "collect_more"
     assert recommend(apply_rules(evidence, Thresholds(min_seeds=3))) == "collect_more"
+
+
+@pytest.mark.parametrize(("num", "said"), [(11, "collect_more"), (12, "release")])
+def test_that_few_are_harmed_must_be_shown(num, said):
+    """With nobody of eleven harmed, Wilson's interval reaches 1.96^2 / (11 + 1.96^2) = 0.259; of twelve, 0.242."""
+    effect = drawn_effect(1.0 + 0.01 * np.arange(num))
+    assert effect.worse_high == pytest.approx(1.959964**2 / (num + 1.959964**2))
+    rules = apply_rules(Evidence(gain=effect, p_holm=effect.p_value), Thresholds())
+    assert recommend(rules) == said
+    harmed = next(rule for rule in rules if rule.name == "harmed")
+    assert harmed.values.get("clients_needed") == (12 if num == 11 else None)
+
+
+def test_a_partners_own_rows_say_whether_its_loss_is_chance(save):
+    folder = save("sft", [2.0, 2.0], [2.5, 1.0], ids=["a", "b"])
+    table = {
+        "split": ["test"] * 6,
+        "client_id": ["a"] * 3 + ["b"] * 3,
+        "row_id": list("123456"),
+        "num_tokens": [1] * 6,
+    }
+    # a loses 0.4, 0.5 and 0.6; b gains 0, 1 and 2. Pooled variance (0.02 + 2) / 4, gain (1 - 0.5) / 2.
+    for place, losses in ((folder, [2.4, 2.5, 2.6, 2.0, 1.0, 0.0]), (folder / "policies" / "base", [2.0] * 6)):
+        pq.write_table(pa.table(table | {"heldout_loss": losses}), place / "per_row.parquet")
+    values = next(rule for rule in decide([folder]).chosen.rules if rule.name == "harmed").values
+    assert values["num_shown_worse"] == 1
+    needed = values["rows_needed"]
+
+    def width(num):
+        return (stats.t.ppf(0.975, num - 1) + stats.t.ppf(0.8, num - 1)) * math.sqrt(2.02 / 4 / num)
+
+    assert width(needed) <= 0.25 < width(needed - 1)
+
+
+def test_money_that_lacks_a_stated_part_is_unknown(save_run):
+    run = save_run("sft", *gained())
+    assert price_of_runs([run], StatedPrices(per_gb=1.0, per_kwh=1.0)).total("money") is None
+    assert price_of_runs([run], StatedPrices(default=Line(watts=5.0), per_gb=1.0, per_kwh=1.0)).total("money") > 0
+
+
+def test_a_guarantee_so_wide_that_it_proves_little_is_a_doubt(save_run):
+    for number, (epsilon, expected) in enumerate(((8.0, "holds"), (50.0, "doubt"))):
+        run = save_run(str(number), *gained(), privacy={"unit": "client", "epsilon": epsilon, "delta": 1e-5})
+        assert outcome(decide([run]), "privacy") == expected
+
+
+def test_a_worst_tenth_that_differs_by_rounding_is_none(save):
+    before, after = gained(60)
+    at = int(np.argmax(before))
+    after[at] = before[at] + 1e-9
+    assert outcome(decide([save("sft", before, after)]), "worst_tenth") == "holds"
+
+
+def test_training_alone_is_told_by_two_commands_in_quotes(save_run, tmp_path):
+    run = save_run("with space", *gained())
+    train, score = (shlex.split(command) for command in decide([run]).alone_commands)
+    alone = f"{run}-alone"
+    assert train[:4] == ["fedllm-train", "sft", "--config", f"{run}/config.yaml"]
+    assert train[train.index("--local-steps") + 1] == "10"
+    assert train[train.index("--out") + 1] == alone
+    assert score[:3] == ["fedllm-eval", "run", str(run)]
+    assert score[score.index("--alone") + 1] == alone
+    assert score[score.index("--max-length") + 1] == "64"
+    private = save_run("dp", *gained(), privacy={"unit": "client", "epsilon": 4.0, "delta": 1e-5})
+    assert decide([private]).alone_commands == ()
 
 
 def test_a_margin_stops_what_is_worse_in_the_deciding_score(save):

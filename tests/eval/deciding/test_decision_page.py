@@ -1,23 +1,29 @@
 """The pages say what was decided in plain words, in both languages, and name nobody where they may not."""
 
 import json
+import math
 import re
+from datetime import UTC, datetime
+from urllib.parse import unquote
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from fedllm_data.wording.catalogue import in_language
 from fedllm_eval.cli import main
 from fedllm_eval.deciding.decision import decide
 from fedllm_eval.deciding.decision_page import partner_anchor
-from fedllm_eval.deciding.decision_words import gain_sentences, own_gain
+from fedllm_eval.deciding.decision_words import gain_sentences
 from fedllm_eval.deciding.partners import size_groups
+from fedllm_eval.deciding.plain_amounts import own_gain
 from tests.data.reporting.chromium import CHROMIUM, browser
 
 TECHNICAL = ("nats", "Jain", "tau", "[", "p-value", "heldout_loss", "ranking_accuracy")
 
 
-def scores(num=24):
+def scores(num=40):
     rng = np.random.default_rng(0)
     before = 2 + rng.random(num)
     after = before - 0.8 - 0.1 * rng.random(num)
@@ -40,14 +46,17 @@ def test_the_first_screen_has_no_technical_word(save_run, tmp_path, capsys):
         assert question in said
     assert not [word for word in TECHNICAL if word in said]
     assert "Release it" in said
-    assert "2 partners are worse off." in said
+    assert "2 partners (5 %) are worse off." in said
     assert "c001" in said
     assert "doubt: " in capsys.readouterr().out
 
 
 def test_nobody_is_named_on_request(save_run, tmp_path):
-    out = tmp_path / "out"
-    assert command(save_run("sft", *scores()), "--out", out, "--unnamed") == 0
+    out, run = tmp_path / "out", save_run("sft", *scores())
+    assert command(run, "--out", out) == 0
+    assert (out / "partners.html").exists()
+    assert command(run, "--out", out, "--unnamed") == 0
+    # Nor does the page for partners of an earlier decision stay beside it.
     assert not (out / "partners.html").exists()
     for name in ("decision.html", "decision.json"):
         assert "c001" not in (out / name).read_text(encoding="utf-8")
@@ -73,7 +82,7 @@ def test_a_partner_reads_its_own_gain_and_price(save_run, tmp_path):
 
 
 def test_every_link_to_a_partner_leads_to_its_section(save_run, tmp_path):
-    ids = ["Acme", "acme", "\u6771\u4eac", *(f"c{number}" for number in range(21))]
+    ids = ["Acme", "acme", "\u6771\u4eac", *(f"c{number}" for number in range(37))]
     assert command(save_run("sft", *scores(), ids=ids), "--out", tmp_path / "out") == 0
     pages = {
         name: (tmp_path / "out" / name).read_text(encoding="utf-8") for name in ("decision.html", "partners.html")
@@ -115,6 +124,9 @@ def test_partners_are_grouped_by_size(save):
         ["--download-mbit", "5"],
         ["--watts", "-1"],
         ["--line", "acme"],
+        ["--line", "c0=50/10"],
+        ["--min-gain", "nan"],
+        ["--seed", "-1"],
         ["--max-harmed", "3"],
         ["--lines", "/no/file.csv"],
         ["--partner", "nobody"],
@@ -135,6 +147,61 @@ def test_somebody_elses_folder_stays(save_run, tmp_path, capsys):
     (tmp_path / "out" / "mine.txt").touch()
     assert command(save_run("sft", *scores()), "--out", tmp_path / "out") == 2
     assert "holds other files" in capsys.readouterr().err
+
+
+def test_the_page_says_who_is_small_by_the_rows_for_training(save, tmp_path):
+    folder, corpus = save("sft", *scores(9)), tmp_path / "corpus"
+    (corpus / "clients").mkdir(parents=True)
+    rows = {"client_id": [f"c{i:03}" for i in range(9)], "num_train_rows": list(range(10, 100, 10))}
+    pq.write_table(pa.table(rows), corpus / "clients" / "clients-00000-of-00001.parquet")
+    path = folder / "results.json"
+    record = json.loads(path.read_text(encoding="utf-8"))
+    record["dataset"]["name"] = str(corpus)
+    path.write_text(json.dumps(record), encoding="utf-8")
+    assert command(folder, "--out", tmp_path / "out", "--language", "en") == 0
+    html = (tmp_path / "out" / "decision.html").read_text(encoding="utf-8")
+    table = html.split('<section id="sizes">')[1].split("</section>")[0]
+    assert "rows for training" in table
+    assert [text in table for text in ("10 to 30", "40 to 60", "70 to 90")] == [True] * 3
+    # 60, 150 and 240 of 450.
+    assert [text in table for text in ("13 %", "33 %", "53 %")] == [True] * 3
+
+
+def test_links_lead_to_what_is_there(save_run, tmp_path):
+    run = save_run("with #", *scores())
+    assert command(run, "--out", tmp_path / "out", "--language", "en") == 0
+    html = (tmp_path / "out" / "decision.html").read_text(encoding="utf-8")
+    details = html.split('<section id="details">')[1].split("</section>")[0]
+    links = [unquote(link) for link in re.findall(r'href="([^"]+)"', details)]
+    assert {(tmp_path / "out" / link).resolve() for link in links} >= {(run / "rounds.jsonl").resolve()}
+    assert all((tmp_path / "out" / link).is_file() for link in links)
+    day = datetime.fromtimestamp((run / "rounds.jsonl").stat().st_mtime, UTC).date().isoformat()
+    assert f"{day} (UTC)" in html
+
+
+@pytest.mark.parametrize(
+    ("score", "before", "after", "said"),
+    [
+        ("heldout_loss", 2.0, 1.98, "predicted 2.0 % better than before"),
+        ("heldout_loss", 2.0, 2.0 - math.log(1.16), "1.16 times"),
+        ("heldout_loss", 2.0, 2.0, "as well as before"),
+        ("heldout_loss", 2.0, 2.002, "only 99.8 %"),
+        ("ranking_accuracy", 0.0, 0.0, "0 of 10 times, as before"),
+        ("ranking_accuracy", 0.5, 0.65, "6.5 of 10 times, before 5 of 10"),
+    ],
+)
+def test_a_change_is_told_by_what_it_is(score, before, after, said):
+    assert said in own_gain(score, before, after)
+
+
+def test_lines_of_others_are_counted_and_lines_of_nobody_refused(save_run, tmp_path, capsys):
+    run, path = save_run("sft", *scores()), tmp_path / "lines.csv"
+    path.write_text("client_id,download_mbit,upload_mbit\nc000,50,10\nelsewhere,1,1\n", encoding="utf-8")
+    assert command(run, "--out", tmp_path / "out", "--lines", path) == 0
+    assert "note: 1 of 2 lines" in capsys.readouterr().out
+    path.write_text("client_id,download_mbit,upload_mbit\nelsewhere,1,1\n", encoding="utf-8")
+    assert command(run, "--out", tmp_path / "out", "--lines", path) == 2
+    assert "names no partner" in capsys.readouterr().err
 
 
 @pytest.mark.slow

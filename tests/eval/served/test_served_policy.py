@@ -123,7 +123,7 @@ def test_a_conversation_that_is_refused_ends_the_run_after_the_others_or_counts_
     assert [answer.text for answer in answers] == ["Yes", "", "Yes"]
     assert not answers[1].finished
     notes = policy.take_notes()
-    assert any("1 conversations were not answered and count as empty: HTTP 400" in note for note in notes)
+    assert any("1 conversation was not answered and counts as empty: HTTP 400" in note for note in notes)
     assert len(policy.take_notes()) == 1
 
 

@@ -110,7 +110,7 @@ def test_nothing_readable_is_nan_with_its_reason(folder, tmp_path):
     result, _ = run(folder, lambda request: "lovely", tmp_path)
     assert all(math.isnan(value) for name, value in scores(result).items() if name != "mt_bench/unrated_fraction")
     assert scores(result)["mt_bench/unrated_fraction"] == 1.0
-    assert "none of the 6 judgments could be read as ratings, 6 could not: no rating (6)" in result.notes[0]
+    assert "0 of 6 judgments could be read as ratings, 6 could not: no rating (6)" in result.notes[0]
 
 
 def test_a_thinking_judge_is_read_after_its_thoughts(folder, tmp_path):

@@ -23,6 +23,8 @@ PAGES = (
     "scores/preference/dpo/results.html",
     "compare/loss/comparison.html",
     "compare/preference/comparison.html",
+    "decision/decision.html",
+    "decision/partners.html",
 )
 ENGLISH = re.compile(r"\b(?:the|of|is|are|with|from|that|than|which|clients|rows|interval)\b")
 """Words that stand in nearly every English sentence and in no name."""
