@@ -26,8 +26,8 @@ from fedllm_data.source import Rejected, Source, SourceRow
 
 __all__ = ["LoadSettings", "Loaded", "kind_of_fault", "load_rows"]
 
-_BATCH_ROWS = 4_000
-_BATCH_BYTES = 8 * 1024 * 1024
+_BATCH_ROWS = 2_000
+_BATCH_BYTES = 4 * 1024 * 1024
 _DETECT_CHARS = 400
 _OTHER_TEXTS = ("row_id", "chosen_model", "rejected_model")
 
