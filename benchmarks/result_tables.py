@@ -13,14 +13,17 @@ __all__ = [
     "RESULTS",
     "build_rows",
     "corpora_rows",
+    "detection_rows",
     "engine_rows",
     "machine_line",
     "markdown_table",
     "method_rows",
+    "pair_rows",
     "plain_interval",
     "quickstart_rows",
     "read_result",
     "real_run_rows",
+    "report_step_rows",
     "signed_interval",
     "visit_rows",
 ]
@@ -209,3 +212,52 @@ def method_rows(result: Result) -> list[dict[str, Any]]:
     own = {item["other"]: item for item in result["personal"]["items"]}
     unseen = {item["other"]: item for item in result["global"]["items"] if item["split"] == "unseen"}
     return [{"method": name, "own": own[name], "unseen": unseen[name]} for name in own]
+
+
+def pair_rows(result: Result) -> Rows:
+    """Return the ways to score pairs of `pair_scoring`: CPU seconds, speed-up, distance from the plain loop."""
+    words = {
+        "plain": "plain loop, LoRA beside the weights",
+        "apart": "policy and reference apart",
+        "ours": "prompts shared, adapter merged",
+        "known": "the same, the reference known from an earlier evaluation",
+    }
+    return [
+        [
+            words[way],
+            f"{min(seconds):.2f}",
+            f"{min(result['cpu_seconds']['apart']) / min(seconds):.2f}",
+            f"{result['largest_difference_of_margins_to_plain'][way]:.1e}",
+        ]
+        for way, seconds in result["cpu_seconds"].items()
+    ]
+
+
+def detection_rows(result: Result) -> Rows:
+    """Return the sets of `language_detection`: how often the builds' detector answers and is right, and its cost."""
+    ours, *others = result["detectors"]
+    rows = []
+    for name, of_set in result["sets"].items():
+        measured = of_set["detectors"]
+        rows.append(
+            [
+                name,
+                f"{of_set['num_texts']:,}",
+                str(of_set["median_chars"]),
+                f"{100 * measured[ours]['answered_fraction']:.1f} %",
+                f"{100 * measured[ours]['right_of_answered_fraction']:.1f} %",
+                *(f"{measured[detector]['cpu_seconds_per_1000']:.3f}" for detector in (ours, *others[:1])),
+            ]
+        )
+    return rows
+
+
+def report_step_rows(result: Result) -> Rows:
+    """Return the corpora of `report_steps`: CPU seconds of a report before and after, with those of its main steps."""
+    rows = []
+    for name, corpus in result["corpora"].items():
+        sides = (corpus["before"], corpus["after"])
+        cells = [side[part] for part in ("command", "again") for side in sides]
+        cells += [side["steps"][step] for step in ("axes", "page") for side in sides]
+        rows.append([f"`{name}`", *(f"{seconds:.1f}" for seconds in cells)])
+    return rows

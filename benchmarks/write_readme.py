@@ -36,6 +36,7 @@ def readme_text() -> str:
         coverage_rows=coverage_rows,
         report_rows=report_rows,
         largest_difference=largest_difference,
+        largest_move=largest_move,
         **tables,
     )
 
@@ -85,6 +86,15 @@ def largest_difference(versus: dict[str, Any]) -> float:
     5e-14
     """
     return max(axis["largest_difference"] for axis in versus["axes"].values())
+
+
+def largest_move(steps: dict[str, Any]) -> float:
+    """Return by how much, of its size, any figure of a report moved between two commits.
+
+    >>> largest_move({"corpora": {"a": {"figures": {"largest_relative_difference": 2e-12}}}})
+    2e-12
+    """
+    return max(corpus["figures"]["largest_relative_difference"] for corpus in steps["corpora"].values())
 
 
 def main() -> None:

@@ -23,14 +23,14 @@ from fedllm_data.importing.conversation_turns import RowChanges
 from fedllm_data.importing.conversations import MessageReader
 from fedllm_data.importing.import_notes import ImportNotes, refuse_common_failure, refuse_if_unusable
 from fedllm_data.importing.record_columns import RecordColumns, Unusable, WatchedFields
-from fedllm_data.importing.row_forms import preference_columns, sft_columns
+from fedllm_data.importing.row_forms import plain_messages, preference_columns, sft_columns
 from fedllm_data.importing.tool_text import without_nulls
 from fedllm_data.language_column import LanguageColumn, are_languages
 from fedllm_data.licences import read_licence
 from fedllm_data.pipeline.language_detection import language_code
 from fedllm_data.pipeline.load import Loaded
 from fedllm_data.rehearsal import is_rehearsed
-from fedllm_data.schema import Task, row_problem
+from fedllm_data.schema import Task, client_id_problem, row_problem
 from fedllm_data.source import Rejected, Source, SourceRow
 from fedllm_data.upstream.compressed_files import bare_name
 from fedllm_data.upstream.records import ReadSettings, Record, check_settings, data_files, read_records
@@ -176,9 +176,14 @@ def row_of(
         row_id = _optional(fields, columns, "row_id")
         if not is_missing(row_id):
             row["row_id"] = canonical_id(row_id)
-        form = sft_columns if task == "sft" else preference_columns
-        row |= form(record, MessageReader(roles or {}, changes), changes)
-        problem = row_problem(row, task)
+        messages = plain_messages(record, roles or {}) if task == "sft" else None
+        if messages is not None:
+            row["messages"] = messages
+            problem = client_id_problem(row["client_id"])
+        else:
+            form = sft_columns if task == "sft" else preference_columns
+            row |= form(record, MessageReader(roles or {}, changes), changes)
+            problem = row_problem(row, task)
         group = _perhaps(fields, columns, "group")
         if not is_missing(group):
             row["group"] = canonical_id(group)

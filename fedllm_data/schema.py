@@ -31,6 +31,7 @@ __all__ = [
     "SPLITS",
     "UNDETERMINED",
     "Task",
+    "client_id_problem",
     "is_plain",
     "make_row_id",
     "row_problem",
@@ -100,8 +101,7 @@ def row_problem(row: Mapping[str, Any], task: Task) -> str | None:
     >>> row_problem({"client_id": "a", "messages": [turn]}, "sft")
     'messages: must end with an assistant message, ends with user'
     """
-    client_id = row.get("client_id")
-    problem = _text_id_problem(client_id) if type(client_id) is str else _client_id_problem(client_id)
+    problem = client_id_problem(row.get("client_id"))
     if problem:
         return problem
     if all(is_plain(row.get(column), *ends) for column, *ends in _ENDS[task]):
@@ -159,6 +159,15 @@ def _are_in_turn(roles: tuple[object, ...], first: str, last: str) -> bool:
     turns = roles[1:] if roles[:1] == ("system",) else roles
     in_turn = (("user", "assistant") if first == "user" else ("assistant", "user")) * (len(turns) // 2 + 1)
     return bool(turns) and turns == in_turn[: len(turns)] and turns[-1] == last
+
+
+def client_id_problem(client_id: object) -> str | None:
+    """Return why a client id cannot be used, or None if it can; a part of `row_problem`.
+
+    >>> client_id_problem("ann"), client_id_problem("")
+    (None, 'client_id: is missing or empty')
+    """
+    return _text_id_problem(client_id) if type(client_id) is str else _client_id_problem(client_id)
 
 
 @lru_cache(maxsize=16_384)

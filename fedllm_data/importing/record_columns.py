@@ -7,6 +7,7 @@ is there. Two such names are ambiguous and nothing is guessed.
 
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from fedllm_data.upstream.nested_columns import nested_columns
@@ -37,6 +38,10 @@ OTHER_NAMES: dict[str, tuple[tuple[str, ...], ...]] = {
 """What public files call a target, in steps: a name of a later step counts where none of an earlier one is there."""
 
 
+_OF_NO_CONVERSATION = frozenset({"language", "row_id", "group"})
+"""Targets that say nothing of what a conversation is made of."""
+
+
 class Unusable(Exception):
     """A record that cannot become a row, with the reason."""
 
@@ -52,7 +57,8 @@ class WatchedFields(Mapping[str, Any]):
             paths: names that may lead to a column within a column, such as `metadata.user`.
         """
         self._fields = fields
-        self._nested = nested_columns(fields, [part.strip() for path in paths for part in (path, *path.split("+"))])
+        nested = _nested_names(tuple(paths))
+        self._nested = nested_columns(fields, nested) if nested else {}
         self.read: set[str] = set()
 
     def __getitem__(self, name: str) -> Any:
@@ -76,6 +82,10 @@ class WatchedFields(Mapping[str, Any]):
     def __contains__(self, name: object) -> bool:
         """Return whether there is such a field, or one within a field; asking is not reading."""
         return name in self._fields or name in self._nested
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a value and remember that it was read; the default where there is none."""
+        return self[name] if name in self else default
 
     def peek(self, name: str) -> Any:
         """Return a value, None if there is none, without counting it as read."""
@@ -103,8 +113,7 @@ class RecordColumns:
         self._fields = fields
         self._names = names
         self._lookup = lookup
-        named = (part.strip() for name in names.values() for part in (name, *name.split("+")))
-        self._taken = {*taken, *named}
+        self._taken = _all_parts((*taken,), (*names.values(),))
         self.by_target: dict[str, str] = {}
         """The column that was read for a target."""
 
@@ -119,6 +128,23 @@ class RecordColumns:
     def own_value(self, target: str) -> Any:
         """Return the value of the column of the target's own name without reading it; None if there is none."""
         return None if self.is_left_out(target) else self._fields.peek(target)
+
+    def is_alone(self, target: str, *, beside: Collection[str]) -> bool:
+        """Return whether a target's own column is there, and no other makes a part of the conversation.
+
+        Args:
+            target: what is looked for; also the name of its column.
+            beside: names of the columns that would add to it.
+        """
+        fields = self._fields
+        if target not in fields or target in self._taken or not _OF_NO_CONVERSATION.issuperset(self._names):
+            return False
+        return not any(name in fields for name in beside)
+
+    def own(self, target: str) -> Any:
+        """Read the column of a target's own name, which is there."""
+        self.by_target[target] = target
+        return self._fields[target]
 
     def candidates(self, target: str, is_fit: Callable[[Any], bool] = lambda value: not is_absent(value)) -> list[str]:
         """Return the columns a target can be read from: one, or several that nobody has chosen between, or none.
@@ -207,6 +233,18 @@ class RecordColumns:
                 raise Unusable(f"column {name[:60]!r}: must be text to be joined with others, got {type_name(value)}")
             texts += [] if is_absent(value) else [value]
         return JOINT.join(texts)
+
+
+@lru_cache(maxsize=256)
+def _nested_names(paths: tuple[str, ...]) -> tuple[str, ...]:
+    """The names that can lead to a column within a column."""
+    return tuple(part.strip() for path in paths for part in (path, *path.split("+")) if "." in part)
+
+
+@lru_cache(maxsize=256)
+def _all_parts(taken: tuple[str, ...], named: tuple[str, ...]) -> frozenset[str]:
+    """The columns that are taken, those that are joined each for itself."""
+    return frozenset({*taken, *(part.strip() for name in named for part in (name, *name.split("+")))})
 
 
 def ambiguity(what: str, columns: list[str], settings: list[str]) -> str:

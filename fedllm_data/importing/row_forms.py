@@ -7,7 +7,7 @@ beginning they share, beside a prompt or without. A form is recognised where it 
 else the reason names the `--columns` that would choose.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,10 +16,29 @@ from fedllm_data.importing.conversations import MessageReader, is_conversation
 from fedllm_data.importing.dialogue_text import dialogue_turns, without_mark
 from fedllm_data.importing.record_columns import JOINT, RecordColumns, Unusable, ambiguity, is_absent, type_name
 from fedllm_data.importing.tool_text import tools_of, tools_text
+from fedllm_data.schema import is_plain
 
-__all__ = ["preference_columns", "sft_columns"]
+__all__ = ["plain_messages", "preference_columns", "sft_columns"]
 
 Messages = list[dict[str, str]]
+_ADDED = ("system", "system_prompt", "tools")
+"""Columns that say something beside the messages."""
+
+
+def plain_messages(columns: RecordColumns, roles: Mapping[str, str]) -> Messages | None:
+    """Return the messages of a record where they are a row's as they stand, which `sft_columns` would return.
+
+    Most files of conversations hold no others. None says nothing: `sft_columns` then reads the record, or says what
+    is wrong with it.
+
+    Args:
+        columns: the record's columns; the one that was read is stated in it.
+        roles: what the names of roles mean that are not known by themselves.
+    """
+    if roles or not columns.is_alone("messages", beside=_ADDED):
+        return None
+    messages = columns.own_value("messages")
+    return columns.own("messages") if is_plain(messages, "user", "assistant") else None
 
 
 def sft_columns(columns: RecordColumns, reader: MessageReader, changes: RowChanges) -> dict[str, Messages]:

@@ -5,7 +5,7 @@ adding a row moves no other. What is decided of a person (the draw of the client
 follows from the *upstream* id, whatever the id is published as: neither a salt nor the task moves it.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -14,9 +14,10 @@ import pyarrow as pa
 from fedllm_data.pipeline.split import draws
 from fedllm_data.schema import Task, make_row_id
 
-__all__ = ["FACTS", "facts_of", "facts_of_rows", "opening_of", "prompt_of", "texts_of"]
+__all__ = ["FACTS", "TEXT_COLUMNS", "facts_of", "facts_of_rows", "num_chars_of", "opening_of", "prompt_of"]
 
-_TEXT_COLUMNS = ("messages", "prompt", "chosen", "rejected")
+TEXT_COLUMNS: dict[Task, tuple[str, ...]] = {"sft": ("messages",), "preference": ("prompt", "chosen", "rejected")}
+"""The message lists of a task's rows, in their order."""
 FACTS = pa.schema(
     [
         ("ordinal", pa.int64()),
@@ -102,7 +103,7 @@ def facts_of_rows(
     """
     messages = [row["messages"] if task == "sft" else row["prompt"] for row in rows]
     num_turns = [[message["role"] for message in turns].count("user") for turns in messages]
-    texts = [_text_of(row) for row in rows]
+    texts = [_text_of(row, task) for row in rows]
     contents = [_digest(text) for text in texts]
     openings = [_digest(opening_of(row, task).encode()) for row in rows]
     # The first user message is the last one in a single turn: one digest, one draw.
@@ -134,7 +135,7 @@ def facts_of_rows(
         "is_tie": [task == "preference" and row["chosen"] == row["rejected"] for row in rows],
         "language": [row["language"] for row in rows],
         "num_turns": num_turns,
-        "num_chars": [sum([len(text) for text in texts_of(row)]) for row in rows],
+        "num_chars": [num_chars_of(row, task) for row in rows],
         "num_bytes": [len(text) for text in texts],
         "content": contents,
         "opening": openings,
@@ -170,24 +171,22 @@ def prompt_of(row: Mapping[str, Any], task: Task) -> str:
     return _levelled(messages[: last + 1])
 
 
-def texts_of(row: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the text of every message of a row, in order.
+def num_chars_of(row: Mapping[str, Any], task: Task) -> int:
+    """Return the number of characters in the messages of a row.
 
-    >>> list(texts_of({"messages": [{"role": "user", "content": "Hi"}]}))
-    ['Hi']
+    >>> num_chars_of({"messages": [{"role": "user", "content": "Hi"}]}, "sft")
+    2
     """
-    for column in _TEXT_COLUMNS:
-        for message in row.get(column) or ():
-            yield message["content"]
+    return sum([len(message["content"]) for column in TEXT_COLUMNS[task] for message in row[column]])
 
 
-def _text_of(row: Mapping[str, Any]) -> bytes:
+def _text_of(row: Mapping[str, Any], task: Task) -> bytes:
     """All that a row says, with the roles."""
     return "\0".join(
         [
             f"{column}:{message['role']}:{message['content']}"
-            for column in _TEXT_COLUMNS
-            for message in row.get(column) or ()
+            for column in TEXT_COLUMNS[task]
+            for message in row[column]
         ]
     ).encode()
 

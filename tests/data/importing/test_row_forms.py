@@ -2,6 +2,7 @@
 
 import pytest
 
+from fedllm_data import importer
 from fedllm_data.importer import row_of
 from fedllm_data.importing.import_notes import ImportNotes
 
@@ -190,3 +191,53 @@ OTHER_HI = {**HI, "content": "?"}
 def test_what_is_ambiguous_or_missing_names_the_flag(task, fields, words):
     reason, _ = row_and_unused(fields, task)
     assert words in reason
+
+
+TURNS = [HI, HELLO]
+MAYBE_PLAIN = {
+    "plain": ({"messages": TURNS}, {}),
+    "with a system message": ({"messages": [{"role": "system", "content": "Be kind"}, *TURNS]}, {}),
+    "with a blank system message": ({"messages": [{"role": "system", "content": " "}, *TURNS]}, {}),
+    "content before role": ({"messages": [{"content": "Hi", "role": "user"}, HELLO]}, {}),
+    "a further key": ({"messages": [{**HI, "weight": 0}, HELLO]}, {}),
+    "another role": ({"messages": [{"role": "human", "content": "Hi"}, HELLO]}, {}),
+    "a role with a meaning of its own": ({"messages": TURNS}, {"roles": {"user": "assistant", "assistant": "user"}}),
+    "two of one role": ({"messages": [HI, HI, HELLO]}, {}),
+    "unanswered": ({"messages": [HI, HELLO, HI]}, {}),
+    "blank": ({"messages": [{"role": "user", "content": " "}, HELLO]}, {}),
+    "NUL": ({"messages": [{"role": "user", "content": "a\0b"}, HELLO]}, {}),
+    "no Unicode": ({"messages": [{"role": "user", "content": "\ud800"}, HELLO]}, {}),
+    "no messages": ({"messages": []}, {}),
+    "JSON": ({"messages": '[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]'}, {}),
+    "a system column": ({"messages": TURNS, "system": "Be kind"}, {}),
+    "an empty system column": ({"messages": TURNS, "system": None}, {}),
+    "a system prompt": ({"messages": TURNS, "system_prompt": "Be kind"}, {}),
+    "tools": ({"messages": TURNS, "tools": [{"name": "clock", "description": "tells the time"}]}, {}),
+    "instruction and response beside": ({"messages": TURNS, "instruction": "Q", "response": "A", "output": "B"}, {}),
+    "another column is named": ({"messages": TURNS, "q": "Q", "a": "A"}, {"columns": {"instruction": "q"}}),
+    "the messages are named": ({"messages": TURNS, "talk": [HI, HELLO, *TURNS]}, {"columns": {"messages": "talk"}}),
+    "the messages are left out": ({"messages": TURNS, "question": "Q", "answer": "A"}, {"columns": {"messages": ""}}),
+    "a column within one": ({"messages": TURNS, "m": {"l": "fr"}}, {"columns": {"language": "m.l"}}),
+    "a group and an id": ({"messages": TURNS, "g": " a ", "i": 7}, {"columns": {"group": "g", "row_id": "i"}}),
+    "the messages are the language": ({"messages": TURNS}, {"columns": {"language": "messages"}}),
+    "the messages are the client": ({"messages": TURNS}, {"client_column": "messages"}),
+    "no client": ({"who": " ", "messages": TURNS}, {}),
+}
+
+
+@pytest.mark.parametrize("name", MAYBE_PLAIN)
+def test_messages_that_need_no_reading_make_the_row_that_reading_makes(name, monkeypatch):
+    fields, settings = MAYBE_PLAIN[name]
+    given = {"client_column": "who", **settings}
+    found = []
+    for way in (importer.plain_messages, lambda columns, roles: None):
+        monkeypatch.setattr(importer, "plain_messages", way)
+        notes = ImportNotes(("who", *given.get("columns", {}).values()))
+        row = row_of({"who": "ann", "topic": "x", **fields}, "sft", notes=notes, **given)
+        found.append((row, list(row) if isinstance(row, dict) else None, notes.facts()))
+    assert found[0] == found[1]
+
+
+def test_plain_messages_are_taken_as_they_are():
+    assert row_of({"who": "ann", "messages": TURNS}, "sft", "who")["messages"] is TURNS
+    assert row_of({"who": "ann", "messages": TURNS, "system": "S"}, "sft", "who")["messages"] is not TURNS

@@ -18,10 +18,11 @@ from fedllm_train.models import shipped_base
 from fedllm_train.models.base_recipe import CORPUS, make_base, mean_loss, rows_digest
 from fedllm_train.models.shipped_base import BASE_SEED, RECIPE_FILE, SHIPPED_BASE, copy_shipped_base, read_recipe
 
-# Other kernels round otherwise, and training carries that on: with the AVX2 kernels of torch and MKL in place of those
-# for AVX-512 the loss came out 0.001 away and the weights 0.058 of their norm.
-LOSS_TOLERANCE = 0.01
-WEIGHT_TOLERANCE = 0.2
+# On the kind of processor that made it the recipe gives the same weights to the last bit. Other kernels round
+# otherwise, and training carries that on: with the AVX2 kernels of torch and MKL in place of those for AVX-512 the
+# loss came out 0.001 away and the weights 0.058 of their norm.
+LOSS_TOLERANCE = 0.005
+WEIGHT_TOLERANCE = 0.15
 
 
 @pytest.fixture(scope="module")
