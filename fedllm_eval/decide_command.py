@@ -102,7 +102,7 @@ def add_decide_command(commands: Any) -> None:
         default=[],
         type=Path,
         metavar="RUN",
-        help="a run that a candidate started from",
+        help="a run that a candidate started from, or its own, if that lies elsewhere now",
     )
     decide.set_defaults(command=_decide)
 

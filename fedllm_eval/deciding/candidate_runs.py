@@ -29,16 +29,20 @@ def price_of_candidate(
 
     Args:
         given: all that is decided about; a run that another started from is found among it.
-        candidate: whose price; None is returned where its run folder is not at hand.
-        also: further run folders that count.
+        candidate: whose price; None is returned where its run folder is not at hand, nor named by `also`.
+        also: further run folders that count; of a single candidate whose run is not at hand, the run itself.
         prices: lines and prices.
 
     Raises:
         ConfigError: if one of `also` is no run folder, or rounds cannot be read.
     """
     run = next((run for run in candidate.runs if run is not None and (run / ROUNDS_FILE).is_file()), None)
+    for place in also:
+        if not (place / ROUNDS_FILE).is_file():
+            raise ConfigError(f"--also-cost {place} has no {ROUNDS_FILE}; name a run folder")
     if run is None:
-        return None
+        # Scores whose run lies elsewhere now: the runs that are named are all of it, for one candidate alone.
+        return price_of_runs(also, prices) if also and len(given.candidates) == 1 else None
     by_adapter = {
         one.results.summary["policy"].get("adapter_sha256"): place
         for other in given.candidates
@@ -53,9 +57,6 @@ def price_of_candidate(
         if now_next is None or now_next in chain:
             break
         chain.append(now := now_next)
-    for place in also:
-        if not (place / ROUNDS_FILE).is_file():
-            raise ConfigError(f"--also-cost {place} has no {ROUNDS_FILE}; name a run folder")
     return price_of_runs([*chain, *(place for place in also if place not in chain)], prices)
 
 

@@ -133,7 +133,7 @@ def apply_rules(evidence: Evidence, thresholds: Thresholds) -> list[Rule]:
     if evidence.seen_in_training:
         found.append(Rule(name="seen", outcome="open", flag="--splits", values={"split": evidence.gain.split}))
     if not evidence.cost_is_known:
-        found.append(Rule(name="cost", outcome="unknown", flag=""))
+        found.append(Rule(name="cost", outcome="unknown", flag="--also-cost"))
     return [rule for rule in found if rule is not None]
 
 

@@ -112,7 +112,7 @@ def losers_sentences(one: Decided, named: Sequence[str]) -> list[str]:
 def cost_sentences(price: RunPrice | None, prices: StatedPrices) -> list[str]:
     """Return what it cost; what is not known says which flag would tell it."""
     if price is None:
-        return [words("Not known: the run folder with its rounds is not at hand. Name it instead of its scores.")]
+        return [words("Not known: the folder of the run is not at hand; --also-cost would name it.")]
     num = len(price.partners)
     size = bytes_text(price.num_bytes)
     found = [

@@ -175,7 +175,7 @@ def _other_rule(rule: Rule) -> str:
             return words("Cannot be told from its margin: {scores}.", scores=_scores(values["scores"]))
         case "seen", _:
             return words("The answers it was scored on were used for training, so the gain may be memory.")
-    return words("What it cost is not known; name the folder of the run instead of its scores.")
+    return words("What it cost is not known; --also-cost with the folder of the run would tell.")
 
 
 def _open_gain(values: Mapping[str, Any]) -> str:

@@ -361,6 +361,14 @@ def test_a_partners_own_rows_say_whether_its_loss_is_chance(save):
     assert width(needed) <= 0.25 < width(needed - 1)
 
 
+def test_a_run_that_lies_elsewhere_now_is_named(save_run, tmp_path):
+    run = save_run("sft", *gained())
+    scores = (run / "scores").rename(tmp_path / "moved")
+    assert decide([scores]).chosen.price is None
+    assert outcome(decide([scores]), "cost") == "unknown"
+    assert decide([scores], asked=Asked(also_cost=[run])).chosen.price.num_bytes == 3_000_000
+
+
 def test_money_that_lacks_a_stated_part_is_unknown(save_run):
     run = save_run("sft", *gained())
     assert price_of_runs([run], StatedPrices(per_gb=1.0, per_kwh=1.0)).total("money") is None

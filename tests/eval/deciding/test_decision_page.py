@@ -97,7 +97,7 @@ def test_every_link_to_a_partner_leads_to_its_section(save_run, tmp_path):
 def test_both_languages_say_the_same_figures(save_run, tmp_path):
     assert command(save_run("sft", *scores()), "--out", tmp_path / "out") == 0
     html = (tmp_path / "out" / "decision.html").read_text(encoding="utf-8")
-    assert "公開してください" in html
+    assert "公開をお勧めします" in html
     decision = decide([tmp_path / "run-sft"])
     english = gain_sentences(decision.chosen)
     with in_language("ja"):
