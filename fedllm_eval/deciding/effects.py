@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import MetricError
 from fedllm_eval.comparing.compared_methods import Method
 from fedllm_eval.comparing.paired_scores import paired_table, rows_std_error
@@ -125,7 +126,8 @@ def deciding_score(methods: Sequence[Method], asked: str | None = None) -> str:
     """
     columns = [set(run.results.per_client.column_names) for method in methods for run in method.runs]
     if asked is not None and asked not in DECIDING_SCORES:
-        raise MetricError(f"a decision by {asked!r} has no plain words; choose from {', '.join(DECIDING_SCORES)}")
+        hint = did_you_mean(asked, DECIDING_SCORES)
+        raise MetricError(f"--score {asked!r} cannot be decided by; {hint}choose from {', '.join(DECIDING_SCORES)}")
     candidates = DECIDING_SCORES if asked is None else (asked,)
     for name in candidates:
         if all(name in found for found in columns):

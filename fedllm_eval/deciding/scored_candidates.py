@@ -72,7 +72,7 @@ def read_candidates(
         alone: results of a run of `--strategy local`; by default those inside the candidates' results.
 
     Raises:
-        ConfigError: if a folder holds no results, or nothing says what was before.
+        ConfigError: if a folder holds no results, or none of clients, or nothing says what was before.
         MetricError: if folders were not scored alike, or the candidates started from different policies.
 
     >>> read_candidates(["no/such/folder"])
@@ -80,6 +80,12 @@ def read_candidates(
     fedllm_data.errors.ConfigError: no/such/folder holds no results; make them by `fedllm-eval run ... --out no/suc...
     """
     scored = [_scored(place) for place in places]
+    for one, _ in scored:
+        if not one.results.summary["splits"]:
+            raise ConfigError(
+                f"{one.folder} holds suites alone, and a decision needs scores of clients; make them by `fedllm-eval "
+                "run RUN --data DATA --base-too --out FOLDER`"
+            )
     first_folder = None if before is None else _results_folder(split_name(before)[1]).resolve()
     scored = [one for one in scored if one[0].folder.resolve() != first_folder]
     folders = [one.folder.resolve() for one, _ in scored]

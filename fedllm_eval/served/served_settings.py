@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
+from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
 
 __all__ = ["ServedSettings"]
@@ -81,7 +82,10 @@ class ServedSettings:
         known = [each.name for each in fields(cls)]
         for name in given:
             if name not in known:
-                raise ConfigError(f"a served model has no setting {name!r}; its settings are {', '.join(known)}")
+                raise ConfigError(
+                    f"a served model has no setting {name!r}; {did_you_mean(name, known)}its settings are "
+                    f"{', '.join(known)}"
+                )
         for name, example in _EXAMPLES.items():
             if name not in given:
                 raise ConfigError(f"a served model needs {name}; give it by --served {name}={example}")

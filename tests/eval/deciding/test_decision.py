@@ -4,6 +4,7 @@ import json
 import math
 import shlex
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -406,3 +407,13 @@ def test_a_margin_stops_what_is_worse_in_the_deciding_score(save):
     before, after = gained()
     folder = save("worse", after, before)
     assert outcome(decide([folder], asked=Asked(margins=["0.1"])), "margin") == "fails"
+
+
+def test_suites_alone_and_a_misspelt_score_are_refused(save):
+    folder = save("sft", *gained(8))
+    with pytest.raises(MetricError, match=r"cannot be decided by; did you mean heldout_loss\?"):
+        decide([folder], asked=Asked(score="heldout"))
+    path = Path(folder) / "results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"splits": {}}))
+    with pytest.raises(ConfigError, match="holds suites alone, and a decision needs scores of clients"):
+        decide([folder])

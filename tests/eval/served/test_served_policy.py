@@ -235,7 +235,10 @@ def test_a_key_in_the_address_is_not_shown():
     [
         ({"url": "http://h/v1"}, "a served model needs model; give it by --served model=NAME"),
         ({"model": "m"}, "a served model needs url"),
-        ({"url": "http://h/v1", "model": "m", "modle": "x"}, "has no setting 'modle'; its settings are url, model"),
+        (
+            {"url": "http://h/v1", "model": "m", "modle": "x"},
+            "has no setting 'modle'; did you mean model? its settings are url",
+        ),
         ({"url": "http://h/v1", "model": "m", "base_model": "m"}, "are both 'm'"),
         ({"url": "http://h/v1", "model": "m", "failed": "skip"}, "failed is 'skip'; it is stop or empty"),
         ({"url": "http://h/v1", "model": "m", "body": 3}, "body is 3"),
