@@ -58,7 +58,8 @@ def test_a_page_is_sound(page, folder, name, language, width, dark):
 def test_a_japanese_page_holds_no_english_sentence(page, folder, name):
     speak(page, "ja")
     page.open(folder / name)
-    lines = [line for line in check(page, "TEXT").split("\n") if len(ENGLISH.findall(line)) > 1]
+    text = check(page, "TEXT").replace(str(folder), "")  # a path is no sentence
+    lines = [line for line in text.split("\n") if len(ENGLISH.findall(line)) > 1]
     assert lines == []
 
 
