@@ -6,12 +6,12 @@ that the run kept. Torch is imported when the models are loaded; that a name is 
 said before.
 """
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedllm_data.did_you_mean import alike
 from fedllm_data.errors import ConfigError
 from fedllm_eval.policy.locate import Location, locate
 from fedllm_eval.policy.run_folder import personal_folders
@@ -130,7 +130,7 @@ def personal_folder(location: Location, client_id: str) -> Path:
             f"method that makes them ({makers})"
         )
     if client_id not in folders:
-        near = difflib.get_close_matches(client_id, folders, n=3, cutoff=0.5) or list(folders)[:3]
+        near = alike(client_id, folders, at_most=3) or list(folders)[:3]
         raise ConfigError(
             f"client {client_id!r} has no adapter of its own in {location.name!r}, which has those of {len(folders)} "
             f"clients, such as {', '.join(near)}; name one of them"

@@ -1,12 +1,12 @@
 """From settings to policies that answer: the server is asked first whether it serves those names."""
 
-import difflib
 import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fedllm_data.did_you_mean import alike
 from fedllm_data.errors import ConfigError, JudgeError, ServedModelError
 from fedllm_eval.judging.api_key import api_key
 from fedllm_eval.judging.endpoint import Endpoint, NotThere
@@ -141,8 +141,8 @@ def _read_list(reply: bytes) -> dict[str, Mapping[str, Any]] | None:
 
 
 def _not_served(endpoint: Endpoint, names: Sequence[str]) -> str:
-    alike = difflib.get_close_matches(endpoint.model, names, n=1)
-    hint = f" (did you mean {alike[0]!r}?)" if alike else ""
+    near = alike(endpoint.model, names)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
     shown = ", ".join(names[:MAX_LISTED]) or "none"
     more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
     return (
