@@ -1,0 +1,1 @@
+"""The clients' lines and devices: what is known of them, and what a visit takes there."""
