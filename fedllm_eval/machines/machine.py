@@ -158,7 +158,9 @@ def visit_seconds(
                 f"client {client_id!r} has no {name}, so how long its visit takes is not known; add it to the client "
                 "table, or give a profile that has it"
             )
-    assert machine.download_mbit and machine.upload_mbit and machine.flops
+    assert machine.download_mbit is not None
+    assert machine.upload_mbit is not None
+    assert machine.flops is not None
     latency = machine.latency_ms / 1000
     return VisitSeconds(
         download=latency + 8e-6 * download_bytes / machine.download_mbit,
