@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks import result_tables
+from benchmarks.wire_tables import level_rows
 
 __all__ = ["readme_text"]
 
@@ -30,6 +31,8 @@ def readme_text() -> str:
     tables = {name: getattr(result_tables, name) for name in result_tables.__all__ if name.endswith("_rows")}
     return environment.get_template("README.md.jinja").render(
         read=result_tables.read_result,
+        result_names=result_names,
+        level_rows=level_rows,
         table=result_tables.markdown_table,
         machine_line=result_tables.machine_line,
         clients_between=clients_between,
@@ -39,6 +42,15 @@ def readme_text() -> str:
         largest_move=largest_move,
         **tables,
     )
+
+
+def result_names(beginning: str) -> list[str]:
+    """Return the names of the result files that begin so, in order.
+
+    >>> result_names("sft_")
+    ['sft_kernel']
+    """
+    return sorted(path.stem for path in result_tables.RESULTS.glob(f"{beginning}*.json"))
 
 
 def clients_between(result: dict[str, Any], split: str) -> str:
