@@ -2,7 +2,7 @@
 
     python benchmarks/wires.py --data FED_SYNTH --model BASE --out DIR
     python benchmarks/wires.py --name fed_oasst_smollm2 --data FED_OASST --model SMOLLM2 --out DIR \
-        --wires none bf16 int8 int4 drive --rounds 20 --cohort 2 --steps 2 --batch 2 --learning-rate 1e-3 \
+        --wires none bf16 int8 int4 drive --rounds 25 --cohort 2 --steps 3 --batch 2 --learning-rate 1e-3 \
         --clients 24 --rows 2 --every 5
     python benchmarks/wires.py --draw                 (tables and figures again, from the result files alone)
 
@@ -28,8 +28,8 @@ from typing import Any
 
 if not __package__:  # run as a script
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.machine import write_result  # noqa: E402
-from benchmarks.wire_tables import wires_figure, wires_page  # noqa: E402
+from benchmarks.machine import write_result
+from benchmarks.wire_tables import wires_figure, wires_page
 
 RESULTS = Path(__file__).parent / "results"
 WIRES = ("none", "bf16", "int8", "int4", "int3", "sign", "drive", "topk", "topk-int8", "topk-int4")
