@@ -10,6 +10,7 @@ import math
 import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
+from itertools import islice
 
 from fedllm_data.errors import ClientNotFoundError
 
@@ -47,6 +48,8 @@ _LARGEST_TOLD_APART = 2.0**53
 """Beyond it a float stands for several whole numbers, so that several people would be one."""
 _MOST_CHARS_KEPT = 256
 """Texts up to this length are remembered: the ids of a corpus come again and again."""
+_MOST_COMPARED = 20_000
+"""Ids that an unknown one is compared with."""
 _MISSING_AS_WRITTEN = frozenset({"NA"})
 """R's mark; in other letters it may be somebody's name."""
 
@@ -115,8 +118,8 @@ def client_not_found(client_id: object, known: Iterable[str], where: str) -> Cli
     >>> print(client_not_found("anne", ["ann", "bob"], "memory, split train"))
     no client 'anne' in memory, split train; did you mean 'ann'?
     """
-    ids = list(known)
-    near = difflib.get_close_matches(str(client_id)[:100], ids[:20_000], n=3)
+    ids = list(islice(known, _MOST_COMPARED))
+    near = difflib.get_close_matches(str(client_id)[:100], ids, n=3)
     if near:
         remedy = f"did you mean {', '.join(map(repr, near))}?"
     else:

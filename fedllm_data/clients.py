@@ -2,7 +2,8 @@
 
 `load_clients` gives all clients of a split, memory-mapped, or with `streaming=True` one at a time (`streamed.py`);
 `load_client` reads a single one. `ClientDataset` maps each client id to a zero-copy slice of one memory-mapped table.
-Rows of a client repo lie sorted by client, so the slices are found in one pass over the `client_id` column.
+Rows of a client repo lie sorted by client, so the slices are found in one pass over the `client_id` column; what is
+found is kept on disk (`client_index.py`), so that memory does not grow with the clients.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,10 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast, overload
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from fedllm_data.client_ids import client_not_found
+from fedllm_data.client_index import ClientIds, RowCounts, count_rows, row_counts, sorted_ids
+from fedllm_data.clients_table import client_batches, table_of_clients
 from fedllm_data.errors import ClientNotFoundError, SchemaError
 from fedllm_data.pipeline.client_table import client_table
 from fedllm_data.repo import ClientRepo, open_repo
@@ -49,7 +53,7 @@ class ClientDataset(Mapping[str, "Dataset"]):
         split: str,
         name: str,
         repo: ClientRepo | None = None,
-        _spans: dict[str, tuple[int, int]] | None = None,
+        _sizes: RowCounts | None = None,
     ) -> None:
         """Wrap rows that lie sorted by client; use `load_clients` or `from_dataset` instead of calling this."""
         self.rows = rows
@@ -57,7 +61,7 @@ class ClientDataset(Mapping[str, "Dataset"]):
         self.split = split
         self.name = name
         self._repo = repo
-        self._spans = _spans if _spans is not None else _find_spans(rows, name)
+        self._sizes = _sizes if _sizes is not None else _find_clients(rows, name)
 
     @classmethod
     def from_dataset(cls, rows: "Dataset", *, name: str = "memory", split: str = "train") -> "ClientDataset":
@@ -78,9 +82,8 @@ class ClientDataset(Mapping[str, "Dataset"]):
         if rows.num_rows == 0:
             raise SchemaError(f"{name} holds no rows; give at least one row")
         table = _complete(rows.with_format("arrow")[:], task, name)
-        ids = table["client_id"].combine_chunks()
-        if len(ids) > 1 and pc.any(pc.greater(ids[:-1], ids[1:])).as_py():
-            table = table.take(pc.sort_indices(ids))  # stable: a client's rows keep their order
+        if not _is_sorted(table["client_id"].chunks):
+            table = table.take(pc.sort_indices(table["client_id"].combine_chunks()))  # stable: rows keep their order
         return cls(Dataset(table), task=task, split=split, name=name)
 
     def __getitem__(self, client_id: str) -> "Dataset":
@@ -89,22 +92,22 @@ class ClientDataset(Mapping[str, "Dataset"]):
         Raises:
             ClientNotFoundError: if no client of the split has this id; the message offers similar ids.
         """
-        if client_id not in self._spans:
+        position = self._sizes.ids.find(client_id)
+        if position is None:
             raise self._not_found(client_id)
-        start, stop = self._spans[client_id]
-        return self.rows.select(range(start, stop))
+        return self.rows.select(range(*self._sizes.span(position)))
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the client ids in sorted order."""
-        return iter(self._spans)
+        return iter(self._sizes)
 
     def __len__(self) -> int:
         """Return the number of clients."""
-        return len(self._spans)
+        return len(self._sizes)
 
     def __contains__(self, client_id: object) -> bool:
         """Return whether a client has this id, without slicing its rows."""
-        return client_id in self._spans
+        return client_id in self._sizes
 
     def __repr__(self) -> str:
         """Return name, split and counts."""
@@ -113,9 +116,14 @@ class ClientDataset(Mapping[str, "Dataset"]):
         )
 
     @property
-    def sizes(self) -> dict[str, int]:
-        """The number of rows of each client."""
-        return {client_id: stop - start for client_id, (start, stop) in self._spans.items()}
+    def sizes(self) -> RowCounts:
+        """The number of rows of each client: a read-only mapping, equal to a dict of the same content."""
+        return self._sizes
+
+    @property
+    def ids(self) -> ClientIds:
+        """The client ids, sorted."""
+        return self._sizes.ids
 
     @cached_property
     def revision(self) -> str | None:
@@ -140,8 +148,7 @@ class ClientDataset(Mapping[str, "Dataset"]):
     def table(self) -> pa.Table:
         """The `clients` config, restricted to the clients of this split: one row per client, sorted."""
         if self._repo is not None and self.split != PUBLIC_CLIENT:
-            table = self._repo.client_table()
-            return table.filter(pc.is_in(table["client_id"], value_set=pa.array(list(self._spans), pa.string())))
+            return table_of_clients(self._repo, self.ids)
         return client_table(self.rows.with_format("arrow")[:], self.task, self.split)
 
     def select(self, client_ids: Iterable[str]) -> "ClientDataset":
@@ -153,21 +160,21 @@ class ClientDataset(Mapping[str, "Dataset"]):
         Raises:
             ClientNotFoundError: if one of them is not a client of the split.
         """
-        wanted = sorted(set(client_ids))
-        missing = [client_id for client_id in wanted if client_id not in self._spans]
-        if missing:
-            raise self._not_found(missing[0])
-        positions: list[int] = []
-        spans: dict[str, tuple[int, int]] = {}
-        for client_id in wanted:
-            start, stop = self._spans[client_id]
-            spans[client_id] = (len(positions), len(positions) + stop - start)
-            positions.extend(range(start, stop))
+        wanted = sorted_ids(client_ids)
+        places = [self.ids.find(client_id) for client_id in wanted]
+        if None in places:
+            raise self._not_found(wanted[places.index(None)])
+        spans = np.array([self._sizes.span(place) for place in places if place is not None], dtype=np.int64)
+        spans = spans.reshape(-1, 2)
+        counts = spans[:, 1] - spans[:, 0]
+        sizes = row_counts(wanted, counts)
+        # Each position is that in the selection, moved by how far its client's rows lie from there.
+        positions = np.arange(sizes.num_rows) + np.repeat(spans[:, 1] - np.cumsum(counts), counts)
         rows = self.rows.select(positions)
-        return ClientDataset(rows, task=self.task, split=self.split, name=self.name, repo=self._repo, _spans=spans)
+        return ClientDataset(rows, task=self.task, split=self.split, name=self.name, repo=self._repo, _sizes=sizes)
 
     def _not_found(self, client_id: object) -> ClientNotFoundError:
-        return client_not_found(client_id, self._spans, f"{self.name}, split {self.split}")
+        return client_not_found(client_id, self.ids, f"{self.name}, split {self.split}")
 
 
 @overload
@@ -238,31 +245,37 @@ def load_client(
     repo = open_repo(repo_or_dir, revision)
     table = repo.read_client(client_id, split)
     if table is None:
-        known = repo.client_table()["client_id"].to_pylist()
+        known = (each.as_py() for batch in client_batches(repo, ["client_id"]) for each in batch["client_id"])
         raise client_not_found(client_id, known, f"{repo.name}, split {split}")
     return Dataset(table.replace_schema_metadata(None))
 
 
-def _find_spans(rows: "Dataset", name: str) -> dict[str, tuple[int, int]]:
-    """Return (start, stop) of every client's rows, in sorted order of the clients."""
-    spans: dict[str, tuple[int, int]] = {}
-    position, previous = 0, None
-    for chunk in rows.data.column("client_id").chunks:
-        runs = pc.run_end_encode(chunk)
-        begin = position
-        for value, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
-            stop = begin + end
-            if value == previous:
-                spans[value] = (spans[value][0], stop)
-            elif value is None or (previous is not None and value < previous):
-                raise SchemaError(
-                    f"{name}: rows are not sorted by client_id at row {position}; `fedllm-data check` lists what is "
-                    "wrong, rebuild the folder or use ClientDataset.from_dataset"
-                )
-            else:
-                spans[value] = (position, stop)
-            position, previous = stop, value
-    return spans
+def _find_clients(rows: "Dataset", name: str) -> RowCounts:
+    """Return every client's rows; what is found lies beside the rows, where those lie on disk."""
+
+    def is_unsorted(row: int) -> SchemaError:
+        return SchemaError(
+            f"{name}: rows are not sorted by client_id at row {row}; `fedllm-data check` lists what is wrong, rebuild "
+            "the folder or use ClientDataset.from_dataset"
+        )
+
+    files = [file["filename"] for file in rows.cache_files]
+    folder = Path(files[0]).parent if files else None
+    return count_rows(rows.data.column("client_id").chunks, is_unsorted=is_unsorted, folder=folder)
+
+
+def _is_sorted(chunks: Iterable[pa.Array]) -> bool:
+    """Whether a column is in order; looked at chunk by chunk."""
+    last = None
+    for chunk in chunks:
+        if not len(chunk):
+            continue
+        if last is not None and pc.greater(last, chunk[0]).as_py():
+            return False
+        if pc.any(pc.greater(chunk[:-1], chunk[1:])).as_py():
+            return False
+        last = chunk[-1]
+    return True
 
 
 def _complete(table: pa.Table, task: Task, name: str) -> pa.Table:

@@ -10,8 +10,8 @@ import os
 import re
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
@@ -84,6 +84,9 @@ class ClientRepo(Protocol):
     def load(self, split: str) -> "Dataset":
         """Load a split, memory-mapped."""
 
+    def open_clients(self) -> AbstractContextManager[Any]:
+        """Open the `clients` config, a `pyarrow.parquet.ParquetFile`."""
+
     def client_table(self) -> pa.Table:
         """Read the `clients` config."""
 
@@ -134,14 +137,20 @@ class _Repo(ABC):
             raise SchemaError(f"{self.name} has no split {split!r}; {hint}choose one of {', '.join(splits)}")
         return found
 
-    def client_table(self) -> pa.Table:
-        """Read the `clients` config."""
+    @contextmanager
+    def open_clients(self) -> Iterator[Any]:
+        """Open the `clients` config, a `pyarrow.parquet.ParquetFile`."""
         import pyarrow.parquet as pq
 
         if CLIENTS_FILE not in self.files():
             raise SchemaError(f"{self.name} has no {CLIENTS_FILE}; build or publish the repo again")
         with self._errors(), self.open(CLIENTS_FILE) as file:
-            return pq.ParquetFile(file).read()
+            yield pq.ParquetFile(file)
+
+    def client_table(self) -> pa.Table:
+        """Read the `clients` config."""
+        with self.open_clients() as parquet:
+            return parquet.read()
 
     def footer(self, path: str) -> Footer:
         """Read the footer of a data file, once: a repo does not change while it is open."""

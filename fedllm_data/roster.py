@@ -1,10 +1,11 @@
 """A roster: what may be known of a split's clients without their rows.
 
 Ids, counts, main languages and whatever columns the clients table has (ranks, for one): all that a server may need of
-clients it cannot see, and all from which a run is planned. The table is read when it is first asked for. Imports no
-`datasets`.
+clients it cannot see, and all from which a run is planned. The table is read when it is first asked for. What is kept
+of each client lies on disk (`client_index.py`), so that memory does not grow with them. Imports no `datasets`.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
+from fedllm_data.client_index import BLOCK, Block, ClientIds, RowCounts, count_rows, row_counts, sorted_ids
+from fedllm_data.clients_table import LabelOfClient, labels_of, table_of_clients
 from fedllm_data.schema import Task, task_of_columns
 
 if TYPE_CHECKING:
@@ -52,13 +55,16 @@ class Roster:
         return self.load_table()
 
     @cached_property
-    def languages(self) -> dict[str, str]:
+    def ids(self) -> ClientIds:
+        """The client ids, sorted."""
+        return self.sizes.ids if isinstance(self.sizes, RowCounts) else sorted_ids(self.sizes)
+
+    @cached_property
+    def languages(self) -> Mapping[str, str]:
         """The main language of each client by the clients table; `und` where it says none."""
         if "main_language" not in self.table.column_names:
-            return dict.fromkeys(self.sizes, _UNKNOWN)
-        columns = (self.table[name].to_pylist() for name in ("client_id", "main_language"))
-        of_client = dict(zip(*columns, strict=True))
-        return {client_id: of_client.get(client_id) or _UNKNOWN for client_id in self.sizes}
+            return LabelOfClient(self.ids, [_UNKNOWN], Block.of_zeros(4 * len(self)))
+        return labels_of(self.table, "main_language", self.ids, _UNKNOWN)
 
 
 def roster_of(clients: "ClientDataset") -> Roster:
@@ -92,28 +98,40 @@ def roster_of_repo(repo: "ClientRepo", split: str = "train") -> Roster:
     Raises:
         SchemaError: if there is no such split.
     """
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    ids, columns = [], set[str]()
+    columns = set[str]()
     for path in repo.split_files(split):
         with repo.open(path) as file:
-            parquet = pq.ParquetFile(file)
-            columns |= set(parquet.schema_arrow.names)
-            ids += parquet.read(columns=["client_id"])["client_id"].chunks
-    counts = pc.value_counts(pa.chunked_array(ids, pa.string()))
-    sizes = dict(zip(counts.field(0).to_pylist(), counts.field(1).to_pylist(), strict=True))
+            columns |= set(pq.ParquetFile(file).schema_arrow.names)
+    try:
+        sizes = count_rows(_id_chunks(repo, split))
+    except ValueError:  # rows that do not lie sorted: they cannot be trained on, but a roster needs none
+        sizes = _counted(_id_chunks(repo, split))
     return Roster(
         name=repo.name,
         split=split,
         task=task_of_columns(sorted(columns), repo.name),
         revision=repo.revision,
-        sizes=dict(sorted(sizes.items())),
-        load_table=lambda: _of_clients(repo.client_table(), sizes),
+        sizes=sizes,
+        load_table=lambda: table_of_clients(repo, sizes.ids),
     )
 
 
-def _of_clients(table: pa.Table, sizes: Mapping[str, int]) -> pa.Table:
-    import pyarrow.compute as pc
+def _id_chunks(repo: "ClientRepo", split: str) -> Iterator[pa.Array]:
+    """The client ids of a split's rows, a batch at a time."""
+    import pyarrow.parquet as pq
 
-    return table.filter(pc.is_in(table["client_id"], value_set=pa.array(list(sizes), pa.string())))
+    for path in repo.split_files(split):
+        with repo.open(path) as file:
+            for batch in pq.ParquetFile(file).iter_batches(BLOCK, columns=["client_id"], use_threads=False):
+                yield batch["client_id"]
+
+
+def _counted(chunks: Iterator[pa.Array]) -> RowCounts:
+    """The rows of each client, in whatever order they lie; memory grows with the clients."""
+    counts = Counter[str]()
+    for chunk in chunks:
+        counts.update(chunk.to_pylist())
+    ids = sorted_ids(counts)
+    return row_counts(ids, [counts[client_id] for client_id in ids])

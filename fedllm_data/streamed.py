@@ -9,13 +9,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from fedllm_data.client_ids import client_not_found
+from fedllm_data.client_index import RowCounts, row_counts, sorted_ids
+from fedllm_data.clients_table import counts_of_split, table_of_clients
 from fedllm_data.errors import ClientNotFoundError, SchemaError
 from fedllm_data.repo import ClientRepo, HubRepo, RowGroup
 from fedllm_data.schema import PUBLIC_CLIENT, SCHEMAS, Task, task_of_columns
@@ -119,9 +121,9 @@ class StreamedClients(Mapping[str, "Dataset"]):
         return f"StreamedClients({self.name!r}, {self.split!r}, {len(self)} clients, {num_rows} {self.task} rows)"
 
     @property
-    def sizes(self) -> dict[str, int]:
-        """The number of rows of each client, from the `clients` config."""
-        return dict(self._sizes)
+    def sizes(self) -> RowCounts:
+        """The number of rows of each client, from the `clients` config: a read-only mapping, equal to such a dict."""
+        return self._sizes
 
     @cached_property
     def revision(self) -> str | None:
@@ -139,8 +141,7 @@ class StreamedClients(Mapping[str, "Dataset"]):
             raise SchemaError(
                 f"{self.name}: the rows of split public belong to no client, so there is no clients table"
             )
-        table = self._clients
-        return table.filter(pc.is_in(table["client_id"], value_set=pa.array(list(self._sizes), pa.string())))
+        return table_of_clients(self._store.repo, self._sizes.ids)
 
     def select(self, client_ids: Iterable[str]) -> "StreamedClients":
         """Return the mapping restricted to some clients; reads nothing.
@@ -151,27 +152,21 @@ class StreamedClients(Mapping[str, "Dataset"]):
         Raises:
             ClientNotFoundError: if one of them is not a client of the split.
         """
-        wanted = sorted(set(client_ids))
-        missing = [client_id for client_id in wanted if client_id not in self._sizes]
-        if missing:
-            raise self._not_found(missing[0])
+        wanted = sorted_ids(client_ids)
+        if (missing := next((client_id for client_id in wanted if client_id not in self._sizes), None)) is not None:
+            raise self._not_found(missing)
         part = StreamedClients.__new__(StreamedClients)
         part.__dict__ |= self.__dict__  # footers, clients table and the last row group are shared
-        part._sizes = {client_id: self._sizes[client_id] for client_id in wanted}
+        part._sizes = row_counts(wanted, [self._sizes[client_id] for client_id in wanted])
         return part
 
-    @cached_property
-    def _clients(self) -> pa.Table:
-        return self._store.repo.client_table()
-
-    def _count_rows(self) -> dict[str, int]:
+    def _count_rows(self) -> RowCounts:
         if self.split == PUBLIC_CLIENT:
             repo = self._store.repo
             footers = [repo.footer(path) for path in repo.split_files(self.split)]
-            return {PUBLIC_CLIENT: sum(group.num_rows for footer in footers for group in footer.groups)}
-        table = self._clients.select(["client_id", f"num_{self.split}_rows"])
-        pairs: Any = zip(table[0].to_pylist(), table[1].to_pylist(), strict=True)
-        return {client_id: num_rows for client_id, num_rows in sorted(pairs) if num_rows}
+            num_rows = sum(group.num_rows for footer in footers for group in footer.groups)
+            return row_counts(sorted_ids([PUBLIC_CLIENT]), [num_rows])
+        return counts_of_split(self._store.repo, f"num_{self.split}_rows")
 
     def _not_found(self, client_id: object) -> ClientNotFoundError:
         return client_not_found(client_id, self._sizes, f"{self.name}, split {self.split}")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
+from heapq import nsmallest
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -100,7 +101,7 @@ def evaluate_policy(
     if reference is not None:
         length = usable_length(reference.model, max_length or min(length, usable_length(reference.model)))
 
-    known_ids = list(clients)
+    known_ids = clients.ids
     client_ids = [known_ids[position] for position in sample_positions(known_ids, max_clients, seed, "clients")]
     if len(client_ids) < len(clients):
         notes.append(
@@ -180,8 +181,14 @@ def sample_positions(ids: Sequence[str], limit: int | None, seed: int, purpose: 
     """
     if limit is not None and limit < 1:
         raise ConfigError(f"a sample of {limit} {purpose} holds nothing; ask for at least 1 or leave the limit out")
-    ranked = sorted(range(len(ids)), key=lambda i: (blake2b(f"{seed}|{purpose}|{ids[i]}".encode()).digest(), i))
-    return sorted(ranked[:limit])
+    if limit is None:
+        return list(range(len(ids)))
+
+    def place_in_line(position: int) -> tuple[bytes, int]:
+        return blake2b(f"{seed}|{purpose}|{ids[position]}".encode()).digest(), position
+
+    # Of many ids no more than the limit are held.
+    return sorted(nsmallest(limit, range(len(ids)), key=place_in_line))
 
 
 def _unrendered_note(policy: "Policy", rows: Any, unrendered_N: npt.NDArray[np.bool_]) -> str:

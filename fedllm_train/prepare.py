@@ -82,7 +82,7 @@ def prepare(
     strategy, federation = make_strategy(config, roster)
     # One named client, or the pool of all, is a cohort of one whatever is asked for.
     alone = strategy.traits.family == "baseline"
-    participants, cohort_size = cohort_pool(config, strategy.participants(list(roster)), alone=alone)
+    participants, cohort_size = cohort_pool(config, strategy.participants(roster.ids), alone=alone)
     if config.dp_clip is not None:
         check_private_method(config.strategy, strategy.traits)
     guarantee = run_guarantee(
@@ -130,7 +130,7 @@ def make_strategy(config: FederatedConfig, roster: Roster) -> tuple[Strategy, Fe
             f"strategy {config.strategy!r} works on LoRA factors, and with full_finetuning there are none; leave it "
             f"out, or use {', '.join(others)}"
         )
-    eligible = eligible_clients(config, list(roster))
+    eligible = eligible_clients(config, roster.ids)
     federation = Federation(
         settings=config.method,
         seed=config.seed,
@@ -151,5 +151,7 @@ def _ranks(config: FederatedConfig, roster: Roster, eligible: Sequence[str]) -> 
     rule = config.get("client_ranks")
     if rule is None:
         return {}
-    taking_part = {client_id: roster.sizes[client_id] for client_id in eligible}
-    return client_ranks(rule, taking_part or roster.sizes, roster.table, seed=config.seed)
+    taking_part = roster.sizes
+    if eligible is not roster.ids and len(eligible):
+        taking_part = {client_id: roster.sizes[client_id] for client_id in eligible}
+    return client_ranks(rule, taking_part, roster.table, seed=config.seed)

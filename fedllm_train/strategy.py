@@ -112,7 +112,7 @@ class Strategy(Protocol):
     Settings: type[Settings]
     """The method's own settings (`settings.py`)."""
 
-    def participants(self, client_ids: Sequence[str]) -> list[str]:
+    def participants(self, client_ids: Sequence[str]) -> Sequence[str]:
         """Return the clients that may be sampled."""
         ...
 
@@ -184,9 +184,9 @@ class OneAdapter:
         """Return the weight in the mean of a client with this many rows."""
         return 1 if self._counts_alike else num_rows
 
-    def participants(self, client_ids: Sequence[str]) -> list[str]:
+    def participants(self, client_ids: Sequence[str]) -> Sequence[str]:
         """Return all clients."""
-        return list(client_ids)
+        return client_ids
 
     def start(self, adapter: Adapter) -> Parts:
         """Return the global adapter, which is all there is."""

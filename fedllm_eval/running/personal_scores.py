@@ -74,7 +74,7 @@ def evaluate_personal(
     Raises:
         ConfigError: if no client of the split has an adapter.
     """
-    all_ids = list(clients)
+    all_ids = clients.ids
     chosen = [all_ids[position] for position in sample_positions(all_ids, max_clients, seed, "clients")]
     own = [client_id for client_id in chosen if client_id in folders]
     if not own:

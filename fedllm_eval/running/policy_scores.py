@@ -169,7 +169,7 @@ def _score(
 
 
 def _anybody(folders: Mapping[str, Path], clients: ClientDataset, options: Mapping[str, Any]) -> bool:
-    known = list(clients)
+    known = clients.ids
     chosen = sample_positions(known, options.get("max_clients"), options.get("seed", 0), "clients")
     return any(known[position] in folders for position in chosen)
 

@@ -8,20 +8,23 @@ is the same for every client (alpha_k = s r_k, as FLoRA's code has it).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
+import numpy as np
 import pyarrow as pa
 
+from fedllm_data.client_index import BLOCK, Block, ClientIds, ClientValues, sorted_ids
+from fedllm_data.clients_table import places_of
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Adapter
+from fedllm_train.adapters.dealt_ranks import DrawnRanks, RanksByRows, RanksOfColumn
 from fedllm_train.adapters.lora import factor_names
 from fedllm_train.lazy_torch import torch
-from fedllm_train.seeds import stream_rng
 
 __all__ = ["check_ranks", "client_ranks", "padded", "rank_of", "sliced"]
 
 
-def client_ranks(rule: str, sizes: Mapping[str, int], table: pa.Table | None, *, seed: int) -> dict[str, int]:
+def client_ranks(rule: str, sizes: Mapping[str, int], table: pa.Table | None, *, seed: int) -> Mapping[str, int]:
     """Return the rank of every client.
 
     Args:
@@ -37,7 +40,7 @@ def client_ranks(rule: str, sizes: Mapping[str, int], table: pa.Table | None, *,
     >>> client_ranks("2,8", {"a": 10, "b": 1, "c": 5, "d": 7}, None, seed=0)
     {'a': 8, 'b': 2, 'c': 2, 'd': 8}
     """
-    ids = sorted(sizes)
+    ids = sizes.ids if isinstance(sizes, ClientValues) else sorted_ids(sizes)
     if rule.startswith("column:"):
         return _from_column(rule.removeprefix("column:"), ids, table)
     kind, _, listed = rule.rpartition(":")
@@ -47,14 +50,7 @@ def client_ranks(rule: str, sizes: Mapping[str, int], table: pa.Table | None, *,
         ranks = []
     if not ranks or min(ranks) < 1 or kind not in ("", "random"):
         raise ConfigError(f"client_ranks is {rule!r}; give ranks such as 4,8,16, random:4,8,16 or column:NAME")
-    if kind == "random":
-        return {
-            client_id: ranks[int(stream_rng(seed, "rank", client_id=client_id).integers(len(ranks)))]
-            for client_id in ids
-        }
-    ordered = sorted(ids, key=lambda client_id: (sizes[client_id], client_id))
-    of_client = {client_id: sorted(ranks)[i * len(ranks) // len(ordered)] for i, client_id in enumerate(ordered)}
-    return {client_id: of_client[client_id] for client_id in ids}
+    return DrawnRanks(ids, ranks, seed) if kind == "random" else RanksByRows(ids, sizes, ranks)
 
 
 def sliced(adapter: Adapter, rank: int) -> Adapter:
@@ -110,15 +106,23 @@ def check_ranks(ranks: Mapping[str, int], adapter: Adapter) -> None:
         )
 
 
-def _from_column(name: str, ids: Sequence[str], table: pa.Table | None) -> dict[str, int]:
+def _from_column(name: str, ids: ClientIds, table: pa.Table | None) -> RanksOfColumn:
     if table is None or name not in table.column_names:
         there = [] if table is None else [field.name for field in table.schema if pa.types.is_integer(field.type)]
         raise ConfigError(f"client_ranks names column {name!r}, which the clients table lacks; it has {there}")
-    values = dict(zip(table["client_id"].to_pylist(), table[name].to_pylist(), strict=True))
-    for client_id in ids:
-        value = values.get(client_id)
-        if not isinstance(value, int) or value < 1:
-            raise ConfigError(
-                f"client_ranks: column {name!r} holds {value!r} for client {client_id!r}; ranks are 1 or more"
-            )
-    return {client_id: values[client_id] for client_id in ids}
+    ranks = Block.of_zeros(8 * len(ids))
+    ranks_K = np.frombuffer(ranks.view, dtype=np.int64)
+    for batch in table.select(["client_id", name]).to_batches(max_chunksize=BLOCK):
+        places_N, values = places_of(batch["client_id"], ids), batch[name].to_pylist()
+        for place, value in zip(places_N.tolist(), values, strict=True):
+            if place >= 0 and (not isinstance(value, int) or value < 1):
+                raise _no_rank(name, value, ids[place])
+            if place >= 0:
+                ranks_K[place] = value
+    if (without := next((place for place, rank in enumerate(ranks_K) if not rank), None)) is not None:
+        raise _no_rank(name, None, ids[without])
+    return RanksOfColumn(ids, ranks)
+
+
+def _no_rank(name: str, value: object, client_id: str) -> ConfigError:
+    return ConfigError(f"client_ranks: column {name!r} holds {value!r} for client {client_id!r}; ranks are 1 or more")

@@ -8,13 +8,19 @@ poisson       each client on its own with probability cohort_size / number of cl
               cohort may be empty; what the accountant of differential privacy assumes. With a guarantee it is drawn
               from the run's secret, since nobody may work out who took part (`privacy/secret.py`)
 fedllm-bench  as its released code draws them: CPython's `random`, seeded with the round and nothing else
+
+A draw goes through the clients in blocks, so that memory grows with the cohort alone (rules `fixed` and `all` name
+theirs), and takes from its stream what NumPy's own calls take: cohorts are the same to the client.
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 
 import numpy as np
+import numpy.typing as npt
 
+from fedllm_data.client_index import BLOCK, ClientIds, values_of
 from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
 from fedllm_train.given import given_of
@@ -58,12 +64,12 @@ def sample_cohort(
             f"choose a cohort_size from 1 to {len(client_ids)}"
         )
     # Sorted first, so that the order in which a caller lists the clients changes nothing.
-    return sorted(COHORT_RULES[rule](sorted(client_ids), cohort_size, sizes or {}, seed, round_index))
+    return sorted(COHORT_RULES[rule](_in_order(client_ids), cohort_size, sizes or {}, seed, round_index))
 
 
 def cohort_pool(
     config: ParticipationSettings, client_ids: Sequence[str], *, alone: bool = False
-) -> tuple[list[str], int]:
+) -> tuple[Sequence[str], int]:
     """Return the clients that a config lets take part, and how many of them do in a round.
 
     Args:
@@ -87,7 +93,7 @@ def cohort_pool(
     return pool, size
 
 
-def eligible_clients(config: ParticipationSettings, client_ids: Sequence[str]) -> list[str]:
+def eligible_clients(config: ParticipationSettings, client_ids: Sequence[str]) -> Sequence[str]:
     """Return the clients that the cohort rule may ever sample, sorted: those named with rule fixed, else all.
 
     >>> fixed = ParticipationSettings(cohort_rule="fixed", cohort_clients="c,a")
@@ -95,12 +101,17 @@ def eligible_clients(config: ParticipationSettings, client_ids: Sequence[str]) -
     ['a', 'c']
     """
     if config.cohort_rule != "fixed" or config.cohort_clients is None:
-        return sorted(client_ids)
-    named = {each.strip() for each in config.cohort_clients.split(",")}
-    return sorted(named & set(client_ids))
+        return _in_order(client_ids)
+    known = client_ids if isinstance(client_ids, ClientIds) else set(client_ids)
+    return sorted({name for each in config.cohort_clients.split(",") if (name := each.strip()) in known})
 
 
-def _pool(config: ParticipationSettings, client_ids: Sequence[str], alone: bool) -> tuple[list[str], int]:
+def _in_order(client_ids: Sequence[str]) -> Sequence[str]:
+    """The ids in sorted order."""
+    return client_ids if isinstance(client_ids, ClientIds) else sorted(client_ids)
+
+
+def _pool(config: ParticipationSettings, client_ids: Sequence[str], alone: bool) -> tuple[Sequence[str], int]:
     rule, size = config.cohort_rule, config.cohort_size
     if rule not in COHORT_RULES:
         hint = did_you_mean(rule, COHORT_RULES)
@@ -112,10 +123,11 @@ def _pool(config: ParticipationSettings, client_ids: Sequence[str], alone: bool)
         )
     if rule in ("fixed", "all"):
         named = [each.strip() for each in config.cohort_clients.split(",")] if config.cohort_clients else client_ids
-        if unknown := sorted(set(named) - set(client_ids)):
+        known = client_ids if isinstance(client_ids, ClientIds) else set(client_ids)
+        if unknown := sorted({client_id for client_id in named if client_id not in known}):
             raise ConfigError(
                 f"cohort_clients names {unknown[0]!r}, which is not among the {len(client_ids)} clients; "
-                f"they are called like {sorted(client_ids)[0]!r}"
+                f"they are called like {min(client_ids)!r}"
             )
         if "cohort_size" in given_of(config) and size != len(set(named)):
             raise ConfigError(
@@ -129,7 +141,7 @@ def _pool(config: ParticipationSettings, client_ids: Sequence[str], alone: bool)
         raise ConfigError(
             f"cohort_size is {size} but the dataset has {len(client_ids)} clients; choose at most {len(client_ids)}"
         )
-    return list(client_ids), size
+    return client_ids, size
 
 
 def _uniform(ids: Sequence[str], size: int, sizes: Mapping[str, int], seed: int, round_index: int) -> list[str]:
@@ -138,14 +150,54 @@ def _uniform(ids: Sequence[str], size: int, sizes: Mapping[str, int], seed: int,
 
 
 def _weighted(ids: Sequence[str], size: int, sizes: Mapping[str, int], seed: int, round_index: int) -> list[str]:
-    rows_K = np.array([sizes[client_id] for client_id in ids], dtype=np.float64)
     rng = stream_rng(seed, "cohort", round_index=round_index)
-    return [ids[position] for position in rng.choice(len(ids), size=size, replace=False, p=rows_K / rows_K.sum())]
+    return [ids[position] for position in _drawn_by_rows(rng, ids, size, sizes)]
+
+
+def _drawn_by_rows(rng: np.random.Generator, ids: Sequence[str], size: int, sizes: Mapping[str, int]) -> list[int]:
+    """What `rng.choice(len(ids), size, replace=False, p=rows / rows.sum())` draws, in blocks of clients.
+
+    As it does: draw as many numbers as are missing, look for them in the cumulative shares, in which clients drawn
+    before count nothing, take each client once, and draw again for those that are missing then.
+    """
+    num_rows = float(sum(values_of(sizes, ids)))  # exact, as the sum of an array of whole numbers is
+    found: list[int] = []
+    while len(found) < size:
+        wanted = rng.random(size - len(found))
+        total = 0.0
+        for shares in _shares(ids, sizes, num_rows, found):
+            total = np.cumsum(np.concatenate([[total], shares]))[-1]
+        order = np.argsort(wanted, kind="stable")
+        places = np.empty(len(wanted), dtype=np.int64)
+        begin, due, last = 0, 0, 0.0
+        for shares in _shares(ids, sizes, num_rows, found):
+            sums = np.cumsum(np.concatenate([[last], shares]))
+            last, ends = sums[-1], sums[1:] / total
+            here = int(np.searchsorted(wanted[order], ends[-1], side="left"))
+            places[order[due:here]] = begin + np.searchsorted(ends, wanted[order[due:here]], side="right")
+            due, begin = here, begin + len(shares)
+        places[order[due:]] = begin
+        found += dict.fromkeys(places.tolist())
+    return found
+
+
+def _shares(
+    ids: Sequence[str], sizes: Mapping[str, int], num_rows: float, found: Sequence[int]
+) -> Iterator[npt.NDArray[np.float64]]:
+    """Yield the share of the rows of each client, zero for those that were drawn, a block at a time."""
+    drawn, rows = np.sort(np.array(found, dtype=np.int64)), values_of(sizes, ids)
+    for begin in range(0, len(ids), BLOCK):
+        shares = np.array(list(islice(rows, BLOCK)), dtype=np.float64) / num_rows
+        shares[drawn[(drawn >= begin) & (drawn < begin + BLOCK)] - begin] = 0.0
+        yield shares
 
 
 def _poisson(ids: Sequence[str], size: int, sizes: Mapping[str, int], seed: int, round_index: int) -> list[str]:
-    drawn = stream_rng(seed, "cohort", round_index=round_index).random(len(ids))
-    return [client_id for client_id, value in zip(ids, drawn, strict=True) if value < size / len(ids)]
+    rng, cohort = stream_rng(seed, "cohort", round_index=round_index), list[str]()
+    for begin in range(0, len(ids), BLOCK):
+        drawn = rng.random(min(BLOCK, len(ids) - begin))
+        cohort += [ids[begin + int(place)] for place in np.flatnonzero(drawn < size / len(ids))]
+    return cohort
 
 
 def _everybody(ids: Sequence[str], size: int, sizes: Mapping[str, int], seed: int, round_index: int) -> list[str]:

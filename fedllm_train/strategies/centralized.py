@@ -48,7 +48,7 @@ class Centralized(OneAdapter):
             )
         self._cohort_size = federation.cohort_size
 
-    def participants(self, client_ids: Sequence[str]) -> list[str]:
+    def participants(self, client_ids: Sequence[str]) -> Sequence[str]:
         """Return the pooled client.
 
         Raises:

@@ -12,10 +12,12 @@ the groups' adapters, each weighted by its clients' rows.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedllm_data.client_index import ClientIds, ClientValues, sorted_ids, values_of
+from fedllm_data.schema import UNDETERMINED
 from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum, Shapes, shapes_of
 from fedllm_train.lazy_torch import torch
 from fedllm_train.method_settings import MeanSettings, PersonalSettings
@@ -64,8 +66,9 @@ class LanguageClusters(OneAdapter):
         self._group_of = groups_of(federation.languages, federation.eligible, federation.settings.min_cluster_clients)
         self._groups = sorted(set(self._group_of.values()))
         weights = Counter[str]()
-        for client_id, group in self._group_of.items():
-            weights[group] += self.weight_of(federation.sizes[client_id])
+        rows = values_of(federation.sizes, self._group_of.ids)
+        for group, num_rows in zip(self._group_of.values(), rows, strict=True):
+            weights[group] += self.weight_of(num_rows)
         self._weights = weights
 
     def start(self, adapter: Adapter) -> Parts:
@@ -104,15 +107,40 @@ class LanguageClusters(OneAdapter):
         return visit.received["adapter"]
 
 
-def groups_of(languages: Mapping[str, str], client_ids: Any, min_clients: int) -> dict[str, str]:
+def groups_of(languages: Mapping[str, str], client_ids: Any, min_clients: int) -> GroupOfClient:
     """Return the group of every client.
 
     >>> groups_of({"a": "en", "b": "en", "c": "fr", "d": "und"}, "abcd", 2)
     {'a': 'en', 'b': 'en', 'c': 'others', 'd': 'others'}
     """
-    count = Counter(languages.get(client_id, "und") for client_id in client_ids)
-    large = {language for language, number in count.items() if number >= min_clients and language != "und"}
-    return {
-        client_id: language if (language := languages.get(client_id, "und")) in large else OTHERS
-        for client_id in client_ids
-    }
+    ids = sorted_ids(client_ids)
+    count = Counter(_languages_of(languages, ids))
+    large = {language for language, number in count.items() if number >= min_clients and language != UNDETERMINED}
+    return GroupOfClient(ids, languages, large)
+
+
+class GroupOfClient(ClientValues[str]):
+    """The group of every client, from its language and the languages that have a group of their own."""
+
+    def __init__(self, ids: ClientIds, languages: Mapping[str, str], large: set[str]) -> None:
+        """Take the clients, their languages, and which of these have a group."""
+        super().__init__(ids)
+        self._languages, self._large = languages, large
+
+    def at(self, position: int) -> str:
+        """Return the group of the client at a position."""
+        return self._group(self._languages.get(self.ids[position], UNDETERMINED))
+
+    def in_order(self) -> Iterator[str]:
+        """Iterate over the groups in the order of the ids."""
+        return map(self._group, _languages_of(self._languages, self.ids))
+
+    def _group(self, language: str) -> str:
+        return language if language in self._large else OTHERS
+
+
+def _languages_of(languages: Mapping[str, str], ids: ClientIds) -> Iterator[str]:
+    """The languages in the order of the ids, without a lookup for each where they lie in that order."""
+    if isinstance(languages, ClientValues):
+        return values_of(languages, ids)
+    return (languages.get(client_id, UNDETERMINED) for client_id in ids)

@@ -9,6 +9,7 @@ Client rule: plain local training from the own adapter. Server rule: none.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
@@ -18,6 +19,9 @@ from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
 __all__ = ["Local"]
+
+_MOST_COMPARED = 20_000
+"""Client ids that a misspelt one is compared with."""
 
 
 class Local(OneAdapter):
@@ -51,18 +55,19 @@ class Local(OneAdapter):
         self._client_id = federation.settings.local_client
         self._is_single = self._client_id is not None or federation.num_clients == 1
 
-    def participants(self, client_ids: Sequence[str]) -> list[str]:
+    def participants(self, client_ids: Sequence[str]) -> Sequence[str]:
         """Return the named client, or all of them.
 
         Raises:
             ConfigError: if the named client does not exist.
         """
         if self._client_id is None or len(client_ids) == 1:
-            return list(client_ids)
+            return client_ids
         if self._client_id not in client_ids:
+            hint = did_you_mean(self._client_id, islice(client_ids, _MOST_COMPARED))
             raise ConfigError(
                 f"local_client {self._client_id!r} is not among the {len(client_ids)} clients; "
-                f"{did_you_mean(self._client_id, client_ids)}name one of them, such as {sorted(client_ids)[0]!r}"
+                f"{hint}name one of them, such as {min(client_ids)!r}"
             )
         return [self._client_id]
 
