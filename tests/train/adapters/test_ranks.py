@@ -1,8 +1,12 @@
 """Ranks of clients: the rules, and that training with zeros beyond a rank is training at that rank."""
 
+import pickle
+
 import pyarrow as pa
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import adapter_sha256
@@ -17,6 +21,22 @@ def test_fewer_rows_lower_rank():
     assert client_ranks("8,2,4", SIZES, None, seed=0) == {"a": 8, "b": 2, "c": 4, "d": 4, "e": 2}
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    st.dictionaries(st.text("abcdef", max_size=4), st.integers(1, 5), min_size=1, max_size=30),
+    st.lists(st.integers(1, 9), min_size=1, max_size=5),
+)
+def test_each_rank_goes_to_equally_many_by_rows_and_then_by_id(sizes, ranks):
+    ordered = sorted(sizes, key=lambda client_id: (sizes[client_id], client_id))
+    expected = {
+        client_id: sorted(ranks)[place * len(ranks) // len(ordered)] for place, client_id in enumerate(ordered)
+    }
+    found = client_ranks(",".join(map(str, ranks)), sizes, None, seed=0)
+    assert found == expected
+    assert list(found) == sorted(sizes)
+    assert pickle.loads(pickle.dumps(found)) == expected
+
+
 def test_a_random_rank_depends_on_the_client_alone():
     ranks = client_ranks("random:2,4,8", {f"c{i}": 1 for i in range(60)}, None, seed=3)
     assert set(ranks.values()) == {2, 4, 8}
@@ -26,7 +46,9 @@ def test_a_random_rank_depends_on_the_client_alone():
 
 def test_ranks_from_a_column():
     table = pa.table({"client_id": ["a", "b"], "gpu_rank": [4, 2]})
-    assert client_ranks("column:gpu_rank", {"a": 1, "b": 1}, table, seed=0) == {"a": 4, "b": 2}
+    found = client_ranks("column:gpu_rank", {"a": 1, "b": 1}, table, seed=0)
+    assert found == {"a": 4, "b": 2}
+    assert pickle.loads(pickle.dumps(found)) == found
 
 
 @pytest.mark.parametrize(
