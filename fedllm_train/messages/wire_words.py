@@ -17,10 +17,8 @@ def stages_in_words(stages: WireStages) -> str:
     if stages.segments is not None:
         what = f"one of {stages.segments} parts of an update, {'drawn' if stages.segments_drawn else 'in turn'}"
     if stages.topk is not None:
-        of_what = (
-            "the {:.4g} of an update's values" if stages.segments is None else what + ": the {:.4g} of its values"
-        )
-        what = f"{of_what.format(stages.topk)} that are largest"
+        largest = f"the {stages.topk:.4g} of %s values that are largest"
+        what = largest % "an update's" if stages.segments is None else f"{what}: {largest % 'its'}"
     if stages.levels is not None:
         of_blocks = "" if stages.block is None else f" with a scale for every {stages.block} values"
         how = f", {'' if stages.nearest else 'stochastically '}rounded to {stages.quantise}{of_blocks}"
