@@ -16,6 +16,7 @@ from fedllm_data.in_place import write_file
 from fedllm_eval.policy.run_folder import CONFIG_FILE, LOCK_FILE, RUN_FORMAT, WORK, read_config, run_format
 from fedllm_eval.policy.run_records import RunConfig
 from fedllm_eval.texts import yaml_text
+from fedllm_train.run_files.former_settings import with_defaults
 
 __all__ = ["PACKAGES", "check_run_folder", "is_begun", "open_run_folder", "package_versions"]
 
@@ -102,6 +103,7 @@ _MAY_DIFFER.add(("template_date", ""))  # a resumed run keeps the day it began o
 
 
 def _check_same(before: dict[str, Any], now: dict[str, Any], run: Path) -> None:
+    before = before | {"federated": with_defaults(before["federated"])}
     changed = [
         f"{section}.{key}: {_show(before.get(section), key)} -> {_show(now.get(section), key)}"
         for section in sorted(before.keys() | now.keys())
