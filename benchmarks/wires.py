@@ -142,22 +142,9 @@ def slug(wire: str) -> str:
     return re.sub(r"[^a-z0-9.]+", "_", wire.lower())
 
 
-def has_wires() -> bool:
-    """Return whether this version knows the setting `wire`."""
-    from dataclasses import fields
-
-    from fedllm_train.config import FederatedConfig
-
-    return any(each.name == "wire" for each in fields(FederatedConfig))
-
-
 def wire_settings(wire: str) -> dict[str, Any]:
     """Return the settings of the federation that pack as a wire's name says."""
     up, _, down = wire.partition("/")
-    if not has_wires():
-        if down or up not in ("none", "int8", "int4", "topk"):
-            raise SystemExit(f"wire {wire!r} needs the setting `wire`, which this version does not have")
-        return {"upload_codec": up}
     return {"wire": up, **({"download_wire": down} if down else {})}
 
 
