@@ -8,7 +8,7 @@ are drawn by every rule that draws, FedAvg makes two rounds with cohorts of 3 on
 parameters, and the run is resumed for a third. Measured are the CPU seconds of each step, and the anonymous memory
 (RssAnon: resident memory less mapped files, whose pages the system takes back at will): its growth over the steps
 after a garbage collection, and its highest value, looked at every 50 ms. Python's and Arrow's own allocations stand
-beside it. Then the memory of one more client: the difference of two sizes over the difference of their clients. The
+beside it. Then the memory of one more client: the difference of the two largest sizes over that of their clients. The
 first opening of a repo makes the cached Arrow files of `datasets`, which are measured apart. Linux only.
 """
 
@@ -227,7 +227,7 @@ def main() -> None:
     for num_clients in map(int, sys.argv[1:]) if sys.argv[1:] else SIZES:
         runs.append(measure(num_clients))
         print(json.dumps(runs[-1], indent=1), flush=True)
-    few, many = runs[0], runs[-1]
+    few, many = runs[-2:] if len(runs) > 1 else runs * 2
     more = (many["num_clients"] - few["num_clients"]) or 1
     each = {
         name: {

@@ -33,7 +33,7 @@ __all__ = [
 
 BLOCK = 16_384
 """Clients that are looked at together where all are gone through."""
-IN_MEMORY_BYTES = 1 << 20
+IN_MEMORY_BYTES = 1 << 16
 """Blocks up to this size are held in memory."""
 _SHOWN = 20
 
