@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from fedllm_data.errors import ConfigError
 from fedllm_train.models.base_tensors import BaseTensors, Shape
 
-__all__ = ["AdapterSettings", "adapter_shapes", "num_values"]
+__all__ = ["AdapterSettings", "adapter_shapes", "modules_of", "num_values"]
 
 _LORA = ("lora", "dora", "rslora")
 _PREFIX = "base_model.model."
@@ -43,7 +43,7 @@ def adapter_shapes(base: BaseTensors, settings: AdapterSettings) -> dict[str, Sh
 
     >>> tables = {"model.embed_tokens.weight": (10, 4)}
     >>> base = BaseTensors(linears={"q": (6, 4), "lm_head": (10, 4)}, head="lm_head", parameters=tables,
-    ...     num_layers=1, hidden_size=4, attention_size=4, vocab_size=10)
+    ...     num_layers=1, hidden_size=4, attention_size=4, kv_size=4, vocab_size=10)
     >>> adapter_shapes(base, AdapterSettings(rank=2))
     {'base_model.model.q.lora_A.weight': (2, 4), 'base_model.model.q.lora_B.weight': (6, 2)}
     """
@@ -74,6 +74,19 @@ def num_values(shapes: Mapping[str, Shape]) -> int:
     10
     """
     return sum(math.prod(shape) for shape in shapes.values())
+
+
+def modules_of(shapes: Mapping[str, Shape]) -> dict[str, int]:
+    """Return the modules that LoRA factors stand beside, with the rank of each.
+
+    >>> modules_of({"base_model.model.q.lora_A.weight": (2, 4), "base_model.model.q.lora_B.weight": (6, 2)})
+    {'q': 2}
+    """
+    return {
+        name.removeprefix(_PREFIX).partition(".lora_A.")[0]: shape[0]
+        for name, shape in shapes.items()
+        if ".lora_A." in name
+    }
 
 
 def _targets(base: BaseTensors, targets: str | Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.models.base_tensors import BaseTensors
+from fedllm_train.models.base_tensors import BaseTensors, ends_in_product
 
 __all__ = ["ARCHITECTURES", "Architecture", "tensors_of_config"]
 
@@ -52,8 +52,12 @@ class Architecture:
     """Size of an attention head where the config does not say; None means hidden size / heads."""
     mlp_ratio: int | None = None
     """Width of the MLP in hidden sizes where the config does not say."""
+    is_parallel: bool = False
+    """Whether the MLP reads what attention reads, where the config does not say."""
     is_transposed: bool = False
     """Whether weights are kept as (inputs, outputs), as GPT-2's are."""
+    defaults: Mapping[str, float] = field(default_factory=dict)
+    """Settings of transformers' own that a config may leave out."""
     names: Mapping[str, str] = field(default_factory=dict)
     """Our name of a setting -> the architecture's."""
 
@@ -96,6 +100,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         biases=(("", True, ("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2")),),
         last=_with_bias("model.final_layernorm"),
         head_has_bias=True,
+        is_parallel=True,
     ),
     "gpt_neox": Architecture(
         linears=(
@@ -110,6 +115,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         layers="gpt_neox.layers",
         embeddings=("gpt_neox.embed_in vocab h",),
         last=_with_bias("gpt_neox.final_layer_norm"),
+        is_parallel=True,
     ),
     "gpt2": Architecture(
         linears=("attn.c_attn 3h h", "attn.c_proj h h", "mlp.c_fc f h", "mlp.c_proj h f"),
@@ -121,6 +127,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         is_tied=True,
         mlp_ratio=4,
         is_transposed=True,
+        defaults={"resid_pdrop": 0.1},
         names={
             **{"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head"},
             **{"intermediate_size": "n_inner", "positions": "n_positions"},
@@ -175,7 +182,10 @@ def tensors_of_config(config: Mapping[str, Any], *, where: str) -> BaseTensors |
         num_layers=num_layers,
         hidden_size=sizes["h"],
         attention_size=sizes["q"],
+        kv_size=sizes["k"],
         vocab_size=sizes["vocab"],
+        is_parallel=config.get("use_parallel_residual", made.is_parallel),
+        ends_in_product=ends_in_product(parameters, {**made.defaults, **config}),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from fedllm_data.errors import ConfigError
 
-__all__ = ["BaseTensors", "Shape", "header_shapes", "tensors_of_headers", "tensors_of_model"]
+__all__ = ["BaseTensors", "Shape", "ends_in_product", "header_shapes", "tensors_of_headers", "tensors_of_model"]
 
 Shape = tuple[int, ...]
 _TABLES = ("embed", "wte", "wpe")
@@ -20,6 +20,7 @@ _TABLES = ("embed", "wte", "wpe")
 _HEADS = ("lm_head", "embed_out", "output")
 _WHOLE = ("model.", "transformer.", "gpt_neox.", "backbone.")
 """With what the names of a whole causal model begin, as transformers builds it."""
+_DROPOUTS = ("resid_pdrop", "residual_dropout", "hidden_dropout")
 _MOST_HEADER_BYTES = 1 << 27
 
 
@@ -37,7 +38,13 @@ class BaseTensors:
     hidden_size: int
     attention_size: int
     """All attention heads together."""
+    kv_size: int
+    """All key heads together."""
     vocab_size: int
+    is_parallel: bool = False
+    """Whether a layer's MLP reads what its attention reads."""
+    ends_in_product: bool = True
+    """Whether a matrix product is the last of a layer that its backward pass needs: no norm or dropout behind."""
 
     @property
     def num_matmul_parameters(self) -> int:
@@ -108,14 +115,18 @@ def tensors_of_headers(shapes: Mapping[str, Shape], config: Mapping[str, Any], *
         head = "lm_head"
         linears[head] = (vocab, hidden)
     heads = _first(config, ("num_attention_heads", "n_head"), where)
+    head_size = int(config.get("head_dim") or hidden // heads)
     return BaseTensors(
         linears=linears,
         head=head,
         parameters=dict(shapes),
         num_layers=_first(config, ("num_hidden_layers", "n_layer"), where),
         hidden_size=hidden,
-        attention_size=heads * int(config.get("head_dim") or hidden // heads),
+        attention_size=heads * head_size,
+        kv_size=int(config.get("num_key_value_heads") or heads) * head_size,
         vocab_size=linears[head][0],
+        is_parallel=bool(config.get("use_parallel_residual") or config.get("parallel_attn")),
+        ends_in_product=ends_in_product(shapes, config),
     )
 
 
@@ -139,15 +150,33 @@ def tensors_of_model(model: Any) -> BaseTensors:
             head = name if name in linears else f"{name}.base_layer"
     config = model.config.get_text_config()
     heads = config.num_attention_heads
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
     return BaseTensors(
         linears=linears,
         head=head,
         parameters={name: tuple(parameter.shape) for name, parameter in model.named_parameters()},
         num_layers=config.num_hidden_layers,
         hidden_size=config.hidden_size,
-        attention_size=heads * (getattr(config, "head_dim", None) or config.hidden_size // heads),
+        attention_size=heads * head_size,
+        kv_size=(getattr(config, "num_key_value_heads", None) or heads) * head_size,
         vocab_size=linears[head][0],
+        is_parallel=config.model_type == "phi" or bool(getattr(config, "use_parallel_residual", False)),
+        ends_in_product=ends_in_product([name for name, _ in model.named_parameters()], config.to_dict()),
     )
+
+
+def ends_in_product(parameters: Iterable[str], config: Mapping[str, Any]) -> bool:
+    """Return whether nothing behind a layer's last product needs that product's value in the backward pass.
+
+    Args:
+        parameters: names of the model's parameters.
+        config: the content of its `config.json`.
+
+    >>> ends_in_product(["layers.0.post_feedforward_layernorm.weight"], {}), ends_in_product([], {"resid_pdrop": 0.1})
+    (False, False)
+    """
+    has_norm = any("post_feedforward_layernorm" in name for name in parameters)
+    return not has_norm and not any(config.get(name) for name in _DROPOUTS)
 
 
 def _header(path: Path) -> dict[str, Shape]:

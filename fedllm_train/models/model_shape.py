@@ -7,17 +7,18 @@ loaded model. Both give the same `ModelShape`. Nothing here imports torch but wh
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fedllm_data.errors import ConfigError
 from fedllm_eval.machines.model_shape import ModelShape
-from fedllm_train.models.adapter_shapes import AdapterSettings, adapter_shapes, num_values
+from fedllm_train.models.adapter_shapes import AdapterSettings, adapter_shapes
 from fedllm_train.models.architectures import ARCHITECTURES, tensors_of_config
 from fedllm_train.models.base_tensors import BaseTensors, Shape, header_shapes, tensors_of_headers, tensors_of_model
+from fedllm_train.models.training_shape import training_shape
 
-__all__ = ["base_tensors", "model_shape", "shape_of_folder_or_id", "shape_of_model"]
+__all__ = ["base_tensors", "shape_of_folder_or_id", "shape_of_model"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def shape_of_folder_or_id(
         ConfigError: if there is no such model, or its files do not tell.
     """
     tensors = base_tensors(name, revision=revision)
-    return model_shape(tensors, num_values(adapter_shapes(tensors, adapter or AdapterSettings())))
+    return training_shape(tensors, adapter_shapes(tensors, adapter or AdapterSettings()))
 
 
 def shape_of_model(model: Any) -> ModelShape:
@@ -51,24 +52,12 @@ def shape_of_model(model: Any) -> ModelShape:
     Args:
         model: what is trained in it takes a gradient.
     """
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    return model_shape(_tensors_below(model), trained)
-
-
-def model_shape(tensors: BaseTensors, num_trainable: int) -> ModelShape:
-    """Return the counts of which costs are functions.
-
-    Args:
-        tensors: the base's.
-        num_trainable: values that are trained.
-    """
-    return ModelShape(
-        num_matmul_parameters=tensors.num_matmul_parameters,
-        num_layers=tensors.num_layers,
-        hidden_size=tensors.hidden_size,
-        num_trainable=num_trainable,
-        vocab_size=tensors.vocab_size,
-    )
+    trained = {
+        name.replace(".default", ""): tuple(parameter.shape)
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    }
+    return training_shape(_tensors_below(model), trained)
 
 
 def base_tensors(name: str, *, revision: str | None = None) -> BaseTensors:
@@ -105,19 +94,10 @@ def _tensors_below(model: Any) -> BaseTensors:
         for module, shape in whole.linears.items()
         if ".lora_" not in module and ".modules_to_save." not in module
     }
-    return BaseTensors(
-        linears=linears,
-        head=whole.head.removesuffix(".base_layer"),
-        parameters={
-            name.replace(".base_layer.", "."): shape
-            for name, shape in whole.parameters.items()
-            if ".lora_" not in name
-        },
-        num_layers=whole.num_layers,
-        hidden_size=whole.hidden_size,
-        attention_size=whole.attention_size,
-        vocab_size=whole.vocab_size,
-    )
+    parameters = {
+        name.replace(".base_layer.", "."): shape for name, shape in whole.parameters.items() if ".lora_" not in name
+    }
+    return replace(whole, linears=linears, head=whole.head.removesuffix(".base_layer"), parameters=parameters)
 
 
 def _check_same(known: BaseTensors, shapes: Mapping[str, Shape], name: str, *, is_quantised: bool) -> None:

@@ -7,14 +7,17 @@ import sys
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from fedllm_data.errors import ConfigError
+from fedllm_eval.machines.flops import step_flops
 from fedllm_train.adapters.live import LiveAdapter
 from fedllm_train.models.adapter_shapes import AdapterSettings, adapter_shapes, num_values
 from fedllm_train.models.architectures import ARCHITECTURES
 from fedllm_train.models.base_tensors import header_shapes, tensors_of_headers, tensors_of_model
 from fedllm_train.models.model_shape import base_tensors, shape_of_folder_or_id, shape_of_model
+from fedllm_train.models.training_shape import training_shape
 
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
 OF_ALL = {**SIZES, "num_key_value_heads": 2, "vocab_size": 60}
@@ -75,7 +78,7 @@ def test_adapter_shapes_are_those_that_peft_makes(name, settings):
     base = tensors_of_model(model)
     targets = settings.get("target_modules", "all-linear")
     if isinstance(targets, list):
-        targets = [each for each in targets if any(module.endswith(each) for module in base.linears)]
+        targets = [each for each in targets if any(module.rpartition(".")[2] == each for module in base.linears)]
     config = LoraConfig(
         task_type="CAUSAL_LM", fan_in_fan_out=name == "gpt2", **{**settings, "target_modules": targets}
     )
@@ -93,6 +96,33 @@ def test_adapter_shapes_are_those_that_peft_makes(name, settings):
     assert found == made
     assert shape_of_model(peft).num_trainable == num_values(found)
     assert shape_of_model(peft).num_matmul_parameters == base.num_matmul_parameters
+
+
+@pytest.mark.filterwarnings("ignore")  # transformers' hints at caches and checkpointing
+@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize(
+    "targets",
+    ["all-linear", ("v_proj", "c_attn", "qkv_proj", "query_key_value"), r".*\.1\.mlp\..*(in|fc1|c_proj|4h|j)"],
+)
+@pytest.mark.parametrize("recompute", [False, True], ids=["whole", "recomputed"])
+def test_operations_of_every_architecture_are_those_that_torch_counts(name, targets, recompute):
+    sizes = GPT2 if name == "gpt2" else OF_ALL | ENDS | {"head_dim": 8}
+    model = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(name, **sizes, attn_implementation="eager"), attn_implementation="eager"
+    )
+    base = tensors_of_model(model)
+    if not isinstance(targets, str):
+        targets = [each for each in targets if any(module.rpartition(".")[2] == each for module in base.linears)]
+    shape = training_shape(base, adapter_shapes(base, AdapterSettings(rank=4, targets=targets)))
+    peft = get_peft_model(model, LoraConfig(r=4, target_modules=targets, fan_in_fan_out=name == "gpt2"))
+    assert shape_of_model(peft) == shape
+    if recompute:
+        peft.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    peft.train()
+    ids = torch.zeros((2, 12), dtype=torch.long)
+    with FlopCounterMode(display=False) as counter:
+        peft(input_ids=ids, labels=ids).loss.backward()
+    assert 24 * step_flops(shape, 12, recompute=recompute) == pytest.approx(counter.get_total_flops(), rel=0.01)
 
 
 def test_full_tuning_trains_every_parameter_once():
