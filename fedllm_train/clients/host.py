@@ -108,6 +108,8 @@ class ClientHost:
         except DownloadError as error:
             return Reply(step=task.step, client_id=task.client_id, reason=str(error))
         num_steps = self._spec.work.num_steps(tokens.rows.num_rows)
+        if task.num_steps is not None:  # a client with little time makes fewer, never more
+            num_steps = min(num_steps, task.num_steps)
         fits = _Fits(self.resident, self._rows(task, tokens.rows), task, num_steps)
         visit = Visit(
             client_id=task.client_id,
