@@ -17,6 +17,7 @@ from fedllm_train.aggregation.aggregation import Aggregation, Inbox
 from fedllm_train.aggregation.estimated import EstimatedAggregation
 from fedllm_train.aggregation.plain import PlainAggregation
 from fedllm_train.aggregation.private import ClientPrivacy, PrivateAggregation
+from fedllm_train.aggregation.staleness import ServerStates
 from fedllm_train.clients.adapter_checks import check_adapter, check_tokenizer
 from fedllm_train.clients.host import ClientHost
 from fedllm_train.clients.objectives import objective_of
@@ -181,13 +182,17 @@ class LoadedRun:
         wire = ServerWire(config, seed=config.seed, first=first, state=state.wire)
         inbox = Inbox(strategy=strategy, wire=wire, start_adapter=self.start_adapter, max_norm=config.max_update_norm)
 
-        def aggregate(server: Parts, step: int) -> Aggregation:
+        def aggregate(state: RunState) -> Aggregation:
+            server, step = state.server, state.next_round
+            states = ServerStates(
+                step=step, newest=server, earlier=state.earlier, staleness_exponent=config.staleness_exponent
+            )
             if privacy is not None:
-                return PrivateAggregation(inbox, server, privacy, step=step, anybody=anybody)
+                return PrivateAggregation(inbox, states, privacy, anybody=anybody)
             if config.error_feedback == "ef21":
                 return EstimatedAggregation(inbox, server, step=step, anybody=anybody, min_clients=config.min_clients)
             watch = partial(error.watch, server)
-            return PlainAggregation(inbox, server, min_clients=config.min_clients, watch=watch)
+            return PlainAggregation(inbox, states, min_clients=config.min_clients, watch=watch)
 
         anybody = plan.participants[0]
         secret = None if privacy is None else privacy.cohort_seed

@@ -179,7 +179,7 @@ class RoundPlan:
             ledger=self.ledger.ledger,
             monitor=record.get("monitor", state.monitor),
             refused=self._refused,
-            wire=self.wire.state(step.index),
+            wire=self.wire.state(),
         )
         seconds = time.perf_counter() - self._started - record.get("eval_seconds", 0.0)
         record["seconds"] = round(seconds, 3)

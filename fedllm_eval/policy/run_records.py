@@ -176,6 +176,8 @@ class WireRecord(TypedDict):
     """The step before the oldest change of a chain of downloads."""
     versions: dict[str, int]
     """Client -> the step of the newest broadcast that it keeps, for those that changes can be sent to."""
+    under_way: dict[str, list[int | None]]
+    """Client that has not replied -> the step it was asked for, and the version that its message follows, if any."""
     weights: dict[str, float]
     """With EF21: client -> its weight in the mean."""
 

@@ -79,9 +79,9 @@ def read_download(
     """
     others = {part: tensors for part, tensors in parts.items() if not _is_of_wire(part)}
     try:
-        if "adapter" in parts or not (parts.keys() - others.keys()):
-            return parts, _kept(parts, place) if keeps else {}
-        if _PACKED in parts:
+        if "adapter" in parts:
+            adapter = parts["adapter"]
+        elif _PACKED in parts:
             adapter = moved_by(codec.unpack(parts[_PACKED], layout(base)[1], place), base)
         else:
             adapter = _followed(parts, codec, base, hidden, place)
@@ -116,8 +116,6 @@ def _followed(parts: Parts, codec: Codec, base: Adapter, hidden: Parts, place: P
 
 
 def _kept(received: Parts, place: Place) -> Parts:
-    if "adapter" not in received:
-        return {}
     return {_READ: received["adapter"], _VERSION: {"step": torch.tensor(place.round_index)}}
 
 

@@ -77,7 +77,7 @@ class WholeDownloads:
     def noted(self, client_id: str, step: int, *, is_accepted: bool, is_lost: bool) -> None:
         """Remember nothing: every message is whole."""
 
-    def state(self, oldest_step: int) -> WireState:
+    def state(self) -> WireState:
         """Return nothing."""
         return WireState()
 
@@ -108,7 +108,7 @@ class LoneDownloads:
     def noted(self, client_id: str, step: int, *, is_accepted: bool, is_lost: bool) -> None:
         """Remember nothing: no message needs an earlier one."""
 
-    def state(self, oldest_step: int) -> WireState:
+    def state(self) -> WireState:
         """Return nothing."""
         return WireState()
 
@@ -146,6 +146,7 @@ class ChainedDownloads:
         self._chain = Chain(changes, start=state.chain_start, versions=state.versions)
         self._read = {step: tensors[f"{_READ}{step}"] for step in _steps(tensors, _READ)}
         self._newest = max(self._read, default=NO_STEP)
+        self._under_way = {client_id: (step, version) for client_id, (step, version) in state.under_way.items()}
         self._sent: Adapter = {}
         self._relative_error: float | None = None
         self._messages: dict[tuple[int, int | None], tuple[Parts, bytes]] = {}
@@ -158,14 +159,18 @@ class ChainedDownloads:
         """
         self._advance(parts["adapter"], client_id, step)
         others = {part: tensors for part, tensors in parts.items() if part != "adapter"}
-        message = self._message(step, None, others)
-        version = self._chain.version_of(client_id)
-        if version is not None and version <= step:
-            message = min(self._message(step, version, others), message, key=len)
+        asked, version = self._under_way.get(client_id, (NO_STEP, None))
+        if asked != step:  # else it is asked again, and is sent the same message
+            version = self._chain.version_of(client_id)
+            whole = self._message(step, None, others)
+            if version is not None and len(self._message(step, version, others)) >= len(whole):
+                version = None
+            self._under_way[client_id] = (step, version)
+        message = self._message(step, version, others)
         return PackedMessage(message=message, num_values=_num_values(parts), relative_error=self._relative_error)
 
     def as_read(self, parts: Parts, client_id: str, step: int) -> Parts:
-        """Return what a client reads from the message of a step, the newest or one that `state` was asked to keep."""
+        """Return what a client reads from the message of a step, the newest or one that somebody is under way from."""
         if step > self._newest:
             self._advance(parts["adapter"], client_id, step)
         return parts | {"adapter": self._read[step]}
@@ -179,22 +184,26 @@ class ChainedDownloads:
             is_accepted: whether the reply was used, so that what the client kept at that visit counts.
             is_lost: whether no message came back.
         """
+        if self._under_way.get(client_id, (NO_STEP, None))[0] == step:
+            del self._under_way[client_id]
         if is_accepted:
             self._chain.accepted(client_id, step)
         elif is_lost:
             self._chain.lost(client_id)
 
-    def state(self, oldest_step: int) -> WireState:
-        """Return what the next round goes on from.
-
-        Args:
-            oldest_step: the earliest step of which a reply may still come; broadcasts before it are dropped.
-        """
-        needed = min(oldest_step, self._newest)
-        self._read = {step: adapter for step, adapter in self._read.items() if step >= needed}
+    def state(self) -> WireState:
+        """Return what the next round goes on from; drop what neither it nor anybody under way can need."""
+        needed = {self._newest, *(step for step, _ in self._under_way.values())}
+        self._read = {step: adapter for step, adapter in self._read.items() if step in needed}
+        self._chain.prune((version, step) for step, version in self._under_way.values() if version is not None)
         tensors = {f"{_READ}{step}": adapter for step, adapter in self._read.items()}
         tensors |= {f"{_CHANGE}{step}": change.packed for step, change in self._chain.changes.items()}
-        return WireState(tensors=tensors, chain_start=self._chain.start, versions=dict(self._chain.versions))
+        return WireState(
+            tensors=tensors,
+            chain_start=self._chain.start,
+            versions=dict(self._chain.versions),
+            under_way=dict(self._under_way),
+        )
 
     def _advance(self, adapter: Adapter, client_id: str, step: int) -> None:
         """Make the broadcast of a step, once; earlier ones were made."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from fedllm_data.errors import DownloadError
 from fedllm_train.adapters.arithmetic import Adapter, Parts, Shapes
 from fedllm_train.engines.engine import Reply, Task
 from fedllm_train.messages import codec as messages
@@ -62,7 +63,10 @@ class ClientWire:
         Raises:
             DownloadError: if the message does not fit, or does not follow what the client has.
         """
-        parts = messages.decode(task.message)
+        try:
+            parts = messages.decode(task.message)
+        except ValueError as error:
+            raise DownloadError(f"its download cannot be read ({error})") from error
         if self._down is None:
             return parts, {}
         place = Place(self._seed, task.step, None, "down")
@@ -147,13 +151,9 @@ class ServerWire:
         is_lost = reply.message is None
         self._down.noted(reply.client_id, reply.step, is_accepted=problem is None, is_lost=is_lost)
 
-    def state(self, oldest_step: int) -> WireState:
-        """Return what the next round goes on from.
-
-        Args:
-            oldest_step: the earliest step of which a reply may still come.
-        """
-        state = self._down.state(oldest_step)
+    def state(self) -> WireState:
+        """Return what the next round goes on from."""
+        state = self._down.state()
         tensors, weights = self.estimates.state()
         return replace(state, tensors={**state.tensors, **tensors}, weights=weights)
 

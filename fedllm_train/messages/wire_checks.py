@@ -4,10 +4,12 @@ from typing import Protocol
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Parts
+from fedllm_train.messages.vector_cut import cut_of
+from fedllm_train.messages.wire_names import parse_wire
 from fedllm_train.messages.wire_settings import WireSettings
 from fedllm_train.strategy import Strategy, Traits
 
-__all__ = ["RoundSettings", "check_wire_method", "check_wire_parts", "check_wire_rounds"]
+__all__ = ["RoundSettings", "check_wire_method", "check_wire_parts", "check_wire_rounds", "check_wire_size"]
 
 EF21_RULES = ("all", "fixed")
 """Cohort rules that ask the same clients in every round."""
@@ -112,3 +114,17 @@ def check_wire_parts(settings: WireSettings, strategy: Strategy, start: Parts, c
             f"error_feedback is ef21, but clients also send their {min(more).replace('_', ' ')}, of which it keeps no "
             "mean; use ef14"
         )
+
+
+def check_wire_size(settings: WireSettings, num_values: int) -> None:
+    """Refuse a share of an adapter's values that rounds to no value at all.
+
+    Raises:
+        ConfigError: naming the setting.
+    """
+    for name in ("wire", "download_wire"):
+        stages = parse_wire(getattr(settings, name), name)
+        if stages is not None and cut_of(stages, [num_values], 0).num_chosen == 0:
+            raise ConfigError(
+                f"{name} is {getattr(settings, name)!r}: of {num_values} values that sends none; choose more"
+            )

@@ -25,6 +25,9 @@ class WireState:
     """The step before the oldest change; a client that has an earlier broadcast, or none since, needs the whole."""
     versions: Mapping[str, int] = field(default_factory=dict)
     """Client -> the step of the newest broadcast that it keeps, for those that could be sent changes."""
+    under_way: Mapping[str, tuple[int, int | None]] = field(default_factory=dict)
+    """Client that has not replied -> the step it was asked for, and the version that its message follows; None if it
+    was sent the whole."""
     weights: Mapping[str, float] = field(default_factory=dict)
     """With EF21: client -> its weight in the mean, for those that were heard."""
 
@@ -32,6 +35,11 @@ class WireState:
         """Return all but the tensors, JSON-ready.
 
         >>> WireState(versions={"ann": 3}).as_record()
-        {'chain_start': -1, 'versions': {'ann': 3}, 'weights': {}}
+        {'chain_start': -1, 'versions': {'ann': 3}, 'under_way': {}, 'weights': {}}
         """
-        return {"chain_start": self.chain_start, "versions": dict(self.versions), "weights": dict(self.weights)}
+        return {
+            "chain_start": self.chain_start,
+            "versions": dict(self.versions),
+            "under_way": {client_id: list(each) for client_id, each in self.under_way.items()},
+            "weights": dict(self.weights),
+        }
