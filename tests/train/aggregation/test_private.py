@@ -7,12 +7,12 @@ from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import adapter_sha256, distance
 from fedllm_train.aggregation.aggregation import Inbox
 from fedllm_train.aggregation.private import (
-from fedllm_train.aggregation.staleness import ServerStates
     ClientPrivacy,
     PrivateAggregation,
     check_private_method,
     clipped_change,
 )
+from fedllm_train.aggregation.staleness import ServerStates
 from fedllm_train.config import FederatedConfig
 from fedllm_train.engines.engine import Reply
 from fedllm_train.messages import codec
