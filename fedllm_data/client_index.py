@@ -9,8 +9,8 @@ when memory is scarce. Imports no `datasets`.
 
 import mmap
 import tempfile
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast, overload
 
@@ -25,10 +25,12 @@ __all__ = [
     "ClientIds",
     "ClientValues",
     "RowCounts",
+    "SortedIds",
     "count_rows",
     "row_counts",
     "sorted_ids",
     "values_of",
+    "without",
 ]
 
 BLOCK = 16_384
@@ -113,8 +115,12 @@ def _unnamed_file(folder: Path | None) -> Any:
         return tempfile.TemporaryFile()
 
 
-class ClientIds(Sequence[str]):
-    """Distinct client ids in sorted order.
+class SortedIds(Sequence[str]):
+    """Distinct client ids in sorted order, wherever they are kept."""
+
+
+class ClientIds(SortedIds):
+    """Distinct client ids in sorted order, kept on disk where they are many.
 
     >>> ids = sorted_ids(["bob", "ann", "zoe"])
     >>> ids[1], ids.find("zoe"), "eve" in ids, len(ids)
@@ -225,6 +231,50 @@ class ClientIds(Sequence[str]):
         if len(self) <= _SHOWN:
             return repr(list(self))
         return f"[{', '.join(map(repr, self[:3]))}, ... {len(self):,} clients]"
+
+
+class _Others(SortedIds):
+    """Ids without a few of them."""
+
+    def __init__(self, ids: ClientIds, left_out: Iterable[str]) -> None:
+        """Take the ids, and those to leave out."""
+        self.ids = ids
+        self.places = sorted({place for client_id in left_out if (place := ids.find(client_id)) is not None})
+        self._before = [place - count for count, place in enumerate(self.places)]
+
+    def __len__(self) -> int:
+        return len(self.ids) - len(self.places)
+
+    @overload
+    def __getitem__(self, position: int) -> str: ...
+
+    @overload
+    def __getitem__(self, position: slice) -> list[str]: ...
+
+    def __getitem__(self, position: int | slice) -> str | list[str]:
+        if isinstance(position, slice):
+            return [self[each] for each in range(*position.indices(len(self)))]
+        place = range(len(self))[position]
+        return self.ids[place + bisect_right(self._before, place)]
+
+    def __iter__(self) -> Iterator[str]:
+        return self.skip(self.ids)
+
+    def skip(self, values: Iterable[Value]) -> Iterator[Value]:
+        """Iterate over values that belong to all ids, without those of the ids that are left out."""
+        left_out = set(self.places)
+        return (value for place, value in enumerate(values) if place not in left_out)
+
+
+def without(client_ids: Sequence[str], left_out: Collection[str]) -> Sequence[str]:
+    """Return the ids without some of them, in the same order; of `ClientIds` none is copied.
+
+    >>> list(without(sorted_ids("abcd"), {"b", "x"})), without(["d", "b"], ["b"])
+    (['a', 'c', 'd'], ['d'])
+    """
+    if isinstance(client_ids, ClientIds):
+        return _Others(client_ids, left_out)
+    return [client_id for client_id in client_ids if client_id not in left_out]
 
 
 class ClientValues(Mapping[str, Value], Generic[Value]):
@@ -458,6 +508,8 @@ def values_of(mapping: Mapping[str, Value], client_ids: Sequence[str]) -> Iterat
     """
     if isinstance(mapping, ClientValues) and mapping.ids is client_ids:
         return cast("Iterator[Value]", mapping.in_order())
+    if isinstance(mapping, ClientValues) and isinstance(client_ids, _Others) and mapping.ids is client_ids.ids:
+        return client_ids.skip(mapping.in_order())
     return (mapping[client_id] for client_id in client_ids)
 
 

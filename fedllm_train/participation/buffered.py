@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fedllm_data.client_index import without
 from fedllm_train.engines.engine import Reply, Task
 from fedllm_train.engines.simulated import SimulatedEngine
 from fedllm_train.participation.cohort_rules import sample_cohort
@@ -80,7 +81,7 @@ class BufferedClients:
         room = self.concurrency - len(busy)
         if room <= 0:
             return []
-        free = [client_id for client_id in self.client_ids if client_id not in busy and client_id not in replied]
+        free = without(self.client_ids, busy | replied)
         size = min(room, len(free))
         if not size:
             return []

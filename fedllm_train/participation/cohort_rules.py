@@ -20,7 +20,7 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from fedllm_data.client_index import BLOCK, ClientIds, values_of
+from fedllm_data.client_index import BLOCK, SortedIds, values_of
 from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
 from fedllm_train.given import given_of
@@ -102,13 +102,13 @@ def eligible_clients(config: ParticipationSettings, client_ids: Sequence[str]) -
     """
     if config.cohort_rule != "fixed" or config.cohort_clients is None:
         return _in_order(client_ids)
-    known = client_ids if isinstance(client_ids, ClientIds) else set(client_ids)
+    known = client_ids if isinstance(client_ids, SortedIds) else set(client_ids)
     return sorted({name for each in config.cohort_clients.split(",") if (name := each.strip()) in known})
 
 
 def _in_order(client_ids: Sequence[str]) -> Sequence[str]:
     """The ids in sorted order."""
-    return client_ids if isinstance(client_ids, ClientIds) else sorted(client_ids)
+    return client_ids if isinstance(client_ids, SortedIds) else sorted(client_ids)
 
 
 def _pool(config: ParticipationSettings, client_ids: Sequence[str], alone: bool) -> tuple[Sequence[str], int]:
@@ -123,7 +123,7 @@ def _pool(config: ParticipationSettings, client_ids: Sequence[str], alone: bool)
         )
     if rule in ("fixed", "all"):
         named = [each.strip() for each in config.cohort_clients.split(",")] if config.cohort_clients else client_ids
-        known = client_ids if isinstance(client_ids, ClientIds) else set(client_ids)
+        known = client_ids if isinstance(client_ids, SortedIds) else set(client_ids)
         if unknown := sorted({client_id for client_id in named if client_id not in known}):
             raise ConfigError(
                 f"cohort_clients names {unknown[0]!r}, which is not among the {len(client_ids)} clients; "

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from fedllm_data.client_index import without
 from fedllm_train.engines.engine import Reply, Task
 from fedllm_train.engines.simulated import SimulatedEngine
 from fedllm_train.participation.cohort_rules import sample_cohort
@@ -73,7 +74,7 @@ class DeadlineCohort:
     def _cohort(self, engine: SimulatedEngine, step: int) -> list[str]:
         """Who is asked: nobody who is still under way."""
         busy = {each.client_id for each in engine.under_way()}
-        free = [client_id for client_id in self.client_ids if client_id not in busy]
+        free = without(self.client_ids, busy)
         size = min(self.asked, len(free))
         if not size:
             return []

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedllm_data import client_index
-from fedllm_data.client_index import Block, count_rows, row_counts, sorted_ids, values_of
+from fedllm_data.client_index import Block, count_rows, row_counts, sorted_ids, values_of, without
 from fedllm_data.clients_table import counts_of_split, labels_of, places_of, table_of_clients
 from fedllm_data.repo import open_repo
 
@@ -116,6 +116,18 @@ def test_values_are_found_whatever_the_order():
     sizes = row_counts(sorted_ids("abc"), [1, 2, 3])
     assert list(values_of(sizes, sizes.ids)) == [1, 2, 3]
     assert list(values_of(sizes, ["c", "a"])) == [3, 1]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sets(TEXTS, max_size=12), st.sets(TEXTS, max_size=6), st.data())
+def test_ids_without_some_are_a_list_without_them(all_ids, others, data):
+    left_out = others | data.draw(st.sets(st.sampled_from(sorted(all_ids)))) if all_ids else others
+    ids = sorted_ids(all_ids)
+    expected = without(sorted(all_ids), left_out)
+    free = without(ids, left_out)
+    assert (list(free), [free[place] for place in range(len(free))], free[::2]) == (expected, expected, expected[::2])
+    sizes = row_counts(ids, range(len(ids)))
+    assert list(values_of(sizes, free)) == [sizes[client_id] for client_id in expected]
 
 
 @pytest.fixture
