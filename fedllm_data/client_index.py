@@ -1,33 +1,26 @@
 """Client ids and numbers of clients, kept sorted on disk, so that memory does not grow with the clients.
 
-`ClientIds` is a sorted sequence of distinct ids, `RowCounts` the mapping from them to their numbers of rows: both are
-read-only, look like a list and a dict, and make a Python object only of what is asked for. Ids are UTF-8 in one block
-with an offset each; a lookup halves the block (UTF-8 sorts as text does). Small blocks are held in memory, larger ones
-in unnamed temporary files that are memory-mapped: their pages belong to the system's page cache, which takes them back
-when memory is scarce. Imports no `datasets`.
+`ClientIds` is a sorted sequence of distinct ids, `ClientValues` a mapping from them to what is known of each (row
+counts, languages, ranks): both are read-only, look like a list and a dict, and make a Python object only of what is
+asked for. Ids are UTF-8 in one block (`disk_block.py`) with an offset each; a lookup halves the block, since UTF-8
+sorts as text does. Imports no `datasets`.
 """
 
-import mmap
-import tempfile
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast, overload
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
+
+from fedllm_data.disk_block import Block
 
 __all__ = [
     "BLOCK",
-    "Block",
     "ClientIds",
     "ClientValues",
-    "RowCounts",
     "SortedIds",
-    "count_rows",
-    "row_counts",
     "sorted_ids",
     "values_of",
     "without",
@@ -35,84 +28,9 @@ __all__ = [
 
 BLOCK = 16_384
 """Clients that are looked at together where all are gone through."""
-IN_MEMORY_BYTES = 1 << 16
-"""Blocks up to this size are held in memory."""
 _SHOWN = 20
 
 Value = TypeVar("Value")
-Int64s = npt.NDArray[np.int64]
-
-
-class Block:
-    """Bytes that are appended once and then read: in memory while they are few, else in a file without a name."""
-
-    def __init__(self, folder: Path | None = None) -> None:
-        """Begin an empty block.
-
-        Args:
-            folder: where a file would lie; the system's temporary folder if not given, or if nothing can be written
-                there.
-        """
-        self._folder = folder
-        self._few = bytearray()
-        self._file: Any = None
-        self._view: memoryview | None = None
-
-    @classmethod
-    def of_zeros(cls, num_bytes: int, folder: Path | None = None) -> "Block":
-        """Return a block of zeros whose view can be written to."""
-        block = cls(folder)
-        if num_bytes <= IN_MEMORY_BYTES:
-            block._view = memoryview(bytearray(num_bytes))
-        else:
-            with _unnamed_file(folder) as file:
-                file.truncate(num_bytes)
-                block._view = memoryview(mmap.mmap(file.fileno(), num_bytes))
-        return block
-
-    def append(self, content: Any) -> None:
-        """Append bytes, or an array's."""
-        if not len(content):
-            return
-        more = memoryview(content).cast("B")
-        if self._file is None and len(self._few) + len(more) > IN_MEMORY_BYTES:
-            self._file = _unnamed_file(self._folder)
-            self._file.write(self._few)
-            self._few = bytearray()
-        if self._file is None:
-            self._few += more
-        else:
-            self._file.write(more)
-
-    @property
-    def view(self) -> memoryview:
-        """All bytes; nothing can be appended after the first look."""
-        if self._view is None:
-            if self._file is None:
-                self._view = memoryview(bytes(self._few))
-            else:
-                self._file.flush()
-                self._view = memoryview(mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ))
-                self._file.close()
-            self._few, self._file = bytearray(), None
-        return self._view
-
-    def __getstate__(self) -> bytes:
-        """Return the bytes: another process keeps them in a file of its own."""
-        return self.view.tobytes()
-
-    def __setstate__(self, content: bytes) -> None:
-        """Take the bytes."""
-        self.__init__()  # type: ignore[misc]
-        self.append(content)
-
-
-def _unnamed_file(folder: Path | None) -> Any:
-    """A file that is gone when it is closed and no longer mapped."""
-    try:
-        return tempfile.TemporaryFile(dir=folder)
-    except OSError:
-        return tempfile.TemporaryFile()
 
 
 class SortedIds(Sequence[str]):
@@ -132,7 +50,7 @@ class ClientIds(SortedIds):
     __hash__ = None  # type: ignore[assignment]
 
     def __init__(self, text: Block, ends: Block) -> None:
-        """Wrap what `count_rows` or `sorted_ids` made: the ids one after the other, and where each ends (int64)."""
+        """Wrap the ids one after the other, as UTF-8, and where each ends (int64); use `sorted_ids` instead."""
         self._blocks = text, ends
         self._read()
 
@@ -364,57 +282,6 @@ class _Items(_Values):
         return zip(self._of.ids, self._of.in_order(), strict=True)
 
 
-class RowCounts(ClientValues[int]):
-    """Rows of each client, and where they begin in the rows of all.
-
-    >>> sizes = count_rows([pa.array(["ann", "bob", "bob"])])
-    >>> sizes, sizes["bob"], sizes.span(1), sizes == {"ann": 1, "bob": 2}
-    ({'ann': 1, 'bob': 2}, 2, (1, 3), True)
-    """
-
-    def __init__(self, ids: ClientIds, ends: Block) -> None:
-        """Take the ids, and after how many rows each client's end (int64)."""
-        super().__init__(ids)
-        self._block = ends
-        self._ends = ends.view.cast("q")
-
-    def __getstate__(self) -> tuple[ClientIds, Block]:
-        """Return ids and ends."""
-        return self.ids, self._block
-
-    def __setstate__(self, state: tuple[ClientIds, Block]) -> None:
-        """Take ids and ends."""
-        self.__init__(*state)  # type: ignore[misc]
-
-    @property
-    def num_rows(self) -> int:
-        """Rows of all clients."""
-        return self._ends[-1] if len(self._ends) else 0
-
-    def span(self, position: int) -> tuple[int, int]:
-        """Return where the rows of the client at a position begin and end."""
-        return (self._ends[position - 1] if position else 0), self._ends[position]
-
-    def at(self, position: int) -> int:
-        """Return the rows of the client at a position."""
-        begin, end = self.span(position)
-        return end - begin
-
-    def counts(self, begin: int, end: int) -> Int64s:
-        """Return the rows of the clients from one position to another, as an array.
-
-        >>> count_rows([pa.array(["ann", "bob", "bob"])]).counts(0, 2).tolist()
-        [1, 2]
-        """
-        ends = np.frombuffer(self._ends, dtype=np.int64, count=end - begin, offset=8 * begin)
-        return np.diff(ends, prepend=self._ends[begin - 1] if begin else 0)
-
-    def in_order(self) -> Iterator[int]:
-        """Iterate over the counts in the order of the ids."""
-        for begin in range(0, len(self), BLOCK):
-            yield from self.counts(begin, min(begin + BLOCK, len(self))).tolist()
-
-
 def sorted_ids(client_ids: Iterable[str], folder: Path | None = None) -> ClientIds:
     """Return ids in order; as they are if they are `ClientIds`.
 
@@ -435,71 +302,6 @@ def sorted_ids(client_ids: Iterable[str], folder: Path | None = None) -> ClientI
     return ClientIds(text, ends)
 
 
-def row_counts(ids: ClientIds, counts_K: npt.ArrayLike) -> RowCounts:
-    """Return the rows of each client from an array of them.
-
-    Args:
-        ids: K ids.
-        counts_K: the rows of each, in the order of the ids.
-
-    >>> row_counts(sorted_ids(["ann", "bob"]), [3, 1])
-    {'ann': 3, 'bob': 1}
-    """
-    ends = Block()
-    ends.append(np.cumsum(counts_K, dtype=np.int64))
-    return RowCounts(ids, ends)
-
-
-def count_rows(
-    chunks: Iterable[pa.Array], *, is_unsorted: Callable[[int], Exception] | None = None, folder: Path | None = None
-) -> RowCounts:
-    """Return the rows of each client of a column of client ids that is sorted, chunk by chunk.
-
-    Args:
-        chunks: the column's chunks, in order.
-        is_unsorted: called with the row at which the order breaks, or an id is missing; its result is raised.
-        folder: where large blocks would lie.
-
-    Raises:
-        ValueError: if the order breaks, or what `is_unsorted` makes.
-
-    >>> count_rows([pa.array(["a", "a"]), pa.array(["a", "b"])])
-    {'a': 3, 'b': 1}
-    >>> count_rows([pa.array(["b", "a"])])
-    Traceback (most recent call last):
-    ValueError: client ids are not sorted at row 1
-    """
-    text, ends, row_ends = Block(folder), Block(folder), Block(folder)
-    position, end, last, last_end = 0, 0, None, 0
-    for chunk in chunks:
-        runs = pc.run_end_encode(chunk)
-        values = runs.values.cast(pa.large_string())
-        stops = np.asarray(runs.run_ends, dtype=np.int64) + position
-        starts = np.concatenate([[position], stops[:-1]]).astype(np.int64) if len(stops) else stops
-        position += len(chunk)
-        if not len(values):
-            continue
-        if (wrong := _first_break(values, last)) is not None:
-            error = is_unsorted or (lambda row: ValueError(f"client ids are not sorted at row {row}"))
-            raise error(int(starts[wrong]))
-        if values[0].as_py() == last:
-            last_end = int(stops[0])
-            values, stops = values[1:], stops[1:]
-        if not len(values):
-            continue
-        if last is not None:
-            row_ends.append(np.array([last_end], dtype=np.int64))
-        row_ends.append(stops[:-1])
-        offsets = np.frombuffer(values.buffers()[1], np.int64, len(values) + 1, 8 * values.offset)
-        text.append(values.buffers()[2][int(offsets[0]) : int(offsets[-1])] if offsets[-1] > offsets[0] else b"")
-        ends.append(offsets[1:] - offsets[0] + end)
-        end += int(offsets[-1] - offsets[0])
-        last, last_end = values[-1].as_py(), int(stops[-1])
-    if last is not None:
-        row_ends.append(np.array([last_end], dtype=np.int64))
-    return RowCounts(ClientIds(text, ends), row_ends)
-
-
 def values_of(mapping: Mapping[str, Value], client_ids: Sequence[str]) -> Iterator[Value]:
     """Iterate over the values of some clients, without a lookup for each where the mapping lies in their order.
 
@@ -511,15 +313,3 @@ def values_of(mapping: Mapping[str, Value], client_ids: Sequence[str]) -> Iterat
     if isinstance(mapping, ClientValues) and isinstance(client_ids, _Others) and mapping.ids is client_ids.ids:
         return client_ids.skip(mapping.in_order())
     return (mapping[client_id] for client_id in client_ids)
-
-
-def _first_break(values: Any, last: str | None) -> int | None:
-    """The position of the first id that is missing, or comes before the one before it; None if there is none."""
-    if values.null_count:
-        first_null = pc.index(pc.is_null(values), True).as_py()
-        before = _first_break(values[:first_null], last) if first_null else None
-        return first_null if before is None else before
-    if last is not None and len(values) and values[0].as_py() < last:
-        return 0
-    falls = pc.index(pc.greater(values[:-1], values[1:]), True).as_py() if len(values) > 1 else -1
-    return None if falls < 0 else cast(int, falls) + 1

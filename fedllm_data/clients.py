@@ -16,11 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fedllm_data.client_ids import client_not_found
-from fedllm_data.client_index import ClientIds, RowCounts, count_rows, row_counts, sorted_ids
+from fedllm_data.client_index import ClientIds, sorted_ids
 from fedllm_data.clients_table import client_batches, table_of_clients
 from fedllm_data.errors import ClientNotFoundError, SchemaError
 from fedllm_data.pipeline.client_table import client_table
 from fedllm_data.repo import ClientRepo, open_repo
+from fedllm_data.row_counts import RowCounts, count_rows, row_counts
 from fedllm_data.schema import PUBLIC_CLIENT, SCHEMAS, UNDETERMINED, Task, make_row_id, task_of_columns
 from fedllm_data.streamed import StreamedClients
 

@@ -12,16 +12,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fedllm_data.client_index import (
-    BLOCK,
-    Block,
-    ClientIds,
-    ClientValues,
-    RowCounts,
-    count_rows,
-    row_counts,
-    sorted_ids,
-)
+from fedllm_data.client_index import BLOCK, ClientIds, ClientValues, sorted_ids
+from fedllm_data.disk_block import Block
+from fedllm_data.row_counts import RowCounts, count_rows, row_counts
 
 if TYPE_CHECKING:
     from fedllm_data.repo import ClientRepo

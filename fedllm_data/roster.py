@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from fedllm_data.client_index import BLOCK, Block, ClientIds, RowCounts, count_rows, row_counts, sorted_ids
+from fedllm_data.client_index import BLOCK, ClientIds, sorted_ids
 from fedllm_data.clients_table import LabelOfClient, labels_of, table_of_clients
+from fedllm_data.disk_block import Block
+from fedllm_data.row_counts import RowCounts, count_rows, row_counts
 from fedllm_data.schema import Task, task_of_columns
 
 if TYPE_CHECKING:

@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fedllm_data.client_ids import client_not_found
-from fedllm_data.client_index import RowCounts, row_counts, sorted_ids
+from fedllm_data.client_index import sorted_ids
 from fedllm_data.clients_table import counts_of_split, table_of_clients
 from fedllm_data.errors import ClientNotFoundError, SchemaError
 from fedllm_data.repo import ClientRepo, HubRepo, RowGroup
+from fedllm_data.row_counts import RowCounts, row_counts
 from fedllm_data.schema import PUBLIC_CLIENT, SCHEMAS, Task, task_of_columns
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from fedllm_data.client_index import Block, ClientIds, ClientValues, values_of
+from fedllm_data.client_index import ClientIds, ClientValues, values_of
+from fedllm_data.disk_block import Block
 from fedllm_train.seeds import stream_rng
 
 __all__ = ["DrawnRanks", "RanksByRows", "RanksOfColumn"]

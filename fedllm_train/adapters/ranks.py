@@ -13,8 +13,9 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 
-from fedllm_data.client_index import BLOCK, Block, ClientIds, ClientValues, sorted_ids
+from fedllm_data.client_index import BLOCK, ClientIds, ClientValues, sorted_ids
 from fedllm_data.clients_table import places_of
+from fedllm_data.disk_block import Block
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Adapter
 from fedllm_train.adapters.dealt_ranks import DrawnRanks, RanksByRows, RanksOfColumn

@@ -12,17 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedllm_data import client_index
-from fedllm_data.client_index import Block, count_rows, row_counts, sorted_ids, values_of, without
+from fedllm_data import disk_block
+from fedllm_data.client_index import sorted_ids, values_of, without
 from fedllm_data.clients_table import counts_of_split, labels_of, places_of, table_of_clients
+from fedllm_data.disk_block import Block
 from fedllm_data.repo import open_repo
+from fedllm_data.row_counts import count_rows, row_counts
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
 
 
 @pytest.fixture(params=[0, 1 << 20], ids=["in files", "in memory"])
 def anywhere(request, monkeypatch):
-    monkeypatch.setattr(client_index, "IN_MEMORY_BYTES", request.param)
+    monkeypatch.setattr(disk_block, "IN_MEMORY_BYTES", request.param)
 
 
 def chunked(column, cuts):
@@ -35,7 +37,7 @@ def chunked(column, cuts):
 def test_counts_are_those_of_a_counter_however_the_column_is_cut(column, cuts, other, in_files):
     column = sorted(column)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(client_index, "IN_MEMORY_BYTES", 0 if in_files else 1 << 20)
+        patch.setattr(disk_block, "IN_MEMORY_BYTES", 0 if in_files else 1 << 20)
         sizes = count_rows(chunked(column, cuts))
         expected = dict(sorted(Counter(column).items()))
         assert sizes == expected
@@ -106,7 +108,7 @@ def test_many_clients_are_not_all_printed():
 
 
 def test_a_folder_that_cannot_be_written_to_is_passed_over(tmp_path, monkeypatch):
-    monkeypatch.setattr(client_index, "IN_MEMORY_BYTES", 0)
+    monkeypatch.setattr(disk_block, "IN_MEMORY_BYTES", 0)
     block = Block(tmp_path / "missing")
     block.append(b"abc")
     assert block.view.tobytes() == b"abc"

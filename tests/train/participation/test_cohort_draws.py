@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedllm_data.client_index import row_counts, sorted_ids
+from fedllm_data.client_index import sorted_ids
+from fedllm_data.row_counts import row_counts
 from fedllm_train.participation import cohort_rules
 from fedllm_train.participation.cohort_rules import sample_cohort
 from fedllm_train.seeds import stream_rng
