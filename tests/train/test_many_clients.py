@@ -52,11 +52,7 @@ def use(folder, out):
     roster = roster_of(load_clients(folder))
     assert roster_of_repo(open_repo(folder)).sizes.ids == roster.ids
     for changes in SETTINGS:
-        config = (
-            FederatedConfig(output_dir=str(out), cohort_size=2, **changes)
-            if "cohort_clients" not in changes
-            else (FederatedConfig(output_dir=str(out), **changes))
-        )
+        config = FederatedConfig(output_dir=str(out), cohort_size=2, **changes)
         plan = prepare(config, roster, SFTConfig(bf16=False, use_cpu=True))
         for index in range(2):
             sample_cohort(
