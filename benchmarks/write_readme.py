@@ -12,6 +12,8 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks import result_tables
+from benchmarks.drop_out import COLUMNS as DROP_OUT_COLUMNS
+from benchmarks.drop_out import drop_out_rows
 from benchmarks.wire_tables import level_rows
 
 __all__ = ["readme_text"]
@@ -33,6 +35,10 @@ def readme_text() -> str:
         read=result_tables.read_result,
         result_names=result_names,
         level_rows=level_rows,
+        drop_out_columns=DROP_OUT_COLUMNS,
+        drop_out_rows=drop_out_rows,
+        million_columns=million_columns,
+        million_rows=million_rows,
         table=result_tables.markdown_table,
         machine_line=result_tables.machine_line,
         clients_between=clients_between,
@@ -51,6 +57,29 @@ def result_names(beginning: str) -> list[str]:
     ['sft_kernel']
     """
     return sorted(path.stem for path in result_tables.RESULTS.glob(f"{beginning}*.json"))
+
+
+def million_columns(result: dict[str, Any]) -> list[str]:
+    """Return the headings of what `million_clients.py` measured: CPU seconds and memory by size."""
+    sizes = [f"{run['num_clients']:,} clients" for run in result["runs"]]
+    return [
+        "step",
+        f">CPU s, {sizes[-1]}",
+        *(f">MB, {size}" for size in sizes),
+        ">bytes a further client",
+        ">of them at most",
+    ]
+
+
+def million_rows(result: dict[str, Any]) -> list[list[str]]:
+    """Return the steps of `million_clients.py` with their CPU seconds, memory, and bytes of one more client."""
+    rows = []
+    for name, each in result["bytes_per_further_client"].items():
+        steps = [run["steps"][name] for run in result["runs"]]
+        memory = [f"{step['anonymous_bytes'] / 1e6:.1f}" for step in steps]
+        further = [f"{each[what]:.1f}" for what in ("anonymous_bytes", "peak_anonymous_bytes")]
+        rows.append([name, f"{steps[-1]['cpu_seconds']:.2f}", *memory, *further])
+    return rows
 
 
 def clients_between(result: dict[str, Any], split: str) -> str:

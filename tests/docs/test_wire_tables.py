@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from benchmarks import lines_figure, wire_tables, wires
+from benchmarks import lines_figure, scored_runs, wire_tables, wires
 from benchmarks.lines_figure import Axis, Line
 from benchmarks.wire_tables import level_rows, score_rows, wires_figure, wires_page
 
@@ -97,9 +97,9 @@ def test_a_page_shows_both_tables_and_the_figure(result):
 
 def test_a_result_file_of_other_settings_is_refused():
     with pytest.raises(SystemExit, match=r"begun with rounds 6 \(now 7\)"):
-        wires.start_result({"settings": {"rounds": 6}}, {"rounds": 7})
+        scored_runs.start_result({"settings": {"rounds": 6}}, {"rounds": 7})
 
 
-@pytest.mark.parametrize("module", [lines_figure, wire_tables], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [lines_figure, wire_tables, wires], ids=lambda module: module.__name__)
 def test_doctests(module):
     assert doctest.testmod(module).failed == 0
