@@ -95,7 +95,8 @@ class Machine:
     upload_mbit: float | None = None
     """What its line gives out."""
     latency_ms: float = 0.0
-    """One way, in milliseconds; counted once for each message."""
+    """What every message waits for besides its bytes, in milliseconds: about a ping, since it is asked for or
+    confirmed."""
     flops: float | None = None
     """Floating-point operations a second that it reaches in training, not its peak."""
     memory_gb: float | None = None
