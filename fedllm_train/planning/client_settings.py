@@ -28,8 +28,8 @@ class PlannedClient:
     gradient_accumulation_steps: int = 1
     max_length: int = 1024
     gradient_checkpointing: bool = True
-    activation_checkpointing: bool = False
-    """The newer name of the same."""
+    activation_checkpointing: bool | None = None
+    """The newer name of the same; where it is given, both have its value."""
     packing: bool = False
     loss_type: str | None = None
     """Of KTO, where one of them reads mismatched answers, too."""
@@ -64,6 +64,8 @@ def planned_client(flags: OurFlags) -> tuple[PlannedClient, tuple[str, ...]]:
     values = {**_of_mapping(flags.of_run), **_of_mapping(flags.defaults), **_of_argv(flags.rest)}
     known = {each.name for each in fields(PlannedClient)}
     unread = {name for name in {*given_flags(flags.rest), *flags.defaults} if name not in known}
+    if values.get("activation_checkpointing") is not None:
+        values["gradient_checkpointing"] = values["activation_checkpointing"]
     client = PlannedClient(**{name: value for name, value in values.items() if value is not None})
     for name in _REFUSED:
         if getattr(client, name):
@@ -98,7 +100,7 @@ def _of_argv(argv: Sequence[str]) -> dict[str, Any]:
     values = {name: _value(name, value) for name, value in vars(parser.parse_known_args(list(argv))[0]).items()}
     for flag in argv:
         if flag.startswith("--no-") and (name := name_of(flag).removeprefix("no_")) in values.keys() | {
-            *("gradient_checkpointing", "packing")
+            *("gradient_checkpointing", "activation_checkpointing", "packing")
         }:
             values[name] = False
     return values
@@ -110,7 +112,7 @@ def _value(name: str, value: Any) -> Any:
     if value is None or name in (*_LISTS, "loss_type"):
         return value
     try:
-        if isinstance(usual, bool):
+        if isinstance(usual, bool) or name == "activation_checkpointing":
             return _BOOLS[str(value).lower()]
         if isinstance(usual, int):
             number = float(value)
@@ -119,5 +121,6 @@ def _value(name: str, value: Any) -> Any:
             return int(number)
         return float(value)
     except (KeyError, ValueError, TypeError, OverflowError) as error:
-        kind = "true or false" if isinstance(usual, bool) else "a whole number" if isinstance(usual, int) else "a number"
+        is_bool = isinstance(usual, bool) or usual is None
+        kind = "true or false" if is_bool else "a whole number" if isinstance(usual, int) else "a number"
         raise ConfigError(f"{name} is {value!r}; it takes {kind}") from error

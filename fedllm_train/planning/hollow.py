@@ -68,3 +68,4 @@ class HollowMessage:
         7
         """
         return self.num_bytes
+

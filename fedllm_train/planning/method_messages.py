@@ -16,7 +16,9 @@ from fedllm_data.errors import FedLLMError
 from fedllm_train.models.adapter_shapes import modules_of
 from fedllm_train.models.base_tensors import Shape
 from fedllm_train.planning.hollow import HollowTensor
-from fedllm_train.strategy import OneAdapter, Strategy
+from fedllm_train.prepare import RunPlan
+from fedllm_train.strategies import STRATEGIES
+from fedllm_train.strategy import OneAdapter
 
 __all__ = ["Layout", "MethodMessages", "Parts"]
 
@@ -37,41 +39,38 @@ _SIGNS = ".sign"
 class MethodMessages:
     """The messages of a run's method, round after round; what depends on earlier rounds is told by `stepped`."""
 
-    def __init__(self, strategy: Strategy, name: str, adapter: Mapping[str, Shape], any_client: str) -> None:
+    def __init__(self, plan: RunPlan, adapter: Mapping[str, Shape]) -> None:
         """Begin before round 0.
 
         Args:
-            strategy: the method.
-            name: under which it was chosen.
+            plan: the run's plan.
             adapter: the trained tensors.
-            any_client: a client that may be asked.
 
         Raises:
             ConfigError: if the method cannot work on the adapter.
         """
-        self._strategy, self._name = strategy, name
+        self._strategy, self._name = plan.strategy, plan.config.strategy
+        self._rank_of = plan.federation.ranks
         self._adapter = dict(adapter)
         self._ranks: dict[str, int] = {}
         """Module -> rank of the shift of its weight so far."""
-        self._state = self._begin(any_client)
-        self.grows = name in ("flora", "fedex_lora")
+        self._known: dict[Any, tuple[Parts, Parts]] = {}
+        self._state = self._begin(plan.participants[0])
+        self.grows = self._name in ("flora", "fedex_lora")
         """Whether later downloads are longer than the first, by an estimate."""
 
     def down(self, client_id: str, round_index: int) -> Parts:
         """Return what a client is sent in a round."""
-        return _layout(self._strategy.broadcast(self._state, client_id, round_index))
+        return self._both(client_id, round_index)[0]
 
     def up(self, client_id: str, round_index: int) -> Parts:
         """Return what it sends back."""
-        down = self.down(client_id, round_index)
-        return {
-            part: {name: (_precision(name, down.get(part, {})), shape) for name, shape in shapes.items()}
-            for part, shapes in self._strategy.expects(self._state, client_id, round_index).items()
-        }
+        return self._both(client_id, round_index)[1]
 
     def stepped(self, updates: list[Parts]) -> None:
         """Go on to the next round, after the server made a step of some updates."""
-        if self._name == "fed_sb":
+        if self._name == "fed_sb" and "frame" not in self._state:
+            self._known = {}
             self._state = self._state | {"frame": self._state["adapter"]}
         if not self.grows or not updates:
             return
@@ -84,6 +83,22 @@ class MethodMessages:
         for module, rank in self._ranks.items():
             shift |= self._shift_of(module, rank)
         self._state = self._state | {_SHIFT: shift}
+        self._known = {}
+
+    def _both(self, client_id: str, round_index: int) -> tuple[Parts, Parts]:
+        """Both messages; the same objects for clients and rounds that only differ in values, so that lengths keep."""
+        key: Any = (round_index % 2, self._rank_of.get(client_id))
+        if self._name not in STRATEGIES:  # nobody knows on what it depends
+            key = (round_index, client_id)
+        if key not in self._known:
+            down = _layout(self._strategy.broadcast(self._state, client_id, round_index))
+            expected = self._strategy.expects(self._state, client_id, round_index)
+            up = {
+                part: {name: (_precision(name, down.get(part, {})), shape) for name, shape in shapes.items()}
+                for part, shapes in expected.items()
+            }
+            self._known[key] = down, up
+        return self._known[key]
 
     def _begin(self, client_id: str) -> dict[str, Any]:
         """The server's state before round 0; with torch where there is no other way."""
