@@ -71,7 +71,9 @@ class Inbox:
         expected = self.strategy.expects(server, reply.client_id, reply.step)
         anchor = self.anchor(server, reply.client_id, reply.step)
         try:
-            update = self.wire.unpack_up(reply.message, expected, anchor)
+            update = self.wire.unpack_up(
+                reply.message, expected, anchor, client_id=reply.client_id, round_index=reply.step
+            )
         except SafetensorError as error:
             return {}, anchor, f"its message cannot be read ({error})"
         return update, anchor, update_problem(update, expected, anchor, max_norm=self.max_norm)

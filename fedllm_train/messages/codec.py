@@ -2,7 +2,7 @@
 
 A message is a safetensors file in memory: names, shapes, precisions and values of all its parts, readable without
 unpickling. The ledger counts `len(message)` (design rule 7). `messages/packing.py` says what replaces an adapter in a
-smaller upload, such as its largest values and their places.
+smaller message.
 """
 
 from fedllm_train.adapters.arithmetic import Parts, flatten, separate, unflatten

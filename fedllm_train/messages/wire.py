@@ -1,14 +1,14 @@
 """The wire: what travels in either direction, packed at one end and unpacked at the other.
 
 Symbols: theta_k what client k ends with, theta its anchor (`Strategy.anchor`: what its training started from, the same
-at both ends), Q the upload codec (`messages/packing.py`). With a codec a client sends Q(theta_k - theta) instead of
+at both ends), Q the upload codec (`messages/packing.py`). With one a client sends Q(theta_k - theta) instead of
 theta_k, and the server sees theta + Q(theta_k - theta), rounded once to the adapter's precision; without one whole
 values travel, not differences: a float32 difference would lose the last bits, and one client's FedAvg would no longer
 be its training to the bit. Only the part "adapter" is packed; whatever else a method sends (control variates, a group)
 travels whole, and so does everything the server sends.
 
-Bytes in the ledger are the length of the messages (design rule 7). Random numbers come from the stream (seed, "codec",
-round, client), on the client.
+Bytes in the ledger are the length of the messages (design rule 7). Random numbers come from streams named by the
+message's place (`messages/place.py`), at both ends.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Adapter, Parts, Shapes, flatten
 from fedllm_train.lazy_torch import torch
 from fedllm_train.messages import codec
-from fedllm_train.messages.packing import CODECS, TopK, as_adapter, as_vector, layout
+from fedllm_train.messages.packing import as_adapter, as_vector, codec_of, layout
+from fedllm_train.messages.place import Place
+from fedllm_train.messages.vector_cut import cut_of
+from fedllm_train.messages.wire_names import parse_wire
 from fedllm_train.messages.wire_settings import WireSettings
-from fedllm_train.seeds import stream_rng
 from fedllm_train.strategy import Traits
 
 __all__ = ["RESIDUAL", "Wire", "check_wire_method", "check_wire_size"]
@@ -34,7 +36,7 @@ class Wire:
 
     def __init__(self, settings: WireSettings, *, seed: int) -> None:
         """Take the codec; `seed` is the run's."""
-        self._codec = CODECS[settings.upload_codec](settings)
+        self._codec = codec_of(settings.wire)
         self._keeps_residual, self._seed = settings.error_feedback, seed
         self._sent: Parts = {}
         self._message = b""
@@ -72,21 +74,25 @@ class Wire:
         change = as_vector({name: update["adapter"][name].double() - anchor[name].double() for name in names})
         if self._keeps_residual:
             change += as_vector({name: residual.get(name, torch.zeros_like(anchor[name])).double() for name in names})
-        rng = stream_rng(self._seed, "codec", round_index=round_index, client_id=client_id)
-        packed = self._codec.pack(change, sizes, rng)
+        place = Place(self._seed, round_index, client_id)
+        packed = self._codec.pack(change, sizes, place)
         if self._keeps_residual:
-            held_back = (change - self._codec.unpack(packed, sizes)).to(torch.float32)
+            held_back = (change - self._codec.unpack(packed, sizes, place)).to(torch.float32)
             memory[RESIDUAL] = residual | as_adapter(held_back, update["adapter"])
         others = {part: tensors for part, tensors in update.items() if part != "adapter"}
         return codec.encode(others | {_PACKED: packed})
 
-    def unpack_up(self, message: bytes, expected: Shapes, anchor: Adapter) -> Parts:
+    def unpack_up(
+        self, message: bytes, expected: Shapes, anchor: Adapter, *, client_id: str, round_index: int
+    ) -> Parts:
         """Return the update that a message stands for, on the server.
 
         Args:
             message: what was sent.
             expected: names and shapes of the update.
             anchor: what the client's training started from.
+            client_id: the client.
+            round_index: the round.
 
         Returns:
             The update; if the message does not fit, the update lacks its adapter, which
@@ -97,7 +103,9 @@ class Wire:
             return parts
         start = {name: anchor[name] for name in expected["adapter"]}
         try:
-            change = self._codec.unpack(parts.pop(_PACKED), layout(start)[1])
+            change = self._codec.unpack(
+                parts.pop(_PACKED), layout(start)[1], Place(self._seed, round_index, client_id)
+            )
         except (KeyError, ValueError, RuntimeError, IndexError):
             return parts
         apart = as_adapter(change, start)
@@ -115,8 +123,8 @@ def check_wire_method(settings: WireSettings, traits: Traits, strategy: str) -> 
     Raises:
         ConfigError: naming the setting.
     """
-    if settings.upload_codec != "none" and not traits.travels:
-        raise ConfigError(f"upload_codec is given, but strategy {strategy!r} uploads nothing; leave it out")
+    if settings.wire != "none" and not traits.travels:
+        raise ConfigError(f"wire is given, but strategy {strategy!r} uploads nothing; leave it out")
     if settings.error_feedback and traits.draws_start:
         raise ConfigError(
             f"error_feedback is given, but clients of strategy {strategy!r} begin every round from another adapter, "
@@ -130,10 +138,9 @@ def check_wire_size(settings: WireSettings, num_values: int) -> None:
     Raises:
         ConfigError: naming the setting.
     """
-    if settings.upload_codec == "topk" and TopK(settings.topk_fraction).num_sent(num_values) == 0:
-        raise ConfigError(
-            f"topk_fraction is {settings.topk_fraction} of {num_values} values, which is none; choose more"
-        )
+    stages = parse_wire(settings.wire)
+    if stages is not None and cut_of(stages, [num_values], 0).num_chosen == 0:
+        raise ConfigError(f"wire is {settings.wire!r}: it sends none of {num_values} values; choose more")
 
 
 def _same(a: Parts, b: Parts) -> bool:

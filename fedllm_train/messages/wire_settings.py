@@ -2,31 +2,30 @@
 
 from dataclasses import dataclass, field
 
-from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
-from fedllm_train.given import given_of
+from fedllm_train.messages.wire_names import PRESETS, parse_wire
 from fedllm_train.settings import Settings
 
-__all__ = ["CODEC_NAMES", "WireSettings"]
+__all__ = ["FORMER_SETTINGS", "WireSettings", "check_former"]
 
-CODEC_NAMES = ("none", "topk", "int8", "int4")
-"""Codecs of `messages/packing.py`."""
+FORMER_SETTINGS = {"upload_codec": "int8", "topk_fraction": "topk:0.1"}
+"""Settings of earlier versions -> a value of `wire` that says what they said."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WireSettings(Settings):
     """How messages are packed."""
 
-    upload_codec: str = field(
+    wire: str = field(
         default="none",
-        metadata={"help": "How clients pack their adapter's change: none (whole values), topk, int8 or int4."},
-    )
-    topk_fraction: float = field(
-        default=0.1, metadata={"help": "With upload_codec topk: share of values sent, those of the largest size."}
+        metadata={
+            "help": f"How clients pack their adapter's change: {', '.join(PRESETS)}; or stages joined by +, such as "
+            "topk:0.05+int8+golomb. none sends whole values."
+        },
     )
     error_feedback: bool = field(
         default=False,
-        metadata={"help": "With upload_codec topk: clients keep what they did not send and add it the next time."},
+        metadata={"help": "With a wire that has topk: clients keep what they did not send and add it the next time."},
     )
     max_update_norm: float | None = field(
         default=None, metadata={"help": "Leave out a client whose update's Euclidean norm is larger."}
@@ -38,19 +37,28 @@ class WireSettings(Settings):
         Raises:
             ConfigError: naming the setting.
         """
-        if self.upload_codec not in CODEC_NAMES:
-            hint = did_you_mean(self.upload_codec, CODEC_NAMES)
+        stages = parse_wire(self.wire)
+        if self.error_feedback and (stages is None or stages.topk is None):
             raise ConfigError(
-                f"upload_codec {self.upload_codec!r} is unknown; {hint}choose from {', '.join(CODEC_NAMES)}"
+                f"error_feedback is given and wire is {self.wire!r}, which does not look at it; use a wire with topk"
             )
-        if not 0 < self.topk_fraction <= 1:
-            raise ConfigError(f"topk_fraction is {self.topk_fraction}; it must be above 0 and at most 1")
-        if self.upload_codec != "topk":
-            for name in ("topk_fraction", "error_feedback"):
-                if name in given_of(self) and getattr(self, name) is not False:
-                    raise ConfigError(
-                        f"{name} is given and upload_codec is {self.upload_codec!r}, which does not look at it; use "
-                        "upload_codec topk"
-                    )
         if self.max_update_norm is not None and self.max_update_norm <= 0:
             raise ConfigError(f"max_update_norm is {self.max_update_norm}; it must be positive")
+
+
+def check_former(name: str, spelt: str) -> None:
+    """Refuse a setting of an earlier version, naming the one that replaced it.
+
+    Args:
+        name: of the setting.
+        spelt: as it was written: a flag, or the name itself.
+
+    Raises:
+        ConfigError: if it is such a setting.
+
+    >>> check_former("wire", "--wire")
+    """
+    if name in FORMER_SETTINGS:
+        value = FORMER_SETTINGS[name]
+        written = f"--wire {value}" if spelt.startswith("--") else f"wire: {value}"
+        raise ConfigError(f"{spelt} is part of wire now; write for example {written}")
