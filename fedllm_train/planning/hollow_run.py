@@ -1,8 +1,8 @@
 """A run without a model: the very participation, clock and ledger of a run, over clients that only have sizes.
 
-Whom to ask, how long a visit takes, who is lost and what the ledger counts are the run's own code, so a plan's bytes and
-hours are those of the run. What a client would learn is left out, and nothing depends on it but lengths of messages
-that are entropy-coded. Imports no torch.
+Whom to ask, how long a visit takes, who is lost and what the ledger counts are the run's own code, so a plan's bytes
+and hours are those of the run. What a client would learn is left out, and nothing depends on it but lengths of
+messages that are entropy-coded. Imports no torch.
 """
 
 from __future__ import annotations

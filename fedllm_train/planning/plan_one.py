@@ -106,7 +106,7 @@ def plan_one(flags: OurFlags, task: str, roster: Roster, base: BaseTensors) -> P
     return PlannedRun(
         strategy=config.strategy,
         wire=config.wire,
-        download_wire=config.download_wire,
+        download_wire=getattr(config, "download_wire", "none"),
         cohort_size=plan.cohort_size,
         num_rounds=config.num_rounds,
         num_visits=round(len(run.visits) * scale),
@@ -169,7 +169,10 @@ def _shapes(plan: RunPlan, messages: MethodMessages) -> list[dict[str, dict[str,
     """What the first client sends in two rounds in a row."""
     first = plan.participants[0]
     return [
-        {part: {name: shape for name, (_, shape) in layout.items()} for part, layout in messages.up(first, index).items()}
+        {
+            part: {name: shape for name, (_, shape) in layout.items()}
+            for part, layout in messages.up(first, index).items()
+        }
         for index in (0, 1)
     ]
 
@@ -179,9 +182,7 @@ def _travel(
 ) -> PlannedBytes:
     ledger, visits = run.ledger, max(1, len(run.visits))
     rounds = setup.plan.config.num_rounds / scale
-    values = [
-        sum(math.prod(shape) for layout in parts.values() for _, shape in layout.values()) for parts in sent
-    ]
+    values = [sum(math.prod(shape) for layout in parts.values() for _, shape in layout.values()) for parts in sent]
     travels = setup.plan.strategy.traits.travels
     arrived = [each for each in run.visits if each.kind == "arrived"]
     down = ledger.download_bytes / visits

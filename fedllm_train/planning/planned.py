@@ -8,7 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["PlannedBytes", "PlannedMemory", "PlannedPartner", "PlannedPower", "PlannedPrivacy", "PlannedRun", "PlannedTime"]
+__all__ = [
+    "PlannedBytes",
+    "PlannedMemory",
+    "PlannedPartner",
+    "PlannedPower",
+    "PlannedPrivacy",
+    "PlannedRun",
+    "PlannedTime",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
