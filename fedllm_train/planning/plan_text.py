@@ -21,10 +21,11 @@ def plan_lines(plan: Plan) -> list[str]:
     lines = [*_wrapped(_opening(plan)), ""]
     labels = {index: candidate_label(each, names) for index, each in enumerate(plan.runs, 1)}
     lines += _table(
-        ["", "candidate", "down", "up", "whole run", "bits up", "round", "hours"],
+        ["", "candidate", "down", "up", "whole run", "bits", "round", "hours"],
         [[str(index), labels[index], *_traffic(each), *_hours(each)] for index, each in known],
     )
-    lines += ["", *_wrapped("down, up: of one client's visit; whole run: both ways, all clients; round: the median.")]
+    lines += ["", *_wrapped("down, up: of one client's visit; whole run: both ways, all clients; bits: of each value that "
+        "comes up; round: the median; x10: ten clients a round.")]
     if any(not each.travel.is_exact for _, each in known if each.travel is not None):
         lines += _wrapped("~ stands before an estimate; the other sizes are those that a run's ledger will count.")
     precisions = [each.precision for each in known[0][1].memory]
@@ -57,13 +58,13 @@ def candidate_label(run: PlannedRun, names: Sequence[str]) -> str:
 
     >>> run = PlannedRun(strategy="fedavg", wire="int4", download_wire="none", cohort_size=10)
     >>> candidate_label(run, ["strategy", "wire", "cohort_size"])
-    'fedavg, int4, 10 clients'
+    'fedavg, int4, x10'
     """
     says: dict[str, str] = {
         "strategy": run.strategy,
         "wire": run.wire,
         "download_wire": f"down {run.download_wire}",
-        "cohort_size": f"{run.cohort_size} clients",
+        "cohort_size": f"x{run.cohort_size}",
     }
     return ", ".join(says[name] for name in names)
 
@@ -93,10 +94,13 @@ def _opening(plan: Plan) -> str:
 def _traffic(run: PlannedRun) -> list[str]:
     travel = run.travel
     assert travel is not None
-    mark = "" if travel.is_exact else "~"
     bits = "-" if travel.up_bits is None else f"{travel.up_bits:.3g}"
-    sizes = [travel.down_visit, travel.up_visit, travel.down + travel.up]
-    return [*(f"{mark}{bytes_text(each)}" for each in sizes), bits]
+    sizes = [
+        (travel.down_visit, travel.is_down_exact),
+        (travel.up_visit, travel.is_up_exact),
+        (travel.down + travel.up, travel.is_exact),
+    ]
+    return [*(f"{'' if is_exact else '~'}{bytes_text(size)}" for size, is_exact in sizes), bits]
 
 
 def _hours(run: PlannedRun) -> list[str]:
@@ -106,7 +110,7 @@ def _hours(run: PlannedRun) -> list[str]:
 
 
 def _costs(known: Sequence[tuple[int, PlannedRun]], precisions: Sequence[str]) -> list[str]:
-    heads = ["", "FLOP a visit", *(f"GB {each}" for each in precisions), "kWh machines", "kWh lines", "US$ server"]
+    heads = ["", "FLOP", *precisions, "kWh", "kWh lines", "US$"]
     rows = []
     for index, run in known:
         assert run.power is not None
@@ -115,8 +119,9 @@ def _costs(known: Sequence[tuple[int, PlannedRun]], precisions: Sequence[str]) -
         device = "-" if power.device_kwh is None else f"{power.device_kwh:.3g}"
         rows.append([str(index), flops_text(run.visit_flops), *memory, device, _range(power.line_kwh), _range(power.egress)])
     lines = _table(heads, rows)
-    lines += ["", *_wrapped("GB: memory of a client while it trains, by how the base is kept; kWh and US$: of the "
-                            "whole run, from the lowest published figure to the highest.")]
+    lines += ["", *_wrapped("FLOP: of a visit; bf16 and the like: GB of a client's memory while it trains, by how the base "
+        "is kept; kWh of the machines, kWh of the lines and what the server pays for downloads: of the whole run, from "
+        "the lowest published figure to the highest.")]
     too_small = {each.precision: each.num_too_small for each in known[0][1].memory if each.num_too_small is not None}
     if too_small:
         said = ", ".join(f"{number:,} in {precision}" for precision, number in too_small.items())

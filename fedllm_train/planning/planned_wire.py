@@ -40,8 +40,8 @@ class PlannedWire:
         self._newest = -1
         self._sent, self._received = _Lengths(), _Lengths()
         self._layouts: dict[tuple[int, ...], tuple[Layout, bool]] = {}
-        self.is_exact = True
-        """Whether every length so far is certain."""
+        self.is_exact = {"down": True, "up": True}
+        """Whether every length of a direction so far is certain."""
 
     def down_bytes(self, parts: Parts, client_id: str, step: int) -> int:
         """Return how long the message is that a client is sent in a step."""
@@ -90,7 +90,7 @@ class PlannedWire:
             if key not in self._layouts:
                 self._layouts[key] = packed_layout(stages, sizes, place)
             layout, is_exact = self._layouts[key]
-        self.is_exact = self.is_exact and is_exact
+        self.is_exact[place.direction] &= is_exact
         return layout
 
 
