@@ -12,6 +12,7 @@ from fedllm_train.planning.plan_text import plan_lines
 
 __all__ = ["run_plan"]
 
+
 def run_plan(argv: Sequence[str]) -> None:
     """Do what `fedllm-train plan` was asked for.
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from fedllm_data.command_line.settings_file import read_settings
 from fedllm_data.command_line.spelling import dashed
