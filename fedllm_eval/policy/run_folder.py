@@ -18,6 +18,7 @@
                           run; belongs to their hosts and is never published
     privacy_secret        with differential privacy: what noise and cohorts are drawn from; never published
     unrendered_rows.json  rows that the chat template cannot render, by client and reason (`UnrenderedRecord`)
+    client_table.csv      with a client table: the clients' lines and devices by which the clock went; never published
     .lock                 held by the process that trains in the folder
     .work/                token ids and updates in transit; removed when the run is done
 
@@ -40,6 +41,7 @@ __all__ = [
     "CARD_FILE",
     "CHECKPOINTS",
     "CLIENT_MEMORY",
+    "CLIENT_TABLE_FILE",
     "CONFIG_FILE",
     "LOCK_FILE",
     "MODEL",
@@ -84,6 +86,7 @@ PERSONAL_CLIENTS = "clients.json"
 """Inside `PERSONAL`."""
 START_ADAPTER = "start_adapter"
 SCORES = "scores"
+CLIENT_TABLE_FILE = "client_table.csv"
 CLIENT_MEMORY = "client_memory"
 TRACKER_FILE = "tracker.json"
 TENSORBOARD = "tensorboard"

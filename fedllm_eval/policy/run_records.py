@@ -70,6 +70,8 @@ class RunConfig(TypedDict, total=False):
     """The guarantee with its assumptions, where there is one."""
     earlier: dict[str, Any] | None
     """What the start was trained on: `data` (a list of `DataRecord`) and `is_complete`."""
+    machines: dict[str, Any]
+    """With a client table: `sources` of its numbers, and `model_shape`, from which the clock's operations follow."""
     template_date: str
     """The day that a chat template which writes the date took for today."""
 
@@ -87,6 +89,16 @@ class Visit(TypedDict):
     num_tokens: NotRequired[int]
     peak_memory_bytes: NotRequired[int]
     energy_joules: NotRequired[float]
+    download_bytes: NotRequired[int]
+    upload_bytes: NotRequired[int]
+    download_seconds: NotRequired[float]
+    """On the simulated clock, as are the next ones."""
+    compute_seconds: NotRequired[float]
+    upload_seconds: NotRequired[float]
+    arrived: NotRequired[float]
+    """When, since the start of the run."""
+    staleness: NotRequired[int]
+    """Server steps between its question and its answer."""
 
 
 class LeftOutClient(TypedDict):
