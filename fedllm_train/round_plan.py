@@ -13,12 +13,12 @@ from pathlib import Path
 from fedllm_train.adapters.arithmetic import Parts
 from fedllm_train.aggregation.aggregation import Aggregation
 from fedllm_train.engines.engine import NO_STEP, Engine, Purpose, Reply, Task
+from fedllm_train.engines.simulated import SimulatedEngine
 from fedllm_train.messages.wire import Wire
 from fedllm_train.monitoring.held_out import should_stop
 from fedllm_train.monitoring.ledger import LedgerKeeper
 from fedllm_train.monitoring.observer import Observer, Record, Step
 from fedllm_train.participation.participation_contract import Participation
-from fedllm_train.engines.simulated import SimulatedEngine
 from fedllm_train.run_files.checkpoint import RunState, append_record, oldest_step_needed, save_checkpoint
 from fedllm_train.schedule import cosine_learning_rate
 from fedllm_train.seeds import stream_seed
@@ -136,7 +136,7 @@ class RoundPlan:
 
     def _with_bytes(self, reply: Reply) -> Reply:
         """Say what a client was sent and has sent; what was charged and never sent is given back."""
-        if not self.strategy.traits.travels:
+        if not self.ledger.travels:
             return replace(reply, download_bytes=0, upload_bytes=0)
         asked = self._sent.pop((reply.client_id, reply.step), 0)
         sent = asked if reply.download_bytes is None else reply.download_bytes

@@ -16,9 +16,9 @@
     tracker.json          which run of a tracker this one is, with `report_to`; tensorboard/ holds TensorBoard's events
     client_memory/        `RUN_KEY/`: what the clients of this machine keep from visit to visit, for one start of the
                           run; belongs to their hosts and is never published
+    client_table.csv      with a simulated clock: the clients' lines and devices; never published
     privacy_secret        with differential privacy: what noise and cohorts are drawn from; never published
     unrendered_rows.json  rows that the chat template cannot render, by client and reason (`UnrenderedRecord`)
-    client_table.csv      with a client table: the clients' lines and devices by which the clock went; never published
     .lock                 held by the process that trains in the folder
     .work/                token ids and updates in transit; removed when the run is done
 
