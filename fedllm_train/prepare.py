@@ -91,6 +91,8 @@ def prepare(
     check_processes(config.num_processes, cohort_size, model_is_named=model_is_named)
     check_tracker(config.report_to)
     check_wire_method(config, strategy.traits, config.strategy)
+    if not strategy.traits.takes_gradients:
+        _check_no_optimizer(config.strategy, client)
     if config.eval_every is not None:
         check_scored_run(
             strategy.traits.title, has_own=strategy.traits.personal and config.get("local_client") is None
@@ -144,6 +146,22 @@ def make_strategy(config: FederatedConfig, roster: Roster) -> tuple[Strategy, Fe
         languages=roster.languages if chosen.traits.needs_languages else {},
     )
     return chosen(federation), federation
+
+
+_OF_THE_OPTIMIZER = (
+    *("optim", "optim_args", "optim_target_modules", "weight_decay", "max_grad_norm"),
+    *("adam_beta1", "adam_beta2", "adam_epsilon"),
+)
+
+
+def _check_no_optimizer(strategy: str, client: ClientSettings) -> None:
+    """Refuse settings of TRL's optimizer for a method that makes no gradient step."""
+    defaults = getattr(type(client), "__dataclass_fields__", {})
+    for name in _OF_THE_OPTIMIZER:
+        if name in defaults and (value := getattr(client, name)) != defaults[name].default:
+            raise ConfigError(
+                f"{name}={value} is given, but clients of strategy {strategy!r} make no gradient step; leave it out"
+            )
 
 
 def _ranks(config: FederatedConfig, roster: Roster, eligible: Sequence[str]) -> Mapping[str, int]:

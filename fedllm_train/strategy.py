@@ -98,6 +98,10 @@ class Traits:
     belongs to no later one."""
     shifts_base: bool = False
     """Whether the server adds to the base weights beside the adapter (`adapters/base_shift.py`)."""
+    sends_adapter: bool = True
+    """Whether an update holds an adapter, whose change can be packed and whose norm can be bounded."""
+    takes_gradients: bool = True
+    """Whether clients train with TRL's optimizer; else they look at losses alone (`Visit.walk`)."""
 
     @property
     def travels(self) -> bool:
@@ -143,6 +147,14 @@ class Strategy(Protocol):
 
     def expects(self, state: Parts, client_id: str, round_index: int) -> Shapes:
         """Return the names and shapes of the client's update."""
+        ...
+
+    def opened(self, update: Parts) -> Parts:
+        """Return what a client's message stands for, with the names and shapes of `expects`; most often itself.
+
+        Raises:
+            ValueError: if it stands for nothing, with the reason; the update is left out.
+        """
         ...
 
     def contribution(self, state: Parts, update: Parts) -> Adapter:
@@ -203,6 +215,10 @@ class OneAdapter:
     def expects(self, state: Parts, client_id: str, round_index: int) -> Shapes:
         """Expect the adapter that was sent, trained."""
         return shapes_of({"adapter": self.broadcast(state, client_id, round_index)["adapter"]})
+
+    def opened(self, update: Parts) -> Parts:
+        """Return the message itself."""
+        return update
 
     def weigh(self, update: Parts, num_rows: int) -> Mapping[str, float]:
         """Weigh the adapter by the client's rows, or like every other."""

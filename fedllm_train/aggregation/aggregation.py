@@ -71,7 +71,7 @@ class Inbox:
         expected = self.strategy.expects(server, reply.client_id, reply.step)
         anchor = self.anchor(server, reply.client_id, reply.step)
         try:
-            update = self.wire.unpack_up(reply.message, expected, anchor)
-        except SafetensorError as error:
+            update = self.strategy.opened(self.wire.unpack_up(reply.message, expected, anchor))
+        except (SafetensorError, ValueError) as error:
             return {}, anchor, f"its message cannot be read ({error})"
         return update, anchor, update_problem(update, expected, anchor, max_norm=self.max_norm)

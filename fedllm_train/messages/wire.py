@@ -117,6 +117,12 @@ def check_wire_method(settings: WireSettings, traits: Traits, strategy: str) -> 
     """
     if settings.upload_codec != "none" and not traits.travels:
         raise ConfigError(f"upload_codec is given, but strategy {strategy!r} uploads nothing; leave it out")
+    if not traits.sends_adapter:
+        for name, default in (("upload_codec", "none"), ("max_update_norm", None)):
+            if getattr(settings, name) != default:
+                raise ConfigError(
+                    f"{name} is given, but clients of strategy {strategy!r} send {traits.up}, no adapter; leave it out"
+                )
     if settings.error_feedback and traits.draws_start:
         raise ConfigError(
             f"error_feedback is given, but clients of strategy {strategy!r} begin every round from another adapter, "

@@ -164,7 +164,7 @@ def matrix_of(shift, module):
     return shift[f"{module}.left"] @ shift[f"{module}.right"]
 
 
-def test_all_methods_but_the_baselines_can_be_packed_and_flora_keeps_nothing_back():
+def test_all_methods_that_send_an_adapter_can_be_packed_and_flora_keeps_nothing_back():
     settings = WireSettings(upload_codec="topk", topk_fraction=0.5)
     refused = {False: [], True: []}
     for name, strategy in STRATEGIES.items():
@@ -173,8 +173,8 @@ def test_all_methods_but_the_baselines_can_be_packed_and_flora_keeps_nothing_bac
                 check_wire_method(replace(settings, error_feedback=error_feedback), strategy.traits, name)
             except ConfigError:
                 refused[error_feedback].append(name)
-    assert refused[False] == ["local", "centralized"]  # as docs/methods.md says
-    assert refused[True] == ["local", "centralized", "flora"]
+    assert refused[False] == ["local", "centralized", "fedkseed"]  # as docs/methods.md says
+    assert refused[True] == ["local", "centralized", "flora", "fedkseed"]
 
 
 # -- errors ---------------------------------------------------------------------------------------------------------
