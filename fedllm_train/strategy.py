@@ -14,7 +14,18 @@ from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum, Shapes,
 from fedllm_train.settings import NoSettings, Settings
 from fedllm_train.visit import Visit
 
-__all__ = ["POOLED", "Federation", "OneAdapter", "Sees", "Strategy", "Sums", "Traits", "Weights", "counts_alike"]
+__all__ = [
+    "POOLED",
+    "Federation",
+    "Layout",
+    "OneAdapter",
+    "Sees",
+    "Strategy",
+    "Sums",
+    "Traits",
+    "Weights",
+    "counts_alike",
+]
 
 Weights = Literal["rows", "uniform", "norms", "none"]
 """How clients count in a mean: by their rows, alike, by the norm of what they learned; or there is no mean."""
@@ -25,6 +36,9 @@ POOLED = "*"
 Sees = Literal["mean", "sum", "each", "nothing"]
 """The least of the clients' updates that a server rule needs: the mean of their adapters, whatever their rows; sums
 over clients; every update by itself; or nothing, because nothing travels."""
+
+Layout = Mapping[str, Mapping[str, tuple[str, tuple[int, ...]]]]
+"""Part of a message -> its tensors' names -> precision, as safetensors calls it, and shape."""
 
 Sums = dict[str, Any]
 """What a round's updates add up to, by a name of the method's choice; most often part -> `RunningSum`."""
@@ -149,6 +163,15 @@ class Strategy(Protocol):
         """Return the names and shapes of the client's update."""
         ...
 
+    def layouts(self, num_steps: int) -> tuple[Layout, Layout] | None:
+        """Return what a visit of some steps downloads and uploads, without a model; for plans.
+
+        Returns:
+            Both directions, or None where they are what `broadcast` and `expects` say, of which the tensors are known
+            from the adapter.
+        """
+        ...
+
     def opened(self, update: Parts) -> Parts:
         """Return what a client's message stands for, with the names and shapes of `expects`; most often itself.
 
@@ -215,6 +238,10 @@ class OneAdapter:
     def expects(self, state: Parts, client_id: str, round_index: int) -> Shapes:
         """Expect the adapter that was sent, trained."""
         return shapes_of({"adapter": self.broadcast(state, client_id, round_index)["adapter"]})
+
+    def layouts(self, num_steps: int) -> tuple[Layout, Layout] | None:
+        """Return None: messages are what `broadcast` and `expects` say."""
+        return None
 
     def opened(self, update: Parts) -> Parts:
         """Return the message itself."""

@@ -40,7 +40,7 @@ from fedllm_train.adapters.seeded_walk import LARGEST_MOVE, MAX_SEEDS, UNIT, See
 from fedllm_train.lazy_torch import torch
 from fedllm_train.method_settings import MeanSettings
 from fedllm_train.seeds import stream_rng
-from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
+from fedllm_train.strategy import Federation, Layout, OneAdapter, Sums, Traits
 from fedllm_train.visit import Loss, Visit
 
 __all__ = ["FedKSeed"]
@@ -179,6 +179,17 @@ class FedKSeed(OneAdapter):
         expected: Shapes = {_MOVES: {_SUMS: num_seeds}}
         return expected | {_SIZES: {_TOTAL: num_seeds, _COUNT: num_seeds}} if self._is_pro else expected
 
+    def layouts(self, num_steps: int) -> tuple[Layout, Layout]:
+        """Return K scalars down, and the shorter of steps and sums up."""
+        num_seeds, made = (self._settings.walk_seeds,), (num_steps,)
+        down = {_MOVES: {_SUMS: ("I32", num_seeds)}}
+        if self._is_pro:
+            down[_CHANCES] = {_CHANCES: ("F32", num_seeds)}
+        if self._sends_sums(num_steps):
+            return down, {_MOVES: {_SUMS: ("I32", num_seeds)}}
+        steps = {_SEEDS: ("I32", made), _SCALARS: ("I32", made)}
+        return down, {_STEPS: steps | ({_RATE: ("F32", (1,))} if self._is_pro else {})}
+
     def opened(self, update: Parts) -> Parts:
         """Add up the steps of a client by seed.
 
@@ -249,9 +260,12 @@ class FedKSeed(OneAdapter):
         chances = received[_CHANCES][_CHANCES].double().numpy()
         return chances / chances.sum()
 
+    def _sends_sums(self, num_steps: int) -> bool:
+        """Whether 4 bytes a seed are fewer than 8 a step; -Pro's server looks at single steps."""
+        return not self._is_pro and 2 * num_steps > self._settings.walk_seeds
+
     def _packed(self, seeds: np.ndarray, scalars: np.ndarray, learning_rate: float) -> Parts:
-        """The shorter of two forms: 8 bytes a step, or 4 a seed. -Pro's server looks at single steps."""
-        if not self._is_pro and 2 * len(seeds) > self._settings.walk_seeds:
+        if self._sends_sums(len(seeds)):
             sums = np.zeros(self._settings.walk_seeds, dtype=np.int64)
             np.add.at(sums, seeds, scalars)
             return {_MOVES: {_SUMS: torch.from_numpy(sums.astype(np.int32))}}

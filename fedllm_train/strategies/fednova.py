@@ -51,7 +51,7 @@ class FedNova(OneAdapter):
     def client_update(self, visit: Visit) -> Parts:
         """Train from the global adapter; say with how many steps."""
         trained = visit.fit(visit.received["adapter"])
-        return {"adapter": trained, _STEPS: {_COUNT: torch.tensor([visit.num_steps])}}
+        return {"adapter": trained, _STEPS: {_COUNT: torch.tensor([visit.num_steps], dtype=torch.float32)}}
 
     def expects(self, state: Parts, client_id: str, round_index: int) -> Shapes:
         """Expect an adapter and a number."""

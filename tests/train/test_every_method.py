@@ -153,7 +153,7 @@ def check_bytes(records, traits, adapter):
         "B": sum(4 * RANK * b.shape[0] for b in lora_b),
         "R": 4 * RANK**2 * len(lora_a),
         "signs": sum(a.shape[1] * b.shape[0] for a, b in zip(lora_a, lora_b, strict=True)),
-        "steps": 8,
+        "steps": 4,
         "seeds": 4 * 4096,
         "moves": 8,  # of the one step that a visit has
     }

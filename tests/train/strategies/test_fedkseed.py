@@ -276,3 +276,24 @@ def test_settings_of_an_optimizer_are_refused(kit, tmp_path):
 def test_half_precision_is_refused(rules):
     with pytest.raises(ConfigError, match="bfloat16, which rounds that away"):
         rules.make("fedkseed").start({"w": torch.zeros(2, dtype=torch.bfloat16)})
+
+
+@pytest.mark.parametrize("changes", [{"local_steps": 4}, {"local_steps": 9}, {"local_steps": 9, "walk_draws": "pro"}])
+def test_the_planned_layout_has_the_length_of_the_messages(kit, tmp_path, rules, changes):
+    kit.make_trainer(tmp_path / "run", **settings(num_rounds=1, cohort_size=1, **changes)).train()
+    ledger = kit.records_of(tmp_path / "run")[0]["ledger"]
+    kept = {name: value for name, value in changes.items() if name != "local_steps"}
+    strategy = rules.make("fedkseed", walk_seeds=K, **kept)
+    kinds = {"I32": torch.int32, "F32": torch.float32}
+    planned = [
+        len(
+            codec.encode(
+                {
+                    part: {name: torch.zeros(shape, dtype=kinds[kind]) for name, (kind, shape) in tensors.items()}
+                    for part, tensors in layout.items()
+                }
+            )
+        )
+        for layout in strategy.layouts(changes["local_steps"])
+    ]
+    assert planned == [ledger["download_bytes"], ledger["upload_bytes"]]
