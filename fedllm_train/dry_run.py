@@ -51,7 +51,7 @@ def _written(plan: RunPlan, *, resume: bool) -> str:
 def _settings(arguments: RunArguments, plan: RunPlan) -> dict[str, Any]:
     """What was decided, by the words to show."""
     client, config, traits = arguments.client, plan.config, plan.strategy.traits
-    codec = "" if config.upload_codec == "none" else f", packed by {config.upload_codec}"
+    codec = "" if config.wire == "none" else f", packed by {config.wire}"
     up = f"{traits.up}{codec}" if traits.travels else "nothing travels"
     adapter = "all weights"
     if arguments.given.adapter is not None:

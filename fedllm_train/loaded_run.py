@@ -14,8 +14,10 @@ from fedllm_train.adapters.arithmetic import Adapter, Parts
 from fedllm_train.adapters.live import LiveAdapter
 from fedllm_train.adapters.shifted_model import check_shiftable
 from fedllm_train.aggregation.aggregation import Aggregation, Inbox
+from fedllm_train.aggregation.estimated import EstimatedAggregation
 from fedllm_train.aggregation.plain import PlainAggregation
 from fedllm_train.aggregation.private import ClientPrivacy, PrivateAggregation
+from fedllm_train.aggregation.staleness import ServerStates
 from fedllm_train.clients.adapter_checks import check_adapter, check_tokenizer
 from fedllm_train.clients.host import ClientHost
 from fedllm_train.clients.objectives import objective_of
@@ -25,7 +27,8 @@ from fedllm_train.clients.sft_kernel import chosen_kernel
 from fedllm_train.engines.engine import Engine, InProcessEngine
 from fedllm_train.engines.process_engine import host_processes
 from fedllm_train.inputs import TrainerInputs
-from fedllm_train.messages.wire import Wire, check_wire_size
+from fedllm_train.messages.wire import ServerWire
+from fedllm_train.messages.wire_checks import check_wire_parts, check_wire_size
 from fedllm_train.messages.wire_settings import WireSettings
 from fedllm_train.models.policy import PolicySource, StartingPolicy, load_starting_policy
 from fedllm_train.models.tokenizer import prepared_tokenizer
@@ -38,6 +41,7 @@ from fedllm_train.participation.synchronous import SynchronousCohort
 from fedllm_train.prepare import RunPlan
 from fedllm_train.privacy.beginning import num_values_sent
 from fedllm_train.round_plan import RoundPlan
+from fedllm_train.privacy.clipping_note import norm_growth
 from fedllm_train.run_files.checkpoint import RunState
 from fedllm_train.run_files.earlier import earlier_record
 from fedllm_train.run_files.finished import save_server_folder
@@ -146,7 +150,11 @@ class LoadedRun:
         record = resolved_settings(self.plan, self.trl_args, self.policy, self.clients, self.start_adapter)
         record |= {"earlier": self.earlier, **template_day(self.tokenizer)}
         guarantee = self.plan.guarantee
-        return record if guarantee is None else record | {"privacy": guarantee.as_record()}
+        if guarantee is None:
+            return record
+        growth = norm_growth(self.plan.config.wire)
+        grown = {"norm_growth": growth} if growth > 1 else {}
+        return record | {"privacy": {**guarantee.as_record(), **grown}}
 
     def save_server(self, server: Parts, folder: Path) -> None:
         """Write what a server's state learned into an empty folder."""
@@ -169,17 +177,26 @@ class LoadedRun:
             callbacks: called with each round's record once it is on disk; or observers.
         """
         plan, config, strategy = self.plan, self.plan.config, self.plan.strategy
-        wire, error = Wire(config, seed=config.seed), AggregationError(strategy)
+        travels, error = strategy.traits.travels, AggregationError(strategy)
+        first = partial(strategy.first_download, self.start_adapter)
+        wire = ServerWire(config, seed=config.seed, first=first, state=state.wire)
         inbox = Inbox(strategy=strategy, wire=wire, start_adapter=self.start_adapter, max_norm=config.max_update_norm)
 
-        def aggregate(server: Parts, step: int) -> Aggregation:
+        def aggregate(state: RunState) -> Aggregation:
+            server, step = state.server, state.next_round
+            states = ServerStates(
+                step=step, newest=server, earlier=state.earlier, staleness_exponent=config.staleness_exponent
+            )
             if privacy is not None:
-                return PrivateAggregation(inbox, server, privacy, step=step, anybody=plan.participants[0])
+                return PrivateAggregation(inbox, states, privacy, anybody=anybody)
+            if config.error_feedback == "ef21":
+                return EstimatedAggregation(inbox, server, step=step, anybody=anybody, min_clients=config.min_clients)
             watch = partial(error.watch, server)
-            return PlainAggregation(inbox, server, min_clients=config.min_clients, watch=watch)
+            return PlainAggregation(inbox, states, min_clients=config.min_clients, watch=watch)
 
+        anybody = plan.participants[0]
         secret = None if privacy is None else privacy.cohort_seed
-        observers: list[Observer] = [VisitLog(), StepSize(), error]
+        observers: list[Observer] = [VisitLog(), WireLog(config, travels=travels), StepSize(), error]
         observers += [] if self.held_out is None else [self.held_out]
         return RoundPlan(
             run=self.folder,
@@ -202,7 +219,7 @@ class LoadedRun:
                 spool=empty_spool(self.folder),
             ),
             aggregate=aggregate,
-            ledger=LedgerKeeper(state.ledger, travels=strategy.traits.travels),
+            ledger=LedgerKeeper(state.ledger, travels=travels),
             observers=[*observers, *(each if isinstance(each, Observer) else Callback(each) for each in callbacks)],
         )
 
@@ -244,6 +261,7 @@ def load_run(plan: RunPlan, inputs: TrainerInputs, *, make_engine: EngineMaker |
     start_state = plan.strategy.start(start_adapter)
     if plan.strategy.traits.shifts_base:
         check_shiftable(policy.model, config.strategy)
+    check_wire_parts(config, plan.strategy, start_state, plan.participants[0])
     check_wire_size(config, num_values_sent(plan.strategy, start_state, plan.participants[0]))
     return LoadedRun(
         plan=plan,

@@ -16,7 +16,7 @@ from fedllm_train.aggregation.private import check_private_method
 from fedllm_train.clients.local_work import LocalWork, local_work
 from fedllm_train.config import FederatedConfig
 from fedllm_train.engines.process_engine import check_processes
-from fedllm_train.messages.wire import check_wire_method
+from fedllm_train.messages.wire_checks import check_wire_method, check_wire_rounds
 from fedllm_train.monitoring.evaluation_settings import check_scored_run
 from fedllm_train.monitoring.trackers import check_tracker
 from fedllm_train.participation.cohort_rules import cohort_pool, eligible_clients
@@ -91,6 +91,7 @@ def prepare(
     check_processes(config.num_processes, cohort_size, model_is_named=model_is_named)
     check_tracker(config.report_to)
     check_wire_method(config, strategy.traits, config.strategy)
+    check_wire_rounds(config, config)
     if not strategy.traits.takes_gradients:
         _check_no_optimizer(config.strategy, client)
     if config.eval_every is not None:

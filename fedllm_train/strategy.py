@@ -110,6 +110,9 @@ class Traits:
     draws_start: bool = False
     """Whether clients begin every round from an adapter that is drawn afresh, so that a change held back in one round
     belongs to no later one."""
+    adapter_down: Literal["same", "own", "none"] = "same"
+    """Whether all clients of a round are sent the same adapter, each may be sent one of its own, or what is sent has no
+    adapter: what a packed download can be measured from (`messages/downloads.py`)."""
     shifts_base: bool = False
     """Whether the server adds to the base weights beside the adapter (`adapters/base_shift.py`)."""
     sends_adapter: bool = True
@@ -140,6 +143,17 @@ class Strategy(Protocol):
 
     def broadcast(self, state: Parts, client_id: str, round_index: int) -> Parts:
         """Return what the server sends to a client."""
+        ...
+
+    def first_download(self, start: Adapter, client_id: str) -> Adapter:
+        """Return the adapter that would be sent to a client before round 0; the same code runs at both ends.
+
+        A packed download is measured from it at first; its names and shapes are those of every later one.
+
+        Args:
+            start: the adapter the run started from.
+            client_id: the client.
+        """
         ...
 
     def anchor(self, received: Parts, start: Adapter, client_id: str, round_index: int) -> Adapter:
@@ -230,6 +244,10 @@ class OneAdapter:
     def broadcast(self, state: Parts, client_id: str, round_index: int) -> Parts:
         """Send the global adapter."""
         return {"adapter": state["adapter"]}
+
+    def first_download(self, start: Adapter, client_id: str) -> Adapter:
+        """Return what `broadcast` makes of the state before round 0."""
+        return self.broadcast(self.start(start), client_id, 0).get("adapter", {})
 
     def anchor(self, received: Parts, start: Adapter, client_id: str, round_index: int) -> Adapter:
         """Start from the adapter that was sent."""

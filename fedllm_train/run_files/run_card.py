@@ -27,6 +27,9 @@ from fedllm_eval.policy.run_folder import (
 )
 from fedllm_eval.policy.run_records import RunConfig
 from fedllm_eval.texts import whole
+from fedllm_train.messages.wire_names import parse_wire
+from fedllm_train.messages.wire_words import stages_in_words
+from fedllm_train.run_files.former_settings import in_todays_words
 
 __all__ = ["is_hub_id", "write_run_card"]
 
@@ -179,11 +182,12 @@ def _local_work(federated: dict[str, Any]) -> str:
 
 def _upload(federated: dict[str, Any]) -> str | None:
     """How updates were packed; None if they were not."""
-    name = federated.get("upload_codec", "none")
-    if name == "topk":
-        kept = ", the rest kept and sent later" if federated["error_feedback"] else ""
-        return f"the {federated['topk_fraction']:.4g} of an update's values that are largest (`topk`){kept}"
-    return None if name == "none" else f"updates in stochastically rounded `{name}`"
+    federated = in_todays_words(federated)
+    wire = federated.get("wire", "none")
+    if (stages := parse_wire(wire)) is None:
+        return None
+    kept = ", what is not sent kept and sent later" if federated.get("error_feedback") else ""
+    return f"{stages_in_words(stages)} (`{wire}`){kept}"
 
 
 def _front_matter(config: RunConfig, base: str, dataset: str, is_lora: bool) -> str:

@@ -67,6 +67,7 @@ class FedKSeed(OneAdapter):
         down="K scalars",
         up="a seed and a scalar for each step",
         server_cost="O(adapter), and up to K directions drawn a round",
+        adapter_down="none",
         sends_adapter=False,
         takes_gradients=False,
     )

@@ -72,7 +72,7 @@ class OwnNames(FedAvg):
 
 
 def test_a_method_may_name_the_parameters_of_its_anchor_as_it_likes(kit, tmp_path):
-    settings = {"upload_codec": "int8", "num_rounds": 1}
+    settings = {"wire": "int8", "num_rounds": 1}
     own = kit.make_trainer(tmp_path / "own", strategy=OwnNames, **settings).train()
     plain = kit.make_trainer(tmp_path / "plain", strategy="fedavg", **settings).train()
     assert adapter_sha256(own.adapter) == adapter_sha256(plain.adapter)

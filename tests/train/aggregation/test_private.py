@@ -214,7 +214,7 @@ def test_a_private_run_counts_epsilon_survives_empty_rounds_and_resumes_to_the_b
 
 def test_what_is_clipped_is_what_was_sent(kit, tmp_path):
     # The packed updates of all five clients are longer than the clip, so their mean moves by at most that.
-    settings = {"cohort_rule": "all", "cohort_size": 5, "num_rounds": 1, "upload_codec": "int4"}
+    settings = {"cohort_rule": "all", "cohort_size": 5, "num_rounds": 1, "wire": "int4"}
     kit.make_trainer(tmp_path / "run", **settings, dp_clip=0.01, dp_noise_multiplier=0.0, dp_delta=1e-2).train()
     (record,) = kit.records_of(tmp_path / "run")
     assert record["privacy"]["num_clipped"] == 5

@@ -13,7 +13,7 @@ from fedllm_train.adapters.seeded_walk import UNIT, SeededWalk, direction, fixed
 from fedllm_train.aggregation.aggregation import Inbox
 from fedllm_train.engines.engine import Reply
 from fedllm_train.messages import codec
-from fedllm_train.messages.wire import Wire
+from fedllm_train.messages.wire import ServerWire
 from fedllm_train.messages.wire_settings import WireSettings
 
 K = 16
@@ -118,7 +118,7 @@ def test_pros_chances_follow_the_slopes_whatever_the_learning_rate(rules):
 def test_what_is_no_walk_is_left_out(rules, update, said):
     strategy = rules.make("fedkseed", walk_seeds=4)
     start = {"w": torch.zeros(2)}
-    inbox = Inbox(strategy=strategy, wire=Wire(WireSettings(), seed=0), start_adapter=start, max_norm=None)
+    inbox = Inbox(strategy=strategy, wire=ServerWire(WireSettings(), seed=0, first=lambda _: {}), start_adapter=start, max_norm=None)
     reply = Reply(step=0, client_id="a", message=codec.encode(update), num_rows=1)
     assert said in inbox.read(reply, strategy.start(start))[2]
 
@@ -251,7 +251,8 @@ def test_the_clip_bounds_a_steps_slope(kit, tmp_path):
         ({"walk_perturbation": 0.0}, "walk_perturbation is 0.0"),
         ({"walk_clip": -1.0}, "walk_clip is -1.0"),
         ({"walk_draws": "best"}, "walk_draws is 'best'"),
-        ({"upload_codec": "int8"}, "upload_codec is given, but clients of strategy 'fedkseed' send a seed"),
+        ({"wire": "int8"}, "wire is given, but clients of strategy 'fedkseed' send a seed"),
+        ({"download_wire": "int8"}, "download_wire is given, but strategy 'fedkseed' sends no adapter"),
         ({"max_update_norm": 1.0}, "max_update_norm is given"),
         (
             {"dp_clip": 1.0, "dp_noise_multiplier": 1.0, "dp_delta": 1e-5, "cohort_rule": "all"},
