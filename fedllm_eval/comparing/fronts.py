@@ -30,6 +30,9 @@ __all__ = ["beaten_by", "cheaper_ties", "fronts_of", "headline_score"]
 def beaten_by(costs: Mapping[str, float], better: Collection[tuple[str, str]]) -> dict[str, list[str]]:
     """Return label -> the methods that beat it, the cheapest first; an empty list is a method that nobody beats.
 
+    Of those that beat a method, the ones that are beaten themselves are left out, unless there are no others: so one
+    beaten method more changes nothing that is said of the rest.
+
     Args:
         costs: label -> what it cost.
         better: pairs (a, b) of labels of which a is shown to score better than b.
@@ -37,13 +40,14 @@ def beaten_by(costs: Mapping[str, float], better: Collection[tuple[str, str]]) -
     >>> beaten_by({"a": 1.0, "b": 2.0, "c": 3.0}, {("b", "c"), ("c", "a")})
     {'a': [], 'b': [], 'c': ['b']}
     """
-    return {
+    every = {
         label: sorted(
             (other for other in costs if (other, label) in better and costs[other] <= cost),
             key=lambda other: (costs[other], other),
         )
         for label, cost in costs.items()
     }
+    return {label: [other for other in by if not every[other]] or by for label, by in every.items()}
 
 
 def cheaper_ties(
