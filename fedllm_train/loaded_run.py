@@ -37,11 +37,12 @@ from fedllm_train.monitoring.ledger import LedgerKeeper
 from fedllm_train.monitoring.observer import Callback, Observer, Record
 from fedllm_train.monitoring.step_size import AggregationError, StepSize
 from fedllm_train.monitoring.visits import VisitLog
+from fedllm_train.monitoring.wire_log import WireLog
 from fedllm_train.participation.synchronous import SynchronousCohort
 from fedllm_train.prepare import RunPlan
 from fedllm_train.privacy.beginning import num_values_sent
-from fedllm_train.round_plan import RoundPlan
 from fedllm_train.privacy.clipping_note import norm_growth
+from fedllm_train.round_plan import RoundPlan
 from fedllm_train.run_files.checkpoint import RunState
 from fedllm_train.run_files.earlier import earlier_record
 from fedllm_train.run_files.finished import save_server_folder

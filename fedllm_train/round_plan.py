@@ -13,13 +13,13 @@ from pathlib import Path
 from fedllm_train.adapters.arithmetic import Parts
 from fedllm_train.aggregation.aggregation import Aggregation
 from fedllm_train.engines.engine import NO_STEP, Engine, Purpose, Reply, Task
+from fedllm_train.engines.simulated import SimulatedEngine
 from fedllm_train.messages.packed_message import PackedMessage
 from fedllm_train.messages.wire import ServerWire
 from fedllm_train.monitoring.held_out import should_stop
 from fedllm_train.monitoring.ledger import LedgerKeeper
 from fedllm_train.monitoring.observer import Observer, Record, Step
 from fedllm_train.participation.participation_contract import Participation
-from fedllm_train.engines.simulated import SimulatedEngine
 from fedllm_train.run_files.checkpoint import RunState, append_record, oldest_step_needed, save_checkpoint
 from fedllm_train.schedule import cosine_learning_rate
 from fedllm_train.seeds import stream_seed

@@ -1,9 +1,9 @@
 """EF21's aggregation: clients send corrections of what the server takes for their changes; it sees the mean of those.
 
-Symbols: c_k the correction that client k sends, g_k <- g_k + c_k the server's estimate of its change, S the server's own
-adapter, w_k the clients' weights. The server rule sees one update, S + sum_k w_k g_k / sum_k w_k over all clients of the
-roster that were heard so far, whether or not their upload came in this round (`messages/estimates.py`). It is content
-with the mean of the adapters (`Traits.sees` is "mean"); this is checked before round 0.
+Symbols: c_k the correction that client k sends, g_k <- g_k + c_k the server's estimate of its change, S the server's
+own adapter, w_k the clients' weights. The server rule sees one update, S + sum_k w_k g_k / sum_k w_k over all clients
+of the roster that were heard so far, whether or not their upload came in this round (`messages/estimates.py`). It is
+content with the mean of the adapters (`Traits.sees` is "mean"); this is checked before round 0.
 """
 
 from typing import Any

@@ -170,7 +170,7 @@ class ClientHost:
         return self._wire.pack_up(update, anchor, hidden, task)
 
     def _of_wire(self, packed: PackedMessage) -> dict[str, float | None]:
-        """What the record says of a message. In a private run the error would tell, without noise, of a true update."""
+        """What the record says of a message; in a private run the error would tell of a true update, without noise."""
         facts = {"bits_per_value": packed.bits_per_value}
         is_told = self._spec.wire.wire == "none" or not self._spec.federation.is_private
         return facts | {"relative_error": packed.relative_error} if is_told else facts

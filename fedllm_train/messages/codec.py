@@ -37,5 +37,13 @@ def decode(message: bytes) -> Parts:
 
     try:
         return unflatten(load(message))
-    except (SafetensorError, ArithmeticError, AssertionError, LookupError, RuntimeError, TypeError, ValueError) as error:
+    except (
+        SafetensorError,
+        ArithmeticError,
+        AssertionError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise ValueError(str(error)) from error

@@ -4,8 +4,8 @@ Symbols: S_t the adapter that the method broadcasts in step t, from the server's
 read and train from; Q the download's codec. Whatever is measured of a client's update (a packed change, a clip, a
 norm) is measured from M_t, by the same bits at both ends; the server then moves its own S_t by that change, so that
 nothing that a broadcast lost is lost for good (server error feedback; Tang et al. 2019, DoubleSqueeze, arXiv
-1905.05957). Held-out scores and the finished adapter are those of S_t: it is the model that was learned, and a broadcast
-a copy of it.
+1905.05957). Held-out scores and the finished adapter are those of S_t: it is the model that was learned, and a
+broadcast is a copy of it.
 
 previous  M_t = M_(t-1) + Q(S_t - M_(t-1)), M_(-1) the starting adapter: a chain of changes (`chain.py`), of which
           a client is sent those that it lacks. All clients of a round must be sent one adapter
@@ -118,7 +118,9 @@ class LoneDownloads:
         for sent, packed, read in self._cache:
             if _same(sent, parts):
                 return packed, read
-        sent_change = _send(self._codec, parts["adapter"], self._base(client_id), Place(self._seed, step, None, "down"))
+        sent_change = _send(
+            self._codec, parts["adapter"], self._base(client_id), Place(self._seed, step, None, "down")
+        )
         others = {part: tensors for part, tensors in parts.items() if part != "adapter"}
         message = messages.encode(packed_alone(sent_change.packed) | others)
         packed = PackedMessage(
@@ -223,7 +225,7 @@ class ChainedDownloads:
         self._messages = {}
 
     def _message(self, step: int, version: int | None, others: Parts) -> bytes:
-        """The message that brings clients of a version to that of a step, or the whole; encoded once for all of them."""
+        """The message that brings clients of a version to that of a step, or the whole; encoded once for them all."""
         key = (step, version)
         if key not in self._messages or not _same(others, self._messages[key][0]):
             if version is None:
@@ -252,7 +254,9 @@ def _send(codec: Codec, adapter: Adapter, before: Adapter, place: Place) -> _Sen
     try:
         packed = codec.pack(change, sizes, place)
     except ValueError as error:
-        raise DownloadError(f"round {place.round_index + 1}: what is sent to clients cannot be packed: {error}") from error
+        raise DownloadError(
+            f"round {place.round_index + 1}: what is sent to clients cannot be packed: {error}"
+        ) from error
     decoded = codec.unpack(packed, sizes, place)
     read = moved_by(decoded, {name: before[name] for name in adapter})
     return _Sent(packed=packed, read=read, relative_error=relative_error(decoded, change))

@@ -38,8 +38,8 @@ def check_wire_method(settings: WireSettings, traits: Traits, strategy: str) -> 
             raise ConfigError(f"{name} is given, but strategy {strategy!r} {way} nothing; leave it out")
     if settings.download_wire != "none" and traits.adapter_down == "none":
         raise ConfigError(
-            f"download_wire is given, but strategy {strategy!r} sends no adapter to its clients ({traits.down}); leave "
-            "it out"
+            f"download_wire is given, but strategy {strategy!r} sends no adapter to its clients ({traits.down}); "
+            "leave it out"
         )
     if settings.download_wire != "none" and settings.download_base == "previous" and traits.adapter_down == "own":
         raise ConfigError(
@@ -60,7 +60,7 @@ def check_wire_method(settings: WireSettings, traits: Traits, strategy: str) -> 
     if settings.error_feedback == "ef21" and traits.sees != "mean":
         raise ConfigError(
             f"error_feedback is ef21, whose server keeps the mean of its clients' changes, and strategy {strategy!r} "
-            "needs more of them than that; use ef14, or a method whose \"sees\" is \"mean\" in "
+            'needs more of them than that; use ef14, or a method whose "sees" is "mean" in '
             "`fedllm-train methods --json`"
         )
 
@@ -79,8 +79,8 @@ def check_wire_rounds(settings: WireSettings, rounds: RoundSettings) -> None:
         return
     if rounds.cohort_rule not in EF21_RULES:
         raise ConfigError(
-            f"error_feedback is ef21 and cohort_rule is {rounds.cohort_rule!r}: the changes that it remembers of clients "
-            "that are not asked would stay in every mean, and grow old; use cohort_rule all or fixed, or ef14"
+            f"error_feedback is ef21 and cohort_rule is {rounds.cohort_rule!r}: the changes that it remembers of "
+            "clients that are not asked would stay in every mean, and grow old; use cohort_rule all or fixed, or ef14"
         )
     participation = getattr(rounds, "participation", "synchronous")
     if participation != "synchronous":
@@ -90,8 +90,8 @@ def check_wire_rounds(settings: WireSettings, rounds: RoundSettings) -> None:
         )
     if rounds.dp_clip is not None:
         raise ConfigError(
-            "error_feedback is ef21, with which what a client sent in earlier rounds stays in every later mean, so that "
-            "clipping what it sends in one round bounds nothing; with dp_clip use ef14"
+            "error_feedback is ef21, with which what a client sent in earlier rounds stays in every later mean, so "
+            "that clipping what it sends in one round bounds nothing; with dp_clip use ef14"
         )
     if settings.max_update_norm is not None:
         raise ConfigError(
@@ -132,5 +132,5 @@ def check_wire_size(settings: WireSettings, num_values: int) -> None:
         stages = parse_wire(getattr(settings, name), name)
         if stages is not None and cut_of(stages, [num_values], 0).num_chosen == 0:
             raise ConfigError(
-                f"{name} is {getattr(settings, name)!r}: of {num_values} values that sends none; choose more"
+                f"{name} is {getattr(settings, name)!r}: it sends none of {num_values} values; choose more"
             )

@@ -33,15 +33,15 @@ class WireSettings(Settings):
     download_base: Literal["previous", "start", "zero"] = field(
         default="previous",
         metadata={
-            "help": "With download_wire: what is packed: the change since the previous broadcast (clients are sent the "
-            "changes they lack, or the whole if that is shorter), since the start, or, with zero, the values themselves."
+            "help": "With download_wire: what is packed: the change since the previous broadcast (clients are sent "
+            "the changes they lack, or the whole if that is shorter), since the start, or, with zero, the values."
         },
     )
     error_feedback: Literal["none", "ef14", "ef21"] = field(
         default="none",
         metadata={
-            "help": "With wire: ef14 (clients keep what they did not send and add it the next time) or ef21 (both ends "
-            "keep what was sent so far, and clients send corrections; with cohort_rule all or fixed)."
+            "help": "With wire: ef14 (clients keep what they did not send and add it the next time) or ef21 (both "
+            "ends keep what was sent so far, and clients send corrections; with cohort_rule all or fixed)."
         },
     )
     max_update_norm: float | None = field(
@@ -63,11 +63,13 @@ class WireSettings(Settings):
                 raise ConfigError(f"{name} {value!r} is unknown; {hint}choose from {', '.join(choices)}{former}")
         if self.error_feedback != "none" and self.wire == "none":
             raise ConfigError(
-                f"error_feedback is {self.error_feedback!r} and wire is 'none', which sends whole values, so that nothing "
-                "is held back; leave it out, or choose a wire"
+                f"error_feedback is {self.error_feedback!r} and wire is 'none', which sends whole values, so that "
+                "nothing is held back; leave it out, or choose a wire"
             )
         if self.download_wire == "none" and "download_base" in given_of(self):
-            raise ConfigError("download_base is given without a download_wire, which looks at it; give both or neither")
+            raise ConfigError(
+                "download_base is given without a download_wire, which looks at it; give both or neither"
+            )
         if self.max_update_norm is not None and self.max_update_norm <= 0:
             raise ConfigError(f"max_update_norm is {self.max_update_norm}; it must be positive")
 

@@ -20,7 +20,7 @@ class WireState:
     """The tensors and the numbers that the server's end goes on from."""
 
     tensors: Parts = field(default_factory=dict)
-    """By part: `read N` the broadcast of step N as clients read it, `change N` a packed change, `estimate` EF21's sum."""
+    """By part: `read N` the broadcast of step N as clients read it, `change N` a packed change, `estimate` EF21's."""
     chain_start: int = -1
     """The step before the oldest change; a client that has an earlier broadcast, or none since, needs the whole."""
     versions: Mapping[str, int] = field(default_factory=dict)

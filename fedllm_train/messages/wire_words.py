@@ -5,15 +5,19 @@ from fedllm_train.messages.wire_names import WireStages
 __all__ = ["stages_in_words"]
 
 
-def stages_in_words(stages: WireStages) -> str:
+def stages_in_words(stages: WireStages, whole: str = "updates") -> str:
     """Return what is sent of an update.
+
+    Args:
+        stages: how it is packed.
+        whole: what it is called where all of it is sent.
 
     >>> stages_in_words(WireStages(topk=0.1, quantise="int4"))
     "the 0.1 of an update's values that are largest, stochastically rounded to int4"
     >>> stages_in_words(WireStages(quantise="bfloat16"))
     'updates in bfloat16'
     """
-    what = "updates"
+    what = whole
     if stages.segments is not None:
         what = f"one of {stages.segments} parts of an update, {'drawn' if stages.segments_drawn else 'in turn'}"
     if stages.topk is not None:

@@ -1,4 +1,4 @@
-"""How what travelled was packed: bits a value and how far off it was, in every round, so that a bad codec shows at once.
+"""How what travelled was packed: bits a value, and how far off it was, in every round: a bad codec shows at once.
 
 A warning is given once a run for each direction in which what was decoded is farther from what was meant than sending
 nothing would be (a relative error above 1), unless the codec is unbiased: then errors of many clients average out.
@@ -69,8 +69,8 @@ class WireLog(Observer):
             return
         self._warned.add(name)
         logger.warning(
-            "%s %r decodes to values that are farther from the true ones than zeros would be (relative error %.2f), and "
-            "its errors do not average out; choose another",
+            "%s %r decodes to values that are farther from the true ones than zeros would be (relative error %.2f), "
+            "and its errors do not average out; choose another",
             name,
             text,
             error,

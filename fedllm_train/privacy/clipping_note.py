@@ -1,12 +1,12 @@
-"""What a packed upload means for clipping: some codecs decode to longer vectors than they were given. Imports no torch.
+"""What a packed upload means for clipping: some codecs decode to longer vectors than they were given.
 
 The server clips what it decoded, so that no client moves the sum by more than the clipping norm C whatever its codec:
-sensitivity, noise and epsilon are those of a run without packing. But where decoded changes are longer on average, more
-of them are longer than C, and each is shortened by more: DRIVE's unbiased scale makes them sqrt(pi / 2) = 1.2533 times
-as long, so that C cuts like C / 1.2533 would without packing. Its biased scale never makes them longer.
+sensitivity, noise and epsilon are those of a run without packing. But where decoded changes are longer on average,
+more of them are longer than C, and each is shortened by more: DRIVE's unbiased scale makes them sqrt(pi / 2) = 1.2533
+times as long, so that C cuts like C / 1.2533 would without packing. Its biased scale never makes them longer.
 
 Packed downloads need no accounting: they are calculated from global adapters that are already released
-(post-processing; Dwork and Roth 2014, Proposition 2.1).
+(post-processing; Dwork and Roth 2014, Proposition 2.1). Imports no torch.
 """
 
 from fedllm_train.messages.wire_names import parse_wire

@@ -7,6 +7,7 @@ from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import adapter_sha256, distance
 from fedllm_train.aggregation.aggregation import Inbox
 from fedllm_train.aggregation.private import (
+from fedllm_train.aggregation.staleness import ServerStates
     ClientPrivacy,
     PrivateAggregation,
     check_private_method,
@@ -15,7 +16,8 @@ from fedllm_train.aggregation.private import (
 from fedllm_train.config import FederatedConfig
 from fedllm_train.engines.engine import Reply
 from fedllm_train.messages import codec
-from fedllm_train.messages.wire import Wire
+from fedllm_train.messages.wire import ServerWire
+from fedllm_train.messages.wire_settings import WireSettings
 from fedllm_train.privacy.accounting import Guarantee
 from fedllm_train.strategies import STRATEGIES
 from fedllm_train.strategy import Federation
@@ -47,11 +49,12 @@ def made(name, **settings):
     return STRATEGIES[name](federation)
 
 
-def new_sum(privacy, start, step=0, *, max_norm=None):
+def new_sum(privacy, start, step=0, *, max_norm=None, **settings):
     """FedAvg's sum of one round that begins at a server's state."""
-    wire = Wire(FederatedConfig(output_dir="unused"), seed=0)
+    wire = ServerWire(WireSettings(**settings), seed=0, first=lambda client_id: start["adapter"])
     inbox = Inbox(strategy=made("fedavg"), wire=wire, start_adapter=start["adapter"], max_norm=max_norm)
-    return PrivateAggregation(inbox, start, privacy, step=step, anybody="a")
+    states = ServerStates(step=step, newest=start)
+    return PrivateAggregation(inbox, states, privacy, anybody="a")
 
 
 # -- the mechanism --------------------------------------------------------------------------------------------------

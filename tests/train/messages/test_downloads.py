@@ -1,5 +1,6 @@
-"""What goes down: every client reads the same bits whatever it missed, in the fewest bytes, and a resume changes none."""
+"""What goes down: every client reads the same bits whatever it missed, in few bytes, and a resume changes none."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -58,9 +59,8 @@ class Federation:
     kept: dict = field(default_factory=dict)
 
     def __post_init__(self):
-        first = lambda client_id: START  # noqa: E731
-        self.server = self.server or ServerWire(self.settings, seed=3, first=first)
-        self.client = ClientWire(self.settings, seed=3, first=first)
+        self.server = self.server or ServerWire(self.settings, seed=3, first=lambda _: START)
+        self.client = ClientWire(self.settings, seed=3, first=lambda _: START)
 
     def resume(self):
         self.server = ServerWire(self.settings, seed=3, first=lambda _: START, state=through_disk(self.server.state()))
@@ -83,7 +83,7 @@ class Federation:
         return received["adapter"], read["adapter"], packed
 
 
-# -- the same bits ------------------------------------------------------------------------------------------------------
+# -- the same bits ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("wire", WIRES)
@@ -130,7 +130,7 @@ def test_whatever_is_refused_or_lost_and_wherever_a_run_resumes_all_read_one_ada
             cut.resume()
 
 
-# -- bytes ----------------------------------------------------------------------------------------------------------------
+# -- bytes ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_client_is_sent_changes_or_the_whole_whichever_is_shorter():
@@ -214,7 +214,7 @@ def test_errors_and_bits_are_those_of_what_was_packed():
     assert 32 < whole.bits_per_value < 40
 
 
-# -- refusals -----------------------------------------------------------------------------------------------------------
+# -- refusals ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_chain_is_refused_where_clients_are_sent_different_adapters():
@@ -245,7 +245,9 @@ def test_a_client_that_lost_what_it_kept_says_so_and_is_sent_the_whole():
 def test_a_broadcast_that_is_not_finite_is_refused_in_one_line():
     server = ServerWire(settings_of("int8"), seed=3, first=lambda _: START)
     broken = {name: tensor * float("inf") for name, tensor in START.items()}
-    with pytest.raises(DownloadError, match="round 3: what is sent to clients cannot be packed: a value is not finite"):
+    with pytest.raises(
+        DownloadError, match="round 3: what is sent to clients cannot be packed: a value is not finite"
+    ):
         server.pack_down({"adapter": broken}, "ann", 2)
 
 
@@ -259,7 +261,6 @@ def test_a_damaged_download_is_read_or_refused_and_nothing_else(data, wire, base
     for _ in range(data.draw(st.integers(1, 4))):
         message[data.draw(st.integers(0, len(message) - 1))] = data.draw(st.integers(0, 255))
     damaged = bytes(message)[: data.draw(st.integers(0, len(message)))]
-    try:
-        federation.client.unpack_down(task_of(damaged, "ann", 2), federation.kept["ann"])
-    except DownloadError as error:
-        assert "download" in str(error)
+    with suppress(DownloadError):  # anything else would fail
+        received, _ = federation.client.unpack_down(task_of(damaged, "ann", 2), federation.kept["ann"])
+        assert "adapter" in received
