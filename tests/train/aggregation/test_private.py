@@ -7,12 +7,12 @@ from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import adapter_sha256, distance
 from fedllm_train.aggregation.aggregation import Inbox
 from fedllm_train.aggregation.private import (
-from fedllm_train.aggregation.staleness import ServerStates
     ClientPrivacy,
     PrivateAggregation,
     check_private_method,
     clipped_change,
 )
+from fedllm_train.aggregation.staleness import ServerStates
 from fedllm_train.config import FederatedConfig
 from fedllm_train.engines.engine import Reply
 from fedllm_train.messages import codec
@@ -53,8 +53,7 @@ def new_sum(privacy, start, step=0, *, max_norm=None, **settings):
     """FedAvg's sum of one round that begins at a server's state."""
     wire = ServerWire(WireSettings(**settings), seed=0, first=lambda client_id: start["adapter"])
     inbox = Inbox(strategy=made("fedavg"), wire=wire, start_adapter=start["adapter"], max_norm=max_norm)
-    states = ServerStates(step=step, newest=start)
-    return PrivateAggregation(inbox, states, privacy, anybody="a")
+    return PrivateAggregation(inbox, ServerStates(step=step, newest=start), privacy, anybody="a")
 
 
 # -- the mechanism --------------------------------------------------------------------------------------------------
