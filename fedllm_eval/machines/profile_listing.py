@@ -122,7 +122,11 @@ def machine_tables() -> str:
     ]
     found += ["### Electricity of a gigabyte", "", markdown_table(["line", "kWh", "source", "year"], rows), ""]
     rows = [[f"`{name}`", f"{each.per_gb:g}", each.source, each.date] for name, each in EGRESS.items()]
-    found += ["### Price of a gigabyte that leaves the server", "", markdown_table(["where", "US$", "source", "date"], rows)]
+    found += [
+        "### Price of a gigabyte that leaves the server",
+        "",
+        markdown_table(["where", "US$", "source", "date"], rows),
+    ]
     return "\n".join(found)
 
 
