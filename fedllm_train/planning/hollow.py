@@ -68,4 +68,3 @@ class HollowMessage:
         7
         """
         return self.num_bytes
-

@@ -1,15 +1,15 @@
 """A run without a model: the very participation, clock and ledger of a run, over clients that only have sizes.
 
-Whom to ask, how long a visit takes, who is lost and what the ledger counts are the run's own code, so a plan's bytes and
-hours are those of the run. What a client would learn is left out, and nothing depends on it but lengths of messages
-that are entropy-coded. Imports no torch.
+Whom to ask, how long a visit takes, who is lost and what the ledger counts are the run's own code, so a plan's bytes
+and hours are those of the run. What a client would learn is left out, and nothing depends on it but lengths of
+messages that are entropy-coded. Imports no torch.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fedllm_train.engines.engine import Engine, InProcessEngine, Reply, Task
 from fedllm_train.engines.simulated import SimulatedEngine
@@ -125,12 +125,15 @@ def hollow_run(
 
         made = []
         for reply in participation.replies(engine, step, ask):  # type: ignore[arg-type]
-            keeper.saw(reply, None if reply.message is not None else reply.reason)
             key = reply.client_id, reply.step
+            reply = _with_bytes(reply, sent[key] if travels else 0, travels=travels)
+            assert reply.download_bytes is not None
+            keeper.not_sent((sent[key] if travels else 0) - reply.download_bytes)
+            keeper.saw(reply, None if reply.message is not None else reply.reason)
             if reply.message is not None:
                 made.append(updates[key])
             wire.noted(*key, is_accepted=reply.message is not None, is_lost=reply.message is None)
-            run.visits.append(_visit(reply, step, sent[key], travels=travels))
+            run.visits.append(_visit(reply, step))
             del lengths[key], updates[key], sent[key]
         if len(made) >= plan.config.min_clients:
             run.num_made += 1
@@ -141,15 +144,25 @@ def hollow_run(
     return run
 
 
-def _visit(reply: Reply, step: int, sent: int, *, travels: bool) -> PlannedVisit:
-    down = sent if reply.download_bytes is None else reply.download_bytes
-    up = (0 if reply.message is None else len(reply.message)) if reply.upload_bytes is None else reply.upload_bytes
+def _with_bytes(reply: Reply, asked: int, *, travels: bool) -> Reply:
+    """A reply that says what its client was sent and has sent, as a run's (`round_plan.py`)."""
+    if not travels:
+        return replace(reply, download_bytes=0, upload_bytes=0)
+    came = len(reply.message or b"") if reply.upload_bytes is None else reply.upload_bytes
+    return replace(
+        reply, download_bytes=asked if reply.download_bytes is None else reply.download_bytes, upload_bytes=came
+    )
+
+
+def _visit(reply: Reply, step: int) -> PlannedVisit:
+    assert reply.download_bytes is not None
+    assert reply.upload_bytes is not None
     times = reply.clock
     return PlannedVisit(
         step=step,
         client_id=reply.client_id,
-        download_bytes=down if travels else 0,
-        upload_bytes=up if travels else 0,
+        download_bytes=reply.download_bytes,
+        upload_bytes=reply.upload_bytes,
         num_steps=int(reply.facts.get("num_steps", 0)),
         seconds=None if times is None else (times.download_seconds, times.compute_seconds, times.upload_seconds),
         kind="arrived" if reply.message is not None else reply.kind,

@@ -3,9 +3,9 @@
 They are given hollow tensors (`hollow.py`) where that is enough, which takes no torch; where a method calculates for
 its first message, real zeros, which does. What changes with the rounds: RoLoRA's turns (it looks at the round),
 Fed-SB's frame, which travels from the second round on, and the shifts of the base that FLoRA and FedEx-LoRA download,
-which grow with the updates: by the ranks of all updates and by those of all but one, as long as nothing in them happens
-to be linearly dependent; the plan calls those an estimate. A method whose messages depend on the number of steps says
-so itself (`Strategy.layouts`).
+which grow with the updates: by the ranks of all updates and by those of all but one, as long as nothing in them
+happens to be linearly dependent; the plan calls those an estimate. A method whose messages depend on the
+number of steps says so itself (`Strategy.layouts`).
 """
 
 from __future__ import annotations

@@ -143,8 +143,10 @@ def _task_of_data(flags: PlanFlags, candidate: Candidate) -> str:
 
 def _check_data(flags: PlanFlags, ours: OurFlags) -> None:
     if flags.sizes is None and ours.run.data == "?":
-        raise ConfigError("neither --data nor --sizes is given; name the dataset, or say how many clients with how "
-                          "many rows there are, such as --sizes 100:50")
+        raise ConfigError(
+            "neither --data nor --sizes is given; name the dataset, or say how many clients with how "
+            "many rows there are, such as --sizes 100:50"
+        )
 
 
 def _roster(flags: PlanFlags, ours: OurFlags, task: str) -> Roster:
@@ -178,4 +180,3 @@ def _refused(candidate: Candidate, error: FedLLMError) -> PlannedRun:
         cohort_size=int(size) if size.isdigit() else 0,
         refused=text,
     )
-

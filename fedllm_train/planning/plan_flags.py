@@ -18,7 +18,16 @@ from fedllm_data.errors import ConfigError
 from fedllm_train.flag_names import FORMER, flag_of, name_of
 from fedllm_train.strategies import users_of
 
-__all__ = ["COMPARED", "MOST_CANDIDATES", "Candidate", "PlanFlags", "add_plan_flags", "candidates", "flags_of_candidate", "plan_flags"]
+__all__ = [
+    "COMPARED",
+    "MOST_CANDIDATES",
+    "Candidate",
+    "PlanFlags",
+    "add_plan_flags",
+    "candidates",
+    "flags_of_candidate",
+    "plan_flags",
+]
 
 COMPARED = ("strategy", "wire", "download_wire", "cohort_size")
 """Settings that a plan takes several values of."""

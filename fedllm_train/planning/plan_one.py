@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from fedllm_data.roster import Roster
-from fedllm_eval.machines.client_table import ClientTable, client_table
+from fedllm_eval.machines.client_table import ClientTable
 from fedllm_eval.machines.energy import LINE_ENERGY, LINE_KINDS, device_kwh, line_kwh
 from fedllm_eval.machines.memory import memory_need
 from fedllm_eval.machines.model_shape import ModelShape
@@ -23,7 +23,7 @@ from fedllm_train.models.adapter_shapes import adapter_shapes
 from fedllm_train.models.base_tensors import BaseTensors, Shape
 from fedllm_train.models.training_shape import training_shape
 from fedllm_train.participation.clock import Clock
-from fedllm_train.participation.turnout import check_machines, make_participation, resolve_turnout
+from fedllm_train.participation.turnout import make_participation
 from fedllm_train.planning.client_settings import PlannedClient, adapter_settings, planned_client
 from fedllm_train.planning.hollow_run import HollowRun, hollow_run
 from fedllm_train.planning.method_messages import MethodMessages, Parts
@@ -87,7 +87,7 @@ def plan_one(flags: OurFlags, task: str, roster: Roster, base: BaseTensors) -> P
         plan,
         make_participation(
             config,
-            resolve_turnout(config, plan.participants, plan.cohort_size, setup.machines),
+            plan.turnout,
             plan.participants,
             seed=config.seed,
             sizes=roster.sizes,
@@ -106,7 +106,7 @@ def plan_one(flags: OurFlags, task: str, roster: Roster, base: BaseTensors) -> P
     return PlannedRun(
         strategy=config.strategy,
         wire=config.wire,
-        download_wire=config.download_wire,
+        download_wire=getattr(config, "download_wire", "none"),
         cohort_size=plan.cohort_size,
         num_rounds=config.num_rounds,
         num_visits=round(len(run.visits) * scale),
@@ -115,7 +115,7 @@ def plan_one(flags: OurFlags, task: str, roster: Roster, base: BaseTensors) -> P
         num_sent_values=max(values),
         visit_flops=flops / visits,
         total_flops=flops * scale,
-        travel=_travel(setup, run, sent, _why_estimate(setup, messages, wire, scale), scale),
+        travel=_travel(setup, run, sent, (messages, wire), scale),
         time=None if clock is None else _time(run, scale),
         memory=_memory(setup),
         power=_power(setup, run, scale),
@@ -137,11 +137,7 @@ def _set_up(flags: OurFlags, task: str, roster: Roster, base: BaseTensors) -> _S
         tokens_per_row=config.tokens_per_row,
         keeps_reference=config.reference_cache,
     )
-    machines = None
-    if config.client_table is not None:
-        machines = client_table(config.client_table, list(roster), roster.table, seed=config.seed)
-        check_machines(plan.participants, machines)
-    return _Setup(plan, client, task, shape, work, machines, adapter)
+    return _Setup(plan, client, task, shape, work, plan.machines, adapter)
 
 
 def _clock(setup: _Setup, messages: MethodMessages, wire: PlannedWire) -> Clock:
@@ -153,6 +149,7 @@ def _clock(setup: _Setup, messages: MethodMessages, wire: PlannedWire) -> Clock:
         flops_of=lambda client_id, steps: setup.work.flops(steps),
         steps_of=steps_of,
         upload_bytes_of=lambda client_id: wire.up_bytes(messages.up(client_id, 0), client_id, 0),
+        fits_per_visit=getattr(plan.strategy, "fits_per_visit", 1),
         drop_out=plan.config.drop_out,
         travels=plan.strategy.traits.travels,
     )
@@ -169,19 +166,25 @@ def _shapes(plan: RunPlan, messages: MethodMessages) -> list[dict[str, dict[str,
     """What the first client sends in two rounds in a row."""
     first = plan.participants[0]
     return [
-        {part: {name: shape for name, (_, shape) in layout.items()} for part, layout in messages.up(first, index).items()}
+        {
+            part: {name: shape for name, (_, shape) in layout.items()}
+            for part, layout in messages.up(first, index).items()
+        }
         for index in (0, 1)
     ]
 
 
 def _travel(
-    setup: _Setup, run: HollowRun, sent: tuple[Parts, Parts], why: Sequence[str], scale: float
+    setup: _Setup,
+    run: HollowRun,
+    sent: tuple[Parts, Parts],
+    ends: tuple[MethodMessages, PlannedWire],
+    scale: float,
 ) -> PlannedBytes:
+    messages, wire = ends
     ledger, visits = run.ledger, max(1, len(run.visits))
     rounds = setup.plan.config.num_rounds / scale
-    values = [
-        sum(math.prod(shape) for layout in parts.values() for _, shape in layout.values()) for parts in sent
-    ]
+    values = [sum(math.prod(shape) for layout in parts.values() for _, shape in layout.values()) for parts in sent]
     travels = setup.plan.strategy.traits.travels
     arrived = [each for each in run.visits if each.kind == "arrived"]
     down = ledger.download_bytes / visits
@@ -195,7 +198,9 @@ def _travel(
         up_round=ledger.upload_bytes / rounds,
         down_bits=8 * down / values[0] if travels and values[0] else None,
         up_bits=8 * up / values[1] if travels and values[1] else None,
-        why_estimate=why,
+        is_down_exact=wire.is_exact["down"] and not messages.grows,
+        is_up_exact=wire.is_exact["up"],
+        why_estimate=_why_estimate(setup, messages, wire, scale),
     )
 
 
@@ -203,7 +208,7 @@ def _why_estimate(setup: _Setup, messages: MethodMessages, wire: PlannedWire, sc
     plan, why = setup.plan, []
     if not plan.strategy.traits.travels:
         return []
-    if not wire.is_exact:
+    if not all(wire.is_exact.values()):
         why.append("entropy coding: lengths depend on the values")
     if messages.grows:
         why.append("downloads grow with the rank of what was learned so far")

@@ -8,7 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-__all__ = ["PlannedBytes", "PlannedMemory", "PlannedPartner", "PlannedPower", "PlannedPrivacy", "PlannedRun", "PlannedTime"]
+__all__ = [
+    "PlannedBytes",
+    "PlannedMemory",
+    "PlannedPartner",
+    "PlannedPower",
+    "PlannedPrivacy",
+    "PlannedRun",
+    "PlannedTime",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +34,9 @@ class PlannedBytes:
     down_bits: float | None
     """Bits for each value that a message stands for; None where nothing travels."""
     up_bits: float | None
+    is_down_exact: bool = True
+    """Whether the lengths of single downloads are certain, and so of uploads."""
+    is_up_exact: bool = True
     why_estimate: Sequence[str] = ()
     """Why the ledger may say something else; empty where it will say the same to the byte."""
 

@@ -1,7 +1,7 @@
 """How long a run's messages are, in either direction: the wire's own layouts, on shapes alone.
 
-What comes up depends on the update's shapes. What goes down as a chain of changes (`download_base` previous) depends on
-what every client has read before, so the very chain of `messages/chain.py` is kept here, of changes without content.
+What comes up depends on the update's shapes. What goes down as a chain of changes (`download_base` previous) depends
+on what every client has read before, so the very chain of `messages/chain.py` is kept here, of hollow changes.
 Entropy-coded messages depend on values: their lengths are estimates, and `is_exact` says so. Imports no torch.
 """
 
@@ -34,14 +34,14 @@ class PlannedWire:
         """
         self._seed = seed
         self._up = parse_wire(settings.wire)
-        self._down = parse_wire(settings.download_wire, "download_wire")
+        self._down = parse_wire(getattr(settings, "download_wire", "none"), "download_wire")
         self._is_chain = self._down is not None and settings.download_base == "previous"
         self._chain = Chain(versions={})
         self._newest = -1
         self._sent, self._received = _Lengths(), _Lengths()
         self._layouts: dict[tuple[int, ...], tuple[Layout, bool]] = {}
-        self.is_exact = True
-        """Whether every length so far is certain."""
+        self.is_exact = {"down": True, "up": True}
+        """Whether every length of a direction so far is certain."""
 
     def down_bytes(self, parts: Parts, client_id: str, step: int) -> int:
         """Return how long the message is that a client is sent in a step."""
@@ -61,9 +61,7 @@ class PlannedWire:
         version = self._chain.version_of(client_id)
         if version is None or version > step:
             return whole
-        changes = {
-            f"{_CHANGE}{at}": change.packed for at, change in self._chain.after(version).items() if at <= step
-        }
+        changes = {f"{_CHANGE}{at}": change.packed for at, change in self._chain.between(version, step).items()}
         return min(whole, _length(others | {_FOLLOWS: {"step": ("I64", ())}} | changes))  # type: ignore[arg-type]
 
     def up_bytes(self, parts: Parts, client_id: str, step: int) -> int:
@@ -92,7 +90,7 @@ class PlannedWire:
             if key not in self._layouts:
                 self._layouts[key] = packed_layout(stages, sizes, place)
             layout, is_exact = self._layouts[key]
-        self.is_exact = self.is_exact and is_exact
+        self.is_exact[place.direction] &= is_exact
         return layout
 
 

@@ -1,7 +1,7 @@
 """The arithmetic that a reader repeats on the page: costs of a run in which all clients are alike.
 
-The page's script (`plan_page.js.jinja`) has the same formulas, and a test compares both. Symbols: T rounds, S clients a
-round, E steps; a visit of D bytes down, U up and E F operations takes l + 8 D / d + E F / f + l + 8 U / u seconds
+The page's script (`plan_page.js.jinja`) has the same formulas, and a test compares both. Symbols: T rounds, S clients
+a round, E steps; a visit of D bytes down, U up and E F operations takes l + 8 D / d + E F / f + l + 8 U / u seconds
 (`fedllm_eval/machines/machine.py`), and so does a round, since all of its clients work side by side. Bytes of a visit
 are those of the plan. Pure; imports the machines' formulas alone.
 """
@@ -52,7 +52,9 @@ class QuickInputs:
             if isinstance(value, str):
                 continue
             if not 0 <= value < float("inf") or (each.name.endswith(("_mbit", "_flops")) and value == 0):
-                raise ConfigError(f"{each.name} is {value}; give a number that is not negative, and no line of nothing")
+                raise ConfigError(
+                    f"{each.name} is {value}; give a number that is not negative, and no line of nothing"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,4 +137,6 @@ def line_rates() -> dict[str, tuple[float, float]]:
 def default_inputs() -> dict[str, float | str]:
     """Return what the page begins with, beside what a candidate gives."""
     given = asdict(QuickInputs(download_bytes=0, upload_bytes=0, step_flops=1))
-    return {name: value for name, value in given.items() if name not in ("download_bytes", "upload_bytes", "step_flops")}
+    return {
+        name: value for name, value in given.items() if name not in ("download_bytes", "upload_bytes", "step_flops")
+    }

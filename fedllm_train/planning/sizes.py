@@ -39,7 +39,9 @@ def roster_of_sizes(text: str, task: Any) -> Roster:
     if (found := _MANY.fullmatch(text)) is not None:
         number, rows = (int(each.replace(",", "").replace("_", "")) for each in found.groups())
         if not (1 <= number <= _MOST and rows >= 1):
-            raise ConfigError(f"--sizes is {text!r}; give 1 to {_MOST:,} clients with at least one row, such as 100:50")
+            raise ConfigError(
+                f"--sizes is {text!r}; give 1 to {_MOST:,} clients with at least one row, such as 100:50"
+            )
         width = len(str(number))
         sizes = {f"client-{index:0{width}d}": rows for index in range(1, number + 1)}
         table = pa.table({"client_id": list(sizes), "num_rows": list(sizes.values())})
@@ -51,7 +53,7 @@ def roster_of_sizes(text: str, task: Any) -> Roster:
     for name in ("client_id", "num_rows"):
         if name not in table.column_names:
             raise ConfigError(
-                f"--sizes {text} has no column {name} (it has {', '.join(table.column_names)}); name the ids client_id "
+                f"--sizes {text} has no column {name} (it has {', '.join(table.column_names)}); call the ids client_id "
                 "and their numbers of rows num_rows"
             )
     records = table.select(["client_id", "num_rows"]).to_pylist()
