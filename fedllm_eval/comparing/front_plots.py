@@ -86,7 +86,8 @@ def draw_front(front: Mapping[str, Any], currency: str = "") -> str:
                 "{score} ({unit}; lower is better)", score=score_name(front["score"]), unit=again(front["unit"])
             )
         )
-        axes.set_ylabel(message)
+        # In two lines, which is one sentence to the page that says it again in another language.
+        axes.set_ylabel(message.replace(" (", "\n(", 1))
         axes.grid(color=GRID, linewidth=0.8)
         axes.set_axisbelow(True)
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=9, handletextpad=0.3)

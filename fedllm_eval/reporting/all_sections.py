@@ -12,6 +12,7 @@ from fedllm_eval.reporting.client_sections import (
     transfer_section,
     worst_served_section,
 )
+from fedllm_eval.reporting.left_behind_section import left_behind_section
 from fedllm_eval.reporting.run_sections import audit_section, changes_section, cost_section, suites_section
 from fedllm_eval.reporting.table_section import Cell, Section, markdown_text
 
@@ -29,7 +30,8 @@ def sections(summary: Mapping[str, Any]) -> list[Section]:
     """
     makers: tuple[Callable[[Mapping[str, Any]], Section | None], ...] = (
         *(scores_section, worst_served_section, spread_section, gains_section, languages_section, transfer_section),
-        *(suites_section, changes_section, cost_section, audit_section),
+        *(suites_section, changes_section, cost_section),
+        *(left_behind_section, audit_section),
     )
     return [section for maker in makers if (section := maker(summary)) is not None and section.rows]
 

@@ -240,7 +240,8 @@ def test_the_command_writes_figures_with_both_axes_labelled_and_says_the_fronts(
     ]  # fmt: skip
     svg = (out / "figures" / "front-test-bytes.svg").read_text()
     assert ">bytes sent<" in svg
-    assert ">held-out loss (nats per token; lower is better)<" in svg
+    assert ">held-out loss<" in svg
+    assert ">(nats per token; lower is better)<" in svg
     assert ">100 B<" in svg  # powers of ten: the bytes span more than a decade
     assert ">money (EUR)<" in (out / "figures" / "front-test-money.svg").read_text()
     # Four methods have four forms of marker: `defs` holds a path for each.
