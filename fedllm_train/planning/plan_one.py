@@ -5,7 +5,7 @@ Symbols as in `fedllm_eval/machines/`: N weights of the base, n trained values, 
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
