@@ -24,22 +24,45 @@ def plan_lines(plan: Plan) -> list[str]:
         ["", "candidate", "down", "up", "whole run", "bits", "round", "hours"],
         [[str(index), labels[index], *_traffic(each), *_hours(each)] for index, each in known],
     )
-    lines += ["", *_wrapped("down, up: of one client's visit; whole run: both ways, all clients; bits: of each value that "
-        "comes up; round: the median; x10: ten clients a round.")]
+    lines += [
+        "",
+        *_wrapped(
+            "down, up: of one client's visit; whole run: both ways, all clients; bits: of each value that "
+            "comes up; round: the median; x10: ten clients a round."
+        ),
+    ]
     if any(not each.travel.is_exact for _, each in known if each.travel is not None):
         lines += _wrapped("~ stands before an estimate; the other sizes are those that a run's ledger will count.")
     precisions = [each.precision for each in known[0][1].memory]
     lines += ["", *_costs(known, precisions)]
-    for said in [*_partners(known, plan), *_privacy(known), *_losses(known), *_estimates(known), *_refusals(plan, labels)]:
+    for said in [
+        *_partners(known, plan),
+        *_privacy(known),
+        *_losses(known),
+        *_estimates(known),
+        *_refusals(plan, labels),
+    ]:
         lines += ["", *_wrapped(said)]
     lines += ["", *_wrapped(_split(plan))]
     for note in dict.fromkeys(note for _, each in known for note in each.notes):
         lines += ["", *_wrapped(f"note: {note}")]
     if plan.client_table is None:
-        lines += ["", *_wrapped("Hours, kWh of machines and who cannot hold the model need --client-table, such as "
-                                "--client-table profile:phone-4g; fedllm-train machines lists profiles.")]
+        lines += [
+            "",
+            *_wrapped(
+                "Hours, kWh of machines and who cannot hold the model need --client-table, such as "
+                "--client-table profile:phone-4g; fedllm-train machines lists profiles."
+            ),
+        ]
     else:
-        lines += ["", *_wrapped("Sources of the machines: " + "; ".join(f"{what}: {source} ({date})" for what, source, date in plan.sources) + ".")]
+        lines += [
+            "",
+            *_wrapped(
+                "Sources of the machines: "
+                + "; ".join(f"{what}: {source} ({date})" for what, source, date in plan.sources)
+                + "."
+            ),
+        ]
     return lines
 
 
@@ -117,11 +140,18 @@ def _costs(known: Sequence[tuple[int, PlannedRun]], precisions: Sequence[str]) -
         power = run.power
         memory = [f"{each.low_gb:.3g}-{each.high_gb:.3g}" for each in run.memory]
         device = "-" if power.device_kwh is None else f"{power.device_kwh:.3g}"
-        rows.append([str(index), flops_text(run.visit_flops), *memory, device, _range(power.line_kwh), _range(power.egress)])
+        rows.append(
+            [str(index), flops_text(run.visit_flops), *memory, device, _range(power.line_kwh), _range(power.egress)]
+        )
     lines = _table(heads, rows)
-    lines += ["", *_wrapped("FLOP: of a visit; bf16 and the like: GB of a client's memory while it trains, by how the base "
-        "is kept; kWh of the machines, kWh of the lines and what the server pays for downloads: of the whole run, from "
-        "the lowest published figure to the highest.")]
+    lines += [
+        "",
+        *_wrapped(
+            "FLOP: of a visit; bf16 and the like: GB of a client's memory while it trains, by how the base "
+            "is kept; kWh of the machines, kWh of the lines and what the server pays for downloads: of the whole run, from "
+            "the lowest published figure to the highest."
+        ),
+    ]
     too_small = {each.precision: each.num_too_small for each in known[0][1].memory if each.num_too_small is not None}
     if too_small:
         said = ", ".join(f"{number:,} in {precision}" for precision, number in too_small.items())
@@ -169,7 +199,9 @@ def _losses(known: Sequence[tuple[int, PlannedRun]]) -> list[str]:
     for index, run in known:
         if run.time is not None and run.time.num_lost:
             lost = ", ".join(f"{number:,} {kind}" for kind, number in run.time.num_lost.items())
-            said.append(f"Left out ({index}): {lost} of {run.num_visits:,} visits; {run.time.num_made:,} server steps.")
+            said.append(
+                f"Left out ({index}): {lost} of {run.num_visits:,} visits; {run.time.num_made:,} server steps."
+            )
     return said
 
 

@@ -102,5 +102,7 @@ def _as_flags(settings: dict[str, Any]) -> list[str]:
 
 def _prices(scenario: Scenario) -> str:
     prices = scenario.prices
-    given = [f"--price-{name.replace('_', '-')} {value}" for name in PRICED if (value := getattr(prices, name)) is not None]
+    given = [
+        f"--price-{name.replace('_', '-')} {value}" for name in PRICED if (value := getattr(prices, name)) is not None
+    ]
     return " ".join([*given, f"--currency {shlex.quote(prices.currency)}"]) if given else ""

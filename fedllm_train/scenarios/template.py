@@ -91,8 +91,9 @@ class Scenario:
     limits: Limits = field(default_factory=Limits)
 
     def settings_of(self, candidate: ScenarioCandidate) -> dict[str, Any]:
-        """Return all settings of one candidate's run."""
-        return {**self.settings, **candidate.settings}
+        """Return all settings of one candidate's run; what a candidate sets to null is left out."""
+        both = {**self.settings, **candidate.settings}
+        return {name: value for name, value in both.items() if value is not None}
 
 
 def shipped_scenarios() -> list[str]:
@@ -172,7 +173,9 @@ def _check(scenario: Scenario, where: str) -> None:
     _check_numbers(amounts, f"{where}: prices")
     if lacking := sorted(set(amounts) - set(scenario.prices.sources)):
         raise ConfigError(f"{where}: prices.sources lacks {lacking[0]}; name its source, or write assumption")
-    limits = {each.name: value for each in fields(Limits) if (value := getattr(scenario.limits, each.name)) is not None}
+    limits = {
+        each.name: value for each in fields(Limits) if (value := getattr(scenario.limits, each.name)) is not None
+    }
     _check_numbers(limits, f"{where}: limits")
     if not isinstance(scenario.bad, list) or not scenario.bad:
         raise ConfigError(f"{where}: bad is no list of sentences; say what would be bad")
