@@ -23,6 +23,7 @@ from fedllm_data.terminal import run_command
 from fedllm_train.chat_terminal import add_chat_flags, run_chat
 from fedllm_train.flag_names import in_flags
 from fedllm_train.planning.plan_help import PLAN_EXAMPLES, add_plan_flags
+from fedllm_train.scenarios.scenario_command import add_scenario_command
 
 __all__ = ["main"]
 
@@ -117,6 +118,7 @@ def _parser(*, with_flags: bool = False) -> OneLineParser:
     )
     add_chat_flags(chat)
     chat.set_defaults(command=run_chat)
+    add_scenario_command(commands)
     methods = add_command(commands, "methods", does="list the federated algorithms and what each can and cannot do")
     methods.add_argument("name", nargs="?", metavar="NAME", help="one method, with its rules, settings and costs")
     methods.add_argument("--json", action="store_true", help="machine-readable")

@@ -59,8 +59,9 @@ def _written(plan: RunPlan, *, resume: bool) -> str:
 def _settings(arguments: RunArguments, plan: RunPlan) -> dict[str, Any]:
     """What was decided, by the words to show."""
     client, config, traits = arguments.client, plan.config, plan.strategy.traits
-    codec = "" if config.wire == "none" else f", packed by {config.wire}"
-    up = f"{traits.up}{codec}" if traits.travels else "nothing travels"
+    up = "" if config.wire == "none" else f", packed by {config.wire}"
+    up += "" if config.error_feedback == "none" else f" with {config.error_feedback}"
+    down = "" if config.download_wire == "none" else f", packed by {config.download_wire} ({config.download_base})"
     adapter = "all weights"
     if arguments.given.adapter is not None:
         adapter = f"as {arguments.given.adapter}"
@@ -77,8 +78,8 @@ def _settings(arguments: RunArguments, plan: RunPlan) -> dict[str, Any]:
         "learning rate": f"{plan.learning_rate:g}, falling to {plan.min_learning_rate:g}",
         "tokens a row": client.max_length,
         "adapter": adapter,
-        "down": traits.down if traits.travels else "nothing travels",
-        "up": up,
+        "down": f"{traits.down}{down}" if traits.travels else "nothing travels",
+        "up": f"{traits.up}{up}" if traits.travels else "nothing travels",
         "privacy": _privacy(plan),
         "scores": None if config.eval_every is None else f"every {config.eval_every} rounds on {config.eval_split}",
         "seed": config.seed,

@@ -19,7 +19,7 @@ from fedllm_train.clients.local_work import LocalWork, local_work
 from fedllm_train.clients.memory_fit import ClientMemory, MemoryFit
 from fedllm_train.config import FederatedConfig
 from fedllm_train.engines.process_engine import check_processes
-from fedllm_train.messages.wire import check_wire_method
+from fedllm_train.messages.wire_checks import check_wire_method, check_wire_rounds
 from fedllm_train.monitoring.evaluation_settings import check_scored_run
 from fedllm_train.monitoring.trackers import check_tracker
 from fedllm_train.participation.cohort_rules import cohort_pool, eligible_clients
@@ -118,6 +118,9 @@ def prepare(
     check_processes(config.num_processes, cohort_size, model_is_named=model_is_named)
     check_tracker(config.report_to)
     check_wire_method(config, strategy.traits, config.strategy)
+    check_wire_rounds(config, config)
+    if not strategy.traits.takes_gradients:
+        _check_no_optimizer(config.strategy, client)
     if config.eval_every is not None:
         check_scored_run(
             strategy.traits.title, has_own=strategy.traits.personal and config.get("local_client") is None
@@ -177,6 +180,22 @@ def make_strategy(
         languages=roster.languages if chosen.traits.needs_languages else {},
     )
     return chosen(federation), federation
+
+
+_OF_THE_OPTIMIZER = (
+    *("optim", "optim_args", "optim_target_modules", "weight_decay", "max_grad_norm"),
+    *("adam_beta1", "adam_beta2", "adam_epsilon"),
+)
+
+
+def _check_no_optimizer(strategy: str, client: ClientSettings) -> None:
+    """Refuse settings of TRL's optimizer for a method that makes no gradient step."""
+    defaults = getattr(type(client), "__dataclass_fields__", {})
+    for name in _OF_THE_OPTIMIZER:
+        if name in defaults and (value := getattr(client, name)) != defaults[name].default:
+            raise ConfigError(
+                f"{name}={value} is given, but clients of strategy {strategy!r} make no gradient step; leave it out"
+            )
 
 
 def _machines(

@@ -5,11 +5,12 @@ knows, the starting adapter (`NO_STEP`). A client that has version v is sent the
 order, so that it comes to the bits of a client that missed nothing; or the whole adapter, whichever is shorter.
 
 A change is kept while some version could be reached with it in fewer bytes than the whole takes. Sums of bytes only
-grow, so what is dropped is never missed, and all that is kept is about as long as one adapter. So are the clients
-bounded whose version is remembered: those that were asked since the oldest change. Imports no torch.
+grow, so what is dropped is never missed, and all that is kept is about as long as one adapter; clients that are still
+under way keep those that they were sent, for a run that is stopped and asks them again. So are the clients bounded
+whose version is remembered: those that were asked since the oldest change. Imports no torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from fedllm_train.adapters.arithmetic import Adapter
@@ -45,20 +46,35 @@ class Chain:
         self.versions = dict(versions)
 
     def add(self, step: int, change: Change, *, whole_bytes: int) -> None:
-        """Append a change, and drop what the whole adapter, of `whole_bytes`, would replace from now on.
+        """Append a change; from now on nobody is sent changes that are longer than the whole, of `whole_bytes`.
 
-        >>> chain = Chain(versions={"ann": 0, "bob": 1})
+        >>> chain = Chain(versions={"ann": 0, "bob": 1, "cyd": -1})
         >>> for step in range(3):
         ...     chain.add(step, Change(packed={}, num_bytes=10), whole_bytes=25)
-        >>> list(chain.changes), chain.start, chain.versions
-        ([1, 2], 0, {'ann': 0, 'bob': 1})
+        >>> chain.start, chain.versions
+        (0, {'ann': 0, 'bob': 1})
         """
         self.changes[step] = change
-        total = sum(each.num_bytes for each in self.changes.values())
-        while self.changes and total >= whole_bytes:
-            self.start = next(iter(self.changes))
-            total -= self.changes.pop(self.start).num_bytes
+        left = [step for step in self.changes if step > self.start]
+        total = sum(self.changes[step].num_bytes for step in left)
+        while left and total >= whole_bytes:
+            self.start = left.pop(0)
+            total -= self.changes[self.start].num_bytes
         self.versions = {client_id: each for client_id, each in self.versions.items() if each >= self.start}
+
+    def prune(self, under_way: Iterable[tuple[int, int]]) -> None:
+        """Drop the changes that nobody can be sent any more.
+
+        Args:
+            under_way: from and to which version somebody who has not replied was sent changes.
+
+        >>> chain = Chain({step: Change(packed={}, num_bytes=1) for step in range(5)}, start=3, versions={})
+        >>> chain.prune([(0, 1)])
+        >>> list(chain.changes)
+        [1, 4]
+        """
+        needed = {step for version, last in under_way for step in self.between(version, last)}
+        self.changes = {step: each for step, each in self.changes.items() if step > self.start or step in needed}
 
     def version_of(self, client_id: str) -> int | None:
         """Return the version that a client is known to have, if changes lead on from it; else None.

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 from fedllm_train.engines.engine import Engine, InProcessEngine, Reply, Task
 from fedllm_train.engines.simulated import SimulatedEngine
+from fedllm_train.messages.packed_message import PackedMessage
 from fedllm_train.monitoring.ledger import Ledger, LedgerKeeper
 from fedllm_train.participation.clock import Clock
 from fedllm_train.participation.participation_contract import Participation
@@ -121,7 +122,7 @@ def hollow_run(
                 learning_rate=0.0,
                 message=HollowMessage(sent[client_id, step]),  # type: ignore[arg-type]
             )
-            keeper.sent(task)
+            keeper.sent(task, PackedMessage(message=task.message, num_values=0))
             return task
 
         made = []

@@ -4,7 +4,8 @@ They are given hollow tensors (`hollow.py`) where that is enough, which takes no
 its first message, real zeros, which does. What changes with the rounds: RoLoRA's turns (it looks at the round),
 Fed-SB's frame, which travels from the second round on, and the shifts of the base that FLoRA and FedEx-LoRA download,
 which grow with the updates: by the ranks of all updates and by those of all but one, as long as nothing in them
-happens to be linearly dependent; the plan calls those an estimate.
+happens to be linearly dependent; the plan calls those an estimate. A method whose messages depend on the
+number of steps says so itself (`Strategy.layouts`).
 """
 
 from __future__ import annotations
@@ -51,6 +52,9 @@ class MethodMessages:
         """
         self._strategy, self._name = plan.strategy, plan.config.strategy
         self._rank_of = plan.federation.ranks
+        self._steps_of = lambda client_id: plan.work.num_steps(plan.roster.sizes.get(client_id, 1))
+        # A class of the user's own may lack what the methods here inherit.
+        self._layouts = getattr(self._strategy, "layouts", lambda num_steps: None)
         self._adapter = dict(adapter)
         self._ranks: dict[str, int] = {}
         """Module -> rank of the shift of its weight so far."""
@@ -85,6 +89,9 @@ class MethodMessages:
 
     def _both(self, client_id: str, round_index: int) -> tuple[Parts, Parts]:
         """Both messages; the same objects for clients and rounds that only differ in values, so that lengths keep."""
+        steps = self._steps_of(client_id)
+        if (stated := self._layouts(steps)) is not None:
+            return self._known.setdefault(("stated", steps), tuple({**part} for part in stated))  # type: ignore[arg-type]
         key: Any = (round_index % 2, self._rank_of.get(client_id))
         if self._name not in STRATEGIES:  # nobody knows on what it depends
             key = (round_index, client_id)
@@ -100,6 +107,8 @@ class MethodMessages:
 
     def _begin(self, client_id: str) -> dict[str, Any]:
         """The server's state before round 0; with torch where there is no other way."""
+        if self._layouts(1) is not None:
+            return {}
         hollow: Any = {name: HollowTensor(tuple(shape)) for name, shape in self._adapter.items()}
         kind = type(self._strategy)
         if kind.broadcast is OneAdapter.broadcast and kind.expects is OneAdapter.expects:  # type: ignore[attr-defined]

@@ -24,11 +24,15 @@ def in_todays_words(federated: Mapping[str, Any]) -> dict[str, Any]:
     {'seed': 1, 'wire': 'topk:0.2'}
     >>> in_todays_words({"upload_codec": "int8", "topk_fraction": 0.1}), in_todays_words({"wire": "drive"})
     ({'wire': 'int8'}, {'wire': 'drive'})
+    >>> in_todays_words({"wire": "topk", "error_feedback": True})
+    {'wire': 'topk', 'error_feedback': 'ef14'}
     """
     settings = dict(federated)
     share = settings.pop("topk_fraction", 0.1)
     if (codec := settings.pop("upload_codec", None)) is not None:
         settings["wire"] = f"topk:{share!r}" if codec == "topk" else codec
+    if isinstance(feedback := settings.get("error_feedback"), bool):
+        settings["error_feedback"] = "ef14" if feedback else "none"
     return settings
 
 

@@ -118,6 +118,7 @@ def _setting(config: RunConfig, run: Path, repo_id: str | None) -> dict[str, Any
         "cohort_rule": _COHORTS.get(federated.get("cohort_rule", "uniform"), federated.get("cohort_rule")),
         "preset": federated.get("preset"),
         "upload": _upload(federated),
+        "download": _download(federated),
         "privacy": config.get("privacy"),
         "load_best": federated.get("load_best", False),
         "adapter_path": repo_id or f"{run.name}/{ADAPTER if is_adapter else MODEL}",
@@ -186,8 +187,24 @@ def _upload(federated: dict[str, Any]) -> str | None:
     wire = federated.get("wire", "none")
     if (stages := parse_wire(wire)) is None:
         return None
-    kept = ", what is not sent kept and sent later" if federated.get("error_feedback") else ""
+    kept = {
+        "ef14": ", what is not sent kept and sent later",
+        "ef21": ", as corrections of what was sent before",
+    }.get(federated.get("error_feedback", "none"), "")
     return f"{stages_in_words(stages)} (`{wire}`){kept}"
+
+
+def _download(federated: dict[str, Any]) -> str | None:
+    """How what the server sends was packed; None if it was not."""
+    wire = federated.get("download_wire", "none")
+    if (stages := parse_wire(wire, "download_wire")) is None:
+        return None
+    of = {
+        "previous": "changes since the broadcast before",
+        "start": "changes since the starting adapter",
+        "zero": "the adapter's values",
+    }[federated.get("download_base", "previous")]
+    return f"{of}: {stages_in_words(stages, 'all values')} (`{wire}`)"
 
 
 def _front_matter(config: RunConfig, base: str, dataset: str, is_lora: bool) -> str:
