@@ -121,7 +121,7 @@ def prepare(
         cohort_size=cohort_size,
         is_sampled=config.participation == "synchronous",
     )
-    check_processes(config.num_processes, cohort_size, model_is_named=model_is_named)
+    check_processes(config.num_processes, turnout.asked, model_is_named=model_is_named)
     check_tracker(config.report_to)
     check_wire_method(config, strategy.traits, config.strategy)
     check_wire_rounds(config, config)
