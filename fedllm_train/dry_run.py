@@ -59,8 +59,9 @@ def _written(plan: RunPlan, *, resume: bool) -> str:
 def _settings(arguments: RunArguments, plan: RunPlan) -> dict[str, Any]:
     """What was decided, by the words to show."""
     client, config, traits = arguments.client, plan.config, plan.strategy.traits
-    codec = "" if config.upload_codec == "none" else f", packed by {config.upload_codec}"
-    up = f"{traits.up}{codec}" if traits.travels else "nothing travels"
+    up = "" if config.wire == "none" else f", packed by {config.wire}"
+    up += "" if config.error_feedback == "none" else f" with {config.error_feedback}"
+    down = "" if config.download_wire == "none" else f", packed by {config.download_wire} ({config.download_base})"
     adapter = "all weights"
     if arguments.given.adapter is not None:
         adapter = f"as {arguments.given.adapter}"
@@ -70,20 +71,28 @@ def _settings(arguments: RunArguments, plan: RunPlan) -> dict[str, Any]:
         adapter = ", ".join([arguments.given.peft_type, *sizes])
     shown = {
         "cohort": f"{plan.cohort_size} of {len(plan.participants):,} clients a round ({config.cohort_rule})",
-        "waits for": None if plan.machines is None else plan.turnout.in_words(config),
+        "waits for": None if plan.machines is None else _waits_for(plan),
         "machines": config.client_table,
         "local work": _work(plan.work),
         "rows a step": client.train_batch_size * client.gradient_accumulation_steps,
         "learning rate": f"{plan.learning_rate:g}, falling to {plan.min_learning_rate:g}",
         "tokens a row": client.max_length,
         "adapter": adapter,
-        "down": traits.down if traits.travels else "nothing travels",
-        "up": up,
+        "down": f"{traits.down}{down}" if traits.travels else "nothing travels",
+        "up": f"{traits.up}{up}" if traits.travels else "nothing travels",
         "privacy": _privacy(plan),
         "scores": None if config.eval_every is None else f"every {config.eval_every} rounds on {config.eval_split}",
         "seed": config.seed,
     }
     return {name: value for name, value in shown.items() if value is not None}
+
+
+def _waits_for(plan: RunPlan) -> str:
+    waits = plan.turnout.in_words(plan.config)
+    if plan.config.participation != "deadline":
+        return waits
+    late = "dropped" if plan.config.late == "drop" else "applied when they come"
+    return f"{waits}; late ones are {late}"
 
 
 def _work(work: LocalWork) -> str:

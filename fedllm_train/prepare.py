@@ -20,7 +20,8 @@ from fedllm_train.clients.local_work import LocalWork, local_work
 from fedllm_train.clients.memory_fit import ClientMemory, MemoryFit
 from fedllm_train.config import FederatedConfig
 from fedllm_train.engines.process_engine import check_processes
-from fedllm_train.messages.wire import check_wire_method
+from fedllm_train.messages.packed_length import has_fixed_length
+from fedllm_train.messages.wire_checks import check_wire_method, check_wire_rounds
 from fedllm_train.monitoring.evaluation_settings import check_scored_run
 from fedllm_train.monitoring.trackers import check_tracker
 from fedllm_train.participation.cohort_rules import cohort_pool, eligible_clients
@@ -71,7 +72,8 @@ class RunPlan:
         about = "about " if self.config.cohort_rule == "poisson" else ""
         if self.config.participation != "synchronous":
             waits = self.turnout.in_words(self.config)
-            return f"{rounds:,} rounds of {waits}, from {clients:,} clients, {self.work.in_words()}"
+            each = "1 round" if rounds == 1 else f"{rounds:,} rounds, each"
+            return f"{each} of {waits}, {clients:,} clients in all, {self.work.in_words()}"
         return (
             f"{rounds:,} {'round' if rounds == 1 else 'rounds'} of {about}{self.cohort_size:,} of {clients:,} "
             f"{'client' if clients == 1 else 'clients'}, {self.work.in_words()}"
@@ -108,7 +110,11 @@ def prepare(
         check_asynchronous_method(config, strategy.traits)
     if config.dp_clip is not None:
         check_private_method(config.strategy, strategy.traits)
-        check_private_turnout(config, has_windows=machines is not None and has_windows(participants, machines))
+        check_private_turnout(
+            config,
+            has_windows=machines is not None and has_windows(participants, machines),
+            has_fixed_lengths=all(has_fixed_length(wire) for wire in (config.wire, config.download_wire)),
+        )
     guarantee = run_guarantee(
         config,
         num_rounds=config.num_rounds,
@@ -116,9 +122,12 @@ def prepare(
         cohort_size=cohort_size,
         is_sampled=config.participation == "synchronous",
     )
-    check_processes(config.num_processes, cohort_size, model_is_named=model_is_named)
+    check_processes(config.num_processes, turnout.asked, model_is_named=model_is_named)
     check_tracker(config.report_to)
     check_wire_method(config, strategy.traits, config.strategy)
+    check_wire_rounds(config, config)
+    if not strategy.traits.takes_gradients:
+        _check_no_optimizer(config.strategy, client)
     if config.eval_every is not None:
         check_scored_run(
             strategy.traits.title, has_own=strategy.traits.personal and config.get("local_client") is None
@@ -179,6 +188,22 @@ def make_strategy(
         languages=roster.languages if chosen.traits.needs_languages else {},
     )
     return with_last_layers(chosen(federation), federation), federation
+
+
+_OF_THE_OPTIMIZER = (
+    *("optim", "optim_args", "optim_target_modules", "weight_decay", "max_grad_norm"),
+    *("adam_beta1", "adam_beta2", "adam_epsilon"),
+)
+
+
+def _check_no_optimizer(strategy: str, client: ClientSettings) -> None:
+    """Refuse settings of TRL's optimizer for a method that makes no gradient step."""
+    defaults = getattr(type(client), "__dataclass_fields__", {})
+    for name in _OF_THE_OPTIMIZER:
+        if name in defaults and (value := getattr(client, name)) != defaults[name].default:
+            raise ConfigError(
+                f"{name}={value} is given, but clients of strategy {strategy!r} make no gradient step; leave it out"
+            )
 
 
 def _machines(

@@ -97,8 +97,8 @@ def test_the_flat_names_are_those_of_config_yaml():
 
 
 def test_one_group_can_be_taken_out_of_those_that_were_joined():
-    config = FederatedConfig(output_dir="run", upload_codec="topk", topk_fraction=0.3, error_feedback=True)
-    assert part_of(WireSettings, config) == WireSettings(upload_codec="topk", topk_fraction=0.3, error_feedback=True)
+    config = FederatedConfig(output_dir="run", wire="topk:0.3", error_feedback="ef14")
+    assert part_of(WireSettings, config) == WireSettings(wire="topk:0.3", error_feedback="ef14")
 
 
 def test_settings_and_plans_need_no_torch():
