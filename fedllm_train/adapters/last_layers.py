@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
@@ -84,7 +84,7 @@ def names_of_last_layers(names: Sequence[str], num_layers: int) -> frozenset[str
 
 def with_last_layers(method: Strategy, federation: Federation) -> Strategy:
     """Return a method as a federation uses it: with layers of their own for some clients, if it has such."""
-    return LastLayers(method, federation.layers) if federation.layers else method
+    return cast(Strategy, LastLayers(method, federation.layers)) if federation.layers else method
 
 
 class LastLayers:
@@ -98,12 +98,12 @@ class LastLayers:
             layers: client -> how many of the last layers it trains; clients that are missing train all.
         """
         self._method, self._layers = method, layers
-        self.traits, self.Settings = method.traits, method.Settings
-        self.fits_per_visit = getattr(method, "fits_per_visit", 1)
 
-    def participants(self, client_ids: Sequence[str]) -> list[str]:
-        """Return the method's own."""
-        return self._method.participants(client_ids)
+    def __getattr__(self, name: str) -> Any:
+        """Return what is the method's own: the whole adapter is sent, and anchors, weights and sums are its."""
+        if name.startswith("_"):  # while it is copied, there is no method yet
+            raise AttributeError(name)
+        return getattr(self._method, name)
 
     def start(self, adapter: Adapter) -> Parts:
         """Begin as the method does.
@@ -113,14 +113,6 @@ class LastLayers:
         """
         names_of_last_layers([*adapter], 1)
         return self._method.start(adapter)
-
-    def broadcast(self, state: Parts, client_id: str, round_index: int) -> Parts:
-        """Send the whole adapter: its lower layers are read, too."""
-        return self._method.broadcast(state, client_id, round_index)
-
-    def anchor(self, received: Parts, start: Adapter, client_id: str, round_index: int) -> Adapter:
-        """Start where the method starts."""
-        return self._method.anchor(received, start, client_id, round_index)
 
     def client_update(self, visit: Visit) -> Parts:
         """Train what the client holds, and send that."""
@@ -139,28 +131,12 @@ class LastLayers:
         kept = {name: shape for name, shape in expected["adapter"].items() if name in names}
         return {**expected, "adapter": kept}
 
-    def contribution(self, state: Parts, update: Parts) -> Adapter:
-        """Return what the client trained: no more of it stands for anything."""
-        return self._method.contribution(state, update)
-
-    def weigh(self, update: Parts, num_rows: int) -> Mapping[str, float]:
-        """Weigh as the method does."""
-        return self._method.weigh(update, num_rows)
-
-    def fold(self, sums: Sums, update: Parts, weights: Mapping[str, float]) -> None:
-        """Add what the client trained; each tensor has a weight of its own (`RunningSum`)."""
-        self._method.fold(sums, update, weights)
-
     def server_step(self, state: Parts, sums: Sums, round_index: int) -> Parts:
         """Follow the method's rule; what nobody trained stands in the mean as it was."""
         total: RunningSum = sums["adapter"]
         there = total.total()
         total.add({name: value for name, value in state["adapter"].items() if name not in there}, 1)
         return self._method.server_step(state, sums, round_index)
-
-    def personal_adapter(self, visit: Visit) -> Adapter:
-        """Keep what the method keeps."""
-        return self._method.personal_adapter(visit)
 
     def _names(self, names: Sequence[str], client_id: str) -> frozenset[str] | None:
         """What a client trains; None for all of it."""

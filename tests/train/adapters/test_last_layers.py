@@ -154,3 +154,16 @@ def test_a_client_alone_with_its_last_layer_leaves_the_first_as_it_was(kit, tmp_
 def test_what_cannot_be_honoured_is_refused(kit, tmp_path, settings, says):
     with pytest.raises(ConfigError, match=says):
         kit.make_trainer(tmp_path / "run", **settings)
+
+
+def test_packed_messages_hold_the_last_layers_too(kit, tmp_path):
+    fit = memory_fit(kit.make_model(), kit.lora(), kit.trl_args("sft"), task="sft")
+    small = min(kit.SIZES)
+    table = nodes(tmp_path, {small: fit.gb_of_last_layers(1), "*": 1.0})
+    packed = {"wire": "int8", "download_wire": "int8", "error_feedback": "ef14", "cohort_rule": "all"}
+    trainer = kit.make_trainer(tmp_path / "run", num_rounds=3, client_layers="memory", client_table=table, **packed)
+    state = trainer.train()
+    assert state.next_round == 3
+    visits = {each["client_id"]: each for each in kit.records_of(tmp_path / "run")[-1]["clients"]}
+    assert visits.keys() == kit.SIZES.keys()  # nobody's message was refused
+    assert visits[small]["upload_bytes"] < min(visits[name]["upload_bytes"] for name in visits if name != small)
