@@ -73,7 +73,7 @@ def test_as_many_layers_as_a_clients_memory_holds():
     memory = ClientMemory(memory_gb={"a": 1.1, "b": 3.5, "c": 9.0, "d": 0.5}.get, fit=fit)
     assert client_layers("memory", ["a", "b", "c"], None, memory) == {"a": 1, "b": 3, "c": 4}
     assert client_layers("memory", ["a"], None) == {}
-    with pytest.raises(ConfigError, match="'d' has 0.5 GB of memory, and training with the least of the last layers"):
+    with pytest.raises(ConfigError, match=r"'d' has 0.5 GB of memory, and training with the least of the last layers"):
         client_layers("memory", ["d"], None, memory)
 
 
