@@ -26,7 +26,7 @@ from fedllm_train.lazy_torch import torch
 if TYPE_CHECKING:
     from fedllm_train.clients.memory_fit import ClientMemory
 
-__all__ = ["check_ranks", "client_ranks", "padded", "rank_of", "sliced"]
+__all__ = ["check_ranks", "client_ranks", "numbers_of_column", "padded", "rank_of", "sliced"]
 
 
 def client_ranks(
@@ -57,7 +57,7 @@ def client_ranks(
     """
     ids = sizes.ids if isinstance(sizes, ClientValues) else sorted_ids(sizes)
     if rule.startswith("column:"):
-        return _from_column(rule.removeprefix("column:"), ids, table)
+        return numbers_of_column("client_ranks", rule.removeprefix("column:"), ids, table)
     kind, _, listed = rule.rpartition(":")
     try:
         ranks = [int(each) for each in listed.split(",")]
@@ -128,23 +128,39 @@ def check_ranks(ranks: Mapping[str, int], adapter: Adapter) -> None:
         )
 
 
-def _from_column(name: str, ids: ClientIds, table: pa.Table | None) -> RanksOfColumn:
+def numbers_of_column(setting: str, name: str, ids: Sequence[str], table: pa.Table | None) -> RanksOfColumn:
+    """Return a column's positive integers by client, kept on disk.
+
+    Args:
+        setting: that names the column, for errors.
+        name: the column.
+        ids: the clients.
+        table: the dataset's table of clients.
+
+    Raises:
+        ConfigError: if the column is missing or holds anything else.
+
+    >>> numbers_of_column("client_ranks", "gpu", ["ann"], pa.table({"client_id": ["ann"], "gpu": [4]}))
+    {'ann': 4}
+    """
     if table is None or name not in table.column_names:
         there = [] if table is None else [field.name for field in table.schema if pa.types.is_integer(field.type)]
-        raise ConfigError(f"client_ranks names column {name!r}, which the clients table lacks; it has {there}")
-    ranks = Block.of_zeros(8 * len(ids))
-    ranks_K = np.frombuffer(ranks.view, dtype=np.int64)
+        raise ConfigError(f"{setting} names column {name!r}, which the clients table lacks; it has {there}")
+    clients = ids if isinstance(ids, ClientIds) else sorted_ids(ids)
+    numbers = Block.of_zeros(8 * len(clients))
+    numbers_K = np.frombuffer(numbers.view, dtype=np.int64)
     for batch in table.select(["client_id", name]).to_batches(max_chunksize=BLOCK):
-        places_N, values = places_of(batch["client_id"], ids), batch[name].to_pylist()
+        places_N, values = places_of(batch["client_id"], clients), batch[name].to_pylist()
         for place, value in zip(places_N.tolist(), values, strict=True):
             if place >= 0 and (not isinstance(value, int) or value < 1):
-                raise _no_rank(name, value, ids[place])
+                raise _no_number(setting, name, value, clients[place])
             if place >= 0:
-                ranks_K[place] = value
-    if (without := next((place for place, rank in enumerate(ranks_K) if not rank), None)) is not None:
-        raise _no_rank(name, None, ids[without])
-    return RanksOfColumn(ids, ranks)
+                numbers_K[place] = value
+    if (without := next((place for place, number in enumerate(numbers_K) if not number), None)) is not None:
+        raise _no_number(setting, name, None, clients[without])
+    return RanksOfColumn(clients, numbers)
 
 
-def _no_rank(name: str, value: object, client_id: str) -> ConfigError:
-    return ConfigError(f"client_ranks: column {name!r} holds {value!r} for client {client_id!r}; ranks are 1 or more")
+def _no_number(setting: str, name: str, value: object, client_id: str) -> ConfigError:
+    what = setting.removeprefix("client_")
+    return ConfigError(f"{setting}: column {name!r} holds {value!r} for client {client_id!r}; {what} are 1 or more")
