@@ -15,6 +15,7 @@ from benchmarks import result_tables
 from benchmarks.drop_out import COLUMNS as DROP_OUT_COLUMNS
 from benchmarks.drop_out import drop_out_rows
 from benchmarks.wire_tables import level_rows
+from benchmarks.codec_tables import aggregation_rows, throughput_rows
 
 __all__ = ["readme_text"]
 
@@ -42,6 +43,8 @@ def readme_text() -> str:
         table=result_tables.markdown_table,
         machine_line=result_tables.machine_line,
         clients_between=clients_between,
+        aggregation_rows=aggregation_rows,
+        throughput_rows=throughput_rows,
         coverage_rows=coverage_rows,
         report_rows=report_rows,
         largest_difference=largest_difference,
