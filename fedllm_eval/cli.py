@@ -12,6 +12,7 @@ from fedllm_data.rehearsal import rehearsing
 from fedllm_data.reporting.language_flag import add_language
 from fedllm_data.terminal import run_command
 from fedllm_eval.audit_command import add_audit_commands
+from fedllm_eval.cost_flags import add_cost_questions, check_stated, stated_prices
 from fedllm_eval.decide_command import add_decide_command
 from fedllm_eval.policy.threads import threads_by_size
 from fedllm_eval.run_command import add_run_command
@@ -47,7 +48,9 @@ def make_parser() -> OneLineParser:
         help="folders made by `run`, or NAME=FOLDER; folders of one name, or of runs that differ in their seed alone, "
         "are one method",
     )
-    compare.add_argument("--out", type=Path, metavar="DIR", help="folder for comparison.json, .md and .html")
+    compare.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for comparison.json, .md, .html and the figures"
+    )
     compare.add_argument("--baseline", metavar="RUN", help="what the others are set against; the first RUN by default")
     compare.add_argument(
         "--margin",
@@ -60,6 +63,7 @@ def make_parser() -> OneLineParser:
     compare.add_argument("--seed", type=int, default=0, metavar="N", help="seed of bootstrap and sign flips (0)")
     compare.add_argument("--json", action="store_true", help="print the comparison as JSON")
     add_language(compare)
+    add_cost_questions(compare)
     compare.set_defaults(command=_compare)
 
     add_decide_command(commands)
@@ -162,22 +166,27 @@ def _quiet_libraries() -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> None:
+    check_stated(arguments)
+
     from fedllm_eval.compare import compare_results, comparison_table, write_comparison
     from fedllm_eval.comparing.comparison_files import FILES
+    from fedllm_eval.comparing.trade_offs import AskedCosts
     from fedllm_eval.running.folders import check_out
 
     if arguments.out is not None:
         check_out(arguments.out, FILES)
+    costs = AskedCosts(prices=stated_prices(arguments), budgets=arguments.budget, targets=arguments.target)
     with rehearsing(when=arguments.dry_run):
         comparison = compare_results(
             arguments.folders,
             baseline=arguments.baseline,
             margins=arguments.margin,
             history=arguments.history,
+            costs=costs,
             seed=arguments.seed,
         )
     if arguments.dry_run:
-        made = "comparison.json, comparison.md and comparison.html"
+        made = "comparison.json, comparison.md, comparison.html and figures/"
         writes = ["nothing"] if arguments.out is None else [folder_to_write(arguments.out, made)]
         writes += [] if arguments.history is None else [f"{arguments.history}: one comparison more"]
         first = arguments.baseline or arguments.folders[0]
@@ -194,6 +203,7 @@ def _compare(arguments: argparse.Namespace) -> None:
     _print_table(comparison_table(comparison))
     for item in comparison["comparisons"]:
         print(item["verdict"])
+    _print_trade_offs(comparison["trade_offs"])
     for caveat in comparison["caveats"]:
         print(f"note: {caveat}")
     for note in comparison["notes"]:
@@ -202,6 +212,22 @@ def _compare(arguments: argparse.Namespace) -> None:
         for check in comparison["gate"]["checks"]:
             print(f"gate: {check['sentence']}")
         print(comparison["gate"]["verdict"])
+
+
+def _print_trade_offs(trade: dict[str, Any]) -> None:
+    from fedllm_eval.comparing.front_words import seeds_sentence
+    from fedllm_eval.comparing.trade_off_tables import protocol_sections
+    from fedllm_eval.comparing.trade_offs import drawn_fronts
+    from fedllm_eval.reporting.all_sections import terminal_table
+
+    for front in trade["fronts"]["items"] if trade["fronts"] is not None else []:
+        print(f"front: {' '.join(front['sentences'])}")
+    if (drawn_fronts(trade)) and (said := seeds_sentence(trade["fronts"]["covers_seeds"])):
+        print(f"front: {said}")
+    for section in protocol_sections(trade):
+        _print_table(terminal_table(section))
+        for note in section.notes:
+            print(note)
 
 
 def _shown_progress() -> "_Progress":

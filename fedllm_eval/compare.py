@@ -25,18 +25,17 @@ from fedllm_eval.comparing.comparison_files import (
 )
 from fedllm_eval.comparing.comparison_verdicts import ALPHA, Family, summary_of, verdict
 from fedllm_eval.comparing.history import append_history, history_line, read_history
-from fedllm_eval.comparing.paired_scores import paired_table, rows_std_error
+from fedllm_eval.comparing.paired_scores import paired_difference, paired_table, rows_std_error
 from fedllm_eval.comparing.release_gate import gate, parse_margins
+from fedllm_eval.comparing.trade_offs import AskedCosts, trade_offs
 from fedllm_eval.plain_json import without_nan
 from fedllm_eval.scores import SCORES
-from fedllm_eval.scoring.comparisons import MethodDifference, holm, method_difference
-from fedllm_eval.scoring.intervals import NUM_SIGN_PATTERNS, interval_record
+from fedllm_eval.scoring.comparisons import MethodDifference, holm
+from fedllm_eval.scoring.intervals import interval_record
 
 __all__ = ["compare_results", "comparison_table", "write_comparison"]
 
 FORMAT = "fedllm-eval-compare/3"
-PATTERNS_PER_TEST = 100
-"""The smallest p-value is then 1 / (100 tests), which no correction lifts above 0.01."""
 
 
 def compare_results(
@@ -45,6 +44,7 @@ def compare_results(
     baseline: str | Path | None = None,
     margins: Sequence[str] = (),
     history: Path | None = None,
+    costs: AskedCosts | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Compare methods with a baseline, client by client.
@@ -56,6 +56,7 @@ def compare_results(
         margins: how much worse a method may be before the gate stops it: `0.02`, or `heldout_loss=0.02`, in the
             score's unit; none leaves the gate out.
         history: a file of earlier comparisons, shown on the page; this one is appended to it.
+        costs: prices and lines, budgets and targets; the fronts are drawn without, as far as runs know their costs.
         seed: seeds the bootstrap and the sign flips.
 
     Returns:
@@ -64,8 +65,8 @@ def compare_results(
         `ci_high`, `p_value`, `p_holm` (corrected over all items), `better_fraction` and `worse_fraction` of clients,
         `num_clients`, `num_seeds`, `covers_seeds`, `minimum_detectable` (after correction), `outcome` (better, worse,
         better run, worse run or undecided) and a `verdict`; `correction` says over what; `summary` in words; `gate`
-        where margins were given; `worst_served` by name; `history`; `caveats` on the intervals; `notes` name what
-        could not be compared.
+        where margins were given; `trade_offs`, fronts and protocols as `comparing.trade_offs` gives them;
+        `worst_served` by name; `history`; `caveats` on the intervals; `notes` name what could not be compared.
 
     Raises:
         ConfigError: if a folder holds no results, or the history cannot be used.
@@ -125,6 +126,7 @@ def compare_results(
         "comparisons": comparisons,
         "worst_served": worst_served_of(methods, comparisons),
         "gate": gate(bounded, parse_margins(margins, known)) if margins else None,
+        "trade_offs": trade_offs(methods, costs or AskedCosts(), seed=seed),
         "summary": summary_of(comparisons, base.label, family.words()),
         "caveats": caveats,
         "notes": list(dict.fromkeys(notes)),
@@ -229,18 +231,7 @@ def _test(base: Method, other: Method, split: str, name: str, num_tests: int, se
             )
         )
     std_error = rows_std_error(base, other, split, name, common, seed)
-    found = method_difference(
-        a_SK,
-        b_TK,
-        paired_seeds=None not in base.seeds and base.seeds == other.seeds and len(base.seeds) > 1,
-        a_fixed=base.is_fixed,
-        b_fixed=other.is_fixed,
-        std_error=std_error,
-        rounding=SCORES[name].rounding,
-        confidence=1 - ALPHA,
-        num_patterns=max(NUM_SIGN_PATTERNS, PATTERNS_PER_TEST * num_tests),
-        seed=seed,
-    )
+    found = paired_difference(base, other, name, (a_SK, b_TK), std_error=std_error, num_tests=num_tests, seed=seed)
     return _Tested(other, split, name, found, (float(a_SK.mean()), float(b_TK.mean())), std_error is not None)
 
 

@@ -10,6 +10,7 @@ from fedllm_data.command_line.one_line_parser import add_command
 from fedllm_data.errors import ConfigError
 from fedllm_data.rehearsal import end_of_checks, rehearsing
 from fedllm_data.reporting.language_flag import add_language
+from fedllm_eval.cost_flags import add_stated_prices, check_stated, stated_prices
 
 __all__ = ["add_decide_command"]
 
@@ -85,17 +86,7 @@ def add_decide_command(commands: Any) -> None:
     )
 
     costs = decide.add_argument_group("what no run knows: lines, devices and prices")
-    costs.add_argument("--download-mbit", type=float, metavar="X", help="every partner's line in Mbit/s")
-    costs.add_argument("--upload-mbit", type=float, metavar="X", help="the same the other way")
-    costs.add_argument("--watts", type=float, metavar="X", help="what a partner's device draws while it trains")
-    costs.add_argument("--line", action="append", default=[], metavar="PARTNER=DOWN/UP", help="one partner's own line")
-    costs.add_argument(
-        "--lines", type=Path, metavar="FILE.csv", help="the same of many: client_id, download_mbit, upload_mbit, watts"
-    )
-    costs.add_argument("--price-per-gb", type=float, metavar="X", help="of one GB sent, either way")
-    costs.add_argument("--price-per-hour", type=float, metavar="X", help="of one hour of a device in training")
-    costs.add_argument("--price-per-kwh", type=float, metavar="X", help="of one kilowatt-hour")
-    costs.add_argument("--currency", default="", metavar="NAME", help="of the prices, such as EUR")
+    add_stated_prices(costs)
     costs.add_argument(
         "--also-cost",
         action="append",
@@ -129,21 +120,14 @@ def _decided(arguments: argparse.Namespace) -> None:
     from fedllm_eval.deciding.deciding_rules import Thresholds
     from fedllm_eval.deciding.decision import Asked, decide
     from fedllm_eval.deciding.decision_files import FILES, write_decision
-    from fedllm_eval.deciding.partner_costs import Line, StatedPrices, parse_lines, read_line_table
+    from fedllm_eval.deciding.partner_costs import parse_lines, read_line_table
     from fedllm_eval.deciding.rule_words import VERDICTS, reasons
     from fedllm_eval.running.folders import check_out
 
     check_out(arguments.out, FILES)
     table = {} if arguments.lines is None else read_line_table(arguments.lines)
     typed = parse_lines(arguments.line)
-    prices = StatedPrices(
-        default=Line(arguments.download_mbit, arguments.upload_mbit, arguments.watts),
-        lines=table | typed,
-        per_gb=arguments.price_per_gb,
-        per_hour=arguments.price_per_hour,
-        per_kwh=arguments.price_per_kwh,
-        currency=arguments.currency,
-    )
+    prices = stated_prices(arguments)
     decision = decide(
         arguments.places,
         asked=Asked(
@@ -199,18 +183,12 @@ def _check_partners(typed: Collection[str], table: Collection[str], path: Path |
 
 
 def _check_numbers(arguments: argparse.Namespace) -> None:
-    """Refuse lines and prices that make no sense, before anything is read."""
+    """Refuse lines, prices and thresholds that make no sense, before anything is read."""
     import math
 
-    names = ("download_mbit", "upload_mbit", "watts", "price_per_gb", "price_per_hour", "price_per_kwh")
-    for name in names:
-        value = getattr(arguments, name)
-        if value is not None and not (math.isfinite(value) and (value > 0 or (value == 0 and "price" in name))):
-            raise ConfigError(f"--{name.replace('_', '-')} is {value}; give a positive number")
+    check_stated(arguments)
     for name in ("min_gain", "max_forgetting"):
         if not math.isfinite(getattr(arguments, name)):
             raise ConfigError(f"--{name.replace('_', '-')} is {getattr(arguments, name)}; give a number")
     if arguments.seed < 0:
         raise ConfigError(f"--seed is {arguments.seed}; give 0 or more")
-    if (arguments.download_mbit is None) != (arguments.upload_mbit is None):
-        raise ConfigError("--download-mbit and --upload-mbit belong together; give both or neither")

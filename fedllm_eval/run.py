@@ -11,8 +11,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from fedllm_data.clients import ClientDataset, load_clients
-from fedllm_data.errors import ConfigError
+from fedllm_data.errors import ConfigError, SchemaError
 from fedllm_data.rehearsal import end_of_checks
 from fedllm_data.repo import FolderRepo, open_repo, split_of_file
 from fedllm_eval.policy.early_checks import check_policies
@@ -25,6 +27,7 @@ from fedllm_eval.running.finished_parts import FinishedParts
 from fedllm_eval.running.folders import check_out
 from fedllm_eval.running.policy_parts import AgainstBase, audit_part, general_text_part, kl_part
 from fedllm_eval.running.run_cost import StatedCosts, run_cost
+from fedllm_eval.running.run_left_behind import left_behind_of_run
 from fedllm_eval.running.suite_runs import (
     SuiteBench,
     SuitePlan,
@@ -145,6 +148,7 @@ def score_run(
     if beside.audit is not None:
         found["audit"] = audit_part(pair, repo_or_dir, all_clients[0], beside.audit)
     own_clients = set(compared["alone"].personal) if "alone" in compared else None
+    found["left_behind"] = _left_behind(policy, of_clients, results["policy"], settings.seed)
     joined = join_results(results, alone_clients=own_clients, seed=settings.seed, **found)
     joined = replace(
         joined,
@@ -255,6 +259,14 @@ def _cost(policy: "Policy", stated: StatedCosts) -> dict[str, Any] | None:
     return run_cost(location.folder, stated).as_record()
 
 
+def _left_behind(policy: "Policy", of_clients: "_Splits", results: Results, seed: int) -> dict[str, Any] | None:
+    """What each group of clients gave to the run and how it is served, where the policy is a run folder."""
+    location = policy.location
+    if location is None or location.kind != "run":
+        return None
+    return left_behind_of_run(location.folder, of_clients.client_table(), results, seed=seed)
+
+
 @dataclass(frozen=True)
 class _Splits:
     """Splits of a client repo that is there; their rows are not read yet."""
@@ -281,6 +293,13 @@ class _Splits:
         # All splits come from the commit that `revision` stood for when the repo was opened.
         pinned = None if isinstance(repo, FolderRepo) else repo.revision
         return cls(repo_or_dir, tuple(dict.fromkeys(splits)), pinned)
+
+    def client_table(self) -> pa.Table | None:
+        """Return the clients table of all splits; None where the repo has none."""
+        try:
+            return open_repo(self.repo_or_dir, self.revision).client_table()
+        except SchemaError:
+            return None
 
     def load(self) -> list[ClientDataset]:
         """Return the clients of each split."""

@@ -11,18 +11,24 @@ from typing import Protocol
 
 from fedllm_data.errors import ConfigError
 from fedllm_data.roster import Roster
+from fedllm_eval.machines.client_table import ClientTable, client_table
 from fedllm_train.adapters.ranks import client_ranks
 from fedllm_train.aggregation.private import check_private_method
+from fedllm_train.aggregation.staleness import check_asynchronous_method
 from fedllm_train.clients.local_work import LocalWork, local_work
+from fedllm_train.clients.memory_fit import ClientMemory, MemoryFit
 from fedllm_train.config import FederatedConfig
 from fedllm_train.engines.process_engine import check_processes
+from fedllm_train.messages.packed_length import has_fixed_length
 from fedllm_train.messages.wire_checks import check_wire_method, check_wire_rounds
 from fedllm_train.monitoring.evaluation_settings import check_scored_run
 from fedllm_train.monitoring.trackers import check_tracker
 from fedllm_train.participation.cohort_rules import cohort_pool, eligible_clients
+from fedllm_train.participation.turnout import Turnout, check_machines, has_windows, resolve_turnout
 from fedllm_train.privacy.accounting import Guarantee, run_guarantee
+from fedllm_train.privacy.private_turnout import check_private_turnout
 from fedllm_train.strategies import STRATEGIES, strategy_class
-from fedllm_train.strategy import Federation, Strategy
+from fedllm_train.strategy import POOLED, Federation, Strategy
 
 __all__ = ["ClientSettings", "RunPlan", "make_strategy", "prepare"]
 
@@ -47,6 +53,10 @@ class RunPlan:
     """Clients that may be asked."""
     cohort_size: int
     """How many are asked in a round, or with Poisson sampling are on average."""
+    turnout: Turnout
+    """How many clients are asked, and how many updates make a server step."""
+    machines: ClientTable | None
+    """The clients' lines and devices, for the simulated clock; None without one."""
     guarantee: Guarantee | None
     """Differential privacy; None where none is asked for."""
     work: LocalWork
@@ -59,6 +69,10 @@ class RunPlan:
         """Return the size of the run, for a line that says what will be done."""
         rounds, clients = self.config.num_rounds, len(self.participants)
         about = "about " if self.config.cohort_rule == "poisson" else ""
+        if self.config.participation != "synchronous":
+            waits = self.turnout.in_words(self.config)
+            each = "1 round" if rounds == 1 else f"{rounds:,} rounds, each"
+            return f"{each} of {waits}, {clients:,} clients in all, {self.work.in_words()}"
         return (
             f"{rounds:,} {'round' if rounds == 1 else 'rounds'} of {about}{self.cohort_size:,} of {clients:,} "
             f"{'client' if clients == 1 else 'clients'}, {self.work.in_words()}"
@@ -66,7 +80,12 @@ class RunPlan:
 
 
 def prepare(
-    config: FederatedConfig, roster: Roster, client: ClientSettings, *, model_is_named: bool = True
+    config: FederatedConfig,
+    roster: Roster,
+    client: ClientSettings,
+    *,
+    model_is_named: bool = True,
+    fit: MemoryFit | None = None,
 ) -> RunPlan:
     """Return the plan of a run.
 
@@ -75,23 +94,39 @@ def prepare(
         roster: the training clients.
         client: TRL's settings for a client's training.
         model_is_named: whether the model is a folder or a Hub id, which other processes can load, too.
+        fit: what training needs of a client's memory; without it, what goes by memory is not dealt out yet.
 
     Raises:
         ConfigError: for a setting that cannot be honoured.
     """
-    strategy, federation = make_strategy(config, roster)
+    strategy, federation = make_strategy(config, roster, fit)
     # One named client, or the pool of all, is a cohort of one whatever is asked for.
     alone = strategy.traits.family == "baseline"
     participants, cohort_size = cohort_pool(config, strategy.participants(list(roster)), alone=alone)
+    machines = _machines(config, roster, strategy, participants)
+    turnout = resolve_turnout(config, participants, cohort_size, machines)
+    if config.is_asynchronous:
+        check_asynchronous_method(config, strategy.traits)
     if config.dp_clip is not None:
         check_private_method(config.strategy, strategy.traits)
+        check_private_turnout(
+            config,
+            has_windows=machines is not None and has_windows(participants, machines),
+            has_fixed_lengths=all(has_fixed_length(wire) for wire in (config.wire, config.download_wire)),
+        )
     guarantee = run_guarantee(
-        config, num_rounds=config.num_rounds, num_clients=len(participants), cohort_size=cohort_size
+        config,
+        num_rounds=config.num_rounds,
+        num_clients=len(participants),
+        cohort_size=cohort_size,
+        is_sampled=config.participation == "synchronous",
     )
-    check_processes(config.num_processes, cohort_size, model_is_named=model_is_named)
+    check_processes(config.num_processes, turnout.asked, model_is_named=model_is_named)
     check_tracker(config.report_to)
     check_wire_method(config, strategy.traits, config.strategy)
     check_wire_rounds(config, config)
+    if not strategy.traits.takes_gradients:
+        _check_no_optimizer(config.strategy, client)
     if config.eval_every is not None:
         check_scored_run(
             strategy.traits.title, has_own=strategy.traits.personal and config.get("local_client") is None
@@ -107,6 +142,8 @@ def prepare(
         federation=federation,
         participants=participants,
         cohort_size=cohort_size,
+        turnout=turnout,
+        machines=machines,
         guarantee=guarantee,
         work=work,
         learning_rate=client.learning_rate,
@@ -114,12 +151,15 @@ def prepare(
     )
 
 
-def make_strategy(config: FederatedConfig, roster: Roster) -> tuple[Strategy, Federation]:
+def make_strategy(
+    config: FederatedConfig, roster: Roster, fit: MemoryFit | None = None
+) -> tuple[Strategy, Federation]:
     """Return the method that a config names, for the clients of a run, and what it knows of them.
 
     Args:
         config: the settings of the federation.
         roster: the training clients.
+        fit: what training needs of a client's memory, as in `prepare`.
 
     Raises:
         ConfigError: if the method cannot do what is asked of it.
@@ -136,10 +176,11 @@ def make_strategy(config: FederatedConfig, roster: Roster) -> tuple[Strategy, Fe
         settings=config.method,
         seed=config.seed,
         num_clients=len(roster),
-        cohort_size=len(roster) if config.cohort_rule == "all" else config.cohort_size,
+        cohort_size=len(roster) if config.cohort_rule == "all" else config.updates_per_step,
         has_fixed_steps=config.has_fixed_steps,
         is_private=config.dp_clip is not None,
-        ranks=_ranks(config, roster, eligible),
+        is_asynchronous=config.is_asynchronous,
+        ranks=_ranks(config, roster, eligible, fit),
         eligible=eligible,
         sizes=roster.sizes,
         languages=roster.languages if chosen.traits.needs_languages else {},
@@ -147,10 +188,59 @@ def make_strategy(config: FederatedConfig, roster: Roster) -> tuple[Strategy, Fe
     return chosen(federation), federation
 
 
-def _ranks(config: FederatedConfig, roster: Roster, eligible: Sequence[str]) -> Mapping[str, int]:
+_OF_THE_OPTIMIZER = (
+    *("optim", "optim_args", "optim_target_modules", "weight_decay", "max_grad_norm"),
+    *("adam_beta1", "adam_beta2", "adam_epsilon"),
+)
+
+
+def _check_no_optimizer(strategy: str, client: ClientSettings) -> None:
+    """Refuse settings of TRL's optimizer for a method that makes no gradient step."""
+    defaults = getattr(type(client), "__dataclass_fields__", {})
+    for name in _OF_THE_OPTIMIZER:
+        if name in defaults and (value := getattr(client, name)) != defaults[name].default:
+            raise ConfigError(
+                f"{name}={value} is given, but clients of strategy {strategy!r} make no gradient step; leave it out"
+            )
+
+
+def _machines(
+    config: FederatedConfig, roster: Roster, strategy: Strategy, participants: Sequence[str]
+) -> ClientTable | None:
+    """The clients' machines, for the simulated clock."""
+    if config.client_table is None:
+        return None
+    if POOLED in participants:
+        raise ConfigError(
+            f"client_table is given, but strategy {config.strategy!r} trains on the rows of all clients together, in "
+            "one place; leave it out"
+        )
+    table = roster.table if config.client_table == "columns" else None
+    machines = client_table(config.client_table, participants, table, seed=config.seed)
+    check_machines(participants, machines)
+    return machines
+
+
+def _ranks(
+    config: FederatedConfig, roster: Roster, eligible: Sequence[str], fit: MemoryFit | None
+) -> Mapping[str, int]:
     """The clients' ranks, dealt out among those who can take part."""
     rule = config.get("client_ranks")
     if rule is None:
         return {}
-    taking_part = {client_id: roster.sizes[client_id] for client_id in eligible}
-    return client_ranks(rule, taking_part or roster.sizes, roster.table, seed=config.seed)
+    taking_part = {client_id: roster.sizes[client_id] for client_id in eligible} or roster.sizes
+    memory = _memory(config, roster, list(taking_part), fit) if rule.startswith("memory") else None
+    return client_ranks(rule, taking_part, roster.table, seed=config.seed, memory=memory)
+
+
+def _memory(
+    config: FederatedConfig, roster: Roster, eligible: Sequence[str], fit: MemoryFit | None
+) -> ClientMemory | None:
+    """The clients' memories by the client table; None while nobody knows what training needs."""
+    if config.client_table is None:
+        raise ConfigError("client_ranks goes by the clients' memory, and there is no client_table; give one")
+    if fit is None:
+        return None
+    table = roster.table if config.client_table == "columns" else None
+    machines = client_table(config.client_table, eligible, table, seed=config.seed)
+    return ClientMemory(memory_gb=lambda client_id: machines.machine(client_id).memory_gb, fit=fit)

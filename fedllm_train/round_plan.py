@@ -144,7 +144,7 @@ class RoundPlan:
 
     def _with_bytes(self, reply: Reply) -> Reply:
         """Say what a client was sent and has sent; what was charged and never sent is given back."""
-        if not self.strategy.traits.travels:
+        if not self.ledger.travels:
             return replace(reply, download_bytes=0, upload_bytes=0)
         asked = self._sent.pop((reply.client_id, reply.step), 0)
         sent = asked if reply.download_bytes is None else reply.download_bytes

@@ -14,7 +14,18 @@ from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum, Shapes,
 from fedllm_train.settings import NoSettings, Settings
 from fedllm_train.visit import Visit
 
-__all__ = ["POOLED", "Federation", "OneAdapter", "Sees", "Strategy", "Sums", "Traits", "Weights", "counts_alike"]
+__all__ = [
+    "POOLED",
+    "Federation",
+    "Layout",
+    "OneAdapter",
+    "Sees",
+    "Strategy",
+    "Sums",
+    "Traits",
+    "Weights",
+    "counts_alike",
+]
 
 Weights = Literal["rows", "uniform", "norms", "none"]
 """How clients count in a mean: by their rows, alike, by the norm of what they learned; or there is no mean."""
@@ -25,6 +36,9 @@ POOLED = "*"
 Sees = Literal["mean", "sum", "each", "nothing"]
 """The least of the clients' updates that a server rule needs: the mean of their adapters, whatever their rows; sums
 over clients; every update by itself; or nothing, because nothing travels."""
+
+Layout = Mapping[str, Mapping[str, tuple[str, tuple[int, ...]]]]
+"""Part of a message -> its tensors' names -> precision, as safetensors calls it, and shape."""
 
 Sums = dict[str, Any]
 """What a round's updates add up to, by a name of the method's choice; most often part -> `RunningSum`."""
@@ -46,6 +60,8 @@ class Federation:
     """Whether a visit takes the same number of steps for every client, over all of its rows."""
     is_private: bool = False
     """Whether a guarantee of differential privacy is asked for."""
+    is_asynchronous: bool = False
+    """Whether updates may be used that were made from an earlier server step."""
     ranks: Mapping[str, int] = field(default_factory=dict)
     """LoRA rank of each client; empty where all have the adapter's own."""
     eligible: Sequence[str] = ()
@@ -101,6 +117,10 @@ class Traits:
     no adapter: what a packed download can be measured from (`messages/downloads.py`)."""
     shifts_base: bool = False
     """Whether the server adds to the base weights beside the adapter (`adapters/base_shift.py`)."""
+    sends_adapter: bool = True
+    """Whether an update holds an adapter, whose change can be packed and whose norm can be bounded."""
+    takes_gradients: bool = True
+    """Whether clients train with TRL's optimizer; else they look at losses alone (`Visit.walk`)."""
 
     @property
     def travels(self) -> bool:
@@ -159,6 +179,23 @@ class Strategy(Protocol):
         """Return the names and shapes of the client's update."""
         ...
 
+    def layouts(self, num_steps: int) -> tuple[Layout, Layout] | None:
+        """Return what a visit of some steps downloads and uploads, without a model; for plans.
+
+        Returns:
+            Both directions, or None where they are what `broadcast` and `expects` say, of which the tensors are known
+            from the adapter.
+        """
+        ...
+
+    def opened(self, update: Parts) -> Parts:
+        """Return what a client's message stands for, with the names and shapes of `expects`; most often itself.
+
+        Raises:
+            ValueError: if it stands for nothing, with the reason; the update is left out.
+        """
+        ...
+
     def contribution(self, state: Parts, update: Parts) -> Adapter:
         """Return the adapter a client ended with, as far as the server knows it.
 
@@ -188,6 +225,8 @@ class OneAdapter:
 
     traits: Traits
     Settings: type[Settings] = NoSettings
+    fits_per_visit: int = 1
+    """How often a client goes through its local steps in a visit; the simulated clock counts them all."""
     _counts_alike = False
 
     def __init__(self, federation: Federation) -> None:
@@ -221,6 +260,14 @@ class OneAdapter:
     def expects(self, state: Parts, client_id: str, round_index: int) -> Shapes:
         """Expect the adapter that was sent, trained."""
         return shapes_of({"adapter": self.broadcast(state, client_id, round_index)["adapter"]})
+
+    def layouts(self, num_steps: int) -> tuple[Layout, Layout] | None:
+        """Return None: messages are what `broadcast` and `expects` say."""
+        return None
+
+    def opened(self, update: Parts) -> Parts:
+        """Return the message itself."""
+        return update
 
     def weigh(self, update: Parts, num_rows: int) -> Mapping[str, float]:
         """Weigh the adapter by the client's rows, or like every other."""

@@ -13,10 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.errors import MetricError
-from fedllm_eval.policy.run_folder import find_config, section
+from fedllm_eval.policy.run_folder import CONFIG_FILE, ROUNDS_FILE, find_config, section
 from fedllm_eval.results import Results, read_results
 
-__all__ = ["Method", "ScoredRun", "check_alike", "group_methods", "read_scored", "split_name"]
+__all__ = [
+    "Method",
+    "ScoredRun",
+    "check_alike",
+    "group_methods",
+    "read_scored",
+    "run_of",
+    "split_name",
+    "without_free",
+]
 
 FREE_KEYS = {
     "format",
@@ -163,6 +172,15 @@ def split_name(place: str | Path) -> tuple[str | None, Path]:
     return None, Path(place)
 
 
+def run_of(scored: ScoredRun) -> Path | None:
+    """Return the run that a results folder is of, where it lies where it did, or around its own scores; else None."""
+    named = Path(scored.results.summary["policy"]["name"])
+    for place in (named, scored.folder.resolve().parent):
+        if (place / CONFIG_FILE).is_file() and (place / ROUNDS_FILE).is_file():
+            return place
+    return None
+
+
 def _common_label(runs: Sequence[ScoredRun]) -> str:
     """What the labels of several seeds have in common: `fedavg` for fedavg-s0 and fedavg-s1."""
     labels = [run.label for run in runs]
@@ -180,11 +198,16 @@ def _config_of(policy: str) -> tuple[str | None, int | None]:
     if config is None:
         return None, None
     seed = section(config, "federated").get("seed")
-    text = json.dumps(_without_free(config), sort_keys=True, default=str)
+    text = json.dumps(without_free(config), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest(), seed if isinstance(seed, int) else None
 
 
-def _without_free(value: Any) -> Any:
+def without_free(value: Any) -> Any:
+    """Return settings without seeds and places, which say nothing about a method.
+
+    >>> without_free({"federated": {"strategy": "fedavg", "seed": 3}})
+    {'federated': {'strategy': 'fedavg'}}
+    """
     if isinstance(value, dict):
-        return {str(key): _without_free(item) for key, item in value.items() if key not in FREE_KEYS}
-    return [_without_free(item) for item in value] if isinstance(value, list) else value
+        return {str(key): without_free(item) for key, item in value.items() if key not in FREE_KEYS}
+    return [without_free(item) for item in value] if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""A comparison in a table, in words, and as files: `comparison.json`, `comparison.md` and `comparison.html`."""
+"""A comparison in a table, in words, and as files: `comparison.json`, `.md` and `.html`, and its figures as SVG."""
 
 import math
 import os
@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedllm_data.in_place import write_file
 from fedllm_data.markdown_table import markdown_table
 from fedllm_eval.comparing.compared_methods import Method
 from fedllm_eval.comparing.comparison_page import render_page
 from fedllm_eval.comparing.paired_scores import paired_table
+from fedllm_eval.comparing.trade_off_tables import trade_off_markdown
 from fedllm_eval.reporting.table_section import markdown_text, number, signed
 from fedllm_eval.running.folders import replace_folder
 from fedllm_eval.scores import SCORES
@@ -23,7 +25,7 @@ __all__ = ["FILES", "comparison_table", "means_of", "worst_served_of", "write_co
 
 NUM_NAMED = 10
 """Clients that a comparison names as served worst."""
-FILES = ("comparison.json", "comparison.md", "comparison.html")
+FILES = ("comparison.json", "comparison.md", "comparison.html", "figures")
 
 
 def comparison_table(comparison: Mapping[str, Any]) -> "Table":
@@ -40,7 +42,7 @@ def comparison_table(comparison: Mapping[str, Any]) -> "Table":
 
 
 def write_comparison(comparison: Mapping[str, Any], out: Path, language: str | None = None) -> None:
-    """Write `comparison.json`, `.md` and `.html` into a folder, replacing an earlier comparison in one step.
+    """Write `comparison.json`, `.md`, `.html` and `figures/` into a folder; an earlier comparison goes in one step.
 
     Args:
         comparison: as `compare_results` gives it.
@@ -50,11 +52,18 @@ def write_comparison(comparison: Mapping[str, Any], out: Path, language: str | N
     Raises:
         ConfigError: if `out` is a file, or a folder that holds anything but an earlier comparison.
     """
+    from fedllm_eval.comparing.front_plots import draw_fronts
 
     def fill(folder: Path) -> None:
         text = json_text(comparison, indent=2, allow_nan=False)
         (folder / "comparison.json").write_text(text + "\n", encoding="utf-8")
-        page = render_page(comparison, language, _links(comparison, out))
+        trade = comparison["trade_offs"]
+        figures = draw_fronts(trade)
+        if figures:
+            (folder / "figures").mkdir()
+        for name, svg in figures.items():
+            write_file(folder / "figures" / f"{name}.svg", svg, sync=False)
+        page = render_page(comparison, language, _links(comparison, out), figures)
         (folder / "comparison.html").write_text(whole(page), encoding="utf-8")
         header, *rows = _cells(comparison)
         lines = [f"# Against {markdown_text(comparison['baseline']['label'])}", ""]
@@ -64,6 +73,7 @@ def write_comparison(comparison: Mapping[str, Any], out: Path, language: str | N
         lines += [f"- {markdown_text(caveat)}." for caveat in comparison["caveats"]]
         lines += [f"- Not compared: {markdown_text(note)}." for note in comparison["notes"]]
         lines += ["", markdown_table(header, [[markdown_text(cell) for cell in cells] for cells in rows])]
+        lines += trade_off_markdown(trade)
         (folder / "comparison.md").write_text(whole("\n".join(lines)) + "\n", encoding="utf-8")
 
     replace_folder(out, fill, FILES)

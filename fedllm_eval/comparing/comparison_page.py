@@ -3,25 +3,34 @@
 Colours, sizes and dark mode are those of `fedllm_data`'s reports. All text is escaped by Jinja.
 """
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import ChoiceLoader, PackageLoader
+from markupsafe import Markup
 
 from fedllm_data.reporting.page_frame import Body, whole_page
 from fedllm_data.reporting.templates import page_environment
 from fedllm_data.wording.catalogue import marked, words
 from fedllm_data.wording.forms import percent
 from fedllm_eval.comparing.comparison_verdicts import Family, summary_of
+from fedllm_eval.comparing.front_words import front_sentences, seeds_sentence
 from fedllm_eval.comparing.release_gate import check_sentence
+from fedllm_eval.comparing.trade_off_tables import front_section, protocol_sections
+from fedllm_eval.comparing.trade_offs import drawn_fronts
 from fedllm_eval.reporting.score_words import client_kind, score_name
 from fedllm_eval.reporting.table_section import number, signed
+
+if TYPE_CHECKING:
+    from fedllm_data.reporting.shared_figures import SharedFigures
 
 __all__ = ["plain_outcomes", "render_page"]
 
 WIDTH, ROW, MARGIN = 620.0, 30.0, 24.0
 NUM_TICKS = 5
 MAX_SENTENCES = 6
+_METADATA = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)
 _PLAIN = {
     "better": marked(
         "{other} serves clients better than {baseline}: {better_off} of {clients} gain, {worse_off} lose ({score})."
@@ -47,7 +56,10 @@ _BUT_WORSE = marked("But in another score {other} serves them worse: {worse_off}
 
 
 def render_page(
-    comparison: Mapping[str, Any], language: str | None = None, links: Mapping[str, str] | None = None
+    comparison: Mapping[str, Any],
+    language: str | None = None,
+    links: Mapping[str, str] | None = None,
+    figures: Mapping[str, str] | None = None,
 ) -> str:
     """Return the page of a comparison, as `compare_results` gives it.
 
@@ -55,13 +67,21 @@ def render_page(
         comparison: what is shown.
         language: of the page; by default it speaks all, and the reader's browser chooses.
         links: place of a results folder -> where its page lies, seen from this one.
+        figures: SVG text of the fronts by name, as `front_plots.draw_fronts` makes them, which makes them where None.
     """
+    # matplotlib comes with it, and a comparison that is refused draws nothing.
+    from fedllm_data.reporting.shared_figures import SharedFigures
+    from fedllm_eval.comparing.front_plots import draw_fronts
+
     environment = page_environment()
     environment.loader = ChoiceLoader([PackageLoader("fedllm_eval", "comparing"), environment.loader])  # type: ignore[list-item]
     environment.filters |= {"score": number, "signed": signed}
     template = environment.get_template("compare_page.html.jinja")
     baseline, labels = comparison["baseline"]["label"], [other["label"] for other in comparison["others"]]
 
+    drawn = draw_fronts(comparison.get("trade_offs")) if figures is None else figures
+    # A page names no address, and a figure's metadata are some.
+    drawings = SharedFigures({name: _METADATA.sub("", svg) for name, svg in drawn.items()})
     family = Family(**{name: comparison["correction"][name] for name in Family.__dataclass_fields__})
 
     def body() -> Body:
@@ -73,10 +93,31 @@ def render_page(
             checks=[check_sentence(check) for check in (comparison["gate"] or {"checks": []})["checks"]],
             forests=[_forest(group, comparison) for group in _groups(comparison["comparisons"])],
             series=_series(comparison["history"] or []),
+            **_costs(comparison, drawings),
         )
         return Body(words("{others} against {baseline}", others=", ".join(labels), baseline=baseline), html)
 
-    return whole_page(body, language=language, style=environment.get_template("compare_page.css.jinja").render())
+    style = environment.get_template("compare_page.css.jinja").render()
+    return whole_page(body, language=language, style=style, shared=drawings.shared())
+
+
+def _costs(comparison: Mapping[str, Any], drawings: "SharedFigures") -> dict[str, Any]:
+    """The fronts and protocols, in the language that is spoken."""
+    trade = comparison.get("trade_offs")
+    if trade is None or trade["fronts"] is None:
+        return {"fronts": [], "undrawn": [], "protocols": [], "of_runs": ""}
+    drawn = drawn_fronts(trade)
+    fronts = []
+    for front in drawn:
+        section = front_section(front, trade["currency"])
+        figure = drawings.figure(section.anchor, section.title) if section.anchor in drawings else ""
+        fronts.append((section, Markup(figure), front_sentences(front, trade["currency"])))
+    return {
+        "fronts": fronts,
+        "undrawn": [front_sentences(front) for front in trade["fronts"]["items"] if front not in drawn],
+        "protocols": protocol_sections(trade),
+        "of_runs": seeds_sentence(trade["fronts"]["covers_seeds"]) if drawn else "",
+    }
 
 
 def plain_outcomes(comparison: Mapping[str, Any]) -> list[str]:

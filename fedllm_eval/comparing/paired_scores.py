@@ -1,4 +1,4 @@
-"""The scores of a method as arrays: seeds by clients, and rows where a results folder keeps them.
+"""The scores of a method as arrays (seeds by clients, and rows where a results folder keeps them), and their test.
 
 A results folder may hold `per_row.parquet` beside `per_client.parquet`: `split`, `client_id`, `row_id`, `num_tokens`
 and one column per score, null where a row has none. A client's score is the mean over its rows, weighted by
@@ -17,12 +17,16 @@ import pyarrow.parquet as pq
 from fedllm_data.errors import ConfigError
 from fedllm_eval.comparing.compared_methods import Method, ScoredRun
 from fedllm_eval.scores import SCORES
-from fedllm_eval.scoring.comparisons import two_level_std_error
+from fedllm_eval.scoring.comparisons import MethodDifference, method_difference, two_level_std_error
+from fedllm_eval.scoring.intervals import NUM_SIGN_PATTERNS
 
-__all__ = ["client_scores", "paired_table", "rows_std_error"]
+__all__ = ["client_scores", "paired_difference", "paired_table", "rows_std_error"]
 
 Array = npt.NDArray[np.float64]
 ROWS_FILE = "per_row.parquet"
+CONFIDENCE = 0.95
+PATTERNS_PER_TEST = 100
+"""The smallest p-value is then 1 / (100 tests), which no correction lifts above 0.01."""
 
 
 def client_scores(run: ScoredRun, split: str, name: str) -> dict[str, float]:
@@ -46,6 +50,40 @@ def paired_table(a: Method, b: Method, split: str, name: str) -> tuple[list[str]
     common = sorted(set.intersection(*map(set, every)))
     tables = [np.array([[scores[client] for client in common] for scores in side]) for side in sides]
     return common, tables[0], tables[1], len(set.union(*map(set, every)))
+
+
+def paired_difference(
+    a: Method,
+    b: Method,
+    name: str,
+    tables: tuple[Array, Array],
+    *,
+    std_error: float | None,
+    num_tests: int,
+    seed: int,
+) -> MethodDifference:
+    """Return the difference b - a in one score, with the test that every claim of a comparison rests on.
+
+    Args:
+        a: the one that is set against.
+        b: the other.
+        name: of the score.
+        tables: (seeds, clients) of a and of b, as `paired_table` gives them.
+        std_error: as `rows_std_error` gives it.
+        num_tests: tests that are corrected together.
+        seed: seeds the sign flips.
+    """
+    return method_difference(
+        *tables,
+        paired_seeds=None not in a.seeds and a.seeds == b.seeds and len(a.seeds) > 1,
+        a_fixed=a.is_fixed,
+        b_fixed=b.is_fixed,
+        std_error=std_error,
+        rounding=SCORES[name].rounding,
+        confidence=CONFIDENCE,
+        num_patterns=max(NUM_SIGN_PATTERNS, PATTERNS_PER_TEST * num_tests),
+        seed=seed,
+    )
 
 
 def rows_std_error(a: Method, b: Method, split: str, name: str, clients: Sequence[str], seed: int) -> float | None:

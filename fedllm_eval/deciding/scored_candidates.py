@@ -19,9 +19,10 @@ from fedllm_eval.comparing.compared_methods import (
     check_alike,
     group_methods,
     read_scored,
+    run_of,
     split_name,
 )
-from fedllm_eval.policy.run_folder import CONFIG_FILE, ROUNDS_FILE, SCORES
+from fedllm_eval.policy.run_folder import CONFIG_FILE, SCORES
 from fedllm_eval.results import read_results
 
 __all__ = ["Candidate", "Given", "read_candidates"]
@@ -103,8 +104,8 @@ def read_candidates(
     if not scored:
         raise MetricError("nothing is left to decide about; name a trained policy beside what was before it")
     methods = group_methods([one for one, _ in scored])
-    run_of = {one.folder: run for one, run in scored}
-    candidates = tuple(Candidate(method, tuple(run_of[one.folder] for one in method.runs)) for method in methods)
+    folders_of = {one.folder: run for one, run in scored}
+    candidates = tuple(Candidate(method, tuple(folders_of[one.folder] for one in method.runs)) for method in methods)
     others = _own_alone([one for one, _ in scored]) if alone is None else _alone_of(_results_folder(Path(alone)))
     for one, _ in scored:
         check_alike(base.label, base.results.summary, one.label, one.results.summary)
@@ -134,18 +135,9 @@ def _scored(place: str | Path) -> tuple[ScoredRun, Path | None]:
     name, given = split_name(place)
     folder = _results_folder(given)
     (found,) = read_scored([folder if name is None else f"{name}={folder}"])
-    run = given if folder != given else _run_folder(found)
+    run = given if folder != given else run_of(found)
     label = name or (run or given).resolve().name
     return replace(found, label=label), run
-
-
-def _run_folder(scored: ScoredRun) -> Path | None:
-    """The run that a results folder is of, where it lies where it did, or around its own scores."""
-    named = Path(scored.results.summary["policy"]["name"])
-    for place in (named, scored.folder.resolve().parent):
-        if (place / CONFIG_FILE).is_file() and (place / ROUNDS_FILE).is_file():
-            return place
-    return None
 
 
 def _identity(scored: ScoredRun) -> tuple[object, ...]:

@@ -133,6 +133,7 @@ def lora_shape(decoder: Decoder, *, rank: int, targets: Collection[str], reentra
     return ModelShape(
         **shape.as_record()
         | {
+            "adapter_input_size": _adapter_inputs(decoder, targets),
             "num_without_input_gradient": without,
             "num_attention_gradients": 4 * decoder.num_layers - spared,
         }
@@ -154,6 +155,16 @@ def _shape(decoder: Decoder, num_trainable: int, *, trains_base: bool, ends: int
         intermediate_size=max(wide),
         num_not_recomputed=decoder.vocab_size * decoder.hidden_size + decoder.num_layers * ends,
     )
+
+
+def _adapter_inputs(decoder: Decoder, targets: Collection[str]) -> int:
+    """Inputs of a layer that are kept for the factors alone: attention keeps its own output anyway."""
+    roles = {each.role for each in decoder.layer if each.name in targets}
+    attention = decoder.hidden_size if roles & set(_ATTENTION_IN) else 0
+    # Parallel layers read one input twice.
+    wide = decoder.hidden_size if "mlp_in" in roles and not (decoder.parallel and attention) else 0
+    product = max(each.num_inputs for each in decoder.layer if each.role == "mlp_out") if "mlp_out" in roles else 0
+    return attention + wide + product
 
 
 def _first_layer(decoder: Decoder, rank: int, targets: Collection[str]) -> tuple[int, int]:

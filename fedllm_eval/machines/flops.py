@@ -19,7 +19,7 @@ from typing import Literal
 from fedllm_data.errors import ConfigError
 from fedllm_eval.machines.model_shape import ModelShape
 
-__all__ = ["Objective", "Work", "forward_flops", "step_flops", "visit_flops"]
+__all__ = ["Objective", "Work", "forward_flops", "step_flops", "token_flops", "visit_flops"]
 
 Objective = Literal["sft", "dpo", "kto"]
 
@@ -108,14 +108,31 @@ def visit_flops(shape: ModelShape, work: Work, *, num_rows: int, tokens_per_row:
     """
     if num_rows < 0 or tokens_per_row < 0:
         raise ConfigError(f"{num_rows} rows of {tokens_per_row} tokens; counts are not negative")
-    per_token = step_flops(shape, tokens_per_row, recompute=work.recompute)
-    reference = forward_flops(shape, tokens_per_row, with_adapter=False)
     sequences = 2 if work.objective == "dpo" else 1
+    return token_flops(shape, work, tokens_per_row) * sequences * num_rows * tokens_per_row
+
+
+def token_flops(shape: ModelShape, work: Work, sequence_length: int) -> float:
+    """Return the operations for one token that is trained on, with what reads it besides.
+
+    Args:
+        shape: the model.
+        work: what is done with every row.
+        sequence_length: s, tokens of the sequence it stands in.
+
+    >>> shape = ModelShape(
+    ...     num_matmul_parameters=1000, num_layers=2, hidden_size=8, vocab_size=10, num_trainable=50
+    ... )
+    >>> token_flops(shape, Work(objective="dpo"), 4) - step_flops(shape, 4)
+    2256.0
+    """
+    found = step_flops(shape, sequence_length, recompute=work.recompute)
+    reference = forward_flops(shape, sequence_length, with_adapter=False)
     if work.objective != "sft" and work.reads_reference:
-        per_token += reference
+        found += reference
     if work.objective == "kto" and work.reads_mismatch:
-        per_token += forward_flops(shape, tokens_per_row) + reference
-    return per_token * sequences * num_rows * tokens_per_row
+        found += forward_flops(shape, sequence_length) + reference
+    return found
 
 
 def _attention(shape: ModelShape, sequence_length: int) -> float:

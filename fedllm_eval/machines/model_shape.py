@@ -35,6 +35,8 @@ class ModelShape:
     """Key heads times the size of one; None means the attention's size."""
     intermediate_size: int | None = None
     """Width of the feed-forward layer; None means 4 h."""
+    adapter_input_size: int | None = None
+    """Width of what the adapter's factors read in one layer, each input once; None means h."""
     num_without_input_gradient: int = 0
     """Weights, adapter's included, whose input has no gradient: those of the first layer that read the embedding."""
     num_attention_gradients: int | None = None

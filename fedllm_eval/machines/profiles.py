@@ -49,7 +49,8 @@ class Part:
 _NEOWIN = "Ookla Speedtest Global Index, world median, by Neowin"
 _SATELLITE = "Ookla, median of the United States, by newspaceeconomy.ca"
 _NO_SOURCE = "no published figure found"
-_UTILISATION = Stated({"utilisation": 0.3}, "share of the peak that training reaches; measure your own")
+_REACHED = "share of the peak that training reaches: .1 to .5 are reported; measure your own"
+_UTILISATION = Stated({"utilisation": 0.3}, _REACHED)
 
 LINES: dict[str, Part] = {
     "fixed": Part(
@@ -145,9 +146,13 @@ DEVICES: dict[str, Part] = {
     "laptop": Part(
         "a laptop without a graphics processor for computing",
         (
-            Stated({"peak_flops": 6e11}, "8 cores at 2.4 GHz with 32 operations a clock in single precision"),
+            Stated(
+                {"peak_flops": 8 * 3.3e9 * 32, "watts": 28.0},
+                "AMD Ryzen 7 7840U: 8 cores at 3.3 GHz, by io-tech.fi; 32 operations a clock in single precision",
+                "2023-05",
+            ),
             _UTILISATION,
-            Stated({"memory_gb": 16.0, "watts": 45.0}, _NO_SOURCE),
+            Stated({"memory_gb": 16.0}, _NO_SOURCE),
         ),
     ),
     "jetson-orin-nano": Part(
@@ -178,9 +183,9 @@ DEVICES: dict[str, Part] = {
             Stated(
                 {"peak_flops": 312e12, "memory_gb": 80.0, "watts": 400.0},
                 "NVIDIA A100 datasheet, dense BF16, by glennklockwood.com",
-                "2021-06",
+                "2020-11",
             ),
-            Stated({"utilisation": 0.4}, "share of the peak that training reaches; measure your own"),
+            Stated({"utilisation": 0.4}, _REACHED),
         ),
     ),
 }

@@ -76,7 +76,7 @@ class Inbox:
         read = self.wire.as_read(sent, client_id, step)
         anchor = self.strategy.anchor(read, self.start_adapter, client_id, step)
         try:
-            update = self.wire.unpack_up(reply, expected, anchor)
+            update = self.strategy.opened(self.wire.unpack_up(reply, expected, anchor))
         except ValueError as error:
             return {}, anchor, f"its message cannot be read ({error})"
         problem = update_problem(update, expected, anchor, max_norm=self.max_norm)

@@ -18,9 +18,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Adapter, Parts
+from fedllm_train.participation.participation_settings import ParticipationSettings
+from fedllm_train.strategy import Traits
 
-__all__ = ["ServerStates", "as_of_today", "staleness_weight"]
+__all__ = ["ServerStates", "as_of_today", "check_asynchronous_method", "staleness_weight"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,3 +78,26 @@ def as_of_today(adapter: Adapter, anchor: Adapter, today: Adapter, weight: float
         name: (today[name].double() + weight * (value.double() - anchor[name].double())).to(value.dtype)
         for name, value in adapter.items()
     }
+
+
+def check_asynchronous_method(settings: ParticipationSettings, traits: Traits) -> None:
+    """Refuse a method whose server needs more of an old update than a change of the adapter.
+
+    Args:
+        settings: of participation.
+        traits: the method's.
+
+    Raises:
+        ConfigError: with the reason.
+    """
+    reasons = {
+        "nothing": "exchanges nothing, so there is no update to wait for",
+        "each": "works on every client's own factors, and a change of them cannot be applied to later factors",
+        "sum": f"also sums what belongs to the step a client was asked for ({traits.up})",
+    }
+    if traits.sees in reasons:
+        setting = "participation is 'buffered'" if settings.participation == "buffered" else "late is 'apply'"
+        raise ConfigError(
+            f"{setting}, but {traits.title} {reasons[traits.sees]}; use participation synchronous, or deadline with "
+            'late drop, or a method whose "sees" is "mean" in `fedllm-train methods --json`'
+        )

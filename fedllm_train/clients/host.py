@@ -29,7 +29,7 @@ from fedllm_train.models.policy import StartingPolicy, load_starting_policy
 from fedllm_train.models.tokenizer import prepared_tokenizer
 from fedllm_train.seeds import stream_seed
 from fedllm_train.strategies import strategy_class
-from fedllm_train.visit import Correction, Visit
+from fedllm_train.visit import Correction, TakeStep, Visit
 
 __all__ = ["ClientHost"]
 
@@ -122,6 +122,7 @@ class ClientHost:
             learning_rate=task.learning_rate,
             fitter=fits,
             stepper=fits.first_step,
+            walker=fits.walk,
         )
         if task.purpose == "personal":
             update = {"adapter": self._strategy.personal_adapter(visit)}
@@ -219,6 +220,11 @@ class _Fits:
         self.total_steps += self._num_steps
         self.metrics |= metrics
         return step
+
+    def walk(self, take_step: TakeStep) -> None:
+        """Let the client rule take every step, by losses alone."""
+        self.metrics |= self._resident.walk(take_step, self._rows, seed=self._task.seed, num_steps=self._num_steps)
+        self.total_steps += self._num_steps
 
 
 def _is_finite(parts: Parts) -> bool:

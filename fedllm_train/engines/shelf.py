@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-__all__ = ["Shelf"]
+__all__ = ["NOTHING", "Shelf"]
+
+NOTHING = -1
+"""Stands for the number of a message where there is none."""
 
 
 class Shelf:

@@ -5,9 +5,9 @@ arrives, and whether it does, follows from its machine (`participation/clock.py`
 whatever it was simulated on, and a resumed run goes through the same hours again.
 
 A visit is only made when its reply could be the next to arrive: until then it is known how long it takes at least.
-Where a rule stops waiting (a deadline, the first few to arrive), the visits that could not have been in time are never
-made. A client that is lost on the way is visited, since how far it came depends on the length of its message; its
-reply says why there is no message, and how much was sent. Imports no torch.
+Where a rule stops waiting (a deadline, the first few to arrive), visits that could not have been in time are not made,
+unless a seat is idle. A client that is lost on the way is visited, since how far it came depends on the length of its
+message; its reply says why there is no message, and how much was sent. Imports no torch.
 """
 
 import heapq
@@ -18,7 +18,7 @@ from itertools import chain
 from pathlib import Path
 
 from fedllm_train.engines.engine import Engine, OnClock, Reply, Task, replies_of
-from fedllm_train.engines.shelf import Shelf
+from fedllm_train.engines.shelf import NOTHING, Shelf
 from fedllm_train.participation.clock import Clock, TimedVisit
 
 __all__ = ["SimulatedEngine", "UnderWay"]
@@ -133,10 +133,10 @@ class SimulatedEngine:
         """Return the next reply, if it comes by a moment; else None, and the clock stays where it was."""
         while True:
             bound = min(self._made[0][0][0] if self._made else math.inf, moment)
-            due = sorted((each for each in self._waiting if each.at <= bound), key=lambda each: each.order)
-            if not due:
+            if not any(each.at <= bound for each in self._waiting):
                 break
-            self._make(due[: self._num_seats])
+            # Those that must be made come first; seats that would be empty take who is next.
+            self._make(sorted(self._waiting, key=lambda each: each.order)[: self._num_seats])
         if not self._made or self._made[0][0][0] > moment:
             return None
         _, visit = heapq.heappop(self._made)
@@ -164,7 +164,7 @@ class SimulatedEngine:
         heapq.heapify(self._made)
         replies = []
         for visit in sorted(stopped, key=lambda each: (each.task.client_id, each.task.step)):
-            if visit.message >= 0:
+            if visit.message != NOTHING:
                 self._shelf.drop(visit.message)
             replies.append(self._unfinished(visit, self._now, "late", reason))
         return replies
@@ -190,7 +190,7 @@ class SimulatedEngine:
         self._engine.submit(self._tasks(visits))
         for reply in replies_of(self._engine):
             visit = asked[reply.client_id, reply.step]
-            visit.message = -1 if reply.message is None else self._shelf.put(reply.message)
+            visit.message = NOTHING if reply.message is None else self._shelf.put(reply.message)
             visit.upload_bytes = 0 if reply.message is None or not self.clock.travels else len(reply.message)
             visit.reply = replace(reply, message=None)
             visit.at = visit.timed.ending(visit.upload_bytes).at
@@ -205,7 +205,7 @@ class SimulatedEngine:
         assert visit.reply is not None, "it was made"
         ending = visit.timed.ending(visit.upload_bytes)
         if ending.kind == "arrived":
-            message = None if visit.message < 0 else self._shelf.pick_up(visit.message)
+            message = None if visit.message == NOTHING else self._shelf.pick_up(visit.message)
             seconds = ending.seconds
             on_clock = OnClock(
                 arrived=ending.at,
@@ -214,7 +214,7 @@ class SimulatedEngine:
                 upload_seconds=seconds.upload,
             )
             return replace(visit.reply, message=message, clock=on_clock)
-        if visit.message >= 0:
+        if visit.message != NOTHING:
             self._shelf.drop(visit.message)
         why = "it was lost" if ending.kind == "lost" else "its machine's window closed"
         return self._unfinished(visit, ending.at, ending.kind, why)

@@ -9,10 +9,12 @@ are made pair by pair in one fixed order, so that both ends and all machines get
 
 import numpy as np
 
-__all__ = ["block_sizes", "hadamard_sums", "rotate", "rotate_back", "signs_from"]
+__all__ = ["block_sizes", "hadamard_sums", "rotate", "rotate_back", "rotate_bits_back", "signs_from"]
 
 _CHUNK = 2**15
 """Values that are worked on at a time: what fits a core's cache."""
+_LARGEST_INT16_BLOCK = 2**14
+"""Larger blocks of ones have sums beyond 16 bits."""
 
 
 def block_sizes(num_values: int, size: int) -> list[int]:
@@ -26,12 +28,15 @@ def block_sizes(num_values: int, size: int) -> list[int]:
 
 
 def signs_from(rng: np.random.Generator, num_values: int) -> np.ndarray:
-    """Return signs, (d,) booleans of which true flips: the raw bits of the generator, 64 at a time.
+    """Return random signs, (d,) of 1 and -1 in int8: the raw bits of the generator, 64 at a time.
 
     Raw bits stay the same in all versions of NumPy, which the methods of its generators need not.
+
+    >>> sorted(set(signs_from(np.random.default_rng(0), 300).tolist()))
+    [-1, 1]
     """
     words = rng.bit_generator.random_raw(-(-num_values // 64)).astype("<u8")
-    return np.unpackbits(words.view(np.uint8), count=num_values).view(bool)
+    return _as_signs(np.unpackbits(words.view(np.uint8), count=num_values))
 
 
 def rotate(values: np.ndarray, signs: np.ndarray, size: int) -> np.ndarray:
@@ -47,8 +52,7 @@ def rotate(values: np.ndarray, signs: np.ndarray, size: int) -> np.ndarray:
     """
     blocks = block_sizes(len(values), size)
     rotated = np.zeros(sum(blocks))
-    rotated[: len(values)] = values
-    np.negative(rotated[: len(values)], where=signs, out=rotated[: len(values)])
+    np.multiply(values, signs, out=rotated[: len(values)])
     for part in _parts(rotated, blocks):
         hadamard_sums(part)
         part *= part.shape[1] ** -0.5
@@ -65,9 +69,31 @@ def rotate_back(rotated: np.ndarray, signs: np.ndarray, size: int) -> np.ndarray
     for part in _parts(rotated, block_sizes(len(signs), size)):
         hadamard_sums(part)
         part *= part.shape[1] ** -0.5
-    values = rotated[: len(signs)]
-    np.negative(values, where=signs, out=values)
-    return values
+    return np.multiply(rotated[: len(signs)], signs, out=rotated[: len(signs)])
+
+
+def rotate_bits_back(bits: np.ndarray, scales: np.ndarray, signs: np.ndarray, size: int) -> np.ndarray:
+    """Return what `rotate_back` gives of blocks of a scale and minus it: sums of whole numbers, times the scale.
+
+    Args:
+        bits: (n,) of 0 and 1 in uint8; 1 stands for minus the scale.
+        scales: (m,) of the blocks, in float64.
+        signs: (d,) of `signs_from`.
+        size: of the blocks.
+
+    >>> bits, scales = np.array([0, 1, 1, 0, 0], dtype=np.uint8), np.array([3.0, 2.0])
+    >>> rotate_bits_back(bits, scales, np.ones(5, dtype=np.int8), 4).tolist()
+    [0.0, 0.0, 0.0, 6.0, 2.0]
+    """
+    whole = _as_signs(bits).astype(np.int16 if size <= _LARGEST_INT16_BLOCK else np.int32)
+    values, begin = np.empty(len(bits)), 0
+    for part in _parts(whole, block_sizes(len(signs), size)):
+        hadamard_sums(part)
+        of_part = scales[begin : begin + len(part)] * part.shape[1] ** -0.5
+        at = begin * size
+        np.multiply(part, of_part[:, None], out=values[at : at + part.size].reshape(part.shape))
+        begin += len(part)
+    return np.multiply(values[: len(signs)], signs, out=values[: len(signs)])
 
 
 def hadamard_sums(blocks: np.ndarray) -> None:
@@ -86,15 +112,20 @@ def hadamard_sums(blocks: np.ndarray) -> None:
     for start in range(0, rows, at_once):
         part = blocks[start : start + at_once]
         turned = np.ascontiguousarray(part.T)  # what is added lies side by side, whatever the step
+        other = np.empty_like(turned)
         half = 1
         while half < size:
-            pairs = turned.reshape(size // (2 * half), 2, half * len(part))
-            low, high = pairs[:, 0], pairs[:, 1]
-            difference = low - high
-            low += high
-            high[...] = difference
+            shape = (size // (2 * half), 2, half * len(part))
+            pairs, sums = turned.reshape(shape), other.reshape(shape)
+            np.add(pairs[:, 0], pairs[:, 1], out=sums[:, 0])
+            np.subtract(pairs[:, 0], pairs[:, 1], out=sums[:, 1])
+            turned, other = other, turned
             half *= 2
         part[...] = turned.T
+
+
+def _as_signs(bits: np.ndarray) -> np.ndarray:
+    return np.int8(1) - 2 * bits.view(np.int8)
 
 
 def _parts(rotated: np.ndarray, blocks: list[int]) -> list[np.ndarray]:

@@ -23,7 +23,10 @@ def write_levels(levels: np.ndarray, bits: int) -> np.ndarray:
     if bits == 4:
         symbols = np.append(symbols, np.zeros(len(symbols) % 2, dtype=np.uint8))
         return symbols[0::2] * 16 + symbols[1::2]
-    return np.packbits((symbols[:, None] >> np.array([2, 1, 0], dtype=np.uint8)) & 1)
+    bits_of_each = np.empty((len(symbols), 3), dtype=np.uint8)
+    for column, bit in enumerate((4, 2, 1)):
+        np.bitwise_and(symbols, bit, out=bits_of_each[:, column])  # packbits takes all but 0 for a one
+    return np.packbits(bits_of_each)
 
 
 def read_levels(packed: np.ndarray, bits: int, num_levels: int) -> np.ndarray:

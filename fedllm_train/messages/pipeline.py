@@ -23,7 +23,7 @@ import numpy as np
 from fedllm_train.adapters.arithmetic import Adapter
 from fedllm_train.lazy_torch import torch
 from fedllm_train.messages.golomb import read_gaps, write_gaps
-from fedllm_train.messages.hadamard import rotate, rotate_back, signs_from
+from fedllm_train.messages.hadamard import rotate, rotate_back, rotate_bits_back, signs_from
 from fedllm_train.messages.huffman import read_symbols, write_symbols
 from fedllm_train.messages.level_bits import read_levels, write_levels
 from fedllm_train.messages.packed_length import packed_shapes
@@ -36,8 +36,9 @@ from fedllm_train.messages.quantisers import (
     pack_levels,
     pack_sign,
     unpack_levels,
-    unpack_signs,
+    unpack_sign,
 )
+from fedllm_train.messages.scales import read_scales
 from fedllm_train.messages.segments import segment_of
 from fedllm_train.messages.select_values import places_of_largest, read_places, write_places
 from fedllm_train.messages.vector_cut import VectorCut, cut_of
@@ -77,10 +78,9 @@ class Pipeline:
             ValueError: if a value is not finite, or beyond what the codec's precision can say.
         """
         stages, vector = self.stages, values.numpy()
-        if not np.isfinite(vector).all():
-            raise ValueError("a value is not finite; lower the learning rate")
-        if len(vector) and np.abs(vector).max() > _LARGEST:
-            raise ValueError(f"a value is beyond the largest float32, {_LARGEST:.3g}; lower the learning rate")
+        if not (largest := np.abs(vector).max(initial=0.0)) <= _LARGEST:
+            what = "beyond the largest float32" if np.isfinite(vector).all() else "not finite"
+            raise ValueError(f"a value is {what} ({largest:.3g}); lower the learning rate")
         packed: Packed = {}
         segment = None
         if stages.segments is not None:
@@ -113,9 +113,7 @@ class Pipeline:
         cut = cut_of(stages, sizes, self._segment(arrays))
         self._check(arrays, sizes)
         places = None if stages.topk is None else self._unpack_places(arrays, cut)
-        vector = self._restore(arrays, cut)
-        if stages.hadamard is not None:
-            vector = rotate_back(vector, signs_from(place.rng("codec signs"), cut.num_chosen), stages.hadamard)
+        vector = self._restore(arrays, cut, place)
         values = np.zeros(sum(sizes))
         values[cut.start : cut.stop][slice(None) if places is None else places] = vector
         return torch.from_numpy(values)
@@ -169,11 +167,22 @@ class Pipeline:
         numbers = as_bfloat16(vector) if stages.quantise == "bfloat16" else vector.astype(np.float32)
         return {"codes": write_symbols(_planes(numbers))} if stages.huffman else {"values": numbers}
 
-    def _restore(self, packed: Packed, cut: VectorCut) -> np.ndarray:
+    def _restore(self, packed: Packed, cut: VectorCut, place: Place) -> np.ndarray:
+        """Return the chosen values, rotated back."""
+        stages = self.stages
+        if stages.hadamard is None:
+            return self._dequantise(packed, cut)
+        signs = signs_from(place.rng("codec signs"), cut.num_chosen)
+        if stages.quantise != "drive":
+            return rotate_back(self._dequantise(packed, cut), signs, stages.hadamard)
+        bits = np.unpackbits(packed["signs"], count=cut.num_sent)
+        return rotate_bits_back(bits, read_scales(packed), signs, stages.hadamard)
+
+    def _dequantise(self, packed: Packed, cut: VectorCut) -> np.ndarray:
         """Undo `_quantise`."""
         stages = self.stages
-        if stages.bits == 1:
-            return unpack_signs(packed, cut.groups)
+        if stages.quantise == "sign":
+            return unpack_sign(packed, cut.groups)
         if stages.levels is not None:
             if stages.huffman:
                 levels = read_symbols(packed["codes"], 1, cut.num_sent)[0].astype(np.int16) - stages.levels
@@ -211,4 +220,7 @@ def _as_tensor(array: np.ndarray) -> torch.Tensor:
 def _as_array(tensor: torch.Tensor) -> np.ndarray:
     if tensor.dtype == torch.bfloat16:
         return tensor.contiguous().view(torch.int16).numpy().view(np.uint16)
-    return tensor.numpy()
+    try:
+        return tensor.numpy()
+    except TypeError as error:  # a precision that NumPy has not
+        raise ValueError(f"the message holds values in {tensor.dtype}, which no wire sends") from error

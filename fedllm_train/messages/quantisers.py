@@ -36,7 +36,7 @@ __all__ = [
     "pack_levels",
     "pack_sign",
     "unpack_levels",
-    "unpack_signs",
+    "unpack_sign",
 ]
 
 Packed = dict[str, np.ndarray]
@@ -61,8 +61,8 @@ def pack_levels(
     wanted = reduced(np.abs(values), groups, np.maximum) / stages.levels
     # One step up in float32, so that no level is beyond the last one and none has to be clipped.
     packed = group_scales(wanted, step=1) if stages.block is None else block_scales(wanted, up=True)
-    scale_of_each = spread(read_scales(packed), groups)
-    in_levels = np.divide(values, scale_of_each, out=np.zeros_like(values), where=scale_of_each > 0)
+    scales = read_scales(packed)
+    in_levels = values / spread(np.where(scales > 0, scales, 1.0), groups)  # where the scale is 0, so are the values
     levels = np.rint(in_levels) if stages.nearest else np.floor(in_levels + rng.random(len(values)))
     return packed, levels.astype(np.int8)
 
@@ -105,15 +105,14 @@ def pack_drive(rotated: np.ndarray, blocks: Sequence[int], *, biased: bool) -> P
     return {"signs": np.packbits(rotated < 0)} | scales
 
 
-def unpack_signs(packed: Packed, groups: Sequence[int]) -> np.ndarray:
-    """Return (n,) values in float64: the scale of the group, or minus it.
+def unpack_sign(packed: Packed, groups: Sequence[int]) -> np.ndarray:
+    """Return (n,) values in float64: the scale of the block, or minus it.
 
     Raises:
         ValueError: if a scale is damaged.
     """
     values = spread(read_scales(packed), groups)
-    np.negative(values, where=np.unpackbits(packed["signs"], count=len(values)).view(bool), out=values)
-    return values
+    return values * (np.int8(1) - 2 * np.unpackbits(packed["signs"], count=len(values)).view(np.int8))
 
 
 def as_bfloat16(values: np.ndarray) -> np.ndarray:
@@ -122,10 +121,9 @@ def as_bfloat16(values: np.ndarray) -> np.ndarray:
     >>> as_bfloat16(np.array([1.0, 3.4e38], dtype=np.float32)).tolist() == [0x3F80, 0x7F7F]
     True
     """
-    bits = values.astype(np.float32).view(np.uint32).astype(np.uint64)
-    rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16
-    too_large = (rounded & 0x7FFF) >= 0x7F80
-    return (rounded - too_large).astype(np.uint16)
+    bits = values.astype(np.float32).view(np.uint32)
+    rounded = ((bits + ((bits >> 16) & 1) + 0x7FFF) >> 16).astype(np.uint16)
+    return rounded - ((rounded & 0x7FFF) == 0x7F80)
 
 
 def from_bfloat16(bits: np.ndarray) -> np.ndarray:

@@ -46,6 +46,12 @@ def check_wire_method(settings: WireSettings, traits: Traits, strategy: str) -> 
             f"download_base is previous, but strategy {strategy!r} may send each client another adapter "
             f"({traits.down}), and a chain of changes leads to one; use download_base start or zero"
         )
+    if not traits.sends_adapter:
+        for name, default in (("wire", "none"), ("max_update_norm", None)):
+            if getattr(settings, name) != default:
+                raise ConfigError(
+                    f"{name} is given, but clients of strategy {strategy!r} send {traits.up}, no adapter; leave it out"
+                )
     if settings.error_feedback != "none" and traits.draws_start:
         raise ConfigError(
             f"error_feedback is given, but clients of strategy {strategy!r} begin every round from another adapter, "

@@ -119,7 +119,8 @@ class WireStages:
         """How many times as long what is unpacked is, as expected for many values, beyond small rounding errors.
 
         sqrt(pi / 2) = 1.2533 for unbiased DRIVE (Vargaftik et al. 2021, arXiv 2105.08339), 1.0 for the others:
-        top-k, sign and biased DRIVE only shorten, and drawn levels lengthen by their own error alone (1.01 for int4).
+        top-k, sign and biased DRIVE only shorten. Drawn levels lengthen by their own error alone, which depends on the
+        values: on a Gaussian of 8,192 values a tensor int8 by nothing, int4 by 1.03, int3 by 1.14.
 
         >>> round(parse_wire("drive").norm_growth, 4), parse_wire("drive:biased").norm_growth
         (1.2533, 1.0)

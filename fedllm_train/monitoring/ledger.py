@@ -67,7 +67,7 @@ class LedgerKeeper(Observer):
             ledger: the totals so far.
             travels: whether messages go over a network; if not, none of their bytes count.
         """
-        self.ledger, self._travels = ledger, travels
+        self.ledger, self.travels = ledger, travels
 
     def sent(self, task: Task, packed: PackedMessage) -> None:
         """Charge a task's message."""
@@ -92,4 +92,4 @@ class LedgerKeeper(Observer):
         return {"ledger": self.ledger.as_record()}
 
     def _bytes(self, message: bytes) -> int:
-        return len(message) if self._travels else 0
+        return len(message) if self.travels else 0

@@ -120,6 +120,8 @@ class Clock:
     """The optimizer steps of a client's visit by the run's rule of local work."""
     upload_bytes_of: Callable[[str], int] = field(default=lambda client_id: 0)
     """How long a client's message is likely to be; how many steps fit before a deadline is worked out with it."""
+    fits_per_visit: int = 1
+    """How often a client goes through these steps in a visit: twice where it trains an adapter of its own as well."""
     drop_out: float | None = None
     """Probability that a client is lost in a visit, for all clients; None for each machine's own."""
     travels: bool = True
@@ -135,13 +137,14 @@ class Clock:
             step: the server step that it is asked for.
             asked: when.
             download_bytes: length of the server's message.
-            num_steps: optimizer steps; by default as many as the rule of local work says.
+            num_steps: optimizer steps of one pass through them (`fits_per_visit`); by default as many as the rule of
+                local work says.
 
         Raises:
             ConfigError: if the client's line or speed is not known.
         """
         machine = self.machine_of(client_id)
-        steps = self.steps_of(client_id) if num_steps is None else num_steps
+        steps = (self.steps_of(client_id) if num_steps is None else num_steps) * self.fits_per_visit
         rng = stream_rng(self.seed, "clock", round_index=step, client_id=client_id)
         fate, share = rng.random(2).tolist()  # both are always drawn, so that a drop-out rate moves no other draw
         chance = machine.drop_out if self.drop_out is None else self.drop_out

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fedllm_train.engines.engine import Reply, Task
-from fedllm_train.engines.shelf import Shelf
+from fedllm_train.engines.shelf import NOTHING, Shelf
 from fedllm_train.engines.simulated import SimulatedEngine
 
 __all__ = ["StepReplies", "give_up_stale"]
@@ -24,7 +24,7 @@ class StepReplies:
 
     def add(self, reply: Reply) -> None:
         """Take a reply."""
-        number = -1 if reply.message is None else self._shelf.put(reply.message)
+        number = NOTHING if reply.message is None else self._shelf.put(reply.message)
         self._held.append((replace(reply, message=None), number))
 
     def add_all(self, replies: Iterable[Reply]) -> None:
@@ -35,7 +35,7 @@ class StepReplies:
     def in_client_order(self) -> Iterator[Reply]:
         """Yield all, sorted by client id; a client's own by the step they were asked for."""
         for reply, number in sorted(self._held, key=lambda item: (item[0].client_id, item[0].step)):
-            yield reply if number < 0 else replace(reply, message=self._shelf.pick_up(number))
+            yield reply if number == NOTHING else replace(reply, message=self._shelf.pick_up(number))
         self._held = []
 
 

@@ -1,12 +1,18 @@
 """What a run must remember in order to resume after a kill at any moment, and how it is written.
 
-A checkpoint is a folder `checkpoints/round-000007/` with `adapter.safetensors` (the global adapter after that round),
-`server.safetensors` (what else the server remembers, if anything), `wire.safetensors` (what its end of the wire does,
-if anything: packed broadcasts that clients may still need, EF21's estimates), `earlier-000005.safetensors` (the state
-that clients still under way were sent for step 5), `state.json` (`CheckpointRecord`) and `sha256.json` (the digests of
-the others: a checkpoint that does not fit them is passed over
-for the one before). What clients remember lies beside (`clients/client_memory.py`). A checkpoint is there whole or not
-at all; `rounds.jsonl` is appended after it and mended from it on resume.
+A checkpoint is a folder `checkpoints/round-000007/` with
+
+    adapter.safetensors           the global adapter after that round
+    server.safetensors            what else the server remembers, if anything
+    wire.safetensors              what its end of the wire does, if anything: packed broadcasts that clients may still
+                                  need, EF21's estimates
+    earlier-000005.safetensors    the state that clients still under way were sent for step 5, if there are any
+    state.json                    `CheckpointRecord`
+    sha256.json                   the digests of the others: a checkpoint that does not fit them is passed over for the
+                                  one before
+
+What clients remember lies beside (`clients/client_memory.py`). A checkpoint is there whole or not at all;
+`rounds.jsonl` is appended after it and mended from it on resume.
 """
 
 import json

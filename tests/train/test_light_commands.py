@@ -14,7 +14,7 @@ HEAVY = ["torch", "transformers", "trl", "peft", "accelerate", "datasets", "matp
 PLACES = ["--data", "org/clients", "--model", "org/model", "--output_dir", "run"]
 OF_REPO = ["--data", "REPO", "--model", "org/model", "--output_dir", "run"]
 LISTS = [["--help"], ["--version"], ["sft", "--help"], ["kto", "--help"], ["presets"], ["presets", "--json"]]
-LISTS += [["methods"], ["methods", "--json"], ["chat", "--help"]]
+LISTS += [["machines"], ["machines", "clinic", "--json"], ["methods"], ["methods", "--json"], ["chat", "--help"]]
 REFUSED = [
     [],
     ["sftt"],
@@ -35,6 +35,7 @@ REFUSED = [
     ["sft", *PLACES, "--adapter", "/no/adapter"],
     ["sft", "--data", "org/clients"],
     ["publish", "/no/run", "--repo", "org/name"],
+    ["machines", "phon"],
     ["chat", "/no/run", "--prompt", "Hi"],
     ["chat", "org/model", "--prompt", "Hi", "--top-p", "2"],
     ["sft", *OF_REPO, "--cohort_size", "6"],
@@ -42,6 +43,7 @@ REFUSED = [
     ["sft", *OF_REPO, "--cohort_size", "2", "--strategy", "ditto", "--eval_every", "1"],
     ["sft", *OF_REPO, "--cohort_size", "2", "--strategy", "flora", "--full_finetuning"],
     ["sft", *OF_REPO, "--cohort_size", "2", "--strategy", "hetlora", "--client_ranks", "column:gpu"],
+    ["sft", *OF_REPO, "--cohort_size", "2", "--strategy", "hetlora", "--client_ranks", "memory:2,4"],
     ["sft", *OF_REPO, "--cohort_size", "2", "--num_processes", "3"],
 ]
 MEANT = {

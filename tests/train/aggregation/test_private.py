@@ -53,8 +53,7 @@ def new_sum(privacy, start, step=0, *, max_norm=None, **settings):
     """FedAvg's sum of one round that begins at a server's state."""
     wire = ServerWire(WireSettings(**settings), seed=0, first=lambda client_id: start["adapter"])
     inbox = Inbox(strategy=made("fedavg"), wire=wire, start_adapter=start["adapter"], max_norm=max_norm)
-    states = ServerStates(step=step, newest=start)
-    return PrivateAggregation(inbox, states, privacy, anybody="a")
+    return PrivateAggregation(inbox, ServerStates(step=step, newest=start), privacy, anybody="a")
 
 
 # -- the mechanism --------------------------------------------------------------------------------------------------

@@ -131,7 +131,7 @@ class History:
                 wire=ServerWire(WireSettings(), seed=0, first=lambda client_id: {}),
                 engine=InProcessEngine(self),
                 participation=self,
-                aggregate=lambda state: OfHistory(self, state.next_round),
+                aggregate=lambda before: OfHistory(self, before.next_round),
                 ledger=LedgerKeeper(state.ledger, travels=True),
                 observers=[],
             )

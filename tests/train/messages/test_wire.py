@@ -177,7 +177,7 @@ def matrix_of(shift, module):
     return shift[f"{module}.left"] @ shift[f"{module}.right"]
 
 
-def test_all_methods_but_the_baselines_can_be_packed_and_flora_keeps_nothing_back():
+def test_all_methods_that_send_an_adapter_can_be_packed_and_flora_keeps_nothing_back():
     settings = WireSettings(wire="topk:0.5")
     refused = {"none": [], "ef14": []}
     for name, strategy in STRATEGIES.items():
@@ -186,8 +186,8 @@ def test_all_methods_but_the_baselines_can_be_packed_and_flora_keeps_nothing_bac
                 check_wire_method(replace(settings, error_feedback=error_feedback), strategy.traits, name)
             except ConfigError:
                 refused[error_feedback].append(name)
-    assert refused["none"] == ["local", "centralized"]  # as docs/methods.md says
-    assert refused["ef14"] == ["local", "centralized", "flora"]
+    assert refused["none"] == ["local", "centralized", "fedkseed"]  # as docs/methods.md says
+    assert refused["ef14"] == ["local", "centralized", "flora", "fedkseed"]
 
 
 # -- errors ---------------------------------------------------------------------------------------------------------
