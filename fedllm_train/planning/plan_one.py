@@ -27,7 +27,7 @@ from fedllm_train.participation.clock import Clock
 from fedllm_train.participation.turnout import make_participation
 from fedllm_train.planning.client_settings import PlannedClient, adapter_settings, planned_client
 from fedllm_train.planning.hollow_run import HollowRun, hollow_run
-from fedllm_train.planning.method_messages import MethodMessages, Parts
+from fedllm_train.planning.method_messages import MethodMessages
 from fedllm_train.planning.planned import (
     PlannedBytes,
     PlannedMemory,
@@ -81,8 +81,6 @@ def plan_one(flags: OurFlags, task: str, roster: Roster, base: BaseTensors) -> P
     plan, config = setup.plan, setup.plan.config
     messages = MethodMessages(plan, setup.adapter)
     wire = PlannedWire(config, seed=config.seed)
-    first = plan.participants[0]
-    sent = (messages.down(first, 0), messages.up(first, 0))
     per_round = max(1, plan.cohort_size)
     num_rounds = min(config.num_rounds, max(1, MOST_VISITS // per_round))
     clock = None if setup.machines is None else _clock(setup, messages, wire)
@@ -118,7 +116,7 @@ def plan_one(flags: OurFlags, task: str, roster: Roster, base: BaseTensors) -> P
         num_sent_values=max(values),
         visit_flops=flops / visits,
         total_flops=flops * scale,
-        travel=_travel(setup, run, sent, (messages, wire), scale),
+        travel=_travel(setup, run, (messages, wire), scale),
         uploads=_uploads(setup, run),
         time=None if clock is None else _time(run, scale),
         memory=_memory(setup),
@@ -185,15 +183,12 @@ def _shapes(plan: RunPlan, messages: MethodMessages) -> list[dict[str, dict[str,
 def _travel(
     setup: _Setup,
     run: HollowRun,
-    sent: tuple[Parts, Parts],
     ends: tuple[MethodMessages, PlannedWire],
     scale: float,
 ) -> PlannedBytes:
     messages, wire = ends
     ledger, visits = run.ledger, max(1, len(run.visits))
     rounds = setup.plan.config.num_rounds / scale
-    values = [sum(math.prod(shape) for layout in parts.values() for _, shape in layout.values()) for parts in sent]
-    travels = setup.plan.strategy.traits.travels
     arrived = [each for each in run.visits if each.kind == "arrived"]
     down = ledger.download_bytes / visits
     up = sum(each.upload_bytes for each in arrived) / max(1, len(arrived))
@@ -204,8 +199,8 @@ def _travel(
         up_visit=up,
         down_round=ledger.download_bytes / rounds,
         up_round=ledger.upload_bytes / rounds,
-        down_bits=8 * down / values[0] if travels and values[0] else None,
-        up_bits=8 * up / values[1] if travels and values[1] else None,
+        down_bits=8 * ledger.download_bytes / run.values_down if run.values_down else None,
+        up_bits=8 * run.bytes_up / run.values_up if run.values_up else None,
         is_down_exact=wire.is_exact["down"] and not messages.grows,
         is_up_exact=wire.is_exact["up"],
         why_estimate=_why_estimate(setup, messages, wire, scale),
