@@ -255,7 +255,7 @@ def _row(run: PlannedRun, label: str, most: int) -> _Row:
         median="–" if time is None else _seconds(time.median_round_seconds),
         slowest="–" if time is None else _seconds(time.slowest_round_seconds),
         hours="–" if time is None else _number(time.total_hours),
-        flops=flops_text(run.visit_flops),
+        flops=f"{flops_text(run.visit_flops)}FLOP",
         device_kwh="–" if power.device_kwh is None else _number(power.device_kwh),
         line_kwh=_range(power.line_kwh),
         egress=_range(power.egress),
@@ -335,8 +335,8 @@ def _sources(plan: Plan) -> list[tuple[str, str, str]]:
     kinds = dict.fromkeys(kind for each in plan.known if each.power is not None for kind in each.power.line_kinds)
     found: list[tuple[str, str, str]] = list(plan.sources)
     for kind in kinds:
-        for each in LINE_ENERGY[kind]:
-            found.append((f"{each.kwh_per_gb:g} kWh/GB, {words(_LINES[kind])}", each.source, each.year))
+        line = words(_LINES[kind])
+        found += [(f"{each.kwh_per_gb:g} kWh/GB, {line}", each.source, each.year) for each in LINE_ENERGY[kind]]
     found += [(f"US$ {each.per_gb:g}/GB, {name}", each.source, each.date) for name, each in EGRESS.items()]
     return found
 
