@@ -17,8 +17,9 @@ from fedllm_train.models.base_tensors import BaseTensors
 from fedllm_train.models.model_shape import base_tensors
 from fedllm_train.participation.participation_settings import ParticipationSettings
 from fedllm_train.planning.client_settings import planned_client
+from fedllm_train.planning.plan_costs import line_kinds
 from fedllm_train.planning.plan_flags import Candidate, PlanFlags, candidates, flags_of_candidate
-from fedllm_train.planning.plan_one import line_kinds, plan_one
+from fedllm_train.planning.plan_one import plan_one
 from fedllm_train.planning.planned import PlannedRun
 from fedllm_train.planning.quick_costs import default_inputs
 from fedllm_train.planning.sizes import roster_of_sizes
