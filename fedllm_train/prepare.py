@@ -19,6 +19,7 @@ from fedllm_train.clients.local_work import LocalWork, local_work
 from fedllm_train.clients.memory_fit import ClientMemory, MemoryFit
 from fedllm_train.config import FederatedConfig
 from fedllm_train.engines.process_engine import check_processes
+from fedllm_train.messages.packed_length import has_fixed_length
 from fedllm_train.messages.wire_checks import check_wire_method, check_wire_rounds
 from fedllm_train.monitoring.evaluation_settings import check_scored_run
 from fedllm_train.monitoring.trackers import check_tracker
@@ -70,7 +71,8 @@ class RunPlan:
         about = "about " if self.config.cohort_rule == "poisson" else ""
         if self.config.participation != "synchronous":
             waits = self.turnout.in_words(self.config)
-            return f"{rounds:,} rounds of {waits}, from {clients:,} clients, {self.work.in_words()}"
+            each = "1 round" if rounds == 1 else f"{rounds:,} rounds, each"
+            return f"{each} of {waits}, {clients:,} clients in all, {self.work.in_words()}"
         return (
             f"{rounds:,} {'round' if rounds == 1 else 'rounds'} of {about}{self.cohort_size:,} of {clients:,} "
             f"{'client' if clients == 1 else 'clients'}, {self.work.in_words()}"
@@ -107,7 +109,11 @@ def prepare(
         check_asynchronous_method(config, strategy.traits)
     if config.dp_clip is not None:
         check_private_method(config.strategy, strategy.traits)
-        check_private_turnout(config, has_windows=machines is not None and has_windows(participants, machines))
+        check_private_turnout(
+            config,
+            has_windows=machines is not None and has_windows(participants, machines),
+            has_fixed_lengths=all(has_fixed_length(wire) for wire in (config.wire, config.download_wire)),
+        )
     guarantee = run_guarantee(
         config,
         num_rounds=config.num_rounds,
@@ -115,7 +121,7 @@ def prepare(
         cohort_size=cohort_size,
         is_sampled=config.participation == "synchronous",
     )
-    check_processes(config.num_processes, cohort_size, model_is_named=model_is_named)
+    check_processes(config.num_processes, turnout.asked, model_is_named=model_is_named)
     check_tracker(config.report_to)
     check_wire_method(config, strategy.traits, config.strategy)
     check_wire_rounds(config, config)

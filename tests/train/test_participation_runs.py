@@ -2,11 +2,18 @@
 
 import csv
 import json
+from dataclasses import fields
+from hashlib import sha256
 
 import pytest
+import torch
+import yaml
 
 from fedllm_train.adapters.arithmetic import adapter_sha256, flatten
 from fedllm_train.engines.engine import Reply
+from fedllm_train.messages import codec
+from fedllm_train.participation.participation_settings import ParticipationSettings
+from fedllm_train.strategies import STRATEGIES
 
 NUMBERS = ("download_mbit", "upload_mbit", "latency_ms", "flops")
 ALIKE = dict.fromkeys(("ann", "bob", "cyd", "dan", "eve"), (10.0, 1.0, 20.0, 1e9))
@@ -53,6 +60,39 @@ def test_fedbuff_of_clients_that_are_all_alike_equals_fedavg_to_the_bit(kit, who
     settings = {"participation": "buffered", "concurrency": 3, "client_table": table(tmp_path, ALIKE)}
     state = kit.make_trainer(tmp_path / "run", **settings).train()
     assert adapter_sha256(state.adapter) == adapter_sha256(plain.adapter)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES.keys() - {"centralized"}))
+def test_a_clock_without_losses_changes_no_bit_of_any_method(kit, tmp_path, strategy):
+    settings = {"strategy": strategy, "num_rounds": 3}
+    plain = kit.make_trainer(tmp_path / "plain", **settings).train()
+    timed = kit.make_trainer(tmp_path / "timed", client_table=table(tmp_path, MIXED), **settings).train()
+    assert adapter_sha256(flatten(timed.server)) == adapter_sha256(flatten(plain.server))
+    spent = [
+        {k: v for k, v in record["ledger"].items() if k != "client_seconds"}
+        for name in ("plain", "timed")
+        for record in kit.records_of(tmp_path / name)
+    ]
+    assert spent[:3] == spent[3:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("strategy", "changes"),
+    [
+        *((name, {}) for name in ("fedprox", "fedavgm", "fedadam", "ffa_lora", "fedsa_lora", "ditto", "feddpa")),
+        ("fed_sb", {"core_frame": "random"}),
+    ],
+)
+def test_buffers_of_clients_that_are_all_alike_are_cohorts_of_every_method_that_takes_them(
+    kit, tmp_path, strategy, changes
+):
+    settings = {"strategy": strategy, "num_rounds": 3, **changes}
+    plain = kit.make_trainer(tmp_path / "plain", **settings).train()
+    settings |= {"participation": "buffered", "concurrency": 3, "client_table": table(tmp_path, ALIKE)}
+    buffered = kit.make_trainer(tmp_path / "buffered", **settings).train()
+    assert adapter_sha256(flatten(buffered.server)) == adapter_sha256(flatten(plain.server))
 
 
 # -- losses ---------------------------------------------------------------------------------------------------------
@@ -196,6 +236,37 @@ def test_partial_work_lets_slow_clients_make_the_steps_that_fit(kit, tmp_path):
     assert all(each["arrived"] <= 1.0 for each in record["clients"])
 
 
+def test_fednova_makes_up_for_the_steps_that_a_deadline_cut_off(kit, tmp_path):
+    """theta + (sum_k p_k a_k) sum_k p_k (theta_k - theta) / a_k, worked out from the clients' own replies."""
+    settings = {"participation": "deadline", "deadline_seconds": 1.0, "local_steps": 6, "num_rounds": 1}
+    settings |= {"client_table": table(tmp_path, MIXED), "cohort_size": 5, "partial_work": True}
+    replies = []
+
+    def watch(host):
+        visit = host.visit
+        host.visit = lambda task: replies.append(visit(task)) or replies[-1]
+
+    trainer = kit.make_trainer(tmp_path / "run", strategy="fednova", engine=kit.in_process(watch), **settings)
+    state = trainer.train()
+    (record,) = kit.records_of(tmp_path / "run")
+    used = {each["client_id"]: each["num_steps"] for each in record["clients"]}
+    assert len(set(used.values())) > 1
+    sent = [
+        (each.num_rows, used[each.client_id], codec.decode(each.message)) for each in replies if each.client_id in used
+    ]
+    assert all(parts["steps"]["num_steps"].item() == steps for _, steps, parts in sent)
+    rows = sum(num_rows for num_rows, _, _ in sent)
+    mean_steps = sum(num_rows * steps for num_rows, steps, _ in sent) / rows
+    for name, start in trainer.start_adapter.items():
+        moves = sum(
+            num_rows / rows * (parts["adapter"][name].double() - start.double()) / steps
+            for num_rows, steps, parts in sent
+        )
+        torch.testing.assert_close(
+            state.adapter[name].double(), start.double() + mean_steps * moves, rtol=1e-5, atol=1e-6
+        )
+
+
 # -- buffered, and resumed ------------------------------------------------------------------------------------------
 
 BUFFERED = {
@@ -237,6 +308,67 @@ def test_a_buffered_run_killed_anywhere_goes_on_to_the_same_bits(kit, buffered_r
     assert adapter_sha256(state.adapter) == adapter_sha256(whole.adapter)
     assert (state.clock, state.under_way) == (whole.clock, whole.under_way)
     assert shape_of(kit.records_of(tmp_path / "cut")) == shape_of(kit.records_of(folder / "run"))
+
+
+@pytest.mark.parametrize(
+    "packing",
+    [
+        {"wire": "topk:0.2", "error_feedback": "ef14"},
+        {"wire": "drive", "download_wire": "int4"},
+        {"download_wire": "int8", "download_base": "start"},
+        {"strategy": "ditto"},
+    ],
+    ids=["feedback", "chain", "alone", "memory"],
+)
+def test_so_does_one_with_packed_messages_or_memory(kit, tmp_path, packing):
+    settings = {"client_table": table(tmp_path, MIXED), "keep_checkpoints": 6, **BUFFERED, **packing}
+    whole = kit.make_trainer(tmp_path / "run", **settings).train()
+    assert max(each["staleness"] for each in _visits(kit, tmp_path / "run")) >= 1
+    for after_round in (1, 3):
+        cut = tmp_path / f"cut {after_round}"
+        kit.cut_after(tmp_path / "run", cut, after_round=after_round)
+        state = kit.make_trainer(cut, **settings).train(resume=True)
+        assert adapter_sha256(state.adapter) == adapter_sha256(whole.adapter)
+        assert shape_of(kit.records_of(cut)) == shape_of(kit.records_of(tmp_path / "run"))
+
+
+def _visits(kit, run):
+    return [each for record in kit.records_of(run) for each in record["clients"]]
+
+
+def test_a_run_with_late_updates_killed_anywhere_goes_on_to_the_same_bits(kit, tmp_path):
+    settings = {"participation": "deadline", "deadline_seconds": 0.9, "late": "apply", "num_rounds": 4}
+    settings |= {"client_table": table(tmp_path, MIXED), "keep_checkpoints": 4, "cohort_size": 5, "drop_out": 0.1}
+    whole = kit.make_trainer(tmp_path / "run", **settings).train()
+    assert max(each["staleness"] for each in _visits(kit, tmp_path / "run")) >= 1
+    for after_round in range(3):
+        cut = tmp_path / f"cut {after_round}"
+        kit.cut_after(tmp_path / "run", cut, after_round=after_round)
+        state = kit.make_trainer(cut, **settings).train(resume=True)
+        assert adapter_sha256(state.adapter) == adapter_sha256(whole.adapter)
+        assert shape_of(kit.records_of(cut)) == shape_of(kit.records_of(tmp_path / "run"))
+
+
+def test_a_checkpoint_without_a_clock_is_read_as_ever(kit, whole_run, tmp_path):
+    """As versions wrote it that had no clock, with the settings of then."""
+    run = tmp_path / "run"
+    kit.cut_after(whole_run()[0], run, after_round=2)
+    newest = max((run / "checkpoints").iterdir())
+    state = json.loads((newest / "state.json").read_text())
+    for name in ("clock", "under_way"):
+        del state[name]
+    (newest / "state.json").write_text(json.dumps(state))
+    digests = json.loads((newest / "sha256.json").read_text())
+    digests["state.json"] = sha256((newest / "state.json").read_bytes()).hexdigest()
+    (newest / "sha256.json").write_text(json.dumps(digests))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    for each in fields(ParticipationSettings):
+        if each.name not in ("cohort_rule", "cohort_size", "cohort_clients", "min_clients"):
+            del config["federated"][each.name]
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    resumed = kit.make_trainer(run).train(resume=True)
+    assert adapter_sha256(resumed.adapter) == adapter_sha256(whole_run()[1].adapter)
+    assert (resumed.clock, resumed.under_way) == (0.0, ())
 
 
 def test_old_states_are_kept_only_while_somebody_is_under_way_from_them(kit, buffered_run):

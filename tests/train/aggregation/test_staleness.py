@@ -14,7 +14,7 @@ from fedllm_train.aggregation.staleness import ServerStates, as_of_today, check_
 from fedllm_train.config import FederatedConfig
 from fedllm_train.engines.engine import Reply
 from fedllm_train.messages import codec
-from fedllm_train.messages.wire import Wire
+from fedllm_train.messages.wire import ServerWire
 from fedllm_train.participation.participation_settings import ParticipationSettings
 from fedllm_train.privacy.accounting import Guarantee
 from fedllm_train.strategies import STRATEGIES
@@ -31,7 +31,7 @@ def inbox(name="fedavg", **changes):
     federation = Federation(
         settings=config.method, seed=0, num_clients=2, cohort_size=2, eligible=["a", "b"], sizes=sizes
     )
-    wire = Wire(config, seed=0)
+    wire = ServerWire(config, seed=0, first=lambda client_id: {})
     return Inbox(
         strategy=STRATEGIES[name](federation), wire=wire, start_adapter=state(0.0, 0.0)["adapter"], max_norm=None
     )

@@ -5,7 +5,9 @@ import json
 import pytest
 
 from fedllm_data.errors import ConfigError
+from fedllm_data.roster import roster_of
 from fedllm_train.config import FederatedConfig
+from fedllm_train.prepare import prepare
 from fedllm_train.privacy.accounting import epsilon_spent, run_guarantee
 from fedllm_train.privacy.private_turnout import check_private_turnout
 
@@ -36,6 +38,25 @@ def guarantee_of(settings, **changes):
 def test_what_breaks_the_sample_is_refused(changes, has_windows, message):
     with pytest.raises(ConfigError, match=message):
         check_private_turnout(config(**changes), has_windows=has_windows)
+
+
+def test_messages_whose_length_tells_of_their_values_are_refused_where_the_first_to_arrive_count():
+    for changes in (DEADLINE, BUFFERED):
+        with pytest.raises(ConfigError, match="a client's rows would decide whether it comes in time"):
+            check_private_turnout(config(**changes), has_windows=False, has_fixed_lengths=False)
+    sampled = config(**TABLE, cohort_rule="poisson")
+    check_private_turnout(sampled, has_windows=False, has_fixed_lengths=False)
+
+
+def test_a_run_with_an_entropy_code_is_refused_before_a_model_is_loaded(kit):
+    def plan(**changes):
+        settings = PRIVATE | DEADLINE | {"cohort_size": 2, "dp_delta": 1e-3} | changes
+        prepare(FederatedConfig(output_dir="unused", **settings), roster_of(kit.make_clients()), kit.trl_args("sft"))
+
+    plan(wire="drive", download_wire="int8")
+    for name in ("wire", "download_wire"):
+        with pytest.raises(ConfigError, match="use a wire without an entropy code"):
+            plan(**{name: "topk-int8"})
 
 
 def test_a_buffer_with_poisson_is_refused_before():
