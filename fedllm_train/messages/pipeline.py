@@ -78,7 +78,7 @@ class Pipeline:
             ValueError: if a value is not finite, or beyond what the codec's precision can say.
         """
         stages, vector = self.stages, values.numpy()
-        if not (largest := np.abs(vector).max(initial=0.0)) <= _LARGEST:
+        if not (largest := max(vector.max(initial=0.0), -vector.min(initial=0.0))) <= _LARGEST:
             what = "beyond the largest float32" if np.isfinite(vector).all() else "not finite"
             raise ValueError(f"a value is {what} ({largest:.3g}); lower the learning rate")
         packed: Packed = {}
@@ -114,6 +114,8 @@ class Pipeline:
         self._check(arrays, sizes)
         places = None if stages.topk is None else self._unpack_places(arrays, cut)
         vector = self._restore(arrays, cut, place)
+        if places is None and stages.segments is None:
+            return torch.from_numpy(vector)
         values = np.zeros(sum(sizes))
         values[cut.start : cut.stop][slice(None) if places is None else places] = vector
         return torch.from_numpy(values)
@@ -158,9 +160,9 @@ class Pipeline:
             assert stages.block is not None
             return pack_sign(vector, stages.block)
         if stages.quantise == "drive":
-            return pack_drive(vector, cut.groups, biased=stages.biased)
+            return pack_drive(vector, cut.groups(), biased=stages.biased)
         if stages.levels is not None:
-            packed, levels = pack_levels(vector, cut.groups, stages, place.rng("codec"))
+            packed, levels = pack_levels(vector, cut.groups(), stages, place.rng("codec"))
             if stages.huffman:
                 return packed | {"codes": write_symbols((levels + stages.levels).astype(np.uint8)[None])}
             return packed | {"levels": write_levels(levels, stages.bits)}
@@ -182,13 +184,13 @@ class Pipeline:
         """Undo `_quantise`."""
         stages = self.stages
         if stages.quantise == "sign":
-            return unpack_sign(packed, cut.groups)
+            return unpack_sign(packed, cut.groups())
         if stages.levels is not None:
             if stages.huffman:
                 levels = read_symbols(packed["codes"], 1, cut.num_sent)[0].astype(np.int16) - stages.levels
             else:
                 levels = read_levels(packed["levels"], stages.bits, cut.num_sent)
-            return unpack_levels(packed, levels, cut.groups, stages.levels)
+            return unpack_levels(packed, levels, cut.groups(), stages.levels)
         kind = np.dtype("<u2" if stages.quantise == "bfloat16" else "<f4")
         if stages.huffman:
             planes = read_symbols(packed["codes"], kind.itemsize, cut.num_sent)
