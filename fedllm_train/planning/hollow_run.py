@@ -7,6 +7,7 @@ messages that are entropy-coded. Imports no torch.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -49,6 +50,12 @@ class HollowRun:
     ends: list[float] = field(default_factory=list)
     """The clock when each step was made, in seconds; empty without a clock."""
     ledger: Ledger = field(default_factory=Ledger)
+    values_down: int = 0
+    """Values that the messages of all tasks stand for."""
+    values_up: int = 0
+    """Values that the messages of all replies stand for."""
+    bytes_up: int = 0
+    """Bytes of the same messages."""
     num_made: int = 0
     """Server steps that were made."""
 
@@ -114,6 +121,7 @@ def hollow_run(
             lengths[client_id, step] = wire.up_bytes(up, client_id, step)
             updates[client_id, step] = up
             sent[client_id, step] = wire.down_bytes(down, client_id, step)
+            run.values_down += _num_values(down) if travels else 0
             task = Task(
                 run="plan",
                 step=step,
@@ -134,6 +142,8 @@ def hollow_run(
             keeper.saw(reply, None if reply.message is not None else reply.reason)
             if reply.message is not None:
                 made.append(updates[key])
+                run.values_up += _num_values(updates[key]) if travels else 0
+                run.bytes_up += reply.upload_bytes or 0
             wire.noted(*key, is_accepted=reply.message is not None, is_lost=reply.message is None)
             run.visits.append(_visit(reply, step))
             del lengths[key], updates[key], sent[key]
@@ -154,6 +164,10 @@ def _with_bytes(reply: Reply, asked: int, *, travels: bool) -> Reply:
     return replace(
         reply, download_bytes=asked if reply.download_bytes is None else reply.download_bytes, upload_bytes=came
     )
+
+
+def _num_values(parts: Parts) -> int:
+    return sum(math.prod(shape) for layout in parts.values() for _, shape in layout.values())
 
 
 def _visit(reply: Reply, step: int) -> PlannedVisit:
