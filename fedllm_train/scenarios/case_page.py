@@ -22,6 +22,7 @@ from fedllm_train.scenarios.template import PRICED, Scenario
 __all__ = ["recommendation_sentence", "write_case"]
 
 VERDICTS = {"release": "release", "do_not_release": "do not release", "collect_more": "collect more"}
+_STYLE = "pre{white-space:pre-wrap;overflow-wrap:anywhere}td,th{vertical-align:top}"
 _PRICE_WORDS = {"per_gb": "a GB sent", "per_hour": "an hour of a device", "per_kwh": "a kilowatt-hour"}
 
 
@@ -68,7 +69,7 @@ def write_case(
         ],
         "commands": commands,
     }
-    page = whole_page(lambda: Body(scenario.title, template.render(**known)), language="en")
+    page = whole_page(lambda: Body(scenario.title, template.render(**known)), language="en", style=_STYLE)
     write_file(out / name, whole(page).encode())
     return out / name, known["sentence"]
 

@@ -118,7 +118,12 @@ def test_pros_chances_follow_the_slopes_whatever_the_learning_rate(rules):
 def test_what_is_no_walk_is_left_out(rules, update, said):
     strategy = rules.make("fedkseed", walk_seeds=4)
     start = {"w": torch.zeros(2)}
-    inbox = Inbox(strategy=strategy, wire=ServerWire(WireSettings(), seed=0, first=lambda _: {}), start_adapter=start, max_norm=None)
+    inbox = Inbox(
+        strategy=strategy,
+        wire=ServerWire(WireSettings(), seed=0, first=lambda _: {}),
+        start_adapter=start,
+        max_norm=None,
+    )
     reply = Reply(step=0, client_id="a", message=codec.encode(update), num_rows=1)
     assert said in inbox.read(reply, strategy.start(start))[2]
 

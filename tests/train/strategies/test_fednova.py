@@ -52,7 +52,10 @@ def test_equal_steps_are_fedavg_to_the_bit_whatever_the_weights(rules, clients, 
 def test_a_number_of_steps_that_is_none_is_left_out(rules, steps):
     strategy = rules.make("fednova")
     inbox = Inbox(
-        strategy=strategy, wire=ServerWire(WireSettings(), seed=0, first=lambda _: {}), start_adapter=rules.one(w=[1.0]), max_norm=None
+        strategy=strategy,
+        wire=ServerWire(WireSettings(), seed=0, first=lambda _: {}),
+        start_adapter=rules.one(w=[1.0]),
+        max_norm=None,
     )
     reply = Reply(step=0, client_id="a", message=codec.encode(update(1.0, steps)), num_rows=1)
     assert f"it claims [{steps}] steps" in inbox.read(reply, strategy.start(rules.one(w=[1.0])))[2]
