@@ -11,6 +11,7 @@ from fedllm_data.repo import open_repo
 from fedllm_data.roster import roster_of_repo
 from fedllm_train.arguments import RunArguments
 from fedllm_train.clients.local_work import LocalWork
+from fedllm_train.clients.memory_fit import goes_by_memory, memory_fit
 from fedllm_train.prepare import RunPlan, prepare
 from fedllm_train.run_files.open_run import is_begun
 
@@ -29,7 +30,14 @@ def dry_run(task: str, arguments: RunArguments) -> DryRun:
     """
     run, federated = arguments.given, arguments.federated
     roster = roster_of_repo(open_repo(run.data, run.data_revision))
-    plan = prepare(federated, roster, arguments.client)
+    fit = None
+    if goes_by_memory(federated) and run.adapter is None:
+        kwargs = arguments.client.model_init_kwargs or {}
+        quantization, dtype = arguments.quantization, kwargs.get("dtype")
+        fit = memory_fit(
+            run.model, arguments.peft, arguments.client, task=task, quantization=quantization, dtype=dtype
+        )
+    plan = prepare(federated, roster, arguments.client, fit=fit)
     places = [place_to_read(run.model, "the base model")]
     places += [] if run.adapter is None else [place_to_read(run.adapter, "the adapter to start from")]
     out = Path(federated.output_dir)

@@ -68,8 +68,9 @@ class RankSettings(Settings):
     client_ranks: str | None = field(
         default=None,
         metadata={
-            "help": "LoRA rank of each client, at most lora_r: 4,8,16 (fewest rows, lowest rank), random:4,8,16 or "
-            "column:NAME of the clients table; for methods with mixed ranks."
+            "help": "LoRA rank of each client, at most lora_r: 4,8,16 (fewest rows, lowest rank), random:4,8,16, "
+            "memory:4,8,16 (the largest that fits the memory_gb of client_table) or column:NAME of the clients table; "
+            "for methods with mixed ranks."
         },
     )
 

@@ -16,8 +16,10 @@ from fedllm_train.adapters.ranks import client_ranks
 from fedllm_train.aggregation.private import check_private_method
 from fedllm_train.aggregation.staleness import check_asynchronous_method
 from fedllm_train.clients.local_work import LocalWork, local_work
+from fedllm_train.clients.memory_fit import ClientMemory, MemoryFit
 from fedllm_train.config import FederatedConfig
 from fedllm_train.engines.process_engine import check_processes
+from fedllm_train.messages.packed_length import has_fixed_length
 from fedllm_train.messages.wire_checks import check_wire_method, check_wire_rounds
 from fedllm_train.monitoring.evaluation_settings import check_scored_run
 from fedllm_train.monitoring.trackers import check_tracker
@@ -77,7 +79,12 @@ class RunPlan:
 
 
 def prepare(
-    config: FederatedConfig, roster: Roster, client: ClientSettings, *, model_is_named: bool = True
+    config: FederatedConfig,
+    roster: Roster,
+    client: ClientSettings,
+    *,
+    model_is_named: bool = True,
+    fit: MemoryFit | None = None,
 ) -> RunPlan:
     """Return the plan of a run.
 
@@ -86,11 +93,12 @@ def prepare(
         roster: the training clients.
         client: TRL's settings for a client's training.
         model_is_named: whether the model is a folder or a Hub id, which other processes can load, too.
+        fit: what training needs of a client's memory; without it, what goes by memory is not dealt out yet.
 
     Raises:
         ConfigError: for a setting that cannot be honoured.
     """
-    strategy, federation = make_strategy(config, roster)
+    strategy, federation = make_strategy(config, roster, fit)
     # One named client, or the pool of all, is a cohort of one whatever is asked for.
     alone = strategy.traits.family == "baseline"
     participants, cohort_size = cohort_pool(config, strategy.participants(list(roster)), alone=alone)
@@ -100,7 +108,11 @@ def prepare(
         check_asynchronous_method(config, strategy.traits)
     if config.dp_clip is not None:
         check_private_method(config.strategy, strategy.traits)
-        check_private_turnout(config, has_windows=machines is not None and has_windows(participants, machines))
+        check_private_turnout(
+            config,
+            has_windows=machines is not None and has_windows(participants, machines),
+            has_fixed_lengths=all(has_fixed_length(wire) for wire in (config.wire, config.download_wire)),
+        )
     guarantee = run_guarantee(
         config,
         num_rounds=config.num_rounds,
@@ -138,12 +150,15 @@ def prepare(
     )
 
 
-def make_strategy(config: FederatedConfig, roster: Roster) -> tuple[Strategy, Federation]:
+def make_strategy(
+    config: FederatedConfig, roster: Roster, fit: MemoryFit | None = None
+) -> tuple[Strategy, Federation]:
     """Return the method that a config names, for the clients of a run, and what it knows of them.
 
     Args:
         config: the settings of the federation.
         roster: the training clients.
+        fit: what training needs of a client's memory, as in `prepare`.
 
     Raises:
         ConfigError: if the method cannot do what is asked of it.
@@ -164,7 +179,7 @@ def make_strategy(config: FederatedConfig, roster: Roster) -> tuple[Strategy, Fe
         has_fixed_steps=config.has_fixed_steps,
         is_private=config.dp_clip is not None,
         is_asynchronous=config.is_asynchronous,
-        ranks=_ranks(config, roster, eligible),
+        ranks=_ranks(config, roster, eligible, fit),
         eligible=eligible,
         sizes=roster.sizes,
         languages=roster.languages if chosen.traits.needs_languages else {},
@@ -205,10 +220,26 @@ def _machines(
     return machines
 
 
-def _ranks(config: FederatedConfig, roster: Roster, eligible: Sequence[str]) -> Mapping[str, int]:
+def _ranks(
+    config: FederatedConfig, roster: Roster, eligible: Sequence[str], fit: MemoryFit | None
+) -> Mapping[str, int]:
     """The clients' ranks, dealt out among those who can take part."""
     rule = config.get("client_ranks")
     if rule is None:
         return {}
-    taking_part = {client_id: roster.sizes[client_id] for client_id in eligible}
-    return client_ranks(rule, taking_part or roster.sizes, roster.table, seed=config.seed)
+    taking_part = {client_id: roster.sizes[client_id] for client_id in eligible} or roster.sizes
+    memory = _memory(config, roster, list(taking_part), fit) if rule.startswith("memory") else None
+    return client_ranks(rule, taking_part, roster.table, seed=config.seed, memory=memory)
+
+
+def _memory(
+    config: FederatedConfig, roster: Roster, eligible: Sequence[str], fit: MemoryFit | None
+) -> ClientMemory | None:
+    """The clients' memories by the client table; None while nobody knows what training needs."""
+    if config.client_table is None:
+        raise ConfigError("client_ranks goes by the clients' memory, and there is no client_table; give one")
+    if fit is None:
+        return None
+    table = roster.table if config.client_table == "columns" else None
+    machines = client_table(config.client_table, eligible, table, seed=config.seed)
+    return ClientMemory(memory_gb=lambda client_id: machines.machine(client_id).memory_gb, fit=fit)

@@ -25,7 +25,7 @@ from fedllm_train.participation.participation_settings import ParticipationSetti
 from fedllm_train.privacy.privacy_settings import PrivacySettings
 from fedllm_train.strategies import STRATEGIES, settings_class
 
-__all__ = ["EXAMPLES", "add_every_flag", "help_parser"]
+__all__ = ["EXAMPLES", "add_every_flag", "add_missing_flags", "help_parser"]
 
 _CHOICES = {"cohort_rule": tuple(COHORT_RULES), "report_to": ("none", *TRACKERS)}
 _METAVARS = {
@@ -126,6 +126,21 @@ def add_every_flag(parser: OneLineParser, task: str) -> None:
     _add_flags(parser, task)
     taken = {flag for _, action in parser.every_argument() for flag in action.option_strings}
     for name in sorted({*TASK_FATES[task], *MODEL_FATES}):
+        if flag_of(name) not in taken:
+            parser.add_argument(flag_of(name))
+
+
+def add_missing_flags(parser: OneLineParser, task: str) -> None:
+    """Add the flags of a run that a parser which is there to be completed does not have yet.
+
+    Args:
+        parser: with flags of its own.
+        task: "sft", "dpo" or "kto".
+    """
+    taken = {flag for _, action in parser.every_argument() for flag in action.option_strings}
+    settings = {each.name for each in (*fields(RunInput), *fields(FederatedConfig))} - {"method"}
+    settings |= {each.name for method in STRATEGIES for each in fields(settings_class(method))}
+    for name in sorted({*settings, *TASK_FATES[task], *MODEL_FATES}):
         if flag_of(name) not in taken:
             parser.add_argument(flag_of(name))
 

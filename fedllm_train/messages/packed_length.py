@@ -15,15 +15,24 @@ from fedllm_train.messages.length_estimates import code_bytes, gap_bytes
 from fedllm_train.messages.place import Place
 from fedllm_train.messages.segments import segment_of
 from fedllm_train.messages.vector_cut import VectorCut, cut_of
-from fedllm_train.messages.wire_names import WireStages
+from fedllm_train.messages.wire_names import WireStages, parse_wire
 
-__all__ = ["Layout", "Length", "message_bytes", "packed_bytes", "packed_layout", "packed_shapes"]
+__all__ = [
+    "Layout",
+    "Length",
+    "has_fixed_length",
+    "message_bytes",
+    "packed_bytes",
+    "packed_layout",
+    "packed_shapes",
+]
 
 Layout = dict[str, tuple[str, tuple[int, ...]]]
 """Name of a tensor -> its precision as safetensors writes it (F32, BF16, ...) and its shape."""
 
 _WIDTHS = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "BF16": 2, "F16": 2, "I8": 1, "U8": 1}
 """Precision -> bytes, in the order in which safetensors lays tensors out."""
+_SOME_VALUES = 1000
 _ORDER = ("I64", "F64", "F32", "I32", "BF16", "F16", "I8", "U8")
 
 
@@ -70,6 +79,19 @@ def packed_bytes(stages: WireStages, sizes: Sequence[int], place: Place | None =
     """
     tensors, is_exact = packed_layout(stages, sizes, place)
     return Length(message_bytes({f"packed//{name}": each for name, each in tensors.items()}), is_exact)
+
+
+def has_fixed_length(text: str) -> bool:
+    """Return whether how long messages are follows from what is sent and not from its values.
+
+    Args:
+        text: the setting `wire` or `download_wire`.
+
+    >>> has_fixed_length("int4"), has_fixed_length("topk-int8")
+    (True, False)
+    """
+    stages = parse_wire(text, "wire")
+    return stages is None or packed_bytes(stages, [_SOME_VALUES]).is_exact
 
 
 def packed_layout(stages: WireStages, sizes: Sequence[int], place: Place | None = None) -> tuple[Layout, bool]:

@@ -63,6 +63,7 @@ class _Clients:
 
     def __init__(self, lengths: Mapping[tuple[str, int], int], steps_of: Callable[[str], int], plan: RunPlan) -> None:
         self._lengths, self._steps_of, self._sizes = lengths, steps_of, plan.roster.sizes
+        self._fits = getattr(plan.strategy, "fits_per_visit", 1)
 
     def visit(self, task: Task) -> Reply:
         """Reply with a message of the planned length."""
@@ -72,7 +73,7 @@ class _Clients:
             client_id=task.client_id,
             message=HollowMessage(self._lengths[task.client_id, task.step]),  # type: ignore[arg-type]
             num_rows=self._sizes.get(task.client_id, 1),
-            facts={"num_steps": steps, "seconds": 0.0, "train_loss": 0.0},
+            facts={"num_steps": steps * self._fits, "seconds": 0.0, "train_loss": 0.0},
         )
 
 

@@ -79,13 +79,11 @@ class MethodMessages:
         if not self.grows or not updates:
             return
         ranks = [modules_of({name: shape for name, (_, shape) in each["adapter"].items()}) for each in updates]
-        if self._name == "fedex_lora":
-            ranks = ranks[1:]
-        for module in modules_of(self._adapter):
-            self._ranks[module] = self._ranks.get(module, 0) + sum(each[module] for each in ranks)
         shift: dict[str, Any] = {}
-        for module, rank in self._ranks.items():
-            shift |= self._shift_of(module, rank)
+        for module, own_rank in modules_of(self._adapter).items():
+            added = [each[module] for each in ranks]
+            means = own_rank if self._name == "fedex_lora" else 0
+            shift |= self._shift_of(module, sum(added), means)
         self._state = self._state | {_SHIFT: shift}
         self._known = {}
 
@@ -132,17 +130,28 @@ class MethodMessages:
         device = "cpu" if modules_of(self._adapter) else "meta"
         return {name: torch.zeros(tuple(shape), device=device) for name, shape in self._adapter.items()}
 
-    def _shift_of(self, module: str, rank: int) -> dict[str, HollowTensor]:
-        """A shift of some rank, as `adapters/base_shift.py` keeps it: as factors while they are the smaller."""
-        names = {name.partition(".lora_A.")[0]: name for name in self._adapter if ".lora_A." in name}
-        a = next(each for base, each in names.items() if base.endswith(module))
-        b = a.replace(".lora_A.", ".lora_B.")
-        outputs, inputs = self._adapter[b][0], self._adapter[a][1]
-        stem = a.partition(".lora_A.")[0]
+    def _shift_of(self, module: str, added: int, means: int) -> dict[str, HollowTensor]:
+        """A module's shift after a step, as `adapters/base_shift.py` keeps it: as factors while they are the smaller.
+
+        Args:
+            module: the module.
+            added: ranks of the updates together.
+            means: rank of the mean that is taken off their products; 0 where it stays.
+        """
+        stem = next(name for name in self._adapter if name.partition(".lora_A.")[0].endswith(f".{module}"))
+        stem = stem.partition(".lora_A.")[0]
+        (_, inputs), (outputs, _) = self._adapter[f"{stem}.lora_A.weight"], self._adapter[f"{stem}.lora_B.weight"]
+        side, rank = min(outputs, inputs), self._ranks.get(module, 0)
+        # Where so many columns stand side by side that they fill the matrix, nobody looks for its rank.
+        is_full = rank + min(added, side) + means >= side
+        rank += added - means
+        if rank and (is_full or rank * (outputs + inputs) >= outputs * inputs):
+            rank = side
+        self._ranks[module] = rank
+        if rank == side:
+            return {f"{stem}.matrix": HollowTensor((outputs, inputs))}
         if rank == 0:
             return {}
-        if rank >= min(outputs, inputs) or rank * (outputs + inputs) >= outputs * inputs:
-            return {f"{stem}.matrix": HollowTensor((outputs, inputs))}
         return {f"{stem}.left": HollowTensor((outputs, rank)), f"{stem}.right": HollowTensor((rank, inputs))}
 
 

@@ -1,11 +1,14 @@
 """All candidates of a plan: what they share is read once, and one that a run would refuse keeps its reason."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from statistics import median
 from typing import Any
 
 from fedllm_data.errors import ConfigError, FedLLMError
 from fedllm_data.roster import Roster
+from fedllm_eval.machines.client_table import ClientTable, client_table
 from fedllm_eval.machines.money import split_bytes_per_step
 from fedllm_train.flag_names import in_flags, name_of
 from fedllm_train.flags import OurFlags, parse_our_flags
@@ -13,11 +16,15 @@ from fedllm_train.models.base_tensors import BaseTensors
 from fedllm_train.models.model_shape import base_tensors
 from fedllm_train.planning.client_settings import planned_client
 from fedllm_train.planning.plan_flags import Candidate, PlanFlags, candidates, flags_of_candidate
-from fedllm_train.planning.plan_one import plan_one
+from fedllm_train.planning.plan_one import line_kinds, plan_one
 from fedllm_train.planning.planned import PlannedRun
+from fedllm_train.planning.quick_costs import default_inputs
 from fedllm_train.planning.sizes import roster_of_sizes
 
 __all__ = ["Plan", "SplitLearning", "plan_all"]
+
+_MOST_MACHINES = 10_000
+"""Clients whose machines are looked at for the page's first numbers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +51,8 @@ class Plan:
     tokens_per_row: int
     client_table: str | None
     runs: Sequence[PlannedRun]
+    inputs: Mapping[str, float | str] = field(default_factory=dict)
+    """The numbers that the page begins with: those of a machine in the middle, where machines are known."""
     sources: Sequence[tuple[str, str, str]] = ()
     """(what, source, date) of the machines' numbers."""
     split: SplitLearning | None = None
@@ -111,11 +120,11 @@ def _plan(task: str, ours: OurFlags, roster: Roster, base: BaseTensors, runs: Se
     sequences = rows * (2 if task == "dpo" else 1)
     step = split_bytes_per_step(batch_size=sequences, sequence_length=tokens, hidden_size=base.hidden_size)
     sources: list[tuple[str, str, str]] = []
+    inputs = default_inputs() | {"num_rounds": config.num_rounds}
     if config.client_table is not None:
-        from fedllm_eval.machines.client_table import client_table
-
         machines = client_table(config.client_table, list(roster), roster.table, seed=config.seed)
         sources = [(each.name, each.source, each.date) for each in machines.sources()]
+        inputs |= _usual_machine(machines, list(roster))
     return Plan(
         task=task,
         model=ours.run.model,
@@ -128,9 +137,23 @@ def _plan(task: str, ours: OurFlags, roster: Roster, base: BaseTensors, runs: Se
         tokens_per_row=tokens,
         client_table=config.client_table,
         runs=runs,
+        inputs=inputs,
         sources=sources,
         split=SplitLearning(step_bytes=step, visit_bytes=round(step * known.steps_visit)),
     )
+
+
+def _usual_machine(machines: ClientTable, client_ids: Sequence[str]) -> dict[str, float | str]:
+    """The median of every number over the clients, and the kind of line that most have."""
+    found = [machines.machine(client_id) for client_id in client_ids[: max(1, _MOST_MACHINES)]]
+    usual: dict[str, float | str] = {}
+    for name in ("download_mbit", "upload_mbit", "latency_ms", "watts"):
+        if known := [value for each in found if (value := getattr(each, name)) is not None]:
+            usual[name] = median(known)
+    if speeds := [each.flops for each in found if each.flops is not None]:
+        usual["tera_flops"] = median(speeds) / 1e12
+    kinds = Counter(line_kinds(each.profile)[0] for each in found)
+    return usual | {"line": kinds.most_common(1)[0][0]}
 
 
 def _task_of_data(flags: PlanFlags, candidate: Candidate) -> str:

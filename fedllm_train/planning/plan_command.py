@@ -10,24 +10,7 @@ from fedllm_train.planning.plan_all import plan_all
 from fedllm_train.planning.plan_flags import plan_flags
 from fedllm_train.planning.plan_text import plan_lines
 
-__all__ = ["EXAMPLES", "run_plan"]
-
-EXAMPLES = (
-    (
-        "Three wires side by side, for clients on phones",
-        "fedllm-train plan --model base --data fed-synth --client-table profile:phone-4g --wire none,int4,drive",
-    ),
-    (
-        "Methods, and how many clients a round, as a page whose numbers a reader changes",
-        "fedllm-train plan --model base --sizes 200:40 --strategy fedavg,ffa_lora --cohort-size 5,20 --out costs",
-    ),
-    (
-        "The noise that an epsilon needs, and how it compares with an update",
-        "fedllm-train plan --model base --sizes 1000:20 --cohort-rule poisson --dp-clip 0.5 --dp-epsilon 8 "
-        "--dp-delta 1e-4",
-    ),
-)
-"""What for, and a command that runs beside the corpora and the model that `fedllm-train tiny` makes of one."""
+__all__ = ["run_plan"]
 
 
 def run_plan(argv: Sequence[str]) -> None:

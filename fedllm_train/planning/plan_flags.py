@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from fedllm_data.command_line.settings_file import read_settings
 from fedllm_data.command_line.spelling import dashed
 from fedllm_data.errors import ConfigError
 from fedllm_train.flag_names import FORMER, flag_of, name_of
+from fedllm_train.planning.plan_help import TASKS
 from fedllm_train.strategies import users_of
 
 __all__ = [
@@ -23,7 +24,6 @@ __all__ = [
     "MOST_CANDIDATES",
     "Candidate",
     "PlanFlags",
-    "add_plan_flags",
     "candidates",
     "flags_of_candidate",
     "plan_flags",
@@ -32,7 +32,6 @@ __all__ = [
 COMPARED = ("strategy", "wire", "download_wire", "cohort_size")
 """Settings that a plan takes several values of."""
 MOST_CANDIDATES = 60
-TASKS = ("sft", "dpo", "kto")
 
 
 @dataclass(frozen=True)
@@ -67,42 +66,6 @@ class PlanFlags:
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; see fedllm-train plan --help")
-
-
-def add_plan_flags(parser: Any) -> None:
-    """Add the flags that only a plan has, and those whose meaning differs there."""
-    many = "several, joined by commas or each with its flag"
-    needed = parser.add_argument_group("needed")
-    needed.add_argument(
-        "--model", metavar="DIR_OR_ID", help="base model: a folder, a Hub id, or a config.json; no weights are loaded"
-    )
-    needed.add_argument("--data", metavar="DIR_OR_ID", help="client repo, whose sizes of clients are read; or --sizes")
-    needed.add_argument(
-        "--sizes",
-        metavar="N:ROWS|FILE",
-        help="instead of --data: N clients of ROWS rows, or a table with the columns client_id and num_rows",
-    )
-    compared = parser.add_argument_group("what is compared", many)
-    compared.add_argument("--strategy", metavar="METHOD,...", action="append", help="methods (default: fedavg)")
-    compared.add_argument("--wire", metavar="WIRE,...", action="append", help="packings of uploads (default: none)")
-    compared.add_argument(
-        "--download-wire", metavar="WIRE,...", action="append", help="packings of downloads (default: none)"
-    )
-    compared.add_argument("--cohort-size", metavar="N,...", action="append", help="clients a round (default: 10)")
-    around = parser.add_argument_group("the run", "and every other flag of fedllm-train sft, dpo and kto")
-    around.add_argument(
-        "--client-table",
-        metavar="TABLE",
-        help="lines and devices of the clients: profile:NAME, profiles:A=0.7,B=0.3, a file, or columns; gives hours, "
-        "energy and who cannot hold the model",
-    )
-    around.add_argument("--task", choices=TASKS, help="what is trained (default: what the data are for, else sft)")
-    around.add_argument("--num-rounds", metavar="N", help="server steps (default: 100)")
-    around.add_argument("--local-steps", metavar="N", help="optimizer steps of a client in a round (default: 10)")
-    around.add_argument("--lora-r", metavar="N", help="rank of the adapter (default: 16)")
-    shown = parser.add_argument_group("what is shown")
-    shown.add_argument("--out", type=Path, metavar="DIR", help="also write a page whose numbers a reader can change")
-    shown.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
 def plan_flags(argv: Sequence[str]) -> PlanFlags:

@@ -19,6 +19,7 @@ from fedllm_eval.machines.money import egress_money
 from fedllm_eval.machines.profiles import profile_of
 from fedllm_train.clients.planned_work import PlannedWork, planned_work
 from fedllm_train.flags import OurFlags
+from fedllm_train.messages.wire_names import PRESETS
 from fedllm_train.models.adapter_shapes import adapter_shapes
 from fedllm_train.models.base_tensors import BaseTensors, Shape
 from fedllm_train.models.training_shape import training_shape
@@ -40,11 +41,13 @@ from fedllm_train.planning.planned_wire import PlannedWire
 from fedllm_train.prepare import RunPlan, prepare
 from fedllm_train.privacy.noise_size import noise_in_clips
 
-__all__ = ["MOST_VISITS", "plan_one"]
+__all__ = ["MOST_VISITS", "line_kinds", "plan_one"]
 
 MOST_VISITS = 200_000
 """More are not gone through one by one: the first rounds stand for all."""
 _PRECISIONS = ("bf16", "int8", "nf4")
+_STAND_FOR_ALL = 40
+"""Visits over which the length of an upload by another wire is averaged."""
 _UNKNOWN_LINES = ("fixed", "4g")
 """Kinds of line between which one that no profile names is taken to lie."""
 
@@ -116,6 +119,7 @@ def plan_one(flags: OurFlags, task: str, roster: Roster, base: BaseTensors) -> P
         visit_flops=flops / visits,
         total_flops=flops * scale,
         travel=_travel(setup, run, sent, (messages, wire), scale),
+        uploads=_uploads(setup, run),
         time=None if clock is None else _time(run, scale),
         memory=_memory(setup),
         power=_power(setup, run, scale),
@@ -204,20 +208,39 @@ def _travel(
     )
 
 
+def _uploads(setup: _Setup, run: HollowRun) -> dict[str, float]:
+    """The mean length of an upload by the wire, over the clients and rounds that stand for all."""
+    config, plan = setup.plan.config, setup.plan
+    arrived = [each.upload_bytes for each in run.visits if each.kind == "arrived"]
+    found = {config.wire: sum(arrived) / max(1, len(arrived))}
+    if not plan.strategy.traits.travels:
+        return found
+    asked = list(dict.fromkeys((each.client_id, each.step % 2) for each in run.visits))[:_STAND_FOR_ALL]
+    for wire in PRESETS:
+        if wire in found:
+            continue
+        messages, packed = MethodMessages(plan, setup.adapter), PlannedWire(config, seed=config.seed, wire=wire)
+        if "adapter" not in messages.up(plan.participants[0], 1):
+            continue
+        lengths = [packed.up_bytes(messages.up(client_id, step), client_id, step) for client_id, step in asked]
+        found[wire] = sum(lengths) / max(1, len(lengths))
+    return found
+
+
 def _why_estimate(setup: _Setup, messages: MethodMessages, wire: PlannedWire, scale: float) -> list[str]:
     plan, why = setup.plan, []
     if not plan.strategy.traits.travels:
         return []
     if not all(wire.is_exact.values()):
-        why.append("entropy coding: lengths depend on the values")
+        why.append("entropy")
     if messages.grows:
-        why.append("downloads grow with the rank of what was learned so far")
+        why.append("shift")
     if plan.guarantee is not None and plan.guarantee.has_noise and plan.config.cohort_rule == "poisson":
-        why.append("cohorts are drawn from the run's secret, of which nobody knows before")
+        why.append("secret")
     elif plan.guarantee is None and setup.plan.config.early_stopping_patience is not None:
-        why.append("the run may stop early")
+        why.append("early")
     if scale != 1:
-        why.append(f"the first {round(plan.config.num_rounds / scale):,} rounds stand for all")
+        why.append("scaled")
     return why
 
 
@@ -280,7 +303,7 @@ def _power(setup: _Setup, run: HollowRun, scale: float) -> PlannedPower:
     for visit in run.visits:
         machine = None if setup.machines is None else setup.machines.machine(visit.client_id)
         profile = "" if machine is None else machine.profile
-        of_line = kind_of.setdefault(profile, _line_kinds(profile))
+        of_line = kind_of.setdefault(profile, line_kinds(profile))
         ranges = [line_kwh(visit.download_bytes + visit.upload_bytes, kind) for kind in of_line]
         low += min(each.low for each in ranges)
         high += max(each.high for each in ranges)
@@ -296,8 +319,12 @@ def _power(setup: _Setup, run: HollowRun, scale: float) -> PlannedPower:
     )
 
 
-def _line_kinds(profile: str) -> list[str]:
-    """The kinds of line that a machine's may be: its profile's, or what lies around those that are not known."""
+def line_kinds(profile: str) -> list[str]:
+    """Return the kinds of line that a machine's may be: its profile's, or what lies around those that are not known.
+
+    >>> line_kinds("phone-4g"), line_kinds("")
+    (['4g'], ['fixed', '4g'])
+    """
     name = profile.partition("~")[0]
     kind = LINE_KINDS.get(profile_of(name).line) if name else None
     return [*_UNKNOWN_LINES] if kind is None else [kind]

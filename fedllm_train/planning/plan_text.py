@@ -1,11 +1,11 @@
-"""A plan as text: two tables that fit into 80 columns, and sentences below. English; the page speaks other languages."""
+"""A plan as text: two tables that fit into 80 columns, and sentences below, in English."""
 
 from collections.abc import Callable, Sequence
 
 from fedllm_data.wording.forms import bytes_text
 from fedllm_train.monitoring.time_left import duration_text
 from fedllm_train.planning.plan_all import Plan
-from fedllm_train.planning.planned import PlannedRun
+from fedllm_train.planning.planned import WHY, PlannedRun
 
 __all__ = ["candidate_label", "flops_text", "plan_lines", "varying"]
 
@@ -147,9 +147,9 @@ def _costs(known: Sequence[tuple[int, PlannedRun]], precisions: Sequence[str]) -
     lines += [
         "",
         *_wrapped(
-            "FLOP: of a visit; bf16 and the like: GB of a client's memory while it trains, by how the base "
-            "is kept; kWh of the machines, kWh of the lines and what the server pays for downloads: of the whole run, from "
-            "the lowest published figure to the highest."
+            "FLOP: of a visit; bf16 and the like: GB of a client's memory while it trains, by how the base is kept; "
+            "kWh of the machines, kWh of the lines and what the server pays for downloads: of the whole run, from the "
+            "lowest published figure to the highest."
         ),
     ]
     too_small = {each.precision: each.num_too_small for each in known[0][1].memory if each.num_too_small is not None}
@@ -210,15 +210,15 @@ def _estimates(known: Sequence[tuple[int, PlannedRun]]) -> list[str]:
     for index, run in known:
         for each in () if run.travel is None else run.travel.why_estimate:
             why.setdefault(each, []).append(index)
-    return [f"Estimates ({', '.join(map(str, each))}): {reason}." for reason, each in why.items()]
+    return [f"Estimates ({', '.join(map(str, each))}): {WHY[reason]}." for reason, each in why.items()]
 
 
 def _refusals(plan: Plan, labels: dict[int, str]) -> list[str]:
-    return [
-        f"A run would refuse {index}, {labels[index]}: {each.refused}"
-        for index, each in enumerate(plan.runs, 1)
-        if each.refused is not None
-    ]
+    why: dict[str, list[str]] = {}
+    for index, each in enumerate(plan.runs, 1):
+        if each.refused is not None:
+            why.setdefault(each.refused, []).append(f"{index} ({labels[index]})")
+    return [f"A run would refuse {' and '.join(each)}: {reason}." for reason, each in why.items()]
 
 
 def _split(plan: Plan) -> str:

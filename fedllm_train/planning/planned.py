@@ -1,4 +1,4 @@
-"""What a run would cost, as records: one of everything that a plan says of a candidate. Imports the standard library.
+"""What a run would cost, as records: one of everything that a plan says of a candidate. Imports no torch.
 
 Bytes, seconds and operations are the run's own formulas on shapes alone (`hollow_run.py`); energy and money are ranges
 over published figures (`fedllm_eval/machines/`), and what is an estimate says so.
@@ -8,7 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from fedllm_data.wording.catalogue import marked
+
 __all__ = [
+    "WHY",
     "PlannedBytes",
     "PlannedMemory",
     "PlannedPartner",
@@ -17,6 +20,16 @@ __all__ = [
     "PlannedRun",
     "PlannedTime",
 ]
+
+
+WHY = {
+    "entropy": marked("entropy-coded messages are as long as their values make them"),
+    "shift": marked("downloads grow with the rank of what was learned so far"),
+    "secret": marked("cohorts are drawn from a secret of the run, so nobody knows them before"),
+    "early": marked("the run may stop early"),
+    "scaled": marked("the first rounds stand for all"),
+}
+"""Reason of an estimate -> in words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +51,7 @@ class PlannedBytes:
     """Whether the lengths of single downloads are certain, and so of uploads."""
     is_up_exact: bool = True
     why_estimate: Sequence[str] = ()
-    """Why the ledger may say something else; empty where it will say the same to the byte."""
+    """Why the ledger may say something else, in words of `WHY`; empty where it will say the same to the byte."""
 
     @property
     def is_exact(self) -> bool:
@@ -134,6 +147,8 @@ class PlannedRun:
     """Operations of a visit, on average."""
     total_flops: float = 0.0
     travel: PlannedBytes | None = None
+    uploads: Mapping[str, float] = field(default_factory=dict)
+    """Wire -> bytes of a visit's upload with it, other settings as they are."""
     time: PlannedTime | None = None
     """None where nothing is known of machines."""
     memory: Sequence[PlannedMemory] = ()

@@ -25,15 +25,16 @@ _PACKED, _FOLLOWS, _CHANGE = "packed", "follows", "change "
 class PlannedWire:
     """Both directions of one run."""
 
-    def __init__(self, settings: WireSettings, *, seed: int) -> None:
+    def __init__(self, settings: WireSettings, *, seed: int, wire: str | None = None) -> None:
         """Begin before round 0.
 
         Args:
             settings: the wire's.
             seed: the run's.
+            wire: packs uploads in place of the one in the settings.
         """
         self._seed = seed
-        self._up = parse_wire(settings.wire)
+        self._up = parse_wire(settings.wire if wire is None else wire)
         self._down = parse_wire(getattr(settings, "download_wire", "none"), "download_wire")
         self._is_chain = self._down is not None and settings.download_base == "previous"
         self._chain = Chain(versions={})

@@ -53,8 +53,8 @@ def roster_of_sizes(text: str, task: Any) -> Roster:
     for name in ("client_id", "num_rows"):
         if name not in table.column_names:
             raise ConfigError(
-                f"--sizes {text} has no column {name} (it has {', '.join(table.column_names)}); call the ids client_id "
-                "and their numbers of rows num_rows"
+                f"--sizes {text} has no column {name} (it has {', '.join(table.column_names)}); call them "
+                "client_id and num_rows"
             )
     records = table.select(["client_id", "num_rows"]).to_pylist()
     if "split" in table.column_names:

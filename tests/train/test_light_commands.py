@@ -43,6 +43,7 @@ REFUSED = [
     ["sft", *OF_REPO, "--cohort_size", "2", "--strategy", "ditto", "--eval_every", "1"],
     ["sft", *OF_REPO, "--cohort_size", "2", "--strategy", "flora", "--full_finetuning"],
     ["sft", *OF_REPO, "--cohort_size", "2", "--strategy", "hetlora", "--client_ranks", "column:gpu"],
+    ["sft", *OF_REPO, "--cohort_size", "2", "--strategy", "hetlora", "--client_ranks", "memory:2,4"],
     ["sft", *OF_REPO, "--cohort_size", "2", "--num_processes", "3"],
 ]
 MEANT = {
