@@ -256,10 +256,11 @@ class LoadedRun:
             tokens_per_row=config.tokens_per_row,
             keeps_reference=config.reference_cache,
         )
+        layers = plan.federation.layers
         return Clock(
             seed=config.seed,
             machine_of=lru_cache(maxsize=_MACHINES_HELD)(plan.machines.machine),
-            flops_of=lambda client_id, num_steps: work.flops(num_steps),
+            flops_of=lambda client_id, num_steps: work.of_last_layers(layers.get(client_id)).flops(num_steps),
             steps_of=lambda client_id: plan.work.num_steps(plan.roster.sizes[client_id]),
             upload_bytes_of=lru_cache(maxsize=_MACHINES_HELD)(self._likely_upload),
             fits_per_visit=getattr(plan.strategy, "fits_per_visit", 1),

@@ -8,6 +8,7 @@ from fedllm_train.settings import Settings, check_at_least_one
 __all__ = [
     "AdaptiveSettings",
     "FinalStepsSettings",
+    "LayerSettings",
     "MeanSettings",
     "MomentSettings",
     "PersonalSettings",
@@ -76,7 +77,20 @@ class RankSettings(Settings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServerStepSettings(MeanSettings):
+class LayerSettings(Settings):
+    """Methods whose server takes the mean of each tensor by itself, so that clients may leave some out."""
+
+    client_layers: str | None = field(
+        default=None,
+        metadata={
+            "help": "Let clients with little memory train the adapters of the last layers alone: memory (as many as "
+            "fit the memory_gb of client_table) or column:NAME of the clients table."
+        },
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerStepSettings(LayerSettings, MeanSettings):
     """Methods whose server takes a step along the mean change."""
 
     server_learning_rate: float | None = field(

@@ -12,6 +12,7 @@ from typing import Protocol
 from fedllm_data.errors import ConfigError
 from fedllm_data.roster import Roster
 from fedllm_eval.machines.client_table import ClientTable, client_table
+from fedllm_train.adapters.last_layers import client_layers, with_last_layers
 from fedllm_train.adapters.ranks import client_ranks
 from fedllm_train.aggregation.private import check_private_method
 from fedllm_train.aggregation.staleness import check_asynchronous_method
@@ -180,11 +181,12 @@ def make_strategy(
         is_private=config.dp_clip is not None,
         is_asynchronous=config.is_asynchronous,
         ranks=_ranks(config, roster, eligible, fit),
+        layers=_layers(config, roster, eligible, fit),
         eligible=eligible,
         sizes=roster.sizes,
         languages=roster.languages if chosen.traits.needs_languages else {},
     )
-    return chosen(federation), federation
+    return with_last_layers(chosen(federation), federation), federation
 
 
 _OF_THE_OPTIMIZER = (
@@ -232,12 +234,32 @@ def _ranks(
     return client_ranks(rule, taking_part, roster.table, seed=config.seed, memory=memory)
 
 
+def _layers(
+    config: FederatedConfig, roster: Roster, eligible: Sequence[str], fit: MemoryFit | None
+) -> Mapping[str, int]:
+    """How many of the last layers each of those trains who can take part."""
+    rule = config.get("client_layers")
+    if rule is None:
+        return {}
+    if config.dp_clip is not None:
+        raise ConfigError(
+            "client_layers is given with dp_clip: a private mean is over all clients alike, and some would leave "
+            "layers out; drop one"
+        )
+    if config.full_finetuning:
+        raise ConfigError("client_layers chooses layers of an adapter, and full_finetuning trains none; drop one")
+    ids = list(eligible or roster)
+    memory = _memory(config, roster, ids, fit) if rule == "memory" else None
+    return client_layers(rule, ids, roster.table if rule.startswith("column:") else None, memory)
+
+
 def _memory(
     config: FederatedConfig, roster: Roster, eligible: Sequence[str], fit: MemoryFit | None
 ) -> ClientMemory | None:
     """The clients' memories by the client table; None while nobody knows what training needs."""
     if config.client_table is None:
-        raise ConfigError("client_ranks goes by the clients' memory, and there is no client_table; give one")
+        setting = "client_ranks" if config.get("client_layers") is None else "client_layers"
+        raise ConfigError(f"{setting} goes by the clients' memory, and there is no client_table; give one")
     if fit is None:
         return None
     table = roster.table if config.client_table == "columns" else None

@@ -64,6 +64,8 @@ class Federation:
     """Whether updates may be used that were made from an earlier server step."""
     ranks: Mapping[str, int] = field(default_factory=dict)
     """LoRA rank of each client; empty where all have the adapter's own."""
+    layers: Mapping[str, int] = field(default_factory=dict)
+    """How many of the last layers each client trains; empty where all train all."""
     eligible: Sequence[str] = ()
     """The clients that the cohort rule may sample; known to the server alone, as all that follows."""
     sizes: Mapping[str, int] = field(default_factory=dict)
@@ -72,7 +74,7 @@ class Federation:
     """Main language of each client; `und` where nobody knows."""
 
     def for_hosts(self) -> "Federation":
-        """Return the part that a client's machine needs: nothing that names who takes part, except ranks."""
+        """Return the part that a client's machine needs: nothing that names who takes part but by ranks and layers."""
         return replace(self, eligible=(), sizes={}, languages={})
 
 

@@ -22,7 +22,7 @@ from fedllm_train.seeds import stream_rng
 if TYPE_CHECKING:
     from fedllm_train.clients.memory_fit import ClientMemory
 
-__all__ = ["check_ranks", "client_ranks", "padded", "rank_of", "sliced"]
+__all__ = ["check_ranks", "client_ranks", "numbers_of_column", "padded", "rank_of", "sliced"]
 
 
 def client_ranks(
@@ -53,7 +53,7 @@ def client_ranks(
     """
     ids = sorted(sizes)
     if rule.startswith("column:"):
-        return _from_column(rule.removeprefix("column:"), ids, table)
+        return numbers_of_column("client_ranks", rule.removeprefix("column:"), ids, table)
     kind, _, listed = rule.rpartition(":")
     try:
         ranks = [int(each) for each in listed.split(",")]
@@ -131,15 +131,30 @@ def check_ranks(ranks: Mapping[str, int], adapter: Adapter) -> None:
         )
 
 
-def _from_column(name: str, ids: Sequence[str], table: pa.Table | None) -> dict[str, int]:
+def numbers_of_column(setting: str, name: str, ids: Sequence[str], table: pa.Table | None) -> dict[str, int]:
+    """Return a column's positive integers by client.
+
+    Args:
+        setting: that names the column, for errors.
+        name: the column.
+        ids: the clients.
+        table: the dataset's table of clients.
+
+    Raises:
+        ConfigError: if the column is missing or holds anything else.
+
+    >>> numbers_of_column("client_ranks", "gpu", ["ann"], pa.table({"client_id": ["ann"], "gpu": [4]}))
+    {'ann': 4}
+    """
     if table is None or name not in table.column_names:
         there = [] if table is None else [field.name for field in table.schema if pa.types.is_integer(field.type)]
-        raise ConfigError(f"client_ranks names column {name!r}, which the clients table lacks; it has {there}")
+        raise ConfigError(f"{setting} names column {name!r}, which the clients table lacks; it has {there}")
     values = dict(zip(table["client_id"].to_pylist(), table[name].to_pylist(), strict=True))
     for client_id in ids:
         value = values.get(client_id)
         if not isinstance(value, int) or value < 1:
+            what = setting.removeprefix("client_")
             raise ConfigError(
-                f"client_ranks: column {name!r} holds {value!r} for client {client_id!r}; ranks are 1 or more"
+                f"{setting}: column {name!r} holds {value!r} for client {client_id!r}; {what} are 1 or more"
             )
     return {client_id: values[client_id] for client_id in ids}

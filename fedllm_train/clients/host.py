@@ -17,6 +17,7 @@ from fedllm_data.errors import DownloadError
 from fedllm_eval.policy.rendering import fix_date
 from fedllm_eval.policy.run_folder import CLIENT_MEMORY, WORK
 from fedllm_train.adapters.arithmetic import Adapter, Parts, flatten
+from fedllm_train.adapters.last_layers import with_last_layers
 from fedllm_train.clients.client_memory import ClientMemory
 from fedllm_train.clients.resident import ResidentTrainer
 from fedllm_train.clients.resident_args import resident_args
@@ -68,7 +69,7 @@ class ClientHost:
         )
         """The trainer that stays."""
         self._spec = spec
-        self._strategy = strategy_class(spec.strategy)(spec.federation)
+        self._strategy = with_last_layers(strategy_class(spec.strategy)(spec.federation), spec.federation)
         self._wire = ClientWire(spec.wire, seed=spec.seed, first=self._first_download)
         self._folder = folder
 

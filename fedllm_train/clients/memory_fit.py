@@ -99,7 +99,7 @@ class ClientMemory:
 
 def goes_by_memory(config: Any) -> bool:
     """Return whether a setting of a federation goes by the clients' memory."""
-    return (config.get("client_ranks") or "").startswith("memory")
+    return (config.get("client_ranks") or "").startswith("memory") or config.get("client_layers") == "memory"
 
 
 def memory_fit(

@@ -75,7 +75,7 @@ def settings_class(name: str) -> type[Settings]:
         ConfigError: if there is no such method.
 
     >>> [each.name for each in fields(settings_class("fedprox"))]
-    ['uniform_weights', 'prox_mu']
+    ['uniform_weights', 'client_layers', 'prox_mu']
     """
     return getattr(strategy_class(name), "Settings", NoSettings)
 

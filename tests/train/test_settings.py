@@ -43,7 +43,7 @@ def test_a_name_means_one_thing_over_all_groups():
 def test_a_setting_is_taken_by_its_methods_and_refused_by_all_others(name):
     default = next(each.default for each in fields(settings_class(users_of(name)[0])) if each.name == name)
     # None stands for a setting that is left out.
-    values = {"local_client": "ann", "client_ranks": "4,8", "uniform_weights": False}
+    values = {"local_client": "ann", "client_ranks": "4,8", "client_layers": "memory", "uniform_weights": False}
     value = values.get(name, 0.5 if default is None else default)
     for strategy in STRATEGIES:
         if strategy in users_of(name):
