@@ -12,6 +12,7 @@ from fedllm_eval.machines.client_table import ClientTable, client_table
 from fedllm_eval.machines.money import split_bytes_per_step
 from fedllm_train.flag_names import in_flags, name_of
 from fedllm_train.flags import OurFlags, parse_our_flags
+from fedllm_train.messages.wire_names import parse_wire
 from fedllm_train.models.base_tensors import BaseTensors
 from fedllm_train.models.model_shape import base_tensors
 from fedllm_train.planning.client_settings import planned_client
@@ -20,6 +21,7 @@ from fedllm_train.planning.plan_one import line_kinds, plan_one
 from fedllm_train.planning.planned import PlannedRun
 from fedllm_train.planning.quick_costs import default_inputs
 from fedllm_train.planning.sizes import roster_of_sizes
+from fedllm_train.strategies import strategy_class
 
 __all__ = ["Plan", "SplitLearning", "plan_all"]
 
@@ -78,6 +80,11 @@ def plan_all(flags: PlanFlags) -> Plan:
         FedLLMError: for a dataset that cannot be read.
     """
     found = candidates(flags)
+    for strategy in flags.compared.get("strategy", ()):
+        strategy_class(strategy)
+    for name in ("wire", "download_wire"):
+        for text in flags.compared.get(name, ()):
+            parse_wire(text, name)
     given = {name_of(word) for word in flags.rest if word.startswith("--")}
     if flags.sizes is not None and "data" in given:
         raise ConfigError(f"--sizes {flags.sizes} is given, and --data has sizes of its own; leave one of the two out")

@@ -109,7 +109,7 @@ def plan_one(flags: OurFlags, task: str, roster: Roster, base: BaseTensors) -> P
     return PlannedRun(
         strategy=config.strategy,
         wire=config.wire,
-        download_wire=getattr(config, "download_wire", "none"),
+        download_wire=config.download_wire,
         cohort_size=plan.cohort_size,
         num_rounds=config.num_rounds,
         num_visits=round(len(run.visits) * scale),

@@ -35,7 +35,7 @@ class PlannedWire:
         """
         self._seed = seed
         self._up = parse_wire(settings.wire if wire is None else wire)
-        self._down = parse_wire(getattr(settings, "download_wire", "none"), "download_wire")
+        self._down = parse_wire(settings.download_wire, "download_wire")
         self._is_chain = self._down is not None and settings.download_base == "previous"
         self._chain = Chain(versions={})
         self._newest = -1

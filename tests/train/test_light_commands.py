@@ -12,8 +12,12 @@ import pytest
 
 HEAVY = ["torch", "transformers", "trl", "peft", "accelerate", "datasets", "matplotlib", "scipy.stats"]
 PLACES = ["--data", "org/clients", "--model", "org/model", "--output_dir", "run"]
+SIZES = ["plan", "--sizes", "6:20", "--model", "MODEL"]
 OF_REPO = ["--data", "REPO", "--model", "org/model", "--output_dir", "run"]
 LISTS = [["--help"], ["--version"], ["sft", "--help"], ["kto", "--help"], ["presets"], ["presets", "--json"]]
+LISTS += [["plan", "--help"], [*SIZES, "--cohort-size", "2,4", "--wire", "none,drive,topk-int8", "--num-rounds", "3"]]
+LISTS += [[*SIZES, "--cohort-size", "2", "--client-table", "profile:phone-4g", "--strategy", "fedavg,fedadam,rolora"]]
+LISTS += [["plan", "--data", "REPO", "--model", "MODEL", "--cohort-size", "2", "--json"]]
 LISTS += [["machines"], ["machines", "clinic", "--json"], ["methods"], ["methods", "--json"], ["chat", "--help"]]
 REFUSED = [
     [],
@@ -45,6 +49,14 @@ REFUSED = [
     ["sft", *OF_REPO, "--cohort_size", "2", "--strategy", "hetlora", "--client_ranks", "column:gpu"],
     ["sft", *OF_REPO, "--cohort_size", "2", "--strategy", "hetlora", "--client_ranks", "memory:2,4"],
     ["sft", *OF_REPO, "--cohort_size", "2", "--num_processes", "3"],
+    ["plan"],
+    [*SIZES, "--data", "REPO"],
+    [*SIZES, "--cohort-size", "7"],
+    [*SIZES, "--cohort-size", "2", "--dry-run"],
+    [*SIZES, "--cohort-size", "2", "--peft-type", "ia3"],
+    [*SIZES, "--cohort-size", "2", "--lora-r", "0"],
+    ["plan", "--sizes", "6", "--model", "MODEL"],
+    ["plan", "--sizes", "6:2", "--model", "/no/model"],
 ]
 MEANT = {
     ("stf",): "there is no command 'stf'; did you mean sft?",
@@ -59,6 +71,9 @@ MEANT = {
     ("sft", *OF_REPO, "--cohort-rule", "unifrom"): "did you mean uniform?",
     ("sft", *OF_REPO, "--cohort-size", "2", "--eval-every", "1", "--eval-split", "tets"): "did you mean test?",
     ("sft", *OF_REPO, "--cohort-size", "2", "--eval-every", "1", "--eval-score", "loss"): "did you mean heldout_loss?",
+    (*SIZES, "--wire", "int-8"): "did you mean int8?",
+    (*SIZES, "--strategy", "fedavg,fed-porx"): "did you mean fedprox?",
+    (*SIZES, "--cohort-size", "2", "--client-table", "profile:phone-4"): "did you mean phone-4g?",
     ("tiny", "--data", "x", "--outt", "y"): "--outt is no flag of fedllm-train tiny; did you mean --out?",
 }
 """What is misspelt -> the name that it may stand for."""
@@ -87,10 +102,12 @@ def answers(tmp_path_factory, kit):
     """What each command answered, and what was imported by then; REPO is a client repo of five clients."""
     repo = tmp_path_factory.mktemp("repo") / "clients"
     kit.build_repo(repo)
+    kit.make_model().save_pretrained(repo.parent / "model")
+    places = {"REPO": str(repo), "MODEL": str(repo.parent / "model")}
     commands = LISTS + REFUSED
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
-        input=json.dumps([[[str(repo) if word == "REPO" else word for word in each] for each in commands], HEAVY]),
+        input=json.dumps([[[places.get(word, word) for word in each] for each in commands], HEAVY]),
         capture_output=True,
         text=True,
         check=True,

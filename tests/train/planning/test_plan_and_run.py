@@ -111,6 +111,31 @@ def test_other_settings_send_what_was_planned(places, tmp_path, capsys, flags):
     check(planned, records)
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--download-wire", "int8"),
+        ("--download-wire", "int4", "--wire", "drive", "--cohort-size", "3"),
+        ("--download-wire", "int8", "--download-base", "start", "--strategy", "ffa_lora"),
+        ("--download-wire", "topk:0.3", "--download-base", "zero", "--wire", "int8"),
+        ("--download-wire", "int8", "--strategy", "scaffold", "--wire", "int4"),
+        ("--download-wire", "int8", "--client-table", "ALL", "--participation", "deadline", "--deadline-seconds", "1.5"),
+        ("--download-wire", "int8", "--client-table", "ALL", "--participation", "buffered", "--concurrency", "3"),
+        ("--wire", "int8", "--error-feedback", "ef14"),
+        ("--wire", "int8", "--error-feedback", "ef21", "--cohort-rule", "all"),
+    ],
+    ids=lambda flags: "_".join(flags).replace("--", ""),
+)
+def test_packed_downloads_are_as_long_as_planned_in_every_round(places, tmp_path, capsys, flags):
+    path = places / "everybody.csv"
+    path.write_text(f"{TABLE.splitlines()[0]}\n*,10,2,20,1e9,8,5,0.3\n")
+    flags = [str(path) if each == "ALL" else each for each in flags]
+    flags += [] if {"--cohort-size", "--cohort-rule"} & {*flags} else ["--cohort-size", "2"]
+    planned, records = compared(places, tmp_path, capsys, "sft", *flags, "--num-rounds", "7")
+    check(planned, records)
+    assert planned.travel.is_exact
+
+
 @pytest.mark.parametrize("task", ["sft", "dpo", "kto"])
 @pytest.mark.parametrize(
     "flags",
