@@ -61,9 +61,7 @@ def left_behind_sentences(found: Mapping[str, Any]) -> list[str]:
     if not found["speed_is_known"]:
         said.append(words("How fast clients are is not known: the run has no client table."))
     if not found["language_is_known"]:
-        said.append(
-            words("What languages clients write is not known: the clients table of its corpus is not at hand.")
-        )
+        said.append(words("What languages clients write is not known: no clients table of the corpus is at hand."))
     if found["num_unseen"]:
         said.append(
             plural_words(
