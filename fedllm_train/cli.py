@@ -101,18 +101,25 @@ def _parser(*, with_flags: bool = False) -> OneLineParser:
     presets = add_command(commands, "presets", does="list the published set-ups that --preset begins from")
     presets.add_argument("--json", action="store_true", help="machine-readable")
     presets.set_defaults(command=_presets)
+    machines = add_command(
+        commands, "machines", does="list the lines and devices that --client-table knows, with source and date"
+    )
+    machines.add_argument("name", nargs="?", metavar="NAME", help="one profile, line or device, number by number")
+    machines.add_argument("--json", action="store_true", help="machine-readable")
+    machines.set_defaults(command=_machines)
     add_shared_commands(commands, "fedllm-train", lambda: _parser(with_flags=True), _completions)
     return parser
 
 
 def _completions() -> dict[str, list[str]]:
     """What arguments can be completed with that their parser does not know."""
+    from fedllm_eval.machines.profiles import DEVICES, LINES, PROFILES
     from fedllm_train.presets import PRESETS
     from fedllm_train.strategies import STRATEGIES
 
     of_runs = {"strategy": list(STRATEGIES), "preset": list(PRESETS)}
     named = {f"{task} {name}": words for task in ("sft", "dpo", "kto") for name, words in of_runs.items()}
-    return named | {"methods name": list(STRATEGIES)}
+    return named | {"methods name": list(STRATEGIES), "machines name": [*PROFILES, *LINES, *DEVICES]}
 
 
 def _run(task: str, argv: list[str]) -> None:
@@ -311,6 +318,16 @@ def _methods(arguments: argparse.Namespace) -> None:
         print(json.dumps(method_records(), indent=2))
     else:
         print_methods()
+
+
+def _machines(arguments: argparse.Namespace) -> None:
+    from fedllm_eval.machines.profile_listing import machine_lines, machine_record, machine_records, profile_lines
+
+    if arguments.json:
+        found = machine_records() if arguments.name is None else machine_record(arguments.name)
+        print(json.dumps(found, indent=2))
+    else:
+        print("\n".join(machine_lines() if arguments.name is None else profile_lines(arguments.name)))
 
 
 def _presets(arguments: argparse.Namespace) -> None:

@@ -111,7 +111,10 @@ class FederatedConfig(EvaluationSettings, WireSettings, PrivacySettings, LocalWo
                 "scored; choose fewer"
             )
         self.check_beside(
-            cohort_rule=self.cohort_rule, min_clients=self.min_clients, chooses_by_scores=self.chooses_by_scores
+            cohort_rule=self.cohort_rule,
+            min_clients=self.min_clients,
+            chooses_by_scores=self.chooses_by_scores,
+            is_sampled=self.participation == "synchronous",
         )
 
     def get(self, name: str) -> Any:

@@ -62,6 +62,8 @@ def _settings(arguments: RunArguments, plan: RunPlan) -> dict[str, Any]:
         adapter = ", ".join([arguments.given.peft_type, *sizes])
     shown = {
         "cohort": f"{plan.cohort_size} of {len(plan.participants):,} clients a round ({config.cohort_rule})",
+        "waits for": None if plan.machines is None else plan.turnout.in_words(config),
+        "machines": config.client_table,
         "local work": _work(plan.work),
         "rows a step": client.train_batch_size * client.gradient_accumulation_steps,
         "learning rate": f"{plan.learning_rate:g}, falling to {plan.min_learning_rate:g}",

@@ -3,9 +3,11 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from fedllm_data.clients import ClientDataset
 from fedllm_eval.policy.run_folder import WORK
@@ -16,17 +18,21 @@ from fedllm_train.adapters.shifted_model import check_shiftable
 from fedllm_train.aggregation.aggregation import Aggregation, Inbox
 from fedllm_train.aggregation.plain import PlainAggregation
 from fedllm_train.aggregation.private import ClientPrivacy, PrivateAggregation
+from fedllm_train.aggregation.staleness import ServerStates
 from fedllm_train.clients.adapter_checks import check_adapter, check_tokenizer
 from fedllm_train.clients.host import ClientHost
 from fedllm_train.clients.objectives import objective_of
+from fedllm_train.clients.planned_work import planned_work
 from fedllm_train.clients.resident_args import resident_args
 from fedllm_train.clients.run_spec import RunSpec, policy_digests
 from fedllm_train.clients.sft_kernel import chosen_kernel
 from fedllm_train.engines.engine import Engine, InProcessEngine
 from fedllm_train.engines.process_engine import host_processes
+from fedllm_train.engines.simulated import SimulatedEngine
 from fedllm_train.inputs import TrainerInputs
 from fedllm_train.messages.wire import Wire, check_wire_size
 from fedllm_train.messages.wire_settings import WireSettings
+from fedllm_train.models.model_shape import shape_of_model
 from fedllm_train.models.policy import PolicySource, StartingPolicy, load_starting_policy
 from fedllm_train.models.tokenizer import prepared_tokenizer
 from fedllm_train.monitoring.held_out import HeldOut, held_out_clients
@@ -34,19 +40,24 @@ from fedllm_train.monitoring.ledger import LedgerKeeper
 from fedllm_train.monitoring.observer import Callback, Observer, Record
 from fedllm_train.monitoring.step_size import AggregationError, StepSize
 from fedllm_train.monitoring.visits import VisitLog
-from fedllm_train.participation.synchronous import SynchronousCohort
+from fedllm_train.participation.clock import Clock
+from fedllm_train.participation.turnout import make_participation
 from fedllm_train.prepare import RunPlan
 from fedllm_train.privacy.beginning import num_values_sent
 from fedllm_train.round_plan import RoundPlan
 from fedllm_train.run_files.checkpoint import RunState
 from fedllm_train.run_files.earlier import earlier_record
 from fedllm_train.run_files.finished import save_server_folder
+from fedllm_train.run_files.machines_record import machines_record
 from fedllm_train.run_files.resolved import resolved_settings
 from fedllm_train.run_files.resume import empty_spool
 from fedllm_train.run_files.template_day import fix_template_day, template_day
 from fedllm_train.settings import part_of
 
 __all__ = ["EngineMaker", "LoadedRun", "load_run"]
+
+_MACHINES_HELD = 10_000
+"""Clients whose machine is kept in memory, of however many."""
 
 EngineMaker = Callable[[RunSpec, Callable[[], ClientHost]], AbstractContextManager[Engine]]
 """From a run's spec and what makes a host of the clients here to an engine, for as long as the rounds go."""
@@ -145,6 +156,8 @@ class LoadedRun:
         """Return the resolved settings as `config.yaml` holds them."""
         record = resolved_settings(self.plan, self.trl_args, self.policy, self.clients, self.start_adapter)
         record |= {"earlier": self.earlier, **template_day(self.tokenizer)}
+        if self.plan.machines is not None:
+            record["machines"] = machines_record(self.plan.machines, shape_of_model(self.model))
         guarantee = self.plan.guarantee
         return record if guarantee is None else record | {"privacy": guarantee.as_record()}
 
@@ -170,13 +183,23 @@ class LoadedRun:
         """
         plan, config, strategy = self.plan, self.plan.config, self.plan.strategy
         wire, error = Wire(config, seed=config.seed), AggregationError(strategy)
+        spool = empty_spool(self.folder)
+        if plan.machines is not None:
+            seats = config.num_processes
+            engine = SimulatedEngine(engine, self.clock(wire), now=state.clock, num_seats=seats, spool=spool)
         inbox = Inbox(strategy=strategy, wire=wire, start_adapter=self.start_adapter, max_norm=config.max_update_norm)
 
-        def aggregate(server: Parts, step: int) -> Aggregation:
+        def aggregate(before: RunState) -> Aggregation:
+            states = ServerStates(
+                step=before.next_round,
+                newest=before.server,
+                earlier=before.earlier,
+                staleness_exponent=config.staleness_exponent,
+            )
             if privacy is not None:
-                return PrivateAggregation(inbox, server, privacy, step=step, anybody=plan.participants[0])
-            watch = partial(error.watch, server)
-            return PlainAggregation(inbox, server, min_clients=config.min_clients, watch=watch)
+                return PrivateAggregation(inbox, states, privacy, anybody=plan.participants[0])
+            watch = partial(error.watch, before.server)
+            return PlainAggregation(inbox, states, min_clients=config.min_clients, watch=watch)
 
         secret = None if privacy is None else privacy.cohort_seed
         observers: list[Observer] = [VisitLog(), StepSize(), error]
@@ -193,18 +216,57 @@ class LoadedRun:
             strategy=strategy,
             wire=wire,
             engine=engine,
-            participation=SynchronousCohort(
-                client_ids=plan.participants,
-                cohort_size=plan.cohort_size,
-                rule=config.cohort_rule,
+            participation=make_participation(
+                config,
+                plan.turnout,
+                plan.participants,
                 seed=config.seed if secret is None else secret,
                 sizes=plan.roster.sizes,
-                spool=empty_spool(self.folder),
+                spool=spool,
             ),
             aggregate=aggregate,
             ledger=LedgerKeeper(state.ledger, travels=strategy.traits.travels),
             observers=[*observers, *(each if isinstance(each, Observer) else Callback(each) for each in callbacks)],
         )
+
+    def clock(self, wire: Wire) -> Clock:
+        """Return the clock of the clients' machines.
+
+        Args:
+            wire: packs a message like those that clients will send, for its length.
+        """
+        plan, config = self.plan, self.plan.config
+        assert plan.machines is not None, "a run without client table has no clock"
+        work = planned_work(
+            shape_of_model(self.model),
+            objective_of(self.client_args).name,  # type: ignore[arg-type]
+            self.client_args,
+            tokens_per_row=config.tokens_per_row,
+            keeps_reference=config.reference_cache,
+        )
+        return Clock(
+            seed=config.seed,
+            machine_of=lru_cache(maxsize=_MACHINES_HELD)(plan.machines.machine),
+            flops_of=lambda client_id, num_steps: work.flops(num_steps),
+            steps_of=lambda client_id: plan.work.num_steps(plan.roster.sizes[client_id]),
+            upload_bytes_of=lru_cache(maxsize=_MACHINES_HELD)(partial(self._likely_upload, wire)),
+            fits_per_visit=getattr(plan.strategy, "fits_per_visit", 1),
+            drop_out=config.drop_out,
+            travels=plan.strategy.traits.travels,
+        )
+
+    def _likely_upload(self, wire: Wire, client_id: str) -> int:
+        """The length of a message like those that a client will send: of random changes, which pack worst."""
+        strategy, rng = self.plan.strategy, torch.Generator().manual_seed(0)
+        received = wire.as_read(strategy.broadcast(self.start_state, client_id, 0))
+        anchor = strategy.anchor(received, self.start_adapter, client_id, 0)
+        update: Parts = {}
+        for part, shapes in strategy.expects(self.start_state, client_id, 0).items():
+            update[part] = {}
+            for name, shape in shapes.items():
+                like = anchor.get(name, torch.zeros(0))
+                update[part][name] = torch.randn(shape, generator=rng).to(like.dtype)
+        return len(wire.pack_up(update, anchor, {}, {}, client_id=client_id, round_index=0))
 
 
 def load_run(plan: RunPlan, inputs: TrainerInputs, *, make_engine: EngineMaker | None = None) -> LoadedRun:

@@ -11,8 +11,10 @@ from typing import Protocol
 
 from fedllm_data.errors import ConfigError
 from fedllm_data.roster import Roster
+from fedllm_eval.machines.client_table import ClientTable, client_table
 from fedllm_train.adapters.ranks import client_ranks
 from fedllm_train.aggregation.private import check_private_method
+from fedllm_train.aggregation.staleness import check_asynchronous_method
 from fedllm_train.clients.local_work import LocalWork, local_work
 from fedllm_train.config import FederatedConfig
 from fedllm_train.engines.process_engine import check_processes
@@ -20,9 +22,11 @@ from fedllm_train.messages.wire import check_wire_method
 from fedllm_train.monitoring.evaluation_settings import check_scored_run
 from fedllm_train.monitoring.trackers import check_tracker
 from fedllm_train.participation.cohort_rules import cohort_pool, eligible_clients
+from fedllm_train.participation.turnout import Turnout, check_machines, has_windows, resolve_turnout
 from fedllm_train.privacy.accounting import Guarantee, run_guarantee
+from fedllm_train.privacy.private_turnout import check_private_turnout
 from fedllm_train.strategies import STRATEGIES, strategy_class
-from fedllm_train.strategy import Federation, Strategy
+from fedllm_train.strategy import POOLED, Federation, Strategy
 
 __all__ = ["ClientSettings", "RunPlan", "make_strategy", "prepare"]
 
@@ -47,6 +51,10 @@ class RunPlan:
     """Clients that may be asked."""
     cohort_size: int
     """How many are asked in a round, or with Poisson sampling are on average."""
+    turnout: Turnout
+    """How many clients are asked, and how many updates make a server step."""
+    machines: ClientTable | None
+    """The clients' lines and devices, for the simulated clock; None without one."""
     guarantee: Guarantee | None
     """Differential privacy; None where none is asked for."""
     work: LocalWork
@@ -59,6 +67,9 @@ class RunPlan:
         """Return the size of the run, for a line that says what will be done."""
         rounds, clients = self.config.num_rounds, len(self.participants)
         about = "about " if self.config.cohort_rule == "poisson" else ""
+        if self.config.participation != "synchronous":
+            waits = self.turnout.in_words(self.config)
+            return f"{rounds:,} rounds of {waits}, from {clients:,} clients, {self.work.in_words()}"
         return (
             f"{rounds:,} {'round' if rounds == 1 else 'rounds'} of {about}{self.cohort_size:,} of {clients:,} "
             f"{'client' if clients == 1 else 'clients'}, {self.work.in_words()}"
@@ -83,10 +94,19 @@ def prepare(
     # One named client, or the pool of all, is a cohort of one whatever is asked for.
     alone = strategy.traits.family == "baseline"
     participants, cohort_size = cohort_pool(config, strategy.participants(list(roster)), alone=alone)
+    machines = _machines(config, roster, strategy, participants)
+    turnout = resolve_turnout(config, participants, cohort_size, machines)
+    if config.is_asynchronous:
+        check_asynchronous_method(config, strategy.traits)
     if config.dp_clip is not None:
         check_private_method(config.strategy, strategy.traits)
+        check_private_turnout(config, has_windows=machines is not None and has_windows(participants, machines))
     guarantee = run_guarantee(
-        config, num_rounds=config.num_rounds, num_clients=len(participants), cohort_size=cohort_size
+        config,
+        num_rounds=config.num_rounds,
+        num_clients=len(participants),
+        cohort_size=cohort_size,
+        is_sampled=config.participation == "synchronous",
     )
     check_processes(config.num_processes, cohort_size, model_is_named=model_is_named)
     check_tracker(config.report_to)
@@ -106,6 +126,8 @@ def prepare(
         federation=federation,
         participants=participants,
         cohort_size=cohort_size,
+        turnout=turnout,
+        machines=machines,
         guarantee=guarantee,
         work=work,
         learning_rate=client.learning_rate,
@@ -135,15 +157,33 @@ def make_strategy(config: FederatedConfig, roster: Roster) -> tuple[Strategy, Fe
         settings=config.method,
         seed=config.seed,
         num_clients=len(roster),
-        cohort_size=len(roster) if config.cohort_rule == "all" else config.cohort_size,
+        cohort_size=len(roster) if config.cohort_rule == "all" else config.updates_per_step,
         has_fixed_steps=config.has_fixed_steps,
         is_private=config.dp_clip is not None,
+        is_asynchronous=config.is_asynchronous,
         ranks=_ranks(config, roster, eligible),
         eligible=eligible,
         sizes=roster.sizes,
         languages=roster.languages if chosen.traits.needs_languages else {},
     )
     return chosen(federation), federation
+
+
+def _machines(
+    config: FederatedConfig, roster: Roster, strategy: Strategy, participants: Sequence[str]
+) -> ClientTable | None:
+    """The clients' machines, for the simulated clock."""
+    if config.client_table is None:
+        return None
+    if POOLED in participants:
+        raise ConfigError(
+            f"client_table is given, but strategy {config.strategy!r} trains on the rows of all clients together, in "
+            "one place; leave it out"
+        )
+    table = roster.table if config.client_table == "columns" else None
+    machines = client_table(config.client_table, participants, table, seed=config.seed)
+    check_machines(participants, machines)
+    return machines
 
 
 def _ranks(config: FederatedConfig, roster: Roster, eligible: Sequence[str]) -> Mapping[str, int]:

@@ -13,12 +13,13 @@ from pathlib import Path
 from fedllm_train.adapters.arithmetic import Parts
 from fedllm_train.aggregation.aggregation import Aggregation
 from fedllm_train.engines.engine import NO_STEP, Engine, Purpose, Reply, Task
+from fedllm_train.engines.simulated import SimulatedEngine
 from fedllm_train.messages.wire import Wire
 from fedllm_train.monitoring.held_out import should_stop
 from fedllm_train.monitoring.ledger import LedgerKeeper
 from fedllm_train.monitoring.observer import Observer, Record, Step
 from fedllm_train.participation.participation_contract import Participation
-from fedllm_train.run_files.checkpoint import RunState, append_record, kept_rounds, save_checkpoint
+from fedllm_train.run_files.checkpoint import RunState, append_record, oldest_step_needed, save_checkpoint
 from fedllm_train.schedule import cosine_learning_rate
 from fedllm_train.seeds import stream_seed
 from fedllm_train.strategy import Strategy
@@ -44,14 +45,21 @@ class RoundPlan:
     wire: Wire
     engine: Engine
     participation: Participation
-    aggregate: Callable[[Parts, int], Aggregation]
-    """From the server's state and the step to the empty aggregation of that step."""
+    aggregate: Callable[[RunState], Aggregation]
+    """From the state that a step begins from to the empty aggregation of that step."""
     ledger: LedgerKeeper
     observers: Sequence[Observer]
     """All others that look on, in the order in which the record holds what they say."""
     _oldest_step: int = field(default=NO_STEP, init=False)
     _refused: dict[str, int] = field(default_factory=dict, init=False)
     _started: float = field(default=0.0, init=False)
+    _sent: dict[tuple[str, int], int] = field(default_factory=dict, init=False)
+    """Client and step -> length of the message that it was sent and has not answered."""
+
+    @property
+    def on_clock(self) -> SimulatedEngine | None:
+        """The engine, where it keeps a clock."""
+        return self.engine if isinstance(self.engine, SimulatedEngine) else None
 
     def is_done(self, state: RunState) -> bool:
         """Return whether there is no further round."""
@@ -62,14 +70,24 @@ class RoundPlan:
         self._started = time.perf_counter()
         self._refused = dict(state.refused)
         self._oldest_step = self.oldest_step()
-        return self.aggregate(state.server, state.next_round)
+        return self.aggregate(state)
+
+    def ask_again(self, state: RunState) -> None:
+        """Ask those clients again that were under way when the run was stopped: from the states they were sent.
+
+        Their messages, seeds and memory are the same, so their replies are, too. They were charged for before.
+        """
+        self._oldest_step = self.oldest_step()
+        for each in state.under_way:
+            ask = self.task_for(replace(state, server=state.earlier[each.step]), step=each.step, charge=False)
+            self.engine.submit([replace(ask(each.client_id), asked=each.asked, num_steps=each.num_steps)])
 
     def oldest_step(self) -> int:
-        """Return the earliest step after which the run could go on: that of its oldest checkpoint."""
-        return next(iter(kept_rounds(self.run)), NO_STEP)
+        """Return the earliest step after which the run could go on, or from which it could ask somebody again."""
+        return oldest_step_needed(self.run)
 
     def task_for(
-        self, state: RunState, *, purpose: Purpose = "train", step: int | None = None
+        self, state: RunState, *, purpose: Purpose = "train", step: int | None = None, charge: bool = True
     ) -> Callable[[str], Task]:
         """Return a function that makes a client's task; the message is packed, and charged, when it is called.
 
@@ -77,6 +95,7 @@ class RoundPlan:
             state: the server's state.
             purpose: what the visit is for.
             step: by default the next round's index.
+            charge: whether the message is charged.
         """
         index = state.next_round if step is None else step
         if purpose == "train":
@@ -98,7 +117,9 @@ class RoundPlan:
                 message=self.wire.pack_down(self.strategy.broadcast(state.server, client_id, index)),
             )
             if purpose == "train":
-                self.ledger.sent(task)
+                self._sent[client_id, index] = len(task.message)
+                if charge:
+                    self.ledger.sent(task)
             return task
 
         return ask
@@ -109,8 +130,19 @@ class RoundPlan:
             self._refused.pop(reply.client_id, None)
         else:  # a client whose answer was lost may have kept something, too
             self._refused.setdefault(reply.client_id, reply.step)
+        reply = self._with_bytes(reply)
         for observer in (self.ledger, *self.observers):
             observer.saw(reply, problem)
+
+    def _with_bytes(self, reply: Reply) -> Reply:
+        """Say what a client was sent and has sent; what was charged and never sent is given back."""
+        if not self.ledger.travels:
+            return replace(reply, download_bytes=0, upload_bytes=0)
+        asked = self._sent.pop((reply.client_id, reply.step), 0)
+        sent = asked if reply.download_bytes is None else reply.download_bytes
+        self.ledger.not_sent(asked - sent)
+        came = len(reply.message or b"") if reply.upload_bytes is None else reply.upload_bytes
+        return replace(reply, download_bytes=sent, upload_bytes=came)
 
     def remember(self, state: RunState, server: Parts, aggregation: Aggregation) -> RunState:
         """Return the state after a round; its record and a checkpoint are on disk then.
@@ -126,6 +158,12 @@ class RoundPlan:
         record |= {"server_step": is_made, **aggregation.as_record()}
         for observer in (self.ledger, *self.observers):
             record |= observer.stepped(step)
+        if (on_clock := self.on_clock) is not None:
+            under_way = tuple(on_clock.under_way())
+            states = {**state.earlier, state.next_round: state.server}
+            earlier = {each: states[each] for each in sorted({one.step for one in under_way})}
+            state = replace(state, clock=on_clock.now, under_way=under_way, earlier=earlier)
+            record |= {"clock_seconds": on_clock.now, "num_under_way": len(under_way)}
         state = replace(
             state,
             next_round=step.index + 1,

@@ -22,6 +22,7 @@ def run_rounds(plan: RoundPlan, state: RunState) -> RunState:
     Returns:
         The state after the last round, or after the one in which early stopping ended the run.
     """
+    plan.ask_again(state)
     while not plan.is_done(state):
         aggregation = plan.open_aggregation(state)
         for reply in plan.participation.replies(plan.engine, state.next_round, plan.task_for(state)):

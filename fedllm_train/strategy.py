@@ -46,6 +46,8 @@ class Federation:
     """Whether a visit takes the same number of steps for every client, over all of its rows."""
     is_private: bool = False
     """Whether a guarantee of differential privacy is asked for."""
+    is_asynchronous: bool = False
+    """Whether updates may be used that were made from an earlier server step."""
     ranks: Mapping[str, int] = field(default_factory=dict)
     """LoRA rank of each client; empty where all have the adapter's own."""
     eligible: Sequence[str] = ()
@@ -174,6 +176,8 @@ class OneAdapter:
 
     traits: Traits
     Settings: type[Settings] = NoSettings
+    fits_per_visit: int = 1
+    """How often a client goes through its local steps in a visit; the simulated clock counts them all."""
     _counts_alike = False
 
     def __init__(self, federation: Federation) -> None:

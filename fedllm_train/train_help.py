@@ -32,6 +32,7 @@ _METAVARS = {
     **{"data": "DIR_OR_ID", "model": "DIR_OR_ID", "adapter": "RUN_OR_ID", "output_dir": "DIR", "strategy": "METHOD"},
     **{"preset": "NAME", "data_revision": "REVISION", "eval_split": "SPLIT", "eval_score": "SCORE"},
     **{"cohort_clients": "ID,ID,...", "local_client": "ID", "client_ranks": "RULE", "personal_clients": "WHICH"},
+    **{"client_table": "FILE_OR_PROFILE"},
 }
 _FIRST = ("data", "model", "output_dir")
 _MOSTLY = ("strategy", "num_rounds", "preset", "resume", "seed")

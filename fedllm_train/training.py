@@ -22,6 +22,7 @@ from fedllm_train.rounds import run_rounds
 from fedllm_train.run_files.checkpoint import RunState
 from fedllm_train.run_files.earlier import warn_of_earlier
 from fedllm_train.run_files.finished import finished_folder, save_client_folder, save_held_folder
+from fedllm_train.run_files.machines_record import write_machines
 from fedllm_train.run_files.open_run import open_run_folder
 from fedllm_train.run_files.personal import make_personal_adapters
 from fedllm_train.run_files.resume import first_state, restore_folders
@@ -99,6 +100,8 @@ def _run_all_rounds(
     restore_folders(folder)
     fix_template_day(run.tokenizer, folder)
     write_unrendered(folder, unrendered)
+    if plan.machines is not None:
+        write_machines(folder, plan.machines, plan.participants)
     if not run.policy.is_base and not (folder / START_ADAPTER).exists():
         with fill_folder(folder / START_ADAPTER) as start:
             save_held_folder(run.model, start)

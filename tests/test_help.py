@@ -14,7 +14,7 @@ from fedllm_data.command_line.examples import commands_in_help
 PROGRAMS = {"fedllm-data": fedllm_data.cli, "fedllm-train": fedllm_train.cli, "fedllm-eval": fedllm_eval.cli}
 NAMES = {
     "fedllm-data": "list build import partition check codebook profile report publish",
-    "fedllm-train": "sft dpo kto tiny publish chat methods presets",
+    "fedllm-train": "sft dpo kto tiny publish chat methods presets machines",
     "fedllm-eval": "run compare decide quality plant audit list",
 }
 COMMANDS = [(program, name) for program in NAMES for name in [*NAMES[program].split(), "env", "completion"]]
@@ -55,7 +55,7 @@ def test_no_flag_is_shown_with_an_underscore_and_every_command_has_the_common_on
     text = shown(capsys, monkeypatch, 80, program, command)
     assert not re.findall(r"--\w+_\w*", text)
     assert all(flag in text for flag in ("--config FILE.yaml", "--version", "--help"))
-    writes = command not in ("list", "check", "methods", "presets", "chat", "env", "completion")
+    writes = command not in ("list", "check", "methods", "presets", "machines", "chat", "env", "completion")
     assert ("--dry-run" in text) is writes
 
 

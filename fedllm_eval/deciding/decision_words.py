@@ -123,24 +123,14 @@ def cost_sentences(price: RunPrice | None, prices: StatedPrices) -> list[str]:
         )
     ]
     if num:
-        found.append(
-            words(
-                "Each sent and received about {size} and trained for {time}.",
-                size=bytes_text(price.mean("num_bytes") or 0),
-                time=time_text(price.mean("train_hours") or 0.0),
-            )
-        )
-        sending = price.mean("send_hours")
-        found.append(
-            words("Time to send at their line: not known; --download-mbit and --upload-mbit would tell.")
-            if sending is None
-            else words("Sending takes each about {time} at the stated line (estimate).", time=time_text(sending))
-        )
+        found += _hours(price, prices)
         energy, money = price.total("energy_kwh"), price.total("money")
         if energy is None:
             found.append(words("Energy: not known; --watts would tell."))
         elif price.energy_is_metered:
             found.append(words("Energy: {kwh} kWh, measured.", kwh=amount(energy)))
+        elif not prices.states("watts"):
+            found.append(words("Energy: {kwh} kWh (estimate from the watts in the client table).", kwh=amount(energy)))
         else:
             found.append(words("Energy: {kwh} kWh (estimate from the stated watts).", kwh=amount(energy)))
         found.append(
@@ -263,6 +253,26 @@ def _uncertainty(effect: Effect) -> str:
         low=of_ten(min(max(low, 0.0), 1.0)),
         high=of_ten(min(max(high, 0.0), 1.0)),
     )
+
+
+def _hours(price: RunPrice, prices: StatedPrices) -> list[str]:
+    """How long partners trained and sent, on which clock."""
+    size, train = bytes_text(price.mean("num_bytes") or 0), time_text(price.mean("train_hours") or 0.0)
+    sending = price.mean("send_hours")
+    found = [
+        words(
+            "Each sent and received about {size}; on the simulated clock it trained for {time}.", size=size, time=train
+        )
+        if price.is_simulated
+        else words("Each sent and received about {size} and trained for {time}.", size=size, time=train)
+    ]
+    if sending is None:
+        found.append(words("Time to send at their line: not known; --download-mbit and --upload-mbit would tell."))
+    elif price.is_simulated and not prices.states("download_mbit"):
+        found.append(words("On the simulated clock, sending took each about {time}.", time=time_text(sending)))
+    else:
+        found.append(words("Sending takes each about {time} at the stated line (estimate).", time=time_text(sending)))
+    return found
 
 
 def _money_lacks(prices: StatedPrices) -> str:

@@ -1,9 +1,9 @@
 """What a run took: bytes, hours, energy and money, in all and for each partner.
 
-Bytes are the run's own ledger; a partner is counted with an equal share of the bytes of each round it took part in
-(messages of one round are of one length unless they are packed). Seconds of training are those of the run's rounds,
-measured where they ran. Everything else rests on facts that no run knows (lines,
-watts, prices): what is not stated is None.
+Bytes are the run's own ledger; where it does not tell them apart, a partner is counted with an equal share of those of
+each round it took part in. Seconds are those of the simulated clock where the run had a client table (it knows the
+partners' lines and devices), else those of training alone, measured where the run was made. What else rests on facts
+that no run knows (lines, watts, prices) is None unless it is stated, or stands in the run's client table.
 """
 
 import csv
@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.errors import ConfigError
-from fedllm_eval.policy.run_folder import find_config, is_private, read_rounds, section
+from fedllm_eval.machines.client_table import client_table
+from fedllm_eval.machines.machine import Machine
+from fedllm_eval.policy.run_folder import CLIENT_TABLE_FILE, find_config, is_private, read_rounds, section
 from fedllm_eval.policy.run_records import RoundRecord
 
 __all__ = ["Line", "PartnerCost", "RunPrice", "StatedPrices", "parse_lines", "price_of_runs", "read_line_table"]
 
+_SUMS = ("rounds", "down", "up", "seconds", "compute_seconds", "send_seconds", "joules")
 COLUMNS = ("client_id", "download_mbit", "upload_mbit", "watts")
 
 
@@ -46,6 +49,14 @@ class StatedPrices:
     """Of one hour of a partner's device in training."""
     per_kwh: float | None = None
     currency: str = ""
+
+    def states(self, name: str) -> bool:
+        """Return whether a field of `Line` is stated for anybody.
+
+        >>> StatedPrices(default=Line(watts=5.0)).states("watts"), StatedPrices().states("watts")
+        (True, False)
+        """
+        return any(getattr(line, name) is not None for line in (self.default, *self.lines.values()))
 
     def line_of(self, client_id: str) -> Line:
         """Return a partner's line, filled up from the default."""
@@ -82,6 +93,8 @@ class RunPrice:
     num_bytes: int
     partners: Mapping[str, PartnerCost]
     energy_is_metered: bool
+    is_simulated: bool
+    """Whether hours are those of a simulated clock, by the machines of a client table."""
     epsilon: float | None
     """Spent privacy, added up over the runs; None where a run has no guarantee."""
     delta: float | None
@@ -105,7 +118,7 @@ class RunPrice:
     def as_record(self) -> dict[str, Any]:
         """Return totals and means, without a line for any partner."""
         per_partner = ("num_bytes", "train_hours", "send_hours", "hours", "energy_kwh", "money")
-        names = ("num_runs", "num_rounds", "num_bytes", "energy_is_metered", "epsilon", "delta")
+        names = ("num_runs", "num_rounds", "num_bytes", "energy_is_metered", "is_simulated", "epsilon", "delta")
         return {
             **{name: getattr(self, name) for name in names},
             "num_partners": len(self.partners),
@@ -176,6 +189,7 @@ def price_of_runs(runs: Sequence[Path], stated: StatedPrices) -> RunPrice:
         ConfigError: if a run's rounds cannot be read.
     """
     gathered: dict[str, dict[str, Any]] = {}
+    machines: dict[str, Machine] = {}
     num_bytes = num_rounds = 0
     epsilons: list[tuple[float | None, float | None]] = []
     metered = True
@@ -186,6 +200,7 @@ def price_of_runs(runs: Sequence[Path], stated: StatedPrices) -> RunPrice:
         ledger = rounds[-1]["ledger"]
         num_bytes += ledger["download_bytes"] + ledger["upload_bytes"]
         metered &= _gather(rounds, gathered)
+        machines |= _machines(run, rounds)
         privacy = {} if config is None else section(config, "privacy")
         spent = rounds[-1].get("privacy") or privacy
         epsilons.append((spent.get("epsilon"), spent.get("delta")) if config and is_private(config) else (None, None))
@@ -194,8 +209,12 @@ def price_of_runs(runs: Sequence[Path], stated: StatedPrices) -> RunPrice:
         num_runs=len(runs),
         num_rounds=num_rounds,
         num_bytes=num_bytes,
-        partners={client: _partner(client, facts, stated) for client, facts in sorted(gathered.items())},
+        partners={
+            client: _partner(facts, stated.line_of(client), machines.get(client, Machine()), stated)
+            for client, facts in sorted(gathered.items())
+        },
         energy_is_metered=metered and bool(gathered),
+        is_simulated=bool(gathered) and all(facts["is_clocked"] for facts in gathered.values()),
         epsilon=math.fsum(epsilon or 0.0 for epsilon, _ in epsilons) if known else None,
         delta=math.fsum(delta or 0.0 for _, delta in epsilons) if known else None,
         private=any(epsilon is not None for epsilon, _ in epsilons),
@@ -209,28 +228,47 @@ def _gather(rounds: Sequence[RoundRecord], gathered: dict[str, dict[str, Any]]) 
     for record in rounds:
         now = {name: record["ledger"][name] for name in before}  # type: ignore[literal-required]
         visits = record["clients"]
+        shares = {name: (now[name] - before[name]) / max(1, len(visits)) for name in before}
         for visit in visits:
             facts = gathered.setdefault(
-                visit["client_id"], {"rounds": 0, "rows": None, "down": 0.0, "up": 0.0, "seconds": 0.0, "joules": 0.0}
+                visit["client_id"], dict.fromkeys(_SUMS, 0.0) | {"rows": None, "is_clocked": True}
             )
             facts["rounds"] += 1
             facts["rows"] = max(filter(None, (facts["rows"], visit.get("num_rows"))), default=None)
-            facts["down"] += (now["download_bytes"] - before["download_bytes"]) / len(visits)
-            facts["up"] += (now["upload_bytes"] - before["upload_bytes"]) / len(visits)
+            facts["down"] += visit.get("download_bytes", shares["download_bytes"])
+            facts["up"] += visit.get("upload_bytes", shares["upload_bytes"])
             facts["seconds"] += visit.get("seconds", 0.0)
+            facts["compute_seconds"] += visit.get("compute_seconds", 0.0)
+            facts["send_seconds"] += visit.get("download_seconds", 0.0) + visit.get("upload_seconds", 0.0)
+            facts["is_clocked"] &= "compute_seconds" in visit
             facts["joules"] += visit.get("energy_joules", 0.0)
             metered &= "energy_joules" in visit
         before = now
     return metered
 
 
-def _partner(client_id: str, facts: Mapping[str, Any], stated: StatedPrices) -> PartnerCost:
-    line = stated.line_of(client_id)
+def _machines(run: Path, rounds: Sequence[RoundRecord]) -> dict[str, Machine]:
+    """The machines of those who took part, where the run keeps a client table."""
+    path = run / CLIENT_TABLE_FILE
+    if not path.is_file():
+        return {}
+    ids = sorted({visit["client_id"] for record in rounds for visit in record["clients"]})
+    table = client_table(str(path), ids, seed=0)
+    return {client_id: table.machine(client_id) for client_id in ids}
+
+
+def _partner(facts: Mapping[str, Any], line: Line, machine: Machine, stated: StatedPrices) -> PartnerCost:
+    down, up = line.download_mbit, line.upload_mbit
+    if (down is None or up is None) and not facts["is_clocked"]:
+        down, up = machine.download_mbit, machine.upload_mbit
     send = None
-    if line.download_mbit is not None and line.upload_mbit is not None:
-        send = 8e-6 * (facts["down"] / line.download_mbit + facts["up"] / line.upload_mbit) / 3600
-    train = facts["seconds"] / 3600
-    kwh = facts["joules"] / 3.6e6 if facts["joules"] else None if line.watts is None else train * line.watts / 1000
+    if down is not None and up is not None:
+        send = 8e-6 * (facts["down"] / down + facts["up"] / up) / 3600
+    elif facts["is_clocked"]:
+        send = facts["send_seconds"] / 3600
+    train = facts["compute_seconds" if facts["is_clocked"] else "seconds"] / 3600
+    watts = machine.watts if line.watts is None else line.watts
+    kwh = facts["joules"] / 3.6e6 if facts["joules"] else None if watts is None else train * watts / 1000
     num_bytes = facts["down"] + facts["up"]
     parts = [
         (price, amount)
@@ -242,7 +280,7 @@ def _partner(client_id: str, facts: Mapping[str, Any], stated: StatedPrices) -> 
         None if any(amount is None for _, amount in parts) else [price * (amount or 0.0) for price, amount in parts]
     )
     return PartnerCost(
-        num_rounds=facts["rounds"],
+        num_rounds=int(facts["rounds"]),
         num_rows=facts["rows"],
         num_bytes=num_bytes,
         train_hours=train,

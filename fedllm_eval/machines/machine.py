@@ -10,7 +10,6 @@ repeats, as in FedScale's traces (Lai et al. 2022, arXiv 2105.11367). Nothing he
 """
 
 import math
-from bisect import bisect_right
 from dataclasses import dataclass
 
 from fedllm_data.errors import ConfigError
@@ -49,14 +48,11 @@ class Windows:
         >>> Windows(((0.0, 10.0), (50.0, 60.0)), period=100.0).opens(20.0)
         50.0
         """
-        turn, within = divmod(at, self.period)
-        for start, end in self.intervals:
-            if within < end:
-                return at if within >= start else turn * self.period + start
-        return (turn + 1) * self.period + self.intervals[0][0]
+        turn, index = self._window(at)
+        return max(at, turn * self.period + self.intervals[index][0])
 
     def closes(self, at: float) -> float:
-        """Return when the window that holds `at` ends; infinite for a machine that is always open.
+        """Return when the window that holds `at`, or the next one, ends; infinite for a machine that is always open.
 
         Windows that touch, also across the end of the period, are one.
 
@@ -65,8 +61,7 @@ class Windows:
         """
         if sum(end - start for start, end in self.intervals) >= self.period:
             return math.inf
-        turn, within = divmod(at, self.period)
-        index = bisect_right([start for start, _ in self.intervals], within) - 1
+        turn, index = self._window(at)
         end = self.intervals[index][1]
         while True:
             index += 1
@@ -79,6 +74,17 @@ class Windows:
             end = self.intervals[index][1]
         return turn * self.period + end
 
+    def _window(self, at: float) -> tuple[float, int]:
+        """The turn of the period and the number of the window that holds a moment, or of the next one.
+
+        A moment that `opens` returned may be rounded to just before its window: it counts as within.
+        """
+        turn, within = divmod(at, self.period)
+        for index, (_, end) in enumerate(self.intervals):
+            if within < end:
+                return turn, index
+        return turn + 1, 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
@@ -89,7 +95,8 @@ class Machine:
     upload_mbit: float | None = None
     """What its line gives out."""
     latency_ms: float = 0.0
-    """One way, in milliseconds; counted once for each message."""
+    """What every message waits for besides its bytes, in milliseconds: about a ping, since it is asked for or
+    confirmed."""
     flops: float | None = None
     """Floating-point operations a second that it reaches in training, not its peak."""
     memory_gb: float | None = None

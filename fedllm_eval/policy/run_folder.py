@@ -16,6 +16,7 @@
     tracker.json          which run of a tracker this one is, with `report_to`; tensorboard/ holds TensorBoard's events
     client_memory/        `RUN_KEY/`: what the clients of this machine keep from visit to visit, for one start of the
                           run; belongs to their hosts and is never published
+    client_table.csv      with a simulated clock: the clients' lines and devices; never published
     privacy_secret        with differential privacy: what noise and cohorts are drawn from; never published
     unrendered_rows.json  rows that the chat template cannot render, by client and reason (`UnrenderedRecord`)
     .lock                 held by the process that trains in the folder
@@ -40,6 +41,7 @@ __all__ = [
     "CARD_FILE",
     "CHECKPOINTS",
     "CLIENT_MEMORY",
+    "CLIENT_TABLE_FILE",
     "CONFIG_FILE",
     "LOCK_FILE",
     "MODEL",
@@ -84,6 +86,7 @@ PERSONAL_CLIENTS = "clients.json"
 """Inside `PERSONAL`."""
 START_ADAPTER = "start_adapter"
 SCORES = "scores"
+CLIENT_TABLE_FILE = "client_table.csv"
 CLIENT_MEMORY = "client_memory"
 TRACKER_FILE = "tracker.json"
 TENSORBOARD = "tensorboard"

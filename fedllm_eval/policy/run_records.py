@@ -70,6 +70,8 @@ class RunConfig(TypedDict, total=False):
     """The guarantee with its assumptions, where there is one."""
     earlier: dict[str, Any] | None
     """What the start was trained on: `data` (a list of `DataRecord`) and `is_complete`."""
+    machines: dict[str, Any]
+    """With a simulated clock: `sources` of the numbers, and the `model_shape` that operations are counted of."""
     template_date: str
     """The day that a chat template which writes the date took for today."""
 
@@ -87,6 +89,16 @@ class Visit(TypedDict):
     num_tokens: NotRequired[int]
     peak_memory_bytes: NotRequired[int]
     energy_joules: NotRequired[float]
+    download_bytes: NotRequired[int]
+    upload_bytes: NotRequired[int]
+    download_seconds: NotRequired[float]
+    """Simulated, as all that follows: with a client table."""
+    compute_seconds: NotRequired[float]
+    upload_seconds: NotRequired[float]
+    arrived: NotRequired[float]
+    """Seconds of the run's clock."""
+    staleness: NotRequired[int]
+    """How many server steps lie between the state it was sent and the step its update is used in."""
 
 
 class LeftOutClient(TypedDict):
@@ -94,7 +106,19 @@ class LeftOutClient(TypedDict):
 
     client_id: str
     reason: NotRequired[str]
-    """Missing in a published run."""
+    """Missing in a published run, as all that follows."""
+    kind: NotRequired[Literal["lost", "late", "closed", "refused"]]
+    num_steps: NotRequired[int]
+    """What it had done."""
+    download_bytes: NotRequired[int]
+    upload_bytes: NotRequired[int]
+    """What it had sent."""
+    download_seconds: NotRequired[float]
+    compute_seconds: NotRequired[float]
+    upload_seconds: NotRequired[float]
+    arrived: NotRequired[float]
+    """When it was given up, in seconds of the run's clock."""
+    staleness: NotRequired[int]
 
 
 class LedgerRecord(TypedDict):
@@ -138,6 +162,10 @@ class RoundRecord(TypedDict):
     update_norm: NotRequired[float]
     aggregation_error: NotRequired[float | None]
     adapter_sha256: NotRequired[str]
+    clock_seconds: NotRequired[float]
+    """Simulated seconds since the run's start when the server step was made."""
+    num_under_way: NotRequired[int]
+    """With a simulated clock: clients that had been asked by then and had not replied."""
     server_step: NotRequired[bool]
     """Whether there were enough clients for one."""
     privacy: NotRequired[SpentPrivacy]
@@ -157,6 +185,10 @@ class CheckpointRecord(TypedDict):
     """Empty before the first score."""
     refused: dict[str, int]
     """Client id -> the step of its first update that was refused since one was accepted."""
+    clock: NotRequired[float]
+    """Where the simulated clock stood, in seconds."""
+    under_way: NotRequired[list[dict[str, Any]]]
+    """Who was asked and had not replied (`client_id`, `step`, `asked`, `num_steps`)."""
     run_key: str
     """Names this start of the run, and the folder below `client_memory/`."""
     record: dict[str, Any]

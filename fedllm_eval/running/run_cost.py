@@ -1,8 +1,9 @@
 """What a run folder says about its cost: `rounds.jsonl` for what was measured, `config.yaml` for what was set.
 
 Measured: bytes both ways, local steps, seconds; tokens, peak memory and energy as far as the rounds name them.
-Estimated, and marked as such: operations by the 6 N D rule with the parameters counted in the weight files; where the
-rounds name no tokens, the most tokens that the settings allow; energy by a stated wattage.
+Estimated, and marked as such: operations, matrix by matrix where the run knows its model's shape (`machines` in
+config.yaml), else by the 6 N D rule with the parameters counted in the weight files; where the rounds name no tokens,
+the most tokens that the settings allow; energy by a stated wattage.
 """
 
 import json
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.errors import ConfigError
+from fedllm_eval.machines.flops import Work, token_flops
+from fedllm_eval.machines.model_shape import ModelShape
 from fedllm_eval.policy.locate import locate
 from fedllm_eval.policy.run_folder import ADAPTER, find_config, read_rounds, section
 from fedllm_eval.policy.run_records import RoundRecord, RunConfig
@@ -149,37 +152,68 @@ def count_parameters(folder: Path) -> int | None:
 
 def _with_flops(cost: RunCost, run: Path, rounds: list[RoundRecord]) -> RunCost:
     config = find_config(run) or RunConfig()
-    client, model = section(config, "client"), section(config, "model")
+    client = section(config, "client")
     prefers = config.get("task") in ("dpo", "kto")
     counted = [_of_clients(record, "num_tokens") for record in rounds]
+    num_sequences = cost.num_local_steps * _sequences_per_step(client, prefers=prefers)
     if None not in counted:
         cost = replace(cost, num_tokens=int(sum(filter(None, counted))))
-    elif isinstance(client.get("max_length"), int) and isinstance(client.get("per_device_train_batch_size"), int):
-        rows_per_step = client["per_device_train_batch_size"] * int(client.get("gradient_accumulation_steps") or 1)
-        bound = cost.num_local_steps * rows_per_step * client["max_length"] * (2 if prefers else 1)
-        cost = replace(cost, num_tokens=bound, tokens_are_bound=True)
-    base = _base_folder(model)
+    elif isinstance(client.get("max_length"), int) and num_sequences:
+        cost = replace(cost, num_tokens=num_sequences * client["max_length"], tokens_are_bound=True)
+    if cost.num_tokens is None:
+        return cost
+    work = _work(config)
+    shape = section(config, "machines").get("model_shape")
+    if shape and num_sequences:
+        # What is counted per token grows a little with the sequence; the mean length stands for all.
+        length = max(1, round(cost.num_tokens / num_sequences))
+        flops = token_flops(ModelShape.from_record(shape), work, length) * cost.num_tokens
+        return replace(cost, flops=flops, flops_rule=f"matrix by matrix, in sequences of {length} tokens")
+    return _by_rule(cost, run, config, work)
+
+
+def _by_rule(cost: RunCost, run: Path, config: RunConfig, work: Work) -> RunCost:
+    """The 6 N D rule, where the model's weights are at hand to be counted."""
+    base = _base_folder(section(config, "model"))
     num_parameters = None if base is None else count_parameters(base)
     adapter_parameters = count_parameters(run / ADAPTER)
     if num_parameters is None or cost.num_tokens is None:
         return cost
-    recompute = bool(client.get("gradient_checkpointing") or client.get("activation_checkpointing"))
-    # KTO's mismatched completions change from visit to visit, and with them what the reference says of them.
-    mismatches = config.get("task") == "kto" and client.get("loss_type") == "kto"
-    kept = bool(section(config, "federated").get("reference_cache")) and not mismatches
-    reference = prefers and not kept
+    prefers = work.objective != "sft"
+    reference = prefers and work.reads_reference
     flops = training_flops(
         num_parameters,
         cost.num_tokens,
         adapter_parameters=adapter_parameters,
-        recompute=recompute,
+        recompute=work.recompute,
         reference=reference,
     )
     rule = "6 N D" if adapter_parameters is None else "4 N D + 6 N_adapter D"
-    rule += " + 2 (N + N_adapter) D recomputed" if recompute else ""
+    rule += " + 2 (N + N_adapter) D recomputed" if work.recompute else ""
     rule += " + 2 N D of the reference" if reference else ""
-    rule += "; the reference, computed once a client, is not counted" if prefers and kept else ""
+    rule += "; the reference, computed once a client, is not counted" if prefers and not reference else ""
     return replace(cost, flops=flops, flops_rule=f"{rule}; N = {num_parameters}, N_adapter = {adapter_parameters}")
+
+
+def _work(config: RunConfig) -> Work:
+    """What a visit does with every row, by the settings."""
+    client, task = section(config, "client"), config.get("task", "sft")
+    # KTO's mismatched completions change from visit to visit, and with them what the reference says of them.
+    mismatches = task == "kto" and client.get("loss_type") == "kto"
+    return Work(
+        objective=task,
+        recompute=bool(client.get("gradient_checkpointing") or client.get("activation_checkpointing")),
+        reads_reference=mismatches or not section(config, "federated").get("reference_cache"),
+        reads_mismatch=mismatches,
+    )
+
+
+def _sequences_per_step(client: Mapping[str, Any], *, prefers: bool) -> int:
+    """Sequences of one optimizer step; 0 where the settings do not tell."""
+    rows = client.get("per_device_train_batch_size")
+    if not isinstance(rows, int):
+        return 0
+    return rows * int(client.get("gradient_accumulation_steps") or 1) * (2 if prefers else 1)
 
 
 def _base_folder(model: Mapping[str, Any]) -> Path | None:

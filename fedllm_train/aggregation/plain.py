@@ -5,6 +5,7 @@ from typing import Any
 
 from fedllm_train.adapters.arithmetic import Parts
 from fedllm_train.aggregation.aggregation import Inbox
+from fedllm_train.aggregation.staleness import ServerStates, as_of_today
 from fedllm_train.engines.engine import Reply
 from fedllm_train.strategy import Sums
 
@@ -17,7 +18,7 @@ class PlainAggregation:
     def __init__(
         self,
         inbox: Inbox,
-        server: Parts,
+        states: ServerStates,
         *,
         min_clients: int,
         watch: Callable[[Parts, Mapping[str, float]], None] = lambda update, weights: None,
@@ -26,18 +27,23 @@ class PlainAggregation:
 
         Args:
             inbox: unpacks replies.
-            server: the server's state that the step begins from.
+            states: the server's state that the step begins from, and those that old updates were made from.
             min_clients: the least number of updates that make a server step.
             watch: called with each update that is folded in and its weights.
         """
-        self._inbox, self._server, self._min_clients, self._watch = inbox, server, min_clients, watch
+        self._inbox, self._states, self._min_clients, self._watch = inbox, states, min_clients, watch
         self._sums: Sums = {}
         self._num_updates = 0
 
     def add(self, reply: Reply) -> str | None:
         """Fold an update in; return why it cannot be used, or None."""
         strategy = self._inbox.strategy
-        update, _, problem = self._inbox.read(reply, self._server)
+        states = self._states
+        update, anchor, problem = self._inbox.read(reply, states.of(reply.step))
+        if problem is None and reply.step < states.step:
+            today = self._inbox.anchor(states.newest, reply.client_id, states.step)
+            moved = as_of_today(update["adapter"], anchor, today, states.weight_of(reply.step))
+            update = update | {"adapter": moved}
         if problem is None:
             weights = strategy.weigh(update, reply.num_rows)
             strategy.fold(self._sums, update, weights)

@@ -32,6 +32,7 @@ from typing import Any
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Adapter, Parts, distance
 from fedllm_train.aggregation.aggregation import Inbox
+from fedllm_train.aggregation.staleness import ServerStates
 from fedllm_train.engines.engine import Reply
 from fedllm_train.lazy_torch import torch
 from fedllm_train.privacy.accounting import Guarantee
@@ -58,36 +59,43 @@ class ClientPrivacy:
 class PrivateAggregation:
     """The clipped changes of a round's clients, and the noise on their sum."""
 
-    def __init__(self, inbox: Inbox, server: Parts, privacy: ClientPrivacy, *, step: int, anybody: str) -> None:
+    def __init__(self, inbox: Inbox, states: ServerStates, privacy: ClientPrivacy, *, anybody: str) -> None:
         """Begin at zero.
 
         Args:
             inbox: unpacks replies.
-            server: the server's state that the step begins from.
+            states: the server's state that the step begins from, and those that old updates were made from.
             privacy: clip, noise and the secret it is drawn from.
-            step: the round's index.
             anybody: any client that may take part; all of them start from one anchor.
         """
-        self._inbox, self._server, self._privacy, self._step = inbox, server, privacy, step
-        anchor = inbox.anchor(server, anybody, step)
-        names = sorted(inbox.strategy.expects(server, anybody, step)["adapter"])
+        self._inbox, self._states, self._privacy, self._step = inbox, states, privacy, states.step
+        anchor = inbox.anchor(states.newest, anybody, states.step)
+        names = sorted(inbox.strategy.expects(states.newest, anybody, states.step)["adapter"])
         self._start = {name: anchor[name] for name in names}
         self._sum = {name: torch.zeros(tensor.shape, dtype=torch.float64) for name, tensor in self._start.items()}
         self._num_clipped = 0
 
     def add(self, reply: Reply) -> str | None:
         """Add a client's change, shortened to the clipping norm; return why it cannot be used, or None."""
-        update, _, problem = self._inbox.read(reply, self._server)
+        update, anchor, problem = self._inbox.read(reply, self._states.of(reply.step))
         if problem is None:
-            self.add_update(update)
+            start = {name: anchor[name] for name in self._start}
+            self.add_update(update, start=start, weight=self._states.weight_of(reply.step))
         return problem
 
-    def add_update(self, update: Parts) -> None:
-        """Add one client's change, shortened to the clipping norm where it is longer."""
-        change, was_longer = clipped_change(update["adapter"], self._start, self._privacy.guarantee.clip)
+    def add_update(self, update: Parts, *, start: Adapter | None = None, weight: float = 1.0) -> None:
+        """Add one client's change, shortened to the clipping norm where it is longer.
+
+        Args:
+            update: what the client sent.
+            start: what its training started from; by default where this step's clients start.
+            weight: how much of the change counts, at most 1: an old one counts less.
+        """
+        start = self._start if start is None else start
+        change, was_longer = clipped_change(update["adapter"], start, self._privacy.guarantee.clip)
         self._num_clipped += was_longer
         for name, total in self._sum.items():
-            total += change[name]
+            total += change[name] if weight == 1.0 else weight * change[name]
 
     def is_enough(self) -> bool:
         """Return True: a step that depended on who was there would reveal it; no cohort is too small."""

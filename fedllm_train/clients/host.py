@@ -103,6 +103,8 @@ class ClientHost:
         memory = kept.load(task.client_id, kept_step=task.kept_step, oldest_step=task.oldest_step)
         residual = memory.pop(RESIDUAL, {})
         num_steps = self._spec.work.num_steps(tokens.rows.num_rows)
+        if task.num_steps is not None:  # a client with little time makes fewer, never more
+            num_steps = min(num_steps, task.num_steps)
         fits = _Fits(self.resident, self._rows(task, tokens.rows), task, num_steps)
         visit = Visit(
             client_id=task.client_id,

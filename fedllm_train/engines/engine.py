@@ -10,10 +10,25 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-__all__ = ["NO_STEP", "Engine", "Host", "InProcessEngine", "Purpose", "Reply", "Task", "replies_of"]
+__all__ = [
+    "NO_STEP",
+    "Engine",
+    "Host",
+    "InProcessEngine",
+    "LeftOutKind",
+    "OnClock",
+    "Purpose",
+    "Reply",
+    "Task",
+    "replies_of",
+]
 
 Purpose = Literal["train", "personal"]
 """What a client is asked for: an update for the server step, or, when the rounds are over, the adapter it keeps."""
+
+LeftOutKind = Literal["lost", "late", "closed", "refused"]
+"""Why a client is left out: it dropped out; it came too late; its machine's window closed while it worked; or its
+update could not be used, or it had none to give."""
 
 NO_STEP = -1
 """Stands for "no step yet"."""
@@ -37,8 +52,23 @@ class Task:
     lost, and is dropped. `NO_STEP` where nothing counts."""
     oldest_step: int = NO_STEP
     """No later task of the run will name an earlier `kept_step`; what only those could need may go."""
+    num_steps: int | None = None
+    """Optimizer steps of the visit; None for as many as the run's rule of local work says."""
+    asked: float | None = None
+    """When it is asked, in seconds of the run's clock; None for now, or where there is no clock."""
     message: bytes
     """What the server sends, packed by the wire (`messages/wire.py`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnClock:
+    """When a visit was made, in seconds of the run's simulated clock (`engines/simulated.py`)."""
+
+    arrived: float
+    """When its message arrived, or when the client was lost or given up."""
+    download_seconds: float
+    compute_seconds: float
+    upload_seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +87,14 @@ class Reply:
     """For the record, JSON-ready: rows left out, steps, seconds, and the means over the steps under TRL's names
     (`train_loss`, `rewards/accuracies`, ...). No server rule reads them. With a message there are `num_steps`,
     `seconds` and `train_loss` at least."""
+    kind: LeftOutKind = "refused"
+    """What the reason is about, where there is one."""
+    clock: OnClock | None = None
+    """Its times on the run's clock, if there is one."""
+    download_bytes: int | None = None
+    """What the client was sent; None for the whole message of its task."""
+    upload_bytes: int | None = None
+    """What it sent; None for the whole message, nothing where there is none."""
 
 
 class Host(Protocol):

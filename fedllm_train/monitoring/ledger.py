@@ -66,19 +66,24 @@ class LedgerKeeper(Observer):
             ledger: the totals so far.
             travels: whether messages go over a network; if not, none of their bytes count.
         """
-        self.ledger, self._travels = ledger, travels
+        self.ledger, self.travels = ledger, travels
 
     def sent(self, task: Task) -> None:
         """Charge a task's message."""
         self.ledger = self.ledger.charge(download_bytes=self._bytes(task.message))
 
+    def not_sent(self, num_bytes: int) -> None:
+        """Take back the charge for bytes that a client was to be sent and was not: it was given up before."""
+        self.ledger = self.ledger.charge(download_bytes=-num_bytes)
+
     def saw(self, reply: Reply, problem: str | None) -> None:
-        """Charge a reply that came back, whether or not it could be used."""
-        if reply.message is not None:
+        """Charge what a client did and sent, whether or not it arrived and could be used."""
+        sent = self._bytes(reply.message or b"") if reply.upload_bytes is None else reply.upload_bytes
+        if reply.message is not None or reply.clock is not None:
             self.ledger = self.ledger.charge(
-                upload_bytes=self._bytes(reply.message),
-                num_local_steps=reply.facts["num_steps"],
-                client_seconds=reply.facts["seconds"],
+                upload_bytes=sent,
+                num_local_steps=reply.facts.get("num_steps", 0),
+                client_seconds=reply.facts.get("seconds", 0.0),
             )
 
     def stepped(self, step: Step) -> Record:
@@ -86,4 +91,4 @@ class LedgerKeeper(Observer):
         return {"ledger": self.ledger.as_record()}
 
     def _bytes(self, message: bytes) -> int:
-        return len(message) if self._travels else 0
+        return len(message) if self.travels else 0

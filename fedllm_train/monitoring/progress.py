@@ -105,23 +105,24 @@ class RoundProgress(_Bar, Observer):
         super().__init__(total, clock)
         self.cohort_size = 1
         """Clients of a round; with Poisson sampling on average."""
-        self._num_seen = 0
+        self._num_seen = self._num_rounds = 0
         self._said = clock()
         self._last = "starting"
 
     def saw(self, reply: Reply, problem: str | None) -> None:
         """Show that a client is done."""
         self._num_seen += 1
-        seconds = self._left.within_step(self._num_seen / self.cohort_size, self._total - reply.step)
+        begun = max(self._num_rounds, reply.step)  # an update may have been asked for in an earlier round
+        seconds = self._left.within_step(self._num_seen / self.cohort_size, self._total - begun)
         if seconds is None:  # more came than a round has on average, so nothing can be told
             return
         left = f"about {duration_text(seconds)} left"
         done = f"{self._num_seen} of {self.cohort_size} clients"
         line = None
         if self._clock() - self._said >= QUIET_SECONDS and self._num_seen < self.cohort_size:
-            line = f"round {reply.step + 1}/{self._total}: {done}; {left}"
+            line = f"round {begun + 1}/{self._total}: {done}; {left}"
             self._said = self._clock()
-        self._show(reply.step, f"{self._last}; {done}; {left}", line)
+        self._show(begun, f"{self._last}; {done}; {left}", line)
 
     def recorded(self, record: Record) -> None:
         """Show one finished round."""
@@ -136,7 +137,9 @@ class RoundProgress(_Bar, Observer):
             left = f"; stopped, round {record['monitor']['best_round'] + 1} was best"
         for each in record["left_out"]:
             self.say(f"round {done}: client {each['client_id']!r} left out: {each['reason']}")
-        self._num_seen, self._said, self._last = 0, self._clock(), loss
+        if "clock_seconds" in record:
+            loss += f", {duration_text(record['clock_seconds'])} simulated"
+        self._num_seen, self._num_rounds, self._said, self._last = 0, done, self._clock(), loss
         self._show(done, loss + left, f"round {done}/{self._total}: {loss}, {record['seconds']:.1f} s{left}")
 
 

@@ -101,7 +101,7 @@ def eligible_clients(config: ParticipationSettings, client_ids: Sequence[str]) -
 
 
 def _pool(config: ParticipationSettings, client_ids: Sequence[str], alone: bool) -> tuple[list[str], int]:
-    rule, size = config.cohort_rule, config.cohort_size
+    rule, size = config.cohort_rule, config.updates_per_step
     if rule not in COHORT_RULES:
         hint = did_you_mean(rule, COHORT_RULES)
         raise ConfigError(f"cohort_rule {rule!r} is unknown; {hint}choose from {', '.join(COHORT_RULES)}")
@@ -127,7 +127,8 @@ def _pool(config: ParticipationSettings, client_ids: Sequence[str], alone: bool)
         size = min(size, len(client_ids))
     if size > len(client_ids):
         raise ConfigError(
-            f"cohort_size is {size} but the dataset has {len(client_ids)} clients; choose at most {len(client_ids)}"
+            f"{'cohort_size' if size == config.cohort_size else 'buffer_size'} is {size} but the dataset has "
+            f"{len(client_ids)} clients; choose at most {len(client_ids)}"
         )
     return list(client_ids), size
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fedllm_data.errors import WorkerError
 from fedllm_train.engines.engine import Engine, Reply, Task, replies_of
+from fedllm_train.engines.shelf import NOTHING, Shelf
 from fedllm_train.participation.cohort_rules import sample_cohort
 
 __all__ = ["SynchronousCohort", "in_client_order"]
@@ -28,8 +29,8 @@ class SynchronousCohort:
     """What cohorts are drawn from: the run seed, but where a guarantee rests on nobody knowing who took part."""
     sizes: Mapping[str, int] = field(default_factory=dict)
     """Rows of each client, for rules that weigh them."""
-    spool: Path
-    """An existing folder for messages that come early."""
+    spool: Path | None = None
+    """An existing folder for messages that come early; None keeps them in memory."""
 
     def replies(self, engine: Engine, step: int, ask: Callable[[str], Task]) -> Iterator[Reply]:
         """Yield one reply for each client of the cohort, in the order of their ids.
@@ -77,40 +78,28 @@ def _checked(replies: Iterable[Reply], cohort: Sequence[str], step: int) -> Iter
         )
 
 
-def in_client_order(replies: Iterable[Reply], cohort: Sequence[str], spool: Path) -> Iterator[Reply]:
+def in_client_order(replies: Iterable[Reply], cohort: Sequence[str], spool: Path | None) -> Iterator[Reply]:
     """Yield replies in the order of the cohort; the message of one that comes early waits on disk.
 
     Args:
         replies: one per client of the cohort, in order of arrival.
         cohort: client ids in the order wanted (sorted).
-        spool: an existing folder for what waits; left empty.
+        spool: an existing folder for what waits; left empty. None keeps it in memory.
     """
     position = {client_id: index for index, client_id in enumerate(cohort)}
-    waiting: dict[int, Reply] = {}
+    shelf = Shelf(spool, name="early")
+    waiting: dict[int, tuple[Reply, int]] = {}
     due = 0
     for reply in replies:
         index = position[reply.client_id]
         if index != due:
-            waiting[index] = _put_down(reply, spool / f"{index}.message")
+            number = NOTHING if reply.message is None else shelf.put(reply.message)
+            waiting[index] = (replace(reply, message=None), number)
             continue
         yield reply
         due += 1
         while due in waiting:
-            yield _pick_up(waiting.pop(due), spool / f"{due}.message")
+            early, number = waiting.pop(due)
+            yield early if number == NOTHING else replace(early, message=shelf.pick_up(number))
             due += 1
     assert not waiting, "an engine gives one reply a task"
-
-
-def _put_down(reply: Reply, path: Path) -> Reply:
-    if reply.message is None:
-        return reply
-    path.write_bytes(reply.message)
-    return replace(reply, message=b"")
-
-
-def _pick_up(reply: Reply, path: Path) -> Reply:
-    if reply.message is None:
-        return reply
-    message = path.read_bytes()
-    path.unlink()
-    return replace(reply, message=message)

@@ -44,6 +44,16 @@ ASSUMPTIONS = (
 )
 """What the guarantee rests on, in words; in every run's config and card."""
 
+_WITHOUT_SAMPLING = (
+    "Who takes part hides nobody: it follows from the clients' machines, the clock and the lengths of messages, none "
+    "of which depends on what clients hold. Every client is taken to give an update to every round, and at most one; "
+    "neighbouring federations differ by one client whose updates are replaced by zero (Kairouz et al. 2021, arXiv "
+    "2103.00039), so that all others come when they would have come."
+)
+"""Stands for the assumption of Poisson sampling where there is none."""
+_POISSON = 2
+"""Position of that assumption."""
+
 RANDOMNESS = "a secret of the run, drawn from the system"
 """Where noise and cohorts of a run with a guarantee come from; in its config."""
 
@@ -60,9 +70,12 @@ class Guarantee:
     noise_multiplier: float
     sampling_rate: float
     expected_cohort: int
-    """Sampling rate times clients: what the noisy sum is divided by."""
+    """Clients expected in a round, by sampling rate times clients: what the noisy sum is divided by."""
     delta: float
     num_rounds: int
+    is_sampled: bool = True
+    """Whether it rests on Poisson sampling; if not, every client is taken to be in every round, and the sampling rate
+    is 1."""
 
     def epsilon(self, num_rounds: int) -> float | None:
         """Return the epsilon spent after some rounds; None if there is no bound, since there is no noise."""
@@ -84,11 +97,12 @@ class Guarantee:
         epsilon = self.epsilon(num_rounds)
         if epsilon is None:
             return "no epsilon: updates were clipped, and no noise was added"
-        return f"epsilon {epsilon:.4g} at delta {self.delta:g}, unit: client"
+        sampling = "" if self.is_sampled else ", without amplification by sampling"
+        return f"epsilon {epsilon:.4g} at delta {self.delta:g}, unit: client{sampling}"
 
     def as_record(self) -> dict[str, Any]:
         """Return the guarantee after all rounds with what it rests on, JSON-ready."""
-        return {
+        record = {
             "unit": "client",
             "epsilon": self.epsilon(self.num_rounds),
             **asdict(self),
@@ -97,10 +111,20 @@ class Guarantee:
             "randomness": RANDOMNESS if self.has_noise else None,
             "assumptions": list(ASSUMPTIONS),
         }
+        if self.is_sampled:
+            del record["is_sampled"]
+            return record
+        assumptions = [ASSUMPTIONS[0].partition(";")[0] + ".", *ASSUMPTIONS[1:]]
+        assumptions[_POISSON] = _WITHOUT_SAMPLING
+        return record | {
+            "accountant": "dp-accounting, privacy loss distributions of the Gaussian, not amplified by sampling",
+            "neighbours": "one client's updates replaced by zero",
+            "assumptions": assumptions,
+        }
 
 
 def run_guarantee(
-    settings: PrivacySettings, *, num_rounds: int, num_clients: int, cohort_size: int
+    settings: PrivacySettings, *, num_rounds: int, num_clients: int, cohort_size: int, is_sampled: bool = True
 ) -> Guarantee | None:
     """Return the privacy of a run, with the noise that a wanted epsilon needs; None if no privacy is asked for.
 
@@ -109,6 +133,7 @@ def run_guarantee(
         num_rounds: number of rounds in the run.
         num_clients: clients that may take part.
         cohort_size: how many of them take part in a round, on average.
+        is_sampled: whether each is in a round by a coin of its own, so that sampling hides it.
 
     Raises:
         ConfigError: if delta is so large that one client might be published whole, or epsilon cannot be reached.
@@ -120,7 +145,7 @@ def run_guarantee(
             f"dp_delta is {settings.dp_delta} with {num_clients} clients; a delta of 1/{num_clients} allows "
             "publishing one of them whole, so choose much less"
         )
-    rate = cohort_size / num_clients
+    rate = cohort_size / num_clients if is_sampled else 1.0
     noise = settings.dp_noise_multiplier
     if noise is None:
         assert settings.dp_epsilon is not None, "the config refuses one without the other"
@@ -132,6 +157,7 @@ def run_guarantee(
         expected_cohort=cohort_size,
         delta=settings.dp_delta,
         num_rounds=num_rounds,
+        is_sampled=is_sampled,
     )
 
 

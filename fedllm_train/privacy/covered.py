@@ -30,6 +30,8 @@ NOT_COVERED = {
     "left_out": "who took part and failed, and why",
     "train_loss": "a mean over the rows of those who took part, without noise",
     "aggregation_error": "calculated from single updates, where it is calculated at all",
+    "clock_seconds": "a round's simulated time follows from who took part",
+    "num_under_way": "counts clients, without noise",
     "server_step": "always true in a private run",
     "eval": "scores on clients' rows, without noise",
     "eval_score": "which of them decides what is best; a setting, useless without them",

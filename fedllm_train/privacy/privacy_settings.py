@@ -62,20 +62,24 @@ class PrivacySettings(Settings):
         """Whether there is a guarantee to account for; clipping alone gives none."""
         return self.dp_clip is not None and self.dp_noise_multiplier != 0
 
-    def check_beside(self, *, cohort_rule: str, min_clients: int, chooses_by_scores: bool) -> None:
+    def check_beside(
+        self, *, cohort_rule: str, min_clients: int, chooses_by_scores: bool, is_sampled: bool = True
+    ) -> None:
         """Refuse what would break the guarantee.
 
         Args:
             cohort_rule: who takes part.
             min_clients: updates that a step takes.
             chooses_by_scores: whether scores on clients' rows decide which adapter is finished.
+            is_sampled: whether the guarantee rests on the cohort rule; not where it is accounted for without
+                amplification (`private_turnout.py`).
 
         Raises:
             ConfigError: naming the setting.
         """
         if self.dp_clip is None:
             return
-        if cohort_rule not in ("poisson", "all"):
+        if is_sampled and cohort_rule not in ("poisson", "all"):
             raise ConfigError(
                 f"cohort_rule is {cohort_rule!r}, for which the privacy accountant has no bound; with dp_clip use "
                 "cohort_rule poisson, or all"

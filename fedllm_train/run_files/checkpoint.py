@@ -1,17 +1,23 @@
 """What a run must remember in order to resume after a kill at any moment, and how it is written.
 
-A checkpoint is a folder `checkpoints/round-000007/` with `adapter.safetensors` (the global adapter after that round),
-`server.safetensors` (what else the server remembers, if anything), `state.json`
-(`CheckpointRecord`) and `sha256.json` (the digests of the others: a checkpoint that does not fit them is passed over
-for the one before). What clients remember lies beside (`clients/client_memory.py`). A checkpoint is there whole or not
-at all; `rounds.jsonl` is appended after it and mended from it on resume.
+A checkpoint is a folder `checkpoints/round-000007/` with
+
+    adapter.safetensors           the global adapter after that round
+    server.safetensors            what else the server remembers, if anything
+    earlier-000005.safetensors    the state that clients still under way were sent for step 5, if there are any
+    state.json                    `CheckpointRecord`
+    sha256.json                   the digests of the others: a checkpoint that does not fit them is passed over for the
+                                  one before
+
+What clients remember lies beside (`clients/client_memory.py`). A checkpoint is there whole or not at all;
+`rounds.jsonl` is appended after it and mended from it on resume.
 """
 
 import json
 import logging
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import file_digest
 from pathlib import Path
@@ -23,14 +29,25 @@ from fedllm_eval.policy.run_folder import CHECKPOINTS, ROUNDS_FILE
 from fedllm_eval.policy.run_records import CheckpointRecord
 from fedllm_eval.texts import json_text
 from fedllm_train.adapters.arithmetic import Adapter, Parts, load_adapter, load_parts, save_adapter, save_parts
+from fedllm_train.engines.engine import NO_STEP
+from fedllm_train.engines.simulated import UnderWay
 from fedllm_train.monitoring.ledger import Ledger
 from fedllm_train.run_files.run_writing import may_be_replaced, write_json
 
-__all__ = ["RunState", "append_record", "kept_rounds", "load_latest", "mend_records", "save_checkpoint"]
+__all__ = [
+    "RunState",
+    "append_record",
+    "kept_rounds",
+    "load_latest",
+    "mend_records",
+    "oldest_step_needed",
+    "save_checkpoint",
+]
 
 logger = logging.getLogger(__name__)
 
 _STATE = "state.json"
+_EARLIER = "earlier-"
 _DIGESTS = "sha256.json"
 _NAME = re.compile(r"round-(\d{6})")
 
@@ -50,6 +67,12 @@ class RunState:
     that step on does not count."""
     run_key: str = ""
     """Names this start of the run, under which clients keep what they keep: another start finds nothing of it."""
+    clock: float = 0.0
+    """Where the simulated clock stands, in seconds since the run's start."""
+    under_way: Sequence[UnderWay] = ()
+    """Who was asked and has not replied: they are asked again when the run goes on."""
+    earlier: Mapping[int, Parts] = field(default_factory=dict)
+    """Step -> the server's state that it began from, for the steps that somebody is under way from."""
 
     @property
     def adapter(self) -> Adapter:
@@ -67,12 +90,16 @@ def save_checkpoint(
         save_adapter(state.adapter, folder / "adapter.safetensors")
         if beside := {part: tensors for part, tensors in state.server.items() if part != "adapter"}:
             save_parts(beside, folder / "server.safetensors")
+        for step, parts in state.earlier.items():
+            save_parts(parts, folder / f"{_EARLIER}{step:06d}.safetensors")
         content: CheckpointRecord = {
             "next_round": state.next_round,
             "ledger": asdict(state.ledger),
             "monitor": state.monitor,
             "refused": state.refused,
             "run_key": state.run_key,
+            "clock": state.clock,
+            "under_way": [asdict(each) for each in state.under_way],
             "record": dict(record),
         }
         write_json(folder / _STATE, content, sync=False)
@@ -118,6 +145,12 @@ def _load(folder: Path) -> tuple[RunState, dict[str, Any]]:
             monitor=content["monitor"],
             refused=content["refused"],
             run_key=content["run_key"],
+            clock=content.get("clock", 0.0),
+            under_way=tuple(UnderWay(**each) for each in content.get("under_way", ())),
+            earlier={
+                int(path.stem.removeprefix(_EARLIER)): load_parts(path)
+                for path in sorted(folder.glob(f"{_EARLIER}*.safetensors"))
+            },
         )
         return state, content["record"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -152,6 +185,22 @@ def _damage(folder: Path) -> str | None:
 def kept_rounds(run: Path) -> list[int]:
     """Return the rounds that have a checkpoint, oldest first."""
     return [int(path.name.removeprefix("round-")) for path in _checkpoints(run)]
+
+
+def oldest_step_needed(run: Path) -> int:
+    """Return the earliest step that the run could go on from, or ask a client for again; `NO_STEP` for none.
+
+    Its oldest checkpoint decides: whoever was under way then had been asked for that step or an earlier one, and in
+    later checkpoints nobody was asked earlier.
+    """
+    if (oldest := next(iter(_checkpoints(run)), None)) is None:
+        return NO_STEP
+    step = int(oldest.name.removeprefix("round-"))
+    try:
+        content = json.loads((oldest / _STATE).read_text(encoding="utf-8"))
+        return min([step, *(each["step"] - 1 for each in content.get("under_way", ()))])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # damaged: the run cannot go on from it
+        return step
 
 
 def append_record(run: Path, record: Mapping[str, Any]) -> None:

@@ -46,6 +46,8 @@ class Ditto(OneAdapter):
             if self.ditto_lambda < 0:
                 raise ConfigError(f"ditto_lambda is {self.ditto_lambda}; it must not be negative")
 
+    fits_per_visit = 2
+
     def __init__(self, federation: Federation) -> None:
         """Take lambda from the config."""
         super().__init__(federation)

@@ -102,7 +102,8 @@ class FedSB(OneAdapter):
         """Take how the frame is made, and the run seed.
 
         Raises:
-            ConfigError: if the frame would be made from what differential privacy does not cover.
+            ConfigError: if the frame would be made from what differential privacy does not cover, or from updates
+                of which some are of the next round.
         """
         super().__init__(federation)
         self._seed = federation.seed
@@ -112,6 +113,11 @@ class FedSB(OneAdapter):
             raise ConfigError(
                 "dp_clip is given and core_frame is gradient: the frame would be made of clients' gradients without "
                 "clipping or noise; use core_frame random"
+            )
+        if federation.is_asynchronous and not self._random:
+            raise ConfigError(
+                "core_frame is gradient: its first round sends signs of gradients, which cannot be applied to a later "
+                "state, as late or buffered updates are; use core_frame random"
             )
 
     def start(self, adapter: Adapter) -> Parts:

@@ -71,6 +71,7 @@ class FedDPA(OneAdapter):
         self._mix = federation.settings.feddpa_mix
         self._during = federation.settings.feddpa_when == "during"
         self._personal_steps = federation.settings.personal_steps
+        self.fits_per_visit = 2 if self._during else 1
 
     def client_update(self, visit: Visit) -> Parts:
         """Train the global adapter, and beside it perhaps the local one."""

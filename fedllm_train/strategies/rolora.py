@@ -12,10 +12,11 @@ in which the resting factor changed.
 
 from typing import Any
 
+from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Adapter, Parts, Shapes, shapes_of
 from fedllm_train.adapters.lora import check_factors_only, is_a, is_b
 from fedllm_train.method_settings import MeanSettings
-from fedllm_train.strategy import OneAdapter, Sums, Traits
+from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
 __all__ = ["RoLoRA"]
@@ -38,6 +39,19 @@ class RoLoRA(OneAdapter):
     )
 
     Settings = MeanSettings
+
+    def __init__(self, federation: Federation) -> None:
+        """Take how clients count.
+
+        Raises:
+            ConfigError: if a step might hold updates of both factors.
+        """
+        super().__init__(federation)
+        if federation.is_asynchronous:
+            raise ConfigError(
+                "strategy 'rolora' trains A and B in turns, so an update that comes a round late is of the factor "
+                "whose turn it is not; use participation synchronous, or deadline with late drop, or strategy ffa_lora"
+            )
 
     def start(self, adapter: Adapter) -> Parts:
         """Begin with the starting adapter.

@@ -14,7 +14,7 @@ HEAVY = ["torch", "transformers", "trl", "peft", "accelerate", "datasets", "matp
 PLACES = ["--data", "org/clients", "--model", "org/model", "--output_dir", "run"]
 OF_REPO = ["--data", "REPO", "--model", "org/model", "--output_dir", "run"]
 LISTS = [["--help"], ["--version"], ["sft", "--help"], ["kto", "--help"], ["presets"], ["presets", "--json"]]
-LISTS += [["methods"], ["methods", "--json"], ["chat", "--help"]]
+LISTS += [["machines"], ["machines", "clinic", "--json"], ["methods"], ["methods", "--json"], ["chat", "--help"]]
 REFUSED = [
     [],
     ["sftt"],
@@ -35,6 +35,7 @@ REFUSED = [
     ["sft", *PLACES, "--adapter", "/no/adapter"],
     ["sft", "--data", "org/clients"],
     ["publish", "/no/run", "--repo", "org/name"],
+    ["machines", "phon"],
     ["chat", "/no/run", "--prompt", "Hi"],
     ["chat", "org/model", "--prompt", "Hi", "--top-p", "2"],
     ["sft", *OF_REPO, "--cohort_size", "6"],

@@ -233,9 +233,11 @@ def test_a_client_that_replies_with_a_reason_is_left_out_and_named(kit, tmp_path
     trainer = kit.make_trainer(tmp_path / "run", cohort_size=5, num_rounds=1, engine=engine)
     state = trainer.train()
     (record,) = kit.records_of(tmp_path / "run")
-    assert record["left_out"] == [{"client_id": "bob", "reason": "its battery is empty"}]
-    assert [each["client_id"] for each in record["clients"]] == ["ann", "cyd", "dan", "eve"]
     message = len(codec.encode({"adapter": trainer.start_adapter}))
+    left_out = {"client_id": "bob", "reason": "its battery is empty", "kind": "refused"}
+    assert record["left_out"] == [left_out | {"download_bytes": message, "upload_bytes": 0}]
+    assert [each["client_id"] for each in record["clients"]] == ["ann", "cyd", "dan", "eve"]
+    assert all(each["download_bytes"] == each["upload_bytes"] == message for each in record["clients"])
     assert (state.ledger.download_bytes, state.ledger.upload_bytes) == (5 * message, 4 * message)
     assert state.ledger.num_local_steps == 4 * 2
 

@@ -20,6 +20,7 @@ from fedllm_eval.decide_command import DEFAULTS
 from fedllm_eval.deciding.break_even import break_even
 from fedllm_eval.deciding.deciding_rules import ALPHA, Evidence, Thresholds, apply_rules, recommend
 from fedllm_eval.deciding.decision import Asked, decide
+from fedllm_eval.deciding.decision_words import cost_sentences
 from fedllm_eval.deciding.effects import Effect
 from fedllm_eval.deciding.evidence_needed import clients_for_gain, clients_for_share
 from fedllm_eval.deciding.partner_costs import Line, StatedPrices, parse_lines, price_of_runs, read_line_table
@@ -172,6 +173,55 @@ def test_costs_by_hand(save_run):
     # 2 x 0.00225 + 3 x 2 + 10 x 0.2
     assert first.money == pytest.approx(0.0045 + 6.0 + 2.0)
     assert price.num_bytes == 3_000_000
+
+
+def simulated(run):
+    """Give a run's visits what a simulated clock writes, and the client table that it went by."""
+    file = run / "rounds.jsonl"
+    rounds = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    for record in rounds:
+        for visit in record["clients"]:
+            visit |= {"download_seconds": 30.0, "compute_seconds": 360.0, "upload_seconds": 60.0}
+            visit |= {"download_bytes": 600_000, "upload_bytes": 100_000}
+    file.write_text("".join(json.dumps(one) + "\n" for one in rounds), encoding="utf-8")
+    table = "client_id,download_mbit,upload_mbit,flops,watts,profile\nc000,1,1,1e12,50,\nc001,1,1,1e12,,phone-4g\n"
+    (run / "client_table.csv").write_text(table, encoding="utf-8")
+    return run
+
+
+def test_a_simulated_run_is_priced_by_its_own_clock_and_client_table(save_run):
+    run = simulated(save_run("sft", *gained()))
+    price = price_of_runs([run], StatedPrices())
+    first, second = price.partners["c000"], price.partners["c001"]
+    # c000 came twice: 2 x 360 s of training at 50 W, 2 x 90 s of sending; c001 once, at the phone's 5 W.
+    assert price.is_simulated
+    assert first.train_hours == pytest.approx(0.2)
+    assert first.send_hours == pytest.approx(180 / 3600)
+    assert first.energy_kwh == pytest.approx(0.01)
+    assert second.energy_kwh == pytest.approx(0.1 * 5 / 1000)
+    assert (first.num_bytes, second.num_bytes) == (1_400_000, 700_000)
+    # What the reader states goes before both.
+    stated = price_of_runs([run], StatedPrices(default=Line(8.0, 4.0, 100.0))).partners["c000"]
+    assert stated.send_hours == pytest.approx(8e-6 * (1_200_000 / 8 + 200_000 / 4) / 3600)
+    assert stated.energy_kwh == pytest.approx(0.02)
+    text = " ".join(cost_sentences(price, StatedPrices()))
+    assert "on the simulated clock it trained" in text
+    assert "sending took each about" in text
+    assert "from the watts in the client table" in text
+    assert "at the stated line" in " ".join(cost_sentences(price, StatedPrices(default=Line(8.0, 4.0))))
+
+
+def test_a_client_table_without_a_clock_gives_lines_and_a_damaged_one_is_named(save_run):
+    run = save_run("sft", *gained())
+    table = run / "client_table.csv"
+    table.write_text("client_id,download_mbit,upload_mbit\nc000,8,4\nc001,4,4\n", encoding="utf-8")
+    price = price_of_runs([run], StatedPrices())
+    assert not price.is_simulated
+    assert price.partners["c000"].send_hours == pytest.approx(3.0 / 3600)
+    assert price.partners["c000"].energy_kwh is None
+    table.write_text("client_id,download_mbit,upload_mbit\nc000,8,4\n", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"client_table\.csv has no row for 1 of 2 clients, the first is 'c001'"):
+        price_of_runs([run], StatedPrices())
 
 
 def test_money_scales_with_its_prices(save_run):

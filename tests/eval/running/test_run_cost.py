@@ -3,8 +3,11 @@
 import json
 
 import pytest
+import yaml
 
 from fedllm_data.errors import ConfigError
+from fedllm_eval.machines.flops import Work, token_flops, visit_flops
+from fedllm_eval.machines.model_shape import ModelShape
 from fedllm_eval.running.run_cost import StatedCosts, count_parameters, run_cost
 
 
@@ -79,6 +82,31 @@ def test_operations_of_a_lora_run(make_run, model_folder, tmp_path):
     assert base == sum(p.numel() for p in AutoModelForCausalLM.from_pretrained(model_folder).parameters())
     assert cost.flops == (4 * base + 6 * adapter + 2 * base) * cost.num_tokens
     assert "2 N D of the reference" in cost.flops_rule
+
+
+def test_operations_by_the_models_shape(make_run, tmp_path):
+    run = write(make_run(tmp_path / "run", task="dpo"), ROUNDS)
+    config = run / "config.yaml"
+    shape = ModelShape(
+        num_matmul_parameters=1000, num_layers=2, hidden_size=8, vocab_size=10, num_trainable=50, attention_size=16
+    )
+    config.write_text(
+        config.read_text()
+        + "  max_length: 64\n  per_device_train_batch_size: 4\n  gradient_checkpointing: true\n"
+        + yaml.safe_dump({"machines": {"model_shape": shape.as_record()}})
+    )
+    cost = run_cost(run)
+    work = Work(objective="dpo", recompute=True)
+    # At most 10 steps of 4 pairs, two sequences of 64 tokens each.
+    assert cost.flops == visit_flops(shape, work, num_rows=40, tokens_per_row=64)
+    assert cost.tokens_are_bound
+    assert cost.flops_rule == "matrix by matrix, in sequences of 64 tokens"
+    rounds = json.loads(json.dumps(ROUNDS))
+    for client in (client for record in rounds for client in record["clients"]):
+        client["num_tokens"] = 160  # 5 visits: 800 tokens in 80 sequences of 10
+    cost = run_cost(write(run, rounds))
+    assert cost.flops == 800 * token_flops(shape, work, 10)
+    assert "sequences of 10 tokens" in cost.flops_rule
 
 
 @pytest.mark.parametrize(

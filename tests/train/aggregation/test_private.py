@@ -12,6 +12,7 @@ from fedllm_train.aggregation.private import (
     check_private_method,
     clipped_change,
 )
+from fedllm_train.aggregation.staleness import ServerStates
 from fedllm_train.config import FederatedConfig
 from fedllm_train.engines.engine import Reply
 from fedllm_train.messages import codec
@@ -51,7 +52,7 @@ def new_sum(privacy, start, step=0, *, max_norm=None):
     """FedAvg's sum of one round that begins at a server's state."""
     wire = Wire(FederatedConfig(output_dir="unused"), seed=0)
     inbox = Inbox(strategy=made("fedavg"), wire=wire, start_adapter=start["adapter"], max_norm=max_norm)
-    return PrivateAggregation(inbox, start, privacy, step=step, anybody="a")
+    return PrivateAggregation(inbox, ServerStates(step=step, newest=start), privacy, anybody="a")
 
 
 # -- the mechanism --------------------------------------------------------------------------------------------------

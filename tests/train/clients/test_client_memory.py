@@ -130,7 +130,7 @@ class History:
                 wire=Wire(WireSettings(), seed=0),
                 engine=InProcessEngine(self),
                 participation=self,
-                aggregate=lambda server, step: OfHistory(self, step),
+                aggregate=lambda before: OfHistory(self, before.next_round),
                 ledger=LedgerKeeper(state.ledger, travels=True),
                 observers=[],
             )

@@ -1,0 +1,331 @@
+"""Which machine every client has: from a file, columns of the clients table, one named profile or a mix of them.
+
+    nodes.csv                       a row per client; the row of client_id * fills what the others leave empty
+    columns                         the columns of these names in the dataset's own clients table
+    profile:phone-4g                the same for all
+    profile:phone-4g~0.6            each client's speed divided by a lognormal of median 1 and this sigma
+    profiles:phone-4g=0.7,laptop-home=0.3      each client's drawn, with these probabilities
+
+Draws come from (seed, "client table", client), so a client's machine depends on no other client. FedScale draws its
+synthetic speeds from a lognormal of mu 1 and sigma 0.6, whose median is e and whose mean is e^1.18: with it the usual
+client is 2.7 times slower than the number one wrote down, which the median of 1 avoids. Imports no torch.
+"""
+
+import csv
+import hashlib
+import math
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fedllm_data.did_you_mean import did_you_mean
+from fedllm_data.errors import ConfigError
+from fedllm_data.in_place import fill_file
+from fedllm_data.seeds import stream_rng
+from fedllm_eval.machines.machine import Machine, Windows
+from fedllm_eval.machines.profiles import profile_of
+from fedllm_eval.machines.table_entries import COLUMNS, NUMBERS, SUFFIXES, Entry, read_entries
+from fedllm_eval.machines.window_text import windows_of, windows_text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["ClientTable", "Source", "client_table", "write_client_table"]
+
+ALL = "*"
+"""The client id of the row that stands for whoever has none, and fills what others leave empty."""
+STATED = "as stated"
+"""Stands for the date of numbers that the user gives."""
+
+
+class Source(NamedTuple):
+    """Where numbers come from."""
+
+    name: str
+    """`PROFILE: LINE` or `PROFILE: DEVICE`, or the file."""
+    numbers: dict[str, float]
+    source: str
+    date: str
+    """When they were measured; "assumption" where nobody did, "as stated" where the user gives them."""
+
+
+@dataclass(frozen=True)
+class _Spread:
+    """A profile, and how far speeds spread around it."""
+
+    name: str
+    sigma: float = 0.0
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}~{self.sigma:g}" if self.sigma else self.name
+
+
+@dataclass(frozen=True)
+class _Row:
+    numbers: dict[str, Any]
+    """Floats, by the names of `Machine`'s fields."""
+    windows: Windows | None
+    profile: _Spread | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientTable:
+    """The clients' machines; made by `client_table`."""
+
+    text: str
+    """The setting that it was made from."""
+    seed: int
+    mix: tuple[tuple[_Spread, float], ...] = ()
+    """Profiles with the sums of their probabilities up to and with each; empty where rows say it."""
+    rows: Mapping[str, _Row] | None = None
+    """By client id, also `*`."""
+    unknown: tuple[str, ...] = ()
+    """Clients of the file that the split lacks."""
+    origin: Source | None = None
+    """The file or the dataset's columns."""
+
+    def machine(self, client_id: str) -> Machine:
+        """Return a client's machine.
+
+        Raises:
+            ConfigError: if the table has no row for it.
+        """
+        if self.rows is None:
+            return self._of_profile(self._dealt(client_id), client_id, Machine())
+        own, default = self.rows.get(client_id), self.rows.get(ALL)
+        if own is None and default is None:
+            raise ConfigError(f"{self.text} has no row for client {client_id!r}; add it, or a row of client_id {ALL}")
+        machine = Machine()
+        for row in (default, own):
+            if row is not None:
+                if row.profile is not None:
+                    machine = self._of_profile(row.profile, client_id, machine)
+                machine = replace(machine, **row.numbers, windows=row.windows or machine.windows)
+        return machine
+
+    def sources(self) -> list[Source]:
+        """Return where the numbers come from: the file first, then every profile that is used."""
+        used = [spread for spread, _ in self.mix]
+        used += [row.profile for row in (self.rows or {}).values() if row.profile is not None]
+        found = [] if self.origin is None else [self.origin]
+        for name in dict.fromkeys(spread.name for spread in used):
+            for part, stated in profile_of(name).stated:
+                found.append(Source(f"{name}: {part}", dict(stated.numbers), stated.source, stated.date))
+        for spread in dict.fromkeys(spread for spread in used if spread.sigma):
+            what = (
+                f"each client's flops divided by a lognormal of median 1 and sigma {spread.sigma:g}, drawn by the seed"
+            )
+            found.append(Source(spread.label, {"sigma": spread.sigma}, what, "assumption"))
+        return found
+
+    def notes(self) -> list[str]:
+        """Return what the user should be told once: rows that are of no client here."""
+        if not self.unknown:
+            return []
+        rest = f" and {len(self.unknown) - 1} more" if len(self.unknown) > 1 else ""
+        return [
+            f"{self.text} has rows of clients that are not in this split and are not used: {self.unknown[0]!r}{rest}"
+        ]
+
+    def _dealt(self, client_id: str) -> _Spread:
+        if len(self.mix) == 1:
+            return self.mix[0][0]
+        share = _draws(self.seed, client_id)[0] * self.mix[-1][1]
+        return next(spread for spread, upto in self.mix if share < upto)
+
+    def _of_profile(self, spread: _Spread, client_id: str, before: Machine) -> Machine:
+        machine = _machine_of(spread.name)
+        flops = machine.flops
+        assert flops is not None
+        if spread.sigma:
+            flops /= math.exp(spread.sigma * _draws(self.seed, client_id)[1])
+        return replace(machine, flops=flops, profile=spread.label, drop_out=before.drop_out, windows=before.windows)
+
+
+def client_table(text: str, client_ids: Collection[str], table: "pa.Table | None" = None, *, seed: int) -> ClientTable:
+    """Return the clients' machines by a setting.
+
+    Args:
+        text: a file, `columns`, `profile:NAME` or `profiles:NAME=SHARE,...`, as above.
+        client_ids: the clients of the split, each of which must have a machine.
+        table: the dataset's clients table, which `columns` reads.
+        seed: the run seed.
+
+    Raises:
+        ConfigError: if the text is of no such form, a file cannot be read, a client is missing or named twice, or a
+            number makes no sense: with file, line and column.
+
+    >>> machines = client_table("profile:starlink+rtx-4090", ["ann", "bob"], seed=0)
+    >>> machines.machine("ann").upload_mbit, machines.sources()[0].date
+    (14.84, '2025-03')
+    """
+    kind, colon, rest = text.partition(":")
+    if colon and kind == "profile":
+        return ClientTable(text=text, seed=seed, mix=((_spread(rest, text), 1.0),))
+    if colon and kind == "profiles":
+        return ClientTable(text=text, seed=seed, mix=_mix(rest, text))
+    if text == "columns":
+        entries: Iterator[Entry] = _of_columns(table)
+        origin = Source("columns", {}, "the dataset's clients table", STATED)
+    elif Path(text).suffix.lower() in SUFFIXES:
+        entries = read_entries(Path(text))
+        origin = Source(text, {}, f"the file {Path(text).name}, sha256 {_digest(Path(text))}", STATED)
+    else:
+        hint = did_you_mean(kind, ("profile", "profiles", "columns"))
+        raise ConfigError(
+            f"client_table is {text!r}; {hint}give a file ({', '.join(SUFFIXES)}), columns, profile:NAME or "
+            "profiles:NAME=SHARE,..."
+        )
+    return _with_rows(text, entries, client_ids, seed=seed, origin=origin)
+
+
+def write_client_table(path: Path, table: ClientTable, client_ids: Collection[str]) -> None:
+    """Write the machines of some clients as a CSV file that `client_table` reads to the same machines.
+
+    Args:
+        path: the file, in a folder that is there.
+        table: the machines.
+        client_ids: whose, in this order.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as place:
+    ...     file = Path(place, "client_table.csv")
+    ...     write_client_table(file, client_table("profile:phone-4g", ["ann"], seed=0), ["ann"])
+    ...     client_table(str(file), ["ann"], seed=1).machine("ann").latency_ms
+    40.0
+    """
+    with fill_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(COLUMNS)
+        for client_id in client_ids:
+            machine = table.machine(client_id)
+            numbers = [getattr(machine, name) for name in NUMBERS]
+            windows = "" if machine.windows is None else windows_text(machine.windows)
+            writer.writerow(
+                [client_id, *("" if each is None else repr(each) for each in numbers), machine.profile, windows]
+            )
+
+
+def _with_rows(
+    text: str, entries: Iterator[Entry], client_ids: Collection[str], *, seed: int, origin: Source
+) -> ClientTable:
+    known = client_ids if isinstance(client_ids, (set, frozenset, dict)) else frozenset(client_ids)
+    rows: dict[str, _Row] = {}
+    unknown: dict[str, None] = {}
+    for entry in entries:
+        if entry.client_id in rows or entry.client_id in unknown:
+            raise ConfigError(f"{entry.where} names client {entry.client_id!r} a second time; keep one")
+        row = _row(entry)  # also of clients elsewhere: a bad number in them is a sign of a bad file
+        if entry.client_id == ALL or entry.client_id in known:
+            rows[entry.client_id] = row
+        else:
+            unknown[entry.client_id] = None
+    if ALL not in rows and (missing := [each for each in client_ids if each not in rows]):
+        raise ConfigError(
+            f"{text} has no row for {len(missing)} of {len(known)} clients, the first is {min(missing)!r}; add them, "
+            f"or one row of client_id {ALL} for all that have none"
+        )
+    return ClientTable(text=text, seed=seed, rows=rows, unknown=tuple(sorted(unknown)), origin=origin)
+
+
+def _row(entry: Entry) -> _Row:
+    numbers: dict[str, Any] = {name: _number(entry, name) for name in NUMBERS if name in entry.values}
+    try:
+        Machine(**numbers)
+        windows = windows_of(entry.values["windows"]) if "windows" in entry.values else None
+        profile = entry.values.get("profile")
+        if profile is not None and not isinstance(profile, str):
+            raise ConfigError(f"profile is {profile!r}; give the name of one")
+        return _Row(numbers, windows, None if profile is None else _spread(profile.strip(), f"profile {profile}"))
+    except ConfigError as error:
+        raise ConfigError(f"{entry.where}: {error}") from error
+
+
+def _number(entry: Entry, name: str) -> float:
+    value = entry.values[name]
+    where = f"{entry.where}, column {name}"
+    if isinstance(value, str):
+        text = value.strip()
+        if "," in text:
+            raise ConfigError(f"{where} holds {text!r}; write 12.5, not 12,5, and no commas between thousands")
+        try:
+            if "_" in text:
+                raise ValueError
+            value = float(text)
+        except ValueError:
+            raise ConfigError(f"{where} holds {text!r}, which is no number; write a plain one such as 12.5") from None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigError(f"{where} holds {value!r}, which is no number; write a plain one such as 12.5")
+    if not math.isfinite(value):
+        raise ConfigError(f"{where} holds {value}; write a finite number")
+    return float(value)
+
+
+def _of_columns(table: "pa.Table | None") -> Iterator[Entry]:
+    there = [] if table is None else [name for name in table.column_names if name in COLUMNS and name != "client_id"]
+    if table is None or not there:
+        has = [] if table is None else table.column_names
+        raise ConfigError(
+            f"client_table is columns, but the dataset's clients table has none of {', '.join(COLUMNS[1:])}; it has "
+            f"{', '.join(has) or 'no columns'}"
+        )
+    for row in table.select(["client_id", *there]).to_pylist():
+        values = {name: row[name] for name in there if row[name] is not None and row[name] != ""}
+        yield Entry(row["client_id"], values, f"the clients table, client {row['client_id']!r}")
+
+
+def _mix(listed: str, text: str) -> tuple[tuple[_Spread, float], ...]:
+    found: list[tuple[_Spread, float]] = []
+    total = 0.0
+    for piece in listed.split(","):
+        name, equals, share = piece.strip().rpartition("=")
+        try:
+            value = float(share)
+        except ValueError:
+            value = math.nan
+        if not equals or not 0 < value <= 1:
+            raise ConfigError(
+                f"client_table {text!r}: {piece!r} is not of the form NAME=SHARE with a share above 0 and at most 1; "
+                "write for instance profiles:phone-4g=0.7,laptop-home=0.3"
+            )
+        spread = _spread(name.strip(), text)
+        if spread in [each for each, _ in found]:
+            raise ConfigError(f"client_table {text!r} names {name!r} twice; keep one")
+        total += value
+        found.append((spread, total))
+    if abs(total - 1) > 1e-6:
+        raise ConfigError(f"client_table {text!r} gives shares that sum to {total:g}; they must sum to 1")
+    return tuple(found)
+
+
+def _spread(text: str, where: str) -> _Spread:
+    name, tilde, sigma = text.partition("~")
+    try:
+        value = float(sigma) if tilde else 0.0
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 3:
+        raise ConfigError(f"{where}: the spread {sigma!r} is no sigma from 0 to 3; write for instance phone-4g~0.6")
+    profile_of(name)
+    return _Spread(name, value)
+
+
+@lru_cache(maxsize=256)
+def _machine_of(name: str) -> Machine:
+    return profile_of(name).machine
+
+
+def _draws(seed: int, client_id: str) -> tuple[float, float]:
+    """A uniform number for the profile and a normal one for the speed: always both, so neither moves the other."""
+    rng = stream_rng(seed, "client table", client_id=client_id)
+    return float(rng.random()), float(rng.standard_normal())
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except OSError as error:
+        raise ConfigError(f"the client table {path} cannot be read ({error}); name a file that is there") from error
