@@ -29,6 +29,8 @@ def test_a_machine_closes_after_it_opens_and_not_later_than_its_windows_are_long
 
 def test_a_moment_rounded_to_just_before_its_window_closes_with_that_window():
     """Found by drawing: opens() gave a moment whose remainder was below the start of the second window."""
-    each = Windows(((5.9760798078389215, 7.71479161902683), (43.928437496891846, 72.09575193546497)), 72.62916750842027)
+    each = Windows(
+        ((5.9760798078389215, 7.71479161902683), (43.928437496891846, 72.09575193546497)), 72.62916750842027
+    )
     opens = each.opens(81076.64603354955)
     assert math.isclose(each.closes(opens) - opens, 72.09575193546497 - 43.928437496891846, rel_tol=1e-6)
