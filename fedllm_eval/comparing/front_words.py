@@ -130,7 +130,12 @@ def hours_sentence(front: Mapping[str, Any]) -> str:
     if len(kinds) > 1:
         return words(
             "Hours are of different kinds, and such methods are not set against one another: {kinds}.",
-            kinds="; ".join(f"{', '.join(labels)}: {words(_KINDS[kind])}" for kind, labels in kinds.items()),
+            kinds=listed(
+                [
+                    words("{names} ({kind})", names=", ".join(labels), kind=words(_KINDS[kind]))
+                    for kind, labels in kinds.items()
+                ]
+            ),
         )
     return "".join(words(_HOURS_FROM[kind]) for kind in kinds)
 

@@ -286,7 +286,7 @@ def _provenance(decision: Decision) -> list[tuple[str, str]]:
     for one in decision.candidates:
         if one.how is not None:
             told = sentences(how_sentences(one.how))
-            lines.append((words("how it was trained"), words("{name}: {told}", name=one.label, told=told)))
+            lines.append((words("how it was trained"), f"{one.label}: {told}"))
     for run, day in decision.run_dates:
         lines.append((words("day of the last round"), words("{day} (UTC), by the file in {run}", day=day, run=run)))
     lines.append((words("settings"), ", ".join(f"{name} {value}" for name, value in decision.settings.items())))

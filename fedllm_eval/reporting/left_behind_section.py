@@ -159,9 +159,7 @@ def _score_cell(group: Mapping[str, Any]) -> Cell:
     if served is None:
         return ("–", words("fewer than {num} scored", num=MIN_CLIENTS))
     scored = plural_words("{num} client", "{num} clients", served["num_clients"])
-    return number(served["mean"]), words(
-        "{interval}, {clients}", interval=interval(served["low"], served["high"]), clients=scored
-    )
+    return number(served["mean"]), words(", ").join([interval(served["low"], served["high"]), scored])
 
 
 def _gave_less(group: Mapping[str, Any]) -> str:
