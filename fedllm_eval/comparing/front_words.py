@@ -128,9 +128,13 @@ def hours_sentence(front: Mapping[str, Any]) -> str:
         if point["hours_from"] is not None:
             kinds.setdefault(point["hours_from"], []).append(point["label"])
     if len(kinds) > 1:
+        told = [
+            words("{names} ({kind})", names=", ".join(labels), kind=words(_KINDS[kind]))
+            for kind, labels in kinds.items()
+        ]
         return words(
             "Hours are of different kinds, and such methods are not set against one another: {kinds}.",
-            kinds="; ".join(f"{', '.join(labels)}: {words(_KINDS[kind])}" for kind, labels in kinds.items()),
+            kinds=listed(told),
         )
     return "".join(words(_HOURS_FROM[kind]) for kind in kinds)
 

@@ -15,7 +15,7 @@ from fedllm_eval.running.round_costs import (
     RoundCost,
     RunCosts,
     costs_by_round,
-    kept_client_table,
+    kept_machines,
 )
 
 __all__ = ["ChargedMethod", "ChargedRun", "MethodCost", "charged_methods"]
@@ -85,8 +85,8 @@ def _charged(run: ScoredRun, prices: StatedPrices) -> ChargedRun:
     folder = run_of(run)
     if folder is not None:
         config = find_config(folder)
-        table = kept_client_table(folder)
-        watts = {client: float(line["watts"]) for client, line in table.items() if "watts" in line}
+        machines = kept_machines(folder)
+        watts = {client: machine.watts for client, machine in machines.items() if machine.watts is not None}
         rounds: Sequence[Mapping[str, Any]] = [dict(record) for record in read_rounds(folder)]
         private = config is not None and is_private(config)
         return ChargedRun(run, costs_by_round(rounds, prices, watts=watts, private=private), rounds, config)

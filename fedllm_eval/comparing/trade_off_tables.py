@@ -118,7 +118,7 @@ def protocol_sections(trade: Mapping[str, Any]) -> list[Section]:
 def _budget(found: Mapping[str, Any], index: int, currency: str) -> Section:
     limits = listed(
         [
-            words("{cost}: {limit}", cost=words(COST_NAMES[name]), limit=cost_text(name, limit, currency))
+            words("{cost} up to {limit}", cost=words(COST_NAMES[name]), limit=cost_text(name, limit, currency))
             for name, limit in found["limits"].items()
         ]
     )
@@ -197,7 +197,7 @@ def _robustness(found: Mapping[str, Any], index: int, currency: str) -> Section:
     for row in found["rows"]:
         settings = ", ".join(f"{name} {value}" for name, value in row["settings"].items() if value is not None)
         kinds = [
-            words("{kind} {share}", kind=words(_KINDS[kind]), share=percent(share))
+            words("{share} of them {kind}", kind=words(_KINDS[kind]), share=percent(share))
             for kind, share in row["by_kind"].items()
         ]
         lost = row["lost_fraction"]

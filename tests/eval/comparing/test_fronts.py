@@ -175,7 +175,7 @@ def test_hours_are_of_the_clock_else_of_training_and_stated_lines_and_different_
     assert all(point["beaten_by"] == [] for point in item["points"])
     assert item["mixed_hours"]
     assert "Hours are of different kinds" in item["sentences"][-1]
-    assert "clock: simulated clock; measured: measured training alone" in item["sentences"][-1]
+    assert "clock (simulated clock) and measured (measured training alone)" in item["sentences"][-1]
     # 8 Mbit/s down: 1 s; 4 Mbit/s up: 1 s; beside 72 s of the slowest client.
     prices = StatedPrices(default=Line(8.0, 4.0))
     item = _item(compare_results([base, measured], costs=AskedCosts(prices=prices)), "hours")
