@@ -1,7 +1,4 @@
-"""Plans of a scenario's candidates: what `fedllm-train plan` says of each, kept as JSON, and the table of all.
-
-Imports no torch of its own.
-"""
+"""Plans of a scenario's candidates: what `fedllm-train plan` said of each, and the lines of the clients."""
 
 import csv
 import json
@@ -9,38 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedllm_data.in_place import write_file
-from fedllm_train.planning.plan_all import plan_all
-from fedllm_train.planning.plan_flags import plan_flags
-from fedllm_train.scenarios.scenario_steps import LINES, plan_flags_of
-from fedllm_train.scenarios.template import Scenario, ScenarioCandidate
+from fedllm_train.scenarios.scenario_steps import LINES
+from fedllm_train.scenarios.template import Scenario
 
-__all__ = ["plan_candidate", "plan_rows", "read_plan", "write_lines"]
+__all__ = ["plan_rows", "read_plan", "write_lines"]
 
 _LINE_COLUMNS = ("client_id", "download_mbit", "upload_mbit", "watts")
-
-
-def plan_candidate(scenario: Scenario, candidate: ScenarioCandidate, out: Path, *, seed: int) -> dict[str, Any]:
-    """Plan one candidate, and keep what the plan says in `plans/NAME/plan.json`.
-
-    Args:
-        scenario: the case.
-        candidate: one of its candidates.
-        out: the folder of the case, with clients and base.
-        seed: of the run.
-
-    Returns:
-        The plan's record.
-
-    Raises:
-        FedLLMError: for whatever the run would refuse.
-    """
-    plan = plan_all(plan_flags(plan_flags_of(scenario, candidate, out, seed=seed)))
-    folder = out / "plans" / candidate.name
-    folder.mkdir(parents=True, exist_ok=True)
-    record: dict[str, Any] = json.loads(json.dumps(plan.as_record(), default=list))
-    write_file(folder / "plan.json", (json.dumps(record, indent=2) + "\n").encode())
-    return record
 
 
 def read_plan(out: Path, name: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from fedllm_data.errors import ConfigError, FedLLMError
 from fedllm_train.scenarios.agreement import Agreement, agreement_of
 from fedllm_train.scenarios.case_folder import check_folder, remember_steps
 from fedllm_train.scenarios.case_page import write_case
-from fedllm_train.scenarios.case_plans import plan_candidate, plan_rows, read_plan, write_lines
+from fedllm_train.scenarios.case_plans import plan_rows, read_plan, write_lines
 from fedllm_train.scenarios.case_records import read_rounds
 from fedllm_train.scenarios.scenario_steps import Step, steps
 from fedllm_train.scenarios.template import Scenario
@@ -50,11 +50,7 @@ def run_scenario(scenario: Scenario, out: Path, *, seed: int = 0, say: Say = pri
             continue
         say(f"\n[{number}/{len(all_steps)}] {step.purpose}\n$ {step.command}")
         started = time.monotonic()
-        if step.kind == "plan":
-            candidate = next(each for each in scenario.candidates if f"plan-{each.name}" == step.name)
-            plan_candidate(scenario, candidate, out, seed=seed)
-        else:
-            _run(step, out)
+        _run(step, out)
         say(f"({time.monotonic() - started:.0f} s)")
         if step.name == f"plan-{scenario.candidates[-1].name}":
             write_lines(scenario, out, seed=seed)
@@ -76,7 +72,7 @@ def run_scenario(scenario: Scenario, out: Path, *, seed: int = 0, say: Say = pri
 
 def _run(step: Step, out: Path) -> None:
     program, *arguments = shlex.split(step.command)
-    if step.kind == "training":
+    if step.is_training:
         from fedllm_train.run_files.open_run import is_begun
 
         if is_begun(out / "runs" / step.name.removeprefix("run-")):

@@ -15,10 +15,10 @@ from fedllm_train.scenarios import case_running
 from fedllm_train.scenarios.agreement import Agreement, agreement_of
 from fedllm_train.scenarios.case_folder import check_folder, remember_steps
 from fedllm_train.scenarios.case_page import recommendation_sentence
-from fedllm_train.scenarios.case_plans import plan_candidate, plan_rows
+from fedllm_train.scenarios.case_plans import plan_rows, read_plan
 from fedllm_train.scenarios.case_running import PlanNotKept, run_scenario
 from fedllm_train.scenarios.recommended import Outcome, recommended
-from fedllm_train.scenarios.scenario_steps import run_flags, steps
+from fedllm_train.scenarios.scenario_steps import plan_flags_of, run_flags, steps
 from fedllm_train.scenarios.template import Limits, read_scenario, shipped_scenarios
 
 NAMES = shipped_scenarios()
@@ -79,7 +79,9 @@ def places(tmp_path_factory):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_template_plans_all_its_candidates(name, places):
     scenario = read_scenario(name)
-    plans = {each.name: plan_candidate(scenario, each, places, seed=0) for each in scenario.candidates}
+    for each in scenario.candidates:
+        assert main(["plan", *plan_flags_of(scenario, each, places, seed=0)]) == 0
+    plans = {each.name: read_plan(places, each.name) for each in scenario.candidates}
     for plan in plans.values():
         (run,) = plan["runs"]
         assert run["refused"] is None
@@ -171,7 +173,7 @@ def test_a_case_plans_itself_first_runs_and_ends_in_a_page(finished):
     text = page.read_text()
     assert page.name == "scenario.html"
     assert sentence in text.replace("&#39;", "'")
-    for name in ("decision/decision.html", "compare/comparison.html"):
+    for name in ("decision/decision.html", "compare/comparison.html", "plans/drive/plan.html"):
         assert (out / name).exists()
         assert f'href="{name}"' in text
     assert all(each in text for each in scenario.bad)
