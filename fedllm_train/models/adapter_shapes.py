@@ -9,11 +9,12 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.models.base_tensors import BaseTensors, Shape
+from fedllm_train.models.base_tensors import BaseTensors, Shape, header_of
 
-__all__ = ["AdapterSettings", "adapter_shapes", "modules_of", "num_values"]
+__all__ = ["AdapterSettings", "adapter_shapes", "modules_of", "num_values", "saved_adapter_shapes"]
 
 _LORA = ("lora", "dora", "rslora")
 _PREFIX = "base_model.model."
@@ -65,6 +66,24 @@ def adapter_shapes(base: BaseTensors, settings: AdapterSettings) -> dict[str, Sh
         if settings.kind == "dora":
             shapes[f"{_PREFIX}{module}.lora_magnitude_vector"] = (outputs,)
     return shapes
+
+
+def saved_adapter_shapes(adapter: str) -> dict[str, Shape]:
+    """Return the tensors of a trained adapter in a folder, which a run may start from.
+
+    Args:
+        adapter: a run folder or a PEFT folder.
+
+    Raises:
+        ConfigError: if there is no adapter's file.
+    """
+    for folder in (Path(adapter) / "adapter", Path(adapter)):
+        if (file := folder / "adapter_model.safetensors").is_file():
+            return header_of(file)
+    raise ConfigError(
+        f"adapter {adapter!r} holds no adapter_model.safetensors, from whose header its shapes are read; give a run "
+        "folder or a PEFT folder on this machine"
+    )
 
 
 def num_values(shapes: Mapping[str, Shape]) -> int:

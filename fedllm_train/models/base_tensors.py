@@ -12,7 +12,15 @@ from typing import Any
 
 from fedllm_data.errors import ConfigError
 
-__all__ = ["BaseTensors", "Shape", "ends_in_product", "header_shapes", "tensors_of_headers", "tensors_of_model"]
+__all__ = [
+    "BaseTensors",
+    "Shape",
+    "ends_in_product",
+    "header_of",
+    "header_shapes",
+    "tensors_of_headers",
+    "tensors_of_model",
+]
 
 Shape = tuple[int, ...]
 _TABLES = ("embed", "wte", "wpe")
@@ -76,7 +84,7 @@ def header_shapes(folder: Path) -> dict[str, Shape] | None:
         files = [whole]
     shapes: dict[str, Shape] = {}
     for path in files:
-        shapes |= _header(path)
+        shapes |= header_of(path)
     return shapes or None
 
 
@@ -179,7 +187,12 @@ def ends_in_product(parameters: Iterable[str], config: Mapping[str, Any]) -> boo
     return not has_norm and not any(config.get(name) for name in _DROPOUTS)
 
 
-def _header(path: Path) -> dict[str, Shape]:
+def header_of(path: Path) -> dict[str, Shape]:
+    """Return the shape of every tensor of a safetensors file.
+
+    Raises:
+        ConfigError: if its header cannot be read.
+    """
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")

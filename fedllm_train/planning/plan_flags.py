@@ -145,7 +145,8 @@ def flags_of_candidate(candidate: Candidate, flags: PlanFlags, data: str) -> lis
             argv.append(word)
     chosen = [word for name, value in candidate.chosen for word in (flag_of(name), value)]
     given = {name_of(word) for word in argv if word.startswith("--")}
-    argv += [] if "data" in given else ["--data", data]
+    is_in_file = flags.config is not None and flags.sizes is None
+    argv += [] if "data" in given or is_in_file else ["--data", data]
     return [*argv, *chosen, "--output-dir", "planned"]
 
 

@@ -20,7 +20,7 @@ from fedllm_eval.machines.profiles import profile_of
 from fedllm_train.clients.planned_work import PlannedWork, planned_work
 from fedllm_train.flags import OurFlags
 from fedllm_train.messages.wire_names import PRESETS
-from fedllm_train.models.adapter_shapes import adapter_shapes
+from fedllm_train.models.adapter_shapes import adapter_shapes, saved_adapter_shapes
 from fedllm_train.models.base_tensors import BaseTensors, Shape
 from fedllm_train.models.training_shape import training_shape
 from fedllm_train.participation.clock import Clock
@@ -132,7 +132,10 @@ def _set_up(flags: OurFlags, task: str, roster: Roster, base: BaseTensors) -> _S
     client, _ = planned_client(flags)
     config = flags.federated
     plan = prepare(config, roster, client)
-    adapter = adapter_shapes(base, adapter_settings(flags, client))
+    if flags.run.adapter is None:
+        adapter = adapter_shapes(base, adapter_settings(flags, client))
+    else:
+        adapter = saved_adapter_shapes(flags.run.adapter)
     shape = training_shape(base, adapter)
     work = planned_work(
         shape,

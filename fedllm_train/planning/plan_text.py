@@ -138,7 +138,7 @@ def _costs(known: Sequence[tuple[int, PlannedRun]], precisions: Sequence[str]) -
     for index, run in known:
         assert run.power is not None
         power = run.power
-        memory = [f"{each.low_gb:.3g}-{each.high_gb:.3g}" for each in run.memory]
+        memory = [f"{each.high_gb:.3g}" for each in run.memory]
         device = "-" if power.device_kwh is None else f"{power.device_kwh:.3g}"
         rows.append(
             [str(index), flops_text(run.visit_flops), *memory, device, _range(power.line_kwh), _range(power.egress)]
@@ -147,7 +147,7 @@ def _costs(known: Sequence[tuple[int, PlannedRun]], precisions: Sequence[str]) -
     lines += [
         "",
         *_wrapped(
-            "FLOP: of a visit; bf16 and the like: GB of a client's memory while it trains, by how the base is kept; "
+            "FLOP: of a visit; bf16 and the like: GB of memory that a client needs at most, by how the base is kept; "
             "kWh of the machines, kWh of the lines and what the server pays for downloads: of the whole run, from the "
             "lowest published figure to the highest."
         ),

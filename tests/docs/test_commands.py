@@ -63,6 +63,14 @@ def accept(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
         parse_run_arguments(words[0], words[1:])
         return
+    if program == "fedllm-train" and words[0] == "plan":
+        from fedllm_train.flags import parse_our_flags
+        from fedllm_train.planning.plan_flags import candidates, flags_of_candidate, plan_flags
+
+        flags = plan_flags(words[1:])
+        for candidate in candidates(flags):
+            parse_our_flags(flags.task or "sft", flags_of_candidate(candidate, flags, "data"))
+        return
     parse_args = ArgumentParser.parse_args
 
     def stop_after(*given):
@@ -86,8 +94,23 @@ def test_commands_are_accepted(name, command, monkeypatch):
 
 def test_every_guide_to_a_command_shows_one():
     shown = {name for name, _ in whole_commands()}
-    guides = ("importing", "datasets", "heterogeneity", "training", "scores", "quickstart", "privacy_and_uploads")
+    guides = ("importing", "datasets", "heterogeneity", "training", "scores", "quickstart", "privacy_and_uploads", "plan")
     assert {"README.md", "benchmarks/README.md", *(f"docs/{guide}.md" for guide in guides)} <= shown
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_guide_to_plans_run(tmp_path, monkeypatch, capsys):
+    import fedllm_data.cli
+    import fedllm_train.cli
+
+    monkeypatch.chdir(tmp_path)
+    mains = {"fedllm-data": fedllm_data.cli.main, "fedllm-train": fedllm_train.cli.main}
+    commands = [command for name, command in whole_commands() if name == "docs/plan.md"]
+    assert len(commands) > 5
+    for command in commands:
+        program, *words = shlex.split(command)
+        assert mains[program](words) == 0, (command, capsys.readouterr().err)
+    assert (tmp_path / "costs" / "plan.html").is_file()
 
 
 def test_new_commands_are_written_with_dashes():
@@ -100,7 +123,7 @@ def test_new_commands_are_written_with_dashes():
 @cache
 def flags_of(program: str, subcommand: str | None) -> frozenset[str]:
     """The flags that a command knows, in both spellings."""
-    if program == "fedllm-train" and subcommand in OF_RUNS:
+    if program == "fedllm-train" and subcommand in (*OF_RUNS, "plan"):
         from dataclasses import fields
 
         from trl import DPOConfig, KTOConfig, ModelConfig, SFTConfig
