@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks import result_tables
+from benchmarks.codec_tables import aggregation_rows, throughput_rows
 
 __all__ = ["readme_text"]
 
@@ -33,6 +34,8 @@ def readme_text() -> str:
         table=result_tables.markdown_table,
         machine_line=result_tables.machine_line,
         clients_between=clients_between,
+        aggregation_rows=aggregation_rows,
+        throughput_rows=throughput_rows,
         coverage_rows=coverage_rows,
         report_rows=report_rows,
         largest_difference=largest_difference,

@@ -9,7 +9,7 @@ are made pair by pair in one fixed order, so that both ends and all machines get
 
 import numpy as np
 
-__all__ = ["block_sizes", "hadamard_sums", "rotate", "rotate_back", "rotate_bits_back", "signs_from"]
+__all__ = ["block_sizes", "hadamard_sums", "padded_size", "rotate", "rotate_back", "rotate_bits_back", "signs_from"]
 
 _CHUNK = 2**15
 """Values that are worked on at a time: what fits a core's cache."""
@@ -25,6 +25,15 @@ def block_sizes(num_values: int, size: int) -> list[int]:
     """
     full, rest = divmod(num_values, size)
     return [size] * full + ([1 << (rest - 1).bit_length()] if rest else [])
+
+
+def padded_size(num_values: int, size: int) -> int:
+    """Return how many values the blocks of a vector hold.
+
+    >>> padded_size(300, 256)
+    320
+    """
+    return num_values - num_values % size + sum(block_sizes(num_values % size, size))
 
 
 def signs_from(rng: np.random.Generator, num_values: int) -> np.ndarray:

@@ -1,9 +1,9 @@
 """Symbols as Huffman codes: levels, one a byte, and the bytes of numbers in planes.
 
 The coder is zlib's, told to look for no repetitions (`Z_HUFFMAN_ONLY`): a table for every 32,768 symbols, no package
-to install, and a decoder that is safe on damaged bytes. On levels of a Gaussian it comes within 1 % (int8), 2 % (int4)
-and 6 % (int3) of the entropy, where deflate with repetitions is 19 % off at int4; a range coder (constriction 0.5)
-reaches the entropy, and was not worth a dependency (`benchmarks/codec_throughput.py` has the figures of today).
+to install, and a decoder that is safe on damaged bytes. On levels of a Gaussian it comes within 1 % (int8), 3 % (int4)
+and 11 % (int3) of the entropy. Deflate with repetitions is farther off and ten times as slow. A range coder
+(constriction 0.5) reaches the entropy at the same speed; that was not worth a package that everybody installs.
 Levels are coded before they are packed into half bytes, which would hide their distribution. Numbers are split into
 planes first: all highest bytes (sign and exponent, which take three bits instead of eight), then all next ones.
 """

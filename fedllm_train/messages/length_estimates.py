@@ -29,7 +29,7 @@ _POINTS = 4096
 def gap_bytes(cut: VectorCut) -> int:
     """Return the bytes of the places of chosen values, as expected where they are spread evenly.
 
-    >>> gap_bytes(VectorCut(0, 80_000, 8_000, 8_000, [8_000]))
+    >>> gap_bytes(VectorCut(0, 80_000, 8_000, [8_000]))
     4756
     """
     return math.ceil(cut.num_chosen * mean_place_bits(cut.num_chosen / cut.num_values) / 8)
@@ -45,7 +45,7 @@ def code_bytes(stages: WireStages, cut: VectorCut) -> int:
     share = cut.num_chosen / cut.num_values if cut.num_values else 1.0
     share = share if stages.hadamard is None else 1.0  # a rotation makes Gaussians of what was chosen
     if stages.levels is not None:
-        bits = _level_bits(stages, share, max(cut.groups, default=1))
+        bits = _level_bits(stages, share, cut.largest_group)
     else:
         bits = _number_bits(share) + (0 if stages.quantise == "bfloat16" else 16)
     return math.ceil(cut.num_sent * bits / 8)

@@ -148,7 +148,7 @@ def packed_shapes(
         shapes[name] = ("I8", (cut.num_sent,)) if stages.bits == 8 else ("U8", (-(-cut.num_sent * stages.bits // 8),))
     if stages.block is not None:
         shapes["largest"] = ("F32", (1,))
-    shapes["scales"] = ("F32" if stages.block is None else "F16", (len(cut.groups),))
+    shapes["scales"] = ("F32" if stages.block is None else "F16", (cut.num_groups,))
     return shapes
 
 

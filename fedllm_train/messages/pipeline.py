@@ -158,9 +158,9 @@ class Pipeline:
             assert stages.block is not None
             return pack_sign(vector, stages.block)
         if stages.quantise == "drive":
-            return pack_drive(vector, cut.groups, biased=stages.biased)
+            return pack_drive(vector, cut.groups(), biased=stages.biased)
         if stages.levels is not None:
-            packed, levels = pack_levels(vector, cut.groups, stages, place.rng("codec"))
+            packed, levels = pack_levels(vector, cut.groups(), stages, place.rng("codec"))
             if stages.huffman:
                 return packed | {"codes": write_symbols((levels + stages.levels).astype(np.uint8)[None])}
             return packed | {"levels": write_levels(levels, stages.bits)}
@@ -182,13 +182,13 @@ class Pipeline:
         """Undo `_quantise`."""
         stages = self.stages
         if stages.quantise == "sign":
-            return unpack_sign(packed, cut.groups)
+            return unpack_sign(packed, cut.groups())
         if stages.levels is not None:
             if stages.huffman:
                 levels = read_symbols(packed["codes"], 1, cut.num_sent)[0].astype(np.int16) - stages.levels
             else:
                 levels = read_levels(packed["levels"], stages.bits, cut.num_sent)
-            return unpack_levels(packed, levels, cut.groups, stages.levels)
+            return unpack_levels(packed, levels, cut.groups(), stages.levels)
         kind = np.dtype("<u2" if stages.quantise == "bfloat16" else "<f4")
         if stages.huffman:
             planes = read_symbols(packed["codes"], kind.itemsize, cut.num_sent)

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedllm_train.messages.hadamard import block_sizes
+from fedllm_train.messages.hadamard import block_sizes, padded_size
 from fedllm_train.messages.scales import block_sizes_of
 from fedllm_train.messages.segments import segment_bounds
 from fedllm_train.messages.wire_names import WireStages
@@ -27,10 +27,35 @@ class VectorCut:
     """Where it ends."""
     num_chosen: int
     """Values of the segment that are chosen; all of them without top-k."""
-    num_sent: int
-    """Values that are quantised: the chosen ones, with those that fill the last rotated block."""
-    groups: list[int]
-    """The sizes of the groups of these values that share a scale."""
+    tensors: list[int]
+    """The sizes of the tensors' parts in the segment; of all chosen values where top-k chooses."""
+    rotated: int | None = None
+    """The size of rotated blocks."""
+    block: int | None = None
+    """How many values share a scale, where the quantiser says so."""
+
+    @property
+    def num_sent(self) -> int:
+        """Values that are quantised: the chosen ones, with those that fill the last rotated block."""
+        return self.num_chosen if self.rotated is None else padded_size(self.num_chosen, self.rotated)
+
+    @property
+    def num_groups(self) -> int:
+        """How many groups of values share a scale; no list of them is made."""
+        size = self.block or self.rotated
+        return len(self.tensors) if size is None else -(-self.num_sent // size)
+
+    @property
+    def largest_group(self) -> int:
+        """The size of the largest group; 0 without values."""
+        size = self.block or self.rotated
+        return max(self.tensors, default=0) if size is None else min(size, self.num_sent)
+
+    def groups(self) -> list[int]:
+        """Return the sizes of the groups of values that share a scale."""
+        if self.block is not None:
+            return block_sizes_of(self.num_sent, self.block)
+        return self.tensors if self.rotated is None else block_sizes(self.num_chosen, self.rotated)
 
     @property
     def num_values(self) -> int:
@@ -61,17 +86,12 @@ def cut_of(stages: WireStages, sizes: Sequence[int], segment: int | None = None)
     if stages.segments is not None:
         assert segment is not None
         start, stop = segment_bounds(stop, stages.segments, segment)
-    groups = _inside(sizes, start, stop)
+    tensors = _inside(sizes, start, stop)
     num_chosen = stop - start
     if stages.topk is not None:
         num_chosen = math.floor(stages.topk * num_chosen)
-        groups = [num_chosen]
-    if stages.hadamard is not None:
-        groups = block_sizes(num_chosen, stages.hadamard)
-    num_sent = sum(groups)
-    if stages.block is not None:
-        groups = block_sizes_of(num_sent, stages.block)
-    return VectorCut(start, stop, num_chosen, num_sent, groups)
+        tensors = [num_chosen]
+    return VectorCut(start, stop, num_chosen, tensors, stages.hadamard, stages.block)
 
 
 def _inside(sizes: Sequence[int], start: int, stop: int) -> list[int]:

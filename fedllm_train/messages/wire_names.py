@@ -160,7 +160,7 @@ def parse_wire(text: str, setting: str = "wire") -> WireStages | None:
     """
     if text == "none":
         return None
-    words = [word.strip() for part in text.split("+") for word in PRESETS.get(part.strip(), part).split("+")]
+    words = [word for part in map(str.strip, text.split("+")) for word in _expanded(part)]
     found: dict[str, object] = {}
     order = list(STAGES)
     so_far = ""
@@ -185,6 +185,11 @@ def parse_wire(text: str, setting: str = "wire") -> WireStages | None:
     if stages.huffman and stages.quantise in ("sign", "drive"):
         raise _wrong(setting, text, "huffman cannot shorten one bit a value; leave it out")
     return stages
+
+
+def _expanded(part: str) -> list[str]:
+    """The stages of a preset; a word that names a stage as well is the stage."""
+    return (part if part in STAGES else PRESETS.get(part, part)).split("+")
 
 
 def _wrong(setting: str, text: str, why: str) -> ConfigError:

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from benchmarks import result_tables, write_readme
+from benchmarks import codec_tables, result_tables, write_readme
 from benchmarks.result_tables import RESULTS, corpora_rows, engine_rows, method_rows, quickstart_rows, read_result
 
 FOLDER = RESULTS.parent
@@ -93,7 +93,7 @@ def test_methods_are_paired_with_their_own_scores():
         assert (row["own"]["split"], row["unseen"]["split"]) == ("test", "unseen")
 
 
-@pytest.mark.parametrize("module", [result_tables, write_readme], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [codec_tables, result_tables, write_readme], ids=lambda module: module.__name__)
 def test_doctests(module):
     assert doctest.testmod(module).failed == 0
 
