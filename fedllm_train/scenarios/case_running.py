@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -21,18 +21,22 @@ __all__ = ["PAGE", "PlanNotKept", "run_scenario"]
 PAGE = "scenario.html"
 
 Say = Callable[[str], None]
+Program = Callable[[list[str]], int]
 
 
 class PlanNotKept(FedLLMError, RuntimeError):
     """A run cost something else than its plan said."""
 
 
-def run_scenario(scenario: Scenario, out: Path, *, seed: int = 0, say: Say = print) -> tuple[Path, str]:
+def run_scenario(
+    scenario: Scenario, out: Path, programs: Mapping[str, Program], *, seed: int = 0, say: Say = print
+) -> tuple[Path, str]:
     """Run all steps that are not done, and return the page and its recommendation.
 
     Args:
         scenario: the case.
         out: its folder; it goes on where it was stopped.
+        programs: the commands by name; each takes its arguments and returns its exit code.
         seed: of corpus and runs.
         say: called with every line for the reader.
 
@@ -50,7 +54,7 @@ def run_scenario(scenario: Scenario, out: Path, *, seed: int = 0, say: Say = pri
             continue
         say(f"\n[{number}/{len(all_steps)}] {step.purpose}\n$ {step.command}")
         started = time.monotonic()
-        _run(step, out)
+        _run(step, out, programs)
         say(f"({time.monotonic() - started:.0f} s)")
         if step.name == f"plan-{scenario.candidates[-1].name}":
             write_lines(scenario, out, seed=seed)
@@ -70,7 +74,7 @@ def run_scenario(scenario: Scenario, out: Path, *, seed: int = 0, say: Say = pri
     return page, sentence
 
 
-def _run(step: Step, out: Path) -> None:
+def _run(step: Step, out: Path, programs: Mapping[str, Program]) -> None:
     program, *arguments = shlex.split(step.command)
     if step.is_training:
         from fedllm_train.run_files.open_run import is_begun
@@ -79,21 +83,9 @@ def _run(step: Step, out: Path) -> None:
             arguments.append("--resume")
     printed = StringIO()
     with redirect_stdout(printed):  # tables of single runs; the page has what they say
-        code = _programs()[program](arguments)
+        code = programs[program](arguments)
     if code != 0:
         raise ConfigError(f"step {step.name} failed; the command above can be run on its own")
-
-
-def _programs() -> dict[str, Callable[[list[str]], int]]:
-    import fedllm_data.cli
-    import fedllm_eval.cli
-    import fedllm_train.cli
-
-    return {
-        "fedllm-data": fedllm_data.cli.main,
-        "fedllm-train": fedllm_train.cli.main,
-        "fedllm-eval": fedllm_eval.cli.main,
-    }
 
 
 def _columns(rows: list[list[str]]) -> list[str]:

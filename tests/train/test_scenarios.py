@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from fedllm_data.cli import main as fedllm_data
 from fedllm_data.errors import ConfigError
+from fedllm_eval.cli import main as fedllm_eval
 from fedllm_train.cli import main
 from fedllm_train.flags import parse_our_flags
 from fedllm_train.scenarios import case_running
@@ -22,6 +24,7 @@ from fedllm_train.scenarios.scenario_steps import plan_flags_of, run_flags, step
 from fedllm_train.scenarios.template import Limits, read_scenario, shipped_scenarios
 
 NAMES = shipped_scenarios()
+PROGRAMS = {"fedllm-data": fedllm_data, "fedllm-eval": fedllm_eval, "fedllm-train": main}
 CASES = ["bank", "factories", "hospitals", "phones", "support-desk"]
 
 
@@ -43,7 +46,7 @@ def small_case(tmp_path_factory):
 def finished(small_case, tmp_path_factory):
     """The small case, run whole: its scenario, its folder and what was said."""
     scenario, out, said = read_scenario(str(small_case)), tmp_path_factory.mktemp("run") / "a case", []
-    page, sentence = run_scenario(scenario, out, say=said.append)
+    page, sentence = run_scenario(scenario, out, PROGRAMS, say=said.append)
     return scenario, out, "\n".join(said), page, sentence
 
 
@@ -70,8 +73,6 @@ def places(tmp_path_factory):
     folder = tmp_path_factory.mktemp("places")
     options = ["--set", "num_clients=70", "--set", "mean_rows=3", "--set", "public_rows=20", "--no-report"]
     assert main(["tiny", "--shipped", "--out", str(folder / "base")]) == 0
-    from fedllm_data.cli import main as fedllm_data
-
     assert fedllm_data(["build", "fed-synth", "--out", str(folder / "clients"), *options]) == 0
     return folder
 
@@ -203,7 +204,7 @@ def test_a_case_that_was_stopped_goes_on_and_does_nothing_twice(finished, tmp_pa
     shutil.rmtree(out / "runs" / "kseed" / "adapter")
     page.unlink()
     said = []
-    again, sentence_again = run_scenario(scenario, out, say=said.append)
+    again, sentence_again = run_scenario(scenario, out, PROGRAMS, say=said.append)
     assert (out / "runs" / "kseed" / "adapter" / "adapter_model.safetensors").read_bytes() == adapter
     assert "Run: FedAvg with one bit a value up and 4 bits down: done before" in "\n".join(said)
     assert sentence_again == sentence
@@ -219,7 +220,7 @@ def test_a_plan_that_is_not_kept_fails_loudly_and_is_shown(finished):
     plan.write_text(json.dumps(content))
     try:
         with pytest.raises(PlanNotKept, match=r"drive: bytes up \d+, and \d+ was planned: they DIFFER"):
-            run_scenario(scenario, out, say=lambda line: None)
+            run_scenario(scenario, out, PROGRAMS, say=lambda line: None)
         assert "they DIFFER" in page.read_text()
     finally:
         plan.write_text(true)
