@@ -71,7 +71,7 @@ def _settings(arguments: RunArguments, plan: RunPlan) -> dict[str, Any]:
         adapter = ", ".join([arguments.given.peft_type, *sizes])
     shown = {
         "cohort": f"{plan.cohort_size} of {len(plan.participants):,} clients a round ({config.cohort_rule})",
-        "waits for": None if plan.machines is None else plan.turnout.in_words(config),
+        "waits for": None if plan.machines is None else _waits_for(plan),
         "machines": config.client_table,
         "local work": _work(plan.work),
         "rows a step": client.train_batch_size * client.gradient_accumulation_steps,
@@ -85,6 +85,14 @@ def _settings(arguments: RunArguments, plan: RunPlan) -> dict[str, Any]:
         "seed": config.seed,
     }
     return {name: value for name, value in shown.items() if value is not None}
+
+
+def _waits_for(plan: RunPlan) -> str:
+    waits = plan.turnout.in_words(plan.config)
+    if plan.config.participation != "deadline":
+        return waits
+    late = "dropped" if plan.config.late == "drop" else "applied when they come"
+    return f"{waits}; late ones are {late}"
 
 
 def _work(work: LocalWork) -> str:

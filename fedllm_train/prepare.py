@@ -72,7 +72,8 @@ class RunPlan:
         about = "about " if self.config.cohort_rule == "poisson" else ""
         if self.config.participation != "synchronous":
             waits = self.turnout.in_words(self.config)
-            return f"{rounds:,} rounds of {waits}, from {clients:,} clients, {self.work.in_words()}"
+            each = "1 round" if rounds == 1 else f"{rounds:,} rounds, each"
+            return f"{each} of {waits}, {clients:,} clients in all, {self.work.in_words()}"
         return (
             f"{rounds:,} {'round' if rounds == 1 else 'rounds'} of {about}{self.cohort_size:,} of {clients:,} "
             f"{'client' if clients == 1 else 'clients'}, {self.work.in_words()}"
@@ -121,7 +122,7 @@ def prepare(
         cohort_size=cohort_size,
         is_sampled=config.participation == "synchronous",
     )
-    check_processes(config.num_processes, cohort_size, model_is_named=model_is_named)
+    check_processes(config.num_processes, turnout.asked, model_is_named=model_is_named)
     check_tracker(config.report_to)
     check_wire_method(config, strategy.traits, config.strategy)
     check_wire_rounds(config, config)

@@ -6,10 +6,12 @@ from dataclasses import fields
 from hashlib import sha256
 
 import pytest
+import torch
 import yaml
 
 from fedllm_train.adapters.arithmetic import adapter_sha256, flatten
 from fedllm_train.engines.engine import Reply
+from fedllm_train.messages import codec
 from fedllm_train.participation.participation_settings import ParticipationSettings
 
 NUMBERS = ("download_mbit", "upload_mbit", "latency_ms", "flops")
@@ -198,6 +200,37 @@ def test_partial_work_lets_slow_clients_make_the_steps_that_fit(kit, tmp_path):
     assert set(steps.values()) & set(range(1, 6))
     assert steps["eve"] == 6
     assert all(each["arrived"] <= 1.0 for each in record["clients"])
+
+
+def test_fednova_makes_up_for_the_steps_that_a_deadline_cut_off(kit, tmp_path):
+    """theta + (sum_k p_k a_k) sum_k p_k (theta_k - theta) / a_k, worked out from the clients' own replies."""
+    settings = {"participation": "deadline", "deadline_seconds": 1.0, "local_steps": 6, "num_rounds": 1}
+    settings |= {"client_table": table(tmp_path, MIXED), "cohort_size": 5, "partial_work": True}
+    replies = []
+
+    def watch(host):
+        visit = host.visit
+        host.visit = lambda task: replies.append(visit(task)) or replies[-1]
+
+    trainer = kit.make_trainer(tmp_path / "run", strategy="fednova", engine=kit.in_process(watch), **settings)
+    state = trainer.train()
+    (record,) = kit.records_of(tmp_path / "run")
+    used = {each["client_id"]: each["num_steps"] for each in record["clients"]}
+    assert len(set(used.values())) > 1
+    sent = [
+        (each.num_rows, used[each.client_id], codec.decode(each.message)) for each in replies if each.client_id in used
+    ]
+    assert all(parts["steps"]["num_steps"].item() == steps for _, steps, parts in sent)
+    rows = sum(num_rows for num_rows, _, _ in sent)
+    mean_steps = sum(num_rows * steps for num_rows, steps, _ in sent) / rows
+    for name, start in trainer.start_adapter.items():
+        moves = sum(
+            num_rows / rows * (parts["adapter"][name].double() - start.double()) / steps
+            for num_rows, steps, parts in sent
+        )
+        torch.testing.assert_close(
+            state.adapter[name].double(), start.double() + mean_steps * moves, rtol=1e-5, atol=1e-6
+        )
 
 
 # -- buffered, and resumed ------------------------------------------------------------------------------------------
