@@ -13,6 +13,7 @@ from fedllm_train.adapters.arithmetic import adapter_sha256, flatten
 from fedllm_train.engines.engine import Reply
 from fedllm_train.messages import codec
 from fedllm_train.participation.participation_settings import ParticipationSettings
+from fedllm_train.strategies import STRATEGIES
 
 NUMBERS = ("download_mbit", "upload_mbit", "latency_ms", "flops")
 ALIKE = dict.fromkeys(("ann", "bob", "cyd", "dan", "eve"), (10.0, 1.0, 20.0, 1e9))
@@ -59,6 +60,39 @@ def test_fedbuff_of_clients_that_are_all_alike_equals_fedavg_to_the_bit(kit, who
     settings = {"participation": "buffered", "concurrency": 3, "client_table": table(tmp_path, ALIKE)}
     state = kit.make_trainer(tmp_path / "run", **settings).train()
     assert adapter_sha256(state.adapter) == adapter_sha256(plain.adapter)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", sorted(STRATEGIES.keys() - {"centralized"}))
+def test_a_clock_without_losses_changes_no_bit_of_any_method(kit, tmp_path, strategy):
+    settings = {"strategy": strategy, "num_rounds": 3}
+    plain = kit.make_trainer(tmp_path / "plain", **settings).train()
+    timed = kit.make_trainer(tmp_path / "timed", client_table=table(tmp_path, MIXED), **settings).train()
+    assert adapter_sha256(flatten(timed.server)) == adapter_sha256(flatten(plain.server))
+    spent = [
+        {k: v for k, v in record["ledger"].items() if k != "client_seconds"}
+        for name in ("plain", "timed")
+        for record in kit.records_of(tmp_path / name)
+    ]
+    assert spent[:3] == spent[3:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("strategy", "changes"),
+    [
+        *((name, {}) for name in ("fedprox", "fedavgm", "fedadam", "ffa_lora", "fedsa_lora", "ditto", "feddpa")),
+        ("fed_sb", {"core_frame": "random"}),
+    ],
+)
+def test_buffers_of_clients_that_are_all_alike_are_cohorts_of_every_method_that_takes_them(
+    kit, tmp_path, strategy, changes
+):
+    settings = {"strategy": strategy, "num_rounds": 3, **changes}
+    plain = kit.make_trainer(tmp_path / "plain", **settings).train()
+    settings |= {"participation": "buffered", "concurrency": 3, "client_table": table(tmp_path, ALIKE)}
+    buffered = kit.make_trainer(tmp_path / "buffered", **settings).train()
+    assert adapter_sha256(flatten(buffered.server)) == adapter_sha256(flatten(plain.server))
 
 
 # -- losses ---------------------------------------------------------------------------------------------------------
