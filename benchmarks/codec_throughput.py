@@ -105,7 +105,7 @@ def summary(
         }
     return {
         "num_values": num_values,
-        "values": "drawn from a Gaussian",
+        "drawn_from": "a Gaussian",
         "num_threads": 1,
         "copy_seconds": round(copy, 5),
         "copy_gb_s": round(gigabytes / copy, 3),

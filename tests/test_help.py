@@ -75,7 +75,8 @@ def test_the_help_of_training_begins_with_what_is_needed_and_shows_each_setting_
     assert "--cohort-rule" in rest
     # Upper case stands for a value of a kind, not for the flag's own name again.
     assert "COHORT_SIZE" not in text
-    assert "{none,topk,int8,int4}" in text
+    assert "{trl,plain,auto}" in text
+    assert "topk-int8, topk-int4" in " ".join(text.split())  # the presets of --wire
     assert ("--beta" in flags) is (task != "sft")
 
 

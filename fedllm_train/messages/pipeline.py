@@ -78,7 +78,7 @@ class Pipeline:
             ValueError: if a value is not finite, or beyond what the codec's precision can say.
         """
         stages, vector = self.stages, values.numpy()
-        if not (largest := np.abs(vector).max(initial=0.0)) <= _LARGEST:
+        if not (largest := max(vector.max(initial=0.0), -vector.min(initial=0.0))) <= _LARGEST:
             what = "beyond the largest float32" if np.isfinite(vector).all() else "not finite"
             raise ValueError(f"a value is {what} ({largest:.3g}); lower the learning rate")
         packed: Packed = {}
@@ -114,6 +114,8 @@ class Pipeline:
         self._check(arrays, sizes)
         places = None if stages.topk is None else self._unpack_places(arrays, cut)
         vector = self._restore(arrays, cut, place)
+        if places is None and stages.segments is None:
+            return torch.from_numpy(vector)
         values = np.zeros(sum(sizes))
         values[cut.start : cut.stop][slice(None) if places is None else places] = vector
         return torch.from_numpy(values)

@@ -25,7 +25,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fedllm_train.messages.scales import block_scales, block_sizes_of, group_scales, read_scales, reduced, spread
+from fedllm_train.messages.scales import (
+    CHUNK,
+    block_scales,
+    block_sizes_of,
+    group_scales,
+    read_scales,
+    reduced,
+    spread,
+)
 from fedllm_train.messages.wire_names import WireStages
 
 __all__ = [
@@ -58,13 +66,17 @@ def pack_levels(
         ValueError: if a scale is beyond float32.
     """
     assert stages.levels is not None
-    wanted = reduced(np.abs(values), groups, np.maximum) / stages.levels
+    wanted = reduced(values, groups, np.maximum) / stages.levels
     # One step up in float32, so that no level is beyond the last one and none has to be clipped.
     packed = group_scales(wanted, step=1) if stages.block is None else block_scales(wanted, up=True)
     scales = read_scales(packed)
-    in_levels = values / spread(np.where(scales > 0, scales, 1.0), groups)  # where the scale is 0, so are the values
-    levels = np.rint(in_levels) if stages.nearest else np.floor(in_levels + rng.random(len(values)))
-    return packed, levels.astype(np.int8)
+    in_levels = spread(np.where(scales > 0, scales, 1.0), groups)  # where the scale is 0, so are the values
+    levels = np.empty(len(values), dtype=np.int8)
+    for begin in range(0, len(values), CHUNK):
+        at = slice(begin, begin + CHUNK)
+        part = np.divide(values[at], in_levels[at], out=in_levels[at])
+        levels[at] = np.rint(part, out=part) if stages.nearest else np.floor(part + rng.random(len(part)), out=part)
+    return packed, levels
 
 
 def unpack_levels(packed: Packed, levels: np.ndarray, groups: Sequence[int], num_levels: int) -> np.ndarray:
@@ -75,13 +87,14 @@ def unpack_levels(packed: Packed, levels: np.ndarray, groups: Sequence[int], num
     """
     if len(levels) and not -num_levels <= levels.min() <= levels.max() <= num_levels:
         raise ValueError(f"a level lies beyond {num_levels}")
-    return levels * spread(read_scales(packed), groups)
+    values = spread(read_scales(packed), groups)
+    return np.multiply(values, levels, out=values)
 
 
 def pack_sign(values: np.ndarray, block: int) -> Packed:
     """Return signs, and for each block the mean of the sizes, rounded down."""
     sizes = block_sizes_of(len(values), block)
-    means = reduced(np.abs(values), sizes, np.add) / np.array(sizes, dtype=np.float64)
+    means = reduced(values, sizes, np.add) / np.array(sizes, dtype=np.float64)
     return {"signs": np.packbits(values < 0)} | block_scales(means, up=False)
 
 
@@ -96,11 +109,11 @@ def pack_drive(rotated: np.ndarray, blocks: Sequence[int], *, biased: bool) -> P
     Raises:
         ValueError: if a scale is beyond float32.
     """
-    sums = reduced(np.abs(rotated), blocks, np.add)
+    sums = reduced(rotated, blocks, np.add)
     if biased:
         scales = group_scales(sums / np.array(blocks, dtype=np.float64), step=-1)
     else:
-        squares = reduced(np.square(rotated), blocks, np.add)
+        squares = reduced(rotated, blocks, np.add, np.square)
         scales = group_scales(np.divide(squares, sums, out=np.zeros_like(sums), where=sums > 0))
     return {"signs": np.packbits(rotated < 0)} | scales
 
@@ -112,7 +125,8 @@ def unpack_sign(packed: Packed, groups: Sequence[int]) -> np.ndarray:
         ValueError: if a scale is damaged.
     """
     values = spread(read_scales(packed), groups)
-    return values * (np.int8(1) - 2 * np.unpackbits(packed["signs"], count=len(values)).view(np.int8))
+    signs = np.int8(1) - 2 * np.unpackbits(packed["signs"], count=len(values)).view(np.int8)
+    return np.multiply(values, signs, out=values)
 
 
 def as_bfloat16(values: np.ndarray) -> np.ndarray:
