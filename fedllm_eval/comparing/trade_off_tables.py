@@ -110,7 +110,7 @@ def protocol_sections(trade: Mapping[str, Any]) -> list[Section]:
     currency = trade["currency"]
     return [
         *(_budget(found, index, currency) for index, found in enumerate(trade["budgets"])),
-        *(_target(found, currency) for found in trade["targets"]),
+        *(_target(found, index, currency) for index, found in enumerate(trade["targets"])),
         *(_robustness(found, index, currency) for index, found in enumerate(trade["robustness"])),
     ]
 
@@ -158,7 +158,7 @@ def _budget(found: Mapping[str, Any], index: int, currency: str) -> Section:
     )
 
 
-def _target(found: Mapping[str, Any], currency: str) -> Section:
+def _target(found: Mapping[str, Any], index: int, currency: str) -> Section:
     rows: list[tuple[Cell, ...]] = []
     for row in found["rows"]:
         name: Cell = (row["label"], "" if row["run"] == row["label"] else row["run"])
@@ -179,7 +179,7 @@ def _target(found: Mapping[str, Any], currency: str) -> Section:
             at = "–" if row["round_index"] < 0 else str(row["round_index"])
             rows.append((name, (words("reached"), told), (at, words(_FROM[row["from"]])), *cells))
     return Section(
-        f"target-{found['score'].replace('_', '-')}",
+        f"target-{index + 1}",
         words("Cost to a target: {score} {value}", score=score_name(found["score"]), value=number(found["value"])),
         words(
             "What had been spent when the mean first reached it; beneath, from the first round whose better bound"

@@ -11,6 +11,7 @@ of its clients' scores against the others', corrected alike. Pure counting: no f
 """
 
 import math
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -124,19 +125,17 @@ def speed_groups(machines: Mapping[str, Machine], rounds: Sequence[Record], clie
     if not seconds:
         return dict.fromkeys(clients, UNKNOWN)
     ordered = sorted(seconds.values())
-    ends = [ordered[len(ordered) // 3 - 1 if len(ordered) > 2 else 0], ordered[(2 * len(ordered)) // 3 - 1]]
     if ordered[0] == ordered[-1]:
         return {client: ALL_ALIKE if client in seconds else UNKNOWN for client in clients}
-    found = {}
-    for client in clients:
-        took_seconds = seconds.get(client)
-        if took_seconds is None:
-            found[client] = UNKNOWN
-        elif took_seconds <= ends[0]:
-            found[client] = "fast"
-        else:
-            found[client] = "middle" if took_seconds <= ends[1] else "slow"
-    return found
+    return {client: _third(seconds[client], ordered) if client in seconds else UNKNOWN for client in clients}
+
+
+def _third(took: float, ordered: Sequence[float]) -> str:
+    """The third that the middle rank of equal times lies in; the fastest are always fast, the slowest always slow."""
+    if took in (ordered[0], ordered[-1]):
+        return "fast" if took == ordered[0] else "slow"
+    rank = (bisect_left(ordered, took) + bisect_right(ordered, took)) / (2 * len(ordered))
+    return "fast" if rank < 1 / 3 else "slow" if rank > 2 / 3 else "middle"
 
 
 def language_groups(languages: Mapping[str, str], clients: Sequence[str]) -> dict[str, str]:
