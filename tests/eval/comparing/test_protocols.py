@@ -160,7 +160,7 @@ def test_the_tables_are_in_terminal_markdown_json_and_page(save_run, slow, thin,
     printed = capsys.readouterr().out
     page, text = ((out / f"comparison.{end}").read_text(encoding="utf-8") for end in ("html", "md"))
     for told in (
-        "Quality under a budget: bytes sent up to 750 B and hours up to 4 h",
+        "Quality under a budget: bytes sent up to 750 B and hours up to 4.0 hours",
         "Cost to a target: held-out loss 1.6000",
         "Robustness to lost clients: fedavg",
     ):

@@ -99,7 +99,7 @@ def test_the_card_says_who_was_left_behind_and_names_nobody(run, tmp_path):
     lines = [f"{client},8,8,{10 ** (9 + at)}" for at, client in enumerate(asked)]
     (tmp_path / "client_table.csv").write_text("client_id,download_mbit,upload_mbit,flops\n" + "\n".join(lines) + "\n")
     section = change(run, tmp_path).split("## Who was left behind")[1].split("\n## ")[0]
-    assert "| slow clients (1 client) |" in section
+    assert "| slow clients (2 clients) |" in section
     assert "- No group of clients is shown to have made fewer steps than its share of the clients." in section
     assert "- What languages clients write is not known" in section
     assert not any(client in section for client in asked)
