@@ -7,7 +7,7 @@ from fedllm_data.wording.catalogue import marked, plural_words, words
 from fedllm_data.wording.forms import percent
 from fedllm_eval.reporting.score_words import score_name
 from fedllm_eval.reporting.table_section import Cell, Section, interval, number, signed
-from fedllm_eval.running.left_behind import ALL_ALIKE, LANGUAGE, MIN_CLIENTS, OTHER, SPEED, UNKNOWN
+from fedllm_eval.running.client_groups import ALL_ALIKE, LANGUAGE, MIN_CLIENTS, OTHER, SPEED, UNKNOWN
 
 __all__ = ["group_name", "left_behind_section", "left_behind_sentences", "plain_left_behind"]
 

@@ -14,7 +14,8 @@ import pyarrow as pa
 from fedllm_data.errors import ConfigError
 from fedllm_eval.policy.run_folder import ROUNDS_FILE, SCORES, find_config, is_private, read_rounds, section
 from fedllm_eval.results import Results, read_results
-from fedllm_eval.running.left_behind import LANGUAGE, SPEED, UNKNOWN, language_groups, left_behind, speed_groups
+from fedllm_eval.running.client_groups import LANGUAGE, SPEED, UNKNOWN, language_groups, speed_groups
+from fedllm_eval.running.left_behind import left_behind
 from fedllm_eval.running.round_costs import kept_machines
 from fedllm_eval.running.worst_served import HEADLINES
 from fedllm_eval.scores import SCORES as SCORE_TABLE

@@ -14,7 +14,8 @@ from fedllm_data.errors import ConfigError
 from fedllm_eval.machines.machine import Machine
 from fedllm_eval.plain_json import without_nan
 from fedllm_eval.reporting.left_behind_section import left_behind_section, left_behind_sentences
-from fedllm_eval.running.left_behind import language_groups, left_behind, permuted_p, speed_groups
+from fedllm_eval.running.client_groups import language_groups, speed_groups
+from fedllm_eval.running.left_behind import left_behind, permuted_p
 from fedllm_eval.running.run_left_behind import left_behind_of_run
 
 CLIENTS = [f"c{i:02}" for i in range(30)]
