@@ -255,6 +255,7 @@ class LoadedRun:
             self.client_args,
             tokens_per_row=config.tokens_per_row,
             keeps_reference=config.reference_cache,
+            takes_gradients=getattr(plan.strategy.traits, "takes_gradients", True),
         )
         layers = plan.federation.layers
         return Clock(

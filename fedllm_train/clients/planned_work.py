@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fedllm_data.errors import ConfigError
-from fedllm_eval.machines.flops import Objective, Work, visit_flops
+from fedllm_eval.machines.flops import Objective, Work, forward_flops, visit_flops
 from fedllm_eval.machines.model_shape import ModelShape
 
 __all__ = ["PlannedWork", "planned_work"]
@@ -18,6 +18,8 @@ class PlannedWork:
     work: Work
     rows_per_step: int
     tokens_per_row: int
+    takes_gradients: bool = True
+    """Whether a step looks at gradients; else it compares two losses (`strategies/fedkseed.py`)."""
 
     def flops(self, num_steps: int) -> float:
         """Return the floating-point operations of some steps.
@@ -29,9 +31,14 @@ class PlannedWork:
         >>> one.flops(2) == 2 * one.flops(1) > 0
         True
         """
-        return visit_flops(
-            self.shape, self.work, num_rows=num_steps * self.rows_per_step, tokens_per_row=self.tokens_per_row
-        )
+        num_rows = num_steps * self.rows_per_step
+        if self.takes_gradients:
+            return visit_flops(self.shape, self.work, num_rows=num_rows, tokens_per_row=self.tokens_per_row)
+        per_token = forward_flops(self.shape, self.tokens_per_row)
+        if self.work.objective != "sft" and self.work.reads_reference:
+            per_token += forward_flops(self.shape, self.tokens_per_row, with_adapter=False)
+        sequences = {"sft": 1, "dpo": 2, "kto": 1 + self.work.reads_mismatch}[self.work.objective]
+        return 2 * per_token * sequences * num_rows * self.tokens_per_row
 
     def of_last_layers(self, num_layers: int | None) -> "PlannedWork":
         """Return the same for a client that trains the last layers alone; None means all.
@@ -49,7 +56,13 @@ class PlannedWork:
 
 
 def planned_work(
-    shape: ModelShape, objective: Objective, client: Any, *, tokens_per_row: int | None, keeps_reference: bool
+    shape: ModelShape,
+    objective: Objective,
+    client: Any,
+    *,
+    tokens_per_row: int | None,
+    keeps_reference: bool,
+    takes_gradients: bool = True,
 ) -> PlannedWork:
     """Return what an optimizer step takes.
 
@@ -58,6 +71,7 @@ def planned_work(
         objective: what is trained for.
         client: TRL's settings: batch size, accumulation, checkpointing, longest row, KTO's loss.
         tokens_per_row: tokens of a row; None for the longest that a row may be.
+        takes_gradients: whether the method's clients look at gradients (`Traits.takes_gradients`).
         keeps_reference: whether the run keeps what DPO's or KTO's reference says of a client's rows, where it can.
 
     Raises:
@@ -80,4 +94,5 @@ def planned_work(
         ),
         rows_per_step=client.train_batch_size * client.gradient_accumulation_steps,
         tokens_per_row=tokens,
+        takes_gradients=takes_gradients,
     )

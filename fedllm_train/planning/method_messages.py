@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedllm_data.errors import FedLLMError
+from fedllm_train.adapters.lora import check_factors_only, is_a
+from fedllm_train.adapters.lora_core import core_name
 from fedllm_train.models.adapter_shapes import modules_of
 from fedllm_train.models.base_tensors import Shape
 from fedllm_train.planning.hollow import HollowTensor
@@ -55,6 +57,7 @@ class MethodMessages:
         self._steps_of = lambda client_id: plan.work.num_steps(plan.roster.sizes.get(client_id, 1))
         # A class of the user's own may lack what the methods here inherit.
         self._layouts = getattr(self._strategy, "layouts", lambda num_steps: None)
+        self._frame_is_drawn = plan.config.get("core_frame") == "random"
         self._adapter = dict(adapter)
         self._ranks: dict[str, int] = {}
         """Module -> rank of the shift of its weight so far."""
@@ -84,8 +87,9 @@ class MethodMessages:
             added = [each[module] for each in ranks]
             means = own_rank if self._name == "fedex_lora" else 0
             shift |= self._shift_of(module, sum(added), means)
-        self._state = self._state | {_SHIFT: shift}
-        self._known = {}
+        if shift != self._state.get(_SHIFT):
+            self._state = self._state | {_SHIFT: shift}
+            self._known = {}
 
     def _both(self, client_id: str, round_index: int) -> tuple[Parts, Parts]:
         """Both messages; the same objects for clients and rounds that only differ in values, so that lengths keep."""
@@ -110,6 +114,11 @@ class MethodMessages:
         if self._layouts(1) is not None:
             return {}
         hollow: Any = {name: HollowTensor(tuple(shape)) for name, shape in self._adapter.items()}
+        if self._name == "fed_sb":  # it draws a frame, of which the shapes are those of the adapter
+            check_factors_only(hollow, "fed_sb")
+            ranks = {name.partition(".lora_A.")[0]: tensor.shape[0] for name, tensor in hollow.items() if is_a(name)}
+            cores = {core_name(module): HollowTensor((rank, rank)) for module, rank in ranks.items()}
+            return {"adapter": hollow, "core": cores} | ({"frame": hollow} if self._frame_is_drawn else {})
         kind = type(self._strategy)
         if kind.broadcast is OneAdapter.broadcast and kind.expects is OneAdapter.expects:  # type: ignore[attr-defined]
             return {"adapter": hollow}

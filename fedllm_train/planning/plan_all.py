@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from statistics import median
 from typing import Any
 
@@ -15,6 +15,7 @@ from fedllm_train.flags import OurFlags, parse_our_flags
 from fedllm_train.messages.wire_names import parse_wire
 from fedllm_train.models.base_tensors import BaseTensors
 from fedllm_train.models.model_shape import base_tensors
+from fedllm_train.participation.participation_settings import ParticipationSettings
 from fedllm_train.planning.client_settings import planned_client
 from fedllm_train.planning.plan_flags import Candidate, PlanFlags, candidates, flags_of_candidate
 from fedllm_train.planning.plan_one import line_kinds, plan_one
@@ -112,6 +113,8 @@ def plan_all(flags: PlanFlags) -> Plan:
                 raise
             reason = reason or error
             runs.append(_refused(candidate, error))
+    usual = ParticipationSettings().cohort_size if first is None else first.federated.cohort_size
+    runs = [replace(each, cohort_size=each.cohort_size or usual) for each in runs]
     if first is None or roster is None or base is None:
         assert reason is not None
         raise reason

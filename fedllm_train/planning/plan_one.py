@@ -143,6 +143,7 @@ def _set_up(flags: OurFlags, task: str, roster: Roster, base: BaseTensors) -> _S
         client,
         tokens_per_row=config.tokens_per_row,
         keeps_reference=config.reference_cache,
+        takes_gradients=getattr(plan.strategy.traits, "takes_gradients", True),
     )
     return _Setup(plan, client, task, shape, work, plan.machines, adapter)
 
@@ -219,12 +220,13 @@ def _uploads(setup: _Setup, run: HollowRun) -> dict[str, float]:
     if not plan.strategy.traits.travels:
         return found
     asked = list(dict.fromkeys((each.client_id, each.step % 2) for each in run.visits))[:_STAND_FOR_ALL]
+    messages = MethodMessages(plan, setup.adapter)
+    if "adapter" not in messages.up(plan.participants[0], 1):
+        return found
     for wire in PRESETS:
         if wire in found:
             continue
-        messages, packed = MethodMessages(plan, setup.adapter), PlannedWire(config, seed=config.seed, wire=wire)
-        if "adapter" not in messages.up(plan.participants[0], 1):
-            continue
+        packed = PlannedWire(config, seed=config.seed, wire=wire)
         lengths = [packed.up_bytes(messages.up(client_id, step), client_id, step) for client_id, step in asked]
         found[wire] = sum(lengths) / max(1, len(lengths))
     return found

@@ -28,7 +28,7 @@ def plan_lines(plan: Plan) -> list[str]:
         "",
         *_wrapped(
             "down, up: of one client's visit; whole run: both ways, all clients; bits: of each value that "
-            "comes up; round: the median; x10: ten clients a round."
+            "comes up; round: the median; int4/int8: packing up/down; x10: ten clients a round."
         ),
     ]
     if any(not each.travel.is_exact for _, each in known if each.travel is not None):
@@ -69,8 +69,7 @@ def plan_lines(plan: Plan) -> list[str]:
 def varying(runs: Sequence[PlannedRun]) -> list[str]:
     """Return the names of what differs between candidates, in the order of a label; the method always stands there."""
     found = {
-        "wire": lambda each: each.wire,
-        "download_wire": lambda each: each.download_wire,
+        "wire": lambda each: (each.wire, each.download_wire),
         "cohort_size": lambda each: each.cohort_size,
     }
     return ["strategy", *(name for name, of in found.items() if len({of(each) for each in runs}) > 1)]
@@ -83,12 +82,8 @@ def candidate_label(run: PlannedRun, names: Sequence[str]) -> str:
     >>> candidate_label(run, ["strategy", "wire", "cohort_size"])
     'fedavg, int4, x10'
     """
-    says: dict[str, str] = {
-        "strategy": run.strategy,
-        "wire": run.wire,
-        "download_wire": f"down {run.download_wire}",
-        "cohort_size": f"x{run.cohort_size}",
-    }
+    both = run.wire if run.download_wire == "none" else f"{run.wire}/{run.download_wire}"
+    says: dict[str, str] = {"strategy": run.strategy, "wire": both, "cohort_size": f"x{run.cohort_size}"}
     return ", ".join(says[name] for name in names)
 
 

@@ -39,7 +39,10 @@ class PlannedWire:
         self._is_chain = self._down is not None and settings.download_base == "previous"
         self._chain = Chain(versions={})
         self._newest = -1
+        self._changes: dict[tuple[int, int, int], int] = {}
+        """Lengths of messages of the newest step, by the version that they follow."""
         self._sent, self._received = _Lengths(), _Lengths()
+        self._sizes: dict[int, tuple[Layout, tuple[int, ...]]] = {}
         self._layouts: dict[tuple[int, ...], tuple[Layout, bool]] = {}
         self.is_exact = {"down": True, "up": True}
         """Whether every length of a direction so far is certain."""
@@ -55,15 +58,19 @@ class PlannedWire:
                 return _length(others | {_PACKED: packed})
             return self._sent.of(parts, lambda: _length(others | {_PACKED: packed}))
         if step > self._newest:
+            self._changes = {}
             change = Change(packed=packed, num_bytes=_length({_PACKED: packed}))  # type: ignore[arg-type]
             self._chain.add(step, change, whole_bytes=_length({"adapter": parts["adapter"]}))
             self._newest = step
-        whole = _length(others | {"adapter": parts["adapter"]})
+        whole = self._sent.of(parts, lambda: _length(others | {"adapter": parts["adapter"]}))
         version = self._chain.version_of(client_id)
         if version is None or version > step:
             return whole
+        if (key := (version, step, id(parts))) in self._changes:
+            return min(whole, self._changes[key])
         changes = {f"{_CHANGE}{at}": change.packed for at, change in self._chain.between(version, step).items()}
-        return min(whole, _length(others | {_FOLLOWS: {"step": ("I64", ())}} | changes))  # type: ignore[arg-type]
+        self._changes[key] = _length(others | {_FOLLOWS: {"step": ("I64", ())}} | changes)  # type: ignore[arg-type]
+        return min(whole, self._changes[key])
 
     def up_bytes(self, parts: Parts, client_id: str, step: int) -> int:
         """Return how long the message is that a client sends back."""
@@ -83,7 +90,10 @@ class PlannedWire:
             self._chain.lost(client_id)
 
     def _packed(self, stages: WireStages, adapter: Layout, place: Place) -> Layout:
-        sizes = tuple(math.prod(adapter[name][1]) for name in sorted(adapter))
+        if id(adapter) not in self._sizes:
+            sizes = tuple(math.prod(adapter[name][1]) for name in sorted(adapter))
+            self._sizes[id(adapter)] = adapter, sizes  # the layout is kept, so that its id stays its own
+        sizes = self._sizes[id(adapter)][1]
         if stages.segments is not None:  # each place has a segment of its own
             layout, is_exact = packed_layout(stages, sizes, place)
         else:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from trl import DPOConfig, KTOConfig, ModelConfig, SFTConfig
 
 from fedllm_data.errors import ConfigError
-from fedllm_eval.machines.flops import Work, visit_flops
+from fedllm_eval.machines.flops import Work, forward_flops, visit_flops
 from fedllm_eval.machines.memory import memory_need
 from fedllm_eval.machines.money import split_bytes_per_step
 from fedllm_train.cli import main
@@ -132,6 +132,13 @@ def test_operations_and_memory_are_those_of_the_formulas(model, task, work):
     batch = 16 if task == "dpo" else 8
     need = memory_need(shape, "bf16", batch_size=batch, sequence_length=64, recompute=True)
     assert (run.memory[0].low_gb, run.memory[0].high_gb) == need.total_gb
+
+
+@pytest.mark.parametrize(("task", "factor"), [("sft", 1), ("dpo", 2)])
+def test_a_walk_without_gradients_reads_every_row_twice(model, task, factor):
+    run = plan_of(model, "--task", task, "--strategy", "fedkseed", "--walk-seeds", "16").runs[0]
+    forward = forward_flops(shape_of_folder_or_id(model, AdapterSettings(rank=4)), 64)
+    assert run.visit_flops == 2 * factor * 2 * 8 * 64 * forward
 
 
 def test_split_learning_stands_beside(model):
