@@ -14,7 +14,7 @@ from fedllm_data.reporting.page_frame import Body, whole_page
 from fedllm_data.reporting.templates import page_environment
 from fedllm_eval.texts import whole
 from fedllm_train.scenarios.agreement import Agreement
-from fedllm_train.scenarios.case_plans import read_plan
+from fedllm_train.scenarios.case_plans import read_plan, time_text
 from fedllm_train.scenarios.case_records import read_decision, read_rounds
 from fedllm_train.scenarios.recommended import Outcome, outcome_of, recommended
 from fedllm_train.scenarios.template import PRICED, Scenario
@@ -51,6 +51,7 @@ def write_case(
     plans = {each.name: read_plan(out, each.name) for each in scenario.candidates}
     environment = page_environment()
     environment.loader = ChoiceLoader([environment.loader, PackageLoader("fedllm_train", "scenarios")])
+    environment.filters["time"] = time_text
     template = environment.get_template("case_page.html.jinja")
     known: dict[str, Any] = {
         "scenario": scenario,

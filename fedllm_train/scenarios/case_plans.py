@@ -9,7 +9,7 @@ from typing import Any
 from fedllm_train.scenarios.scenario_steps import LINES
 from fedllm_train.scenarios.template import Scenario
 
-__all__ = ["plan_rows", "read_plan", "write_lines"]
+__all__ = ["plan_rows", "read_plan", "time_text", "write_lines"]
 
 _LINE_COLUMNS = ("client_id", "download_mbit", "upload_mbit", "watts")
 
@@ -27,7 +27,7 @@ def plan_rows(scenario: Scenario, plans: Mapping[str, Mapping[str, Any]]) -> lis
         scenario: the case.
         plans: by candidate, the plan's record.
     """
-    rows = [["candidate", "down a visit", "up a visit", "all bytes", "hours", "epsilon", "GB of memory"]]
+    rows = [["candidate", "down a visit", "up a visit", "all bytes", "time", "epsilon", "GB of memory"]]
     for each in scenario.candidates:
         run = plans[each.name]["runs"][0]
         travel, time, privacy = run["travel"], run["time"], run["privacy"]
@@ -38,7 +38,7 @@ def plan_rows(scenario: Scenario, plans: Mapping[str, Mapping[str, Any]]) -> lis
                 _bytes(travel["down_visit"]),
                 _bytes(travel["up_visit"]),
                 ("about " if travel["why_estimate"] else "") + _bytes(travel["down"] + travel["up"]),
-                "–" if time is None else f"{time['total_hours']:.3g}",
+                "–" if time is None else time_text(time["total_hours"]),
                 "none" if privacy is None else _epsilon(privacy["epsilon"]),
                 "–" if memory is None else f"{memory:.2g}",
             ]
@@ -61,6 +61,17 @@ def write_lines(scenario: Scenario, out: Path, *, seed: int) -> None:
         rows.append([client_id, *("" if number is None else number for number in numbers)])
     with (out / LINES).open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(rows)
+
+
+def time_text(hours: float) -> str:
+    """Return a time in the unit that suits it.
+
+    >>> time_text(2.5), time_text(0.1), time_text(0.001)
+    ('2.5 h', '6 min', '3.6 s')
+    """
+    if hours >= 1:
+        return f"{hours:.3g} h"
+    return f"{60 * hours:.3g} min" if hours >= 1 / 60 else f"{3600 * hours:.3g} s"
 
 
 def _bytes(amount: float) -> str:
