@@ -118,7 +118,7 @@ def _parser(*, with_flags: bool = False) -> OneLineParser:
     )
     add_chat_flags(chat)
     chat.set_defaults(command=run_chat)
-    add_scenario_command(commands)
+    add_scenario_command(commands, main)
     methods = add_command(commands, "methods", does="list the federated algorithms and what each can and cannot do")
     methods.add_argument("name", nargs="?", metavar="NAME", help="one method, with its rules, settings and costs")
     methods.add_argument("--json", action="store_true", help="machine-readable")

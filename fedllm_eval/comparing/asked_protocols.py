@@ -44,16 +44,16 @@ def parse_budget(text: str) -> dict[str, float]:
     return limits
 
 
-def parse_targets(texts: Sequence[str]) -> dict[str, float]:
-    """Return score -> the value to reach.
+def parse_targets(texts: Sequence[str]) -> list[tuple[str, float]]:
+    """Return scores with the values to reach.
 
     Raises:
-        MetricError: if a score is unknown or given twice, or a value is no finite number.
+        MetricError: if a score is unknown, or a value is no finite number.
 
     >>> parse_targets(["heldout_loss=1.5"])
-    {'heldout_loss': 1.5}
+    [('heldout_loss', 1.5)]
     """
-    targets: dict[str, float] = {}
+    targets: list[tuple[str, float]] = []
     for text in texts:
         name, equals, amount = (piece.strip() for piece in text.partition("="))
         if not equals:
@@ -62,12 +62,10 @@ def parse_targets(texts: Sequence[str]) -> dict[str, float]:
             raise MetricError(
                 f"target {text!r}: no score {name!r}; {did_you_mean(name, list(SCORES))}scores are {', '.join(SCORES)}"
             )
-        if name in targets:
-            raise MetricError(f"a target for {name} is given twice; compare once for each")
         value = _number(amount)
         if not math.isfinite(value):
             raise MetricError(f"target {text!r}: {amount!r} is no number; write heldout_loss=1.5")
-        targets[name] = value
+        targets.append((name, value))
     return targets
 
 

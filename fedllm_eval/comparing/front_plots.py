@@ -25,7 +25,7 @@ from fedllm_data.reporting.style import (
     drawable,
     drawing,
 )
-from fedllm_data.wording.catalogue import words
+from fedllm_data.wording.catalogue import marked, words
 from fedllm_data.wording.forms import bytes_text
 from fedllm_data.wording.recorded import again
 from fedllm_eval.comparing.front_words import COST_NAMES, figure_name
@@ -38,6 +38,14 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "<", ">", "h", "*")
 COLOURS = (ACCENT, ORANGE, GREEN, INK, MUTED)
 LOG_FROM = 10.0
 """Bytes whose largest is more than this many times their smallest are on a logarithmic axis."""
+
+
+_TIMES = (
+    (1.0, 1.0, marked("time (hours)")),
+    (1 / 60, 60.0, marked("time (minutes)")),
+    (0.0, 3600.0, marked("time (seconds)")),
+)
+"""From how many hours on, units in an hour, what the axis is called."""
 
 
 def draw_fronts(trade: Mapping[str, Any] | None) -> dict[str, str]:
@@ -72,13 +80,11 @@ def draw_front(front: Mapping[str, Any], currency: str = "") -> str:
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 3.4 + 0.16 * max(0, len(points) - 8)), layout="constrained")
         axes: Any = figure.subplots()
-        at = _cost_axis(axes, front["cost"], [point["cost"] for point in points])
+        at, name = _cost_axis(axes, front["cost"], [point["cost"] for point in points])
         for position, point in enumerate(points):
             _draw_point(axes, point, position, at)
         _draw_edge(axes, front, points, at)
-        unit = currency if front["cost"] == "money" else {"bytes": "", "hours": "", "epsilon": ""}[front["cost"]]
-        name = words(COST_NAMES[front["cost"]])
-        axes.set_xlabel(f"{name} ({unit})" if unit else name)
+        axes.set_xlabel(f"{name} ({currency})" if front["cost"] == "money" and currency else name)
         message = (
             words("{score} ({unit}; higher is better)", score=score_name(front["score"]), unit=again(front["unit"]))
             if front["higher_is_better"]
@@ -94,15 +100,20 @@ def draw_front(front: Mapping[str, Any], currency: str = "") -> str:
         return drawing(figure, figure_name(front))
 
 
-def _cost_axis(axes: Any, cost: str, costs: Sequence[float]) -> Any:
-    """Set the horizontal axis and return where a cost stands on it."""
+def _cost_axis(axes: Any, cost: str, costs: Sequence[float]) -> tuple[Any, str]:
+    """Set the horizontal axis; returns where a cost stands on it, and what it shows."""
+    name = words(COST_NAMES[cost])
+    if cost == "hours":
+        axes.margins(x=0.08)
+        factor, name = next((factor, words(name)) for most, factor, name in _TIMES if max(costs) >= most)
+        return (lambda value: factor * value), name
     positive = [value for value in costs if value > 0]
     if cost != "bytes" or not positive or max(positive) <= LOG_FROM * min(positive):
         if cost == "bytes":
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: bytes_text(max(0.0, value))))
             axes.xaxis.get_major_locator().set_params(nbins=6)
         axes.margins(x=0.08)
-        return lambda value: value
+        return (lambda value: value), name
     low, high = math.log10(min(positive)), math.log10(max(positive))
     decades = [float(power) for power in range(math.floor(low), math.ceil(high) + 1)]
     nothing = decades[0] - 0.7
@@ -114,7 +125,7 @@ def _cost_axis(axes: Any, cost: str, costs: Sequence[float]) -> Any:
     by_tick = dict(zip(ticks, labels, strict=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: by_tick.get(value, "")))
     axes.set_xlim(ticks[0] - 0.2, decades[-1] + 0.2)
-    return lambda value: math.log10(value) if value > 0 else nothing
+    return (lambda value: math.log10(value) if value > 0 else nothing), name
 
 
 def _draw_point(axes: Any, point: Mapping[str, Any], position: int, at: Any) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from fedllm_data.wording.catalogue import marked, words
 from fedllm_data.wording.forms import bytes_text, listed
+from fedllm_eval.deciding.plain_amounts import time_text
 from fedllm_eval.reporting.score_words import score_name
 from fedllm_eval.running.round_costs import CLOCK, TRAINING, TRAINING_AND_LINES
 
@@ -32,14 +33,14 @@ def cost_text(cost: str, value: float | None, currency: str = "") -> str:
     """Return a cost with its unit.
 
     >>> cost_text("bytes", 23_200), cost_text("hours", 0.25), cost_text("money", 2.4, "EUR"), cost_text("epsilon", 8)
-    ('23.2 kB', '0.25 h', '2.4 EUR', '8')
+    ('23.2 kB', '15 minutes', '2.4 EUR', '8')
     """
     if value is None:
         return words("not known")
     if cost == "bytes":
         return bytes_text(value)
     if cost == "hours":
-        return f"{value:,.3g} h"
+        return time_text(value)
     return f"{value:,.3g} {currency}".strip() if cost == "money" else f"{value:.3g}"
 
 
@@ -61,7 +62,7 @@ def front_sentences(front: Mapping[str, Any], currency: str = "") -> list[str]:
         currency: of money.
 
     >>> point = {"label": "a", "cost": 1.0, "beaten_by": [], "ties": [], "hours_from": None}
-    >>> front = {"score": "heldout_loss", "split": "test", "cost": "bytes", "unknown": [], "mixed_hours": False}
+    >>> front = {"score": "heldout_loss", "split": "test", "cost": "bytes", "unknown": [], "is_tested": True}
     >>> front_sentences(front | {"points": [point, point | {"label": "b", "cost": 2.0, "beaten_by": ["a"]}]})
     ['No other method beats a in held-out loss against bytes sent (test).', 'b is beaten by a: a better score at no ...
     """
@@ -109,6 +110,8 @@ def front_sentences(front: Mapping[str, Any], currency: str = "") -> list[str]:
                     less=costs[point["ties"][0]],
                 )
             )
+    if len(points) > 1 and not front["is_tested"]:
+        said.append(words("Too few clients were scored for any difference to be shown."))
     reasons: dict[str, list[str]] = {}
     for one in front["unknown"]:
         reasons.setdefault(one["reason"], []).append(one["label"])
@@ -128,9 +131,13 @@ def hours_sentence(front: Mapping[str, Any]) -> str:
         if point["hours_from"] is not None:
             kinds.setdefault(point["hours_from"], []).append(point["label"])
     if len(kinds) > 1:
+        told = [
+            words("{names} ({kind})", names=", ".join(labels), kind=words(_KINDS[kind]))
+            for kind, labels in kinds.items()
+        ]
         return words(
             "Hours are of different kinds, and such methods are not set against one another: {kinds}.",
-            kinds="; ".join(f"{', '.join(labels)}: {words(_KINDS[kind])}" for kind, labels in kinds.items()),
+            kinds=listed(told),
         )
     return "".join(words(_HOURS_FROM[kind]) for kind in kinds)
 

@@ -100,7 +100,8 @@ def fronts_of(charged: Sequence[ChargedMethod], score: str, *, seed: int = 0) ->
         `score`, `correction` (Holm, over how many tests), `covers_seeds` (whether what is shown holds for other seeds,
         too), and `items`: each with `split`, `score`, `unit`, `higher_is_better`, `cost`, `num_clients`, `points`
         (`label`, `mean` with `ci_low` and `ci_high` over clients, `cost` with `cost_low` and `cost_high` over seeds,
-        `num_seeds`, `hours_from`, `beaten_by`, `ties`), and `unknown` (`label` and `reason`).
+        `num_seeds`, `hours_from`, `beaten_by`, `ties`), `unknown` (`label` and `reason`), and `is_tested` (whether any
+        two of them were set against one another).
     """
     methods = [one.method for one in charged]
     splits = [split for split in methods[0].runs[0].results.summary["splits"] if _clients(methods, split, score)]
@@ -170,7 +171,7 @@ def _front(
         "num_clients": len(clients),
         "points": points,
         "unknown": unknown,
-        "mixed_hours": len({source for source in sources.values() if source is not None}) > 1,
+        "is_tested": bool(compared),
     }
 
 

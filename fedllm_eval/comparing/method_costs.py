@@ -1,12 +1,13 @@
 """What the methods of a comparison cost: a mean over the seeds of each, with the range, or why it is not known."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fedllm_data.wording.catalogue import marked
 from fedllm_eval.comparing.compared_methods import Method, ScoredRun, run_of
 from fedllm_eval.deciding.partner_costs import StatedPrices
+from fedllm_eval.machines.machine import Machine
 from fedllm_eval.policy.run_folder import find_config, is_private, read_rounds
 from fedllm_eval.policy.run_records import RunConfig
 from fedllm_eval.running.round_costs import (
@@ -15,7 +16,7 @@ from fedllm_eval.running.round_costs import (
     RoundCost,
     RunCosts,
     costs_by_round,
-    kept_client_table,
+    kept_machines,
 )
 
 __all__ = ["ChargedMethod", "ChargedRun", "MethodCost", "charged_methods"]
@@ -32,6 +33,8 @@ class ChargedRun:
     rounds: Sequence[Mapping[str, Any]] = ()
     """Its `rounds.jsonl`; empty where its folder is not at hand, and for what was not trained."""
     config: RunConfig | None = None
+    machines: Mapping[str, Machine] = field(default_factory=dict)
+    """Client -> its machine, where the run has a client table."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,11 +88,11 @@ def _charged(run: ScoredRun, prices: StatedPrices) -> ChargedRun:
     folder = run_of(run)
     if folder is not None:
         config = find_config(folder)
-        table = kept_client_table(folder)
-        watts = {client: float(line["watts"]) for client, line in table.items() if "watts" in line}
+        machines = kept_machines(folder)
+        watts = {client: machine.watts for client, machine in machines.items() if machine.watts is not None}
         rounds: Sequence[Mapping[str, Any]] = [dict(record) for record in read_rounds(folder)]
         private = config is not None and is_private(config)
-        return ChargedRun(run, costs_by_round(rounds, prices, watts=watts, private=private), rounds, config)
+        return ChargedRun(run, costs_by_round(rounds, prices, watts=watts, private=private), rounds, config, machines)
     unknown = dict.fromkeys(COSTS, NOT_AT_HAND)
     cost = run.results.summary.get("cost")
     if cost is None:

@@ -18,7 +18,8 @@ import numpy as np
 from fedllm_eval.comparing.compared_methods import without_free
 from fedllm_eval.comparing.method_costs import ChargedMethod, ChargedRun
 from fedllm_eval.comparing.paired_scores import client_scores
-from fedllm_eval.policy.run_folder import section
+from fedllm_eval.policy.run_folder import is_private, section
+from fedllm_eval.running.client_groups import UNKNOWN, speed_groups
 from fedllm_eval.running.round_costs import COSTS
 from fedllm_eval.scores import SCORES
 from fedllm_eval.scoring.intervals import mean_interval
@@ -72,8 +73,10 @@ def robustness(charged: Sequence[ChargedMethod], score: str) -> list[dict[str, A
     Returns:
         One item per group of two methods or more: `strategy`, `score`, `split`, `rows` (a method each, the fewest lost
         first: `label`, `settings` (those in which the group differs), `num_seeds`, `num_asked`, `lost_fraction`,
-        `by_kind`, `mean` with `ci_low` and `ci_high`, `costs`), and `slope` (`mean`, `ci_low`, `ci_high` of the change
-        of the score for each tenth of the visits that is lost, `num_clients`, `num_runs`; None where all lost alike).
+        `by_kind`, `by_speed` (share of the asked visits of slow, middle and fast clients that came to nothing; empty
+        where that is not known or not to be told), `mean` with `ci_low` and `ci_high`, `costs`), and `slope` (`mean`,
+        `ci_low`, `ci_high` of the change of the score for each tenth of the visits that is lost, `num_clients`,
+        `num_runs`; None where all lost alike).
     """
     groups: dict[str, list[ChargedMethod]] = {}
     for one in charged:
@@ -118,6 +121,7 @@ def _group(members: Sequence[ChargedMethod], score: str) -> dict[str, Any]:
                 "num_asked": num_asked,
                 "lost_fraction": sum(kinds.values()) / num_asked if num_asked else None,
                 "by_kind": {kind: kinds[kind] / num_asked for kind in sorted(kinds)},
+                "by_speed": _lost_by_speed(one.runs),
                 "mean": interval.mean,
                 "ci_low": interval.low,
                 "ci_high": interval.high,
@@ -134,6 +138,22 @@ def _group(members: Sequence[ChargedMethod], score: str) -> dict[str, Any]:
         "rows": rows,
         "slope": _slope([run for one in members for run in one.runs], split, score),
     }
+
+
+def _lost_by_speed(runs: Sequence[ChargedRun]) -> dict[str, float]:
+    """Speed group -> share of its asked visits that came to nothing, over all seeds."""
+    asked: Counter[str] = Counter()
+    lost: Counter[str] = Counter()
+    for one in runs:
+        if not one.machines or one.config is None or is_private(one.config):
+            return {}
+        groups = speed_groups(one.machines, one.rounds, sorted(one.machines))
+        for record in one.rounds:
+            left_out = [each["client_id"] for each in record.get("left_out") or ()]
+            asked.update(groups.get(client, UNKNOWN) for client in left_out)
+            asked.update(groups.get(visit["client_id"], UNKNOWN) for visit in record["clients"])
+            lost.update(groups.get(client, UNKNOWN) for client in left_out)
+    return {name: lost[name] / asked[name] for name in ("slow", "middle", "fast") if asked[name]}
 
 
 def _slope(runs: Sequence[ChargedRun], split: str, score: str) -> dict[str, Any] | None:

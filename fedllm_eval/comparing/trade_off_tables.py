@@ -12,8 +12,10 @@ from fedllm_eval.comparing.front_words import COST_NAMES, cost_text, figure_name
 from fedllm_eval.comparing.protocols import BY_FINISHED
 from fedllm_eval.comparing.trade_offs import drawn_fronts
 from fedllm_eval.reporting.all_sections import markdown_lines
+from fedllm_eval.reporting.left_behind_section import group_name
 from fedllm_eval.reporting.score_words import score_name
 from fedllm_eval.reporting.table_section import Cell, Section, interval, markdown_text, number, signed
+from fedllm_eval.running.client_groups import SPEED
 from fedllm_eval.running.round_costs import COSTS
 
 __all__ = ["front_section", "protocol_sections", "trade_off_markdown"]
@@ -110,7 +112,7 @@ def protocol_sections(trade: Mapping[str, Any]) -> list[Section]:
     currency = trade["currency"]
     return [
         *(_budget(found, index, currency) for index, found in enumerate(trade["budgets"])),
-        *(_target(found, currency) for found in trade["targets"]),
+        *(_target(found, index, currency) for index, found in enumerate(trade["targets"])),
         *(_robustness(found, index, currency) for index, found in enumerate(trade["robustness"])),
     ]
 
@@ -118,7 +120,7 @@ def protocol_sections(trade: Mapping[str, Any]) -> list[Section]:
 def _budget(found: Mapping[str, Any], index: int, currency: str) -> Section:
     limits = listed(
         [
-            words("{cost}: {limit}", cost=words(COST_NAMES[name]), limit=cost_text(name, limit, currency))
+            words("{cost} up to {limit}", cost=words(COST_NAMES[name]), limit=cost_text(name, limit, currency))
             for name, limit in found["limits"].items()
         ]
     )
@@ -158,7 +160,7 @@ def _budget(found: Mapping[str, Any], index: int, currency: str) -> Section:
     )
 
 
-def _target(found: Mapping[str, Any], currency: str) -> Section:
+def _target(found: Mapping[str, Any], index: int, currency: str) -> Section:
     rows: list[tuple[Cell, ...]] = []
     for row in found["rows"]:
         name: Cell = (row["label"], "" if row["run"] == row["label"] else row["run"])
@@ -179,7 +181,7 @@ def _target(found: Mapping[str, Any], currency: str) -> Section:
             at = "–" if row["round_index"] < 0 else str(row["round_index"])
             rows.append((name, (words("reached"), told), (at, words(_FROM[row["from"]])), *cells))
     return Section(
-        f"target-{found['score'].replace('_', '-')}",
+        f"target-{index + 1}",
         words("Cost to a target: {score} {value}", score=score_name(found["score"]), value=number(found["value"])),
         words(
             "What had been spent when the mean first reached it; beneath, from the first round whose better bound"
@@ -197,7 +199,7 @@ def _robustness(found: Mapping[str, Any], index: int, currency: str) -> Section:
     for row in found["rows"]:
         settings = ", ".join(f"{name} {value}" for name, value in row["settings"].items() if value is not None)
         kinds = [
-            words("{kind} {share}", kind=words(_KINDS[kind]), share=percent(share))
+            words("{share} of them {kind}", kind=words(_KINDS[kind]), share=percent(share))
             for kind, share in row["by_kind"].items()
         ]
         lost = row["lost_fraction"]
@@ -209,6 +211,7 @@ def _robustness(found: Mapping[str, Any], index: int, currency: str) -> Section:
                 *((_known(cost, row["costs"][cost], currency), "") for cost in COSTS),
             )
         )
+    by_speed = [_by_speed(row["label"], row["by_speed"]) for row in found["rows"] if row["by_speed"]]
     slope = found["slope"]
     note = (
         words("All of them lost the same share, so nothing is said about losing more.")
@@ -231,8 +234,16 @@ def _robustness(found: Mapping[str, Any], index: int, currency: str) -> Section:
             *(words(COST_NAMES[cost]) for cost in COSTS),
         ),
         tuple(rows),
-        notes=(note, words("The interval is over clients; other seeds are not covered.")),
+        notes=(note, words("The interval is over clients; other seeds are not covered."), *by_speed),
     )
+
+
+def _by_speed(label: str, shares: Mapping[str, float]) -> str:
+    told = [
+        words("{share} of {group}", group=group_name(SPEED, name), share=percent(share))
+        for name, share in shares.items()
+    ]
+    return words("{name} lost visits as follows: {shares}.", name=label, shares=listed(told))
 
 
 def _known(cost: str, value: float | None, currency: str) -> str:

@@ -50,7 +50,7 @@ def trade_offs(methods: Sequence[Method], asked: AskedCosts, *, seed: int = 0) -
     """
     budgets, targets = [parse_budget(text) for text in asked.budgets], parse_targets(asked.targets)
     tables = [run.results.per_client.column_names for method in methods for run in method.runs]
-    if missing := next((name for name in targets if not any(name in columns for columns in tables)), None):
+    if missing := next((name for name, _ in targets if not any(name in columns for columns in tables)), None):
         raise MetricError(f"a target for {missing}, which none of these results has; name a score that they have")
     prices = asked.prices or StatedPrices()
     charged = sorted(charged_methods(methods, prices), key=lambda one: one.label)
@@ -66,7 +66,7 @@ def trade_offs(methods: Sequence[Method], asked: AskedCosts, *, seed: int = 0) -
         "currency": prices.currency,
         "fronts": fronts,
         "budgets": [quality_under_budget(charged, score, limits) for limits in budgets],
-        "targets": [cost_to_target(charged, name, value) for name, value in targets.items()],
+        "targets": [cost_to_target(charged, name, value) for name, value in targets],
         "robustness": robustness(charged, score),
     }
 

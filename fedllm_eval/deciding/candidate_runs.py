@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,9 +13,19 @@ from fedllm_data.errors import ConfigError
 from fedllm_data.repo import CLIENTS_FILE
 from fedllm_eval.deciding.partner_costs import RunPrice, StatedPrices, price_of_runs
 from fedllm_eval.deciding.scored_candidates import Candidate, Given
+from fedllm_eval.plain_json import without_nan
 from fedllm_eval.policy.run_folder import CONFIG_FILE, ROUNDS_FILE, find_config, is_private, section
+from fedllm_eval.running.run_left_behind import clients_table_of, left_behind_of_run
 
-__all__ = ["NUM_ALONE", "alone_commands", "price_of_candidate", "run_dates", "train_rows"]
+__all__ = [
+    "NUM_ALONE",
+    "alone_commands",
+    "left_behind_of_candidate",
+    "price_of_candidate",
+    "run_at_hand",
+    "run_dates",
+    "train_rows",
+]
 
 NUM_ALONE = 12
 """Partners that are to train alone: with fewer than six held-out scores no difference can be shown, and some have no
@@ -36,7 +47,7 @@ def price_of_candidate(
     Raises:
         ConfigError: if one of `also` is no run folder, or rounds cannot be read.
     """
-    run = next((run for run in candidate.runs if run is not None and (run / ROUNDS_FILE).is_file()), None)
+    run = run_at_hand(candidate)
     for place in also:
         if not (place / ROUNDS_FILE).is_file():
             raise ConfigError(f"--also-cost {place} has no {ROUNDS_FILE}; name a run folder")
@@ -58,6 +69,29 @@ def price_of_candidate(
             break
         chain.append(now := now_next)
     return price_of_runs([*chain, *(place for place in also if place not in chain)], prices)
+
+
+def run_at_hand(candidate: Candidate) -> Path | None:
+    """Return the first run of a candidate whose folder with its rounds is at hand, if there is one."""
+    return next((run for run in candidate.runs if run is not None and (run / ROUNDS_FILE).is_file()), None)
+
+
+def left_behind_of_candidate(given: Given, candidate: Candidate, seed: int) -> dict[str, Any] | None:
+    """Return what each group of clients gave to a candidate's first run and how it is served; None if not told.
+
+    Raises:
+        ConfigError: if its rounds or its client table cannot be read.
+    """
+    run = run_at_hand(candidate)
+    if run is None:
+        return None
+    results = candidate.method.runs[candidate.runs.index(run)].results
+    try:
+        table = pq.read_table(Path(str(given.first.results.summary["dataset"]["name"])) / CLIENTS_FILE)
+    except (OSError, pa.ArrowInvalid):
+        table = clients_table_of(run)
+    found: dict[str, Any] | None = without_nan(left_behind_of_run(run, table, results, seed=seed))
+    return found
 
 
 def alone_commands(given: Given, candidate: Candidate) -> tuple[str, ...]:

@@ -4,7 +4,7 @@
 object. Candidates are told apart by paired differences to the leading one, corrected (Holm) together with the gains.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,14 @@ from fedllm_data.errors import MetricError
 from fedllm_eval.comparing.compared_methods import Method
 from fedllm_eval.comparing.release_gate import gate, parse_margins
 from fedllm_eval.deciding.break_even import BreakEven, break_even
-from fedllm_eval.deciding.candidate_runs import alone_commands, price_of_candidate, run_dates, train_rows
+from fedllm_eval.deciding.candidate_runs import (
+    alone_commands,
+    left_behind_of_candidate,
+    price_of_candidate,
+    run_at_hand,
+    run_dates,
+    train_rows,
+)
 from fedllm_eval.deciding.deciding_rules import (
     ALPHA,
     Evidence,
@@ -28,6 +35,7 @@ from fedllm_eval.deciding.own_rows import own_rows
 from fedllm_eval.deciding.partner_costs import RunPrice, StatedPrices
 from fedllm_eval.deciding.partners import Partner, list_partners
 from fedllm_eval.deciding.scored_candidates import Candidate, Given, read_candidates
+from fedllm_eval.deciding.trained_how import TrainedHow, trained_how
 from fedllm_eval.plain_json import without_nan
 from fedllm_eval.scoring.comparisons import holm
 
@@ -60,6 +68,10 @@ class Decided:
     from_leader: Effect | None = None
     """This candidate's gain over the leading one; None for the leader itself."""
     p_from_leader: float = float("nan")
+    how: TrainedHow | None = None
+    """Wire and participation; None where the run folder is not at hand."""
+    left_behind: Mapping[str, Any] | None = None
+    """What each group of clients gave to the run, as `running.run_left_behind` gives it; None where it is not told."""
     facts: tuple[tuple[str, str, int | None], ...] = ()
     """Name of the policy, digest of its adapter, seed; of every run."""
 
@@ -83,6 +95,8 @@ class Decided:
             "p_from_leader": self.p_from_leader,
             "price": None if self.price is None else self.price.as_record(),
             "break_even": asdict(self.break_even),
+            "trained_how": None if self.how is None else asdict(self.how),
+            "left_behind": self.left_behind,
             "runs": [dict(zip(("policy", "adapter_sha256", "seed"), fact, strict=True)) for fact in self.facts],
         }
 
@@ -326,6 +340,8 @@ def _decided(
         break_even=break_even(gain.score, (gain.gain, gain.low, gain.high), **paid),
         rules=tuple(rules),
         recommendation=recommend(rules),
+        how=trained_how(run_at_hand(candidate)),
+        left_behind=left_behind_of_candidate(given, candidate, asked.seed),
         facts=tuple(
             (run.results.summary["policy"]["name"], str(run.results.summary["policy"].get("adapter_sha256")), run.seed)
             for run in method.runs

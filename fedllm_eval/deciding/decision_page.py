@@ -31,6 +31,8 @@ from fedllm_eval.deciding.effects import Effect
 from fedllm_eval.deciding.partners import FEW_ROWS, Partner, SizeGroup, size_groups
 from fedllm_eval.deciding.plain_amounts import amount, own_gain
 from fedllm_eval.deciding.rule_words import OUTCOME_NAMES, RULE_NAMES, VERDICTS, reasons, rule_sentence
+from fedllm_eval.deciding.trained_how import how_sentences
+from fedllm_eval.reporting.left_behind_section import left_behind_section
 from fedllm_eval.reporting.score_words import score_name
 from fedllm_eval.texts import text_bytes
 
@@ -70,7 +72,7 @@ def render_decision(
             (words("What was gained?"), gain_sentences(chosen)),
             (words("For whom?"), for_whom_sentences(chosen)),
             (words("Who loses?"), losers_sentences(chosen, in_card)),
-            (words("At what cost?"), cost_sentences(chosen.price, decision.prices)),
+            (words("At what cost?"), [*how_sentences(chosen.how), *cost_sentences(chosen.price, decision.prices)]),
             (words("And going alone?"), alone_sentences(decision)),
             (
                 words("What is in doubt?"),
@@ -101,6 +103,7 @@ def render_decision(
             ],
             alone_scores=shlex.split(decision.alone_commands[-1])[-1] if decision.alone_commands else "",
             groups=_groups(decision),
+            left_behind=left_behind_section({"left_behind": chosen.left_behind}),
             by_train_rows=_train_rows(decision) is not None,
             losers=[(one, own_gain(score, one.before, one.together), one.client_id in linked) for one in losers],
             figures=_figures(decision),
@@ -280,6 +283,10 @@ def _provenance(decision: Decision) -> list[tuple[str, str]]:
         for policy, digest, seed in one.facts:
             told = words("adapter {digest}, seed {seed}", digest=digest[:16], seed="–" if seed is None else seed)
             lines.append((one.label, f"{policy}: {told}"))
+    for one in decision.candidates:
+        if one.how is not None:
+            told = sentences(how_sentences(one.how))
+            lines.append((words("how it was trained"), f"{one.label}: {told}"))
     for run, day in decision.run_dates:
         lines.append((words("day of the last round"), words("{day} (UTC), by the file in {run}", day=day, run=run)))
     lines.append((words("settings"), ", ".join(f"{name} {value}" for name, value in decision.settings.items())))

@@ -15,6 +15,8 @@ from fedllm_eval.deciding.decision import Decided, Decision
 from fedllm_eval.deciding.effects import Effect
 from fedllm_eval.deciding.partner_costs import RunPrice, StatedPrices
 from fedllm_eval.deciding.plain_amounts import amount, money_text, of_ten, own_gain, time_text, times_text
+from fedllm_eval.deciding.trained_how import how_sentences
+from fedllm_eval.reporting.left_behind_section import plain_left_behind
 
 __all__ = [
     "alone_sentences",
@@ -106,7 +108,7 @@ def losers_sentences(one: Decided, named: Sequence[str]) -> list[str]:
         if effect.num_clients < 2 * NUM_IN_TENTH
         else words("For the tenth that is served worst: {gain}.", gain=gain)
     )
-    return found
+    return found + plain_left_behind(one.left_behind)
 
 
 def cost_sentences(price: RunPrice | None, prices: StatedPrices) -> list[str]:
@@ -228,7 +230,7 @@ def candidate_sentences(one: Decided) -> list[str]:
         said = words("It gains less than the one that gains most, beyond chance.")
     else:
         said = words("It cannot be told from the one that gains most.")
-    return [said, *_also(one)]
+    return [said, *how_sentences(one.how), *_also(one)]
 
 
 def _also(one: Decided) -> list[str]:

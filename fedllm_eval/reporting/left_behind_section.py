@@ -7,9 +7,9 @@ from fedllm_data.wording.catalogue import marked, plural_words, words
 from fedllm_data.wording.forms import percent
 from fedllm_eval.reporting.score_words import score_name
 from fedllm_eval.reporting.table_section import Cell, Section, interval, number, signed
-from fedllm_eval.running.left_behind import ALL_ALIKE, LANGUAGE, MIN_CLIENTS, OTHER, SPEED, UNKNOWN
+from fedllm_eval.running.client_groups import ALL_ALIKE, LANGUAGE, MIN_CLIENTS, OTHER, SPEED, UNKNOWN
 
-__all__ = ["group_name", "left_behind_section", "left_behind_sentences"]
+__all__ = ["group_name", "left_behind_section", "left_behind_sentences", "plain_left_behind"]
 
 _NAMES = {
     (SPEED, "slow"): marked("slow clients"),
@@ -61,9 +61,7 @@ def left_behind_sentences(found: Mapping[str, Any]) -> list[str]:
     if not found["speed_is_known"]:
         said.append(words("How fast clients are is not known: the run has no client table."))
     if not found["language_is_known"]:
-        said.append(
-            words("What languages clients write is not known: the clients table of its corpus is not at hand.")
-        )
+        said.append(words("What languages clients write is not known: no clients table of the corpus is at hand."))
     if found["num_unseen"]:
         said.append(
             plural_words(
@@ -72,6 +70,44 @@ def left_behind_sentences(found: Mapping[str, Any]) -> list[str]:
                 found["num_unseen"],
             )
         )
+    return said
+
+
+def plain_left_behind(found: Mapping[str, Any] | None) -> list[str]:
+    """Return the same for somebody who must decide, without a technical figure; nothing where nothing is known.
+
+    Args:
+        found: as `run_left_behind.left_behind_of_run` gives it, or None where that is not told.
+
+    >>> plain_left_behind(None)
+    []
+    """
+    if found is None or not (found["speed_is_known"] or found["language_is_known"]):
+        return []
+    said = []
+    for group in found["groups"]:
+        served = group["served"]
+        is_worse = served is not None and served["is_worse"]
+        if group["gave_less"]:
+            said.append(
+                words(
+                    "{group} did {steps} of the work that counted, though they are {clients} of the partners: less"
+                    " than chance would have it.",
+                    group=_capital(group),
+                    steps=percent(group["step_fraction"]),
+                    clients=percent(group["client_fraction"]),
+                )
+            )
+            if is_worse:
+                said.append(words("The model also serves them worse than the others."))
+            elif served is not None and served["others"] is not None:
+                said.append(words("That the model serves them worse is not shown."))
+            else:
+                said.append(words("Whether the model serves them worse is not known."))
+        elif is_worse:
+            said.append(words("{group} are served worse than the others.", group=_capital(group)))
+    if not any(group["gave_less"] for group in found["groups"]):
+        said.append(words("No group of partners is shown to have done less than its share of the work."))
     return said
 
 
@@ -123,9 +159,7 @@ def _score_cell(group: Mapping[str, Any]) -> Cell:
     if served is None:
         return ("–", words("fewer than {num} scored", num=MIN_CLIENTS))
     scored = plural_words("{num} client", "{num} clients", served["num_clients"])
-    return number(served["mean"]), words(
-        "{interval}, {clients}", interval=interval(served["low"], served["high"]), clients=scored
-    )
+    return number(served["mean"]), words(", ").join([interval(served["low"], served["high"]), scored])
 
 
 def _gave_less(group: Mapping[str, Any]) -> str:

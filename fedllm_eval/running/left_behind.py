@@ -1,7 +1,6 @@
 """Who was left behind: each speed and language group's share of a run, whether chance explains it, and its score.
 
-A client's speed is how long a visit takes on its machine in the run's client table; slow, middle and fast are thirds
-of the clients by that time (equal machines stay together). Counted are the steps that counted: those of visits that
+Groups are those of `running/client_groups.py`. Counted are the steps that counted: those of visits that
 became part of a server step.
 
 Clients are what is drawn: a group made fewer steps than its share if random labels on the same clients would hardly
@@ -19,30 +18,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fedllm_eval.machines.machine import Machine, visit_seconds
+from fedllm_eval.running.client_groups import ALL_ALIKE, MIN_CLIENTS, OTHER, UNKNOWN
 from fedllm_eval.scoring.comparisons import holm
 from fedllm_eval.scoring.intervals import mean_interval
 
-__all__ = [
-    "ALL_ALIKE",
-    "LANGUAGE",
-    "MIN_CLIENTS",
-    "OTHER",
-    "SPEED",
-    "UNKNOWN",
-    "language_groups",
-    "left_behind",
-    "permuted_p",
-    "speed_groups",
-]
+__all__ = ["left_behind", "permuted_p"]
 
-SPEED, LANGUAGE = "speed", "language"
-UNKNOWN = "unknown"
-ALL_ALIKE = "all alike"
-OTHER = "other"
-"""Languages of too few clients to be told apart."""
-MIN_CLIENTS = 5
-"""Of a group with fewer clients no score is said: it would be nearly that of single ones."""
 ALPHA = 0.05
 NUM_DRAWS = 9_999
 Record = Mapping[str, Any]
@@ -90,72 +71,6 @@ class Counted:
     """Two-sided, of its steps; NaN where all clients are of the group or nothing was counted."""
 
 
-def speed_groups(machines: Mapping[str, Machine], rounds: Sequence[Record], clients: Sequence[str]) -> dict[str, str]:
-    """Return client -> slow, middle, fast, all alike, or unknown.
-
-    Args:
-        machines: client -> its machine, as far as the run's client table names it.
-        rounds: for the length of messages and the work of a visit: their means over the run.
-        clients: everybody.
-
-    >>> fast, slow = (Machine(download_mbit=8, upload_mbit=8, flops=flops) for flops in (4e9, 1e9))
-    >>> speed_groups({"ann": fast, "bob": slow}, [], ["ann", "bob", "eve"])
-    {'ann': 'fast', 'bob': 'slow', 'eve': 'unknown'}
-    """
-    visits = [(visit["client_id"], visit) for record in rounds for visit in record["clients"]]
-    down, up = (_mean([visit.get(name) for _, visit in visits]) for name in ("download_bytes", "upload_bytes"))
-    work = _mean(
-        [
-            visit["compute_seconds"] * (machines[client].flops or math.nan)
-            for client, visit in visits
-            if client in machines and visit.get("compute_seconds") is not None
-        ]
-    )
-    seconds: dict[str, float] = {}
-    for client in clients:
-        machine = machines.get(client)
-        if machine is None or None in (machine.download_mbit, machine.upload_mbit, machine.flops):
-            continue
-        # Without a record of the work, one visit of 10^12 operations: it orders machines of like lines by their speed.
-        took = visit_seconds(
-            machine, download_bytes=int(down), flops=work or 1e12, upload_bytes=int(up), client_id=client
-        )
-        seconds[client] = took.total
-    if not seconds:
-        return dict.fromkeys(clients, UNKNOWN)
-    ordered = sorted(seconds.values())
-    ends = [ordered[len(ordered) // 3 - 1 if len(ordered) > 2 else 0], ordered[(2 * len(ordered)) // 3 - 1]]
-    if ordered[0] == ordered[-1]:
-        return {client: ALL_ALIKE if client in seconds else UNKNOWN for client in clients}
-    found = {}
-    for client in clients:
-        took_seconds = seconds.get(client)
-        if took_seconds is None:
-            found[client] = UNKNOWN
-        elif took_seconds <= ends[0]:
-            found[client] = "fast"
-        else:
-            found[client] = "middle" if took_seconds <= ends[1] else "slow"
-    return found
-
-
-def language_groups(languages: Mapping[str, str], clients: Sequence[str]) -> dict[str, str]:
-    """Return client -> its main language, `other` for one of fewer than five clients, or unknown.
-
-    >>> mains = {f"c{i}": "de" for i in range(5)} | {"ann": "ja"}
-    >>> found = language_groups(mains, [*mains, "bob"])
-    >>> found["c0"], found["ann"], found["bob"]
-    ('de', 'other', 'unknown')
-    """
-    known = {client: languages[client] for client in clients if languages.get(client) not in (None, "", "und")}
-    sizes = Counter(known.values())
-    few = {language for language, num in sizes.items() if num < MIN_CLIENTS}
-    return {
-        client: UNKNOWN if client not in known else OTHER if known[client] in few else known[client]
-        for client in clients
-    }
-
-
 def left_behind(
     rounds: Sequence[Record],
     groups: Mapping[str, Mapping[str, str]],
@@ -169,8 +84,8 @@ def left_behind(
 
     Args:
         rounds: the lines of a run's `rounds.jsonl`.
-        groups: kind (`SPEED`, `LANGUAGE`) -> client -> name of its group; the same clients for each kind, all that
-            were registered.
+        groups: kind (`SPEED`, `LANGUAGE` of `running/client_groups.py`) -> client -> name of its group; the same
+            clients for each kind, all that were registered.
         num_rows: client -> rows it can train on.
         scores: client -> its score under the run's policy, as far as it has one.
         higher_is_better: of the score.
@@ -322,8 +237,3 @@ def _served(of_client: Mapping[str, str], name: str, scores: Mapping[str, float]
 
 def _share(part: float, whole: float) -> float | None:
     return part / whole if whole else None
-
-
-def _mean(values: Sequence[float | None]) -> float:
-    known = [value for value in values if value is not None and math.isfinite(value)]
-    return math.fsum(known) / len(known) if known else 0.0

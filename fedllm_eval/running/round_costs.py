@@ -6,18 +6,19 @@ clients. Money is what stated prices make of bytes, device hours and energy, sum
 or not stated is unknown (None), never 0. Imports no torch.
 """
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from fedllm_data.errors import ConfigError
 from fedllm_data.wording.catalogue import marked
+from fedllm_eval.machines.client_table import client_table
+from fedllm_eval.machines.machine import Machine
+from fedllm_eval.machines.table_entries import read_entries
+from fedllm_eval.policy.run_folder import CLIENT_TABLE_FILE
 
 __all__ = [
-    "CLIENT_TABLE_FILE",
     "CLOCK",
     "COSTS",
     "MIXED_HOURS",
@@ -29,12 +30,10 @@ __all__ = [
     "RoundCost",
     "RunCosts",
     "costs_by_round",
-    "kept_client_table",
+    "kept_machines",
     "visits_of",
 ]
 
-CLIENT_TABLE_FILE = "client_table.csv"
-"""In a run folder: the machines that the run's clock took its clients to have."""
 COSTS = ("bytes", "hours", "money", "epsilon")
 """What a method can be charged with, in the order in which fronts are drawn."""
 CLOCK, TRAINING_AND_LINES, TRAINING = "clock", "training and stated lines", "training alone"
@@ -129,7 +128,9 @@ class VisitCost:
 
 
 def visits_of(record: Record, before: Record | None) -> list[VisitCost]:
-    """Return the visits of a round; where a visit names no bytes, it is counted with an equal share of the round's.
+    """Return the visits of a round, also those that came to nothing as far as their cost is recorded.
+
+    Where a visit names no bytes, it is counted with an equal share of the round's.
 
     Args:
         record: a line of `rounds.jsonl`.
@@ -145,7 +146,7 @@ def visits_of(record: Record, before: Record | None) -> list[VisitCost]:
     for name in ("download_bytes", "upload_bytes"):
         whole = record["ledger"][name] - (0 if before is None else before["ledger"][name])
         sides[name] = whole / len(visits) if visits else 0.0
-    return [
+    counted = [
         VisitCost(
             visit["client_id"],
             float(visit.get("download_bytes", sides["download_bytes"])),
@@ -155,6 +156,18 @@ def visits_of(record: Record, before: Record | None) -> list[VisitCost]:
         )
         for visit in visits
     ]
+    wasted = [
+        VisitCost(
+            one["client_id"],
+            float(one.get("download_bytes", 0)),
+            float(one.get("upload_bytes", 0)),
+            one.get("compute_seconds"),
+            one.get("energy_joules"),
+        )
+        for one in record.get("left_out") or ()
+        if one.get("compute_seconds") is not None
+    ]
+    return [*counted, *wasted]
 
 
 def costs_by_round(
@@ -178,15 +191,15 @@ def costs_by_round(
     clocked = bool(rounds) and all(record.get("clock_seconds") is not None for record in rounds)
     visits_by_round = [visits_of(record, before) for record, before in zip(rounds, [None, *rounds[:-1]], strict=True)]
     hours_R, hours_from = _hours(rounds, visits_by_round, prices, clocked=clocked)
-    money_R, no_money = _money(visits_by_round, prices, watts or {})
+    bytes_R = [float(record["ledger"]["download_bytes"] + record["ledger"]["upload_bytes"]) for record in rounds]
+    money_R, no_money = _money(bytes_R, visits_by_round, prices, watts or {})
     found = []
     for index, record in enumerate(rounds):
-        ledger = record["ledger"]
         epsilon = (record.get("privacy") or {}).get("epsilon") if private else None
         found.append(
             RoundCost(
                 round_index=record["round_index"],
-                bytes=float(ledger["download_bytes"] + ledger["upload_bytes"]),
+                bytes=bytes_R[index],
                 hours=None if hours_R is None else hours_R[index],
                 money=None if money_R is None else money_R[index],
                 epsilon=epsilon,
@@ -202,26 +215,21 @@ def costs_by_round(
     return RunCosts(rounds=tuple(found), hours_from=hours_from, unknown=unknown)
 
 
-def kept_client_table(run: Path) -> dict[str, dict[str, str]]:
-    """Return client id -> the line of a run's own `client_table.csv`; empty where the run has none.
+def kept_machines(run: Path) -> dict[str, Machine]:
+    """Return client id -> its machine in a run's own `client_table.csv`; empty where the run has none.
 
     Raises:
-        ConfigError: if the file cannot be read, or has no column client_id.
+        ConfigError: if the file cannot be read.
 
-    >>> kept_client_table(Path("no/such/run"))
+    >>> kept_machines(Path("no/such/run"))
     {}
     """
     file = run / CLIENT_TABLE_FILE
     if not file.is_file():
         return {}
-    try:
-        with file.open(encoding="utf-8", newline="") as opened:
-            lines = list(csv.DictReader(opened))
-    except (OSError, UnicodeError, csv.Error) as error:
-        raise ConfigError(f"{file} cannot be read ({error}); restore it, or remove it") from error
-    if lines and "client_id" not in lines[0]:
-        raise ConfigError(f"{file} has no column client_id, so it is no client table; restore it, or remove it")
-    return {line["client_id"]: {name: value for name, value in line.items() if name and value} for line in lines}
+    ids = [entry.client_id for entry in read_entries(file)]
+    table = client_table(str(file), ids, seed=0)
+    return {client_id: table.machine(client_id) for client_id in ids}
 
 
 def _hours(
@@ -252,21 +260,22 @@ def _hours(
 
 
 def _money(
-    visits_by_round: Sequence[Sequence[VisitCost]], prices: Prices, watts: Mapping[str, float]
+    bytes_R: Sequence[float],
+    visits_by_round: Sequence[Sequence[VisitCost]],
+    prices: Prices,
+    watts: Mapping[str, float],
 ) -> tuple[list[float] | None, str | None]:
     """Money after each round, or why it is not known: a sum that lacks a stated part would read as the whole."""
     if prices.per_gb is prices.per_hour is prices.per_kwh is None:
         return None, NO_PRICES
     total, found = 0.0, []
-    for visits in visits_by_round:
+    for num_bytes, visits in zip(bytes_R, visits_by_round, strict=True):
         for visit in visits:
             hours = None if visit.train_seconds is None else visit.train_seconds / 3600
             drawn = prices.line_of(visit.client_id).watts or watts.get(visit.client_id)
             kwh = visit.joules / 3.6e6 if visit.joules is not None else None
             if kwh is None and drawn is not None and hours is not None:
                 kwh = drawn * hours / 1000
-            if prices.per_gb is not None:
-                total += prices.per_gb * (visit.download_bytes + visit.upload_bytes) / 1e9
             if prices.per_hour is not None:
                 if hours is None:
                     return None, NO_PRICED_TIME
@@ -275,5 +284,5 @@ def _money(
                 if kwh is None:
                     return None, NO_ENERGY
                 total += prices.per_kwh * kwh
-        found.append(total)
+        found.append(total + (prices.per_gb or 0.0) * num_bytes / 1e9)
     return found, None

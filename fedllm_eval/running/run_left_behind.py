@@ -12,17 +12,16 @@ from typing import Any
 import pyarrow as pa
 
 from fedllm_data.errors import ConfigError
-from fedllm_eval.machines.machine import Machine
 from fedllm_eval.policy.run_folder import ROUNDS_FILE, SCORES, find_config, is_private, read_rounds, section
 from fedllm_eval.results import Results, read_results
-from fedllm_eval.running.left_behind import LANGUAGE, SPEED, UNKNOWN, language_groups, left_behind, speed_groups
-from fedllm_eval.running.round_costs import kept_client_table
+from fedllm_eval.running.client_groups import LANGUAGE, SPEED, UNKNOWN, language_groups, speed_groups
+from fedllm_eval.running.left_behind import left_behind
+from fedllm_eval.running.round_costs import kept_machines
 from fedllm_eval.running.worst_served import HEADLINES
 from fedllm_eval.scores import SCORES as SCORE_TABLE
 
 __all__ = ["clients_table_of", "left_behind_of_run"]
 
-NUMBERS = ("download_mbit", "upload_mbit", "latency_ms", "flops", "memory_gb", "watts", "drop_out")
 OF_PARTICIPANTS = ("test", "train")
 """Splits whose clients can have taken part, the one whose scores are told first."""
 
@@ -56,7 +55,7 @@ def left_behind_of_run(
     asked = {one["client_id"] for record in rounds for one in (*record["clients"], *(record.get("left_out") or ()))}
     if not asked:
         return None
-    machines = _machines(run)
+    machines = kept_machines(run)
     num_rows, languages = _of_table(table, section(config, "data").get("split") or "train", asked)
     clients = sorted(asked | num_rows.keys() | machines.keys())
     score, scores = _scores(results if results is not None else _own_results(run))
@@ -101,17 +100,6 @@ def clients_table_of(run: Path) -> pa.Table | None:
         return repo.client_table() if isinstance(repo, FolderRepo) else None
     except FedLLMError:  # a corpus that has changed since, or is no corpus any more
         return None
-
-
-def _machines(run: Path) -> dict[str, Machine]:
-    found = {}
-    for client, line in kept_client_table(run).items():
-        try:
-            numbers: dict[str, Any] = {name: float(line[name]) for name in NUMBERS if name in line}
-            found[client] = Machine(**numbers)
-        except ValueError as error:
-            raise ConfigError(f"{run}: the client table's line of {client!r} cannot be read ({error})") from error
-    return found
 
 
 def _of_table(table: pa.Table | None, split: str, asked: set[str]) -> tuple[dict[str, int], dict[str, str]]:

@@ -21,7 +21,7 @@ import pyarrow as pa
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum, Shapes
 from fedllm_train.adapters.ranks import numbers_of_column
-from fedllm_train.strategy import Federation, Strategy, Sums
+from fedllm_train.strategy import Federation, Layout, Strategy, Sums
 from fedllm_train.visit import Correction, Fit, Visit
 
 if TYPE_CHECKING:
@@ -113,6 +113,10 @@ class LastLayers:
         """
         names_of_last_layers([*adapter], 1)
         return self._method.start(adapter)
+
+    def layouts(self, num_steps: int) -> tuple[Layout, Layout] | None:
+        """Return None: what is sent depends on the client's layers."""
+        return None
 
     def client_update(self, visit: Visit) -> Parts:
         """Train what the client holds, and send that."""

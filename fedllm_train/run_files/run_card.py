@@ -71,6 +71,7 @@ def write_run_card(run: Path, *, repo_id: str | None = None, scores: Path | None
         title=(repo_id or run.name).split("/")[-1],
         scores=scores.read_text(encoding="utf-8") if scores.is_file() else None,
         rounds_file=ROUNDS_FILE if (run / ROUNDS_FILE).is_file() else RELEASES_FILE,
+        left_behind=_left_behind(run),
         **_setting(config, run, repo_id),
         **_course(config, rounds),
     )
@@ -151,6 +152,18 @@ def _course(config: RunConfig, rounds: list[dict[str, Any]]) -> dict[str, Any]:
         "held_out": _held_out(rounds),
         "epsilon_spent": rounds[-1].get("privacy", {}).get("epsilon"),
     }
+
+
+def _left_behind(run: Path) -> str | None:
+    """The groups of clients with what they gave and how they are served; None where that is not told."""
+    from fedllm_eval.plain_json import without_nan
+    from fedllm_eval.reporting.all_sections import markdown_lines
+    from fedllm_eval.reporting.left_behind_section import left_behind_section
+    from fedllm_eval.running.run_left_behind import clients_table_of, left_behind_of_run
+
+    found = left_behind_of_run(run, clients_table_of(run))
+    section = left_behind_section({"left_behind": without_nan(found)})
+    return None if section is None else "\n".join(markdown_lines(section)).strip()
 
 
 def _held_out(rounds: list[dict[str, Any]]) -> dict[str, Any] | None:

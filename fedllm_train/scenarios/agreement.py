@@ -1,6 +1,6 @@
 """Whether a run cost what its plan said: bytes to the byte, and the simulated hours exactly.
 
-Where a plan calls its bytes an estimate (entropy coding, cohorts drawn from a secret), both are shown, with the reason,
+Where a plan calls bytes an estimate (entropy coding, cohorts drawn from a secret), both are shown, with the reason,
 and nothing is checked.
 """
 

@@ -14,7 +14,7 @@ from fedllm_data.reporting.page_frame import Body, whole_page
 from fedllm_data.reporting.templates import page_environment
 from fedllm_eval.texts import whole
 from fedllm_train.scenarios.agreement import Agreement
-from fedllm_train.scenarios.case_plans import read_plan
+from fedllm_train.scenarios.case_plans import read_plan, time_text
 from fedllm_train.scenarios.case_records import read_decision, read_rounds
 from fedllm_train.scenarios.recommended import Outcome, outcome_of, recommended
 from fedllm_train.scenarios.template import PRICED, Scenario
@@ -22,6 +22,7 @@ from fedllm_train.scenarios.template import PRICED, Scenario
 __all__ = ["recommendation_sentence", "write_case"]
 
 VERDICTS = {"release": "release", "do_not_release": "do not release", "collect_more": "collect more"}
+_STYLE = "pre{white-space:pre-wrap;overflow-wrap:anywhere}td,th{vertical-align:top}"
 _PRICE_WORDS = {"per_gb": "a GB sent", "per_hour": "an hour of a device", "per_kwh": "a kilowatt-hour"}
 
 
@@ -50,6 +51,7 @@ def write_case(
     plans = {each.name: read_plan(out, each.name) for each in scenario.candidates}
     environment = page_environment()
     environment.loader = ChoiceLoader([environment.loader, PackageLoader("fedllm_train", "scenarios")])
+    environment.filters["time"] = time_text
     template = environment.get_template("case_page.html.jinja")
     known: dict[str, Any] = {
         "scenario": scenario,
@@ -68,7 +70,7 @@ def write_case(
         ],
         "commands": commands,
     }
-    page = whole_page(lambda: Body(scenario.title, template.render(**known)), language="en")
+    page = whole_page(lambda: Body(scenario.title, template.render(**known)), language="en", style=_STYLE)
     write_file(out / name, whole(page).encode())
     return out / name, known["sentence"]
 

@@ -1,7 +1,4 @@
-"""Plans of a scenario's candidates: what `fedllm-train plan` says of each, kept as JSON, and the table of all.
-
-Imports no torch of its own.
-"""
+"""Plans of a scenario's candidates: what `fedllm-train plan` said of each, and the lines of the clients."""
 
 import csv
 import json
@@ -9,38 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedllm_data.in_place import write_file
-from fedllm_train.planning.plan_all import plan_all
-from fedllm_train.planning.plan_flags import plan_flags
-from fedllm_train.scenarios.scenario_steps import LINES, plan_flags_of
-from fedllm_train.scenarios.template import Scenario, ScenarioCandidate
+from fedllm_train.scenarios.scenario_steps import LINES
+from fedllm_train.scenarios.template import Scenario
 
-__all__ = ["plan_candidate", "plan_rows", "read_plan", "write_lines"]
+__all__ = ["plan_rows", "read_plan", "time_text", "write_lines"]
 
 _LINE_COLUMNS = ("client_id", "download_mbit", "upload_mbit", "watts")
-
-
-def plan_candidate(scenario: Scenario, candidate: ScenarioCandidate, out: Path, *, seed: int) -> dict[str, Any]:
-    """Plan one candidate, and keep what the plan says in `plans/NAME/plan.json`.
-
-    Args:
-        scenario: the case.
-        candidate: one of its candidates.
-        out: the folder of the case, with clients and base.
-        seed: of the run.
-
-    Returns:
-        The plan's record.
-
-    Raises:
-        FedLLMError: for whatever the run would refuse.
-    """
-    plan = plan_all(plan_flags(plan_flags_of(scenario, candidate, out, seed=seed)))
-    folder = out / "plans" / candidate.name
-    folder.mkdir(parents=True, exist_ok=True)
-    record: dict[str, Any] = json.loads(json.dumps(plan.as_record(), default=list))
-    write_file(folder / "plan.json", (json.dumps(record, indent=2) + "\n").encode())
-    return record
 
 
 def read_plan(out: Path, name: str) -> dict[str, Any]:
@@ -56,7 +27,7 @@ def plan_rows(scenario: Scenario, plans: Mapping[str, Mapping[str, Any]]) -> lis
         scenario: the case.
         plans: by candidate, the plan's record.
     """
-    rows = [["candidate", "down a visit", "up a visit", "all bytes", "hours", "epsilon", "GB of memory"]]
+    rows = [["candidate", "down a visit", "up a visit", "all bytes", "time", "epsilon", "GB of memory"]]
     for each in scenario.candidates:
         run = plans[each.name]["runs"][0]
         travel, time, privacy = run["travel"], run["time"], run["privacy"]
@@ -67,7 +38,7 @@ def plan_rows(scenario: Scenario, plans: Mapping[str, Mapping[str, Any]]) -> lis
                 _bytes(travel["down_visit"]),
                 _bytes(travel["up_visit"]),
                 ("about " if travel["why_estimate"] else "") + _bytes(travel["down"] + travel["up"]),
-                "–" if time is None else f"{time['total_hours']:.3g}",
+                "–" if time is None else time_text(time["total_hours"]),
                 "none" if privacy is None else _epsilon(privacy["epsilon"]),
                 "–" if memory is None else f"{memory:.2g}",
             ]
@@ -90,6 +61,17 @@ def write_lines(scenario: Scenario, out: Path, *, seed: int) -> None:
         rows.append([client_id, *("" if number is None else number for number in numbers)])
     with (out / LINES).open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(rows)
+
+
+def time_text(hours: float) -> str:
+    """Return a time in the unit that suits it.
+
+    >>> time_text(2.5), time_text(0.1), time_text(0.001)
+    ('2.5 h', '6 min', '3.6 s')
+    """
+    if hours >= 1:
+        return f"{hours:.3g} h"
+    return f"{60 * hours:.3g} min" if hours >= 1 / 60 else f"{3600 * hours:.3g} s"
 
 
 def _bytes(amount: float) -> str:

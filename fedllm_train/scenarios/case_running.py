@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -11,7 +11,7 @@ from fedllm_data.errors import ConfigError, FedLLMError
 from fedllm_train.scenarios.agreement import Agreement, agreement_of
 from fedllm_train.scenarios.case_folder import check_folder, remember_steps
 from fedllm_train.scenarios.case_page import write_case
-from fedllm_train.scenarios.case_plans import plan_candidate, plan_rows, read_plan, write_lines
+from fedllm_train.scenarios.case_plans import plan_rows, read_plan, write_lines
 from fedllm_train.scenarios.case_records import read_rounds
 from fedllm_train.scenarios.scenario_steps import Step, steps
 from fedllm_train.scenarios.template import Scenario
@@ -21,18 +21,22 @@ __all__ = ["PAGE", "PlanNotKept", "run_scenario"]
 PAGE = "scenario.html"
 
 Say = Callable[[str], None]
+Program = Callable[[list[str]], int]
 
 
 class PlanNotKept(FedLLMError, RuntimeError):
     """A run cost something else than its plan said."""
 
 
-def run_scenario(scenario: Scenario, out: Path, *, seed: int = 0, say: Say = print) -> tuple[Path, str]:
+def run_scenario(
+    scenario: Scenario, out: Path, programs: Mapping[str, Program], *, seed: int = 0, say: Say = print
+) -> tuple[Path, str]:
     """Run all steps that are not done, and return the page and its recommendation.
 
     Args:
         scenario: the case.
         out: its folder; it goes on where it was stopped.
+        programs: the commands by name; each takes its arguments and returns its exit code.
         seed: of corpus and runs.
         say: called with every line for the reader.
 
@@ -50,11 +54,7 @@ def run_scenario(scenario: Scenario, out: Path, *, seed: int = 0, say: Say = pri
             continue
         say(f"\n[{number}/{len(all_steps)}] {step.purpose}\n$ {step.command}")
         started = time.monotonic()
-        if step.kind == "plan":
-            candidate = next(each for each in scenario.candidates if f"plan-{each.name}" == step.name)
-            plan_candidate(scenario, candidate, out, seed=seed)
-        else:
-            _run(step, out)
+        _run(step, out, programs)
         say(f"({time.monotonic() - started:.0f} s)")
         if step.name == f"plan-{scenario.candidates[-1].name}":
             write_lines(scenario, out, seed=seed)
@@ -74,30 +74,18 @@ def run_scenario(scenario: Scenario, out: Path, *, seed: int = 0, say: Say = pri
     return page, sentence
 
 
-def _run(step: Step, out: Path) -> None:
+def _run(step: Step, out: Path, programs: Mapping[str, Program]) -> None:
     program, *arguments = shlex.split(step.command)
-    if step.kind == "training":
+    if step.is_training:
         from fedllm_train.run_files.open_run import is_begun
 
         if is_begun(out / "runs" / step.name.removeprefix("run-")):
             arguments.append("--resume")
     printed = StringIO()
     with redirect_stdout(printed):  # tables of single runs; the page has what they say
-        code = _programs()[program](arguments)
+        code = programs[program](arguments)
     if code != 0:
         raise ConfigError(f"step {step.name} failed; the command above can be run on its own")
-
-
-def _programs() -> dict[str, Callable[[list[str]], int]]:
-    import fedllm_data.cli
-    import fedllm_eval.cli
-    import fedllm_train.cli
-
-    return {
-        "fedllm-data": fedllm_data.cli.main,
-        "fedllm-train": fedllm_train.cli.main,
-        "fedllm-eval": fedllm_eval.cli.main,
-    }
 
 
 def _columns(rows: list[list[str]]) -> list[str]:

@@ -1,8 +1,8 @@
 """Which candidate a case should take: one that its rules release and its limits allow, at the least bytes.
 
-The rules of `fedllm-eval decide` say of each candidate whether it may be released; the case's limits say what it cannot
-pay whatever it gains. Among those left, the one with the largest gain is compared with the others: whoever's interval
-reaches that gain may be as good, and of these the one that sends and receives the fewest bytes is taken.
+The rules of `fedllm-eval decide` say of each candidate whether it may be released; the case's limits say what it
+cannot pay whatever it gains. Among those left, the one with the largest gain is compared with the others: whoever's
+interval reaches that gain may be as good, and of these the one that sends and receives the fewest bytes is taken.
 """
 
 from collections.abc import Sequence

@@ -4,7 +4,9 @@ import argparse
 import json
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,13 @@ from fedllm_data.command_line.one_line_parser import add_command
 __all__ = ["add_scenario_command"]
 
 
-def add_scenario_command(commands: Any) -> None:
-    """Add `scenario` to the subcommands."""
+def add_scenario_command(commands: Any, train: Callable[[list[str]], int]) -> None:
+    """Add `scenario` to the subcommands.
+
+    Args:
+        commands: the subcommands of `fedllm-train`.
+        train: `fedllm-train` itself, whose commands a case is made of.
+    """
     scenario = add_command(
         commands,
         "scenario",
@@ -35,10 +42,10 @@ def add_scenario_command(commands: Any) -> None:
     scenario.add_argument("--out", type=Path, metavar="DIR", help="folder of the case; goes on where it was stopped")
     scenario.add_argument("--seed", type=int, default=0, metavar="N", help="seeds the clients and every run (0)")
     scenario.add_argument("--json", action="store_true", help="machine-readable")
-    scenario.set_defaults(command=_scenario)
+    scenario.set_defaults(command=partial(_scenario, train))
 
 
-def _scenario(arguments: argparse.Namespace) -> None:
+def _scenario(train: Callable[[list[str]], int], arguments: argparse.Namespace) -> None:
     from fedllm_data.errors import ConfigError
     from fedllm_train.scenarios.template import read_scenario, shipped_scenarios
 
@@ -70,14 +77,17 @@ def _scenario(arguments: argparse.Namespace) -> None:
         )
         print(plan.text(as_json=arguments.json))
         return
+    import fedllm_data.cli
+    import fedllm_eval.cli
     from fedllm_data.terminal import quiet_libraries
     from fedllm_train.scenarios.case_running import run_scenario
 
     quiet_libraries()
     warnings.filterwarnings("ignore", category=FutureWarning)
+    programs = {"fedllm-data": fedllm_data.cli.main, "fedllm-eval": fedllm_eval.cli.main, "fedllm-train": train}
     started = time.monotonic()
     page, sentence = run_scenario(
-        scenario, arguments.out, seed=arguments.seed, say=lambda line: print(line, flush=True)
+        scenario, arguments.out, programs, seed=arguments.seed, say=lambda line: print(line, flush=True)
     )
     print(f"\n{sentence}\nDone in {time.monotonic() - started:.0f} s. Open {page}")
 

@@ -3,7 +3,7 @@
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from fedllm_train.flag_names import flag_of
 from fedllm_train.scenarios.template import PRICED, Scenario, ScenarioCandidate
@@ -23,7 +23,8 @@ class Step:
     """Under which it is remembered as done."""
     purpose: str
     command: str
-    kind: Literal["command", "plan", "training"] = "command"
+    is_training: bool = False
+    """Whether it can go on where it was stopped."""
 
 
 def steps(scenario: Scenario, out: Path, *, seed: int = 0) -> list[Step]:
@@ -56,11 +57,11 @@ def steps(scenario: Scenario, out: Path, *, seed: int = 0) -> list[Step]:
     for each in scenario.candidates:
         argv = plan_flags_of(scenario, each, out, seed=seed)
         command = shlex.join(["fedllm-train", "plan", *argv])
-        found.append(Step(name=f"plan-{each.name}", purpose=f"Plan: {each.title}", command=command, kind="plan"))
+        found.append(Step(name=f"plan-{each.name}", purpose=f"Plan: {each.title}", command=command))
     for each in scenario.candidates:
         argv = run_flags(scenario, each, out, seed=seed)
         command = shlex.join(["fedllm-train", "sft", *argv])
-        found.append(Step(name=f"run-{each.name}", purpose=f"Run: {each.title}", command=command, kind="training"))
+        found.append(Step(name=f"run-{each.name}", purpose=f"Run: {each.title}", command=command, is_training=True))
     for name, place in [("base", f"{q}/base"), *((name, f"{q}/runs/{name}") for name in names)]:
         command = f"fedllm-eval run {place} --data {q}/clients --out {q}/scores/{name} {score}"
         found.append(Step(name=f"score-{name}", purpose=f"Score {name} on every client", command=command))

@@ -127,8 +127,8 @@ def read_scenario(name: str) -> Scenario:
         known = shipped_scenarios()
         if name not in known:
             raise ConfigError(
-                f"scenario {name!r} is unknown; {did_you_mean(name, known)}choose from {', '.join(known)}, or give the "
-                "path of a template, NAME.yaml"
+                f"scenario {name!r} is unknown; {did_you_mean(name, known)}choose from {', '.join(known)}, or give "
+                "the path of a template, NAME.yaml"
             )
         where, stem = f"{name}.yaml", name
         text = files("fedllm_train.scenarios").joinpath(where).read_text(encoding="utf-8")

@@ -173,9 +173,8 @@ def test_hours_are_of_the_clock_else_of_training_and_stated_lines_and_different_
     assert hours == {"base": (0.0, None), "clock": (2.0, "clock"), "measured": (0.02, "training alone")}
     # `clock` scores better; whether it took longer than `measured` nobody can tell.
     assert all(point["beaten_by"] == [] for point in item["points"])
-    assert item["mixed_hours"]
     assert "Hours are of different kinds" in item["sentences"][-1]
-    assert "clock: simulated clock; measured: measured training alone" in item["sentences"][-1]
+    assert "clock (simulated clock) and measured (measured training alone)" in item["sentences"][-1]
     # 8 Mbit/s down: 1 s; 4 Mbit/s up: 1 s; beside 72 s of the slowest client.
     prices = StatedPrices(default=Line(8.0, 4.0))
     item = _item(compare_results([base, measured], costs=AskedCosts(prices=prices)), "hours")
@@ -224,7 +223,7 @@ def test_costs_of_several_seeds_are_a_mean_with_its_range(save_run, losses):
 
 
 def test_sentences_of_fronts_that_tell_nothing():
-    front = {"score": "heldout_loss", "split": "test", "cost": "money", "mixed_hours": False, "points": []}
+    front = {"score": "heldout_loss", "split": "test", "cost": "money", "is_tested": False, "points": []}
     (only,) = front_sentences(front | {"unknown": []})
     assert only == "held-out loss against money (test): this cost is known of no method."
 

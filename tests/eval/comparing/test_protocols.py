@@ -137,6 +137,40 @@ def test_two_runs_have_a_slope_and_two_that_lost_alike_have_none(save_run):
     assert {tuple(row["by_kind"]) for row in group["rows"]} == {("lost",), ("not recorded",)}
 
 
+def test_what_each_speed_group_lost_is_said_and_not_of_a_private_run(save_run):
+    table = "client_id,download_mbit,upload_mbit,flops\n" + "".join(
+        f"{client},8,8,{1e11 if at < 2 else 1e12 if at < 6 else 1e13}\n" for at, client in enumerate(IDS[:10])
+    )
+    places = []
+    for name, lost in (("few", IDS[:1]), ("many", IDS[:4])):  # 1 of 2 slow; 2 of 2 slow and 2 of 4 of middle speed
+        left_out = [{"client_id": client, "kind": "lost"} for client in lost]
+        record = made_round(0, [client for client in IDS[:10] if client not in lost], left_out=left_out)
+        places.append(save_run(name, LOSSES, made_rounds(record), table=table, drop_out=len(lost) / 10))
+    trade = _asked(places)
+    few, many = trade["robustness"][0]["rows"]
+    assert few["by_speed"] == {"slow": 0.5, "middle": 0.0, "fast": 0.0}
+    assert many["by_speed"] == {"slow": 1.0, "middle": 0.5, "fast": 0.0}
+    (section,) = protocol_sections(trade)
+    assert section.notes[-1] == (
+        "many lost visits as follows: 100 % of slow clients, 50 % of clients of middle speed and 0 % of fast clients."
+    )
+    spent = {"unit": "client", "epsilon": 1.0, "delta": 1e-5}
+    private = [
+        save_run(
+            f"private-{rate}",
+            LOSSES,
+            made_rounds(
+                made_round(0, IDS[:8], left_out=[{"client_id": IDS[9], "kind": "lost"}] * rate, privacy=spent)
+            ),
+            table=table,
+            privacy={"epsilon": 8.0},
+            drop_out=rate / 10,
+        )
+        for rate in (1, 2)
+    ]
+    assert [row["by_speed"] for row in _asked(private)["robustness"][0]["rows"]] == [{}, {}]
+
+
 def test_runs_that_differ_in_anything_else_are_no_group(slow, thin):
     assert _asked([slow, thin])["robustness"] == []
 
@@ -160,7 +194,7 @@ def test_the_tables_are_in_terminal_markdown_json_and_page(save_run, slow, thin,
     printed = capsys.readouterr().out
     page, text = ((out / f"comparison.{end}").read_text(encoding="utf-8") for end in ("html", "md"))
     for told in (
-        "Quality under a budget: bytes sent: 750 B and hours: 4 h",
+        "Quality under a budget: bytes sent up to 750 B and hours up to 4.0 hours",
         "Cost to a target: held-out loss 1.6000",
         "Robustness to lost clients: fedavg",
     ):

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from fedllm_data.wording.catalogue import in_language
 from fedllm_eval.cli import main
@@ -18,6 +19,7 @@ from fedllm_eval.deciding.decision_page import partner_anchor
 from fedllm_eval.deciding.decision_words import gain_sentences
 from fedllm_eval.deciding.partners import size_groups
 from fedllm_eval.deciding.plain_amounts import own_gain
+from fedllm_eval.deciding.trained_how import TrainedHow, how_sentences, trained_how
 from tests.data.reporting.chromium import CHROMIUM, browser
 
 TECHNICAL = ("nats", "Jain", "tau", "[", "p-value", "heldout_loss", "ranking_accuracy")
@@ -218,3 +220,63 @@ def test_the_pages_open_in_a_browser(save_run, tmp_path, language):
                     assert page.run("document.querySelector('h1').getBoundingClientRect().top") < 300
                     assert len(page.requests) == 1
                     assert page.complaints == []
+
+
+def test_wire_and_participation_of_every_candidate_are_said(save_run, tmp_path):
+    plain, packed = save_run("plain", *scores()), save_run("packed", *scores())
+    config = yaml.safe_load((packed / "config.yaml").read_text())
+    config["federated"] |= {
+        "wire": "drive",
+        "download_wire": "int4",
+        "participation": "deadline",
+        "deadline_seconds": 7200.0,
+        "late": "apply",
+        "drop_out": 0.1,
+    }
+    (packed / "config.yaml").write_text(yaml.safe_dump(config))
+    decision = decide([plain, packed])
+    assert {one.label: one.how.wire for one in decision.candidates} == {"run-plain": "none", "run-packed": "drive"}
+    assert command(plain, packed, "--out", tmp_path / "out", "--language", "en") == 0
+    html = (tmp_path / "out" / "decision.html").read_text(encoding="utf-8")
+    for said in (
+        "Nothing was packed: models and updates were sent whole. Every round waited for all who were asked.",
+        "Clients sent their updates packed (drive), the server its model (int4).",
+        "A round ended after 2.0 hours; what came later was used in a later round.",
+        "By its settings 10 % of the visits were lost.",
+    ):
+        assert said in html
+    record = json.loads((tmp_path / "out" / "decision.json").read_text())
+    assert {one["trained_how"]["participation"] for one in record["candidates"]} == {"synchronous", "deadline"}
+
+
+def test_a_run_of_an_older_version_says_its_upload_codec_and_a_missing_one_nothing(tmp_path):
+    assert how_sentences(None) == []
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "config.yaml").write_text("federated: {upload_codec: topk, topk_fraction: 0.1}\n")
+    assert how_sentences(trained_how(old))[0] == "Clients sent their updates packed (topk)."
+    assert how_sentences(TrainedHow(participation="buffered", buffer_size=4))[1].startswith(
+        "The server made a step for every 4 replies"
+    )
+
+
+def test_who_was_left_behind_joins_who_loses_without_naming_anybody(save_run, tmp_path):
+    run = save_run("sft", *scores())
+    ids = [f"c{at:03}" for at in range(40)]
+    ledger = {"download_bytes": 1, "upload_bytes": 1, "num_local_steps": 1, "client_seconds": 1.0}
+    visits = [{"client_id": client, "num_rows": 4, "num_steps": 5, "seconds": 1.0} for client in ids[20:]]
+    rounds = [{"round_index": at, "clients": visits, "ledger": ledger, "seconds": 1.0} for at in range(3)]
+    (run / "rounds.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rounds))
+    lines = [f"{client},8,8,{1e11 if at < 15 else 1e12 if at < 30 else 1e13}" for at, client in enumerate(ids)]
+    (run / "client_table.csv").write_text("client_id,download_mbit,upload_mbit,flops\n" + "\n".join(lines) + "\n")
+    assert command(run, "--out", tmp_path / "out", "--language", "en", "--unnamed") == 0
+    html = (tmp_path / "out" / "decision.html").read_text(encoding="utf-8")
+    said = " ".join(first_screen(html).split())
+    assert "Slow clients did 0 % of the work that counted, though they are 38 % of the partners" in said
+    assert not [word for word in TECHNICAL if word in said]
+    assert "Who was left behind" in html
+    assert not any(client in html for client in ids)
+    config = yaml.safe_load((run / "config.yaml").read_text()) | {"privacy": {"epsilon": 8.0, "delta": 1e-5}}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert command(run, "--out", tmp_path / "out", "--language", "en") == 0
+    assert "Who was left behind" not in (tmp_path / "out" / "decision.html").read_text(encoding="utf-8")

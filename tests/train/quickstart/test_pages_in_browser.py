@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from fedllm_data.reporting.compare_reports import write_comparison
+from fedllm_eval.cli import main
 from tests.data.reporting.chromium import CHROMIUM, Page, browser
 from tests.data.reporting.page_checks import LANGUAGES, WIDTHS, check, complaints, speak
 
@@ -23,6 +24,7 @@ PAGES = (
     "scores/preference/dpo/results.html",
     "compare/loss/comparison.html",
     "compare/preference/comparison.html",
+    "trade/comparison.html",
     "decision/decision.html",
     "decision/partners.html",
 )
@@ -38,10 +40,14 @@ def page(tmp_path_factory) -> Iterator[Page]:
 
 @pytest.fixture(scope="module")
 def folder(quickstart_run):
-    """The quickstart's folder, with the comparison of its report and the same once more."""
+    """The quickstart's folder, with a comparison of its report with itself, and one of runs that asks for costs."""
     folder = quickstart_run.folder
     shutil.copytree(folder / "report", folder / "again", dirs_exist_ok=True)
     write_comparison(folder / "report", folder / "again", folder / "two")
+    asked = ["--budget", "bytes=1GB,hours=9,money=1", "--target", "heldout_loss=9", "--target", "heldout_loss=0.1"]
+    stated = ["--price-per-gb", "0.09", "--currency", "EUR", "--download-mbit", "50", "--upload-mbit", "10"]
+    scored = [str(folder / "scores" / "loss" / name) for name in ("base", "sft")]
+    assert main(["compare", *scored, *asked, *stated, "--out", str(folder / "trade")]) == 0
     return folder
 
 

@@ -91,3 +91,35 @@ def test_a_local_folder_is_no_hub_id_wherever_the_card_is_written(tmp_path, monk
         assert not is_hub_id("data/tickets", f"sha256:{digest}")
         assert is_hub_id("org/tickets", digest[:40])
         assert is_hub_id("org/tickets", "main")
+
+
+def test_the_card_says_who_was_left_behind_and_names_nobody(run, tmp_path):
+    records = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+    asked = sorted({visit["client_id"] for record in records for visit in record["clients"]})
+    lines = [f"{client},8,8,{10 ** (9 + at)}" for at, client in enumerate(asked)]
+    (tmp_path / "client_table.csv").write_text("client_id,download_mbit,upload_mbit,flops\n" + "\n".join(lines) + "\n")
+    section = change(run, tmp_path).split("## Who was left behind")[1].split("\n## ")[0]
+    assert "| slow clients (2 clients) |" in section
+    assert "- No group of clients is shown to have made fewer steps than its share of the clients." in section
+    assert "- What languages clients write is not known" in section
+    assert not any(client in section for client in asked)
+
+
+def test_a_private_run_does_not_say_who_was_left_behind(run, tmp_path):
+    privacy = {"epsilon": 8.0, "delta": 1e-5, "clip": 1.0, "noise_multiplier": 1.0, "sampling_rate": 0.1}
+    privacy |= {"accountant": "PLD", "assumptions": []}
+    settings = yaml.safe_load((run / "config.yaml").read_text()) | {"privacy": privacy}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(yaml.safe_dump(settings))
+    spent = {"unit": "client", "epsilon": 8.0, "delta": 1e-5}
+    lines = [json.loads(line) | {"privacy": spent} for line in (run / "rounds.jsonl").read_text().splitlines()]
+    (tmp_path / "run" / "rounds.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert "left behind" not in write_run_card(tmp_path / "run").read_text()
+
+
+def test_scores_that_say_it_already_are_not_said_twice(run, tmp_path):
+    card = change(run, tmp_path)
+    scores = tmp_path / "results.md"
+    scores.write_text("# Scores\n\n## Who was left behind\n\nas the results say\n")
+    assert card.count("## Who was left behind") == 1
+    assert write_run_card(tmp_path, scores=scores).read_text().count("## Who was left behind") == 1
