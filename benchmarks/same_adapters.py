@@ -147,8 +147,8 @@ def cases_of(cases: list[str]) -> list[tuple[str, str, dict]]:
     every = [
         ("plain", "plain", {}),
         ("private", "private", private),
-        ("packed", "topk", {"upload_codec": "topk", "topk_fraction": 0.2, "error_feedback": True}),
-        ("packed", "int4", {"upload_codec": "int4"}),
+        ("packed", "topk", {"wire": "topk:0.2", "error_feedback": "ef14"}),
+        ("packed", "int4", {"wire": "int4"}),
         ("processes", "processes", {"num_processes": 2}),
         ("resumed", "resumed", {}),
     ]
@@ -198,6 +198,11 @@ class Kit:
         from fedllm_train import FederatedConfig, FederatedTrainer
 
         settings = {"num_rounds": 3, "seed": 5, **settings}
+        if not hasattr(FederatedConfig, "wire") and (wire := settings.pop("wire", None)):  # an earlier version
+            codec, _, fraction = wire.partition(":")
+            if "error_feedback" in settings:
+                settings["error_feedback"] = settings["error_feedback"] == "ef14"
+            settings |= {"upload_codec": codec, **({"topk_fraction": float(fraction)} if fraction else {})}
         if settings.get("cohort_rule") != "all":
             settings.setdefault("cohort_size", 2)
         if not {"local_epochs", "expected_epochs"} & settings.keys():

@@ -78,6 +78,10 @@ class ResumeError(FedLLMError, RuntimeError):
     """A run folder cannot be continued."""
 
 
+class DownloadError(FedLLMError, ValueError):
+    """What the server sent to a client cannot be read, or does not follow what the client has."""
+
+
 class WorkerError(FedLLMError, RuntimeError):
     """A process that trains clients died or failed."""
 

@@ -18,9 +18,12 @@ from fedllm_data.command_line.one_line_parser import OneLineParser, ShowVersion,
 from fedllm_data.command_line.shared_commands import add_shared_commands
 from fedllm_data.command_line.spelling import dashed
 from fedllm_data.rehearsal import rehearsing
+from fedllm_data.reporting.language_flag import add_language
 from fedllm_data.terminal import run_command
 from fedllm_train.chat_terminal import add_chat_flags, run_chat
 from fedllm_train.flag_names import in_flags
+from fedllm_train.planning.plan_help import PLAN_EXAMPLES, add_plan_flags
+from fedllm_train.scenarios.scenario_command import add_scenario_command
 
 __all__ = ["main"]
 
@@ -34,6 +37,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             "fedllm-train",
             lambda: _run(argv[0], argv[1:]),
             when_interrupted="go on with --resume",
+            spell=lambda message: _in_flags(message, argv),
+        )
+    if argv[:1] == ["plan"] and not {"-h", "--help", "--version"} & {*argv}:
+        # It takes every flag of a run, which the parser below does not know.
+        return run_command(
+            "fedllm-train",
+            lambda: _plan(argv[1:]),
+            when_interrupted="nothing was written",
             spell=lambda message: _in_flags(message, argv),
         )
     arguments = _parser().parse_args(argv)
@@ -52,6 +63,19 @@ def _parser(*, with_flags: bool = False) -> OneLineParser:
             from fedllm_train.train_help import add_every_flag
 
             add_every_flag(training, task)
+    plan = add_command(
+        commands,
+        "plan",
+        does="say what runs would cost, side by side, before anything is trained",
+        writes=True,
+        shown=PLAN_EXAMPLES,
+    )
+    add_plan_flags(plan)
+    add_language(plan)
+    if with_flags:
+        from fedllm_train.train_help import add_missing_flags
+
+        add_missing_flags(plan, "sft")
     tiny = add_command(
         commands, "tiny", does="train a small base model on a corpus's public split, without a hub", writes=True
     )
@@ -94,6 +118,7 @@ def _parser(*, with_flags: bool = False) -> OneLineParser:
     )
     add_chat_flags(chat)
     chat.set_defaults(command=run_chat)
+    add_scenario_command(commands)
     methods = add_command(commands, "methods", does="list the federated algorithms and what each can and cannot do")
     methods.add_argument("name", nargs="?", metavar="NAME", help="one method, with its rules, settings and costs")
     methods.add_argument("--json", action="store_true", help="machine-readable")
@@ -118,7 +143,7 @@ def _completions() -> dict[str, list[str]]:
     from fedllm_train.strategies import STRATEGIES
 
     of_runs = {"strategy": list(STRATEGIES), "preset": list(PRESETS)}
-    named = {f"{task} {name}": words for task in ("sft", "dpo", "kto") for name, words in of_runs.items()}
+    named = {f"{task} {name}": words for task in ("sft", "dpo", "kto", "plan") for name, words in of_runs.items()}
     return named | {"methods name": list(STRATEGIES), "machines name": [*PROFILES, *LINES, *DEVICES]}
 
 
@@ -204,6 +229,12 @@ def _run(task: str, argv: list[str]) -> None:
     )
     if trainer.unrendered is not None and trainer.unrendered.num_unrendered:
         print(trainer.unrendered.line())
+
+
+def _plan(argv: Sequence[str]) -> None:
+    from fedllm_train.planning.plan_command import run_plan
+
+    run_plan(argv)
 
 
 def _in_flags(message: str, argv: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from fedllm_data.errors import ConfigError
 from fedllm_train.clients.local_work import LocalWorkSettings
 from fedllm_train.field_types import plain_value
 from fedllm_train.given import records_given
-from fedllm_train.messages.wire_settings import WireSettings
+from fedllm_train.messages.wire_settings import WireSettings, check_former
 from fedllm_train.monitoring.evaluation_settings import EvaluationSettings
 from fedllm_train.participation.participation_settings import ParticipationSettings
 from fedllm_train.privacy.privacy_settings import PrivacySettings
@@ -138,6 +138,7 @@ def check_name(name: str, strategy: str) -> None:
     Raises:
         ConfigError: naming the methods that have it, or the names that are like it.
     """
+    check_former(name, name)
     own = [each.name for each in fields(FederatedConfig)]
     of_method = [each.name for each in fields(settings_class(strategy))]
     if name in (*own, *of_method):

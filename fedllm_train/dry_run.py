@@ -11,6 +11,7 @@ from fedllm_data.repo import open_repo
 from fedllm_data.roster import roster_of_repo
 from fedllm_train.arguments import RunArguments
 from fedllm_train.clients.local_work import LocalWork
+from fedllm_train.clients.memory_fit import goes_by_memory, memory_fit
 from fedllm_train.prepare import RunPlan, prepare
 from fedllm_train.run_files.open_run import is_begun
 
@@ -29,7 +30,14 @@ def dry_run(task: str, arguments: RunArguments) -> DryRun:
     """
     run, federated = arguments.given, arguments.federated
     roster = roster_of_repo(open_repo(run.data, run.data_revision))
-    plan = prepare(federated, roster, arguments.client)
+    fit = None
+    if goes_by_memory(federated) and run.adapter is None:
+        kwargs = arguments.client.model_init_kwargs or {}
+        quantization, dtype = arguments.quantization, kwargs.get("dtype")
+        fit = memory_fit(
+            run.model, arguments.peft, arguments.client, task=task, quantization=quantization, dtype=dtype
+        )
+    plan = prepare(federated, roster, arguments.client, fit=fit)
     places = [place_to_read(run.model, "the base model")]
     places += [] if run.adapter is None else [place_to_read(run.adapter, "the adapter to start from")]
     out = Path(federated.output_dir)
@@ -51,8 +59,9 @@ def _written(plan: RunPlan, *, resume: bool) -> str:
 def _settings(arguments: RunArguments, plan: RunPlan) -> dict[str, Any]:
     """What was decided, by the words to show."""
     client, config, traits = arguments.client, plan.config, plan.strategy.traits
-    codec = "" if config.upload_codec == "none" else f", packed by {config.upload_codec}"
-    up = f"{traits.up}{codec}" if traits.travels else "nothing travels"
+    up = "" if config.wire == "none" else f", packed by {config.wire}"
+    up += "" if config.error_feedback == "none" else f" with {config.error_feedback}"
+    down = "" if config.download_wire == "none" else f", packed by {config.download_wire} ({config.download_base})"
     adapter = "all weights"
     if arguments.given.adapter is not None:
         adapter = f"as {arguments.given.adapter}"
@@ -62,20 +71,28 @@ def _settings(arguments: RunArguments, plan: RunPlan) -> dict[str, Any]:
         adapter = ", ".join([arguments.given.peft_type, *sizes])
     shown = {
         "cohort": f"{plan.cohort_size} of {len(plan.participants):,} clients a round ({config.cohort_rule})",
-        "waits for": None if plan.machines is None else plan.turnout.in_words(config),
+        "waits for": None if plan.machines is None else _waits_for(plan),
         "machines": config.client_table,
         "local work": _work(plan.work),
         "rows a step": client.train_batch_size * client.gradient_accumulation_steps,
         "learning rate": f"{plan.learning_rate:g}, falling to {plan.min_learning_rate:g}",
         "tokens a row": client.max_length,
         "adapter": adapter,
-        "down": traits.down if traits.travels else "nothing travels",
-        "up": up,
+        "down": f"{traits.down}{down}" if traits.travels else "nothing travels",
+        "up": f"{traits.up}{up}" if traits.travels else "nothing travels",
         "privacy": _privacy(plan),
         "scores": None if config.eval_every is None else f"every {config.eval_every} rounds on {config.eval_split}",
         "seed": config.seed,
     }
     return {name: value for name, value in shown.items() if value is not None}
+
+
+def _waits_for(plan: RunPlan) -> str:
+    waits = plan.turnout.in_words(plan.config)
+    if plan.config.participation != "deadline":
+        return waits
+    late = "dropped" if plan.config.late == "drop" else "applied when they come"
+    return f"{waits}; late ones are {late}"
 
 
 def _work(work: LocalWork) -> str:

@@ -30,6 +30,7 @@ from fedllm_train.field_types import plain_value
 from fedllm_train.flag_fields import TASK_FATES, flag_groups
 from fedllm_train.flag_names import FORMER, flag_of, name_of
 from fedllm_train.given import given_flags, with_given
+from fedllm_train.messages.wire_settings import check_former
 from fedllm_train.monitoring.evaluation_settings import check_eval_score
 from fedllm_train.monitoring.trackers import check_tracker
 from fedllm_train.prepare import RunPlan, prepare
@@ -246,6 +247,7 @@ def _check_names(task: str, strategy: str, flags: Sequence[str], in_file: Mappin
         is_flag = shown.startswith("--")
         if name in known or (is_flag and name.removeprefix("no_") in known):
             continue
+        check_former(name, shown.partition("=")[0])
         if users_of(name):
             check_name(name, strategy)
         shown = shown.partition("=")[0]

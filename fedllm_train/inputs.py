@@ -19,6 +19,7 @@ from trl import DPOConfig, KTOConfig, SFTConfig
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
 from fedllm_train.client_inputs import as_clients
+from fedllm_train.clients.memory_fit import MemoryFit, goes_by_memory, memory_fit
 from fedllm_train.clients.objectives import OBJECTIVES, ClientArgs, objective_of
 from fedllm_train.clients.resident_args import check_client_args, default_client_args, untouched_args
 from fedllm_train.config import FederatedConfig
@@ -28,7 +29,7 @@ from fedllm_train.models.base_settings import BaseSettings, base_settings
 from fedllm_train.models.model_inputs import model_and_adapter
 from fedllm_train.monitoring.observer import Observer
 
-__all__ = ["TrainerInputs", "asks_to_resume", "check_options", "federation_args", "read_inputs"]
+__all__ = ["TrainerInputs", "asks_to_resume", "check_options", "federation_args", "fit_of", "read_inputs"]
 
 _SAME_AS = {"train_dataset": "clients", "processing_class": "tokenizer", "quantization_config": "quantization"}
 """TRL's name -> ours."""
@@ -125,6 +126,29 @@ def read_inputs(given: Mapping[str, Any]) -> TrainerInputs:
         base=base,
         eval_dataset=eval_dataset,
         callbacks=callbacks,
+    )
+
+
+def fit_of(inputs: TrainerInputs) -> MemoryFit | None:
+    """Return what training needs of a client's memory, where a setting goes by it.
+
+    Raises:
+        ConfigError: if that cannot be known before the model is loaded.
+    """
+    if not goes_by_memory(inputs.args):
+        return None
+    if inputs.adapter is not None:
+        raise ConfigError(
+            f"adapter {inputs.adapter!r} brings its own settings, so what training needs of a client's memory is not "
+            "known beforehand; start from a fresh adapter, or take column:NAME instead of memory"
+        )
+    return memory_fit(
+        inputs.model,
+        inputs.peft_config,
+        inputs.client_args,
+        task=objective_of(inputs.client_args).name,
+        quantization=inputs.base.quantization,
+        dtype=inputs.base.init_kwargs.get("dtype"),
     )
 
 

@@ -16,6 +16,7 @@ from fedllm_train.adapters.arithmetic import Adapter, Parts
 from fedllm_train.adapters.live import LiveAdapter
 from fedllm_train.adapters.shifted_model import check_shiftable
 from fedllm_train.aggregation.aggregation import Aggregation, Inbox
+from fedllm_train.aggregation.estimated import EstimatedAggregation
 from fedllm_train.aggregation.plain import PlainAggregation
 from fedllm_train.aggregation.private import ClientPrivacy, PrivateAggregation
 from fedllm_train.aggregation.staleness import ServerStates
@@ -26,11 +27,13 @@ from fedllm_train.clients.planned_work import planned_work
 from fedllm_train.clients.resident_args import resident_args
 from fedllm_train.clients.run_spec import RunSpec, policy_digests
 from fedllm_train.clients.sft_kernel import chosen_kernel
-from fedllm_train.engines.engine import Engine, InProcessEngine
+from fedllm_train.engines.engine import Engine, InProcessEngine, Task
 from fedllm_train.engines.process_engine import host_processes
 from fedllm_train.engines.simulated import SimulatedEngine
 from fedllm_train.inputs import TrainerInputs
-from fedllm_train.messages.wire import Wire, check_wire_size
+from fedllm_train.messages import codec
+from fedllm_train.messages.wire import ClientWire, ServerWire
+from fedllm_train.messages.wire_checks import check_wire_parts, check_wire_size
 from fedllm_train.messages.wire_settings import WireSettings
 from fedllm_train.models.model_shape import shape_of_model
 from fedllm_train.models.policy import PolicySource, StartingPolicy, load_starting_policy
@@ -40,10 +43,12 @@ from fedllm_train.monitoring.ledger import LedgerKeeper
 from fedllm_train.monitoring.observer import Callback, Observer, Record
 from fedllm_train.monitoring.step_size import AggregationError, StepSize
 from fedllm_train.monitoring.visits import VisitLog
+from fedllm_train.monitoring.wire_log import WireLog
 from fedllm_train.participation.clock import Clock
 from fedllm_train.participation.turnout import make_participation
 from fedllm_train.prepare import RunPlan
 from fedllm_train.privacy.beginning import num_values_sent
+from fedllm_train.privacy.clipping_note import norm_growth
 from fedllm_train.round_plan import RoundPlan
 from fedllm_train.run_files.checkpoint import RunState
 from fedllm_train.run_files.earlier import earlier_record
@@ -159,7 +164,11 @@ class LoadedRun:
         if self.plan.machines is not None:
             record["machines"] = machines_record(self.plan.machines, shape_of_model(self.model))
         guarantee = self.plan.guarantee
-        return record if guarantee is None else record | {"privacy": guarantee.as_record()}
+        if guarantee is None:
+            return record
+        growth = norm_growth(self.plan.config.wire)
+        grown = {"norm_growth": growth} if growth > 1 else {}
+        return record | {"privacy": {**guarantee.as_record(), **grown}}
 
     def save_server(self, server: Parts, folder: Path) -> None:
         """Write what a server's state learned into an empty folder."""
@@ -182,11 +191,13 @@ class LoadedRun:
             callbacks: called with each round's record once it is on disk; or observers.
         """
         plan, config, strategy = self.plan, self.plan.config, self.plan.strategy
-        wire, error = Wire(config, seed=config.seed), AggregationError(strategy)
+        travels, error = strategy.traits.travels, AggregationError(strategy)
+        first = partial(strategy.first_download, self.start_adapter)
+        wire = ServerWire(config, seed=config.seed, first=first, state=state.wire)
         spool = empty_spool(self.folder)
         if plan.machines is not None:
             seats = config.num_processes
-            engine = SimulatedEngine(engine, self.clock(wire), now=state.clock, num_seats=seats, spool=spool)
+            engine = SimulatedEngine(engine, self.clock(), now=state.clock, num_seats=seats, spool=spool)
         inbox = Inbox(strategy=strategy, wire=wire, start_adapter=self.start_adapter, max_norm=config.max_update_norm)
 
         def aggregate(before: RunState) -> Aggregation:
@@ -197,12 +208,17 @@ class LoadedRun:
                 staleness_exponent=config.staleness_exponent,
             )
             if privacy is not None:
-                return PrivateAggregation(inbox, states, privacy, anybody=plan.participants[0])
+                return PrivateAggregation(inbox, states, privacy, anybody=anybody)
+            if config.error_feedback == "ef21":
+                return EstimatedAggregation(
+                    inbox, before.server, step=before.next_round, anybody=anybody, min_clients=config.min_clients
+                )
             watch = partial(error.watch, before.server)
             return PlainAggregation(inbox, states, min_clients=config.min_clients, watch=watch)
 
+        anybody = plan.participants[0]
         secret = None if privacy is None else privacy.cohort_seed
-        observers: list[Observer] = [VisitLog(), StepSize(), error]
+        observers: list[Observer] = [VisitLog(), WireLog(config, travels=travels), StepSize(), error]
         observers += [] if self.held_out is None else [self.held_out]
         return RoundPlan(
             run=self.folder,
@@ -225,16 +241,12 @@ class LoadedRun:
                 spool=spool,
             ),
             aggregate=aggregate,
-            ledger=LedgerKeeper(state.ledger, travels=strategy.traits.travels),
+            ledger=LedgerKeeper(state.ledger, travels=travels),
             observers=[*observers, *(each if isinstance(each, Observer) else Callback(each) for each in callbacks)],
         )
 
-    def clock(self, wire: Wire) -> Clock:
-        """Return the clock of the clients' machines.
-
-        Args:
-            wire: packs a message like those that clients will send, for its length.
-        """
+    def clock(self) -> Clock:
+        """Return the clock of the clients' machines."""
         plan, config = self.plan, self.plan.config
         assert plan.machines is not None, "a run without client table has no clock"
         work = planned_work(
@@ -244,21 +256,26 @@ class LoadedRun:
             tokens_per_row=config.tokens_per_row,
             keeps_reference=config.reference_cache,
         )
+        layers = plan.federation.layers
         return Clock(
             seed=config.seed,
             machine_of=lru_cache(maxsize=_MACHINES_HELD)(plan.machines.machine),
-            flops_of=lambda client_id, num_steps: work.flops(num_steps),
+            flops_of=lambda client_id, num_steps: work.of_last_layers(layers.get(client_id)).flops(num_steps),
             steps_of=lambda client_id: plan.work.num_steps(plan.roster.sizes[client_id]),
-            upload_bytes_of=lru_cache(maxsize=_MACHINES_HELD)(partial(self._likely_upload, wire)),
+            upload_bytes_of=lru_cache(maxsize=_MACHINES_HELD)(self._likely_upload),
             fits_per_visit=getattr(plan.strategy, "fits_per_visit", 1),
             drop_out=config.drop_out,
             travels=plan.strategy.traits.travels,
         )
 
-    def _likely_upload(self, wire: Wire, client_id: str) -> int:
+    def _likely_upload(self, client_id: str) -> int:
         """The length of a message like those that a client will send: of random changes, which pack worst."""
         strategy, rng = self.plan.strategy, torch.Generator().manual_seed(0)
-        received = wire.as_read(strategy.broadcast(self.start_state, client_id, 0))
+        layouts = strategy.layouts(self.plan.work.num_steps(self.plan.roster.sizes[client_id]))
+        if layouts is not None:
+            stated = {part: {name: _blank(*each) for name, each in of.items()} for part, of in layouts[1].items()}
+            return len(codec.encode(stated))
+        received = strategy.broadcast(self.start_state, client_id, 0)
         anchor = strategy.anchor(received, self.start_adapter, client_id, 0)
         update: Parts = {}
         for part, shapes in strategy.expects(self.start_state, client_id, 0).items():
@@ -266,7 +283,16 @@ class LoadedRun:
             for name, shape in shapes.items():
                 like = anchor.get(name, torch.zeros(0))
                 update[part][name] = torch.randn(shape, generator=rng).to(like.dtype)
-        return len(wire.pack_up(update, anchor, {}, {}, client_id=client_id, round_index=0))
+        wire = ClientWire(
+            self.plan.config, seed=self.plan.config.seed, first=partial(strategy.first_download, self.start_adapter)
+        )
+        task = Task(run="", step=0, client_id=client_id, seed=0, learning_rate=0.0, message=b"")
+        return len(wire.pack_up(update, anchor, {}, task)[0].message)
+
+
+def _blank(precision: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """A tensor of a precision as safetensors calls it."""
+    return torch.zeros(shape, dtype={"I32": torch.int32, "F32": torch.float32, "F64": torch.float64}[precision])
 
 
 def load_run(plan: RunPlan, inputs: TrainerInputs, *, make_engine: EngineMaker | None = None) -> LoadedRun:
@@ -306,6 +332,7 @@ def load_run(plan: RunPlan, inputs: TrainerInputs, *, make_engine: EngineMaker |
     start_state = plan.strategy.start(start_adapter)
     if plan.strategy.traits.shifts_base:
         check_shiftable(policy.model, config.strategy)
+    check_wire_parts(config, plan.strategy, start_state, plan.participants[0])
     check_wire_size(config, num_values_sent(plan.strategy, start_state, plan.participants[0]))
     return LoadedRun(
         plan=plan,

@@ -8,6 +8,7 @@ from fedllm_train.settings import Settings, check_at_least_one
 __all__ = [
     "AdaptiveSettings",
     "FinalStepsSettings",
+    "LayerSettings",
     "MeanSettings",
     "MomentSettings",
     "PersonalSettings",
@@ -68,14 +69,28 @@ class RankSettings(Settings):
     client_ranks: str | None = field(
         default=None,
         metadata={
-            "help": "LoRA rank of each client, at most lora_r: 4,8,16 (fewest rows, lowest rank), random:4,8,16 or "
-            "column:NAME of the clients table; for methods with mixed ranks."
+            "help": "LoRA rank of each client, at most lora_r: 4,8,16 (fewest rows, lowest rank), random:4,8,16, "
+            "memory:4,8,16 (the largest that fits the memory_gb of client_table) or column:NAME of the clients table; "
+            "for methods with mixed ranks."
         },
     )
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServerStepSettings(MeanSettings):
+class LayerSettings(Settings):
+    """Methods whose server takes the mean of each tensor by itself, so that clients may leave some out."""
+
+    client_layers: str | None = field(
+        default=None,
+        metadata={
+            "help": "Let clients with little memory train the adapters of the last layers alone: memory (as many as "
+            "fit the memory_gb of client_table) or column:NAME of the clients table."
+        },
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerStepSettings(LayerSettings, MeanSettings):
     """Methods whose server takes a step along the mean change."""
 
     server_learning_rate: float | None = field(

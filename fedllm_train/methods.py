@@ -109,7 +109,7 @@ def method_lines(name: str) -> list[str]:
         "up": traits.up,
         "clients keep": traits.memory,
         "server": traits.server_cost,
-        "bytes": "the length of each message; a float32 takes 4 before --upload-codec packs it; rounds.jsonl counts"
+        "bytes": "the length of each message; a float32 takes 4 before --wire packs it; rounds.jsonl counts"
         if traits.travels
         else "none: nothing travels",
         "source": traits.source,
@@ -173,9 +173,9 @@ Made by `python -m fedllm_train.methods` from the methods' own records; `fedllm-
   places and scales). *each*: every update by itself. *nothing*: nothing travels. What clients keep for themselves does
   not travel and is not covered by any of this.
 - **ranks**: clients may have LoRA adapters of different ranks (`--client-ranks`).
-- **down**, **up**: what travels in a round. The ledger counts the bytes of exactly that. `--upload-codec` topk, int8
-  or int4 packs the adapter's change on the way up, with every method but the baselines, of which nothing travels
-  (`fedllm_train/messages/wire.py`).
+- **down**, **up**: what travels in a round. The ledger counts the bytes of exactly that. `--wire` drive, int4
+  and others pack the adapter's change on the way up, with every method but the baselines, of which nothing travels, and
+  fedkseed, which sends no adapter (`fedllm_train/messages/wire_names.py`).
 - **client keeps**: what stays on a client's disk between rounds. Methods whose clients end with adapters of their own
   write them to `personal/` of the run folder: of those who took part in a round, or as `--personal-clients` says.
 

@@ -12,13 +12,16 @@ from typing import Protocol
 from fedllm_data.errors import ConfigError
 from fedllm_data.roster import Roster
 from fedllm_eval.machines.client_table import ClientTable, client_table
+from fedllm_train.adapters.last_layers import client_layers, with_last_layers
 from fedllm_train.adapters.ranks import client_ranks
 from fedllm_train.aggregation.private import check_private_method
 from fedllm_train.aggregation.staleness import check_asynchronous_method
 from fedllm_train.clients.local_work import LocalWork, local_work
+from fedllm_train.clients.memory_fit import ClientMemory, MemoryFit
 from fedllm_train.config import FederatedConfig
 from fedllm_train.engines.process_engine import check_processes
-from fedllm_train.messages.wire import check_wire_method
+from fedllm_train.messages.packed_length import has_fixed_length
+from fedllm_train.messages.wire_checks import check_wire_method, check_wire_rounds
 from fedllm_train.monitoring.evaluation_settings import check_scored_run
 from fedllm_train.monitoring.trackers import check_tracker
 from fedllm_train.participation.cohort_rules import cohort_pool, eligible_clients
@@ -69,7 +72,8 @@ class RunPlan:
         about = "about " if self.config.cohort_rule == "poisson" else ""
         if self.config.participation != "synchronous":
             waits = self.turnout.in_words(self.config)
-            return f"{rounds:,} rounds of {waits}, from {clients:,} clients, {self.work.in_words()}"
+            each = "1 round" if rounds == 1 else f"{rounds:,} rounds, each"
+            return f"{each} of {waits}, {clients:,} clients in all, {self.work.in_words()}"
         return (
             f"{rounds:,} {'round' if rounds == 1 else 'rounds'} of {about}{self.cohort_size:,} of {clients:,} "
             f"{'client' if clients == 1 else 'clients'}, {self.work.in_words()}"
@@ -77,7 +81,12 @@ class RunPlan:
 
 
 def prepare(
-    config: FederatedConfig, roster: Roster, client: ClientSettings, *, model_is_named: bool = True
+    config: FederatedConfig,
+    roster: Roster,
+    client: ClientSettings,
+    *,
+    model_is_named: bool = True,
+    fit: MemoryFit | None = None,
 ) -> RunPlan:
     """Return the plan of a run.
 
@@ -86,11 +95,12 @@ def prepare(
         roster: the training clients.
         client: TRL's settings for a client's training.
         model_is_named: whether the model is a folder or a Hub id, which other processes can load, too.
+        fit: what training needs of a client's memory; without it, what goes by memory is not dealt out yet.
 
     Raises:
         ConfigError: for a setting that cannot be honoured.
     """
-    strategy, federation = make_strategy(config, roster)
+    strategy, federation = make_strategy(config, roster, fit)
     # One named client, or the pool of all, is a cohort of one whatever is asked for.
     alone = strategy.traits.family == "baseline"
     participants, cohort_size = cohort_pool(config, strategy.participants(list(roster)), alone=alone)
@@ -100,7 +110,11 @@ def prepare(
         check_asynchronous_method(config, strategy.traits)
     if config.dp_clip is not None:
         check_private_method(config.strategy, strategy.traits)
-        check_private_turnout(config, has_windows=machines is not None and has_windows(participants, machines))
+        check_private_turnout(
+            config,
+            has_windows=machines is not None and has_windows(participants, machines),
+            has_fixed_lengths=all(has_fixed_length(wire) for wire in (config.wire, config.download_wire)),
+        )
     guarantee = run_guarantee(
         config,
         num_rounds=config.num_rounds,
@@ -108,9 +122,12 @@ def prepare(
         cohort_size=cohort_size,
         is_sampled=config.participation == "synchronous",
     )
-    check_processes(config.num_processes, cohort_size, model_is_named=model_is_named)
+    check_processes(config.num_processes, turnout.asked, model_is_named=model_is_named)
     check_tracker(config.report_to)
     check_wire_method(config, strategy.traits, config.strategy)
+    check_wire_rounds(config, config)
+    if not strategy.traits.takes_gradients:
+        _check_no_optimizer(config.strategy, client)
     if config.eval_every is not None:
         check_scored_run(
             strategy.traits.title, has_own=strategy.traits.personal and config.get("local_client") is None
@@ -135,12 +152,15 @@ def prepare(
     )
 
 
-def make_strategy(config: FederatedConfig, roster: Roster) -> tuple[Strategy, Federation]:
+def make_strategy(
+    config: FederatedConfig, roster: Roster, fit: MemoryFit | None = None
+) -> tuple[Strategy, Federation]:
     """Return the method that a config names, for the clients of a run, and what it knows of them.
 
     Args:
         config: the settings of the federation.
         roster: the training clients.
+        fit: what training needs of a client's memory, as in `prepare`.
 
     Raises:
         ConfigError: if the method cannot do what is asked of it.
@@ -161,12 +181,29 @@ def make_strategy(config: FederatedConfig, roster: Roster) -> tuple[Strategy, Fe
         has_fixed_steps=config.has_fixed_steps,
         is_private=config.dp_clip is not None,
         is_asynchronous=config.is_asynchronous,
-        ranks=_ranks(config, roster, eligible),
+        ranks=_ranks(config, roster, eligible, fit),
+        layers=_layers(config, roster, eligible, fit),
         eligible=eligible,
         sizes=roster.sizes,
         languages=roster.languages if chosen.traits.needs_languages else {},
     )
-    return chosen(federation), federation
+    return with_last_layers(chosen(federation), federation), federation
+
+
+_OF_THE_OPTIMIZER = (
+    *("optim", "optim_args", "optim_target_modules", "weight_decay", "max_grad_norm"),
+    *("adam_beta1", "adam_beta2", "adam_epsilon"),
+)
+
+
+def _check_no_optimizer(strategy: str, client: ClientSettings) -> None:
+    """Refuse settings of TRL's optimizer for a method that makes no gradient step."""
+    defaults = getattr(type(client), "__dataclass_fields__", {})
+    for name in _OF_THE_OPTIMIZER:
+        if name in defaults and (value := getattr(client, name)) != defaults[name].default:
+            raise ConfigError(
+                f"{name}={value} is given, but clients of strategy {strategy!r} make no gradient step; leave it out"
+            )
 
 
 def _machines(
@@ -186,10 +223,46 @@ def _machines(
     return machines
 
 
-def _ranks(config: FederatedConfig, roster: Roster, eligible: Sequence[str]) -> Mapping[str, int]:
+def _ranks(
+    config: FederatedConfig, roster: Roster, eligible: Sequence[str], fit: MemoryFit | None
+) -> Mapping[str, int]:
     """The clients' ranks, dealt out among those who can take part."""
     rule = config.get("client_ranks")
     if rule is None:
         return {}
-    taking_part = {client_id: roster.sizes[client_id] for client_id in eligible}
-    return client_ranks(rule, taking_part or roster.sizes, roster.table, seed=config.seed)
+    taking_part = {client_id: roster.sizes[client_id] for client_id in eligible} or roster.sizes
+    memory = _memory(config, roster, list(taking_part), fit) if rule.startswith("memory") else None
+    return client_ranks(rule, taking_part, roster.table, seed=config.seed, memory=memory)
+
+
+def _layers(
+    config: FederatedConfig, roster: Roster, eligible: Sequence[str], fit: MemoryFit | None
+) -> Mapping[str, int]:
+    """How many of the last layers each of those trains who can take part."""
+    rule = config.get("client_layers")
+    if rule is None:
+        return {}
+    if config.dp_clip is not None:
+        raise ConfigError(
+            "client_layers is given with dp_clip: a private mean is over all clients alike, and some would leave "
+            "layers out; drop one"
+        )
+    if config.full_finetuning:
+        raise ConfigError("client_layers chooses layers of an adapter, and full_finetuning trains none; drop one")
+    ids = list(eligible or roster)
+    memory = _memory(config, roster, ids, fit) if rule == "memory" else None
+    return client_layers(rule, ids, roster.table if rule.startswith("column:") else None, memory)
+
+
+def _memory(
+    config: FederatedConfig, roster: Roster, eligible: Sequence[str], fit: MemoryFit | None
+) -> ClientMemory | None:
+    """The clients' memories by the client table; None while nobody knows what training needs."""
+    if config.client_table is None:
+        setting = "client_ranks" if config.get("client_layers") is None else "client_layers"
+        raise ConfigError(f"{setting} goes by the clients' memory, and there is no client_table; give one")
+    if fit is None:
+        return None
+    table = roster.table if config.client_table == "columns" else None
+    machines = client_table(config.client_table, eligible, table, seed=config.seed)
+    return ClientMemory(memory_gb=lambda client_id: machines.machine(client_id).memory_gb, fit=fit)

@@ -14,7 +14,8 @@ from fedllm_train.adapters.arithmetic import Parts
 from fedllm_train.aggregation.aggregation import Aggregation
 from fedllm_train.engines.engine import NO_STEP, Engine, Purpose, Reply, Task
 from fedllm_train.engines.simulated import SimulatedEngine
-from fedllm_train.messages.wire import Wire
+from fedllm_train.messages.packed_message import PackedMessage
+from fedllm_train.messages.wire import ServerWire
 from fedllm_train.monitoring.held_out import should_stop
 from fedllm_train.monitoring.ledger import LedgerKeeper
 from fedllm_train.monitoring.observer import Observer, Record, Step
@@ -42,7 +43,7 @@ class RoundPlan:
     keep_checkpoints: int
     keep_every: int | None
     strategy: Strategy
-    wire: Wire
+    wire: ServerWire
     engine: Engine
     participation: Participation
     aggregate: Callable[[RunState], Aggregation]
@@ -105,6 +106,11 @@ class RoundPlan:
 
         def ask(client_id: str) -> Task:
             stream = {"client_id": client_id} | ({"round_index": index} if purpose == "train" else {})
+            parts = self.strategy.broadcast(state.server, client_id, index)
+            if purpose == "train":
+                packed = self.wire.pack_down(parts, client_id, index)
+            else:  # the finished adapter, to be kept: whole, whatever the wire packs
+                packed = PackedMessage.whole(parts)
             task = Task(
                 run=self.run_key,
                 step=index,
@@ -114,12 +120,13 @@ class RoundPlan:
                 learning_rate=learning_rate,
                 kept_step=state.refused.get(client_id, index) - 1,
                 oldest_step=self._oldest_step,
-                message=self.wire.pack_down(self.strategy.broadcast(state.server, client_id, index)),
+                message=packed.message,
             )
             if purpose == "train":
                 self._sent[client_id, index] = len(task.message)
                 if charge:
-                    self.ledger.sent(task)
+                    for observer in (self.ledger, *self.observers):
+                        observer.sent(task, packed)
             return task
 
         return ask
@@ -130,6 +137,7 @@ class RoundPlan:
             self._refused.pop(reply.client_id, None)
         else:  # a client whose answer was lost may have kept something, too
             self._refused.setdefault(reply.client_id, reply.step)
+        self.wire.noted(reply, problem)
         reply = self._with_bytes(reply)
         for observer in (self.ledger, *self.observers):
             observer.saw(reply, problem)
@@ -171,6 +179,7 @@ class RoundPlan:
             ledger=self.ledger.ledger,
             monitor=record.get("monitor", state.monitor),
             refused=self._refused,
+            wire=self.wire.state(),
         )
         seconds = time.perf_counter() - self._started - record.get("eval_seconds", 0.0)
         record["seconds"] = round(seconds, 3)

@@ -14,7 +14,18 @@ from fedllm_train.adapters.arithmetic import Adapter, Parts, RunningSum, Shapes,
 from fedllm_train.settings import NoSettings, Settings
 from fedllm_train.visit import Visit
 
-__all__ = ["POOLED", "Federation", "OneAdapter", "Sees", "Strategy", "Sums", "Traits", "Weights", "counts_alike"]
+__all__ = [
+    "POOLED",
+    "Federation",
+    "Layout",
+    "OneAdapter",
+    "Sees",
+    "Strategy",
+    "Sums",
+    "Traits",
+    "Weights",
+    "counts_alike",
+]
 
 Weights = Literal["rows", "uniform", "norms", "none"]
 """How clients count in a mean: by their rows, alike, by the norm of what they learned; or there is no mean."""
@@ -25,6 +36,9 @@ POOLED = "*"
 Sees = Literal["mean", "sum", "each", "nothing"]
 """The least of the clients' updates that a server rule needs: the mean of their adapters, whatever their rows; sums
 over clients; every update by itself; or nothing, because nothing travels."""
+
+Layout = Mapping[str, Mapping[str, tuple[str, tuple[int, ...]]]]
+"""Part of a message -> its tensors' names -> precision, as safetensors calls it, and shape."""
 
 Sums = dict[str, Any]
 """What a round's updates add up to, by a name of the method's choice; most often part -> `RunningSum`."""
@@ -50,6 +64,8 @@ class Federation:
     """Whether updates may be used that were made from an earlier server step."""
     ranks: Mapping[str, int] = field(default_factory=dict)
     """LoRA rank of each client; empty where all have the adapter's own."""
+    layers: Mapping[str, int] = field(default_factory=dict)
+    """How many of the last layers each client trains; empty where all train all."""
     eligible: Sequence[str] = ()
     """The clients that the cohort rule may sample; known to the server alone, as all that follows."""
     sizes: Mapping[str, int] = field(default_factory=dict)
@@ -58,7 +74,7 @@ class Federation:
     """Main language of each client; `und` where nobody knows."""
 
     def for_hosts(self) -> "Federation":
-        """Return the part that a client's machine needs: nothing that names who takes part, except ranks."""
+        """Return the part that a client's machine needs: nothing that names who takes part but by ranks and layers."""
         return replace(self, eligible=(), sizes={}, languages={})
 
 
@@ -98,8 +114,15 @@ class Traits:
     draws_start: bool = False
     """Whether clients begin every round from an adapter that is drawn afresh, so that a change held back in one round
     belongs to no later one."""
+    adapter_down: Literal["same", "own", "none"] = "same"
+    """Whether all clients of a round are sent the same adapter, each may be sent one of its own, or what is sent has
+    no adapter: what a packed download can be measured from (`messages/downloads.py`)."""
     shifts_base: bool = False
     """Whether the server adds to the base weights beside the adapter (`adapters/base_shift.py`)."""
+    sends_adapter: bool = True
+    """Whether an update holds an adapter, whose change can be packed and whose norm can be bounded."""
+    takes_gradients: bool = True
+    """Whether clients train with TRL's optimizer; else they look at losses alone (`Visit.walk`)."""
 
     @property
     def travels(self) -> bool:
@@ -126,6 +149,17 @@ class Strategy(Protocol):
         """Return what the server sends to a client."""
         ...
 
+    def first_download(self, start: Adapter, client_id: str) -> Adapter:
+        """Return the adapter that would be sent to a client before round 0; the same code runs at both ends.
+
+        A packed download is measured from it at first; its names and shapes are those of every later one.
+
+        Args:
+            start: the adapter the run started from.
+            client_id: the client.
+        """
+        ...
+
     def anchor(self, received: Parts, start: Adapter, client_id: str, round_index: int) -> Adapter:
         """Return what a client's training starts from, as far as it is shared; the same code runs at both ends.
 
@@ -145,6 +179,23 @@ class Strategy(Protocol):
 
     def expects(self, state: Parts, client_id: str, round_index: int) -> Shapes:
         """Return the names and shapes of the client's update."""
+        ...
+
+    def layouts(self, num_steps: int) -> tuple[Layout, Layout] | None:
+        """Return what a visit of some steps downloads and uploads, without a model; for plans.
+
+        Returns:
+            Both directions, or None where they are what `broadcast` and `expects` say, of which the tensors are known
+            from the adapter.
+        """
+        ...
+
+    def opened(self, update: Parts) -> Parts:
+        """Return what a client's message stands for, with the names and shapes of `expects`; most often itself.
+
+        Raises:
+            ValueError: if it stands for nothing, with the reason; the update is left out.
+        """
         ...
 
     def contribution(self, state: Parts, update: Parts) -> Adapter:
@@ -200,6 +251,10 @@ class OneAdapter:
         """Send the global adapter."""
         return {"adapter": state["adapter"]}
 
+    def first_download(self, start: Adapter, client_id: str) -> Adapter:
+        """Return what `broadcast` makes of the state before round 0."""
+        return self.broadcast(self.start(start), client_id, 0).get("adapter", {})
+
     def anchor(self, received: Parts, start: Adapter, client_id: str, round_index: int) -> Adapter:
         """Start from the adapter that was sent."""
         return received["adapter"]
@@ -207,6 +262,14 @@ class OneAdapter:
     def expects(self, state: Parts, client_id: str, round_index: int) -> Shapes:
         """Expect the adapter that was sent, trained."""
         return shapes_of({"adapter": self.broadcast(state, client_id, round_index)["adapter"]})
+
+    def layouts(self, num_steps: int) -> tuple[Layout, Layout] | None:
+        """Return None: messages are what `broadcast` and `expects` say."""
+        return None
+
+    def opened(self, update: Parts) -> Parts:
+        """Return the message itself."""
+        return update
 
     def weigh(self, update: Parts, num_rows: int) -> Mapping[str, float]:
         """Weigh the adapter by the client's rows, or like every other."""

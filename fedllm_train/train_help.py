@@ -17,7 +17,7 @@ from fedllm_train.config import FederatedConfig, RunInput
 from fedllm_train.fates.adapter_settings import MODEL_FATES
 from fedllm_train.flag_fields import TASK_FATES, setting_names
 from fedllm_train.flag_names import flag_of, in_flags
-from fedllm_train.messages.wire_settings import CODEC_NAMES, WireSettings
+from fedllm_train.messages.wire_settings import WireSettings
 from fedllm_train.monitoring.evaluation_settings import EvaluationSettings
 from fedllm_train.monitoring.trackers import TRACKERS
 from fedllm_train.participation.cohort_rules import COHORT_RULES
@@ -25,13 +25,14 @@ from fedllm_train.participation.participation_settings import ParticipationSetti
 from fedllm_train.privacy.privacy_settings import PrivacySettings
 from fedllm_train.strategies import STRATEGIES, settings_class
 
-__all__ = ["EXAMPLES", "add_every_flag", "help_parser"]
+__all__ = ["EXAMPLES", "add_every_flag", "add_missing_flags", "help_parser"]
 
-_CHOICES = {"cohort_rule": tuple(COHORT_RULES), "upload_codec": CODEC_NAMES, "report_to": ("none", *TRACKERS)}
+_CHOICES = {"cohort_rule": tuple(COHORT_RULES), "report_to": ("none", *TRACKERS)}
 _METAVARS = {
     **{"data": "DIR_OR_ID", "model": "DIR_OR_ID", "adapter": "RUN_OR_ID", "output_dir": "DIR", "strategy": "METHOD"},
     **{"preset": "NAME", "data_revision": "REVISION", "eval_split": "SPLIT", "eval_score": "SCORE"},
-    **{"cohort_clients": "ID,ID,...", "local_client": "ID", "client_ranks": "RULE", "personal_clients": "WHICH"},
+    **{"cohort_clients": "ID,ID,...", "local_client": "ID", "client_ranks": "RULE", "client_layers": "RULE"},
+    **{"personal_clients": "WHICH"},
     **{"client_table": "FILE_OR_PROFILE"},
 }
 _FIRST = ("data", "model", "output_dir")
@@ -82,7 +83,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ),
         (
             "Send a tenth of each change",
-            f"fedllm-train kto --data fed-synth-pa --model base --out runs/topk --upload-codec topk {_TINY}",
+            f"fedllm-train kto --data fed-synth-pa --model base --out runs/topk --wire topk {_TINY}",
         ),
         (
             "With a smaller adapter",
@@ -126,6 +127,21 @@ def add_every_flag(parser: OneLineParser, task: str) -> None:
     _add_flags(parser, task)
     taken = {flag for _, action in parser.every_argument() for flag in action.option_strings}
     for name in sorted({*TASK_FATES[task], *MODEL_FATES}):
+        if flag_of(name) not in taken:
+            parser.add_argument(flag_of(name))
+
+
+def add_missing_flags(parser: OneLineParser, task: str) -> None:
+    """Add the flags of a run that a parser which is there to be completed does not have yet.
+
+    Args:
+        parser: with flags of its own.
+        task: "sft", "dpo" or "kto".
+    """
+    taken = {flag for _, action in parser.every_argument() for flag in action.option_strings}
+    settings = {each.name for each in (*fields(RunInput), *fields(FederatedConfig))} - {"method"}
+    settings |= {each.name for method in STRATEGIES for each in fields(settings_class(method))}
+    for name in sorted({*settings, *TASK_FATES[task], *MODEL_FATES}):
         if flag_of(name) not in taken:
             parser.add_argument(flag_of(name))
 

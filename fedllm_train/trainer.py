@@ -20,7 +20,7 @@ from fedllm_train.client_inputs import ClientInput
 from fedllm_train.clients.objectives import ClientArgs, objective_of
 from fedllm_train.clients.unrendered import UnrenderedRows
 from fedllm_train.config import FederatedConfig
-from fedllm_train.inputs import asks_to_resume, check_options, read_inputs
+from fedllm_train.inputs import asks_to_resume, check_options, fit_of, read_inputs
 from fedllm_train.loaded_run import EngineMaker, load_run
 from fedllm_train.monitoring.evaluation import score_finished_run
 from fedllm_train.monitoring.observer import Record
@@ -95,7 +95,11 @@ class FederatedTrainer:
         self.task = objective_of(inputs.client_args).name
         self.run = Path(inputs.args.output_dir)
         self.plan = prepare(
-            inputs.args, roster_of(inputs.clients), inputs.client_args, model_is_named=isinstance(inputs.model, str)
+            inputs.args,
+            roster_of(inputs.clients),
+            inputs.client_args,
+            model_is_named=isinstance(inputs.model, str),
+            fit=fit_of(inputs),
         )
         """The run before anything was loaded."""
         self.loaded = load_run(self.plan, inputs, make_engine=engine)

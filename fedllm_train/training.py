@@ -18,6 +18,7 @@ from fedllm_train.monitoring.held_out import load_best
 from fedllm_train.monitoring.observer import Record
 from fedllm_train.monitoring.trackers import tracked
 from fedllm_train.privacy.beginning import begin_privacy
+from fedllm_train.privacy.clipping_note import clipping_note
 from fedllm_train.rounds import run_rounds
 from fedllm_train.run_files.checkpoint import RunState
 from fedllm_train.run_files.earlier import warn_of_earlier
@@ -108,6 +109,8 @@ def _run_all_rounds(
     warn_of_earlier(run.clients, run.earlier)
     made_rounds = (folder / ROUNDS_FILE).exists()
     state = first_state(folder, run.start_state)
+    if plan.guarantee is not None and (note := clipping_note(config.wire, plan.guarantee)):
+        logger.warning(note)
     privacy = begin_privacy(
         folder,
         plan.guarantee,

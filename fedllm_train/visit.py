@@ -14,7 +14,7 @@ from typing import Protocol
 
 from fedllm_train.adapters.arithmetic import Adapter, Parts
 
-__all__ = ["Correction", "Fit", "Visit"]
+__all__ = ["Correction", "Fit", "Loss", "TakeStep", "Visit"]
 
 Correction = Callable[[Adapter, Adapter], None]
 """Changes the gradients of an optimizer step in place, given (gradients, current values), before they are clipped.
@@ -22,6 +22,11 @@ Correction = Callable[[Adapter, Adapter], None]
 Only tensors that are trained are in either. The values must not be changed. Gradients have their true size whatever
 the loss is scaled by; a step that overflowed in fp16, which the optimizer does not make, is not shown.
 """
+
+Loss = Callable[[Adapter], float]
+"""The loss of one optimizer step's batches at an adapter, without gradients; see `Visit.walk`."""
+TakeStep = Callable[[Loss], None]
+"""What a method makes of one step of which it only sees losses."""
 
 
 class Fit(Protocol):
@@ -60,6 +65,8 @@ class Visit:
     fitter: Fit
     stepper: Callable[[Adapter], Adapter] | None = None
     """Behind `first_step`."""
+    walker: Callable[[TakeStep], None] | None = None
+    """Behind `walk`."""
 
     def fit(
         self,
@@ -97,3 +104,13 @@ class Visit:
         """
         assert self.stepper is not None
         return self.stepper(start)
+
+    def walk(self, take_step: TakeStep) -> None:
+        """Call a function for every step of a `fit`, over the same batches, with their loss at any adapter.
+
+        Args:
+            take_step: called with a function from an adapter to the loss that training would have there, dropout
+                included; no gradient is computed. One step's evaluations draw the same dropout.
+        """
+        assert self.walker is not None
+        self.walker(take_step)

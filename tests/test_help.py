@@ -20,7 +20,7 @@ NAMES = {
 COMMANDS = [(program, name) for program in NAMES for name in [*NAMES[program].split(), "env", "completion"]]
 WITH_EXAMPLES = [
     *(("fedllm-data", name) for name in ("build", "import")),
-    *(("fedllm-train", name) for name in ("sft", "dpo", "kto")),
+    *(("fedllm-train", name) for name in ("sft", "dpo", "kto", "plan")),
     ("fedllm-eval", "run"),
 ]
 

@@ -33,9 +33,10 @@ class LineEnergy:
     """Of 10^9 bytes, either way."""
     source: str
     year: str
-    """That the figure is of."""
+    """That the figure is of; `UNKNOWN` where its source was not at hand."""
 
 
+UNKNOWN = "unknown"
 _BY_SCOPE3 = "by scope3.com"
 LINE_ENERGY: Mapping[str, tuple[LineEnergy, ...]] = {
     "fixed": (
@@ -47,14 +48,14 @@ LINE_ENERGY: Mapping[str, tuple[LineEnergy, ...]] = {
         LineEnergy(0.14, f"EU ICT impact study 2020, {_BY_SCOPE3}", "2020"),
         LineEnergy(0.12, "Traficom, all networks of Finland", "2021"),
     ),
-    "3g": (LineEnergy(2.8, f"Base Station Energy Use in Dense Urban and Suburban Areas, {_BY_SCOPE3}", "2022"),),
+    "3g": (LineEnergy(2.8, f"Base Station Energy Use in Dense Urban and Suburban Areas, {_BY_SCOPE3}", UNKNOWN),),
     "4g": (
-        LineEnergy(0.104, f"Base Station Energy Use in Dense Urban and Suburban Areas, {_BY_SCOPE3}", "2022"),
-        LineEnergy(0.23, f"Power consumption evaluation of mobile radio access networks, {_BY_SCOPE3}", "2022"),
+        LineEnergy(0.104, f"Base Station Energy Use in Dense Urban and Suburban Areas, {_BY_SCOPE3}", UNKNOWN),
+        LineEnergy(0.23, f"Power consumption evaluation of mobile radio access networks, {_BY_SCOPE3}", UNKNOWN),
     ),
     "5g": (
-        LineEnergy(0.0104, f"Base Station Energy Use in Dense Urban and Suburban Areas, {_BY_SCOPE3}", "2022"),
-        LineEnergy(0.06, f"Power consumption evaluation of mobile radio access networks, {_BY_SCOPE3}", "2022"),
+        LineEnergy(0.0104, f"Base Station Energy Use in Dense Urban and Suburban Areas, {_BY_SCOPE3}", UNKNOWN),
+        LineEnergy(0.06, f"Power consumption evaluation of mobile radio access networks, {_BY_SCOPE3}", UNKNOWN),
     ),
 }
 LINE_KINDS: Mapping[str, str] = {

@@ -35,10 +35,10 @@ class EgressPrice:
 
 _LISTS = "published list, first 10 TB a month to the internet, by dev.to and cloudtoolstack.com"
 EGRESS: Mapping[str, EgressPrice] = {
-    "aws": EgressPrice(0.09, f"AWS, {_LISTS}", "2026-01"),
-    "azure": EgressPrice(0.087, f"Azure, {_LISTS}", "2026-01"),
-    "gcp-premium": EgressPrice(0.12, f"Google Cloud, premium tier, {_LISTS}", "2026-01"),
-    "gcp-standard": EgressPrice(0.085, f"Google Cloud, standard tier, {_LISTS}", "2026-01"),
+    "aws": EgressPrice(0.09, f"AWS, {_LISTS}", "2026"),
+    "azure": EgressPrice(0.087, f"Azure, {_LISTS}", "2026"),
+    "gcp-premium": EgressPrice(0.12, f"Google Cloud, premium tier, {_LISTS}", "2026"),
+    "gcp-standard": EgressPrice(0.085, f"Google Cloud, standard tier, {_LISTS}", "2026"),
     "own": EgressPrice(0.0, "a server of one's own on a flat rate", "assumption"),
 }
 

@@ -1,10 +1,12 @@
 """The profiles as `fedllm-train machines` prints them, as JSON, and as the tables of `docs/machines.md`.
 
-Every number stands beside its source and date. Imports no torch.
+Every number stands beside its source and date. `python -m fedllm_eval.machines.profile_listing` writes the tables of
+the guide, which a test keeps current. Imports no torch.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from fedllm_data.markdown_table import markdown_table
@@ -12,7 +14,20 @@ from fedllm_eval.machines.energy import LINE_ENERGY
 from fedllm_eval.machines.money import EGRESS
 from fedllm_eval.machines.profiles import DEVICES, LINES, PROFILES, Part, profile_of
 
-__all__ = ["machine_lines", "machine_record", "machine_records", "machine_tables", "profile_lines"]
+__all__ = [
+    "MACHINES_PAGE",
+    "machine_lines",
+    "machine_record",
+    "machine_records",
+    "machine_tables",
+    "profile_lines",
+    "with_tables",
+]
+
+MACHINES_PAGE = "docs/machines.md"
+"""Below the repository's root."""
+_BEGIN = "<!-- tables: python -m fedllm_eval.machines.profile_listing -->\n"
+_END = "<!-- end of tables -->"
 
 _UNITS = {
     "download_mbit": ("down", "Mbit/s", 1.0),
@@ -130,6 +145,16 @@ def machine_tables() -> str:
     return "\n".join(found)
 
 
+def with_tables(page: str) -> str:
+    r"""Return the guide with its tables written again.
+
+    >>> print(with_tables(_BEGIN + "old\n" + _END).splitlines()[2])
+    ### Lines
+    """
+    before, begin, rest = page.partition(_BEGIN)
+    return before + begin + "\n" + machine_tables() + "\n\n" + _END + rest.partition(_END)[2]
+
+
 def _cells(each: Any) -> list[str]:
     return [_numbers(each.numbers), each.source, each.date]
 
@@ -157,3 +182,8 @@ def _numbers(numbers: Mapping[str, float]) -> str:
 
 def _word(name: str) -> str:
     return _UNITS[name][0]
+
+
+if __name__ == "__main__":
+    guide = Path(__file__).parents[2] / MACHINES_PAGE
+    guide.write_text(with_tables(guide.read_text(encoding="utf-8")), encoding="utf-8")

@@ -183,7 +183,7 @@ DEVICES: dict[str, Part] = {
             Stated(
                 {"peak_flops": 312e12, "memory_gb": 80.0, "watts": 400.0},
                 "NVIDIA A100 datasheet, dense BF16, by glennklockwood.com",
-                "2021-06",
+                "2020-11",
             ),
             Stated({"utilisation": 0.4}, _REACHED),
         ),

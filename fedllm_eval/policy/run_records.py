@@ -21,6 +21,8 @@ __all__ = [
     "SpentPrivacy",
     "UnrenderedRecord",
     "Visit",
+    "WireRecord",
+    "WireRound",
 ]
 
 
@@ -90,7 +92,12 @@ class Visit(TypedDict):
     peak_memory_bytes: NotRequired[int]
     energy_joules: NotRequired[float]
     download_bytes: NotRequired[int]
+    """Length of the message that the client was sent; 0 where nothing travels, as for `upload_bytes`."""
     upload_bytes: NotRequired[int]
+    bits_per_value: NotRequired[float]
+    """Of the client's upload, header included, over all values that it stands for."""
+    relative_error: NotRequired[float | None]
+    """How far what the server unpacked was off, as a share of what was packed; missing in a private run."""
     download_seconds: NotRequired[float]
     """Simulated, as all that follows: with a client table."""
     compute_seconds: NotRequired[float]
@@ -140,6 +147,17 @@ class SpentPrivacy(TypedDict):
     """Counts clients without noise, so it is not published."""
 
 
+class WireRound(TypedDict):
+    """How what travelled in a round was packed: means over its visits; None where nothing is known."""
+
+    bits_per_value: float | None
+    """Of uploads."""
+    relative_error: float | None
+    """||decoded - true|| / ||true|| of what was packed; 0 where values travel whole. Not known in a private run."""
+    download_bits_per_value: float | None
+    download_relative_error: float | None
+
+
 class Monitor(TypedDict):
     """What early stopping and the keeping of the best adapter remember."""
 
@@ -168,12 +186,26 @@ class RoundRecord(TypedDict):
     """With a simulated clock: clients that had been asked by then and had not replied."""
     server_step: NotRequired[bool]
     """Whether there were enough clients for one."""
+    wire: NotRequired[WireRound]
     privacy: NotRequired[SpentPrivacy]
     eval: NotRequired[dict[str, Any]]
     """`split`, and each score's mean, interval and counts."""
     eval_score: NotRequired[str]
     eval_seconds: NotRequired[float]
     monitor: NotRequired[Monitor]
+
+
+class WireRecord(TypedDict):
+    """What the server's end of the wire remembers, beside the tensors in `wire.safetensors`."""
+
+    chain_start: int
+    """The step before the oldest change of a chain of downloads."""
+    versions: dict[str, int]
+    """Client -> the step of the newest broadcast that it keeps, for those that changes can be sent to."""
+    under_way: dict[str, list[int | None]]
+    """Client that has not replied -> the step it was asked for, and the version that its message follows, if any."""
+    weights: dict[str, float]
+    """With EF21: client -> its weight in the mean."""
 
 
 class CheckpointRecord(TypedDict):
@@ -185,6 +217,7 @@ class CheckpointRecord(TypedDict):
     """Empty before the first score."""
     refused: dict[str, int]
     """Client id -> the step of its first update that was refused since one was accepted."""
+    wire: NotRequired[WireRecord]
     clock: NotRequired[float]
     """Where the simulated clock stood, in seconds."""
     under_way: NotRequired[list[dict[str, Any]]]

@@ -25,7 +25,7 @@ __all__ = ["AdaptiveServer", "mean_change", "moved"]
 
 def mean_change(total: RunningSum, adapter: Adapter) -> Adapter:
     """Return the weighted mean of the clients' adapters minus the global one, in float64."""
-    return {name: value / total.total_weight - adapter[name].double() for name, value in total.total().items()}
+    return {name: value / total.weight_of(name) - adapter[name].double() for name, value in total.total().items()}
 
 
 def moved(adapter: Adapter, step: Adapter) -> Adapter:

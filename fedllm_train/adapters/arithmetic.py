@@ -48,6 +48,7 @@ class RunningSum:
         """Start from nothing."""
         self._sums: dict[str, torch.Tensor] = {}
         self._dtypes: dict[str, torch.dtype] = {}
+        self._weights: dict[str, float] = {}
         self.total_weight = 0.0
 
     def add(self, adapter: Mapping[str, torch.Tensor], weight: float) -> None:
@@ -59,11 +60,16 @@ class RunningSum:
             else:
                 self._sums[name] = term
                 self._dtypes[name] = tensor.dtype
+            self._weights[name] = self._weights.get(name, 0.0) + weight
         self.total_weight += weight
 
     def mean(self) -> Adapter:
-        """Return the weighted mean, rounded once to the precision of what was added."""
-        return {name: (total / self.total_weight).to(self._dtypes[name]) for name, total in self._sums.items()}
+        """Return the weighted mean, rounded once to the precision of what was added; each tensor's over its own."""
+        return {name: (total / self._weights[name]).to(self._dtypes[name]) for name, total in self._sums.items()}
+
+    def weight_of(self, name: str) -> float:
+        """Return the weight of all that was added of a tensor: `total_weight`, if it was in every adapter."""
+        return self._weights[name]
 
     def total(self) -> Adapter:
         """Return the weighted sum itself, in float64."""

@@ -113,16 +113,16 @@ class ProductSum:
         """Start from nothing."""
         self._factors: dict[str, Factors] = {}
         self._dense: dict[str, torch.Tensor] = {}
-        self.total_weight = 0.0
+        self._weights: dict[str, float] = {}
 
     def add(self, adapter: Adapter, weight: float) -> None:
         """Add the products of an adapter with a weight."""
         for module, (a, b) in factor_names(adapter).items():
             self._add(module, Factors(adapter[b].double() * weight, adapter[a].double()))
-        self.total_weight += weight
+            self._weights[module] = self._weights.get(module, 0.0) + weight
 
     def mean(self) -> dict[str, Factors]:
-        """Return the weighted mean of the products, by module: exact, at whatever rank that needs."""
+        """Return the weighted mean of the products, by module over those that have it: exact, at any rank."""
         return {module: self._scaled(module) for module in sorted(self._factors.keys() | self._dense.keys())}
 
     def _add(self, module: str, term: Factors) -> None:
@@ -142,12 +142,12 @@ class ProductSum:
 
     def _scaled(self, module: str) -> Factors:
         if module in self._dense:
-            dense = self._dense[module] / self.total_weight
+            dense = self._dense[module] / self._weights[module]
             wide = dense.shape[0] <= dense.shape[1]
             identity = torch.eye(min(dense.shape), dtype=torch.float64)
             return Factors(identity, dense) if wide else Factors(dense, identity)
         factors = self._factors[module]
-        return Factors(factors.left / self.total_weight, factors.right)
+        return Factors(factors.left / self._weights[module], factors.right)
 
 
 def truncated_factors(factors: Factors, rank: int) -> tuple[Factors, torch.Tensor]:

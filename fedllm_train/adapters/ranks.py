@@ -9,6 +9,7 @@ is the same for every client (alpha_k = s r_k, as FLoRA's code has it).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -18,35 +19,55 @@ from fedllm_train.adapters.lora import factor_names
 from fedllm_train.lazy_torch import torch
 from fedllm_train.seeds import stream_rng
 
-__all__ = ["check_ranks", "client_ranks", "padded", "rank_of", "sliced"]
+if TYPE_CHECKING:
+    from fedllm_train.clients.memory_fit import ClientMemory
+
+__all__ = ["check_ranks", "client_ranks", "numbers_of_column", "padded", "rank_of", "sliced"]
 
 
-def client_ranks(rule: str, sizes: Mapping[str, int], table: pa.Table | None, *, seed: int) -> dict[str, int]:
+def client_ranks(
+    rule: str,
+    sizes: Mapping[str, int],
+    table: pa.Table | None,
+    *,
+    seed: int,
+    memory: ClientMemory | None = None,
+) -> dict[str, int]:
     """Return the rank of every client.
 
     Args:
         rule: `4,8,16` gives each rank to equally many clients, the lowest to those with the fewest rows;
-            `random:4,8,16` draws one for every client; `column:NAME` takes an integer column of the clients table.
+            `random:4,8,16` draws one for every client; `memory:4,8,16` gives each the largest whose training fits its
+            memory; `column:NAME` takes an integer column of the clients table.
         sizes: rows of each client.
         table: the dataset's table of clients.
         seed: the run seed.
+        memory: of the clients; without it, ranks by memory are not dealt out yet.
 
     Raises:
-        ConfigError: if the rule cannot be read, or the column is missing or holds anything but positive integers.
+        ConfigError: if the rule cannot be read, the column is missing or holds anything but positive integers, or the
+            lowest rank does not fit a client's memory.
 
     >>> client_ranks("2,8", {"a": 10, "b": 1, "c": 5, "d": 7}, None, seed=0)
     {'a': 8, 'b': 2, 'c': 2, 'd': 8}
     """
     ids = sorted(sizes)
     if rule.startswith("column:"):
-        return _from_column(rule.removeprefix("column:"), ids, table)
+        return numbers_of_column("client_ranks", rule.removeprefix("column:"), ids, table)
     kind, _, listed = rule.rpartition(":")
     try:
         ranks = [int(each) for each in listed.split(",")]
     except ValueError:
         ranks = []
-    if not ranks or min(ranks) < 1 or kind not in ("", "random"):
-        raise ConfigError(f"client_ranks is {rule!r}; give ranks such as 4,8,16, random:4,8,16 or column:NAME")
+    if not ranks or min(ranks) < 1 or kind not in ("", "random", "memory"):
+        raise ConfigError(
+            f"client_ranks is {rule!r}; give ranks such as 4,8,16, random:4,8,16, memory:4,8,16 or column:NAME"
+        )
+    if kind == "memory":
+        if memory is None:
+            return {}
+        choices = sorted(set(ranks))
+        return {client_id: memory.most(client_id, choices, memory.fit.gb_of_rank, "ranks") for client_id in ids}
     if kind == "random":
         return {
             client_id: ranks[int(stream_rng(seed, "rank", client_id=client_id).integers(len(ranks)))]
@@ -110,15 +131,30 @@ def check_ranks(ranks: Mapping[str, int], adapter: Adapter) -> None:
         )
 
 
-def _from_column(name: str, ids: Sequence[str], table: pa.Table | None) -> dict[str, int]:
+def numbers_of_column(setting: str, name: str, ids: Sequence[str], table: pa.Table | None) -> dict[str, int]:
+    """Return a column's positive integers by client.
+
+    Args:
+        setting: that names the column, for errors.
+        name: the column.
+        ids: the clients.
+        table: the dataset's table of clients.
+
+    Raises:
+        ConfigError: if the column is missing or holds anything else.
+
+    >>> numbers_of_column("client_ranks", "gpu", ["ann"], pa.table({"client_id": ["ann"], "gpu": [4]}))
+    {'ann': 4}
+    """
     if table is None or name not in table.column_names:
         there = [] if table is None else [field.name for field in table.schema if pa.types.is_integer(field.type)]
-        raise ConfigError(f"client_ranks names column {name!r}, which the clients table lacks; it has {there}")
+        raise ConfigError(f"{setting} names column {name!r}, which the clients table lacks; it has {there}")
     values = dict(zip(table["client_id"].to_pylist(), table[name].to_pylist(), strict=True))
     for client_id in ids:
         value = values.get(client_id)
         if not isinstance(value, int) or value < 1:
+            what = setting.removeprefix("client_")
             raise ConfigError(
-                f"client_ranks: column {name!r} holds {value!r} for client {client_id!r}; ranks are 1 or more"
+                f"{setting}: column {name!r} holds {value!r} for client {client_id!r}; {what} are 1 or more"
             )
     return {client_id: values[client_id] for client_id in ids}

@@ -13,22 +13,24 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.clients import ClientDataset
+from fedllm_data.errors import DownloadError
 from fedllm_eval.policy.rendering import fix_date
 from fedllm_eval.policy.run_folder import CLIENT_MEMORY, WORK
 from fedllm_train.adapters.arithmetic import Adapter, Parts, flatten
+from fedllm_train.adapters.last_layers import with_last_layers
 from fedllm_train.clients.client_memory import ClientMemory
 from fedllm_train.clients.resident import ResidentTrainer
 from fedllm_train.clients.resident_args import resident_args
 from fedllm_train.clients.run_spec import RunSpec, check_same, policy_digests
 from fedllm_train.clients.token_cache import TokenCache
 from fedllm_train.engines.engine import Reply, Task
-from fedllm_train.messages import codec
-from fedllm_train.messages.wire import RESIDUAL, Wire
+from fedllm_train.messages.packed_message import PackedMessage
+from fedllm_train.messages.wire import ClientWire
 from fedllm_train.models.policy import StartingPolicy, load_starting_policy
 from fedllm_train.models.tokenizer import prepared_tokenizer
 from fedllm_train.seeds import stream_seed
 from fedllm_train.strategies import strategy_class
-from fedllm_train.visit import Correction, Visit
+from fedllm_train.visit import Correction, TakeStep, Visit
 
 __all__ = ["ClientHost"]
 
@@ -67,8 +69,8 @@ class ClientHost:
         )
         """The trainer that stays."""
         self._spec = spec
-        self._strategy = strategy_class(spec.strategy)(spec.federation)
-        self._wire = Wire(spec.wire, seed=spec.seed)
+        self._strategy = with_last_layers(strategy_class(spec.strategy)(spec.federation), spec.federation)
+        self._wire = ClientWire(spec.wire, seed=spec.seed, first=self._first_download)
         self._folder = folder
 
     @classmethod
@@ -101,7 +103,11 @@ class ClientHost:
             return Reply(step=task.step, client_id=task.client_id, reason=tokens.why_empty())
         kept = ClientMemory(self._folder / CLIENT_MEMORY / task.run)
         memory = kept.load(task.client_id, kept_step=task.kept_step, oldest_step=task.oldest_step)
-        residual = memory.pop(RESIDUAL, {})
+        hidden = self._wire.take_hidden(memory)
+        try:
+            received, read = self._wire.unpack_down(task, hidden)
+        except DownloadError as error:
+            return Reply(step=task.step, client_id=task.client_id, reason=str(error))
         num_steps = self._spec.work.num_steps(tokens.rows.num_rows)
         if task.num_steps is not None:  # a client with little time makes fewer, never more
             num_steps = min(num_steps, task.num_steps)
@@ -109,7 +115,7 @@ class ClientHost:
         visit = Visit(
             client_id=task.client_id,
             round_index=task.step,
-            received=self._wire.unpack_down(task.message),
+            received=received,
             start_adapter=self.resident.start_adapter,
             memory=memory,
             num_rows=tokens.num_rows,
@@ -117,6 +123,7 @@ class ClientHost:
             learning_rate=task.learning_rate,
             fitter=fits,
             stepper=fits.first_step,
+            walker=fits.walk,
         )
         if task.purpose == "personal":
             update = {"adapter": self._strategy.personal_adapter(visit)}
@@ -125,21 +132,25 @@ class ClientHost:
         if not _is_finite(update) or not _is_finite(visit.memory):
             return Reply(step=task.step, client_id=task.client_id, reason=_NOT_FINITE)
         if task.purpose == "personal":
-            message = codec.encode(update)  # stays where it is made; whole, whatever the wire packs
+            packed = PackedMessage.whole(update)  # stays where it is made; whole, whatever the wire packs
         else:
-            message = self._pack(update, visit, residual)
-            if visit.memory:
-                kept.save(task.client_id, task.step, visit.memory)
+            try:
+                packed, unsent = self._pack(update, visit, hidden, task)
+            except ValueError as error:
+                return Reply(step=task.step, client_id=task.client_id, reason=f"its update cannot be packed: {error}")
+            if to_keep := visit.memory | read | unsent:
+                kept.save(task.client_id, task.step, to_keep)
         return Reply(
             step=task.step,
             client_id=task.client_id,
-            message=message,
+            message=packed.message,
             num_rows=tokens.num_rows,
             facts={
                 "num_dropped_rows": tokens.num_dropped_rows,
                 "num_unrendered_rows": tokens.num_unrendered_rows,
                 "num_steps": fits.total_steps,
                 "seconds": round(time.perf_counter() - started, 3),
+                **self._of_wire(packed),
                 **fits.metrics,
             },
         )
@@ -150,11 +161,20 @@ class ClientHost:
         rows = self.resident.with_reference(task.client_id, rows)
         return rows if drawn is None else rows.select(drawn)
 
-    def _pack(self, update: Parts, visit: Visit, residual: Adapter) -> bytes:
-        """The message of an update; with error feedback, what it lacks stays in the visit's memory."""
+    def _first_download(self, client_id: str) -> Adapter:
+        """What every client knows of the adapter before any download."""
+        return self._strategy.first_download(self.resident.start_adapter, client_id)
+
+    def _pack(self, update: Parts, visit: Visit, hidden: Parts, task: Task) -> tuple[PackedMessage, Parts]:
+        """The message of an update, and what the client keeps of it."""
         anchor = self._strategy.anchor(visit.received, visit.start_adapter, visit.client_id, visit.round_index)
-        place = {"client_id": visit.client_id, "round_index": visit.round_index}
-        return self._wire.pack_up(update, anchor, visit.memory, residual, **place)
+        return self._wire.pack_up(update, anchor, hidden, task)
+
+    def _of_wire(self, packed: PackedMessage) -> dict[str, float | None]:
+        """What the record says of a message; in a private run the error would tell of a true update, without noise."""
+        facts = {"bits_per_value": packed.bits_per_value}
+        is_told = self._spec.wire.wire == "none" or not self._spec.federation.is_private
+        return facts | {"relative_error": packed.relative_error} if is_told else facts
 
 
 class _Fits:
@@ -201,6 +221,11 @@ class _Fits:
         self.total_steps += self._num_steps
         self.metrics |= metrics
         return step
+
+    def walk(self, take_step: TakeStep) -> None:
+        """Let the client rule take every step, by losses alone."""
+        self.metrics |= self._resident.walk(take_step, self._rows, seed=self._task.seed, num_steps=self._num_steps)
+        self.total_steps += self._num_steps
 
 
 def _is_finite(parts: Parts) -> bool:

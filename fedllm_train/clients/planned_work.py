@@ -1,6 +1,6 @@
 """The arithmetic of a visit, planned: what the simulated clock and the plan of a run count on. Imports no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fedllm_data.errors import ConfigError
@@ -32,6 +32,20 @@ class PlannedWork:
         return visit_flops(
             self.shape, self.work, num_rows=num_steps * self.rows_per_step, tokens_per_row=self.tokens_per_row
         )
+
+    def of_last_layers(self, num_layers: int | None) -> "PlannedWork":
+        """Return the same for a client that trains the last layers alone; None means all.
+
+        >>> shape = ModelShape(
+        ...     num_matmul_parameters=1000, num_layers=2, hidden_size=8, vocab_size=10, num_trainable=50
+        ... )
+        >>> one = PlannedWork(shape=shape, work=Work(), rows_per_step=3, tokens_per_row=4)
+        >>> one.of_last_layers(1).flops(1) < one.flops(1) == one.of_last_layers(5).flops(1)
+        True
+        """
+        if num_layers is None or num_layers >= self.shape.num_layers:
+            return self
+        return replace(self, shape=self.shape.of_last_layers(num_layers))
 
 
 def planned_work(

@@ -28,13 +28,14 @@ from fedllm_train.adapters.live import LiveAdapter
 from fedllm_train.adapters.lora_core import split_cores
 from fedllm_train.adapters.shifted_model import shifted
 from fedllm_train.clients.loss_scaling import fresh_scaler, loss_scale, true_gradients
+from fedllm_train.clients.loss_walk import LossWalk
 from fedllm_train.clients.model_walks import ModelWalks
 from fedllm_train.clients.objectives import ClientArgs, first_sequence, keeps_reference, objective_of, rows_of_visit
 from fedllm_train.clients.reference import ReferenceCache
 from fedllm_train.clients.reference_adapter import REFERENCE, check_reference, copy_reference
 from fedllm_train.clients.trl_trainer import build_trainer
 from fedllm_train.clients.weight_gradients import first_step, weight_gradients
-from fedllm_train.visit import Correction
+from fedllm_train.visit import Correction, TakeStep
 
 __all__ = ["ResidentTrainer", "seed_visit"]
 
@@ -168,6 +169,21 @@ class ResidentTrainer:
             # A rate of 0 leaves every step at the start, and batches, loss and precision are those of any visit.
             metrics = self.fit(start, rows, learning_rate=0.0, seed=seed, num_steps=num_steps)[1]
         return first_step(self.model, gradients, learning_rate), metrics
+
+    def walk(self, take_step: TakeStep, rows: Any, *, seed: int, num_steps: int) -> dict[str, float]:
+        """Go over the batches of a `fit` without gradients, and return the means of what TRL logged.
+
+        Args:
+            take_step: called for every step, with the loss of its batches at any adapter (`clients/loss_walk.py`).
+            rows: encoded rows of the client.
+            seed: the visit's own seed.
+            num_steps: number of steps.
+        """
+        self._trainer.loss_walk = LossWalk(take_step, self.live_adapter)
+        try:
+            return self.fit(self.start_adapter, rows, learning_rate=0.0, seed=seed, num_steps=num_steps)[1]
+        finally:
+            self._trainer.loss_walk = None
 
     def _structure(self, *, is_usual: bool) -> ModelWalks:
         """The model's parameters and modules: found at the first visit, and anew where a visit adds some."""

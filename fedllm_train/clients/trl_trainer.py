@@ -7,6 +7,7 @@ Training is untouched: `training_step`, losses, optimizer and collator are TRL's
 import warnings
 from collections.abc import Callable, Sequence
 from copy import copy, deepcopy
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from peft import PeftModel
 from trl import SFTTrainer
 
 from fedllm_data.errors import ConfigError
+from fedllm_train.clients.loss_walk import LossWalk
 from fedllm_train.clients.model_walks import ModelWalks
 from fedllm_train.clients.objectives import ClientArgs, objective_of
 from fedllm_train.clients.preference_kernel import PlainHead
@@ -69,6 +71,8 @@ def _resident_class(trainer_class: type) -> type:
         """Called when the gradients of an optimizer step are complete, before they are clipped."""
         frozen: Sequence[torch.nn.Parameter] = ()
         """Tensors of the adapter that rest."""
+        loss_walk: LossWalk | None = None
+        """What takes the steps where a client rule looks at losses alone."""
         plain_kernel = False
         """Whether the loss, and what the kept reference says, come from the model's ordinary forward."""
 
@@ -92,8 +96,10 @@ def _resident_class(trainer_class: type) -> type:
         def _plain_head(self, model: Any) -> PlainHead:
             return PlainHead(model, sums_squares=getattr(self, "use_weighting", False))
 
-        def training_step(self, *args: Any, **kwargs: Any) -> Any:
-            loss = super().training_step(*args, **kwargs)
+        def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            if self.loss_walk is not None:
+                return self.loss_walk.add(self, partial(self._loss_alone, model, inputs, *args, **kwargs))
+            loss = super().training_step(model, inputs, *args, **kwargs)
             # PEFT lets the whole adapter be trained again when TRL comes back from its "ref"; what rests must not
             # count where gradients are clipped.
             for parameter in self.frozen:
@@ -101,6 +107,14 @@ def _resident_class(trainer_class: type) -> type:
             if self.correct_gradients is not None and self.accelerator.sync_gradients:
                 self.correct_gradients()
             return loss
+
+        def _loss_alone(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            """The loss of a training step, without the step; TRL adds keys to what it is given."""
+            self.accelerator.backward = lambda loss, **kwargs: None
+            try:
+                return super().training_step(model, dict(inputs), *args, **kwargs)
+            finally:
+                del self.accelerator.backward
 
         def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
             return dataset  # the rows come encoded (`clients/token_cache.py`)

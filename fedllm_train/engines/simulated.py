@@ -5,9 +5,9 @@ arrives, and whether it does, follows from its machine (`participation/clock.py`
 whatever it was simulated on, and a resumed run goes through the same hours again.
 
 A visit is only made when its reply could be the next to arrive: until then it is known how long it takes at least.
-Where a rule stops waiting (a deadline, the first few to arrive), the visits that could not have been in time are never
-made. A client that is lost on the way is visited, since how far it came depends on the length of its message; its
-reply says why there is no message, and how much was sent. Imports no torch.
+Where a rule stops waiting (a deadline, the first few to arrive), visits that could not have been in time are not made,
+unless a seat is idle. A client that is lost on the way is visited, since how far it came depends on the length of its
+message; its reply says why there is no message, and how much was sent. Imports no torch.
 """
 
 import heapq
@@ -133,10 +133,10 @@ class SimulatedEngine:
         """Return the next reply, if it comes by a moment; else None, and the clock stays where it was."""
         while True:
             bound = min(self._made[0][0][0] if self._made else math.inf, moment)
-            due = sorted((each for each in self._waiting if each.at <= bound), key=lambda each: each.order)
-            if not due:
+            if not any(each.at <= bound for each in self._waiting):
                 break
-            self._make(due[: self._num_seats])
+            # Those that must be made come first; seats that would be empty take who is next.
+            self._make(sorted(self._waiting, key=lambda each: each.order)[: self._num_seats])
         if not self._made or self._made[0][0][0] > moment:
             return None
         _, visit = heapq.heappop(self._made)

@@ -2,7 +2,7 @@
 
 A message is a safetensors file in memory: names, shapes, precisions and values of all its parts, readable without
 unpickling. The ledger counts `len(message)` (design rule 7). `messages/packing.py` says what replaces an adapter in a
-smaller upload, such as its largest values and their places.
+smaller message.
 """
 
 from fedllm_train.adapters.arithmetic import Parts, flatten, separate, unflatten
@@ -25,10 +25,25 @@ def encode(parts: Parts) -> bytes:
 def decode(message: bytes) -> Parts:
     """Return what a message carries.
 
+    Raises:
+        ValueError: if it is no message.
+
     >>> import torch
     >>> decode(encode({"adapter": {"a": torch.ones(2)}}))["adapter"]["a"].tolist()
     [1.0, 1.0]
     """
+    from safetensors import SafetensorError
     from safetensors.torch import load
 
-    return unflatten(load(message))
+    try:
+        return unflatten(load(message))
+    except (
+        SafetensorError,
+        ArithmeticError,
+        AssertionError,
+        LookupError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise ValueError(str(error)) from error

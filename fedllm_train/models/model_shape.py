@@ -46,12 +46,16 @@ def shape_of_folder_or_id(
     return training_shape(tensors, adapter_shapes(tensors, adapter or AdapterSettings()))
 
 
-def shape_of_model(model: Any) -> ModelShape:
+def shape_of_model(model: Any, adapter: AdapterSettings | None = None) -> ModelShape:
     """Return the shape of a loaded model: a causal language model, or PEFT's around one.
 
     Args:
-        model: what is trained in it takes a gradient.
+        model: what is trained in it takes a gradient, unless an adapter is given.
+        adapter: what will be trained in it.
     """
+    if adapter is not None:
+        tensors = _tensors_below(model)
+        return training_shape(tensors, adapter_shapes(tensors, adapter))
     trained = {
         name.replace(".default", ""): tuple(parameter.shape)
         for name, parameter in model.named_parameters()

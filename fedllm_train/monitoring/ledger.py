@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fedllm_train.engines.engine import Reply, Task
+from fedllm_train.messages.packed_message import PackedMessage
 from fedllm_train.monitoring.observer import Observer, Record, Step
 
 __all__ = ["Ledger", "LedgerKeeper"]
@@ -68,7 +69,7 @@ class LedgerKeeper(Observer):
         """
         self.ledger, self.travels = ledger, travels
 
-    def sent(self, task: Task) -> None:
+    def sent(self, task: Task, packed: PackedMessage) -> None:
         """Charge a task's message."""
         self.ledger = self.ledger.charge(download_bytes=self._bytes(task.message))
 

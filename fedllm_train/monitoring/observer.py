@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fedllm_train.adapters.arithmetic import Parts
-from fedllm_train.engines.engine import Reply
+from fedllm_train.engines.engine import Reply, Task
+from fedllm_train.messages.packed_message import PackedMessage
 
 __all__ = ["Callback", "Observer", "Record", "Step"]
 
@@ -32,6 +33,9 @@ class Step:
 
 class Observer:
     """Watches a run; a subclass defines only the methods it needs."""
+
+    def sent(self, task: Task, packed: PackedMessage) -> None:
+        """Look at a task of a step; `packed` is its message with what is known of it."""
 
     def saw(self, reply: Reply, problem: str | None) -> None:
         """Look at a reply; `problem` says why it could not be used, or is None."""

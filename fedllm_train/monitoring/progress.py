@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Self
@@ -132,6 +132,7 @@ class RoundProgress(_Bar, Observer):
             score = record["eval"].get(record["eval_score"])
             shown = "no finite value" if score is None else f"{score['mean']:.4f} over {score['num_clients']} clients"
             loss += f", {record['eval_score']} {shown}"
+        loss += _wire_words(record.get("wire", {}))
         left = self._time_left(done)
         if record.get("monitor", {}).get("stop"):
             left = f"; stopped, round {record['monitor']['best_round'] + 1} was best"
@@ -141,6 +142,20 @@ class RoundProgress(_Bar, Observer):
             loss += f", {duration_text(record['clock_seconds'])} simulated"
         self._num_seen, self._num_rounds, self._said, self._last = 0, done, self._clock(), loss
         self._show(done, loss + left, f"round {done}/{self._total}: {loss}, {record['seconds']:.1f} s{left}")
+
+
+def _wire_words(wire: Mapping[str, float | None]) -> str:
+    """How a round's messages were packed, as the end of a line; empty where values travelled whole.
+
+    >>> _wire_words({"bits_per_value": 1.134, "relative_error": 0.7561, "download_relative_error": 0.0})
+    ', 1.13 bits a value up (off by 0.76)'
+    """
+    words = ""
+    for way, prefix in (("up", ""), ("down", "download_")):
+        bits, error = wire.get(f"{prefix}bits_per_value"), wire.get(f"{prefix}relative_error")
+        if bits is not None and error != 0:
+            words += f", {bits:.3g} bits a value {way}" + ("" if error is None else f" (off by {error:.2g})")
+    return words
 
 
 class StepProgress(_Bar):

@@ -6,12 +6,10 @@ is Binomial(n, 1 - p); with
     n = ceil(K / (1 - p) + 2 sqrt(K p) / (1 - p))
 
 its mean lies about two standard deviations above K, so K report in about 98 of 100 rounds. Bonawitz et al. 2019
-(arXiv 1902.01046) ask 130 % of what they want where 6 to 10 % drop out. SciPy only.
+(arXiv 1902.01046) ask 130 % of what they want where 6 to 10 % drop out. Imports no torch.
 """
 
 import math
-
-from scipy.stats import binom
 
 from fedllm_data.errors import ConfigError
 
@@ -48,4 +46,6 @@ def probability_of_enough(asked: int, wanted: int, drop_out: float) -> float:
     >>> round(probability_of_enough(13, 10, 0.1), 3)
     0.966
     """
+    from scipy.stats import binom  # slow to import, and only looked at by people
+
     return float(binom.sf(wanted - 1, asked, 1 - drop_out))

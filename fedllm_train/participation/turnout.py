@@ -42,15 +42,14 @@ class Turnout:
         ...     participation="deadline", client_table="profile:phone-4g", deadline_seconds=60.0
         ... )
         >>> Turnout(wanted=10, asked=14, drop_out=0.1).in_words(settings)
-        'the first 10 of 14 clients, or 60 s; late ones are dropped'
+        'the first 10 of 14 clients, or 60 s'
         """
         if settings.participation == "synchronous":
             return f"all of {self.wanted} clients"
         if settings.participation == "buffered":
             return f"{self.wanted} updates, with {self.asked} clients under way at any time"
         end = "" if settings.deadline_seconds is None else f", or {settings.deadline_seconds:g} s"
-        late = "dropped" if settings.late == "drop" else "applied when they come"
-        return f"the first {self.wanted} of {self.asked} clients{end}; late ones are {late}"
+        return f"the first {self.wanted} of {self.asked} clients{end}"
 
 
 def resolve_turnout(

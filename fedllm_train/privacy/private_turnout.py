@@ -15,12 +15,15 @@ from fedllm_train.participation.participation_settings import ParticipationSetti
 __all__ = ["check_private_turnout"]
 
 
-def check_private_turnout(settings: ParticipationSettings, *, has_windows: bool) -> None:
+def check_private_turnout(
+    settings: ParticipationSettings, *, has_windows: bool, has_fixed_lengths: bool = True
+) -> None:
     """Refuse a rule of participation under which the accountant's assumption would not hold.
 
     Args:
         settings: of participation, of a run with `dp_clip`.
         has_windows: whether some machine is open at some times only.
+        has_fixed_lengths: whether how long messages are says nothing of their values; not with an entropy code.
 
     Raises:
         ConfigError: naming the setting and what to use instead.
@@ -48,4 +51,10 @@ def check_private_turnout(settings: ParticipationSettings, *, has_windows: bool)
             f"cohort_rule is 'poisson' and participation {settings.participation!r}: the first to arrive are no "
             "independent sample, so sampling hides nobody; with dp_clip use cohort_rule uniform, which is accounted "
             "for without amplification, or participation synchronous"
+        )
+    if not has_fixed_lengths:
+        raise ConfigError(
+            f"participation is {settings.participation!r} and a wire's messages are the longer the less their values "
+            "can be compressed, so that a client's rows would decide whether it comes in time; with dp_clip use a "
+            "wire without an entropy code"
         )

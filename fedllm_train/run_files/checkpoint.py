@@ -4,6 +4,8 @@ A checkpoint is a folder `checkpoints/round-000007/` with
 
     adapter.safetensors           the global adapter after that round
     server.safetensors            what else the server remembers, if anything
+    wire.safetensors              what its end of the wire does, if anything: packed broadcasts that clients may still
+                                  need, EF21's estimates
     earlier-000005.safetensors    the state that clients still under way were sent for step 5, if there are any
     state.json                    `CheckpointRecord`
     sha256.json                   the digests of the others: a checkpoint that does not fit them is passed over for the
@@ -31,6 +33,7 @@ from fedllm_eval.texts import json_text
 from fedllm_train.adapters.arithmetic import Adapter, Parts, load_adapter, load_parts, save_adapter, save_parts
 from fedllm_train.engines.engine import NO_STEP
 from fedllm_train.engines.simulated import UnderWay
+from fedllm_train.messages.wire_state import WireState
 from fedllm_train.monitoring.ledger import Ledger
 from fedllm_train.run_files.run_writing import may_be_replaced, write_json
 
@@ -65,6 +68,8 @@ class RunState:
     refused: dict[str, int] = field(default_factory=dict)
     """Client id -> the step of its first update that was refused since one was accepted: what the client kept from
     that step on does not count."""
+    wire: WireState = field(default_factory=WireState)
+    """What the server's end of the wire remembers."""
     run_key: str = ""
     """Names this start of the run, under which clients keep what they keep: another start finds nothing of it."""
     clock: float = 0.0
@@ -90,6 +95,8 @@ def save_checkpoint(
         save_adapter(state.adapter, folder / "adapter.safetensors")
         if beside := {part: tensors for part, tensors in state.server.items() if part != "adapter"}:
             save_parts(beside, folder / "server.safetensors")
+        if state.wire.tensors:
+            save_parts(state.wire.tensors, folder / "wire.safetensors")
         for step, parts in state.earlier.items():
             save_parts(parts, folder / f"{_EARLIER}{step:06d}.safetensors")
         content: CheckpointRecord = {
@@ -97,6 +104,7 @@ def save_checkpoint(
             "ledger": asdict(state.ledger),
             "monitor": state.monitor,
             "refused": state.refused,
+            "wire": state.wire.as_record(),
             "run_key": state.run_key,
             "clock": state.clock,
             "under_way": [asdict(each) for each in state.under_way],
@@ -138,12 +146,14 @@ def _load(folder: Path) -> tuple[RunState, dict[str, Any]]:
         server = {"adapter": load_adapter(folder / "adapter.safetensors")}
         if (folder / "server.safetensors").exists():
             server |= load_parts(folder / "server.safetensors")
+        wire = folder / "wire.safetensors"
         state = RunState(
             next_round=content["next_round"],
             server=server,
             ledger=Ledger(**content["ledger"]),
             monitor=content["monitor"],
             refused=content["refused"],
+            wire=WireState(tensors=load_parts(wire) if wire.exists() else {}, **content.get("wire", {})),
             run_key=content["run_key"],
             clock=content.get("clock", 0.0),
             under_way=tuple(UnderWay(**each) for each in content.get("under_way", ())),

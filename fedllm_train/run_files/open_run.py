@@ -6,7 +6,6 @@ adapter. What lies where in a run folder is declared in `fedllm_eval/policy/run_
 
 import json
 import shutil
-from dataclasses import MISSING, fields
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +16,7 @@ from fedllm_data.in_place import write_file
 from fedllm_eval.policy.run_folder import CONFIG_FILE, LOCK_FILE, RUN_FORMAT, WORK, read_config, run_format
 from fedllm_eval.policy.run_records import RunConfig
 from fedllm_eval.texts import yaml_text
-from fedllm_train.config import FederatedConfig
+from fedllm_train.run_files.former_settings import with_defaults
 
 __all__ = ["PACKAGES", "check_run_folder", "is_begun", "open_run_folder", "package_versions"]
 
@@ -104,9 +103,7 @@ _MAY_DIFFER.add(("template_date", ""))  # a resumed run keeps the day it began o
 
 
 def _check_same(before: dict[str, Any], now: dict[str, Any], run: Path) -> None:
-    # A setting that an older version did not have was at its default.
-    added = {each.name: each.default for each in fields(FederatedConfig) if each.default is not MISSING}
-    before = before | {"federated": added | before.get("federated", {})}
+    before = before | {"federated": with_defaults(before["federated"])}
     changed = [
         f"{section}.{key}: {_show(before.get(section), key)} -> {_show(now.get(section), key)}"
         for section in sorted(before.keys() | now.keys())

@@ -14,6 +14,7 @@ from typing import Any
 from fedllm_data.errors import ConfigError
 from fedllm_train.config import FederatedConfig, check_name
 from fedllm_train.field_types import plain_value
+from fedllm_train.run_files.former_settings import in_todays_words
 from fedllm_train.strategies import settings_class, users_of
 
 __all__ = ["flags_of_run", "is_run_config"]
@@ -68,7 +69,7 @@ def flags_of_run(content: Mapping[str, Any], path: Path, task: str) -> tuple[dic
 
 
 def _flags_of(content: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    federated = {str(name): value for name, value in (content["federated"] or {}).items()}
+    federated = in_todays_words({str(name): value for name, value in (content["federated"] or {}).items()})
     strategy = plain_value("strategy", federated.get("strategy", "fedavg"), str)
     known = {each.name: each.default for each in (*fields(FederatedConfig), *fields(settings_class(strategy)))}
     for name in (each for each in content if each in known):

@@ -27,6 +27,9 @@ from fedllm_eval.policy.run_folder import (
 )
 from fedllm_eval.policy.run_records import RunConfig
 from fedllm_eval.texts import whole
+from fedllm_train.messages.wire_names import parse_wire
+from fedllm_train.messages.wire_words import stages_in_words
+from fedllm_train.run_files.former_settings import in_todays_words
 
 __all__ = ["is_hub_id", "write_run_card"]
 
@@ -116,6 +119,7 @@ def _setting(config: RunConfig, run: Path, repo_id: str | None) -> dict[str, Any
         "cohort_rule": _COHORTS.get(federated.get("cohort_rule", "uniform"), federated.get("cohort_rule")),
         "preset": federated.get("preset"),
         "upload": _upload(federated),
+        "download": _download(federated),
         "privacy": config.get("privacy"),
         "load_best": federated.get("load_best", False),
         "adapter_path": repo_id or f"{run.name}/{ADAPTER if is_adapter else MODEL}",
@@ -192,11 +196,28 @@ def _local_work(federated: dict[str, Any]) -> str:
 
 def _upload(federated: dict[str, Any]) -> str | None:
     """How updates were packed; None if they were not."""
-    name = federated.get("upload_codec", "none")
-    if name == "topk":
-        kept = ", the rest kept and sent later" if federated["error_feedback"] else ""
-        return f"the {federated['topk_fraction']:.4g} of an update's values that are largest (`topk`){kept}"
-    return None if name == "none" else f"updates in stochastically rounded `{name}`"
+    federated = in_todays_words(federated)
+    wire = federated.get("wire", "none")
+    if (stages := parse_wire(wire)) is None:
+        return None
+    kept = {
+        "ef14": ", what is not sent kept and sent later",
+        "ef21": ", as corrections of what was sent before",
+    }.get(federated.get("error_feedback", "none"), "")
+    return f"{stages_in_words(stages)} (`{wire}`){kept}"
+
+
+def _download(federated: dict[str, Any]) -> str | None:
+    """How what the server sends was packed; None if it was not."""
+    wire = federated.get("download_wire", "none")
+    if (stages := parse_wire(wire, "download_wire")) is None:
+        return None
+    of = {
+        "previous": "changes since the broadcast before",
+        "start": "changes since the starting adapter",
+        "zero": "the adapter's values",
+    }[federated.get("download_base", "previous")]
+    return f"{of}: {stages_in_words(stages, 'all values')} (`{wire}`)"
 
 
 def _front_matter(config: RunConfig, base: str, dataset: str, is_lora: bool) -> str:

@@ -21,6 +21,8 @@ from fedllm_train.strategies.fedavg_ft import FedAvgFT
 from fedllm_train.strategies.fedavgm import FedAvgM
 from fedllm_train.strategies.feddpa import FedDPA
 from fedllm_train.strategies.fedex_lora import FedExLoRA
+from fedllm_train.strategies.fedkseed import FedKSeed
+from fedllm_train.strategies.fednova import FedNova
 from fedllm_train.strategies.fedprox import FedProx
 from fedllm_train.strategies.fedsa_lora import FedSALoRA
 from fedllm_train.strategies.fedyogi import FedYogi
@@ -43,6 +45,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "fedavg": FedAvg,
     "fedprox": FedProx,
     "scaffold": Scaffold,
+    "fednova": FedNova,
     "fedavgm": FedAvgM,
     "fedadagrad": FedAdagrad,
     "fedyogi": FedYogi,
@@ -56,6 +59,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "hetlora": HetLoRA,
     "lora_fair": LoRAFair,
     "fed_sb": FedSB,
+    "fedkseed": FedKSeed,
     "fedavg_ft": FedAvgFT,
     "ditto": Ditto,
     "feddpa": FedDPA,
@@ -71,7 +75,7 @@ def settings_class(name: str) -> type[Settings]:
         ConfigError: if there is no such method.
 
     >>> [each.name for each in fields(settings_class("fedprox"))]
-    ['uniform_weights', 'prox_mu']
+    ['uniform_weights', 'client_layers', 'prox_mu']
     """
     return getattr(strategy_class(name), "Settings", NoSettings)
 

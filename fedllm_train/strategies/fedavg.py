@@ -6,8 +6,10 @@ Server rule: theta <- sum_k (n_k / n) theta_k over the cohort, n_k the rows of c
 A and B are averaged apart, as FedIT and FedLLM-Bench do; the mean of the products B_k A_k is another matrix.
 """
 
+from dataclasses import dataclass
+
 from fedllm_train.adapters.arithmetic import Parts
-from fedllm_train.method_settings import MeanSettings
+from fedllm_train.method_settings import LayerSettings, MeanSettings
 from fedllm_train.strategy import OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
@@ -27,7 +29,9 @@ class FedAvg(OneAdapter):
         sees="mean",
     )
 
-    Settings = MeanSettings
+    @dataclass(frozen=True, kw_only=True)
+    class Settings(LayerSettings, MeanSettings):
+        """The settings of this method."""
 
     def client_update(self, visit: Visit) -> Parts:
         """Train from the global adapter."""

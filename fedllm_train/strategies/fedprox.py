@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Adapter, Parts
-from fedllm_train.method_settings import MeanSettings
+from fedllm_train.method_settings import LayerSettings, MeanSettings
 from fedllm_train.strategy import Federation, OneAdapter, Sums, Traits
 from fedllm_train.visit import Visit
 
@@ -30,7 +30,7 @@ class FedProx(OneAdapter):
     )
 
     @dataclass(frozen=True, kw_only=True)
-    class Settings(MeanSettings):
+    class Settings(LayerSettings, MeanSettings):
         """The settings of this method."""
 
         prox_mu: float = field(

@@ -38,6 +38,7 @@ class FlexLoRA(OneAdapter):
         down="adapter of the client's rank",
         up="adapter of the client's rank",
         server_cost="O(d m) a module, one SVD a round",
+        adapter_down="own",
     )
 
     @dataclass(frozen=True, kw_only=True)

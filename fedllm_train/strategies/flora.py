@@ -53,6 +53,7 @@ class FLoRA(OneAdapter):
         down="shift of the base weights",
         server_cost="O(d m) per module once the shift has full rank",
         draws_start=True,
+        adapter_down="none",
         shifts_base=True,
     )
 

@@ -46,6 +46,7 @@ class HetLoRA(OneAdapter):
         down="adapter of the client's rank",
         up="adapter of the client's rank",
         memory="its pruned rank",
+        adapter_down="own",
     )
 
     @dataclass(frozen=True, kw_only=True)

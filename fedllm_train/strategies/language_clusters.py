@@ -43,6 +43,7 @@ class LanguageClusters(OneAdapter):
         server_cost="O(languages x adapter)",
         personal=True,
         needs_languages=True,
+        adapter_down="own",
     )
 
     @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,10 @@ class LanguageClusters(OneAdapter):
         """Send the adapter of the client's group, and which group it is."""
         group = self._group_of[client_id]
         return {"adapter": state[f"group {group}"], "group": {"index": torch.tensor(self._groups.index(group))}}
+
+    def first_download(self, start: Adapter, client_id: str) -> Adapter:
+        """Return the starting adapter, with which every group begins; a host does not know the groups."""
+        return start
 
     def client_update(self, visit: Visit) -> Parts:
         """Train from the group's adapter; say which group it was."""

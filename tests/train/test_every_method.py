@@ -35,6 +35,9 @@ TRAVELS = {
     "adapter of the client's rank": ADAPTER,
     "adapter + control variate": {"A": 2, "B": 2},
     "adapter + change of control variate": {"A": 2, "B": 2},
+    "adapter + number of steps": {"A": 1, "B": 1, "steps": 1},
+    "K scalars": {"seeds": 1},
+    "a seed and a scalar for each step": {"moves": 1},
     "A": {"A": 1},
     "B": {"B": 1},
     "A + B": ADAPTER,
@@ -150,6 +153,9 @@ def check_bytes(records, traits, adapter):
         "B": sum(4 * RANK * b.shape[0] for b in lora_b),
         "R": 4 * RANK**2 * len(lora_a),
         "signs": sum(a.shape[1] * b.shape[0] for a, b in zip(lora_a, lora_b, strict=True)),
+        "steps": 4,
+        "seeds": 4 * 4096,
+        "moves": 8,  # of the one step that a visit has
     }
     # Clients of ranks 2 and 4 send 3/4 of what two of rank 4 would.
     share = 0.75 if traits.mixed_ranks else 1.0

@@ -97,8 +97,9 @@ def test_what_a_preset_says_of_lora_is_told_where_no_lora_is_made(flags):
         ({"local_steps": 10, "expected_epochs": 3}, "choose one measure"),
         ({"eval_clients": 20}, "eval_clients is given, and nothing is scored"),
         ({"eval_split": "test"}, "eval_split is given, and nothing is scored"),
-        ({"topk_fraction": 0.1}, "topk_fraction is given and upload_codec is 'none'"),
-        ({"upload_codec": "int8", "topk_fraction": 0.1}, "upload_codec is 'int8'"),
+        ({"topk_fraction": 0.1}, "topk_fraction is part of wire now; write for example wire: topk:0.1"),
+        ({"download_base": "previous"}, "download_base is given without a download_wire"),
+        ({"upload_codec": "int8"}, "upload_codec is part of wire now; write for example wire: int8"),
     ],
 )
 def test_what_goes_with_another_setting_is_refused_at_its_default(changes, reason):
@@ -115,14 +116,14 @@ def test_a_precision_in_a_file_is_not_overridden_on_a_cpu(tmp_path):
 
 
 def test_what_is_off_and_said_so_is_no_contradiction():
-    FederatedConfig(output_dir="run", load_best=False, error_feedback=False, eval_every=None, local_steps=10)
+    FederatedConfig(output_dir="run", load_best=False, error_feedback="none", eval_every=None, local_steps=10)
 
 
 @given(st.sets(st.sampled_from(sorted(DEFAULTS.keys() - {"cohort_clients"}))))
 @settings(max_examples=50, deadline=None)
 def test_what_was_given_is_known_after_copies(names):
     """Names set to their defaults are given, None stands for nothing, and copies keep what differs."""
-    chosen = {name: DEFAULTS[name] for name in names if name not in ("eval_clients", "eval_split", "topk_fraction")}
+    chosen = {name: DEFAULTS[name] for name in names if name not in ("eval_clients", "eval_split", "download_base")}
     config = FederatedConfig(output_dir="run", **chosen)
     expected = {name for name, value in chosen.items() if value is not None} | {"output_dir"}
     assert given_of(config) == expected

@@ -43,6 +43,7 @@ REFUSED = [
     ["sft", *OF_REPO, "--cohort_size", "2", "--strategy", "ditto", "--eval_every", "1"],
     ["sft", *OF_REPO, "--cohort_size", "2", "--strategy", "flora", "--full_finetuning"],
     ["sft", *OF_REPO, "--cohort_size", "2", "--strategy", "hetlora", "--client_ranks", "column:gpu"],
+    ["sft", *OF_REPO, "--cohort_size", "2", "--strategy", "hetlora", "--client_ranks", "memory:2,4"],
     ["sft", *OF_REPO, "--cohort_size", "2", "--num_processes", "3"],
 ]
 MEANT = {
@@ -54,7 +55,7 @@ MEANT = {
     ("sft", *PLACES, "--preset", "fed-aya"): "preset 'fed-aya' is unknown; did you mean fedllm-bench/fed-aya?",
     ("sft", *PLACES, "--peft-type", "dorra"): "invalid choice: 'dorra'; did you mean dora? (choose from lora,",
     ("sft", *PLACES, "--report-to", "tensorbord"): "did you mean tensorboard?",
-    ("sft", *OF_REPO, "--upload-codec", "int-8"): "did you mean int8?",
+    ("sft", *OF_REPO, "--wire", "int-8"): "did you mean int8?",
     ("sft", *OF_REPO, "--cohort-rule", "unifrom"): "did you mean uniform?",
     ("sft", *OF_REPO, "--cohort-size", "2", "--eval-every", "1", "--eval-split", "tets"): "did you mean test?",
     ("sft", *OF_REPO, "--cohort-size", "2", "--eval-every", "1", "--eval-score", "loss"): "did you mean heldout_loss?",

@@ -83,9 +83,9 @@ def test_what_hosts_are_told_names_nobody_but_by_rank():
         ({"strategy": "local", "local_client": "eve"}, "local_client 'eve' is not among the 4 clients"),
         ({"strategy": "centralized", "local_epochs": 1.0}, "strategy centralized takes as many steps"),
         ({"strategy": "flora", "full_finetuning": True}, "strategy 'flora' works on LoRA factors"),
-        ({"strategy": "local", "upload_codec": "int8"}, "strategy 'local' uploads nothing"),
+        ({"strategy": "local", "wire": "int8"}, "strategy 'local' uploads nothing"),
         (
-            {"strategy": "flora", "upload_codec": "topk", "error_feedback": True},
+            {"strategy": "flora", "wire": "topk", "error_feedback": "ef14"},
             "error_feedback is given, but clients of strategy 'flora' begin every round from another adapter",
         ),
         ({"strategy": "ditto", "eval_every": 1}, "with Ditto clients end with adapters of their own"),

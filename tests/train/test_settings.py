@@ -43,7 +43,7 @@ def test_a_name_means_one_thing_over_all_groups():
 def test_a_setting_is_taken_by_its_methods_and_refused_by_all_others(name):
     default = next(each.default for each in fields(settings_class(users_of(name)[0])) if each.name == name)
     # None stands for a setting that is left out.
-    values = {"local_client": "ann", "client_ranks": "4,8", "uniform_weights": False}
+    values = {"local_client": "ann", "client_ranks": "4,8", "client_layers": "memory", "uniform_weights": False}
     value = values.get(name, 0.5 if default is None else default)
     for strategy in STRATEGIES:
         if strategy in users_of(name):
@@ -97,8 +97,8 @@ def test_the_flat_names_are_those_of_config_yaml():
 
 
 def test_one_group_can_be_taken_out_of_those_that_were_joined():
-    config = FederatedConfig(output_dir="run", upload_codec="topk", topk_fraction=0.3, error_feedback=True)
-    assert part_of(WireSettings, config) == WireSettings(upload_codec="topk", topk_fraction=0.3, error_feedback=True)
+    config = FederatedConfig(output_dir="run", wire="topk:0.3", error_feedback="ef14")
+    assert part_of(WireSettings, config) == WireSettings(wire="topk:0.3", error_feedback="ef14")
 
 
 def test_settings_and_plans_need_no_torch():

@@ -8,7 +8,7 @@ from fedllm_train.clients.resident import ResidentTrainer
 from fedllm_train.strategies import STRATEGIES, settings_class
 from fedllm_train.strategies.fedavg import FedAvg
 
-SETTINGS = {"client_ranks": "2,4", "personal_steps": 1, "hetlora_prune": 0.1}
+SETTINGS = {"client_ranks": "2,4", "personal_steps": 1, "hetlora_prune": 0.1, "walk_seeds": 16}
 
 
 @pytest.mark.parametrize("name", STRATEGIES)
@@ -29,7 +29,7 @@ def test_the_anchor_is_one_at_both_ends_and_updates_have_the_expected_shapes(kit
     def noted_update(strategy, visit):
         visiting[:] = [(visit.client_id, visit.round_index)]
         made = update(strategy, visit)
-        sent[visiting.pop()] = shapes_of(made)
+        sent[visiting.pop()] = shapes_of(strategy.opened(made))
         return made
 
     def noted_expects(strategy, state, client_id, round_index):
@@ -72,7 +72,7 @@ class OwnNames(FedAvg):
 
 
 def test_a_method_may_name_the_parameters_of_its_anchor_as_it_likes(kit, tmp_path):
-    settings = {"upload_codec": "int8", "num_rounds": 1}
+    settings = {"wire": "int8", "num_rounds": 1}
     own = kit.make_trainer(tmp_path / "own", strategy=OwnNames, **settings).train()
     plain = kit.make_trainer(tmp_path / "plain", strategy="fedavg", **settings).train()
     assert adapter_sha256(own.adapter) == adapter_sha256(plain.adapter)

@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from fedllm_data.errors import ConfigError
+from fedllm_eval.machines.model_shape import ModelShape
 from fedllm_train.adapters.arithmetic import adapter_sha256
 from fedllm_train.adapters.lora import factor_names
 from fedllm_train.adapters.ranks import check_ranks, client_ranks, padded, rank_of, sliced
+from fedllm_train.clients.memory_fit import ClientMemory, MemoryFit
 
 SIZES = {"a": 9, "b": 1, "c": 5, "d": 5, "e": 2}
 
@@ -27,6 +29,24 @@ def test_a_random_rank_depends_on_the_client_alone():
 def test_ranks_from_a_column():
     table = pa.table({"client_id": ["a", "b"], "gpu_rank": [4, 2]})
     assert client_ranks("column:gpu_rank", {"a": 1, "b": 1}, table, seed=0) == {"a": 4, "b": 2}
+
+
+def test_the_largest_rank_that_fits_a_clients_memory():
+    shape = ModelShape(
+        num_matmul_parameters=1400, num_layers=4, hidden_size=10, vocab_size=20, num_trainable=10**9 // 2
+    )
+    fit = MemoryFit(shape=shape, rank=8, precision="bf16", batch_size=1, sequence_length=1, recompute=False)
+    # 16 bytes a trained value: 1 GB a rank, and a few kilobytes.
+    memory = ClientMemory(memory_gb={"a": 3.0, "b": 8.1, "c": 100.0, "d": 1.0, "e": None}.get, fit=fit)
+    sizes = dict.fromkeys("abc", 1)
+    assert client_ranks("memory:8,2,4", sizes, None, seed=0, memory=memory) == {"a": 2, "b": 8, "c": 8}
+    assert client_ranks("memory:8,2,4", sizes, None, seed=0) == {}
+    with pytest.raises(
+        ConfigError, match=r"'d' has 1 GB of memory, and training with the least of the ranks, 2, needs"
+    ):
+        client_ranks("memory:8,2,4", {"a": 1, "d": 1}, None, seed=0, memory=memory)
+    with pytest.raises(ConfigError, match="'e' has no memory_gb in the client table"):
+        client_ranks("memory:8,2,4", {"e": 1}, None, seed=0, memory=memory)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from fedllm_train.aggregation.staleness import ServerStates
 from fedllm_train.config import FederatedConfig
 from fedllm_train.engines.engine import Reply
 from fedllm_train.messages import codec
-from fedllm_train.messages.wire import Wire
+from fedllm_train.messages.wire import ServerWire
+from fedllm_train.messages.wire_settings import WireSettings
 from fedllm_train.privacy.accounting import Guarantee
 from fedllm_train.strategies import STRATEGIES
 from fedllm_train.strategy import Federation
@@ -48,9 +49,9 @@ def made(name, **settings):
     return STRATEGIES[name](federation)
 
 
-def new_sum(privacy, start, step=0, *, max_norm=None):
+def new_sum(privacy, start, step=0, *, max_norm=None, **settings):
     """FedAvg's sum of one round that begins at a server's state."""
-    wire = Wire(FederatedConfig(output_dir="unused"), seed=0)
+    wire = ServerWire(WireSettings(**settings), seed=0, first=lambda client_id: start["adapter"])
     inbox = Inbox(strategy=made("fedavg"), wire=wire, start_adapter=start["adapter"], max_norm=max_norm)
     return PrivateAggregation(inbox, ServerStates(step=step, newest=start), privacy, anybody="a")
 
@@ -215,7 +216,7 @@ def test_a_private_run_counts_epsilon_survives_empty_rounds_and_resumes_to_the_b
 
 def test_what_is_clipped_is_what_was_sent(kit, tmp_path):
     # The packed updates of all five clients are longer than the clip, so their mean moves by at most that.
-    settings = {"cohort_rule": "all", "cohort_size": 5, "num_rounds": 1, "upload_codec": "int4"}
+    settings = {"cohort_rule": "all", "cohort_size": 5, "num_rounds": 1, "wire": "int4"}
     kit.make_trainer(tmp_path / "run", **settings, dp_clip=0.01, dp_noise_multiplier=0.0, dp_delta=1e-2).train()
     (record,) = kit.records_of(tmp_path / "run")
     assert record["privacy"]["num_clipped"] == 5

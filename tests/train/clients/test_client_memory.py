@@ -12,13 +12,14 @@ from fedllm_train.adapters.arithmetic import adapter_sha256
 from fedllm_train.clients.client_memory import ClientMemory
 from fedllm_train.engines.engine import NO_STEP, InProcessEngine, Reply, replies_of
 from fedllm_train.messages import codec
-from fedllm_train.messages.wire import Wire
+from fedllm_train.messages.wire import ServerWire
 from fedllm_train.messages.wire_settings import WireSettings
 from fedllm_train.monitoring.ledger import LedgerKeeper
 from fedllm_train.round_plan import RoundPlan
 from fedllm_train.rounds import run_rounds
 from fedllm_train.run_files.checkpoint import kept_rounds
 from fedllm_train.run_files.resume import first_state
+from fedllm_train.strategies import STRATEGIES
 
 
 def parts(*values):
@@ -127,7 +128,7 @@ class History:
                 keep_checkpoints=self.keep,
                 keep_every=None,
                 strategy=NoStrategy(),
-                wire=Wire(WireSettings(), seed=0),
+                wire=ServerWire(WireSettings(), seed=0, first=lambda client_id: {}),
                 engine=InProcessEngine(self),
                 participation=self,
                 aggregate=lambda before: OfHistory(self, before.next_round),
@@ -144,6 +145,8 @@ class History:
 
 
 class NoStrategy:
+    traits = STRATEGIES["fedavg"].traits
+
     def broadcast(self, state, client_id, round_index):
         return state
 

@@ -45,7 +45,7 @@ def answers(kit, trainer, host):
         ("sft", {"strategy": "fedavg"}),
         ("sft", {"strategy": "scaffold"}),
         ("sft", {"strategy": "flora", "client_ranks": "2,4"}),
-        ("sft", {"strategy": "ditto", "upload_codec": "topk", "error_feedback": True}),
+        ("sft", {"strategy": "ditto", "wire": "topk", "error_feedback": "ef14"}),
         ("sft", {"strategy": "language_clusters"}),
         ("dpo", {"strategy": "fedavg"}),
     ],

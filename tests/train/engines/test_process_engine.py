@@ -145,3 +145,38 @@ def test_scaffold_counts_who_takes_part_alike_in_one_process_and_in_two(kit, tmp
     ends = [from_disk(kit, tmp_path, str(n), "sft", num_processes=n, **fixed).train().server for n in (1, 2)]
     for name, tensor in ends[0]["control"].items():
         assert torch.equal(ends[1]["control"][name], tensor)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"participation": "deadline", "deadline_seconds": 2.0, "over_selection": 1.5, "late": "apply"},
+        {"participation": "buffered", "buffer_size": 2, "concurrency": 4, "cohort_size": 2},
+    ],
+    ids=["deadline", "buffered"],
+)
+def test_two_processes_change_neither_a_bit_nor_a_simulated_second(kit, tmp_path, rule):
+    """Which visits are made before their time depends on the processes; what comes of it does not."""
+    settings = {"strategy": "ditto", "client_table": "profile:phone-4g~0.6", "drop_out": 0.2, "num_rounds": 5, **rule}
+    one = from_disk(kit, tmp_path, "one", "sft", **settings).train()
+    two = from_disk(kit, tmp_path, "two", "sft", num_processes=2, **settings).train()
+    assert adapter_sha256(two.adapter) == adapter_sha256(one.adapter)
+    assert (two.clock, two.under_way) == (one.clock, one.under_way)
+    ones, twos = (kit.records_of(tmp_path / name) for name in ("one", "two"))
+    assert [record["left_out"] for record in twos] == [record["left_out"] for record in ones]
+    assert [record["clock_seconds"] for record in twos] == [record["clock_seconds"] for record in ones]
+    for name in ("download_bytes", "upload_bytes", "num_local_steps"):
+        assert getattr(two.ledger, name) == getattr(one.ledger, name)
+
+    def kill(record):
+        if record["round_index"] == 2:
+            for child in multiprocessing.active_children():
+                os.kill(child.pid, signal.SIGKILL)
+
+    with pytest.raises(WorkerError, match="go on with --resume"):
+        from_disk(kit, tmp_path, "cut", "sft", num_processes=2, callbacks=[kill], **settings).train()
+    assert len(kit.records_of(tmp_path / "cut")) == 3
+    resumed = from_disk(kit, tmp_path, "cut", "sft", **settings).train(resume=True)
+    assert adapter_sha256(resumed.adapter) == adapter_sha256(one.adapter)
+    assert (resumed.clock, resumed.under_way) == (one.clock, one.under_way)

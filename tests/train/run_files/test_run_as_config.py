@@ -31,7 +31,7 @@ def command(made, task, out, *more):
 CASES = {
     "defaults": ("sft", "--cohort_size 2 --local_steps 2"),
     "method": ("sft", "--cohort_size 2 --local_epochs 1 --strategy ditto --ditto_lambda 0.3 --personal_clients all"),
-    "everybody": ("sft", "--cohort_rule all --local_steps 1 --upload_codec topk --error_feedback --loss_on all"),
+    "everybody": ("sft", "--cohort_rule all --local_steps 1 --wire topk --error_feedback ef14 --loss_on all"),
     "ranks": ("sft", "--cohort_size 2 --local_steps 1 --strategy hetlora --client_ranks 2,4 --lora_r 4 --seed 3"),
     "dora": ("sft", "--cohort_size 2 --local_steps 1 --peft_type dora --lora_r 3 --lora_target_modules q_proj v_proj"),
     "ia3": ("sft", "--cohort_size 2 --local_steps 1 --peft_type ia3"),
@@ -66,6 +66,27 @@ def test_a_run_that_began_from_an_adapter_begins_from_it_again_and_flags_change_
     digests = {name: [r["adapter_sha256"] for r in kit.records_of(tmp_path / name)] for name in "bcd"}
     assert digests["b"] == digests["c"]
     assert len(digests["d"]) == 1
+
+
+def test_a_run_of_a_version_that_had_upload_codec_is_made_again_and_goes_on(made, tmp_path, kit):
+    """Its config.yaml names settings that are now part of `wire`, and lacks `wire` itself."""
+    flags = ["--cohort_size", "2", "--local_steps", "1", "--wire", "topk:0.2", "--error_feedback", "ef14"]
+    assert main(command(made, "sft", tmp_path / "a", *flags)) == 0
+    file = tmp_path / "a" / "config.yaml"
+    config = yaml.safe_load(file.read_text())
+    assert config["federated"].pop("wire") == "topk:0.2"
+    assert config["federated"].pop("error_feedback") == "ef14"
+    config["federated"] |= {"upload_codec": "topk", "topk_fraction": 0.2, "error_feedback": True}
+    for name in ("download_wire", "download_base"):
+        del config["federated"][name]
+    file.write_text(yaml.safe_dump(config))
+    assert main(["sft", "--config", str(file), "--output_dir", str(tmp_path / "b")]) == 0
+    one, other = (kit.records_of(tmp_path / name) for name in "ab")
+    assert [record["adapter_sha256"] for record in one] == [record["adapter_sha256"] for record in other]
+    assert [record["ledger"]["upload_bytes"] for record in one] == [r["ledger"]["upload_bytes"] for r in other]
+    assert main(command(made, "sft", tmp_path / "a", *flags, "--resume")) == 0
+    other_share = [*flags[:-3], "topk:0.3", "--error_feedback", "ef14", "--resume"]
+    assert main(command(made, "sft", tmp_path / "a", *other_share)) == 2
 
 
 def test_what_no_flag_can_say_is_refused_by_name(made, tmp_path, capsys):

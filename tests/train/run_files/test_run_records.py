@@ -8,8 +8,8 @@ import yaml
 
 from fedllm_data.errors import ConfigError
 from fedllm_data.in_place import fill_folder
-from fedllm_eval.policy.run_folder import BEST, CONFIG_FILE, RUN_FORMAT, read_rounds, run_format
-from fedllm_eval.policy.run_records import CheckpointRecord, RoundRecord, RunConfig, Visit
+from fedllm_eval.policy.run_folder import BEST, CLIENT_TABLE_FILE, CONFIG_FILE, RUN_FORMAT, read_rounds, run_format
+from fedllm_eval.policy.run_records import CheckpointRecord, LeftOutClient, RoundRecord, RunConfig, Visit
 from fedllm_train import FederatedConfig, FederatedTrainer
 from fedllm_train.run_files.open_run import check_run_folder
 from fedllm_train.run_files.resume import restore_folders
@@ -32,7 +32,8 @@ def test_every_field_that_a_run_writes_is_declared(kit, tmp_path):
     ).train()
     rounds = read_rounds(tmp_path)
     assert [record.keys() - keys_of(RoundRecord) for record in rounds] == [set(), set()]
-    assert keys_of(RoundRecord) - rounds[0].keys() == {"privacy"}
+    of_the_clock = {"clock_seconds", "num_under_way"}
+    assert keys_of(RoundRecord) - rounds[0].keys() == {"privacy"} | of_the_clock
     for visit in rounds[0]["clients"]:
         assert Visit.__required_keys__ <= visit.keys()
         assert visit.keys() - keys_of(Visit) <= {"entropy", "mean_token_accuracy"}  # what TRL measures
@@ -42,6 +43,25 @@ def test_every_field_that_a_run_writes_is_declared(kit, tmp_path):
     state = json.loads((tmp_path / "checkpoints" / "round-000001" / "state.json").read_text())
     assert state.keys() == keys_of(CheckpointRecord)
     assert state["record"] == rounds[1]
+
+
+def test_every_field_of_a_run_on_a_clock_is_declared(kit, tmp_path):
+    settings = {"participation": "buffered", "client_table": "profile:phone-4g", "drop_out": 0.5, "cohort_size": 2}
+    kit.make_trainer(tmp_path / "run", concurrency=3, **settings).train()
+    rounds = read_rounds(tmp_path / "run")
+    assert all({"clock_seconds", "num_under_way"} <= record.keys() <= keys_of(RoundRecord) for record in rounds)
+    timed = {"arrived", "download_seconds", "compute_seconds", "upload_seconds", "staleness", "num_steps"}
+    for visit in (each for record in rounds for each in record["clients"]):
+        assert timed <= visit.keys()
+        assert visit.keys() - keys_of(Visit) <= {"entropy", "mean_token_accuracy"}
+    left_out = [each for record in rounds for each in record["left_out"]]
+    assert left_out
+    assert all(timed | {"kind"} <= each.keys() <= keys_of(LeftOutClient) for each in left_out)
+    config = yaml.safe_load((tmp_path / "run" / CONFIG_FILE).read_text())
+    assert config.keys() <= keys_of(RunConfig)
+    assert {each["name"] for each in config["machines"]["sources"]}
+    assert config["machines"]["model_shape"]["num_layers"] == 2
+    assert (tmp_path / "run" / CLIENT_TABLE_FILE).read_text().count("\n") == 6  # a header and five clients
 
 
 def test_best_is_there_again_after_a_kill_between_two_renames(tmp_path, monkeypatch):

@@ -157,8 +157,8 @@ def test_until_somebody_sends_a_step_the_frame_waits(kit, tmp_path):
 
 
 def test_compressed_uploads_and_a_bound_on_the_norm(kit, tmp_path):
-    settings = {"strategy": "fed_sb", "num_rounds": 3, "max_update_norm": 10.0, "upload_codec": "topk"}
-    state = kit.make_trainer(tmp_path / "run", **settings, error_feedback=True).train()
+    settings = {"strategy": "fed_sb", "num_rounds": 3, "max_update_norm": 10.0, "wire": "topk"}
+    state = kit.make_trainer(tmp_path / "run", **settings, error_feedback="ef14").train()
     records = kit.records_of(tmp_path / "run")
     assert all(record["left_out"] == [] and record["server_step"] for record in records)
     assert state.server["core"]

@@ -10,7 +10,7 @@ from fedllm_train.strategies import STRATEGIES
 # By the papers and released code named in each file.
 SOURCES = {
     "rows": {"fedavg", "fedprox", "fedavgm", "fedsa_lora", "flora", "flexlora", "lora_fair", "fedavg_ft", "ditto"}
-    | {"language_clusters"},
+    | {"language_clusters", "fednova", "fedkseed"},
     "uniform": {
         "scaffold",
         "fedadagrad",
@@ -26,6 +26,7 @@ SOURCES = {
     "none": {"local", "centralized"},
 }
 AVERAGING = sorted(set(STRATEGIES) - SOURCES["none"])
+SENT = ("adapter", "control_change")
 NAMES = ("x.lora_A.weight", "x.lora_B.weight", "x.lora_R.weight")
 
 
@@ -43,13 +44,17 @@ def drawn(seed):
 
 def stepped(rules, name, rows, uniform):
     """The server's state after clients with one update each and some rows, as tensors in a list."""
-    settings = {"core_frame": "random"} if name == "fed_sb" else {}
+    settings = {"fed_sb": {"core_frame": "random"}, "fedkseed": {"walk_seeds": 3}}.get(name, {})
     strategy = rules.make(name, uniform_weights=uniform, **settings)
     state = strategy.start({n: drawn(9)[n] * (0.01 if n == NAMES[0] else 0) for n in NAMES[:2]})
     updates = []
     for seed, num_rows in rows:
         expected = strategy.expects(state, "a", 0)
-        parts = {part: {n: drawn(seed)[n] for n in shapes} for part, shapes in expected.items() if part != "group"}
+        parts = {part: {n: drawn(seed)[n] for n in shapes} for part, shapes in expected.items() if part in SENT}
+        if "steps" in expected:
+            parts["steps"] = {"num_steps": torch.tensor([7])}
+        if "moves" in expected:  # whole numbers of tiny units, which every mean below leaves whole
+            parts["moves"] = {"sums": torch.tensor([4, 8, 12]).double() * seed}
         if "group" in expected:
             parts["group"] = strategy.broadcast(state, "a", 0)["group"]
         updates.append((parts, num_rows))
@@ -82,7 +87,7 @@ def test_rows_count_where_the_source_says_so_or_the_setting_does(rules, name):
 
 
 def test_the_row_that_is_written_of_a_round_has_the_methods_own_weights(rules):
-    for name in set(AVERAGING) - {"fedsa_lora", "hetlora"}:
+    for name in set(AVERAGING) - {"fedsa_lora", "hetlora", "fedkseed"}:
         weight = rules.make(name).weigh({"adapter": {n: drawn(1)[n] for n in NAMES[:2]}}, 7)["adapter"]
         assert weight == (1 if STRATEGIES[name].traits.weights == "uniform" else 7)
 

@@ -1,0 +1,1 @@
+"""`fedllm-train plan`: what runs would cost, before anything is trained."""
