@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from fedllm_eval.comparing.compared_methods import Method
-from fedllm_eval.comparing.comparison_verdicts import ALPHA, Family
+from fedllm_eval.comparing.comparison_verdicts import ALPHA, MIN_CLIENTS, Family
 from fedllm_eval.comparing.method_costs import ChargedMethod
 from fedllm_eval.comparing.paired_scores import client_scores, paired_difference, paired_table, rows_std_error
 from fedllm_eval.running.round_costs import COSTS
@@ -188,17 +188,19 @@ def _tests(
         clients, a_SK, b_TK, _ = paired_table(a, b, split, score)
         error = rows_std_error(a, b, split, score, clients, seed)
         found.append(paired_difference(a, b, score, (a_SK, b_TK), std_error=error, num_tests=len(planned), seed=seed))
+    family = Family(num_tests=len(planned), num_methods=len(methods), num_scores=1, num_splits=len(splits))
     corrected = holm([one.p_value for one in found])
     better: dict[str, set[tuple[str, str]]] = {split: set() for split in splits}
     tested: dict[str, set[frozenset[str]]] = {split: set() for split in splits}
     for (split, a, b), one, p_holm in zip(planned, found, corrected, strict=True):
-        if math.isnan(one.p_value):
+        # So few clients could not have shown any difference: to call two alike by them would say too much.
+        needed = family.min_clients if one.by_sign_flips else MIN_CLIENTS
+        if math.isnan(one.p_value) or one.num_clients < needed:
             continue
         tested[split].add(frozenset((a.label, b.label)))
         if not one.low <= 0 <= one.high and p_holm < ALPHA:
             b_is_better = (one.difference > 0) == SCORES[score].higher_is_better
             better[split].add((b.label, a.label) if b_is_better else (a.label, b.label))
-    family = Family(num_tests=len(planned), num_methods=len(methods), num_scores=1, num_splits=len(splits))
     return better, tested, family, all(one.covers_seeds for one in found)
 
 

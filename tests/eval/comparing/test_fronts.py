@@ -222,6 +222,15 @@ def test_costs_of_several_seeds_are_a_mean_with_its_range(save_run, losses):
     assert (point["cost"], point["cost_low"], point["cost_high"], point["num_seeds"]) == (240, 120, 360, 3)
 
 
+def test_clients_too_few_to_show_anything_do_not_make_two_methods_alike(save_run, losses):
+    base = save_run("base", losses["base"][:4])
+    item = _item(
+        compare_results([base, save_run("one", losses["good"][:4], made_rounds(made_round(0, IDS[:2])))]), "bytes"
+    )
+    assert [(point["beaten_by"], point["ties"]) for point in item["points"]] == [([], []), ([], [])]
+    assert "Too few clients were scored for any difference to be shown." in item["sentences"]
+
+
 def test_sentences_of_fronts_that_tell_nothing():
     front = {"score": "heldout_loss", "split": "test", "cost": "money", "is_tested": False, "points": []}
     (only,) = front_sentences(front | {"unknown": []})
