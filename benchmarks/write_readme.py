@@ -12,10 +12,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from benchmarks import result_tables
+from benchmarks.codec_tables import aggregation_rows, throughput_rows
 from benchmarks.drop_out import COLUMNS as DROP_OUT_COLUMNS
 from benchmarks.drop_out import drop_out_rows
 from benchmarks.wire_tables import level_rows
-from benchmarks.codec_tables import aggregation_rows, throughput_rows
 
 __all__ = ["readme_text"]
 

@@ -174,8 +174,8 @@ Made by `python -m fedllm_train.methods` from the methods' own records; `fedllm-
   not travel and is not covered by any of this.
 - **ranks**: clients may have LoRA adapters of different ranks (`--client-ranks`).
 - **down**, **up**: what travels in a round. The ledger counts the bytes of exactly that. `--wire` drive, int4
-  and others pack the adapter's change on the way up, with every method but the baselines, of which nothing travels, and
-  fedkseed, which sends no adapter (`fedllm_train/messages/wire_names.py`).
+  and others pack the adapter's change on the way up, with every method but the baselines, of which nothing travels,
+  and fedkseed, which sends no adapter (`fedllm_train/messages/wire_names.py`).
 - **client keeps**: what stays on a client's disk between rounds. Methods whose clients end with adapters of their own
   write them to `personal/` of the run folder: of those who took part in a round, or as `--personal-clients` says.
 

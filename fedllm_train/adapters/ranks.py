@@ -8,7 +8,7 @@ is the same for every client (alpha_k = s r_k, as FLoRA's code has it).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
