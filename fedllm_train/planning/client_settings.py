@@ -49,7 +49,6 @@ class PlannedClient:
 _LISTS = ("lora_target_modules", "lora_modules_to_save", "lora_target_parameters")
 _BOOLS = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False, "t": True, "f": False}
 _REFUSED = ("lora_modules_to_save", "lora_target_parameters")
-_NO_COST = ("lora_alpha", "learning_rate", "loss_type")
 
 
 def planned_client(flags: OurFlags) -> tuple[PlannedClient, tuple[str, ...]]:
