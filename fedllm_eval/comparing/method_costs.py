@@ -47,7 +47,7 @@ class MethodCost:
     """The least of a seed."""
     high: float | None = None
     hours_from: str | None = None
-    """Of hours: what they are hours of, as `running.round_costs` says."""
+    """What the hours are hours of, as `running.round_costs` names it."""
     why_unknown: str | None = None
 
 

@@ -29,13 +29,13 @@ class StatedPrices:
     """What the reader knows and no run does."""
 
     default: Line = Line()
-    """Of every partner without a line of its own."""
+    """The line of every partner that has none of its own."""
     lines: Mapping[str, Line] = field(default_factory=dict)
     """Client id -> its line."""
     per_gb: float | None = None
-    """Of one GB (1e9 bytes), either way."""
+    """Price of one GB (1e9 bytes), either way."""
     per_hour: float | None = None
-    """Of one hour of a partner's device in training."""
+    """Price of one hour of a partner's device in training."""
     per_kwh: float | None = None
     currency: str = ""
 

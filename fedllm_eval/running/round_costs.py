@@ -69,15 +69,15 @@ class Prices(Protocol):
 
     @property
     def per_gb(self) -> float | None:
-        """Of one GB (1e9 bytes), either way."""
+        """Price of one GB (1e9 bytes), either way."""
 
     @property
     def per_hour(self) -> float | None:
-        """Of one hour of a client's device."""
+        """Price of one hour of a client's device."""
 
     @property
     def per_kwh(self) -> float | None:
-        """Of one kilowatt-hour."""
+        """Price of one kilowatt-hour."""
 
     def line_of(self, client_id: str) -> Line:
         """Return a client's line and device."""

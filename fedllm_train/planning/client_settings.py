@@ -32,7 +32,7 @@ class PlannedClient:
     """The newer name of the same; where it is given, both have its value."""
     packing: bool = False
     loss_type: str | None = None
-    """Of KTO, where one of them reads mismatched answers, too."""
+    """KTO's loss, which matters here since one of them also reads mismatched answers."""
     lora_r: int = 16
     lora_alpha: float = 32
     lora_target_modules: str | Sequence[str] | None = None
