@@ -26,10 +26,10 @@ if not __package__:  # run as a script
 from benchmarks.lines_figure import Axis, Line, lines_figure
 from benchmarks.result_tables import machine_line, markdown_table, signed_interval
 from benchmarks.scored_runs import RESULTS, add_arguments, make_runs
+from benchmarks.wire_tables import SHARE_OF_GAIN
 
 RULES = ("synchronous", "deadline", "buffered")
 SHARES = (0.0, 0.1, 0.3, 0.5)
-SHARE_OF_GAIN = 0.8
 MACHINES = "profiles:phone-4g~0.6=0.7,laptop-home~0.6=0.3"
 COLUMNS = (
     *("rule", ">lost in a visit", ">loss, same clients", "less synchronous without losses", ">loss, unseen clients"),

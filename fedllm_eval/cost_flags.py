@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from fedllm_data.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fedllm_eval.deciding.partner_costs import StatedPrices
+    from fedllm_eval.deciding.stated_lines import StatedPrices
 
 __all__ = ["add_cost_questions", "add_stated_prices", "check_stated", "stated_prices"]
 
@@ -74,7 +74,7 @@ def stated_prices(arguments: argparse.Namespace) -> "StatedPrices":
     Raises:
         ConfigError: if a line or the file of lines cannot be used.
     """
-    from fedllm_eval.deciding.partner_costs import Line, StatedPrices, parse_lines, read_line_table
+    from fedllm_eval.deciding.stated_lines import Line, StatedPrices, parse_lines, read_line_table
 
     table = {} if arguments.lines is None else read_line_table(arguments.lines)
     return StatedPrices(

@@ -120,8 +120,8 @@ def _decided(arguments: argparse.Namespace) -> None:
     from fedllm_eval.deciding.deciding_rules import Thresholds
     from fedllm_eval.deciding.decision import Asked, decide
     from fedllm_eval.deciding.decision_files import FILES, write_decision
-    from fedllm_eval.deciding.partner_costs import parse_lines, read_line_table
     from fedllm_eval.deciding.rule_words import VERDICTS, reasons
+    from fedllm_eval.deciding.stated_lines import parse_lines, read_line_table
     from fedllm_eval.running.folders import check_out
 
     check_out(arguments.out, FILES)

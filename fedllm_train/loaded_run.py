@@ -3,11 +3,9 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from fedllm_data.clients import ClientDataset
 from fedllm_eval.policy.run_folder import WORK
@@ -23,16 +21,14 @@ from fedllm_train.aggregation.staleness import ServerStates
 from fedllm_train.clients.adapter_checks import check_adapter, check_tokenizer
 from fedllm_train.clients.host import ClientHost
 from fedllm_train.clients.objectives import objective_of
-from fedllm_train.clients.planned_work import planned_work
 from fedllm_train.clients.resident_args import resident_args
 from fedllm_train.clients.run_spec import RunSpec, policy_digests
 from fedllm_train.clients.sft_kernel import chosen_kernel
-from fedllm_train.engines.engine import Engine, InProcessEngine, Task
+from fedllm_train.engines.engine import Engine, InProcessEngine
 from fedllm_train.engines.process_engine import host_processes
 from fedllm_train.engines.simulated import SimulatedEngine
 from fedllm_train.inputs import TrainerInputs
-from fedllm_train.messages import codec
-from fedllm_train.messages.wire import ClientWire, ServerWire
+from fedllm_train.messages.wire import ServerWire
 from fedllm_train.messages.wire_checks import check_wire_parts, check_wire_size
 from fedllm_train.messages.wire_settings import WireSettings
 from fedllm_train.models.model_shape import shape_of_model
@@ -44,12 +40,12 @@ from fedllm_train.monitoring.observer import Callback, Observer, Record
 from fedllm_train.monitoring.step_size import AggregationError, StepSize
 from fedllm_train.monitoring.visits import VisitLog
 from fedllm_train.monitoring.wire_log import WireLog
-from fedllm_train.participation.clock import Clock
 from fedllm_train.participation.turnout import make_participation
 from fedllm_train.prepare import RunPlan
 from fedllm_train.privacy.beginning import num_values_sent
 from fedllm_train.privacy.clipping_note import norm_growth
 from fedllm_train.round_plan import RoundPlan
+from fedllm_train.run_clock import run_clock
 from fedllm_train.run_files.checkpoint import RunState
 from fedllm_train.run_files.earlier import earlier_record
 from fedllm_train.run_files.finished import save_server_folder
@@ -60,9 +56,6 @@ from fedllm_train.run_files.template_day import fix_template_day, template_day
 from fedllm_train.settings import part_of
 
 __all__ = ["EngineMaker", "LoadedRun", "load_run"]
-
-_MACHINES_HELD = 10_000
-"""Clients whose machine is kept in memory, of however many."""
 
 EngineMaker = Callable[[RunSpec, Callable[[], ClientHost]], AbstractContextManager[Engine]]
 """From a run's spec and what makes a host of the clients here to an engine, for as long as the rounds go."""
@@ -197,7 +190,8 @@ class LoadedRun:
         spool = empty_spool(self.folder)
         if plan.machines is not None:
             seats = config.num_processes
-            engine = SimulatedEngine(engine, self.clock(), now=state.clock, num_seats=seats, spool=spool)
+            clock = run_clock(plan, self.model, self.client_args, self.start_adapter, self.start_state)
+            engine = SimulatedEngine(engine, clock, now=state.clock, num_seats=seats, spool=spool)
         inbox = Inbox(strategy=strategy, wire=wire, start_adapter=self.start_adapter, max_norm=config.max_update_norm)
 
         def aggregate(before: RunState) -> Aggregation:
@@ -244,56 +238,6 @@ class LoadedRun:
             ledger=LedgerKeeper(state.ledger, travels=travels),
             observers=[*observers, *(each if isinstance(each, Observer) else Callback(each) for each in callbacks)],
         )
-
-    def clock(self) -> Clock:
-        """Return the clock of the clients' machines."""
-        plan, config = self.plan, self.plan.config
-        assert plan.machines is not None, "a run without client table has no clock"
-        work = planned_work(
-            shape_of_model(self.model),
-            objective_of(self.client_args).name,  # type: ignore[arg-type]
-            self.client_args,
-            tokens_per_row=config.tokens_per_row,
-            keeps_reference=config.reference_cache,
-            takes_gradients=getattr(plan.strategy.traits, "takes_gradients", True),
-        )
-        layers = plan.federation.layers
-        return Clock(
-            seed=config.seed,
-            machine_of=lru_cache(maxsize=_MACHINES_HELD)(plan.machines.machine),
-            flops_of=lambda client_id, num_steps: work.of_last_layers(layers.get(client_id)).flops(num_steps),
-            steps_of=lambda client_id: plan.work.num_steps(plan.roster.sizes[client_id]),
-            upload_bytes_of=lru_cache(maxsize=_MACHINES_HELD)(self._likely_upload),
-            fits_per_visit=getattr(plan.strategy, "fits_per_visit", 1),
-            drop_out=config.drop_out,
-            travels=plan.strategy.traits.travels,
-        )
-
-    def _likely_upload(self, client_id: str) -> int:
-        """The length of a message like those that a client will send: of random changes, which pack worst."""
-        strategy, rng = self.plan.strategy, torch.Generator().manual_seed(0)
-        layouts = strategy.layouts(self.plan.work.num_steps(self.plan.roster.sizes[client_id]))
-        if layouts is not None:
-            stated = {part: {name: _blank(*each) for name, each in of.items()} for part, of in layouts[1].items()}
-            return len(codec.encode(stated))
-        received = strategy.broadcast(self.start_state, client_id, 0)
-        anchor = strategy.anchor(received, self.start_adapter, client_id, 0)
-        update: Parts = {}
-        for part, shapes in strategy.expects(self.start_state, client_id, 0).items():
-            update[part] = {}
-            for name, shape in shapes.items():
-                like = anchor.get(name, torch.zeros(0))
-                update[part][name] = torch.randn(shape, generator=rng).to(like.dtype)
-        wire = ClientWire(
-            self.plan.config, seed=self.plan.config.seed, first=partial(strategy.first_download, self.start_adapter)
-        )
-        task = Task(run="", step=0, client_id=client_id, seed=0, learning_rate=0.0, message=b"")
-        return len(wire.pack_up(update, anchor, {}, task)[0].message)
-
-
-def _blank(precision: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """A tensor of a precision as safetensors calls it."""
-    return torch.zeros(shape, dtype={"I32": torch.int32, "F32": torch.float32, "F64": torch.float64}[precision])
 
 
 def load_run(plan: RunPlan, inputs: TrainerInputs, *, make_engine: EngineMaker | None = None) -> LoadedRun:

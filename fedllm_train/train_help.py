@@ -37,6 +37,8 @@ _METAVARS = {
 }
 _FIRST = ("data", "model", "output_dir")
 _MOSTLY = ("strategy", "num_rounds", "preset", "resume", "seed")
+_WHO = ("cohort_rule", "cohort_size", "cohort_clients", "min_clients")
+"""What every run may set of `ParticipationSettings`; the others need a client table."""
 _WIDEST_CHOICES = 34
 """Longer lists of choices stand in the text, where they can be wrapped."""
 _OF_TRL = {
@@ -172,12 +174,13 @@ def _add_flags(parser: argparse.ArgumentParser, task: str) -> None:
     for name, (metavar, text) in _OF_TRL.items():
         if name != "beta" or task != "sft":
             trl.add_argument(flag_of(name), metavar=metavar, help=text)
-    show("who takes part, and how long a client trains", of(ParticipationSettings, LocalWorkSettings))
+    show("who takes part, and how long a client trains", [*_WHO, *of(LocalWorkSettings)])
+    show("slow, late and lost clients, by a simulated clock", of(ParticipationSettings))
     show("what the adapter is and where it starts", [each.name for each in fields(RunInput)])
     _show_methods(parser, known)
     show("scores during the run", of(EvaluationSettings))
     show("differential privacy of clients", of(PrivacySettings))
-    show("what clients send", of(WireSettings))
+    show("what travels, and how it is packed", of(WireSettings))
     show("seldom needed", list(by_name))
     last = parser.add_argument_group("this command")
     last.add_argument(

@@ -6,7 +6,7 @@ from typing import Any
 
 from fedllm_data.wording.catalogue import marked
 from fedllm_eval.comparing.compared_methods import Method, ScoredRun, run_of
-from fedllm_eval.deciding.partner_costs import StatedPrices
+from fedllm_eval.deciding.stated_lines import StatedPrices
 from fedllm_eval.machines.machine import Machine
 from fedllm_eval.policy.run_folder import find_config, is_private, read_rounds
 from fedllm_eval.policy.run_records import RunConfig
@@ -47,7 +47,7 @@ class MethodCost:
     """The least of a seed."""
     high: float | None = None
     hours_from: str | None = None
-    """Of hours: what they are hours of, as `running.round_costs` says."""
+    """What the hours are hours of, as `running.round_costs` names it."""
     why_unknown: str | None = None
 
 

@@ -33,8 +33,6 @@ LOSS_SETTINGS = frozenset(
     )
 )
 """Settings of a federation in which the runs of a group may differ."""
-KINDS = ("lost", "late", "closed", "refused")
-"""What became of a visit that made no part of a step; of older runs the kind is not recorded."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from fedllm_eval.comparing.fronts import fronts_of, headline_score
 from fedllm_eval.comparing.method_costs import charged_methods
 from fedllm_eval.comparing.protocols import cost_to_target, quality_under_budget
 from fedllm_eval.comparing.robustness import robustness
-from fedllm_eval.deciding.partner_costs import StatedPrices
+from fedllm_eval.deciding.stated_lines import StatedPrices
 
 __all__ = ["AskedCosts", "drawn_fronts", "trade_offs"]
 

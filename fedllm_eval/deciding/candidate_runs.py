@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 
 from fedllm_data.errors import ConfigError
 from fedllm_data.repo import CLIENTS_FILE
-from fedllm_eval.deciding.partner_costs import RunPrice, StatedPrices, price_of_runs
+from fedllm_eval.deciding.partner_costs import RunPrice, price_of_runs
 from fedllm_eval.deciding.scored_candidates import Candidate, Given
+from fedllm_eval.deciding.stated_lines import StatedPrices
 from fedllm_eval.plain_json import without_nan
 from fedllm_eval.policy.run_folder import CONFIG_FILE, ROUNDS_FILE, find_config, is_private, section
 from fedllm_eval.running.run_left_behind import clients_table_of, left_behind_of_run

@@ -32,9 +32,10 @@ from fedllm_eval.deciding.deciding_rules import (
 )
 from fedllm_eval.deciding.effects import DECIDING_SCORES, Effect, deciding_score, measure_effect
 from fedllm_eval.deciding.own_rows import own_rows
-from fedllm_eval.deciding.partner_costs import RunPrice, StatedPrices
+from fedllm_eval.deciding.partner_costs import RunPrice
 from fedllm_eval.deciding.partners import Partner, list_partners
 from fedllm_eval.deciding.scored_candidates import Candidate, Given, read_candidates
+from fedllm_eval.deciding.stated_lines import StatedPrices
 from fedllm_eval.deciding.trained_how import TrainedHow, trained_how
 from fedllm_eval.plain_json import without_nan
 from fedllm_eval.scoring.comparisons import holm

@@ -13,8 +13,9 @@ from fedllm_data.wording.forms import bytes_text, percent
 from fedllm_eval.deciding.break_even import BreakEven
 from fedllm_eval.deciding.decision import Decided, Decision
 from fedllm_eval.deciding.effects import Effect
-from fedllm_eval.deciding.partner_costs import RunPrice, StatedPrices
+from fedllm_eval.deciding.partner_costs import RunPrice
 from fedllm_eval.deciding.plain_amounts import amount, money_text, of_ten, own_gain, time_text, times_text
+from fedllm_eval.deciding.stated_lines import StatedPrices
 from fedllm_eval.deciding.trained_how import how_sentences
 from fedllm_eval.reporting.left_behind_section import plain_left_behind
 

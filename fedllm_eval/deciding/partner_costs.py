@@ -6,62 +6,21 @@ partners' lines and devices), else those of training alone, measured where the r
 that no run knows (lines, watts, prices) is None unless it is stated, or stands in the run's client table.
 """
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedllm_data.errors import ConfigError
-from fedllm_eval.machines.client_table import client_table
-from fedllm_eval.machines.machine import Machine
-from fedllm_eval.policy.run_folder import CLIENT_TABLE_FILE, find_config, is_private, read_rounds, section
+from fedllm_eval.deciding.stated_lines import Line, StatedPrices
+from fedllm_eval.machines.machine import Machine, sending_seconds
+from fedllm_eval.policy.run_folder import find_config, is_private, read_rounds, section
 from fedllm_eval.policy.run_records import RoundRecord
+from fedllm_eval.running.round_costs import kept_machines
 
-__all__ = ["Line", "PartnerCost", "RunPrice", "StatedPrices", "parse_lines", "price_of_runs", "read_line_table"]
+__all__ = ["PartnerCost", "RunPrice", "price_of_runs"]
 
 _SUMS = ("rounds", "down", "up", "seconds", "compute_seconds", "send_seconds", "joules")
-COLUMNS = ("client_id", "download_mbit", "upload_mbit", "watts")
-
-
-@dataclass(frozen=True)
-class Line:
-    """A partner's line and device as the user states them; None where nothing is stated."""
-
-    download_mbit: float | None = None
-    upload_mbit: float | None = None
-    watts: float | None = None
-    """What its device draws while it trains."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StatedPrices:
-    """What the reader knows and no run does."""
-
-    default: Line = Line()
-    """Of every partner without a line of its own."""
-    lines: Mapping[str, Line] = field(default_factory=dict)
-    """Client id -> its line."""
-    per_gb: float | None = None
-    """Of one GB (1e9 bytes), either way."""
-    per_hour: float | None = None
-    """Of one hour of a partner's device in training."""
-    per_kwh: float | None = None
-    currency: str = ""
-
-    def states(self, name: str) -> bool:
-        """Return whether a field of `Line` is stated for anybody.
-
-        >>> StatedPrices(default=Line(watts=5.0)).states("watts"), StatedPrices().states("watts")
-        (True, False)
-        """
-        return any(getattr(line, name) is not None for line in (self.default, *self.lines.values()))
-
-    def line_of(self, client_id: str) -> Line:
-        """Return a partner's line, filled up from the default."""
-        own = asdict(self.lines.get(client_id, Line()))
-        return Line(**{name: getattr(self.default, name) if value is None else value for name, value in own.items()})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,56 +87,6 @@ class RunPrice:
         }
 
 
-def parse_lines(texts: Sequence[str]) -> dict[str, Line]:
-    """Return client id -> line from `PARTNER=DOWN/UP` or `PARTNER=DOWN/UP/WATTS`, in Mbit/s and watts.
-
-    Raises:
-        ConfigError: if one is not of that form.
-
-    >>> parse_lines(["acme=50/10"])
-    {'acme': Line(download_mbit=50.0, upload_mbit=10.0, watts=None)}
-    """
-    found = {}
-    for text in texts:
-        name, equals, rest = text.rpartition("=")
-        parts = rest.split("/")
-        if not equals or not name or len(parts) not in (2, 3):
-            raise ConfigError(f"--line {text!r} is not of the form PARTNER=DOWN/UP; write for instance acme=50/10")
-        found[name] = _line(dict(zip(COLUMNS[1:], parts, strict=False)), f"--line {text}")
-    return found
-
-
-def read_line_table(path: Path) -> dict[str, Line]:
-    """Return client id -> line from a CSV file with the columns client_id, download_mbit, upload_mbit and watts.
-
-    Raises:
-        ConfigError: if the file cannot be read, lacks `client_id` or a line is malformed or given twice.
-
-    >>> read_line_table(Path("no/such.csv"))
-    Traceback (most recent call last):
-    fedllm_data.errors.ConfigError: no/such.csv cannot be read; give a CSV file with client_id, download_mbit, ...
-    """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeError, csv.Error) as error:
-        raise ConfigError(f"{path} cannot be read; give a CSV file with {', '.join(COLUMNS)} ({error})") from error
-    if not rows or "client_id" not in rows[0]:
-        raise ConfigError(f"{path} has no column client_id; its columns are {', '.join(COLUMNS)}")
-    if long := next((number for number, row in enumerate(rows, start=2) if None in row), None):
-        raise ConfigError(f"{path}, line {long} has more values than there are columns; write 12.5, not 12,5")
-    if unknown := sorted(set(rows[0]) - set(COLUMNS)):
-        raise ConfigError(f"{path} has a column {unknown[0]!r} that is not used; its columns are {', '.join(COLUMNS)}")
-    found: dict[str, Line] = {}
-    for number, row in enumerate(rows, start=2):
-        if not row["client_id"]:
-            raise ConfigError(f"{path}, line {number} names no client_id; give each line one")
-        if row["client_id"] in found:
-            raise ConfigError(f"{path}, line {number} states the line of {row['client_id']} twice; keep one")
-        found[row["client_id"]] = _line(row, f"{path}, line {number}")
-    return found
-
-
 def price_of_runs(runs: Sequence[Path], stated: StatedPrices) -> RunPrice:
     """Return what runs took together: one run, or a chain of which each started from the one before.
 
@@ -200,7 +109,9 @@ def price_of_runs(runs: Sequence[Path], stated: StatedPrices) -> RunPrice:
         ledger = rounds[-1]["ledger"]
         num_bytes += ledger["download_bytes"] + ledger["upload_bytes"]
         metered &= _gather(rounds, gathered)
-        machines |= _machines(run, rounds)
+        machines |= kept_machines(
+            run, sorted({visit["client_id"] for record in rounds for visit in record["clients"]})
+        )
         privacy = {} if config is None else section(config, "privacy")
         spent = rounds[-1].get("privacy") or privacy
         epsilons.append((spent.get("epsilon"), spent.get("delta")) if config and is_private(config) else (None, None))
@@ -247,23 +158,13 @@ def _gather(rounds: Sequence[RoundRecord], gathered: dict[str, dict[str, Any]]) 
     return metered
 
 
-def _machines(run: Path, rounds: Sequence[RoundRecord]) -> dict[str, Machine]:
-    """The machines of those who took part, where the run keeps a client table."""
-    path = run / CLIENT_TABLE_FILE
-    if not path.is_file():
-        return {}
-    ids = sorted({visit["client_id"] for record in rounds for visit in record["clients"]})
-    table = client_table(str(path), ids, seed=0)
-    return {client_id: table.machine(client_id) for client_id in ids}
-
-
 def _partner(facts: Mapping[str, Any], line: Line, machine: Machine, stated: StatedPrices) -> PartnerCost:
     down, up = line.download_mbit, line.upload_mbit
     if (down is None or up is None) and not facts["is_clocked"]:
         down, up = machine.download_mbit, machine.upload_mbit
     send = None
     if down is not None and up is not None:
-        send = 8e-6 * (facts["down"] / down + facts["up"] / up) / 3600
+        send = sending_seconds(facts["down"], facts["up"], download_mbit=down, upload_mbit=up) / 3600
     elif facts["is_clocked"]:
         send = facts["send_seconds"] / 3600
     train = facts["compute_seconds" if facts["is_clocked"] else "seconds"] / 3600
@@ -288,19 +189,3 @@ def _partner(facts: Mapping[str, Any], line: Line, machine: Machine, stated: Sta
         energy_kwh=kwh,
         money=math.fsum(money) if money else None,
     )
-
-
-def _line(row: Mapping[str, Any], where: str) -> Line:
-    values: dict[str, float | None] = {}
-    for name in COLUMNS[1:]:
-        text = (row.get(name) or "").strip()
-        try:
-            values[name] = float(text) if text else None
-        except ValueError as error:
-            raise ConfigError(f"{where}: {name} is {text!r}; give a positive number") from error
-        value = values[name]
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise ConfigError(f"{where}: {name} is {text}; give a positive number")
-    if (values["download_mbit"] is None) != (values["upload_mbit"] is None):
-        raise ConfigError(f"{where} states one direction of the line alone; state both, in Mbit/s")
-    return Line(**values)

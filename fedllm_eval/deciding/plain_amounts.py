@@ -4,7 +4,7 @@ import math
 
 from fedllm_data.wording.catalogue import words
 from fedllm_data.wording.forms import percent
-from fedllm_eval.deciding.partner_costs import StatedPrices
+from fedllm_eval.deciding.stated_lines import StatedPrices
 from fedllm_eval.scores import SCORES
 from fedllm_eval.scoring.rounding import difference_beyond_rounding
 

@@ -25,6 +25,7 @@ from fedllm_data.errors import ConfigError
 from fedllm_data.in_place import fill_file
 from fedllm_data.seeds import stream_rng
 from fedllm_eval.machines.machine import Machine, Windows
+from fedllm_eval.machines.profile_mix import Spread, mix_of, spread_of
 from fedllm_eval.machines.profiles import profile_of
 from fedllm_eval.machines.table_entries import COLUMNS, NUMBERS, SUFFIXES, Entry, read_entries
 from fedllm_eval.machines.window_text import windows_of, windows_text
@@ -52,23 +53,13 @@ class Source(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Spread:
-    """A profile, and how far speeds spread around it."""
-
-    name: str
-    sigma: float = 0.0
-
-    @property
-    def label(self) -> str:
-        return f"{self.name}~{self.sigma:g}" if self.sigma else self.name
-
-
-@dataclass(frozen=True)
 class _Row:
+    """A row of a file or of the clients table, checked; None where it says nothing."""
+
     numbers: dict[str, Any]
     """Floats, by the names of `Machine`'s fields."""
     windows: Windows | None
-    profile: _Spread | None
+    profile: Spread | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +69,7 @@ class ClientTable:
     text: str
     """The setting that it was made from."""
     seed: int
-    mix: tuple[tuple[_Spread, float], ...] = ()
+    mix: tuple[tuple[Spread, float], ...] = ()
     """Profiles with the sums of their probabilities up to and with each; empty where rows say it."""
     rows: Mapping[str, _Row] | None = None
     """By client id, also `*`."""
@@ -130,13 +121,13 @@ class ClientTable:
             f"{self.text} has rows of clients that are not in this split and are not used: {self.unknown[0]!r}{rest}"
         ]
 
-    def _dealt(self, client_id: str) -> _Spread:
+    def _dealt(self, client_id: str) -> Spread:
         if len(self.mix) == 1:
             return self.mix[0][0]
         share = _draws(self.seed, client_id)[0] * self.mix[-1][1]
         return next(spread for spread, upto in self.mix if share < upto)
 
-    def _of_profile(self, spread: _Spread, client_id: str, before: Machine) -> Machine:
+    def _of_profile(self, spread: Spread, client_id: str, before: Machine) -> Machine:
         machine = _machine_of(spread.name)
         flops = machine.flops
         assert flops is not None
@@ -164,9 +155,9 @@ def client_table(text: str, client_ids: Collection[str], table: "pa.Table | None
     """
     kind, colon, rest = text.partition(":")
     if colon and kind == "profile":
-        return ClientTable(text=text, seed=seed, mix=((_spread(rest, text), 1.0),))
+        return ClientTable(text=text, seed=seed, mix=((spread_of(rest, text), 1.0),))
     if colon and kind == "profiles":
-        return ClientTable(text=text, seed=seed, mix=_mix(rest, text))
+        return ClientTable(text=text, seed=seed, mix=mix_of(rest, text))
     if text == "columns":
         entries: Iterator[Entry] = _of_columns(table)
         origin = Source("columns", {}, "the dataset's clients table", STATED)
@@ -239,7 +230,7 @@ def _row(entry: Entry) -> _Row:
         profile = entry.values.get("profile")
         if profile is not None and not isinstance(profile, str):
             raise ConfigError(f"profile is {profile!r}; give the name of one")
-        return _Row(numbers, windows, None if profile is None else _spread(profile.strip(), f"profile {profile}"))
+        return _Row(numbers, windows, None if profile is None else spread_of(profile.strip(), f"profile {profile}"))
     except ConfigError as error:
         raise ConfigError(f"{entry.where}: {error}") from error
 
@@ -275,42 +266,6 @@ def _of_columns(table: "pa.Table | None") -> Iterator[Entry]:
     for row in table.select(["client_id", *there]).to_pylist():
         values = {name: row[name] for name in there if row[name] is not None and row[name] != ""}
         yield Entry(row["client_id"], values, f"the clients table, client {row['client_id']!r}")
-
-
-def _mix(listed: str, text: str) -> tuple[tuple[_Spread, float], ...]:
-    found: list[tuple[_Spread, float]] = []
-    total = 0.0
-    for piece in listed.split(","):
-        name, equals, share = piece.strip().rpartition("=")
-        try:
-            value = float(share)
-        except ValueError:
-            value = math.nan
-        if not equals or not 0 < value <= 1:
-            raise ConfigError(
-                f"client_table {text!r}: {piece!r} is not of the form NAME=SHARE with a share above 0 and at most 1; "
-                "write for instance profiles:phone-4g=0.7,laptop-home=0.3"
-            )
-        spread = _spread(name.strip(), text)
-        if spread in [each for each, _ in found]:
-            raise ConfigError(f"client_table {text!r} names {name!r} twice; keep one")
-        total += value
-        found.append((spread, total))
-    if abs(total - 1) > 1e-6:
-        raise ConfigError(f"client_table {text!r} gives shares that sum to {total:g}; they must sum to 1")
-    return tuple(found)
-
-
-def _spread(text: str, where: str) -> _Spread:
-    name, tilde, sigma = text.partition("~")
-    try:
-        value = float(sigma) if tilde else 0.0
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 3:
-        raise ConfigError(f"{where}: the spread {sigma!r} is no sigma from 0 to 3; write for instance phone-4g~0.6")
-    profile_of(name)
-    return _Spread(name, value)
 
 
 @lru_cache(maxsize=256)

@@ -30,7 +30,7 @@ class LineEnergy:
     """One published figure."""
 
     kwh_per_gb: float
-    """Of 10^9 bytes, either way."""
+    """kWh for 10^9 bytes, either way."""
     source: str
     year: str
     """That the figure is of; `UNKNOWN` where its source was not at hand."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from fedllm_data.errors import ConfigError
 
-__all__ = ["Machine", "VisitSeconds", "Windows", "visit_seconds"]
+__all__ = ["Machine", "VisitSeconds", "Windows", "sending_seconds", "visit_seconds"]
 
 
 @dataclass(frozen=True)
@@ -174,3 +174,18 @@ def visit_seconds(
         compute=flops / machine.flops,
         upload=latency + 8e-6 * upload_bytes / machine.upload_mbit,
     )
+
+
+def sending_seconds(download_bytes: float, upload_bytes: float, *, download_mbit: float, upload_mbit: float) -> float:
+    """Return how long bytes take over a line whose latency nobody stated.
+
+    Args:
+        download_bytes: what came down.
+        upload_bytes: what went up.
+        download_mbit: what the line takes in, in 10^6 bits a second.
+        upload_mbit: what it gives out.
+
+    >>> sending_seconds(10**6, 10**6, download_mbit=8.0, upload_mbit=4.0)
+    3.0
+    """
+    return 8e-6 * (download_bytes / download_mbit + upload_bytes / upload_mbit)

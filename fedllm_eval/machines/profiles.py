@@ -30,7 +30,7 @@ class Stated:
     """By the names of `Machine`'s fields; of a device also `peak_flops` and `utilisation`."""
     source: str
     date: str = ASSUMPTION
-    """Of the measurement or statement."""
+    """When it was measured or stated."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ ALL_ALIKE = "all alike"
 OTHER = "other"
 """Languages of too few clients to be told apart."""
 MIN_CLIENTS = 5
-"""Of a group with fewer clients no score is said: it would be nearly that of single ones."""
+"""A group with fewer clients gets no score: its score would be nearly that of single clients."""
 Record = Mapping[str, Any]
 
 

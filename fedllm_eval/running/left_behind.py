@@ -55,9 +55,9 @@ class Counted:
     name: str
     num_clients: int
     client_fraction: float
-    """Of all clients."""
+    """Its share of all clients."""
     row_fraction: float | None
-    """Of all rows; None where they are not known of all clients."""
+    """Its share of all rows; None where some client's rows are not known."""
     num_asked: int
     """Visits that were asked for."""
     asked_fraction: float | None
@@ -65,7 +65,7 @@ class Counted:
     """That counted."""
     step_fraction: float | None
     lost_fraction: float | None
-    """Of its asked visits, those that came to nothing but were not late; None where none was asked."""
+    """Share of its asked visits that came to nothing without being late; None where none was asked."""
     late_fraction: float | None
     p_value: float
     """Two-sided, of its steps; NaN where all clients are of the group or nothing was counted."""

@@ -7,14 +7,14 @@ or not stated is unknown (None), never 0. Imports no torch.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from fedllm_data.wording.catalogue import marked
 from fedllm_eval.machines.client_table import client_table
-from fedllm_eval.machines.machine import Machine
+from fedllm_eval.machines.machine import Machine, sending_seconds
 from fedllm_eval.machines.table_entries import read_entries
 from fedllm_eval.policy.run_folder import CLIENT_TABLE_FILE
 
@@ -65,19 +65,19 @@ class Line(Protocol):
 
 
 class Prices(Protocol):
-    """Lines and prices as somebody states them: `deciding.partner_costs.StatedPrices`."""
+    """Lines and prices as somebody states them: `deciding.stated_lines.StatedPrices`."""
 
     @property
     def per_gb(self) -> float | None:
-        """Of one GB (1e9 bytes), either way."""
+        """Price of one GB (1e9 bytes), either way."""
 
     @property
     def per_hour(self) -> float | None:
-        """Of one hour of a client's device."""
+        """Price of one hour of a client's device."""
 
     @property
     def per_kwh(self) -> float | None:
-        """Of one kilowatt-hour."""
+        """Price of one kilowatt-hour."""
 
     def line_of(self, client_id: str) -> Line:
         """Return a client's line and device."""
@@ -181,7 +181,7 @@ def costs_by_round(
         watts: client id -> what its device draws, of the run's own client table; what is stated goes first.
         private: whether the run has a guarantee of differential privacy.
 
-    >>> from fedllm_eval.deciding.partner_costs import StatedPrices
+    >>> from fedllm_eval.deciding.stated_lines import StatedPrices
     >>> ledger = {"download_bytes": 3 * 10**9, "upload_bytes": 10**9}
     >>> record = {"round_index": 0, "clients": [{"client_id": "ann", "seconds": 36.0}], "ledger": ledger}
     >>> found = costs_by_round([record], StatedPrices(per_gb=0.5))
@@ -215,11 +215,15 @@ def costs_by_round(
     return RunCosts(rounds=tuple(found), hours_from=hours_from, unknown=unknown)
 
 
-def kept_machines(run: Path) -> dict[str, Machine]:
+def kept_machines(run: Path, client_ids: Collection[str] | None = None) -> dict[str, Machine]:
     """Return client id -> its machine in a run's own `client_table.csv`; empty where the run has none.
 
+    Args:
+        run: the run folder.
+        client_ids: whose machines; by default those of all clients that the file names.
+
     Raises:
-        ConfigError: if the file cannot be read.
+        ConfigError: if the file cannot be read, or lacks one of these clients.
 
     >>> kept_machines(Path("no/such/run"))
     {}
@@ -227,7 +231,7 @@ def kept_machines(run: Path) -> dict[str, Machine]:
     file = run / CLIENT_TABLE_FILE
     if not file.is_file():
         return {}
-    ids = [entry.client_id for entry in read_entries(file)]
+    ids = [entry.client_id for entry in read_entries(file)] if client_ids is None else client_ids
     table = client_table(str(file), ids, seed=0)
     return {client_id: table.machine(client_id) for client_id in ids}
 
@@ -249,9 +253,11 @@ def _hours(
         for visit in visits:
             line, seconds = lines[visit.client_id], visit.train_seconds or 0.0
             if stated:
-                seconds += 8e-6 * (
-                    visit.download_bytes / (line.download_mbit or math.nan)
-                    + visit.upload_bytes / (line.upload_mbit or math.nan)
+                seconds += sending_seconds(
+                    visit.download_bytes,
+                    visit.upload_bytes,
+                    download_mbit=line.download_mbit or math.nan,
+                    upload_mbit=line.upload_mbit or math.nan,
                 )
             slowest = max(slowest, seconds)
         total += slowest / 3600

@@ -1,7 +1,8 @@
 """What the server rule will see of a step's replies: the contract, and what all of its kinds do with one reply.
 
-`plain.py` shows every update; `private.py` only a clipped and noisy mean. Each needs a method whose server rule is
-content with that (`traits.sees`); this is checked before round 0.
+`plain.py` shows every update; `private.py` only a clipped and noisy mean; `estimated.py`, for EF21, only the mean of
+what the server estimates of all clients. Each needs a method whose server rule is content with that (`traits.sees`);
+this is checked before round 0. `staleness.py` says how an update counts that was made from an earlier step.
 """
 
 from dataclasses import dataclass

@@ -53,6 +53,7 @@ class LossWalk:
         if trainer.accelerator.scaler is not None:  # which looks for gradients of the step that it is told of
             resting = next(iter(self._live.parameters.values()))
             resting.grad = torch.zeros_like(resting)
+            trainer.accelerator.scaler.scale(torch.zeros((), device=device))  # it has no scale before the first loss
         return torch.tensor(sum(seen) / len(seen) if seen else 0.0, device=device)
 
 

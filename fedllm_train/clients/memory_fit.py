@@ -25,7 +25,7 @@ class MemoryFit:
     """One training step, at any rank and depth."""
 
     shape: ModelShape
-    """Of the whole adapter, which has the largest rank."""
+    """The shape of the whole adapter, which has the largest rank."""
     rank: int
     """That rank."""
     precision: Precision
@@ -69,7 +69,7 @@ class ClientMemory:
     """The clients' memories, and what training needs of them."""
 
     memory_gb: Callable[[str], float | None]
-    """Of a client's machine; None where the client table does not say."""
+    """Client id -> its machine's memory; None where the client table does not say."""
     fit: MemoryFit
 
     def most(self, client_id: str, choices: list[int], gb_of: Callable[[int], float], what: str) -> int:

@@ -25,7 +25,7 @@ class Change:
 
     packed: Adapter
     num_bytes: int
-    """Of a message that carries it alone."""
+    """Length of a message that carries it alone."""
 
 
 class Chain:

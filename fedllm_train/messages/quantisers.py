@@ -5,7 +5,7 @@ int8, int4, int3    v / s rounded to one of 127, 7 or 3 levels on either side of
                     floor(v / s + u) with u uniform in [0, 1), whose mean is v / s (Alistarh et al. 2017, QSGD, arXiv
                     1610.02132; FedPAQ, arXiv 1909.13014). `nearest`: half the error, but its mean is off. The scale s
                     is that of a group (a tensor; all values that were selected; a rotated block) in float32, or with
-                    `block` that of so many values in float16
+                    `block` that of this many values in float16
 sign                s = mean |v| of a block, and one bit: zero counts as positive. Never longer than v
 drive               DRIVE (Vargaftik et al. 2021, arXiv 2105.08339): one bit of every rotated value, and for each
                     rotated block s = |x|_2^2 / |x|_1, with which the mean over rotations is the vector itself; or

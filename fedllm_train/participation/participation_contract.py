@@ -1,7 +1,8 @@
 """Who takes part in a server step: the contract between the loop in `rounds.py` and a rule of participation.
 
-Today there is one, the synchronous cohort (`synchronous.py`). A rule decides whom to ask and which of their replies
-make the step, and in which order they are seen; it reads no message. Imports no torch.
+`synchronous.py` waits for a whole cohort, `deadline.py` for the first of more clients, `buffered.py` for any few
+updates; `turnout.py` makes the one that the settings name. A rule decides whom to ask and which of their replies make
+the step, and in which order they are seen; it reads no message. Imports no torch.
 """
 
 from collections.abc import Callable, Iterator

@@ -32,7 +32,7 @@ class PlannedClient:
     """The newer name of the same; where it is given, both have its value."""
     packing: bool = False
     loss_type: str | None = None
-    """Of KTO, where one of them reads mismatched answers, too."""
+    """KTO's loss, which matters here since one of them also reads mismatched answers."""
     lora_r: int = 16
     lora_alpha: float = 32
     lora_target_modules: str | Sequence[str] | None = None
@@ -49,7 +49,6 @@ class PlannedClient:
 _LISTS = ("lora_target_modules", "lora_modules_to_save", "lora_target_parameters")
 _BOOLS = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False, "t": True, "f": False}
 _REFUSED = ("lora_modules_to_save", "lora_target_parameters")
-_NO_COST = ("lora_alpha", "learning_rate", "loss_type")
 
 
 def planned_client(flags: OurFlags) -> tuple[PlannedClient, tuple[str, ...]]:

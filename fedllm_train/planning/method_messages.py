@@ -151,7 +151,7 @@ class MethodMessages:
         stem = stem.partition(".lora_A.")[0]
         (_, inputs), (outputs, _) = self._adapter[f"{stem}.lora_A.weight"], self._adapter[f"{stem}.lora_B.weight"]
         side, rank = min(outputs, inputs), self._ranks.get(module, 0)
-        # Where so many columns stand side by side that they fill the matrix, nobody looks for its rank.
+        # Where enough columns stand side by side to fill the matrix, nobody looks for its rank.
         is_full = rank + min(added, side) + means >= side
         rank += added - means
         if rank and (is_full or rank * (outputs + inputs) >= outputs * inputs):

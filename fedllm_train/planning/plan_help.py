@@ -12,7 +12,7 @@ PLAN_EXAMPLES = (
         "fedllm-train plan --model base --data fed-synth --client-table profile:phone-4g --wire none,int4,drive",
     ),
     (
-        "Methods, and how many clients a round, as a page whose numbers a reader changes",
+        "Methods, and clients a round, as a page whose numbers a reader changes",
         "fedllm-train plan --model base --sizes 200:40 --strategy fedavg,ffa_lora --cohort-size 5,20 --out costs",
     ),
     (

@@ -40,7 +40,7 @@ class PlannedBytes:
     """In all rounds, server to clients."""
     up: int
     down_visit: float
-    """Of one client's visit, on average."""
+    """Bytes down of one client's visit, on average."""
     up_visit: float
     down_round: float
     up_round: float

@@ -20,7 +20,7 @@ class QuickInputs:
     """What the reader can change; units are those of a client table."""
 
     download_bytes: float
-    """Of a visit."""
+    """Bytes of one visit."""
     upload_bytes: float
     step_flops: float
     """Operations of one optimizer step."""
@@ -37,7 +37,7 @@ class QuickInputs:
     """What the server pays for 10^9 bytes that it sends."""
     price_per_kwh: float = 0.3
     price_per_hour: float = 0.0
-    """Of one client's machine."""
+    """Price of one hour of a client's machine."""
     line: str = "fixed"
     """A key of `LINE_ENERGY`."""
 
@@ -66,12 +66,12 @@ class QuickCosts:
     compute_seconds: float
     upload_seconds: float
     hours: float
-    """Of the run; also those of a client that takes part in every round."""
+    """Hours that the run takes, and so does a client that takes part in every round."""
     rounds_a_day: float
     total_down: float
     total_up: float
     device_hours: float
-    """Of all clients together."""
+    """Hours in training, of all clients together."""
     device_kwh: float
     line_kwh_low: float
     line_kwh_high: float

@@ -59,5 +59,5 @@ def remember_steps(scenario: Scenario, out: Path, done: Sequence[str], *, seed: 
 
 
 def _digest(scenario: Scenario, out: Path, seed: int) -> str:
-    """Of all commands: what they would do otherwise is another case."""
+    """The digest of all commands, so that a folder of other commands is known as another case."""
     return hashlib.sha256("\n".join(each.command for each in steps(scenario, out, seed=seed)).encode()).hexdigest()

@@ -20,7 +20,7 @@ class Outcome:
 
     name: str
     verdict: str
-    """Of the rules: `release`, `do_not_release` or `collect_more`."""
+    """What the rules recommend: `release`, `do_not_release` or `collect_more`."""
     gain: float
     """In the unit of the score, over what was before."""
     low: float

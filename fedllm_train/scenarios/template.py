@@ -33,7 +33,7 @@ class ScenarioCandidate:
     """One run that the case could choose."""
 
     name: str
-    """Of its folder: small letters, digits and dashes."""
+    """What its run's folder is called: small letters, digits and dashes."""
     title: str
     why: str
     """Why it is worth trying here."""
@@ -48,9 +48,9 @@ class Prices:
     currency: str
     sources: Mapping[str, str]
     per_gb: float | None = None
-    """Of one GB sent, either way."""
+    """Price of one GB sent, either way."""
     per_hour: float | None = None
-    """Of one hour of a client's device in training."""
+    """Price of one hour of a client's device in training."""
     per_kwh: float | None = None
 
 
@@ -59,11 +59,11 @@ class Limits:
     """What the case cannot go beyond, whatever a candidate gains; None for no limit."""
 
     hours: float | None = None
-    """Of the whole run, on the clock of the clients' machines."""
+    """Hours that the whole run may take, on the clock of the clients' machines."""
     visit_mb: float | None = None
     """Megabytes (10^6 bytes) that one visit downloads and uploads together, on average."""
     epsilon: float | None = None
-    """Of the guarantee; a candidate without one is beyond it."""
+    """The largest epsilon of its guarantee; a candidate without one is beyond the limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ class Scenario:
     corpus: Mapping[str, Any]
     """Options of the generated corpus `fed-synth`."""
     settings: Mapping[str, Any]
-    """Of every candidate's run, by the names of a `config.yaml`."""
+    """Settings of every candidate's run, by the names of a `config.yaml`."""
     candidates: Sequence[ScenarioCandidate]
     prices: Prices
     rules: Mapping[str, float]

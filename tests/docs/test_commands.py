@@ -95,7 +95,7 @@ def test_commands_are_accepted(name, command, monkeypatch):
 def test_every_guide_to_a_command_shows_one():
     shown = {name for name, _ in whole_commands()}
     guides = ("importing", "datasets", "heterogeneity", "training", "scores", "quickstart", "privacy_and_uploads")
-    guides += ("plan",)
+    guides += ("plan", "machines", "participation", "scenarios", "tradeoffs")
     assert {"README.md", "benchmarks/README.md", *(f"docs/{guide}.md" for guide in guides)} <= shown
 
 

@@ -169,12 +169,24 @@ def literal_texts(template):
     return [*re.sub(r"<[^>]*>", "\n", source).split("\n"), *spoken]
 
 
+IN_ENGLISH_ALONE = {"case_page.html.jinja": "fedllm_train/scenarios/case_page.py"}
+"""Template of a page whose contents have one language (a scenario's are those of its YAML file) -> who fills it."""
+
+
+def test_a_page_in_english_alone_says_so_to_the_browser():
+    for template, maker in IN_ENGLISH_ALONE.items():
+        text = (ROOT / maker).read_text(encoding="utf-8")
+        assert template in text, maker
+        assert 'language="en"' in text, maker
+
+
 @pytest.mark.parametrize(
     "path",
     sorted(
         path
         for package in ("fedllm_data", "fedllm_eval", "fedllm_train")
         for path in (ROOT / package).rglob("*.html.jinja")
+        if path.name not in IN_ENGLISH_ALONE
     ),
     ids=lambda path: path.name,
 )

@@ -14,7 +14,7 @@ from fedllm_eval.compare import compare_results, write_comparison
 from fedllm_eval.comparing.front_words import front_sentences
 from fedllm_eval.comparing.fronts import beaten_by, cheaper_ties
 from fedllm_eval.comparing.trade_offs import AskedCosts
-from fedllm_eval.deciding.partner_costs import Line, StatedPrices
+from fedllm_eval.deciding.stated_lines import Line, StatedPrices
 from tests.eval.comparing.conftest import IDS, made_round, made_rounds
 
 POINTS = st.dictionaries(

@@ -23,8 +23,9 @@ from fedllm_eval.deciding.decision import Asked, decide
 from fedllm_eval.deciding.decision_words import cost_sentences
 from fedllm_eval.deciding.effects import Effect
 from fedllm_eval.deciding.evidence_needed import clients_for_gain, clients_for_share
-from fedllm_eval.deciding.partner_costs import Line, StatedPrices, parse_lines, price_of_runs, read_line_table
+from fedllm_eval.deciding.partner_costs import price_of_runs
 from fedllm_eval.deciding.rule_words import reasons
+from fedllm_eval.deciding.stated_lines import Line, StatedPrices, parse_lines, read_line_table
 from fedllm_eval.scoring.comparisons import method_difference
 from fedllm_eval.scoring.intervals import Interval
 from fedllm_eval.scoring.proportion import wilson_interval

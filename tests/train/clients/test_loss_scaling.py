@@ -75,7 +75,7 @@ def what_visits_leave(kit, trainer):
         reply = trainer.loaded.host.visit(kit.question(client_id, sent, step=t, seed=t, purpose=purpose))
         left.append(reply.message)
         if t < num_rounds:
-            update, sums = codec.decode(reply.message), {}
+            update, sums = strategy.opened(codec.decode(reply.message)), {}
             strategy.fold(sums, update, strategy.weigh(update, reply.num_rows))
             state = strategy.server_step(state, sums, t)
     return left + [path.read_bytes() for path in sorted(trainer.run.glob("client_memory/*/*/*"))]

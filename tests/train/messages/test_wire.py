@@ -55,7 +55,7 @@ def test_without_a_codec_the_message_is_the_plain_one():
     assert adapter_sha256(unpack(wire(), message)["adapter"]) == adapter_sha256(UPDATE)
 
 
-def test_what_goes_down_is_whole_with_every_upload_codec_and_encoded_once_for_all():
+def test_what_goes_down_is_whole_with_every_wire_and_encoded_once_for_all():
     sent = wire(wire="int4")
     message = sent.server.pack_down({"adapter": UPDATE}, "ann", 0).message
     assert message == codec.encode({"adapter": UPDATE})
