@@ -11,7 +11,7 @@ from typing import Any
 
 __all__ = ["COSTS", "without_names"]
 
-COSTS = ("num_steps", "seconds", "num_tokens", "peak_memory_bytes", "energy_joules", "download_bytes", "upload_bytes")
+COSTS = ("num_steps", "seconds", "num_tokens", "peak_memory_bytes", "energy_joules")
 """Fields of a visit's record that stay: what it cost, which says nothing of the client's rows."""
 
 

@@ -25,14 +25,13 @@ from fedllm_train.strategy import Federation
 
 CLIP = 0.5
 START = {"b": torch.zeros(10, 10), "a": torch.linspace(-1, 1, 160)}
-BETTER = {name: tensor + 0.01 for name, tensor in START.items()}
+MOVED = {name: torch.linspace(0, 3, tensor.numel()).cos().reshape(tensor.shape) for name, tensor in START.items()}
+BETTER = {name: tensor + 0.02 * MOVED[name] for name, tensor in START.items()}
 """The server's adapter after some rounds."""
 
 
 def guarantee():
-    return Guarantee(
-        clip=CLIP, noise_multiplier=0.0, delta=1e-5, sampling_probability=1.0, expected_cohort=1.0, num_rounds=1
-    )
+    return Guarantee(clip=CLIP, noise_multiplier=0.0, delta=1e-5, sampling_rate=1.0, expected_cohort=1, num_rounds=1)
 
 
 def both_ends(**ways):

@@ -20,6 +20,7 @@ from fedllm_train.strategies.fedavg import FedAvg
 from fedllm_train.trainer import FederatedTrainer
 
 BOTH_WAYS = {"wire": "drive", "error_feedback": "ef14", "download_wire": "int8"}
+CLIPPED = {"dp_clip": 1.0, "dp_noise_multiplier": 0.0, "dp_delta": 1e-3}
 EVERYBODY = {"cohort_rule": "all", "num_rounds": 3, "local_steps": 1, "keep_checkpoints": 3}
 MORE = {"hetlora": {"client_ranks": "2,4"}, "flexlora": {"client_ranks": "2,4"}, "flora": {"client_ranks": "2,4"}}
 
@@ -261,7 +262,7 @@ def load_parts_of_adapter(checkpoint):
     [
         ({}, "cohort_rule is 'uniform': the changes that it remembers of clients that are not asked"),
         (
-            {"cohort_rule": "all", "dp_clip": 1.0, "dp_noise_multiplier": 0.0, "dp_delta": 1e-3},
+            {"cohort_rule": "all", **CLIPPED},
             "with dp_clip use ef14",
         ),
         ({"cohort_rule": "all", "max_update_norm": 1.0}, "max_update_norm has no change to bound"),
