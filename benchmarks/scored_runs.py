@@ -248,12 +248,14 @@ def _costs(records: Sequence[dict[str, Any]], num_values: int) -> dict[str, Any]
         for record in records
         if SCORE in record.get("eval", {})
     ]
-    on_clock = {
-        "clock_seconds": round(end, 3),
-        "num_left_out": len(left_out),
-        "num_steps_left_out": sum(client.get("num_steps", 0) for client in left_out),
-        "num_server_steps": sum(record["server_step"] for record in records),
-    }
+    on_clock: dict[str, Any] = {}
+    if end is not None:
+        on_clock = {
+            "clock_seconds": round(end, 3),
+            "num_left_out": len(left_out),
+            "num_steps_left_out": sum(client.get("num_steps", 0) for client in left_out),
+            "num_server_steps": sum(record["server_step"] for record in records),
+        }
     return {
         "upload_bytes": ledger["upload_bytes"],
         "download_bytes": ledger["download_bytes"],
@@ -261,7 +263,7 @@ def _costs(records: Sequence[dict[str, Any]], num_values: int) -> dict[str, Any]
         "num_visits": visits,
         "message_bits_per_value": round(8 * ledger["upload_bytes"] / visits / num_values, 4),
         **{key: _mean_of(records, key) for key in ("bits_per_value", "relative_error", "download_relative_error")},
-        **(on_clock if end is not None else {}),
+        **on_clock,
         "curve": curve,
     }
 
