@@ -187,9 +187,9 @@ def test_plan_and_run_of_a_case_agree(finished):
         planned = json.loads((out / "plans" / name / "plan.json").read_text())["runs"][0]
         rounds = [json.loads(line) for line in (out / "runs" / name / "rounds.jsonl").read_text().splitlines()]
         figures = agreement_of(planned, rounds)
-        assert [each.what for each in figures] == ["bytes down", "bytes up", "simulated hours"]
+        assert [each.what for each in figures] == ["bytes down", "bytes up", "simulated seconds"]
         assert all(each.is_kept and not each.why_estimate for each in figures)
-        assert f"{name}: simulated hours" in said
+        assert f"{name}: simulated seconds" in said
     assert "DIFFER" not in said
 
 
