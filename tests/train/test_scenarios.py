@@ -219,7 +219,7 @@ def test_a_plan_that_is_not_kept_fails_loudly_and_is_shown(finished):
     content["runs"][0]["travel"]["up"] += 1
     plan.write_text(json.dumps(content))
     try:
-        with pytest.raises(PlanNotKept, match=r"drive: bytes up \d+, and \d+ was planned: they DIFFER"):
+        with pytest.raises(PlanNotKept, match=r"drive: bytes up [\d,]+, and [\d,]+ was planned: they DIFFER"):
             run_scenario(scenario, out, PROGRAMS, say=lambda line: None)
         assert "they DIFFER" in page.read_text()
     finally:
