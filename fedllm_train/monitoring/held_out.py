@@ -21,7 +21,7 @@ from fedllm_eval.per_client import evaluate_policy
 from fedllm_eval.plain_json import without_nan
 from fedllm_eval.policy.models import usable_length
 from fedllm_eval.policy.run_folder import BEST, CHECKPOINTS
-from fedllm_eval.scores import SCORES
+from fedllm_eval.scores import SCORES, ClientScores
 from fedllm_train.adapters.arithmetic import Parts
 from fedllm_train.adapters.base_shift import PART
 from fedllm_train.adapters.live import LiveAdapter
@@ -36,9 +36,20 @@ from fedllm_train.run_files.earlier import warn_of_shared
 from fedllm_train.run_files.run_writing import may_be_replaced
 from fedllm_train.run_files.sealed import read_sealed, write_sealed
 
-__all__ = ["HeldOut", "after_score", "forget_best", "held_out_clients", "load_best", "should_stop"]
+__all__ = [
+    "DEFAULT_SCORE",
+    "HeldOut",
+    "after_score",
+    "forget_best",
+    "held_out_clients",
+    "load_best",
+    "scored_state",
+    "should_stop",
+    "shown_scores",
+]
 
-_DEFAULT_SCORE = {"sft": "heldout_loss", "preference": "implicit_reward_loss"}
+DEFAULT_SCORE = {"sft": "heldout_loss", "preference": "implicit_reward_loss"}
+"""Task -> the score that says which round is best, where none is named."""
 _BEST_STATE = Path(CHECKPOINTS, "best.safetensors")
 """The server's state that `best/` was made of."""
 _SHOWN = ("mean", "ci_low", "ci_high", "worst_decile", "num_clients", "num_items")
@@ -71,7 +82,7 @@ class HeldOut(Observer):
         """
         self._config, self._clients, self._policy, self._args = config, clients, policy, args
         self._start, self._save, self._run = start, save, run
-        self._score = config.eval_score or _DEFAULT_SCORE[clients.task]
+        self._score = config.eval_score or DEFAULT_SCORE[clients.task]
 
     def stepped(self, step: Step) -> Record:
         """Score the adapter of a round, if that is due, and keep the best one."""
@@ -99,29 +110,63 @@ class HeldOut(Observer):
 
     def score(self, server: Parts) -> dict[str, Any]:
         """Return the scores of a server's adapter: mean over clients with its interval, worst decile, counts."""
-        model, args = self._policy.model, self._args
-        # A process whose clients train elsewhere never moved its model; a quantised one must not be asked again.
-        if next(model.parameters()).device.type != args.device.type:
-            model.to(args.device)
-        longest = usable_length(model) if args.max_length is None else args.max_length
-        positions = getattr(model.config, "max_position_embeddings", None) or longest
         try:
-            table = evaluate_policy(
-                _Held(model, self._policy.tokenizer, server),
+            summary = scored_state(
+                self._policy.model,
+                self._policy.tokenizer,
+                self._args,
                 self._clients,
-                reference=_Held(model, self._policy.tokenizer, self._start),
-                beta=getattr(args, "beta", None) or 0.1,
-                batch_size=args.per_device_eval_batch_size,
-                max_length=min(longest, positions),
+                states=(server, self._start),
                 max_clients=self._config.eval_clients,
                 max_rows_per_client=self._config.eval_rows_per_client,
                 seed=self._config.seed,
-            )
-            summary = table.summary()
+            ).summary()
         except MetricError as error:  # an adapter that gives no finite number is no better than any other
             return {"split": self._clients.split, "problem": str(error)}
-        scores = {name: {key: values[key] for key in _SHOWN} for name, values in summary.items()}
-        return {"split": self._clients.split, **without_nan(scores)}
+        return {"split": self._clients.split, **shown_scores(summary)}
+
+
+def shown_scores(summary: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what a round's record holds of each score: mean over clients, interval, worst decile and counts."""
+    return dict(without_nan({name: {key: values[key] for key in _SHOWN} for name, values in summary.items()}))
+
+
+def scored_state(
+    model: Any,
+    tokenizer: Any,
+    args: ClientArgs,
+    clients: ClientDataset,
+    *,
+    states: tuple[Parts, Parts],
+    **sample: Any,
+) -> ClientScores:
+    """Score a server's state on held-out rows, on the model that trains.
+
+    Args:
+        model: whose adapter is replaced while it is scored.
+        tokenizer: the model's.
+        args: the clients' TRL settings: batch size, longest sequence, DPO's beta.
+        clients: held-out rows.
+        states: the server's state, and that before round 0, which preference rows are measured against.
+        sample: `max_clients`, `max_rows_per_client` and `seed` of `evaluate_policy`.
+
+    Raises:
+        MetricError: if the model gives values that are not finite.
+    """
+    # A process whose clients train elsewhere never moved its model; a quantised one must not be asked again.
+    if next(model.parameters()).device.type != args.device.type:
+        model.to(args.device)
+    longest = usable_length(model) if args.max_length is None else args.max_length
+    positions = getattr(model.config, "max_position_embeddings", None) or longest
+    return evaluate_policy(
+        _Held(model, tokenizer, states[0]),
+        clients,
+        reference=_Held(model, tokenizer, states[1]),
+        beta=getattr(args, "beta", None) or 0.1,
+        batch_size=args.per_device_eval_batch_size,
+        max_length=min(longest, positions),
+        **sample,
+    )
 
 
 @dataclass(frozen=True)

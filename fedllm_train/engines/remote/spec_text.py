@@ -27,7 +27,7 @@ from fedllm_train.models.policy import PolicySource
 from fedllm_train.strategies import STRATEGIES, strategy_class
 from fedllm_train.strategy import Federation
 
-__all__ = ["SPEC_FIELDS", "read_spec", "spec_text"]
+__all__ = ["SPEC_FIELDS", "check_peft_text", "peft_text", "read_spec", "spec_text"]
 
 SPEC_FIELDS = tuple(each.name for each in fields(RunSpec))
 """Every field of a spec has a key of its name."""
@@ -210,7 +210,7 @@ def _policy_text(policy: PolicySource) -> dict[str, Any]:
     if other := set(policy.init_kwargs) - set(_INIT_KWARGS):
         raise ConfigError(f"model_init_kwargs has {_some(other)}, which does not travel; leave it out")
     return {
-        "peft_config": None if policy.peft_config is None else _peft_text(policy.peft_config),
+        "peft_config": None if policy.peft_config is None else peft_text(policy.peft_config),
         "full_finetuning": policy.full_finetuning,
         "quantization": None if policy.quantization is None else policy.quantization.to_diff_dict(),
         "init_kwargs": {name: _as_plain(value, name) for name, value in policy.init_kwargs.items()},
@@ -248,7 +248,12 @@ def _read_policy(text: Any, adapter: str | None) -> PolicySource:
     )
 
 
-def _peft_text(config: PeftConfig) -> dict[str, Any]:
+def peft_text(config: PeftConfig) -> dict[str, Any]:
+    """Return PEFT's settings of an adapter as a JSON object: what differs from the defaults.
+
+    Raises:
+        ConfigError: naming a setting that does not travel.
+    """
     default, found = type(config)(), {}
     for name, value in config.to_dict().items():
         if name in _NOT_PEFT and name not in ("auto_mapping", "megatron_core"):
@@ -261,12 +266,21 @@ def _peft_text(config: PeftConfig) -> dict[str, Any]:
     return found
 
 
-def _read_peft(text: Any) -> PeftConfig:
+def check_peft_text(text: Any) -> None:
+    """Refuse what is no object from `peft_text`.
+
+    Raises:
+        ConfigError: naming what is wrong.
+    """
     if not isinstance(text, Mapping) or text.get("peft_type") not in [each.value for each in PeftType]:
         raise ConfigError("peft_config of the run's spec names no kind of adapter that is known here")
     if refused := set(text) & set(_NOT_PEFT):
         raise ConfigError(f"peft_config of the run's spec has {_some(refused)}, which does not travel")
     _check_plain(dict(text), "peft_config")
+
+
+def _read_peft(text: Any) -> PeftConfig:
+    check_peft_text(text)
     return PeftConfig.from_peft_type(**dict(text))
 
 
