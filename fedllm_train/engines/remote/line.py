@@ -51,7 +51,9 @@ class Line(Protocol):
         """Return the sites that are known now, by name."""
         ...
 
-    def send(self, site: str, key: str, header: Mapping[str, Any], body: bytes | memoryview, *, seconds: float) -> None:
+    def send(
+        self, site: str, key: str, header: Mapping[str, Any], body: bytes | memoryview, *, seconds: float
+    ) -> None:
         """Send a request; returns at once.
 
         Args:

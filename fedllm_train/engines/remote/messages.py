@@ -43,6 +43,7 @@ __all__ = [
     "Work",
     "cut_body",
     "job_key",
+    "one_line",
     "read_answer",
     "read_request",
 ]
@@ -166,8 +167,6 @@ class Work(_Message):
     lengths: list[Length]
     """Of each job's body."""
     wait_seconds: Seconds = 0.0
-    acknowledged: list[Key] = []
-    """Results that have arrived and need not be kept."""
 
 
 class Collect(_Message):
@@ -177,7 +176,6 @@ class Collect(_Message):
     run: RunKey
     keys: list[Key]
     wait_seconds: Seconds = 0.0
-    acknowledged: list[Key] = []
 
 
 class Stop(_Message):
@@ -187,7 +185,6 @@ class Stop(_Message):
     run: RunKey
     is_finished: bool = False
     """Whether the run will ask nothing more, so that nothing needs to be kept for it."""
-    acknowledged: list[Key] = []
 
 
 class SplitFacts(_Message):
@@ -345,9 +342,9 @@ def cut_body(body: bytes | bytearray, lengths: Sequence[int]) -> list[memoryview
 
 
 def one_line(reason: object) -> str:
-    """Return a reason as one short line that names no path.
+    r"""Return a reason as one short line that names no path.
 
-    >>> one_line(ValueError("cannot open /home/ann/rows.parquet\\nbecause"))
+    >>> one_line(ValueError("cannot open /home/ann/rows.parquet\nbecause"))
     'cannot open rows.parquet because'
     """
     text = " ".join(str(reason).split())

@@ -22,10 +22,10 @@ _TASK_OF = {"SFTConfig": "sft", "DPOConfig": "dpo", "KTOConfig": "kto"}
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """The limits; the defaults let any training through that the data can be used for, and tell as little as that needs."""
+    """The limits; the defaults let any kind of training through, and tell no more than it needs."""
 
     bases: tuple[str, ...] = ()
-    """Digests of base models (`fedllm-train worker --dry-run` prints the worker's); empty for the worker's own alone."""
+    """Digests of base models, as `fedllm-train worker --dry-run` prints them; empty for the worker's own alone."""
     strategies: tuple[str, ...] = ()
     """Methods; empty for all."""
     tasks: tuple[str, ...] = ()
@@ -119,7 +119,9 @@ def read_policy(path: Path | None) -> Policy:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"{path}, the worker's policy, cannot be read: {' '.join(str(error).split())[:200]}") from None
+        raise ConfigError(
+            f"{path}, the worker's policy, cannot be read: {' '.join(str(error).split())[:200]}"
+        ) from None
     content = {} if content is None else content
     if not isinstance(content, Mapping):
         raise ConfigError(f"{path} is no list of keys and values; write for example max_rounds: 50")
@@ -127,7 +129,8 @@ def read_policy(path: Path | None) -> Policy:
     made = {}
     for name, value in content.items():
         if name not in known:
-            raise ConfigError(f"{path} has {name!r}, which no policy has; {did_you_mean(str(name), known)}choose from {', '.join(known)}")
+            hint = did_you_mean(str(name), known)
+            raise ConfigError(f"{path} has {name!r}, which no policy has; {hint}choose from {', '.join(known)}")
         made[name] = _checked(str(path), name, value, getattr(Policy(), name))
     return Policy(**made)
 

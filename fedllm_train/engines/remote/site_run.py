@@ -1,8 +1,7 @@
 """One run at a site: the host of its clients, and what the run may ask of it."""
 
 import math
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 
 from fedllm_data.clients import ClientDataset, load_clients
-from fedllm_data.errors import ConfigError, FedLLMError
+from fedllm_data.errors import ConfigError
 from fedllm_data.in_place import fill_folder
 from fedllm_eval.policy.run_folder import PERSONAL
 from fedllm_train.adapters.arithmetic import adapter_sha256

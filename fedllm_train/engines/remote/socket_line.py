@@ -69,8 +69,8 @@ class SocketLine:
         for name, path in sites.items():
             if not callable(path) and len(str(path).encode()) > MAX_SOCKET_PATH:
                 raise ConfigError(
-                    f"the socket of site {name!r} has a path of {len(str(path).encode())} bytes, and the system allows "
-                    f"{MAX_SOCKET_PATH}; give a shorter one"
+                    f"the socket of site {name!r} has a path of {len(str(path).encode())} bytes, and at most "
+                    f"{MAX_SOCKET_PATH} are allowed; give a shorter one"
                 )
         self._sites = dict(sites)
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
@@ -94,7 +94,9 @@ class SocketLine:
         """Return the sites; whether one is there shows when it is asked."""
         return {name: Site(name=name) for name in self._sites}
 
-    def send(self, site: str, key: str, header: Mapping[str, Any], body: bytes | memoryview, *, seconds: float) -> None:
+    def send(
+        self, site: str, key: str, header: Mapping[str, Any], body: bytes | memoryview, *, seconds: float
+    ) -> None:
         """Send a request over a connection of its own."""
         arguments = (site, key, dict(header), body, seconds)
         threading.Thread(target=self._ask, args=arguments, name=f"ask-{site}", daemon=True).start()

@@ -62,7 +62,9 @@ def spec_text(spec: RunSpec, client_ids: frozenset[str] | None = None) -> dict[s
         raise ConfigError(f"strategy {spec.strategy!r} is none of the project's own, and code does not travel")
     federation = spec.federation
     dealt = {
-        name: {key: value for key, value in getattr(federation, name).items() if client_ids is None or key in client_ids}
+        name: {
+            key: value for key, value in getattr(federation, name).items() if client_ids is None or key in client_ids
+        }
         for name in ("ranks", "layers")
     }
     made = {
@@ -141,17 +143,15 @@ def _plain_fields(settings: Any) -> dict[str, Any]:
 
 def _made(kind: type[Any], named: Any, what: str) -> Any:
     known = {each.name: each for each in fields(kind)}
-    if not isinstance(named, Mapping) or (unknown := set(named) - set(known)):
-        raise ConfigError(f"{what} of the run's spec is no object of {', '.join(known)}" + _named(named, known))
+    if not isinstance(named, Mapping):
+        raise ConfigError(f"{what} of the run's spec is no object")
+    if unknown := set(named) - set(known):
+        raise ConfigError(f"{what} of the run's spec has {_some(unknown)}, and should have some of {', '.join(known)}")
     _check_plain(dict(named), what)
     made = kind(**named)
     if hasattr(made, "check"):
         made.check()
     return made
-
-
-def _named(named: Any, known: Mapping[str, Any]) -> str:
-    return f"; {_some(set(named) - set(known))} is unknown" if isinstance(named, Mapping) else ""
 
 
 def _federation(text: Any, strategy: str) -> Federation:
@@ -160,7 +160,10 @@ def _federation(text: Any, strategy: str) -> Federation:
         raise ConfigError(f"federation of the run's spec should be an object of {', '.join(sorted(names))}")
     plain = {name: _whole(text[name], name) for name in _FEDERATION[:3]}
     flags = {name: _of_type(text[name], bool, name) for name in _FEDERATION[3:]}
-    dealt = {name: {_of_type(key, str, name): _whole(each, name) for key, each in text[name].items()} for name in ("ranks", "layers")}
+    dealt = {
+        name: {_of_type(key, str, name): _whole(each, name) for key, each in text[name].items()}
+        for name in ("ranks", "layers")
+    }
     settings_class = strategy_class(strategy).Settings
     settings = _made(settings_class, text["settings"], f"the settings of {strategy}")
     return Federation(settings=settings, **plain, **flags, **dealt)

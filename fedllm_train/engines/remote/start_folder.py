@@ -1,4 +1,4 @@
-"""The starting adapter of a run as it travels: PEFT's settings as JSON and the tensors as safetensors, never a path."""
+"""The starting adapter of a run as it travels: PEFT's settings as JSON, the tensors as safetensors, never a path."""
 
 import json
 from collections.abc import Mapping
