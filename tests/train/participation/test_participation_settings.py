@@ -52,6 +52,7 @@ def test_what_makes_no_sense_is_refused(changes, message):
         ({**BUFFERED, "buffer_size": 9}, "buffer_size is 9 but the dataset has 5 clients"),
         ({**BUFFERED, "concurrency": 6, "buffer_size": 2}, "concurrency is 6, and there are 5 clients"),
         ({**DEADLINE, "cohort_size": 4, "over_selection": 2.0}, "asks 8 clients in a round, and there are 5"),
+        ({**DEADLINE, "cohort_size": 4, "over_selection": 1e308}, r"asks inf clients in a round, and there are 5"),
         ({**DEADLINE, "cohort_rule": "all", "over_selection": 2.0}, "asks all its clients anyway"),
         ({**TABLE, "cohort_size": 2, "strategy": "centralized"}, "rows of all clients together, in one place"),
         ({**BUFFERED, "buffer_size": 2, "strategy": "scaffold"}, "SCAFFOLD also sums what belongs to the step"),
