@@ -105,7 +105,7 @@ def check_machines(client_ids: Sequence[str], machines: ClientTable) -> None:
             if getattr(machine, name) is None:
                 raise ConfigError(
                     f"client_table {machines.text}: client {client_id!r} has no {name}, so how long its visits take "
-                    f"is not known; give it a {name}, or a profile that has one"
+                    f"is not known; state {name}, or give a profile that has it"
                 )
 
 

@@ -71,7 +71,9 @@ def test_a_table_without_speeds_is_refused_before_a_model_is_loaded(kit, tmp_pat
     table = tmp_path / "machines.csv"
     table.write_text("client_id,download_mbit,upload_mbit\n*,10,1\n")
     config = FederatedConfig(output_dir="unused", client_table=str(table), cohort_size=2)
-    with pytest.raises(ConfigError, match="client 'ann' has no flops, so how long its visits take is not known"):
+    with pytest.raises(
+        ConfigError, match="client 'ann' has no flops, so how long its visits take is not known; state flops"
+    ):
         prepare(config, roster_of(kit.make_clients()), kit.trl_args("sft"))
 
 
