@@ -27,7 +27,7 @@ from fedllm_data.seeds import stream_rng
 from fedllm_eval.machines.machine import Machine, Windows
 from fedllm_eval.machines.profile_mix import Spread, mix_of, spread_of
 from fedllm_eval.machines.profiles import profile_of
-from fedllm_eval.machines.table_entries import COLUMNS, NAMED_COLUMNS, NUMBERS, SUFFIXES, Entry, read_entries
+from fedllm_eval.machines.table_entries import COLUMNS, NUMBERS, SUFFIXES, Entry, read_entries
 from fedllm_eval.machines.window_text import as_float, windows_of, windows_text
 
 if TYPE_CHECKING:
@@ -260,8 +260,9 @@ def _of_columns(table: "pa.Table | None") -> Iterator[Entry]:
     there = [] if table is None else [name for name in table.column_names if name in COLUMNS and name != "client_id"]
     if table is None or not there:
         has = [] if table is None else table.column_names
+        wanted = ", ".join(map(repr, COLUMNS[1:]))
         raise ConfigError(
-            f"client_table is columns, but the dataset's clients table has none of {NAMED_COLUMNS}; it has "
+            f"client_table is columns, but the dataset's clients table has none of {wanted}; it has "
             f"{', '.join(has) or 'no columns'}"
         )
     if "client_id" not in table.column_names:

@@ -17,12 +17,12 @@ from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
 from fedllm_eval.machines.window_text import TRACE
 
-__all__ = ["COLUMNS", "NAMED_COLUMNS", "NUMBERS", "SUFFIXES", "Entry", "read_entries"]
+__all__ = ["COLUMNS", "NUMBERS", "SUFFIXES", "Entry", "read_entries"]
 
 NUMBERS = ("download_mbit", "upload_mbit", "latency_ms", "flops", "memory_gb", "watts", "drop_out")
 COLUMNS = ("client_id", *NUMBERS, "profile", "windows")
 SUFFIXES = (".csv", ".parquet", ".json", ".yaml", ".yml")
-NAMED_COLUMNS = ", ".join(map(repr, COLUMNS))
+_NAMED = ", ".join(map(repr, COLUMNS))
 """For errors: quoted, since `drop_out` without quotes would be told as the flag of this name."""
 _OF_TRACES = ("duration", "model")
 """What FedScale's traces hold besides."""
@@ -68,7 +68,7 @@ def read_entries(path: Path) -> Iterator[Entry]:
 
 def _entry(where: str, given: Any) -> Entry:
     if not isinstance(given, Mapping):
-        raise ConfigError(f"{where} is {given!r} and no entry with names; its names are {NAMED_COLUMNS}")
+        raise ConfigError(f"{where} is {given!r} and no entry with names; its names are {_NAMED}")
     values = {name: value for name, value in given.items() if not _is_empty(value)}
     if all(name in values for name in TRACE):
         if "windows" in values:
@@ -79,7 +79,7 @@ def _entry(where: str, given: Any) -> Entry:
     for name in given:
         if name not in COLUMNS and not (name in (*TRACE, *_OF_TRACES) and "windows" in values):
             hint = did_you_mean(str(name), COLUMNS)
-            raise ConfigError(f"{where} has a column {name!r} that is not used; {hint}choose from {NAMED_COLUMNS}")
+            raise ConfigError(f"{where} has a column {name!r} that is not used; {hint}choose from {_NAMED}")
     client_id = canonical_id(values.pop("client_id", None))
     if not isinstance(client_id, str) or is_missing(client_id):
         raise ConfigError(f"{where} has no client_id; give each entry one, or * for all that have no entry")
@@ -104,7 +104,7 @@ def _csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             if twice := next((name for name in names if names.count(name) > 1), None):
                 raise ConfigError(f"{path} has two columns {twice!r}; keep one")
             if "client_id" not in names:
-                raise ConfigError(f"{path} has no column client_id; its columns are {NAMED_COLUMNS}")
+                raise ConfigError(f"{path} has no column client_id; its columns are {_NAMED}")
             for row in reader:
                 where = f"{path}, line {reader.line_num}"
                 if None in row:

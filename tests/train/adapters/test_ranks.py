@@ -68,7 +68,7 @@ def test_the_largest_rank_that_fits_a_clients_memory():
     ):
         client_ranks("memory:8,2,4", {"a": 1, "d": 1}, None, seed=0, memory=memory)
     with pytest.raises(
-        ConfigError, match="'e' has no memory_gb in the client table, by .* chosen; state it, or give a profile"
+        ConfigError, match=r"'e' has no memory_gb in the client table, by .* chosen; state it, or give a profile"
     ):
         client_ranks("memory:8,2,4", {"e": 1}, None, seed=0, memory=memory)
 
