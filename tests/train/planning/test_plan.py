@@ -288,6 +288,29 @@ def test_the_command_prints_writes_and_refuses(model, tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--wire", "none", "int4", "--cohort-size", "2", "4"],
+        ["--wire", "none,int4", "--cohort-size", "2, 4"],
+        ["--wire=none", "--wire", "int4", "--cohort_size", "2,4"],
+    ],
+    ids=["spaces", "commas", "flags"],
+)
+def test_several_values_are_joined_by_commas_or_spaces_or_given_apart(argv):
+    compared = plan_flags(["--sizes", "4:10", *argv, "--lora-r", "4"]).compared
+    assert compared == {"wire": ["none", "int4"], "cohort_size": ["2", "4"]}
+
+
+def test_a_plan_names_itself_and_shows_all_flags(model, capsys):
+    assert main(["plan", "--model", model, "--sizes", "4:10", "--wir", "int4"]) == 2
+    assert "--wir is no flag of fedllm-train plan; did you mean --wire? --help-all" in capsys.readouterr().err
+    assert main(["plan", "--help-all"]) == 0
+    shown = capsys.readouterr().out
+    assert "--cohort-size N [N ...]" in shown
+    assert "--weight-decay" in shown
+
+
 def test_more_candidates_than_anybody_reads_are_refused(model):
     many = ",".join(map(str, range(1, 21)))
     flags = plan_flags(["--model", model, "--sizes", "30:5", "--cohort-size", many, "--wire", "none,int8,int4,drive"])
