@@ -226,6 +226,9 @@ def _row(entry: Entry) -> _Row:
     numbers: dict[str, Any] = {name: _number(entry, name) for name in NUMBERS if name in entry.values}
     try:
         Machine(**numbers)
+    except ConfigError as error:
+        raise ConfigError(f"{entry.where}, column {error}") from error
+    try:
         windows = windows_of(entry.values["windows"]) if "windows" in entry.values else None
         profile = entry.values.get("profile")
         if profile is not None and not isinstance(profile, str):
@@ -258,10 +261,12 @@ def _number(entry: Entry, name: str) -> float:
 def _of_columns(table: "pa.Table | None") -> Iterator[Entry]:
     there = [] if table is None else [name for name in table.column_names if name in COLUMNS and name != "client_id"]
     if table is None or not there:
-        has = [] if table is None else table.column_names
+        lacks, has = (
+            ", ".join(map(repr, names)) for names in (COLUMNS[1:], [] if table is None else table.column_names)
+        )
         raise ConfigError(
-            f"client_table is columns, but the dataset's clients table has none of {', '.join(COLUMNS[1:])}; it has "
-            f"{', '.join(has) or 'no columns'}"
+            f"client_table is columns, but the dataset's clients table has none of {lacks}; "
+            f"it has {has or 'no columns'}"
         )
     for row in table.select(["client_id", *there]).to_pylist():
         values = {name: row[name] for name in there if row[name] is not None and row[name] != ""}

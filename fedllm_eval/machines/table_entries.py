@@ -66,7 +66,9 @@ def read_entries(path: Path) -> Iterator[Entry]:
 
 def _entry(where: str, given: Any) -> Entry:
     if not isinstance(given, Mapping):
-        raise ConfigError(f"{where} is {given!r} and no entry with names; its names are {', '.join(COLUMNS)}")
+        raise ConfigError(
+            f"{where} is {given!r} and no entry with names; its names are {', '.join(map(repr, COLUMNS))}"
+        )
     values = {name: value for name, value in given.items() if not _is_empty(value)}
     if all(name in values for name in TRACE):
         if "windows" in values:
@@ -76,9 +78,9 @@ def _entry(where: str, given: Any) -> Entry:
             values.pop(name, None)
     for name in given:
         if name not in COLUMNS and not (name in (*TRACE, *_OF_TRACES) and "windows" in values):
-            hint = did_you_mean(str(name), COLUMNS)
+            hint = did_you_mean(str(name), COLUMNS).replace("did you mean ", "did you mean column ")
             raise ConfigError(
-                f"{where} has a column {name!r} that is not used; {hint}choose from {', '.join(COLUMNS)}"
+                f"{where} has a column {name!r} that is not used; {hint}choose from {', '.join(map(repr, COLUMNS))}"
             )
     client_id = canonical_id(values.pop("client_id", None))
     if not isinstance(client_id, str) or is_missing(client_id):
@@ -104,7 +106,7 @@ def _csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             if twice := next((name for name in names if names.count(name) > 1), None):
                 raise ConfigError(f"{path} has two columns {twice!r}; keep one")
             if "client_id" not in names:
-                raise ConfigError(f"{path} has no column client_id; its columns are {', '.join(COLUMNS)}")
+                raise ConfigError(f"{path} has no column client_id; its columns are {', '.join(map(repr, COLUMNS))}")
             for row in reader:
                 where = f"{path}, line {reader.line_num}"
                 if None in row:

@@ -86,7 +86,7 @@ def test_columns_of_the_clients_table():
     table = pa.table({"client_id": IDS, "num_rows": [1, 2, 3], "profile": ["clinic"] * 3, "watts": [None, 10.0, 20.0]})
     found = client_table("columns", IDS, table, seed=0)
     assert [found.machine(name).watts for name in IDS] == [450.0, 10.0, 20.0]
-    with pytest.raises(ConfigError, match=r"has none of download_mbit.*; it has client_id, num_rows"):
+    with pytest.raises(ConfigError, match=r"has none of 'download_mbit'.*; it has 'client_id', 'num_rows'"):
         client_table("columns", IDS, table.select(["client_id", "num_rows"]), seed=0)
     with pytest.raises(ConfigError, match="it has no columns"):
         client_table("columns", IDS, None, seed=0)
@@ -172,11 +172,11 @@ def test_rows_are_a_clients_or_named_and_what_is_written_reads_back(tmp_path_fac
         ("client_id,upload_mbit\nann,12,5\n", r"line 2 has more values than there are columns; write 12\.5"),
         ("client_id,upload_mbit,flops\nann,12\n", r"line 2 has fewer values than there are columns"),
         ("client_id;upload_mbit\nann;12,5\n", r"parts its columns by semicolons"),
-        ("client_id,upload_mbit\nann,-1\n", r"line 2: upload_mbit is -1\.0; give a positive number"),
+        ("client_id,upload_mbit\nann,-1\n", r"line 2, column upload_mbit is -1\.0; give a positive number"),
         ("client_id,upload_mbit\nann,inf\n", r"line 2, column upload_mbit holds inf"),
         ("client_id,upload_mbit\nann,1_000\n", r"line 2, column upload_mbit holds '1_000'"),
-        ("client_id,drop_out\nann,1\n", r"line 2: drop_out is 1\.0; give a probability"),
-        ("client_id,uplaod_mbit\nann,1\n", r"column 'uplaod_mbit' that is not used; did you mean upload_mbit\? "),
+        ("client_id,drop_out\nann,1\n", r"line 2, column drop_out is 1\.0; give a probability"),
+        ("client_id,uplaod_mbit\nann,1\n", r"column 'uplaod_mbit' that is not used; did you mean column upload_mbit\? "),
         ("client_id,upload_mbit,upload_mbit\nann,1,2\n", r"has two columns 'upload_mbit'"),
         ("name,upload_mbit\nann,1\n", r"has no column client_id"),
         ("client_id,upload_mbit\nann,1\nann ,1\n", r"line 3 names client 'ann' a second time"),
