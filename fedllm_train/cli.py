@@ -386,3 +386,7 @@ def _presets(arguments: argparse.Namespace) -> None:
         settings = [f"{flag}={','.join(v) if isinstance(v, list) else v}" for flag, v in record["settings"].items()]
         print(textwrap.fill(" ".join(settings), 100, initial_indent="    ", subsequent_indent="    "))
     print("\nFlags override a preset. int8 bases need a GPU and bitsandbytes; --json has what each method is set to.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
