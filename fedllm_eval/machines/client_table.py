@@ -226,6 +226,9 @@ def _row(entry: Entry) -> _Row:
     numbers: dict[str, Any] = {name: _number(entry, name) for name in NUMBERS if name in entry.values}
     try:
         Machine(**numbers)
+    except ConfigError as error:
+        raise ConfigError(f"{entry.where}, column {error}") from error
+    try:
         windows = windows_of(entry.values["windows"]) if "windows" in entry.values else None
         profile = entry.values.get("profile")
         if profile is not None and not isinstance(profile, str):

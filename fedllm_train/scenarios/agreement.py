@@ -58,7 +58,5 @@ def agreement_of(planned: Mapping[str, Any], rounds: Sequence[Mapping[str, Any]]
     ]
     if planned["time"] is not None and "clock_seconds" in last:
         seconds = planned["time"]["total_hours"] * 3600
-        found.append(
-            Agreement(what="simulated seconds", planned=seconds, run=last["clock_seconds"], why_estimate=why)
-        )
+        found.append(Agreement(what="simulated seconds", planned=seconds, run=last["clock_seconds"], why_estimate=why))
     return found
