@@ -78,7 +78,7 @@ def _entry(where: str, given: Any) -> Entry:
             values.pop(name, None)
     for name in given:
         if name not in COLUMNS and not (name in (*TRACE, *_OF_TRACES) and "windows" in values):
-            hint = did_you_mean(str(name), COLUMNS)
+            hint = did_you_mean(str(name), COLUMNS).replace("did you mean ", "did you mean column ")
             raise ConfigError(f"{where} has a column {name!r} that is not used; {hint}choose from {_NAMED}")
     client_id = canonical_id(values.pop("client_id", None))
     if not isinstance(client_id, str) or is_missing(client_id):

@@ -178,7 +178,10 @@ def test_rows_are_a_clients_or_named_and_what_is_written_reads_back(tmp_path_fac
         ("client_id,upload_mbit\nann,inf\n", r"line 2, column 'upload_mbit' holds inf"),
         ("client_id,upload_mbit\nann,1_000\n", r"line 2, column 'upload_mbit' holds '1_000'"),
         ("client_id,drop_out\nann,1\n", r"line 2, column 'drop_out' is 1\.0; give a probability"),
-        ("client_id,uplaod_mbit\nann,1\n", r"column 'uplaod_mbit' that is not used; did you mean upload_mbit\? "),
+        (
+            "client_id,uplaod_mbit\nann,1\n",
+            r"column 'uplaod_mbit' that is not used; did you mean column upload_mbit\? ",
+        ),
         ("client_id,upload_mbit,upload_mbit\nann,1,2\n", r"has two columns 'upload_mbit'"),
         ("name,upload_mbit\nann,1\n", r"has no column client_id"),
         ("client_id,upload_mbit\nann,1\nann ,1\n", r"line 3 names client 'ann' a second time"),

@@ -315,8 +315,8 @@ def test_a_plan_names_itself_and_shows_all_flags(model, capsys):
 @pytest.mark.parametrize(
     ("rows", "line"),
     [
-        ("client_id,drop_out\n*,x", "column drop_out holds 'x'"),
-        ("client_id,drop_out\n*,1.5", "column drop_out is 1.5"),
+        ("client_id,drop_out\n*,x", "column 'drop_out' holds 'x'"),
+        ("client_id,drop_out\n*,1.5", "column 'drop_out' is 1.5"),
         ("client_id,drop_uot\n*,0", "'drop_out'"),
         ("client,drop_out\n*,0", "'drop_out'"),
     ],
