@@ -5,11 +5,13 @@ Only the standard library is imported until a command runs, so that `--help` ans
 
 import argparse
 import json
+import re
 import sys
 import textwrap
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,6 +28,9 @@ from fedllm_train.planning.plan_help import PLAN_EXAMPLES, add_plan_flags
 from fedllm_train.scenarios.scenario_command import add_scenario_command
 
 __all__ = ["main"]
+
+_FLAG_OF_A_RUN = re.compile("no flag of fedllm-train (sft|dpo|kto)")
+"""How a run refuses a flag that nobody knows; a plan hands its flags on to a run's parser."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "fedllm-train",
             lambda: _plan(argv[1:]),
             when_interrupted="nothing was written",
-            spell=lambda message: _in_flags(message, argv),
+            spell=lambda message: _FLAG_OF_A_RUN.sub("no flag of fedllm-train plan", _in_flags(message, argv)),
         )
     arguments = _parser().parse_args(argv)
     return run_command("fedllm-train", lambda: arguments.command(arguments), when_interrupted="nothing was written")
@@ -232,6 +237,13 @@ def _run(task: str, argv: list[str]) -> None:
 
 
 def _plan(argv: Sequence[str]) -> None:
+    if "--help-all" in argv:
+        from fedllm_train.arguments import print_all_flags
+
+        with suppress(SystemExit):
+            _parser().parse_args(["plan", "--help"])
+        print_all_flags(next((task for task in ("dpo", "kto") if task in argv), "sft"))
+        return
     from fedllm_train.planning.plan_command import run_plan
 
     run_plan(argv)
@@ -374,3 +386,7 @@ def _presets(arguments: argparse.Namespace) -> None:
         settings = [f"{flag}={','.join(v) if isinstance(v, list) else v}" for flag, v in record["settings"].items()]
         print(textwrap.fill(" ".join(settings), 100, initial_indent="    ", subsequent_indent="    "))
     print("\nFlags override a preset. int8 bases need a GPU and bitsandbytes; --json has what each method is set to.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
