@@ -20,6 +20,7 @@ from fedllm_train.client_inputs import ClientInput
 from fedllm_train.clients.objectives import ClientArgs, objective_of
 from fedllm_train.clients.unrendered import UnrenderedRows
 from fedllm_train.config import FederatedConfig
+from fedllm_train.engines.remote.remote_engine import RemoteOptions
 from fedllm_train.inputs import asks_to_resume, check_options, fit_of, read_inputs
 from fedllm_train.loaded_run import EngineMaker, load_run
 from fedllm_train.monitoring.evaluation import score_finished_run
@@ -57,6 +58,7 @@ class FederatedTrainer:
         eval_dataset: ClientInput | None = None,
         callbacks: Sequence[Callable[[Record], None]] = (),
         engine: EngineMaker | None = None,
+        at_sites: RemoteOptions | None = None,
         **of_trl: Any,
     ) -> None:
         """Check every setting and load the model; nothing is trained or written yet.
@@ -81,6 +83,8 @@ class FederatedTrainer:
             engine: where clients are visited: called with the run's spec and a function that makes a host of the
                 clients here, it returns a context manager of an engine (`engines/engine.py`). By default this process,
                 or `num_processes` of them.
+            at_sites: with clients whose rows are at sites (`clients_at_sites`): how long to wait for them, and for how
+                many.
             of_trl: TRL's names for the same: `train_dataset` for clients, `processing_class` for tokenizer,
                 `quantization_config` for quantization.
 
@@ -102,7 +106,7 @@ class FederatedTrainer:
             fit=fit_of(inputs),
         )
         """The run before anything was loaded."""
-        self.loaded = load_run(self.plan, inputs, make_engine=engine)
+        self.loaded = load_run(self.plan, inputs, make_engine=engine, at_sites=at_sites)
         """The run with its model."""
         self.start_adapter = self.loaded.start_adapter
         self.guarantee = self.plan.guarantee

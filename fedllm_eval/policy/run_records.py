@@ -229,10 +229,12 @@ class CheckpointRecord(TypedDict):
 
 
 class PersonalClient(TypedDict, total=False):
-    """One client in `personal/clients.json`: either where its adapter lies, or why it has none."""
+    """One client in `personal/clients.json`: where its adapter lies, or why it has none."""
 
     folder: str
     """Below `personal/`."""
+    adapter_sha256: str
+    """In the place of a folder, where the adapter stayed with the client."""
     num_steps: int
     left_out: str
     """The reason."""

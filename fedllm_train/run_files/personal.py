@@ -77,6 +77,8 @@ def make_personal_adapters(
                     with fill_folder(folder / name) as own:
                         save(adapter, own)
                 entry: PersonalClient = {"folder": name, "num_steps": reply.facts["num_steps"]}
+            elif reply.reason is None:  # it stays where the client's rows are
+                entry = {"adapter_sha256": reply.facts["adapter_sha256"], "num_steps": reply.facts["num_steps"]}
             else:
                 entry = {"left_out": reply.reason}
             entries[reply.client_id] = entry

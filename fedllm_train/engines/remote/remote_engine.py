@@ -37,15 +37,20 @@ from fedllm_train.engines.remote.messages import (
     read_answer,
 )
 
-__all__ = ["Begins", "RemoteEngine", "RemoteTimes"]
+__all__ = ["Begins", "RemoteEngine", "RemoteOptions"]
 
 Begins = Callable[[str], tuple[Begin, bytes]]
 """From the name of a site to what it is told of the run, and the starting adapter's tensors."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class RemoteTimes:
-    """How long the server waits, in seconds."""
+class RemoteOptions:
+    """How a server deals with sites; times are seconds that it waits."""
+
+    min_sites: int | None = None
+    """Begin when so many are ready; by default all must be."""
+    scores_at_end: bool = True
+    """Whether the finished adapter and the start are scored on the sites' held-out splits."""
 
     deadline: float | None = None
     """For the answer to a task, from when it is handed out; None as long as its site can be reached."""
@@ -101,8 +106,7 @@ class RemoteEngine:
         begins: Begins,
         *,
         run: str,
-        times: RemoteTimes,
-        min_sites: int | None = None,
+        options: RemoteOptions,
     ) -> None:
         """Prepare; nothing is sent yet.
 
@@ -112,11 +116,10 @@ class RemoteEngine:
             rows: client -> rows that its site announced, which no reply may exceed.
             begins: says what a site is told of the run.
             run: the run's key.
-            times: how long to wait.
-            min_sites: begin when so many sites are ready; by default all must be.
+            options: how long to wait, and for how many sites.
         """
         self._line, self._site_of, self._rows, self._begins = line, site_of, rows, begins
-        self._run, self._times, self._min_sites = run, times, min_sites
+        self._run, self._options = run, options
         self._seats = {name: _Seat(name) for name in sorted(set(site_of.values()))}
         self._waiting: deque[Iterator[Task]] = deque()
         self._ready: deque[Reply] = deque()
@@ -131,8 +134,10 @@ class RemoteEngine:
         Raises:
             WorkerError: naming the sites that refused or were not ready in time, where too few are left.
         """
-        end = time.monotonic() + self._times.join
-        wanted = len(self._seats) if self._min_sites is None else min(self._min_sites, len(self._seats))
+        end = time.monotonic() + self._options.join
+        wanted = (
+            len(self._seats) if self._options.min_sites is None else min(self._options.min_sites, len(self._seats))
+        )
         while any(seat.state == "new" for seat in self._seats.values()) and time.monotonic() < end:
             if self._num_ready() >= wanted and wanted < len(self._seats):
                 break
@@ -228,16 +233,16 @@ class RemoteEngine:
 
     def _give_up(self, seat: _Seat) -> None:
         """Let go of jobs whose time is over."""
-        now, times = time.monotonic(), self._times
+        now, options = time.monotonic(), self._options
         if seat.state == "refused":
             self._drop(seat, list(seat.asked), f"site {seat.name} refused: {seat.reason}", "refused")
-        elif seat.failing_since is not None and now - seat.failing_since > times.unreachable:
-            reason = f"site {seat.name} could not be reached in {times.unreachable:g} s ({seat.reason})"
+        elif seat.failing_since is not None and now - seat.failing_since > options.unreachable:
+            reason = f"site {seat.name} could not be reached in {options.unreachable:g} s ({seat.reason})"
             self._drop(seat, list(seat.asked), reason, "lost")
-        elif times.deadline is not None:
-            late = [key for key, asked in seat.asked.items() if now - asked.given > times.deadline]
+        elif options.deadline is not None:
+            late = [key for key, asked in seat.asked.items() if now - asked.given > options.deadline]
             kind: LeftOutKind = "lost" if seat.failing_since is not None or seat.state != "ready" else "late"
-            self._drop(seat, late, f"no answer from site {seat.name} in {times.deadline:g} s", kind)
+            self._drop(seat, late, f"no answer from site {seat.name} in {options.deadline:g} s", kind)
 
     def _drop(self, seat: _Seat, keys: list[str], reason: str, kind: LeftOutKind) -> None:
         for key in keys:
@@ -245,7 +250,7 @@ class RemoteEngine:
 
     def _begin(self, seat: _Seat) -> None:
         begin, tensors = self._begins(seat.name)
-        wait = min(self._times.poll, self._times.join)
+        wait = min(self._options.poll, self._options.join)
         self._send(seat, begin.model_copy(update={"wait_seconds": wait}).header(), tensors, [], wait)
 
     def _ask(self, seat: _Seat) -> None:
@@ -256,7 +261,7 @@ class RemoteEngine:
         if seat.state == "new" and needs_run:
             self._begin(seat)
             return
-        wait = self._times.poll
+        wait = self._options.poll
         fresh = {key: asked for key, asked in seat.asked.items() if not asked.is_there}
         if fresh:
             bodies = [asked.body for asked in fresh.values()]
@@ -277,7 +282,7 @@ class RemoteEngine:
         self._requests += 1
         seat.under_way, seat.sent = f"{seat.name}/{self._requests}", jobs
         self.bytes_on_line += len(body)
-        self._line.send(seat.name, seat.under_way, header, body, seconds=wait + self._times.request)
+        self._line.send(seat.name, seat.under_way, header, body, seconds=wait + self._options.request)
 
     def _listen(self, seconds: float) -> None:
         """Take what came over the line, at most one event."""
@@ -318,7 +323,7 @@ class RemoteEngine:
                 for asked in seat.asked.values():
                     asked.is_there = False
             else:
-                seat.next_try = time.monotonic() + self._times.retry
+                seat.next_try = time.monotonic() + self._options.retry
         elif isinstance(answer, Refused):
             seat.state, seat.reason = "refused", answer.reason
         elif isinstance(answer, Failed):
@@ -331,7 +336,7 @@ class RemoteEngine:
         now = time.monotonic()
         seat.reason = reason
         seat.failing_since = now if seat.failing_since is None else seat.failing_since
-        seat.pause = min(30.0, max(self._times.retry, 2 * seat.pause))
+        seat.pause = min(30.0, max(self._options.retry, 2 * seat.pause))
         seat.next_try = now + seat.pause
         for asked in seat.asked.values():  # what a dead worker had may be gone
             asked.is_there = False
@@ -381,8 +386,8 @@ class RemoteEngine:
         for seat in self._seats.values():
             if seat.asked and seat.under_way is None:
                 waits.append(seat.next_try - now)
-            if self._times.deadline is not None:
-                waits += [asked.given + self._times.deadline - now for asked in seat.asked.values()]
+            if self._options.deadline is not None:
+                waits += [asked.given + self._options.deadline - now for asked in seat.asked.values()]
         return max(0.01, min(waits))
 
     def _tell_all(self, *, is_finished: bool) -> None:
@@ -393,7 +398,7 @@ class RemoteEngine:
             self._requests += 1
             key = f"{seat.name}/stop/{self._requests}"
             header = Stop(run=self._run, is_finished=is_finished).header()
-            self._line.send(seat.name, key, header, b"", seconds=self._times.request)
+            self._line.send(seat.name, key, header, b"", seconds=self._options.request)
             keys.add(key)
         end = time.monotonic() + 10.0
         while keys and (left := end - time.monotonic()) > 0:

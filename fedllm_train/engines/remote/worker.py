@@ -50,6 +50,8 @@ __all__ = ["Worker"]
 
 MAX_ANSWER = 1 << 30
 """Bytes of results that go into one answer; the next is asked for."""
+_ONE_AT_A_TIME = threading.Lock()
+"""Torch's random numbers and threads belong to the process: of several workers in it, one is at work."""
 
 
 @dataclass
@@ -281,7 +283,8 @@ class Worker:
             if is_loading:
                 self._load(active)
                 continue
-            outcome = self._do(active, key, job, body, generation)
+            with _ONE_AT_A_TIME:
+                outcome = self._do(active, key, job, body, generation)
             with self._changed:
                 if outcome is not None:
                     active.answers.keep(*outcome, step=getattr(job, "step", 0))
@@ -297,7 +300,8 @@ class Worker:
         assert active.begin is not None
         run, state, reason = None, "ready", ""
         try:
-            run = SiteRun(active.begin, active.tensors, self._site, active.folder)
+            with _ONE_AT_A_TIME:
+                run = SiteRun(active.begin, active.tensors, self._site, active.folder)
             self._say(f"run {active.key} has begun: {len(active.begin.clients)} clients, {run.spec.strategy}")
         except ConfigError as error:
             state, reason = "refused", one_line(error)
