@@ -176,6 +176,7 @@ def _add_flags(parser: argparse.ArgumentParser, task: str) -> None:
             trl.add_argument(flag_of(name), metavar=metavar, help=text)
     show("who takes part, and how long a client trains", [*_WHO, *of(LocalWorkSettings)])
     show("slow, late and lost clients, by a simulated clock", of(ParticipationSettings))
+    show("where clients are visited", _WHERE)
     show("what the adapter is and where it starts", [each.name for each in fields(RunInput)])
     _show_methods(parser, known)
     show("scores during the run", of(EvaluationSettings))

@@ -10,7 +10,7 @@ from fedllm_eval.policy.base_identity import snapshot_folder, weights_digest
 from fedllm_eval.policy.run_folder import PERSONAL
 from fedllm_eval.texts import json_text
 from fedllm_train.engines.remote.messages import Begin
-from fedllm_train.engines.remote.site_run import Organisation
+from fedllm_train.engines.remote.organisation import Organisation
 
 __all__ = ["RunFolders"]
 
@@ -73,6 +73,18 @@ class RunFolders:
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
+
+    def forget_named(self, key: str) -> str:
+        """Forget a run by the beginning of its key; return the whole.
+
+        Raises:
+            ConfigError: if no run here, or more than one, begins so.
+        """
+        found = [path.name for path in self._runs.glob("*") if path.name.startswith(key)]
+        if len(found) != 1:
+            raise ConfigError(f"{len(found)} runs in {self._runs} begin with {key!r}; name one of them")
+        self.forget(found[0])
+        return found[0]
 
     def base_digest(self, site: Organisation) -> str | None:
         """Return the digest of the base model's weights; None where it cannot be known before it is loaded."""

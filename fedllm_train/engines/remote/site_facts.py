@@ -8,8 +8,8 @@ from fedllm_data.errors import ConfigError, SchemaError
 from fedllm_data.repo import open_repo
 from fedllm_data.roster import Roster, roster_of_repo
 from fedllm_train.engines.remote.messages import PROTOCOL, SiteFacts, SplitFacts
+from fedllm_train.engines.remote.organisation import Organisation
 from fedllm_train.engines.remote.policy import Policy
-from fedllm_train.engines.remote.site_run import Organisation
 from fedllm_train.run_files.open_run import package_versions
 
 __all__ = ["site_facts"]

@@ -1,14 +1,13 @@
 """One run at a site: the host of its clients, and what the run may ask of it."""
 
+import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fedllm_data.clients import ClientDataset, load_clients
 from fedllm_data.errors import ConfigError
 from fedllm_data.in_place import fill_folder
 from fedllm_eval.policy.run_folder import PERSONAL
@@ -18,6 +17,7 @@ from fedllm_train.clients.resident_args import resident_args
 from fedllm_train.clients.run_spec import RunSpec, policy_digests
 from fedllm_train.engines.engine import Task
 from fedllm_train.engines.remote.messages import Begin, Result, ScoreJob, VisitJob, job_key
+from fedllm_train.engines.remote.organisation import Organisation
 from fedllm_train.engines.remote.spec_text import read_spec
 from fedllm_train.engines.remote.start_folder import write_start
 from fedllm_train.messages import codec
@@ -25,23 +25,7 @@ from fedllm_train.monitoring.held_out import scored_state
 from fedllm_train.run_files.finished import save_client_folder
 from fedllm_train.run_files.run_writing import may_be_replaced
 
-__all__ = ["Organisation", "SiteRun"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Organisation:
-    """What a site has: rows and a base model, both named by its own people."""
-
-    data: str
-    """A client repo: a folder or a Hub id."""
-    model: str
-    """A folder or a Hub id."""
-    revision: str | None = None
-    trust_remote_code: bool = False
-
-    def clients(self, split: str) -> ClientDataset:
-        """Return the clients of a split, with their rows."""
-        return load_clients(self.data, split=split)
+__all__ = ["SiteRun"]
 
 
 class SiteRun:
@@ -142,8 +126,6 @@ class SiteRun:
             save_client_folder(self.host.policy.model, adapter, own, tokenizer=self.host.policy.tokenizer)
         note = self._folder / PERSONAL / "clients.jsonl"
         with note.open("a", encoding="utf-8") as file:
-            import json
-
             file.write(json.dumps({"client_id": client_id, "folder": place.name}) + "\n")
         return digest
 

@@ -40,10 +40,11 @@ from fedllm_train.engines.remote.messages import (
     one_line,
     read_request,
 )
+from fedllm_train.engines.remote.organisation import Organisation
 from fedllm_train.engines.remote.policy import Policy
 from fedllm_train.engines.remote.run_folders import RunFolders
 from fedllm_train.engines.remote.site_facts import site_facts
-from fedllm_train.engines.remote.site_run import Organisation, SiteRun
+from fedllm_train.engines.remote.site_run import SiteRun
 from fedllm_train.engines.remote.worker_log import WorkerLog
 
 __all__ = ["Worker"]
