@@ -222,7 +222,7 @@ class RunInput:
     )
     round_deadline: float | None = field(
         default=None,
-        metadata={"help": "With sites: seconds that a client has from when it is asked; then it is late."},
+        metadata={"help": "With sites: seconds that a client has once it is asked; then it is late."},
     )
     min_sites: int | None = field(
         default=None, metadata={"help": "With sites: begin when so many are there (default: all)."}

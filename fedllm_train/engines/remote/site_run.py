@@ -13,7 +13,6 @@ from fedllm_data.in_place import fill_folder
 from fedllm_eval.policy.run_folder import PERSONAL
 from fedllm_train.adapters.arithmetic import adapter_sha256
 from fedllm_train.clients.host import ClientHost
-from fedllm_train.clients.resident_args import resident_args
 from fedllm_train.clients.run_spec import RunSpec, policy_digests
 from fedllm_train.engines.engine import Task
 from fedllm_train.engines.remote.messages import Begin, Result, ScoreJob, VisitJob, job_key
@@ -101,13 +100,12 @@ class SiteRun:
         withheld = len(job.clients) - len(chosen)
         if not chosen:
             return Result(key=key, num_withheld=withheld, scores={}), b""
-        args = resident_args(self.spec.client_args, local_steps=1, workspace=str(self._folder / "work"))
         policy = self.host.policy
         start = self.host.start_state
         table = scored_state(
             policy.model,
             policy.tokenizer,
-            args,
+            self.host.resident.trainer.args,
             clients.select(chosen),
             states=({**start, **codec.decode(state)}, start),
             max_clients=None,
