@@ -120,7 +120,7 @@ def fuzzed(rng):
     return bytes(content)
 
 
-@pytest.mark.parametrize("number", [300, pytest.param(10_000, marks=pytest.mark.fuzz)])
+@pytest.mark.parametrize("number", [300, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_drawn_bytes_are_a_frame_or_refused(number):
     rng = random.Random(number)
     for _ in range(number):
