@@ -228,7 +228,7 @@ def _run(task: str, argv: list[str]) -> None:
             trust_remote_code=arguments.client.trust_remote_code,
             quantization=arguments.quantization,
             callbacks=[progress],
-            engine=_engine_maker(arguments.given),
+            engine=_engine_maker(arguments, clients),
             at_sites=options_of(arguments.given),
         )
         progress.cohort_size = trainer.plan.cohort_size
@@ -270,13 +270,15 @@ def _clients_of(run: "RunInput") -> "Iterator[Any]":
         yield clients
 
 
-def _engine_maker(run: "RunInput") -> Any:
+def _engine_maker(arguments: Any, clients: Any) -> Any:
     """What makes the engine, where it is neither this process nor sites."""
+    run = arguments.given
     if run.engine != "ray":
         return None
-    from fedllm_train.engines.ray_engine import ray_engine_maker
+    from fedllm_train.engines.ray_engine import ray_engine
 
-    return ray_engine_maker(run.num_actors, run.ray_address)
+    folder = Path(arguments.federated.output_dir)
+    return lambda spec, host: ray_engine(spec, clients, folder, num_actors=run.num_actors, address=run.ray_address)
 
 
 def _plan(argv: Sequence[str]) -> None:

@@ -38,6 +38,10 @@ def check_engine(run: "RunInput") -> None:
         raise ConfigError(
             f"engine {run.engine!r} is unknown; {did_you_mean(run.engine, _ENGINES)}choose from {', '.join(_ENGINES)}"
         )
+    if run.engine == "ray":
+        from fedllm_train.engines.ray_engine import check_ray
+
+        check_ray()
     at_sites = run.engine in OF_SITES
     for name in ("deployment", "round_deadline", "min_sites"):
         if not at_sites and (value := getattr(run, name)) is not None:

@@ -97,12 +97,6 @@ def whole(remote, tmp_path):
     return adapter(tmp_path / "whole")
 
 
-def visits_of(tmp_path):
-    return [
-        line.split(": ", 2)[1] for log in tmp_path.glob("site*.log") for line in log.read_text().splitlines() if "client" in line and "round" in line
-    ]  # fmt: skip
-
-
 def test_workers_killed_ten_times_change_no_bit(remote, tmp_path, sites):
     expected, rng, kills = whole(remote, tmp_path), random.Random(1), 0
     while kills < 10:
