@@ -123,7 +123,7 @@ class RemoteEngine:
         self._seats = {name: _Seat(name) for name in sorted(set(site_of.values()))}
         self._waiting: deque[Iterator[Task]] = deque()
         self._ready: deque[Reply] = deque()
-        self._outcomes: dict[str, tuple[Result | None, bytes, str | None]] = {}
+        self._outcomes: dict[tuple[str, str], tuple[Result | None, bytes, str | None]] = {}
         self._requests = 0
         self.bytes_on_line = 0
         """Bytes of bodies that went over the line, both ways."""
@@ -196,19 +196,20 @@ class RemoteEngine:
         Yields:
             Site, result, its body, and why there is no result.
         """
-        owner = {}
+        owner = set()
         for name, asked in jobs.items():
             for job, body in asked:
                 key = job_key(self._run, job, body)
-                owner[key] = name
+                owner.add((name, key))
                 self._seats[name].asked[key] = _Asked(job, body, time.monotonic())
         while owner:
-            for key in [key for key in owner if key in self._outcomes]:
-                yield owner.pop(key), *self._outcomes.pop(key)
+            for place in sorted(place for place in owner if place in self._outcomes):
+                owner.discard(place)
+                yield place[0], *self._outcomes.pop(place)
             for seat in [seat for seat in self._seats.values() if seat.asked]:
                 self._give_up(seat)
                 self._ask(seat)
-            if owner and not any(key in self._outcomes for key in owner):
+            if owner and not any(place in self._outcomes for place in owner):
                 self._listen(self._until_next())
 
     def _num_ready(self) -> int:
@@ -348,7 +349,7 @@ class RemoteEngine:
         asked = seat.asked.pop(key)
         if not isinstance(asked.job, VisitJob):
             reason = problem if result is None else result.reason
-            self._outcomes[key] = (result, body, reason)
+            self._outcomes[seat.name, key] = (result, body, reason)
             return
         if result is None:
             self._ready.append(_left_out(asked.job, problem or "", kind))
