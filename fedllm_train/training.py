@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 from fedllm_data.in_place import fill_folder
-from fedllm_eval.policy.run_folder import ROUNDS_FILE, SCORES, START_ADAPTER, WORK
+from fedllm_eval.policy.run_folder import ROUNDS_FILE, SCORES, START_ADAPTER, START_SCORES, WORK
 from fedllm_eval.policy.training_template import trains_end_of_turn
 from fedllm_train.clients.objectives import objective_of
 from fedllm_train.clients.token_cache import encoder_for
@@ -156,5 +156,8 @@ def _score_at_sites(run: LoadedRun, state: RunState) -> None:
     if any(facts.policy.get("scores") is False for facts in run.clients.facts.values()):
         logger.warning("some sites send no scores, so the finished adapter was not scored at any")
         return
-    states = {"start": (run.start_state, run.folder / SCORES / "start"), "run": (state.server, run.folder / SCORES)}
-    score_finished(run.remote, run.clients, dict(reversed(states.items())), run.plan.config)
+    states = {
+        "run": (state.server, run.folder / SCORES),
+        "start": (run.start_state, run.folder / START_SCORES),
+    }
+    score_finished(run.remote, run.clients, states, run.plan.config)

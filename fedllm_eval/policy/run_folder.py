@@ -55,6 +55,7 @@ __all__ = [
     "SECRET_FILE",
     "SITES_FILE",
     "START_ADAPTER",
+    "START_SCORES",
     "TENSORBOARD",
     "TRACKER_FILE",
     "UNRENDERED_FILE",
@@ -88,6 +89,8 @@ PERSONAL_CLIENTS = "clients.json"
 """Inside `PERSONAL`."""
 START_ADAPTER = "start_adapter"
 SCORES = "scores"
+START_SCORES = "start_scores"
+"""Of what a run between organisations started from, scored at the sites when the run had ended."""
 CLIENT_TABLE_FILE = "client_table.csv"
 SITES_FILE = "sites.json"
 CLIENT_MEMORY = "client_memory"

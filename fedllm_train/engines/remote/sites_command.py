@@ -94,9 +94,7 @@ def _list(clients: Any, *, as_json: bool) -> None:
         return
     for site, told in record.items():
         counts = told["splits"].items()
-        splits = "; ".join(
-            f"{name} {each['clients']:,} clients, {each['rows']:,} rows" for name, each in told["splits"].items()
-        )
+        splits = "; ".join(f"{name} {each['clients']:,} clients, {each['rows']:,} rows" for name, each in counts)
         limits = ", ".join(f"{name} {value}" for name, value in told["policy"].items() if value not in (None, False))
         print(f"{site}: {splits}; tells {', '.join(told['columns']) or 'no columns'}; {limits}")
 
