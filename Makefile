@@ -14,10 +14,16 @@ export OMP_NUM_THREADS ?= 1
 export HF_HUB_DISABLE_TELEMETRY ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: quickstart test test-slow lint cards docs clean
+.PHONY: quickstart federation test test-slow lint cards docs clean
 
 quickstart: $(VENV)/.ready
 	$(BIN)/python -m fedllm_train.quickstart --out quickstart
+
+# A training between three organisations on one machine, over Flower; LINE=sockets does without Flower.
+LINE ?= flower
+federation: $(VENV)/.ready-sites
+	$(if $(filter flower,$(LINE)),$(BIN)/fedllm-train deploy env flwr-env)
+	$(BIN)/python -m fedllm_train.federation --out federation --line $(LINE) --env flwr-env
 
 # Each worker begins with half of the tests in their order, so that most modules set up their fixtures once.
 test: $(VENV)/.ready-test
@@ -50,6 +56,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --constraint constraints.txt $(TORCH)
 	$(PIP) --constraint constraints.txt --editable '.[train]'
+	touch $@
+
+$(VENV)/.ready-sites: $(VENV)/.ready
+	$(PIP) --constraint constraints.txt --editable '.[train,sites]'
 	touch $@
 
 $(VENV)/.ready-test: $(VENV)/.ready
