@@ -5,6 +5,7 @@ says how long a header and a body may be, so that a hostile length costs no memo
 """
 
 import json
+import math
 import socket
 import struct
 from collections.abc import Mapping
@@ -116,7 +117,9 @@ def _read(line: socket.socket, length: int, what: str, *, may_end: bool = False)
 def _object_of(text: bytearray) -> dict[str, Any]:
     """Parse a header, which must be one JSON object that names no key twice and holds finite numbers."""
     try:
-        header = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_without_twins)
+        header = json.loads(
+            text, parse_float=_finite, parse_constant=_refuse_constant, object_pairs_hook=_without_twins
+        )
     except FrameError:
         raise
     except (ValueError, RecursionError) as error:
@@ -124,6 +127,12 @@ def _object_of(text: bytearray) -> dict[str, Any]:
     if not isinstance(header, dict):
         raise FrameError(f"a header is a JSON {type(header).__name__}, not an object")
     return header
+
+
+def _finite(text: str) -> float:
+    if math.isinf(value := float(text)):
+        raise FrameError("a header holds a number that is too large")
+    return value
 
 
 def _refuse_constant(name: str) -> NoReturn:

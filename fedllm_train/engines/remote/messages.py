@@ -72,6 +72,8 @@ Key = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Index = Annotated[int, Field(ge=0, lt=_MAX_STEPS)]
 StepOrNone = Annotated[int, Field(ge=NO_STEP, lt=_MAX_STEPS)]
 Length = Annotated[int, Field(ge=0, lt=1 << 31)]
+Whole = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
+"""A whole number that every table can hold."""
 Seconds = Annotated[float, Field(ge=0, le=86_400)]
 
 
@@ -197,7 +199,7 @@ class SplitFacts(_Message):
     """Rows of each client."""
 
 
-Cell = Annotated[str, Field(max_length=500), AfterValidator(_without_surrogates)] | bool | int | float | None
+Cell = Annotated[str, Field(max_length=500), AfterValidator(_without_surrogates)] | bool | Whole | float | None
 
 
 class SiteFacts(_Message):
@@ -228,7 +230,7 @@ class Waiting(_Message):
     reason: Text
 
 
-Fact = Annotated[str, Field(max_length=500), AfterValidator(_without_surrogates)] | bool | int | float | None
+Fact = Annotated[str, Field(max_length=500), AfterValidator(_without_surrogates)] | bool | Whole | float | None
 
 
 class Result(_Message):

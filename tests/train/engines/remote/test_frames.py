@@ -130,3 +130,9 @@ def test_drawn_bytes_are_a_frame_or_refused(number):
             continue
         assert isinstance(header, dict)
         assert isinstance(body, bytearray)
+
+
+@pytest.mark.parametrize("text", [b'{"a": 1e400}', b'{"a": [-1e999]}'])
+def test_a_number_that_becomes_infinite_is_refused(text):
+    with pytest.raises(FrameError, match="too large"):
+        received(len(text).to_bytes(4, "big") + bytes(8) + text)

@@ -136,3 +136,9 @@ def test_a_reason_is_one_line_without_places():
 
 def test_a_result_can_be_bare():
     assert Result(key="0" * 64).facts == {}
+
+
+def test_a_fact_is_no_whole_number_that_overflows():
+    with pytest.raises(ValueError, match="train_loss"):
+        Result(key="0" * 64, facts={"train_loss": 10**400})
+    assert isinstance(Result(key="0" * 64, facts={"train_loss": 1 << 63}).facts["train_loss"], float)
