@@ -161,13 +161,15 @@ Job = Annotated[VisitJob | ScoreJob | ProfileJob, Field(discriminator="job")]
 
 
 class Work(_Message):
-    """Do some jobs. Body: their bodies."""
+    """Do some jobs. Body: their bodies, one that several jobs have once."""
 
     kind: Literal["work"] = "work"
     run: RunKey
     jobs: list[Job] = Field(min_length=1)
     lengths: list[Length]
-    """Of each job's body."""
+    """Of each body."""
+    body_of: list[Index]
+    """Which of them each job has."""
     wait_seconds: Seconds = 0.0
 
 

@@ -39,6 +39,11 @@ from fedllm_train.engines.remote.messages import (
 
 __all__ = ["Begins", "RemoteEngine", "RemoteOptions"]
 
+_AT_A_SITE = 8
+"""Jobs that a site has at once."""
+_MOST_BYTES = 1 << 30
+"""Of bodies in one request, unless a single one is longer."""
+_GRACE = 30.0
 Begins = Callable[[str], tuple[Begin, bytes]]
 """From the name of a site to what it is told of the run, and the starting adapter's tensors."""
 
@@ -86,10 +91,14 @@ class _Seat:
     """new, ready or refused."""
     reason: str = ""
     asked: dict[str, _Asked] = field(default_factory=dict)
+    held: deque[tuple[str, _Asked]] = field(default_factory=deque)
+    """Jobs that wait until the site has done some of those it has."""
     under_way: str | None = None
     """Key of the request that it has not answered yet."""
     sent: list[str] = field(default_factory=list)
-    """Keys of the jobs in that request."""
+    """Keys of the jobs in that request; none in a `begin`."""
+    expires: float = 0.0
+    """When that request is given up, whatever the line says."""
     failing_since: float | None = None
     pause: float = 0.0
     next_try: float = 0.0
@@ -176,11 +185,12 @@ class RemoteEngine:
             if self._ready:
                 return self._ready.popleft()
             self._hand_out()
-            busy = [seat for seat in self._seats.values() if seat.asked]
+            busy = [seat for seat in self._seats.values() if seat.asked or seat.held]
             if not busy and not self._ready:
                 return None
             for seat in busy:
                 self._give_up(seat)
+                self._move_up(seat)
                 self._ask(seat)
             if not self._ready:
                 self._listen(self._until_next())
@@ -218,7 +228,7 @@ class RemoteEngine:
     def _hand_out(self) -> None:
         """Draw tasks while their site has room."""
         while self._waiting:
-            if sum(len(seat.asked) for seat in self._seats.values()) >= 8 * len(self._seats):
+            if sum(len(seat.asked) + len(seat.held) for seat in self._seats.values()) >= _AT_A_SITE * len(self._seats):
                 return
             if (task := next(self._waiting[0], None)) is None:
                 self._waiting.popleft()
@@ -230,11 +240,28 @@ class RemoteEngine:
             if seat is None:
                 self._ready.append(_left_out(job, "no site has this client", "lost"))
                 continue
-            seat.asked[job_key(self._run, job, task.message)] = _Asked(job, task.message, time.monotonic())
+            seat.held.append((job_key(self._run, job, task.message), _Asked(job, task.message, time.monotonic())))
+            self._move_up(seat)
+
+    def _move_up(self, seat: _Seat) -> None:
+        """Let a site have the next of the jobs that wait for it."""
+        while seat.held and len(seat.asked) < _AT_A_SITE:
+            key, asked = seat.held.popleft()
+            asked.given = time.monotonic()
+            seat.asked[key] = asked
 
     def _give_up(self, seat: _Seat) -> None:
         """Let go of jobs whose time is over."""
         now, options = time.monotonic(), self._options
+        if seat.under_way is not None and now > seat.expires:
+            self._failed(seat, "its answer did not end in time")
+            seat.under_way = None
+        if seat.state == "refused" or (
+            seat.failing_since is not None and now - seat.failing_since > options.unreachable
+        ):
+            while seat.held:
+                key, asked = seat.held.popleft()
+                seat.asked[key] = asked
         if seat.state == "refused":
             self._drop(seat, list(seat.asked), f"site {seat.name} refused: {seat.reason}", "refused")
         elif seat.failing_since is not None and now - seat.failing_since > options.unreachable:
@@ -265,14 +292,16 @@ class RemoteEngine:
         wait = self._options.poll
         fresh = {key: asked for key, asked in seat.asked.items() if not asked.is_there}
         if fresh:
-            bodies = [asked.body for asked in fresh.values()]
+            some, bodies, body_of = _with_bodies(fresh)
             request = Work(
                 run=self._run,
-                jobs=[asked.job for asked in fresh.values()],
+                jobs=[asked.job for asked in some.values()],
                 lengths=[len(body) for body in bodies],
+                body_of=body_of,
                 wait_seconds=wait,
             )
-            self._send(seat, request.header(), b"".join(bodies), list(fresh), wait)
+            content = bodies[0] if len(bodies) == 1 else b"".join(bodies)
+            self._send(seat, request.header(), content, list(some), wait)
         else:
             keys = list(seat.asked)
             self._send(seat, Collect(run=self._run, keys=keys, wait_seconds=wait).header(), b"", keys, wait)
@@ -283,6 +312,7 @@ class RemoteEngine:
         self._requests += 1
         seat.under_way, seat.sent = f"{seat.name}/{self._requests}", jobs
         self.bytes_on_line += len(body)
+        seat.expires = time.monotonic() + wait + self._options.request + _GRACE
         self._line.send(seat.name, seat.under_way, header, body, seconds=wait + self._options.request)
 
     def _listen(self, seconds: float) -> None:
@@ -325,8 +355,10 @@ class RemoteEngine:
                     asked.is_there = False
             else:
                 seat.next_try = time.monotonic() + self._options.retry
-        elif isinstance(answer, Refused):
+        elif isinstance(answer, Refused) and not seat.sent:  # of the run, not of some request in it
             seat.state, seat.reason = "refused", answer.reason
+        elif isinstance(answer, Refused):
+            self._drop(seat, [key for key in seat.sent if key in seat.asked], answer.reason, "refused")
         elif isinstance(answer, Failed):
             self._failed(seat, answer.reason)
         else:
@@ -377,8 +409,14 @@ class RemoteEngine:
             return "its facts say no number of steps"
         if not isinstance(seconds, int | float) or isinstance(seconds, bool) or seconds < 0:
             return "its facts say no seconds"
+        loss = result.facts.get("train_loss")
+        if loss is not None and (isinstance(loss, bool) or not isinstance(loss, int | float)):
+            return "its facts say a training loss that is no number"
         if job.purpose == "train" and not result.has_body:
             return "its site sent no update and no reason"
+        digest = result.facts.get("adapter_sha256")
+        if job.purpose == "personal" and not (isinstance(digest, str) and len(digest) == 64):
+            return "its site told no digest of its own adapter"
         return None
 
     def _until_next(self) -> float:
@@ -387,6 +425,8 @@ class RemoteEngine:
         for seat in self._seats.values():
             if seat.asked and seat.under_way is None:
                 waits.append(seat.next_try - now)
+            if seat.under_way is not None:
+                waits.append(seat.expires - now)
             if self._options.deadline is not None:
                 waits += [asked.given + self._options.deadline - now for asked in seat.asked.values()]
         return max(0.01, min(waits))
@@ -396,6 +436,7 @@ class RemoteEngine:
         keys = set()
         for seat in self._seats.values():
             seat.asked.clear()
+            seat.held.clear()
             self._requests += 1
             key = f"{seat.name}/stop/{self._requests}"
             header = Stop(run=self._run, is_finished=is_finished).header()
@@ -408,6 +449,23 @@ class RemoteEngine:
                 keys.discard(event.key)
         for seat in self._seats.values():
             seat.under_way = None
+
+
+def _with_bodies(fresh: dict[str, _Asked]) -> tuple[dict[str, _Asked], list[bytes], list[int]]:
+    """As many jobs as one request carries, the different bodies that they have, and which body each has."""
+    some: dict[str, _Asked] = {}
+    places: dict[bytes, int] = {}
+    body_of: list[int] = []
+    size = 0
+    for key, asked in fresh.items():
+        if asked.body not in places:
+            if some and size + len(asked.body) > _MOST_BYTES:
+                break
+            places[asked.body] = len(places)
+            size += len(asked.body)
+        some[key] = asked
+        body_of.append(places[asked.body])
+    return some, list(places), body_of
 
 
 def _left_out(job: VisitJob, reason: str, kind: LeftOutKind) -> Reply:

@@ -123,6 +123,8 @@ class SocketLine:
         except (OSError, FrameError, LineClosed) as error:
             reason = getattr(error, "strerror", None) or str(error)
             event = Event(site=site, key=key, problem=f"the line to {site} broke: {reason}")
+        except Exception as error:  # whoever waits for the event must hear of it
+            event = Event(site=site, key=key, problem=f"the request to {site} failed: {type(error).__name__}: {error}")
         finally:
             if line is not None:
                 with self._lock:

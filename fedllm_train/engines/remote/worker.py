@@ -147,9 +147,10 @@ class Worker:
         if isinstance(request, Stop):
             return self._stop(request), b""
         if isinstance(request, Work):
-            if len(request.lengths) != len(request.jobs):
-                raise MessageError(f"work.lengths: {len(request.lengths)} for {len(request.jobs)} jobs")
-            return self._take(request, [bytes(piece) for piece in cut_body(body, request.lengths)])
+            if len(request.body_of) != len(request.jobs) or max(request.body_of) >= len(request.lengths):
+                raise MessageError("work.body_of: one of the bodies is needed for each job")
+            pieces = [bytes(piece) for piece in cut_body(body, request.lengths)]
+            return self._take(request, [pieces[number] for number in request.body_of])
         return self._collect(request)
 
     def _begin(self, begin: Begin, tensors: bytes) -> Any:

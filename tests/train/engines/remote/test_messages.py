@@ -51,8 +51,11 @@ def test_a_job_has_every_field_of_a_task_that_a_host_looks_at():
         ({"kind": "collect", "run": RUN, "keys": "x"}, "collect.keys"),
         ({"kind": "collect", "run": RUN, "keys": [], "wait_seconds": -1.0}, "collect.wait_seconds"),
         ({"kind": "collect", "run": RUN, "keys": [], "wait_seconds": math.inf}, "collect.wait_seconds"),
-        ({"kind": "work", "run": RUN, "jobs": [], "lengths": []}, "work.jobs"),
-        ({"kind": "work", "run": RUN, "jobs": [{"job": "run", "code": "1"}], "lengths": [0]}, "work.jobs.0"),
+        ({"kind": "work", "run": RUN, "jobs": [], "lengths": [], "body_of": []}, "work.jobs"),
+        (
+            {"kind": "work", "run": RUN, "jobs": [{"job": "run", "code": "1"}], "lengths": [0], "body_of": [0]},
+            "work.jobs.0",
+        ),
     ],
 )
 def test_a_request_that_is_none_is_refused_by_its_field(header, field):
@@ -80,7 +83,7 @@ def test_a_request_that_is_none_is_refused_by_its_field(header, field):
 def test_a_visit_with_an_odd_value_is_refused(changes):
     job = {**VISIT.header(), **changes}
     with pytest.raises(MessageError, match="jobs"):
-        read_request({"kind": "work", "run": RUN, "jobs": [job], "lengths": [0]})
+        read_request({"kind": "work", "run": RUN, "jobs": [job], "lengths": [0], "body_of": [0]})
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, [1], {"a": 1}, "x" * 501])
@@ -99,7 +102,7 @@ TEXT = st.text(min_size=1, max_size=20).filter(lambda text: not any("\ud800" <= 
 def test_what_is_asked_is_read_as_it_was_meant(drawn):
     jobs = [VisitJob(step=step, client_id=name, seed=step, learning_rate=0.5) for name, step, _ in drawn]
     bodies = [body for _, _, body in drawn]
-    work = Work(run=RUN, jobs=jobs, lengths=[len(body) for body in bodies])
+    work = Work(run=RUN, jobs=jobs, lengths=[len(body) for body in bodies], body_of=list(range(len(jobs))))
     assert read_request(work.header()) == work
     assert [bytes(piece) for piece in cut_body(b"".join(bodies), work.lengths)] == bodies
 

@@ -42,9 +42,10 @@ def honest(request, body):
         return Stopped(), b""
     if request.kind == "collect":
         return Done(results=[], lengths=[], unknown=request.keys), b""
+    pieces = cut_body(body, request.lengths)
     results = [
-        Result(key=job_key(RUN, job, piece), has_body=True, num_rows=1, facts=FACTS)
-        for job, piece in zip(request.jobs, cut_body(body, request.lengths), strict=True)
+        Result(key=job_key(RUN, job, pieces[number]), has_body=True, num_rows=1, facts=FACTS)
+        for job, number in zip(request.jobs, request.body_of, strict=True)
     ]
     bodies = [job.client_id.encode() for job in request.jobs]
     return Done(results=results, lengths=[len(each) for each in bodies]), b"".join(bodies)
@@ -191,6 +192,7 @@ def test_an_answer_that_comes_twice_or_for_another_client_is_taken_once_or_not()
         ({"facts": {**FACTS, "num_steps": -1}}, "no number of steps"),
         ({"facts": {**FACTS, "num_steps": "2"}}, "no number of steps"),
         ({"facts": {"num_steps": 2}}, "no seconds"),
+        ({"facts": {**FACTS, "train_loss": "low"}}, "a training loss that is no number"),
         ({"has_body": False}, "no update and no reason"),
         ({"reason": "its update is not finite"}, "its update is not finite"),
     ],
@@ -284,21 +286,54 @@ def test_a_site_that_never_gets_ready_is_named():
         visited(FakeLine(north=busy, south=honest), "ann", join=0.3)
 
 
-def test_no_more_tasks_are_drawn_than_sites_can_hold():
-    drawn = []
+def test_a_site_has_few_tasks_at_once_and_a_message_that_all_get_goes_once():
+    drawn, largest = [], []
 
     def many():
         for number in range(100):
             drawn.append(number)
-            yield Task(run=RUN, step=number, client_id="ann", seed=1, learning_rate=0.1, message=b"m")
+            yield Task(run=RUN, step=number, client_id="ann", seed=1, learning_rate=0.1, message=b"m" * 1000)
 
-    def quiet(request, body):
-        return honest(request, body) if request.kind in ("begin", "stop") else "gone"
+    def watched(request, body):
+        if request.kind == "work":
+            largest.append((len(request.jobs), len(body)))
+        return honest(request, body)
 
-    with engine_of(FakeLine(north=quiet, south=honest)) as engine:
+    with engine_of(FakeLine(north=watched, south=honest)) as engine:
         engine.submit(many())
-        assert engine.take().kind == "lost"
-        assert len(drawn) <= 32
+        assert engine.take().client_id == "ann"
+        assert len(drawn) <= 17
+        assert len(list(replies_of(engine))) == 99
+    assert max(largest) == (8, 1000)
+
+
+def test_a_request_that_never_ends_is_given_up(monkeypatch):
+    from fedllm_train.engines.remote import remote_engine
+
+    monkeypatch.setattr(remote_engine, "_GRACE", 0.0)
+    state = {"silent": True}
+
+    def silent(request, body):
+        if request.kind == "work" and state.pop("silent", False):
+            return None
+        return honest(request, body)
+
+    assert visited(FakeLine(north=silent, south=honest), "ann", request=0.1)["ann"].message == b"ann"
+
+
+def test_one_refused_request_does_not_end_the_run_for_a_site():
+    state = {"first": True}
+
+    def once(request, body):
+        if request.kind == "work" and state.pop("first", False):
+            return Refused(reason="not this one"), b""
+        return honest(request, body)
+
+    with engine_of(FakeLine(north=once, south=honest)) as engine:
+        engine.submit(tasks("ann"))
+        assert next(replies_of(engine)).reason == "not this one"
+        engine.submit(tasks("ann", step=1))
+        assert next(replies_of(engine)).message == b"ann"
 
 
 def facts_of(*ids, **changes):

@@ -58,7 +58,7 @@ def visit(client_id, step=0, **changes):
 
 
 def work(worker, job, body, wait=60.0):
-    return ask(worker, Work(run=RUN, jobs=[job], lengths=[len(body)], wait_seconds=wait), body)
+    return ask(worker, Work(run=RUN, jobs=[job], lengths=[len(body)], body_of=[0], wait_seconds=wait), body)
 
 
 def some_client(worker):
@@ -249,7 +249,7 @@ def test_drawn_requests_are_answered_and_harm_nothing(begun, number):
     good = [
         Hello().header(),
         begin.header(),
-        Work(run=RUN, jobs=[visit(some_client(worker))], lengths=[len(message)]).header(),
+        Work(run=RUN, jobs=[visit(some_client(worker))], lengths=[len(message)], body_of=[0]).header(),
         Collect(run=RUN, keys=["0" * 64]).header(),
         Stop(run=RUN).header(),
     ]
