@@ -80,8 +80,9 @@ def _scores(run: Path) -> list[dict[str, Any]]:
     before, after = read_results(run / "start_scores").summary, read_results(run / "scores").summary
     for split, told in after["splits"].items():
         for name, score in told["scores"].items():
-            first = before["splits"][split]["scores"].get(name)
-            if first is not None:
+            # Rewards are measured against the start, which has none itself.
+            first = None if name.startswith("implicit_") else before["splits"][split]["scores"].get(name)
+            if first is not None or name.startswith("implicit_"):
                 rows.append({"split": split, "name": name, "before": first, "after": score, "notes": told["notes"]})
     return rows
 
@@ -94,7 +95,7 @@ def _by_site(run: Path) -> list[dict[str, Any]]:
         for client_id in told["clients"]
     }
     tables = [pq.read_table(run / name / "per_client.parquet").to_pylist() for name in ("start_scores", "scores")]
-    score = "heldout_loss" if "heldout_loss" in tables[0][0] else "implicit_reward_accuracy"
+    score = "heldout_loss" if "heldout_loss" in tables[0][0] else "ranking_accuracy"
     rows = []
     for site in sorted(set(owner.values())):
         values = [

@@ -214,7 +214,7 @@ def score_finished(
     from fedllm_eval.reporting.results_folder import write_results
     from fedllm_eval.running.assemble import make_results
 
-    limits = (config.eval_clients, config.eval_rows_per_client)
+    limits = (None, config.eval_rows_per_client)
     made = []
     for name, (state, folder) in states.items():
         tables = []
