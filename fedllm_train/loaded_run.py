@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.clients import ClientDataset
+from fedllm_data.errors import ConfigError
+from fedllm_data.roster import Roster
 from fedllm_eval.policy.run_folder import WORK
 from fedllm_eval.policy.run_records import RunConfig
 from fedllm_train.adapters.arithmetic import Adapter, Parts
@@ -66,8 +68,8 @@ class LoadedRun:
     """A run that can be trained."""
 
     plan: RunPlan
-    clients: ClientDataset
-    """The training clients."""
+    clients: ClientDataset | Roster
+    """The training clients; a roster where their rows are elsewhere."""
     scored: ClientDataset | None
     """Held-out clients that are scored during the run."""
     client_args: Any
@@ -106,7 +108,7 @@ class LoadedRun:
     @cached_property
     def host(self) -> ClientHost:
         """The host of the clients in this process, on this model."""
-        return ClientHost(self.spec(), self.clients, self.folder, self.policy)
+        return ClientHost(self.spec(), self._with_rows(), self.folder, self.policy)
 
     @cached_property
     def held_out(self) -> HeldOut | None:
@@ -148,7 +150,20 @@ class LoadedRun:
             return self.make_engine(self.spec(), lambda: self.host)
         if num_processes == 1:
             return nullcontext(InProcessEngine(self.host))
-        return host_processes(self.spec(), self.clients, self.folder, num_processes=num_processes)
+        return host_processes(self.spec(), self._with_rows(), self.folder, num_processes=num_processes)
+
+    def _with_rows(self) -> ClientDataset:
+        """The training clients, for a host that is here.
+
+        Raises:
+            ConfigError: if their rows are elsewhere.
+        """
+        if isinstance(self.clients, Roster):
+            raise ConfigError(
+                f"the rows of {self.clients.name!r} are not here, so no client can be visited here; pass an engine "
+                "that reaches their sites"
+            )
+        return self.clients
 
     def config_record(self) -> RunConfig:
         """Return the resolved settings as `config.yaml` holds them."""

@@ -14,7 +14,7 @@ from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel
 
 from fedllm_data.errors import ConfigError
-from fedllm_data.roster import roster_of
+from fedllm_data.roster import Roster, roster_of
 from fedllm_train.adapters.shifted_model import shifted
 from fedllm_train.client_inputs import ClientInput
 from fedllm_train.clients.objectives import ClientArgs, objective_of
@@ -29,6 +29,7 @@ from fedllm_train.run_files.checkpoint import RunState
 from fedllm_train.run_files.finished import copy_finished, finished_folder
 from fedllm_train.run_files.open_run import check_run_folder
 from fedllm_train.training import find_rows_left_out, train_run
+from fedllm_train.without_rows import check_without_rows
 
 if TYPE_CHECKING:
     from fedllm_data.hub.push import PushResult
@@ -45,7 +46,7 @@ class FederatedTrainer:
         self,
         model: str | Path | PreTrainedModel | PeftModel | None = None,
         args: FederatedConfig | None = None,
-        clients: ClientInput | None = None,
+        clients: ClientInput | Roster | None = None,
         client_args: ClientArgs | None = None,
         peft_config: PeftConfig | None = None,
         *,
@@ -65,7 +66,8 @@ class FederatedTrainer:
             model: folder, Hub id or loaded model; a `PeftModel`'s own adapter is trained.
             args: settings of the federation.
             clients: the training clients, from `load_clients`; or a dict of datasets by client id, a `Dataset` with a
-                `client_id` column, or what `load_clients` would be given.
+                `client_id` column, or what `load_clients` would be given. A `Roster` where the rows are elsewhere:
+                `engine` must then reach them.
             client_args: TRL's settings for a client's training; TRL's defaults for the dataset's task if not given.
             peft_config: the adapter's settings; LoRA of rank 8 on all linear layers if not given.
             adapter: run folder, PEFT folder or Hub id of an adapter to start from; DPO's reference is then the base
@@ -94,9 +96,18 @@ class FederatedTrainer:
         self.args, self.clients = inputs.args, inputs.clients
         self.task = objective_of(inputs.client_args).name
         self.run = Path(inputs.args.output_dir)
+        if isinstance(inputs.clients, Roster):
+            check_without_rows(
+                inputs.args,
+                inputs.clients,
+                has_engine=engine is not None,
+                model_is_named=isinstance(inputs.model, str),
+                is_scored_here=inputs.eval_dataset is not None,
+                trust_remote_code=inputs.base.trust_remote_code,
+            )
         self.plan = prepare(
             inputs.args,
-            roster_of(inputs.clients),
+            inputs.clients if isinstance(inputs.clients, Roster) else roster_of(inputs.clients),
             inputs.client_args,
             model_is_named=isinstance(inputs.model, str),
             fit=fit_of(inputs),
@@ -160,8 +171,13 @@ class FederatedTrainer:
             The results; they are also in the run folder's `scores/`, and its card shows them.
 
         Raises:
-            ConfigError: if the clients come from no client repo, or the run is not finished.
+            ConfigError: if the clients come from no client repo, their rows are elsewhere, or the run is not finished.
         """
+        if isinstance(self.clients, Roster):
+            raise ConfigError(
+                f"the held-out rows of {self.clients.name!r} lie at the clients' sites, not here; score the run "
+                "on rows that are here, with fedllm_eval.run.score_run"
+            )
         return score_finished_run(self.run, self.clients, **options)
 
     def save_model(self, output_dir: str | Path | None = None) -> Path:

@@ -8,11 +8,12 @@ from dataclasses import replace
 from functools import partial
 
 from fedllm_data.in_place import fill_folder
+from fedllm_data.roster import Roster
 from fedllm_eval.policy.run_folder import ROUNDS_FILE, START_ADAPTER, WORK
 from fedllm_eval.policy.training_template import trains_end_of_turn
 from fedllm_train.clients.objectives import objective_of
 from fedllm_train.clients.token_cache import encoder_for
-from fedllm_train.clients.unrendered import UnrenderedRows, find_unrendered, write_unrendered
+from fedllm_train.clients.unrendered import UnrenderedRows, find_unrendered, unrendered_at_sites, write_unrendered
 from fedllm_train.loaded_run import LoadedRun
 from fedllm_train.monitoring.held_out import load_best
 from fedllm_train.monitoring.observer import Record
@@ -41,10 +42,16 @@ logger = logging.getLogger(__name__)
 def find_rows_left_out(run: LoadedRun) -> UnrenderedRows:
     """Find the rows that the chat template cannot render; warn if those it can do not end the assistant's turn.
 
+    Where the rows are elsewhere none is looked at: their hosts count them as they visit (`unrendered_at_sites`).
+
     Raises:
         ConfigError: if no row is left for training or for scoring.
     """
     plan, clients = run.plan, run.clients
+    if isinstance(clients, Roster):
+        sizes = plan.roster.sizes
+        _warn_of_endless_turns(run)
+        return UnrenderedRows({}, sum(sizes[client_id] for client_id in plan.participants))
     everybody = POOLED in plan.participants or len(plan.participants) == len(clients)
     trained = clients if everybody else clients.select(plan.participants)
     encode = encoder_for(run.trl_args, run.tokenizer, loss_on=plan.config.loss_on)
@@ -53,14 +60,19 @@ def find_rows_left_out(run: LoadedRun) -> UnrenderedRows:
         find_unrendered(run.scored, encode)  # none of them left would end the run when they are first scored
     if unrendered.num_unrendered:
         logger.warning("%s", unrendered.line())
-    marked = objective_of(run.client_args).name == "sft" and plan.config.loss_on == "assistant"
+    _warn_of_endless_turns(run)
+    return unrendered
+
+
+def _warn_of_endless_turns(run: LoadedRun) -> None:
+    """Warn if the loss sees no token that ends the assistant's turns."""
+    marked = objective_of(run.client_args).name == "sft" and run.plan.config.loss_on == "assistant"
     if not trains_end_of_turn(run.tokenizer, marked=marked):
         logger.warning(
             "the chat template of %r ends the assistant's turns with no token that the loss sees, so the model is "
             "not taught to stop; use a template that writes an end-of-turn token behind each answer",
             run.tokenizer.name_or_path,
         )
-    return unrendered
 
 
 def train_run(
@@ -85,6 +97,8 @@ def train_run(
     """
     with locked(run.folder):
         state = _run_all_rounds(run, unrendered, callbacks, resume=resume)
+        if isinstance(run.clients, Roster):
+            write_unrendered(run.folder, unrendered_at_sites(run.folder / ROUNDS_FILE, unrendered.num_rows))
         with fill_folder(run.folder / finished_folder(run.model), check=may_be_replaced) as finished:
             run.save_server(state.server, finished)
         write_run_card(run.folder)
@@ -132,7 +146,14 @@ def _run_all_rounds(
                 state = replace(state, server=load_best(folder))
             if plan.strategy.traits.personal:
                 save = partial(save_client_folder, run.model, tokenizer=run.tokenizer)
-                make_personal_adapters(rounds, state, save, config=config, client_ids=plan.participants)
+                make_personal_adapters(
+                    rounds,
+                    state,
+                    save,
+                    config=config,
+                    client_ids=plan.participants,
+                    stay_at_sites=isinstance(run.clients, Roster),
+                )
         finally:
             gc.unfreeze()
     return state

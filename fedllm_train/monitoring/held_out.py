@@ -6,6 +6,7 @@ part of the run's state (`RunState.monitor`), so a run that is killed ends in th
 Scoring draws nothing at random and trains nothing: the adapters of a run are the same with and without it.
 """
 
+import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,7 @@ from typing import Any
 from fedllm_data.clients import ClientDataset, load_clients
 from fedllm_data.errors import ConfigError, MetricError, ResumeError
 from fedllm_data.in_place import fill_folder
+from fedllm_data.roster import Roster
 from fedllm_eval.per_client import evaluate_policy
 from fedllm_eval.plain_json import without_nan
 from fedllm_eval.policy.models import usable_length
@@ -37,6 +39,8 @@ from fedllm_train.run_files.run_writing import may_be_replaced
 from fedllm_train.run_files.sealed import read_sealed, write_sealed
 
 __all__ = ["HeldOut", "after_score", "forget_best", "held_out_clients", "load_best", "should_stop"]
+
+logger = logging.getLogger(__name__)
 
 _DEFAULT_SCORE = {"sft": "heldout_loss", "preference": "implicit_reward_loss"}
 _BEST_STATE = Path(CHECKPOINTS, "best.safetensors")
@@ -145,12 +149,14 @@ class _Held:
         return {"name": self.name}
 
 
-def held_out_clients(config: EvaluationSettings, clients: ClientDataset, given: ClientDataset | None) -> ClientDataset:
+def held_out_clients(
+    config: EvaluationSettings, clients: ClientDataset | Roster, given: ClientDataset | None
+) -> ClientDataset:
     """Return the clients that are scored during the run.
 
     Args:
         config: the settings of the federation, with `eval_every`.
-        clients: the training clients.
+        clients: the training clients; of a roster, whose rows are elsewhere, no split is here.
         given: held-out clients from the caller; by default the split `eval_split` of the training clients' repo.
 
     Raises:
@@ -158,9 +164,10 @@ def held_out_clients(config: EvaluationSettings, clients: ClientDataset, given: 
         SchemaError: if the repo has no such split.
     """
     is_own = given is not None
-    if given is None and clients.revision is None:
+    if given is None and (clients.revision is None or isinstance(clients, Roster)):
         raise ConfigError(
-            "eval_every is given, but the clients were made in memory and have no held-out split; pass eval_dataset="
+            "eval_every is given, but the clients were made in memory, or their rows are elsewhere, and they have no "
+            "held-out split here; pass eval_dataset="
         )
     if given is None:
         revision = None if Path(clients.name).is_dir() else clients.revision
@@ -170,7 +177,12 @@ def held_out_clients(config: EvaluationSettings, clients: ClientDataset, given: 
             f"eval_dataset holds {given.task} rows and the clients {clients.task} rows; give the same kind"
         )
     check_eval_score(config.eval_score, given.task)
-    if is_own:
+    if isinstance(clients, Roster):
+        logger.warning(
+            "eval_dataset %s: the clients' rows lie at their sites, so whether they hold prompts of it is not known",
+            given.name,
+        )
+    elif is_own:
         warn_of_shared(given, clients)
     return given
 
