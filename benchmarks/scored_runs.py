@@ -114,7 +114,7 @@ def start_result(result: dict[str, Any], settings: dict[str, Any]) -> None:
 
 
 def compared(runs: Iterable[Mapping[str, Any]], out: Path, *, key: str, first: str) -> dict[str, Any]:
-    """Return every arm's differences from the first, paired by client over all seeds.
+    """Return every arm's differences from the first, paired by client over the seeds that both have.
 
     Args:
         runs: of a result file.
@@ -124,15 +124,30 @@ def compared(runs: Iterable[Mapping[str, Any]], out: Path, *, key: str, first: s
     """
     from fedllm_eval.compare import compare_results
 
-    ordered = sorted(runs, key=lambda run: (run[key] != first, run[key], run["seed"]))
-    arm_of = {_slug(run[key]): run[key] for run in ordered}
-    places = [(_slug(run[key]), out / "scores" / f"{_slug(run[key])}-{run['seed']}") for run in ordered]
-    places = [(name, folder) for name, folder in places if folder.exists()]
-    if len({name for name, _ in places}) < 2 or places[0][0] != _slug(first):
-        return {}
-    made = compare_results([f"{name}={folder}" for name, folder in places])
-    items = [{key: item.get(key) for key in _OF_ITEM} for item in made["comparisons"] if item["score"] == SCORE]
-    return {"differences": [item | {"other": arm_of[item["other"]]} for item in items]}
+    found = [run for run in runs if _scores(out, run, key).exists()]
+    seeds_of: dict[str, frozenset[int]] = {
+        arm: frozenset(run["seed"] for run in found if run[key] == arm) for arm in sorted({run[key] for run in found})
+    }
+    items: list[dict[str, Any]] = []
+    for seeds in sorted(set(seeds_of.values()), key=sorted):
+        if not seeds <= seeds_of.get(first, frozenset()):
+            continue
+        # An arm with fewer seeds is compared with the first's runs of these seeds, not with its mean over more.
+        arms = [first, *(arm for arm, own in seeds_of.items() if own == seeds and arm != first)]
+        if len(arms) == 1:
+            continue
+        chosen = [run for run in found if run[key] in arms and run["seed"] in seeds]
+        chosen.sort(key=lambda run: (run[key] != first, run[key], run["seed"]))
+        made = compare_results([f"{_slug(run[key])}={_scores(out, run, key)}" for run in chosen])
+        arm_of = {_slug(arm): arm for arm in arms}
+        of_score = [item for item in made["comparisons"] if item["score"] == SCORE]
+        items += [{name: item.get(name) for name in _OF_ITEM} | {"other": arm_of[item["other"]]} for item in of_score]
+    return {"differences": items} if items else {}
+
+
+def _scores(out: Path, run: Mapping[str, Any], key: str) -> Path:
+    """Where the scores of a run lie."""
+    return out / "scores" / f"{_slug(run[key])}-{run['seed']}"
 
 
 @contextmanager
@@ -233,12 +248,14 @@ def _costs(records: Sequence[dict[str, Any]], num_values: int) -> dict[str, Any]
         for record in records
         if SCORE in record.get("eval", {})
     ]
-    on_clock = {
-        "clock_seconds": round(end, 3),
-        "num_left_out": len(left_out),
-        "num_steps_left_out": sum(client.get("num_steps", 0) for client in left_out),
-        "num_server_steps": sum(record["server_step"] for record in records),
-    }
+    on_clock: dict[str, Any] = {}
+    if end is not None:
+        on_clock = {
+            "clock_seconds": round(end, 3),
+            "num_left_out": len(left_out),
+            "num_steps_left_out": sum(client.get("num_steps", 0) for client in left_out),
+            "num_server_steps": sum(record["server_step"] for record in records),
+        }
     return {
         "upload_bytes": ledger["upload_bytes"],
         "download_bytes": ledger["download_bytes"],
@@ -246,7 +263,7 @@ def _costs(records: Sequence[dict[str, Any]], num_values: int) -> dict[str, Any]
         "num_visits": visits,
         "message_bits_per_value": round(8 * ledger["upload_bytes"] / visits / num_values, 4),
         **{key: _mean_of(records, key) for key in ("bits_per_value", "relative_error", "download_relative_error")},
-        **(on_clock if end is not None else {}),
+        **on_clock,
         "curve": curve,
     }
 

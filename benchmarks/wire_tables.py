@@ -88,7 +88,7 @@ def level_rows(result: Result, wires: Sequence[str] | None = None) -> list[list[
         wires: those wanted; all if not given.
     """
     table = runs_by_wire(result)
-    up_of_none: float | None = None
+    up_of_none: dict[int, float] = {}
     rows = []
     for wire, runs in table.items():
         levels = [level_of(result, run["seed"]) for run in runs]
@@ -98,8 +98,10 @@ def level_rows(result: Result, wires: Sequence[str] | None = None) -> list[list[
             row = [f"`{wire}`", f"not reached with {len(runs) - len(reached)} of {len(runs)} seeds", "–", "–", "–"]
         else:
             up, down = (mean(point[f"{way}_bytes"] for point in reached) for way in ("upload", "download"))
-            up_of_none = up if wire == "none" else up_of_none
-            times = f"{up_of_none / up:.1f}" if up_of_none else "–"
+            if wire == "none":
+                up_of_none = {run["seed"]: point["upload_bytes"] for run, point in zip(runs, reached, strict=True)}
+            same = [up_of_none[run["seed"]] for run in runs if run["seed"] in up_of_none]
+            times = f"{mean(same) / up:.1f}" if len(same) == len(runs) else "–"  # the seeds that both have
             row = [
                 f"`{wire}`",
                 f"{mean(point['round'] for point in reached):.1f}",

@@ -6,6 +6,7 @@ The flags are in `arguments.py`; here is what each subcommand does and prints.
 import argparse
 import json
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -279,3 +280,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "report": report_on_repo,
     "publish": _publish,
 }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -339,3 +339,7 @@ class _Progress:
 def _unit(what: str) -> str:
     """What is counted: the passes over a split count sequences, everything else names itself."""
     return " sequences" if what.endswith(("policy", "reference")) else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -5,13 +5,16 @@ Only the standard library is imported until a command runs, so that `--help` ans
 
 import argparse
 import json
+import re
 import sys
 import textwrap
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fedllm_data.command_line.dry_run import DryRun, folder_to_write
 from fedllm_data.command_line.one_line_parser import OneLineParser, ShowVersion, add_command
@@ -21,11 +24,20 @@ from fedllm_data.rehearsal import rehearsing
 from fedllm_data.reporting.language_flag import add_language
 from fedllm_data.terminal import run_command
 from fedllm_train.chat_terminal import add_chat_flags, run_chat
+from fedllm_train.engines.flower.deploy_command import add_deploy_command
+from fedllm_train.engines.remote.sites_command import add_sites_command
+from fedllm_train.engines.remote.worker_command import add_worker_command
 from fedllm_train.flag_names import in_flags
 from fedllm_train.planning.plan_help import PLAN_EXAMPLES, add_plan_flags
 from fedllm_train.scenarios.scenario_command import add_scenario_command
 
+if TYPE_CHECKING:
+    from fedllm_train.config import RunInput
+
 __all__ = ["main"]
+
+_FLAG_OF_A_RUN = re.compile("no flag of fedllm-train (sft|dpo|kto)")
+"""How a run refuses a flag that nobody knows; a plan hands its flags on to a run's parser."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "fedllm-train",
             lambda: _plan(argv[1:]),
             when_interrupted="nothing was written",
-            spell=lambda message: _in_flags(message, argv),
+            spell=lambda message: _FLAG_OF_A_RUN.sub("no flag of fedllm-train plan", _in_flags(message, argv)),
         )
     arguments = _parser().parse_args(argv)
     return run_command("fedllm-train", lambda: arguments.command(arguments), when_interrupted="nothing was written")
@@ -119,6 +131,9 @@ def _parser(*, with_flags: bool = False) -> OneLineParser:
     add_chat_flags(chat)
     chat.set_defaults(command=run_chat)
     add_scenario_command(commands, main)
+    add_worker_command(commands)
+    add_deploy_command(commands)
+    add_sites_command(commands)
     methods = add_command(commands, "methods", does="list the federated algorithms and what each can and cannot do")
     methods.add_argument("name", nargs="?", metavar="NAME", help="one method, with its rules, settings and costs")
     methods.add_argument("--json", action="store_true", help="machine-readable")
@@ -175,15 +190,15 @@ def _run(task: str, argv: list[str]) -> None:
     what = f"{flags.federated.num_rounds:,} rounds" if known is None else known.in_words()
     resuming = "going on with" if flags.run.resume and is_begun(Path(out)) else "into"
     print(
-        f"fedllm-train {task}: {flags.federated.strategy} on {flags.run.data}, {what}; from {flags.run.model} "
+        f"fedllm-train {task}: {flags.federated.strategy} on {_whose(flags.run)}, {what}; from {flags.run.model} "
         f"{resuming} {out}; loading",
         file=sys.stderr,
         flush=True,
     )
 
-    from fedllm_data.clients import load_clients
     from fedllm_eval.policy.threads import threads_by_size
     from fedllm_train.arguments import parse_run_arguments
+    from fedllm_train.engines.sites_choice import options_of
     from fedllm_train.monitoring.progress import RoundProgress
     from fedllm_train.monitoring.time_left import duration_text
     from fedllm_train.run_files.finished import finished_folder
@@ -197,9 +212,13 @@ def _run(task: str, argv: list[str]) -> None:
 
         print(dry_run(task, arguments).text())
         return
-    clients = load_clients(arguments.given.data, split="train", revision=arguments.given.data_revision)
     rounds = RoundProgress(arguments.federated.num_rounds)
-    with threads_by_size(), rounds as progress, progress.warnings("fedllm_train"):
+    with (
+        threads_by_size(),
+        _clients_of(arguments.given) as clients,
+        rounds as progress,
+        progress.warnings("fedllm_train"),
+    ):
         trainer = FederatedTrainer(
             arguments.given.model,
             arguments.federated,
@@ -211,6 +230,8 @@ def _run(task: str, argv: list[str]) -> None:
             trust_remote_code=arguments.client.trust_remote_code,
             quantization=arguments.quantization,
             callbacks=[progress],
+            engine=_engine_maker(arguments, clients),
+            at_sites=options_of(arguments.given),
         )
         progress.cohort_size = trainer.plan.cohort_size
         progress.say(
@@ -231,7 +252,45 @@ def _run(task: str, argv: list[str]) -> None:
         print(trainer.unrendered.line())
 
 
+def _whose(run: "RunInput") -> str:
+    """Whose rows a run trains on, for people."""
+    return f"the sites of {run.deployment}" if run.data is None else run.data
+
+
+@contextmanager
+def _clients_of(run: "RunInput") -> "Iterator[Any]":
+    """The training clients: here, or at the sites of a deployment, whose line is open meanwhile."""
+    from fedllm_data.clients import load_clients
+    from fedllm_train.engines.sites_choice import sites_of
+
+    if run.data is not None:
+        yield load_clients(run.data, split="train", revision=run.data_revision)
+        return
+    with sites_of(run) as clients:
+        held = ", ".join(f"{site} {len(facts.ids):,}" for site, facts in sorted(clients.facts.items()))
+        print(f"fedllm-train: {len(clients):,} clients at {len(clients.facts)} sites: {held}", file=sys.stderr)
+        yield clients
+
+
+def _engine_maker(arguments: Any, clients: Any) -> Any:
+    """What makes the engine, where it is neither this process nor sites."""
+    run = arguments.given
+    if run.engine != "ray":
+        return None
+    from fedllm_train.engines.ray_engine import ray_engine
+
+    folder = Path(arguments.federated.output_dir)
+    return lambda spec, host: ray_engine(spec, clients, folder, num_actors=run.num_actors, address=run.ray_address)
+
+
 def _plan(argv: Sequence[str]) -> None:
+    if "--help-all" in argv:
+        from fedllm_train.arguments import print_all_flags
+
+        with suppress(SystemExit):
+            _parser().parse_args(["plan", "--help"])
+        print_all_flags(next((task for task in ("dpo", "kto") if task in argv), "sft"))
+        return
     from fedllm_train.planning.plan_command import run_plan
 
     run_plan(argv)
@@ -374,3 +433,7 @@ def _presets(arguments: argparse.Namespace) -> None:
         settings = [f"{flag}={','.join(v) if isinstance(v, list) else v}" for flag, v in record["settings"].items()]
         print(textwrap.fill(" ".join(settings), 100, initial_indent="    ", subsequent_indent="    "))
     print("\nFlags override a preset. int8 bases need a GPU and bitsandbytes; --json has what each method is set to.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

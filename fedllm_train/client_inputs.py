@@ -16,11 +16,12 @@ from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from fedllm_data.clients import ClientDataset, load_clients
 from fedllm_data.errors import ConfigError
 from fedllm_data.schema import SCHEMAS, row_problem
+from fedllm_train.engines.remote.site_clients import SiteClients
 from fedllm_train.field_types import kind_of
 
 __all__ = ["ClientInput", "as_clients"]
 
-ClientInput = ClientDataset | str | Path | Mapping[Any, Any] | Dataset | list[Any]
+ClientInput = ClientDataset | SiteClients | str | Path | Mapping[Any, Any] | Dataset | list[Any]
 """What may be passed as clients."""
 
 _TAKEN = (
@@ -31,8 +32,8 @@ _FORMATS = "messages, or prompt, chosen and rejected, as lists of {'role', 'cont
 _OURS = {name for schema in SCHEMAS.values() for name in schema.names}
 
 
-def as_clients(given: Any, *, name: str = "clients", split: str = "train") -> ClientDataset:
-    """Return the clients that a caller passed, as a `ClientDataset`.
+def as_clients(given: Any, *, name: str = "clients", split: str = "train") -> Any:
+    """Return the clients that a caller passed: a `ClientDataset`, or `SiteClients` where their rows are elsewhere.
 
     Args:
         given: one of the kinds listed above.
@@ -48,6 +49,8 @@ def as_clients(given: Any, *, name: str = "clients", split: str = "train") -> Cl
     {'ann': 1, 'bob': 2}
     """
     if isinstance(given, ClientDataset):
+        return given
+    if isinstance(given, SiteClients):  # whose rows are elsewhere
         return given
     if isinstance(given, str | Path):
         return load_clients(given, split=split)

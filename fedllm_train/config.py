@@ -193,8 +193,8 @@ records_given(FederatedConfig, prepare=_with_method)
 class RunInput:
     """What a run of the command starts from."""
 
-    data: str = field(metadata={"help": "Client repo: a folder or a Hub dataset id."})
     model: str = field(metadata={"help": "Base model: a folder or a Hub model id."})
+    data: str | None = field(default=None, metadata={"help": "Client repo: a folder or a Hub dataset id."})
     data_revision: str | None = field(default=None, metadata={"help": "Commit or tag of the dataset on the Hub."})
     adapter: str | None = field(
         default=None,
@@ -208,6 +208,30 @@ class RunInput:
     )
     num_virtual_tokens: int = field(
         default=20, metadata={"help": "With peft_type prompt_tuning and prefix_tuning: virtual tokens trained."}
+    )
+    engine: Literal["process", "ray", "sockets", "flower"] = field(
+        default="process",
+        metadata={
+            "help": "Where clients are visited: here (process), on the machines of a Ray cluster (ray), or at "
+            "organisations that have the rows, over unix sockets or Flower; then without data."
+        },
+    )
+    deployment: str | None = field(
+        default=None,
+        metadata={"help": "With engine flower: the folder of fedllm-train deploy; with sockets: a YAML file."},
+    )
+    round_deadline: float | None = field(
+        default=None,
+        metadata={"help": "With sites: seconds that a client has once it is asked; then it is late."},
+    )
+    min_sites: int | None = field(
+        default=None, metadata={"help": "With sites: begin when so many are there (default: all)."}
+    )
+    num_actors: int | None = field(
+        default=None, metadata={"help": "With engine ray: hosts of clients (default: one for each GPU, or each core)."}
+    )
+    ray_address: str | None = field(
+        default=None, metadata={"help": "With engine ray: a cluster to join, such as auto (default: one of its own)."}
     )
     resume: bool = field(
         default=False, metadata={"help": "Go on where a checkpoint is; start afresh where there is none."}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.command_line.dry_run import DryRun, folder_to_write, place_to_read
+from fedllm_data.errors import ConfigError
 from fedllm_data.repo import open_repo
 from fedllm_data.roster import roster_of_repo
 from fedllm_train.arguments import RunArguments
@@ -29,6 +30,10 @@ def dry_run(task: str, arguments: RunArguments) -> DryRun:
         FedLLMError: for a dataset that is not there, or a setting that cannot be honoured.
     """
     run, federated = arguments.given, arguments.federated
+    if run.data is None:
+        raise ConfigError(
+            "--dry-run reads what is here, and the clients are at sites; fedllm-train sites list says who is there"
+        )
     roster = roster_of_repo(open_repo(run.data, run.data_revision))
     fit = None
     if goes_by_memory(federated) and run.adapter is None:

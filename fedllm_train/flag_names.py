@@ -17,7 +17,7 @@ FORMER = {name.replace("_", "-"): flag for name, flag in RENAMED.items()}
 """Earlier name of a flag -> its name now."""
 
 _FLAG = re.compile(r"(?<![\w-])--([a-z0-9]+(?:_[a-z0-9]+)+)")
-_NAME = re.compile(r"(?<![\w./'\"=-])[a-z0-9]+(?:_[a-z0-9]+)+(?![\w(/'\"]|\.\w)")
+_NAME = re.compile(r"(?<!column )(?<![\w./'\"=-])[a-z0-9]+(?:_[a-z0-9]+)+(?![\w(/'\"]|\.\w)")
 
 
 def flag_of(name: str) -> str:
@@ -41,6 +41,8 @@ def name_of(flag: str) -> str:
 def in_flags(message: str, known: Collection[str] = ()) -> str:
     """Return an error of a config in the words of a command line.
 
+    A name behind the word "column" is one of a table.
+
     Args:
         message: the error, which names settings as Python does.
         known: settings whose bare names become flags; none where a name may be a key of a `--config` file.
@@ -49,6 +51,8 @@ def in_flags(message: str, known: Collection[str] = ()) -> str:
     '--cohort-size is 9; set --local-steps=1 or set_up'
     >>> in_flags("cohort_size is 9; leave --uniform_weights out")
     'cohort_size is 9; leave --uniform-weights out'
+    >>> in_flags("m.csv, line 2, column drop_out holds 'x'", {"drop_out"})
+    "m.csv, line 2, column drop_out holds 'x'"
     """
     message = _FLAG.sub(lambda found: flag_of(found[1]), message)
     return _NAME.sub(lambda found: flag_of(found[0]) if found[0] in known else found[0], message)

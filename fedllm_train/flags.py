@@ -25,6 +25,7 @@ from fedllm_data.roster import roster_of_repo
 from fedllm_eval.policy.locate import HUB_ID
 from fedllm_eval.policy.run_folder import CONFIG_FILE, MODEL
 from fedllm_train.config import FederatedConfig, RunInput, check_name
+from fedllm_train.engines.sites_choice import check_engine
 from fedllm_train.fates.adapter_settings import MODEL_FATES
 from fedllm_train.field_types import plain_value
 from fedllm_train.flag_fields import TASK_FATES, flag_groups
@@ -122,6 +123,7 @@ def parse_our_flags(task: str, argv: Sequence[str]) -> OurFlags:
     every = {each.name: each.default for each in fields(FederatedConfig)} | own
     federated = with_given(FederatedConfig(**every), given)
     run = RunInput(**{name: value for name, value in values.items() if name not in of_federation})
+    check_engine(run)
     defaults = {name: value for name, value in (preset | in_file).items() if name not in ours}
     return OurFlags(
         federated=federated, run=run, given=given, rest=rest, defaults=defaults, of_run=of_run, preset=preset
@@ -147,7 +149,7 @@ def check_surroundings(flags: OurFlags) -> RunPlan | None:
         check_accountant()
     check_run_folder(Path(flags.federated.output_dir), resume=run.resume)
     plan = None
-    if is_local_path(run.data) or "/" not in run.data:
+    if run.data is not None and (is_local_path(run.data) or "/" not in run.data):
         repo = open_repo(run.data, run.data_revision)
         roster = roster_of_repo(repo)
         plan = prepare(flags.federated, roster, _ANY_CLIENT)

@@ -18,7 +18,6 @@ from trl import DPOConfig, KTOConfig, SFTConfig
 
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
-from fedllm_data.roster import Roster
 from fedllm_train.client_inputs import as_clients
 from fedllm_train.clients.memory_fit import MemoryFit, goes_by_memory, memory_fit
 from fedllm_train.clients.objectives import OBJECTIVES, ClientArgs, objective_of
@@ -55,8 +54,7 @@ class TrainerInputs:
 
     model: str | PreTrainedModel | PeftModel
     args: FederatedConfig
-    clients: ClientDataset | Roster
-    """A roster where the clients' rows are elsewhere, and an engine reaches them."""
+    clients: ClientDataset
     client_args: ClientArgs
     peft_config: PeftConfig | None
     adapter: str | None
@@ -92,7 +90,7 @@ def read_inputs(given: Mapping[str, Any]) -> TrainerInputs:
         check_client_args(client_args)
     if given["clients"] is None:
         raise ConfigError("clients is not given; pass load_clients(...), or a dict of datasets by client id")
-    clients = given["clients"] if isinstance(given["clients"], Roster) else as_clients(given["clients"])
+    clients = as_clients(given["clients"])
     if client_args is None:
         client_args = default_client_args(clients.task)
     objective = objective_of(client_args)

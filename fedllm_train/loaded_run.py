@@ -9,7 +9,6 @@ from typing import Any
 
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
-from fedllm_data.roster import Roster
 from fedllm_eval.policy.run_folder import WORK
 from fedllm_eval.policy.run_records import RunConfig
 from fedllm_train.adapters.arithmetic import Adapter, Parts
@@ -28,6 +27,10 @@ from fedllm_train.clients.run_spec import RunSpec, policy_digests
 from fedllm_train.clients.sft_kernel import chosen_kernel
 from fedllm_train.engines.engine import Engine, InProcessEngine
 from fedllm_train.engines.process_engine import host_processes
+from fedllm_train.engines.remote.connect import remote_engine
+from fedllm_train.engines.remote.remote_engine import RemoteEngine, RemoteOptions
+from fedllm_train.engines.remote.site_checks import check_at_sites
+from fedllm_train.engines.remote.site_clients import SiteClients
 from fedllm_train.engines.simulated import SimulatedEngine
 from fedllm_train.inputs import TrainerInputs
 from fedllm_train.messages.wire import ServerWire
@@ -39,6 +42,7 @@ from fedllm_train.models.tokenizer import prepared_tokenizer
 from fedllm_train.monitoring.held_out import HeldOut, held_out_clients
 from fedllm_train.monitoring.ledger import LedgerKeeper
 from fedllm_train.monitoring.observer import Callback, Observer, Record
+from fedllm_train.monitoring.site_scores import SiteHeldOut
 from fedllm_train.monitoring.step_size import AggregationError, StepSize
 from fedllm_train.monitoring.visits import VisitLog
 from fedllm_train.monitoring.wire_log import WireLog
@@ -68,10 +72,10 @@ class LoadedRun:
     """A run that can be trained."""
 
     plan: RunPlan
-    clients: ClientDataset | Roster
-    """The training clients; a roster where their rows are elsewhere."""
+    clients: ClientDataset | SiteClients
+    """The training clients."""
     scored: ClientDataset | None
-    """Held-out clients that are scored during the run."""
+    """Held-out clients that are scored during the run, here; None where nobody is, or the sites do."""
     client_args: Any
     """TRL's settings, as they were given."""
     trl_args: Any
@@ -84,6 +88,10 @@ class LoadedRun:
     start_state: Parts = field(repr=False)
     """The server's state before round 0."""
     make_engine: EngineMaker | None = None
+    at_sites: RemoteOptions = field(default_factory=RemoteOptions)
+    """How to deal with sites, where the clients are at some."""
+    remote: RemoteEngine | None = field(default=None, init=False)
+    """The engine to the sites, once it is made."""
 
     @property
     def folder(self) -> Path:
@@ -108,11 +116,23 @@ class LoadedRun:
     @cached_property
     def host(self) -> ClientHost:
         """The host of the clients in this process, on this model."""
-        return ClientHost(self.spec(), self._with_rows(), self.folder, self.policy)
+        if isinstance(self.clients, SiteClients):
+            raise ConfigError("the clients are at sites, and no host of theirs is here")
+        return ClientHost(self.spec(), self.clients, self.folder, self.policy)
 
     @cached_property
     def held_out(self) -> HeldOut | None:
         """What scores the global adapter during the run."""
+        if isinstance(self.clients, SiteClients) and self.plan.config.eval_every:
+            assert self.remote is not None
+            return SiteHeldOut(
+                self.plan.config,
+                self.clients,
+                self.remote,
+                start=self.start_state,
+                save=self.save_server,
+                run=self.folder,
+            )
         if self.scored is None:
             return None
         return HeldOut(
@@ -143,27 +163,29 @@ class LoadedRun:
             digests=policy_digests(self.policy, self.start_adapter),
         )
 
-    def engine(self) -> AbstractContextManager[Engine]:
-        """Return the engine: in this process, in several, or the caller's own."""
+    def engine(self, run_key: str) -> AbstractContextManager[Engine]:
+        """Return the engine: in this process, in several, at sites, or the caller's own.
+
+        Args:
+            run_key: under which hosts keep what they keep.
+        """
         num_processes = self.plan.config.num_processes
+        if isinstance(self.clients, SiteClients):
+            self.remote = remote_engine(
+                self.clients,
+                self.spec(),
+                self.plan.participants,
+                run=run_key,
+                num_rounds=self.plan.config.num_rounds,
+                guarantee=self.plan.guarantee,
+                options=self.at_sites,
+            )
+            return self.remote
         if self.make_engine is not None:
             return self.make_engine(self.spec(), lambda: self.host)
         if num_processes == 1:
             return nullcontext(InProcessEngine(self.host))
-        return host_processes(self.spec(), self._with_rows(), self.folder, num_processes=num_processes)
-
-    def _with_rows(self) -> ClientDataset:
-        """The training clients, for a host that is here.
-
-        Raises:
-            ConfigError: if their rows are elsewhere.
-        """
-        if isinstance(self.clients, Roster):
-            raise ConfigError(
-                f"the rows of {self.clients.name!r} are not here, so no client can be visited here; pass an engine "
-                "that reaches their sites"
-            )
-        return self.clients
+        return host_processes(self.spec(), self.clients, self.folder, num_processes=num_processes)
 
     def config_record(self) -> RunConfig:
         """Return the resolved settings as `config.yaml` holds them."""
@@ -255,19 +277,30 @@ class LoadedRun:
         )
 
 
-def load_run(plan: RunPlan, inputs: TrainerInputs, *, make_engine: EngineMaker | None = None) -> LoadedRun:
+def load_run(
+    plan: RunPlan,
+    inputs: TrainerInputs,
+    *,
+    make_engine: EngineMaker | None = None,
+    at_sites: RemoteOptions | None = None,
+) -> LoadedRun:
     """Load the model of a run; nothing is trained or written yet.
 
     Args:
         plan: the run's plan.
         inputs: what the trainer was called with.
         make_engine: makes the engine that visits clients; by default `num_processes` decides.
+        at_sites: how to deal with sites, where the clients are at some.
 
     Raises:
         ConfigError: if something cannot be loaded, or the method cannot work on the adapter.
     """
     config, base, client_args = plan.config, inputs.base, inputs.client_args
-    scored = held_out_clients(config, inputs.clients, inputs.eval_dataset) if config.eval_every else None
+    scored = None
+    if isinstance(inputs.clients, SiteClients):
+        check_at_sites(inputs, config)
+    elif config.eval_every:
+        scored = held_out_clients(config, inputs.clients, inputs.eval_dataset)
     workspace = str(Path(config.output_dir) / WORK)
     trl_args = resident_args(client_args, local_steps=config.local_steps, workspace=workspace)
     is_sft = objective_of(client_args).name == "sft"
@@ -306,4 +339,5 @@ def load_run(plan: RunPlan, inputs: TrainerInputs, *, make_engine: EngineMaker |
         start_adapter=start_adapter,
         start_state=start_state,
         make_engine=make_engine,
+        at_sites=at_sites or RemoteOptions(),
     )

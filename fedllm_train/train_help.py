@@ -33,12 +33,14 @@ _METAVARS = {
     **{"preset": "NAME", "data_revision": "REVISION", "eval_split": "SPLIT", "eval_score": "SCORE"},
     **{"cohort_clients": "ID,ID,...", "local_client": "ID", "client_ranks": "RULE", "client_layers": "RULE"},
     **{"personal_clients": "WHICH"},
-    **{"client_table": "FILE_OR_PROFILE"},
+    **{"client_table": "FILE_OR_PROFILE", "deployment": "FOLDER", "round_deadline": "SECONDS"},
+    **{"ray_address": "ADDRESS"},
 }
 _FIRST = ("data", "model", "output_dir")
 _MOSTLY = ("strategy", "num_rounds", "preset", "resume", "seed")
 _WHO = ("cohort_rule", "cohort_size", "cohort_clients", "min_clients")
 """What every run may set of `ParticipationSettings`; the others need a client table."""
+_WHERE = ("engine", "num_processes", "deployment", "min_sites", "round_deadline", "num_actors", "ray_address")
 _WIDEST_CHOICES = 34
 """Longer lists of choices stand in the text, where they can be wrapped."""
 _OF_TRL = {
@@ -176,6 +178,7 @@ def _add_flags(parser: argparse.ArgumentParser, task: str) -> None:
             trl.add_argument(flag_of(name), metavar=metavar, help=text)
     show("who takes part, and how long a client trains", [*_WHO, *of(LocalWorkSettings)])
     show("slow, late and lost clients, by a simulated clock", of(ParticipationSettings))
+    show("where clients are visited", _WHERE)
     show("what the adapter is and where it starts", [each.name for each in fields(RunInput)])
     _show_methods(parser, known)
     show("scores during the run", of(EvaluationSettings))

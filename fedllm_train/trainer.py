@@ -14,12 +14,13 @@ from peft import PeftConfig, PeftModel
 from transformers import PreTrainedModel
 
 from fedllm_data.errors import ConfigError
-from fedllm_data.roster import Roster, roster_of
+from fedllm_data.roster import roster_of
 from fedllm_train.adapters.shifted_model import shifted
 from fedllm_train.client_inputs import ClientInput
 from fedllm_train.clients.objectives import ClientArgs, objective_of
 from fedllm_train.clients.unrendered import UnrenderedRows
 from fedllm_train.config import FederatedConfig
+from fedllm_train.engines.remote.remote_engine import RemoteOptions
 from fedllm_train.inputs import asks_to_resume, check_options, fit_of, read_inputs
 from fedllm_train.loaded_run import EngineMaker, load_run
 from fedllm_train.monitoring.evaluation import score_finished_run
@@ -29,7 +30,6 @@ from fedllm_train.run_files.checkpoint import RunState
 from fedllm_train.run_files.finished import copy_finished, finished_folder
 from fedllm_train.run_files.open_run import check_run_folder
 from fedllm_train.training import find_rows_left_out, train_run
-from fedllm_train.without_rows import check_without_rows
 
 if TYPE_CHECKING:
     from fedllm_data.hub.push import PushResult
@@ -46,7 +46,7 @@ class FederatedTrainer:
         self,
         model: str | Path | PreTrainedModel | PeftModel | None = None,
         args: FederatedConfig | None = None,
-        clients: ClientInput | Roster | None = None,
+        clients: ClientInput | None = None,
         client_args: ClientArgs | None = None,
         peft_config: PeftConfig | None = None,
         *,
@@ -58,6 +58,7 @@ class FederatedTrainer:
         eval_dataset: ClientInput | None = None,
         callbacks: Sequence[Callable[[Record], None]] = (),
         engine: EngineMaker | None = None,
+        at_sites: RemoteOptions | None = None,
         **of_trl: Any,
     ) -> None:
         """Check every setting and load the model; nothing is trained or written yet.
@@ -66,8 +67,7 @@ class FederatedTrainer:
             model: folder, Hub id or loaded model; a `PeftModel`'s own adapter is trained.
             args: settings of the federation.
             clients: the training clients, from `load_clients`; or a dict of datasets by client id, a `Dataset` with a
-                `client_id` column, or what `load_clients` would be given. A `Roster` where the rows are elsewhere:
-                `engine` must then reach them.
+                `client_id` column, or what `load_clients` would be given.
             client_args: TRL's settings for a client's training; TRL's defaults for the dataset's task if not given.
             peft_config: the adapter's settings; LoRA of rank 8 on all linear layers if not given.
             adapter: run folder, PEFT folder or Hub id of an adapter to start from; DPO's reference is then the base
@@ -83,6 +83,8 @@ class FederatedTrainer:
             engine: where clients are visited: called with the run's spec and a function that makes a host of the
                 clients here, it returns a context manager of an engine (`engines/engine.py`). By default this process,
                 or `num_processes` of them.
+            at_sites: with clients whose rows are at sites (`clients_at_sites`): how long to wait for them, and for how
+                many.
             of_trl: TRL's names for the same: `train_dataset` for clients, `processing_class` for tokenizer,
                 `quantization_config` for quantization.
 
@@ -96,24 +98,15 @@ class FederatedTrainer:
         self.args, self.clients = inputs.args, inputs.clients
         self.task = objective_of(inputs.client_args).name
         self.run = Path(inputs.args.output_dir)
-        if isinstance(inputs.clients, Roster):
-            check_without_rows(
-                inputs.args,
-                inputs.clients,
-                has_engine=engine is not None,
-                model_is_named=isinstance(inputs.model, str),
-                is_scored_here=inputs.eval_dataset is not None,
-                trust_remote_code=inputs.base.trust_remote_code,
-            )
         self.plan = prepare(
             inputs.args,
-            inputs.clients if isinstance(inputs.clients, Roster) else roster_of(inputs.clients),
+            roster_of(inputs.clients),
             inputs.client_args,
             model_is_named=isinstance(inputs.model, str),
             fit=fit_of(inputs),
         )
         """The run before anything was loaded."""
-        self.loaded = load_run(self.plan, inputs, make_engine=engine)
+        self.loaded = load_run(self.plan, inputs, make_engine=engine, at_sites=at_sites)
         """The run with its model."""
         self.start_adapter = self.loaded.start_adapter
         self.guarantee = self.plan.guarantee
@@ -171,13 +164,8 @@ class FederatedTrainer:
             The results; they are also in the run folder's `scores/`, and its card shows them.
 
         Raises:
-            ConfigError: if the clients come from no client repo, their rows are elsewhere, or the run is not finished.
+            ConfigError: if the clients come from no client repo, or the run is not finished.
         """
-        if isinstance(self.clients, Roster):
-            raise ConfigError(
-                f"the held-out rows of {self.clients.name!r} lie at the clients' sites, not here; score the run "
-                "on rows that are here, with fedllm_eval.run.score_run"
-            )
         return score_finished_run(self.run, self.clients, **options)
 
     def save_model(self, output_dir: str | Path | None = None) -> Path:

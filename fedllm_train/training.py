@@ -8,15 +8,16 @@ from dataclasses import replace
 from functools import partial
 
 from fedllm_data.in_place import fill_folder
-from fedllm_data.roster import Roster
-from fedllm_eval.policy.run_folder import ROUNDS_FILE, START_ADAPTER, WORK
+from fedllm_eval.policy.run_folder import ROUNDS_FILE, SCORES, START_ADAPTER, START_SCORES, WORK
 from fedllm_eval.policy.training_template import trains_end_of_turn
 from fedllm_train.clients.objectives import objective_of
 from fedllm_train.clients.token_cache import encoder_for
-from fedllm_train.clients.unrendered import UnrenderedRows, find_unrendered, unrendered_at_sites, write_unrendered
+from fedllm_train.clients.unrendered import UnrenderedRows, find_unrendered, write_unrendered
+from fedllm_train.engines.remote.site_clients import SiteClients
 from fedllm_train.loaded_run import LoadedRun
 from fedllm_train.monitoring.held_out import load_best
 from fedllm_train.monitoring.observer import Record
+from fedllm_train.monitoring.site_scores import score_finished
 from fedllm_train.monitoring.trackers import tracked
 from fedllm_train.privacy.beginning import begin_privacy
 from fedllm_train.privacy.clipping_note import clipping_note
@@ -31,6 +32,7 @@ from fedllm_train.run_files.resume import first_state, restore_folders
 from fedllm_train.run_files.run_card import write_run_card
 from fedllm_train.run_files.run_lock import locked
 from fedllm_train.run_files.run_writing import may_be_replaced
+from fedllm_train.run_files.sites_record import write_sites
 from fedllm_train.run_files.template_day import fix_template_day
 from fedllm_train.strategy import POOLED
 
@@ -42,16 +44,12 @@ logger = logging.getLogger(__name__)
 def find_rows_left_out(run: LoadedRun) -> UnrenderedRows:
     """Find the rows that the chat template cannot render; warn if those it can do not end the assistant's turn.
 
-    Where the rows are elsewhere none is looked at: their hosts count them as they visit (`unrendered_at_sites`).
-
     Raises:
         ConfigError: if no row is left for training or for scoring.
     """
     plan, clients = run.plan, run.clients
-    if isinstance(clients, Roster):
-        sizes = plan.roster.sizes
-        _warn_of_endless_turns(run)
-        return UnrenderedRows({}, sum(sizes[client_id] for client_id in plan.participants))
+    if isinstance(clients, SiteClients):  # each site finds its own, and says with every visit how many there were
+        return UnrenderedRows({}, sum(clients.sizes.values()))
     everybody = POOLED in plan.participants or len(plan.participants) == len(clients)
     trained = clients if everybody else clients.select(plan.participants)
     encode = encoder_for(run.trl_args, run.tokenizer, loss_on=plan.config.loss_on)
@@ -60,19 +58,14 @@ def find_rows_left_out(run: LoadedRun) -> UnrenderedRows:
         find_unrendered(run.scored, encode)  # none of them left would end the run when they are first scored
     if unrendered.num_unrendered:
         logger.warning("%s", unrendered.line())
-    _warn_of_endless_turns(run)
-    return unrendered
-
-
-def _warn_of_endless_turns(run: LoadedRun) -> None:
-    """Warn if the loss sees no token that ends the assistant's turns."""
-    marked = objective_of(run.client_args).name == "sft" and run.plan.config.loss_on == "assistant"
+    marked = objective_of(run.client_args).name == "sft" and plan.config.loss_on == "assistant"
     if not trains_end_of_turn(run.tokenizer, marked=marked):
         logger.warning(
             "the chat template of %r ends the assistant's turns with no token that the loss sees, so the model is "
             "not taught to stop; use a template that writes an end-of-turn token behind each answer",
             run.tokenizer.name_or_path,
         )
+    return unrendered
 
 
 def train_run(
@@ -97,8 +90,6 @@ def train_run(
     """
     with locked(run.folder):
         state = _run_all_rounds(run, unrendered, callbacks, resume=resume)
-        if isinstance(run.clients, Roster):
-            write_unrendered(run.folder, unrendered_at_sites(run.folder / ROUNDS_FILE, unrendered.num_rows))
         with fill_folder(run.folder / finished_folder(run.model), check=may_be_replaced) as finished:
             run.save_server(state.server, finished)
         write_run_card(run.folder)
@@ -120,7 +111,10 @@ def _run_all_rounds(
     if not run.policy.is_base and not (folder / START_ADAPTER).exists():
         with fill_folder(folder / START_ADAPTER) as start:
             save_held_folder(run.model, start)
-    warn_of_earlier(run.clients, run.earlier)
+    if isinstance(run.clients, SiteClients):
+        write_sites(folder, run.clients)
+    else:
+        warn_of_earlier(run.clients, run.earlier)
     made_rounds = (folder / ROUNDS_FILE).exists()
     state = first_state(folder, run.start_state)
     if plan.guarantee is not None and (note := clipping_note(config.wire, plan.guarantee)):
@@ -135,7 +129,7 @@ def _run_all_rounds(
         lost_rounds=made_rounds and state.next_round == 0,
     )
     tracker = tracked(config.report_to, folder, record, first_round=state.next_round)
-    with run.engine() as engine, tracker as track:
+    with run.engine(state.run_key) as engine, tracker as track:
         rounds = run.round_plan(engine, state, privacy, [track, *callbacks])
         # accelerate collects garbage at every visit; what is alive now (models, libraries) need not be walked then.
         gc.collect()
@@ -146,14 +140,24 @@ def _run_all_rounds(
                 state = replace(state, server=load_best(folder))
             if plan.strategy.traits.personal:
                 save = partial(save_client_folder, run.model, tokenizer=run.tokenizer)
-                make_personal_adapters(
-                    rounds,
-                    state,
-                    save,
-                    config=config,
-                    client_ids=plan.participants,
-                    stay_at_sites=isinstance(run.clients, Roster),
-                )
+                make_personal_adapters(rounds, state, save, config=config, client_ids=plan.participants)
+            if run.remote is not None:
+                _score_at_sites(run, state)
+                run.remote.finish()
         finally:
             gc.unfreeze()
     return state
+
+
+def _score_at_sites(run: LoadedRun, state: RunState) -> None:
+    """Let the sites score what the run ended with and what it started from, on the rows that they held out."""
+    if not run.at_sites.scores_at_end or run.remote is None or not isinstance(run.clients, SiteClients):
+        return
+    if any(facts.policy.get("scores") is False for facts in run.clients.facts.values()):
+        logger.warning("some sites send no scores, so the finished adapter was not scored at any")
+        return
+    states = {
+        "run": (state.server, run.folder / SCORES),
+        "start": (run.start_state, run.folder / START_SCORES),
+    }
+    score_finished(run.remote, run.clients, states, run.plan.config)

@@ -150,3 +150,10 @@ def test_a_report_imports_neither_what_builds_repos_nor_the_slow_half_of_scipy()
     code = "import sys, fedllm_data.report, fedllm_data.reporting.write_page; print(' '.join(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"duckdb", "scipy.stats", "scipy.optimize", "fedllm_data.build", "torch"} & set(found)
+
+
+@pytest.mark.parametrize("package", ["fedllm_data", "fedllm_train", "fedllm_eval"])
+def test_a_command_that_is_started_as_a_module_runs(package):
+    done = subprocess.run([sys.executable, "-m", f"{package}.cli", "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout[:6]) == (0, "fedllm")
+    assert subprocess.run([sys.executable, "-m", f"{package}.cli", "nothing"], capture_output=True).returncode == 2

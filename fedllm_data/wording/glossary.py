@@ -133,6 +133,59 @@ TERMS: dict[str, Term] = {
         marked("Jain and Gini"),
         marked("How evenly something is spread over clients. Jain 1 and Gini 0: all have the same."),
     ),
+    "wire": Term(
+        marked("wire"),
+        marked(
+            "How messages are packed on their way: which values are sent, and in how many bits. Packing saves"
+            " bytes, not training."
+        ),
+    ),
+    "client_table": Term(
+        marked("client table"),
+        marked(
+            "What lines and devices the clients have: speeds both ways, delay, computing speed, memory, and how"
+            " often they are lost."
+        ),
+    ),
+    "clock": Term(
+        marked("simulated clock"),
+        marked(
+            "Hours that a run would have taken on the clients' lines and machines, reckoned from the client"
+            " table. Nothing waits for it."
+        ),
+    ),
+    "deadline": Term(
+        marked("deadline"),
+        marked("The time at which a round ends, whoever has replied by then."),
+    ),
+    "over_selection": Term(
+        marked("over-selection"),
+        marked(
+            "Asking more clients than a round needs, so that it can end with the first replies. The slow ones are"
+            " heard less."
+        ),
+    ),
+    "buffered": Term(
+        marked("buffered (asynchronous)"),
+        marked(
+            "Training without rounds that wait: the server makes a step as soon as enough updates have come in,"
+            " whichever model they began from."
+        ),
+    ),
+    "staleness": Term(
+        marked("staleness"),
+        marked(
+            "How many steps the server has made since a client got the model that it trained. The staler an"
+            " update, the less it counts."
+        ),
+    ),
+    "front": Term(
+        marked("front"),
+        marked(
+            "Scores against what they cost. On it are the methods that no other one beats: none is shown to score"
+            " better at no higher cost."
+        ),
+    ),
     "privacy": Term(
         marked("differential privacy (epsilon)"),
         marked(

@@ -34,7 +34,8 @@ def quality_under_budget(charged: Sequence[ChargedMethod], score: str, limits: M
     Returns:
         `score`, `limits`, and `rows`, one per method: `label`, `outcome` (`fits`, `nothing fits` or `unknown`, then
         with a `reason`), `mean`, `ci_low`, `ci_high`, `least` and `most` of a seed, `rounds` (of each seed, from 0),
-        `from` (`rounds` or `finished`), `spent` (cost -> mean over seeds), `num_seeds`.
+        `from` (`rounds` or `finished`), `spent` (cost -> mean over seeds), `unknown` (cost -> why it is not
+        known), `num_seeds`.
     """
     rows = []
     for one in charged:
@@ -61,6 +62,7 @@ def quality_under_budget(charged: Sequence[ChargedMethod], score: str, limits: M
                 "rounds": [cost.round_index for cost, _, _ in fitting],
                 "from": _one_source([source for _, _, source in fitting]),
                 "spent": {name: _mean([cost.of(name) for cost, _, _ in fitting]) for name in COSTS},
+                "unknown": {name: why for run in one.runs for name, why in run.costs.unknown.items()},
             }
         )
     return {"score": score, "limits": dict(limits), **_about(score), "rows": rows}
@@ -80,7 +82,8 @@ def cost_to_target(charged: Sequence[ChargedMethod], score: str, value: float) -
     Returns:
         `score`, `value`, and `rows`, one per method and seed: `label`, `run`, `outcome` (`reached`, `not reached` or
         `unknown`, then with a `reason`), `round_index` (from 0), `cost` (of `COSTS` up to there), `early` and `sure`
-        (the same costs at the ends of the interval; None where there is no such round), `is_clear` (whether the whole
+        (the same costs at the ends of the interval; None where there is no such round), `unknown` (cost ->
+        why it is not known), `is_clear` (whether the whole
         interval has reached the value there), `from`, and `best`, the best mean.
     """
     rows = []
@@ -111,6 +114,7 @@ def cost_to_target(charged: Sequence[ChargedMethod], score: str, value: float) -
                     "outcome": "reached",
                     "round_index": at.round_index,
                     "cost": _costs(at),
+                    "unknown": dict(run.costs.unknown),
                     "early": _costs(reached[better_end] or at),
                     "sure": _costs(sure),
                     "is_clear": sure is not None and sure.round_index <= at.round_index,

@@ -72,7 +72,8 @@ def robustness(charged: Sequence[ChargedMethod], score: str) -> list[dict[str, A
         One item per group of two methods or more: `strategy`, `score`, `split`, `rows` (a method each, the fewest lost
         first: `label`, `settings` (those in which the group differs), `num_seeds`, `num_asked`, `lost_fraction`,
         `by_kind`, `by_speed` (share of the asked visits of slow, middle and fast clients that came to nothing; empty
-        where that is not known or not to be told), `mean` with `ci_low` and `ci_high`, `costs`), and `slope` (`mean`,
+        where that is not known or not to be told), `mean` with `ci_low` and `ci_high`, `costs`, and
+        why some are `unknown`), and `slope` (`mean`,
         `ci_low`, `ci_high` of the change of the score for each tenth of the visits that is lost, `num_clients`,
         `num_runs`; None where all lost alike).
     """
@@ -124,6 +125,7 @@ def _group(members: Sequence[ChargedMethod], score: str) -> dict[str, Any]:
                 "ci_low": interval.low,
                 "ci_high": interval.high,
                 "costs": {cost: one.by_name[cost].mean for cost in COSTS},
+                "unknown": {cost: why for cost in COSTS if (why := one.by_name[cost].why_unknown) is not None},
             }
         )
     rows.sort(key=lambda row: (row["lost_fraction"] is None, row["lost_fraction"] or 0.0, row["label"]))

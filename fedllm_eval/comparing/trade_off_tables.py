@@ -140,7 +140,7 @@ def _budget(found: Mapping[str, Any], index: int, currency: str) -> Section:
                 (words(_FROM[row["from"]]), ""),
                 (number(row["mean"]), interval(row["ci_low"], row["ci_high"])),
                 (", ".join("–" if at < 0 else str(at) for at in row["rounds"]), ""),
-                *((_known(cost, row["spent"][cost], currency), "") for cost in COSTS),
+                *(_cell(cost, row["spent"][cost], currency, row["unknown"]) for cost in COSTS),
             )
         )
     return Section(
@@ -177,7 +177,8 @@ def _target(found: Mapping[str, Any], index: int, currency: str) -> Section:
                 ends = [_end(row[side], cost, currency) for side in ("early", "sure")]
                 is_known = row["cost"][cost] is not None
                 small = words("{low} to {high}", low=ends[0], high=ends[1]) if is_known and ends[0] != ends[1] else ""
-                cells.append((_known(cost, row["cost"][cost], currency), small))
+                told_cost, why = _cell(cost, row["cost"][cost], currency, row["unknown"])
+                cells.append((told_cost, why or small))
             at = "–" if row["round_index"] < 0 else str(row["round_index"])
             rows.append((name, (words("reached"), told), (at, words(_FROM[row["from"]])), *cells))
     return Section(
@@ -208,7 +209,7 @@ def _robustness(found: Mapping[str, Any], index: int, currency: str) -> Section:
                 (row["label"], settings),
                 ("–" if lost is None else percent(lost), listed(kinds)),
                 (number(row["mean"]), interval(row["ci_low"], row["ci_high"])),
-                *((_known(cost, row["costs"][cost], currency), "") for cost in COSTS),
+                *(_cell(cost, row["costs"][cost], currency, row["unknown"]) for cost in COSTS),
             )
         )
     by_speed = [_by_speed(row["label"], row["by_speed"]) for row in found["rows"] if row["by_speed"]]
@@ -244,6 +245,13 @@ def _by_speed(label: str, shares: Mapping[str, float]) -> str:
         for name, share in shares.items()
     ]
     return words("{name} lost visits as follows: {shares}.", name=label, shares=listed(told))
+
+
+def _cell(cost: str, value: float | None, currency: str, unknown: Mapping[str, str]) -> Cell:
+    """A cost, or why there is none: a run without a guarantee has no epsilon that one could know."""
+    if value is None and cost in unknown:
+        return "–", words(unknown[cost])
+    return _known(cost, value, currency), ""
 
 
 def _known(cost: str, value: float | None, currency: str) -> str:

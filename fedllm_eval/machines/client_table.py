@@ -28,7 +28,7 @@ from fedllm_eval.machines.machine import Machine, Windows
 from fedllm_eval.machines.profile_mix import Spread, mix_of, spread_of
 from fedllm_eval.machines.profiles import profile_of
 from fedllm_eval.machines.table_entries import COLUMNS, NUMBERS, SUFFIXES, Entry, read_entries
-from fedllm_eval.machines.window_text import windows_of, windows_text
+from fedllm_eval.machines.window_text import as_float, windows_of, windows_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -226,6 +226,9 @@ def _row(entry: Entry) -> _Row:
     numbers: dict[str, Any] = {name: _number(entry, name) for name in NUMBERS if name in entry.values}
     try:
         Machine(**numbers)
+    except ConfigError as error:
+        raise ConfigError(f"{entry.where}, column {error}") from error
+    try:
         windows = windows_of(entry.values["windows"]) if "windows" in entry.values else None
         profile = entry.values.get("profile")
         if profile is not None and not isinstance(profile, str):
@@ -237,7 +240,7 @@ def _row(entry: Entry) -> _Row:
 
 def _number(entry: Entry, name: str) -> float:
     value = entry.values[name]
-    where = f"{entry.where}, column {name}"
+    where = f"{entry.where}, column {name!r}"
     if isinstance(value, str):
         text = value.strip()
         if "," in text:
@@ -250,19 +253,23 @@ def _number(entry: Entry, name: str) -> float:
             raise ConfigError(f"{where} holds {text!r}, which is no number; write a plain one such as 12.5") from None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ConfigError(f"{where} holds {value!r}, which is no number; write a plain one such as 12.5")
-    if not math.isfinite(value):
-        raise ConfigError(f"{where} holds {value}; write a finite number")
-    return float(value)
+    number = as_float(value)
+    if not math.isfinite(number):
+        raise ConfigError(f"{where} holds {number}; write a finite number")
+    return number
 
 
 def _of_columns(table: "pa.Table | None") -> Iterator[Entry]:
     there = [] if table is None else [name for name in table.column_names if name in COLUMNS and name != "client_id"]
     if table is None or not there:
         has = [] if table is None else table.column_names
+        wanted = ", ".join(map(repr, COLUMNS[1:]))
         raise ConfigError(
-            f"client_table is columns, but the dataset's clients table has none of {', '.join(COLUMNS[1:])}; it has "
+            f"client_table is columns, but the dataset's clients table has none of {wanted}; it has "
             f"{', '.join(has) or 'no columns'}"
         )
+    if "client_id" not in table.column_names:
+        raise ConfigError("client_table is columns, but the dataset's clients table has no column client_id; add it")
     for row in table.select(["client_id", *there]).to_pylist():
         values = {name: row[name] for name in there if row[name] is not None and row[name] != ""}
         yield Entry(row["client_id"], values, f"the clients table, client {row['client_id']!r}")

@@ -123,7 +123,7 @@ class Machine:
         if not (math.isfinite(self.latency_ms) and self.latency_ms >= 0):
             raise ConfigError(f"latency_ms is {self.latency_ms}; give a number of milliseconds from 0 on")
         if not 0 <= self.drop_out < 1:
-            raise ConfigError(f"drop_out is {self.drop_out}; give a probability from 0 to below 1")
+            raise ConfigError(f"'drop_out' is {self.drop_out}; give a probability from 0 to below 1")
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,8 @@ __all__ = ["COLUMNS", "NUMBERS", "SUFFIXES", "Entry", "read_entries"]
 NUMBERS = ("download_mbit", "upload_mbit", "latency_ms", "flops", "memory_gb", "watts", "drop_out")
 COLUMNS = ("client_id", *NUMBERS, "profile", "windows")
 SUFFIXES = (".csv", ".parquet", ".json", ".yaml", ".yml")
+_NAMED = ", ".join(map(repr, COLUMNS))
+"""For errors: quoted, since `drop_out` without quotes would be told as the flag of this name."""
 _OF_TRACES = ("duration", "model")
 """What FedScale's traces hold besides."""
 
@@ -66,7 +68,7 @@ def read_entries(path: Path) -> Iterator[Entry]:
 
 def _entry(where: str, given: Any) -> Entry:
     if not isinstance(given, Mapping):
-        raise ConfigError(f"{where} is {given!r} and no entry with names; its names are {', '.join(COLUMNS)}")
+        raise ConfigError(f"{where} is {given!r} and no entry with names; its names are {_NAMED}")
     values = {name: value for name, value in given.items() if not _is_empty(value)}
     if all(name in values for name in TRACE):
         if "windows" in values:
@@ -76,10 +78,8 @@ def _entry(where: str, given: Any) -> Entry:
             values.pop(name, None)
     for name in given:
         if name not in COLUMNS and not (name in (*TRACE, *_OF_TRACES) and "windows" in values):
-            hint = did_you_mean(str(name), COLUMNS)
-            raise ConfigError(
-                f"{where} has a column {name!r} that is not used; {hint}choose from {', '.join(COLUMNS)}"
-            )
+            hint = did_you_mean(str(name), COLUMNS).replace("did you mean ", "did you mean column ")
+            raise ConfigError(f"{where} has a column {name!r} that is not used; {hint}choose from {_NAMED}")
     client_id = canonical_id(values.pop("client_id", None))
     if not isinstance(client_id, str) or is_missing(client_id):
         raise ConfigError(f"{where} has no client_id; give each entry one, or * for all that have no entry")
@@ -104,7 +104,7 @@ def _csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             if twice := next((name for name in names if names.count(name) > 1), None):
                 raise ConfigError(f"{path} has two columns {twice!r}; keep one")
             if "client_id" not in names:
-                raise ConfigError(f"{path} has no column client_id; its columns are {', '.join(COLUMNS)}")
+                raise ConfigError(f"{path} has no column client_id; its columns are {_NAMED}")
             for row in reader:
                 where = f"{path}, line {reader.line_num}"
                 if None in row:
@@ -144,9 +144,11 @@ def _json(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         return dict(pairs)
 
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=once)
+        content = json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=once, parse_int=_whole)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}, line {error.lineno} is no JSON ({error.msg}); correct it") from error
+    except RecursionError as error:
+        raise _too_deep(path) from error
     if isinstance(content, dict):
         for client_id, given in content.items():
             yield _of_mapping(f"{path}, client {client_id!r}", client_id, given)
@@ -164,10 +166,15 @@ def _yaml(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
     try:
         root = yaml.compose(path.read_text(encoding="utf-8-sig"), Loader=loader)
+        if root is not None:
+            _check_finite(path, root, ())
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{line} is no YAML ({getattr(error, 'problem', error)}); correct it") from error
+        why = " ".join(str(getattr(error, "problem", error)).split())
+        raise ConfigError(f"{path}{line} is no YAML ({why}); correct it") from error
+    except RecursionError as error:
+        raise _too_deep(path) from error
 
     def plain(node: Any) -> Any:
         if isinstance(node, yaml.ScalarNode):
@@ -195,6 +202,32 @@ def _yaml(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield _of_mapping(where, client_id, plain(value))
     elif root is not None:
         raise ConfigError(f"{path} holds neither a list of entries nor a mapping from client id to entry; give one")
+
+
+def _whole(digits: str) -> int | float:
+    """A whole number of JSON; one of more digits than Python reads is infinite, and refused with its place."""
+    try:
+        return int(digits)
+    except ValueError:
+        return float(digits)
+
+
+def _check_finite(path: Path, node: Any, above: tuple[int, ...]) -> None:
+    """Refuse a YAML node that is part of itself, which an alias can make it."""
+    if id(node) in above:
+        raise ConfigError(f"{path}, line {node.start_mark.line + 1} names an entry that is part of itself; correct it")
+    if isinstance(node.value, str):
+        return
+    for each in node.value:
+        for part in each if isinstance(each, tuple) else (each,):
+            _check_finite(path, part, (*above, id(node)))
+
+
+def _too_deep(path: Path) -> ConfigError:
+    return ConfigError(
+        f"{path} holds lists within lists too deep to be read; give a list of entries, or a mapping from client id "
+        "to entry"
+    )
 
 
 def _of_mapping(where: str, client_id: str, given: Any) -> tuple[str, dict[str, Any]]:

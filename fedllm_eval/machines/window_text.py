@@ -8,6 +8,7 @@ A trace is read as FedScale reads it (Lai et al. 2022, arXiv 2105.11367; `client
 to the `inactive` of the same place, by the clock modulo `finish_time`.
 """
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 from fedllm_data.errors import ConfigError
 from fedllm_eval.machines.machine import Windows
 
-__all__ = ["TRACE", "parse_windows", "windows_of", "windows_of_trace", "windows_text"]
+__all__ = ["TRACE", "as_float", "parse_windows", "windows_of", "windows_of_trace", "windows_text"]
 
 TRACE = ("active", "inactive", "finish_time")
 """The keys of a trace."""
@@ -74,8 +75,8 @@ def windows_of_trace(trace: Mapping[str, Any]) -> Windows:
     Windows(intervals=((0.0, 2.0), (5.0, 9.0)), period=10.0)
     """
     try:
-        active, inactive = ([float(each) for each in trace[name]] for name in TRACE[:2])
-        finish = float(trace["finish_time"])
+        active, inactive = ([as_float(each) for each in trace[name]] for name in TRACE[:2])
+        finish = as_float(trace["finish_time"])
     except (KeyError, TypeError, ValueError) as error:
         raise ConfigError(
             f"a trace needs active and inactive, lists of seconds, and finish_time ({error}); add what is missing"
@@ -117,11 +118,27 @@ def windows_of(value: Any) -> Windows:
         intervals, period = value.get("intervals"), value.get("period")
         try:
             if isinstance(intervals, Sequence) and not isinstance(intervals, str):
-                spans = tuple((float(start), float(end)) for start, end in intervals)
-                return Windows(spans, float(period))  # type: ignore[arg-type]
+                spans = tuple((as_float(start), as_float(end)) for start, end in intervals)
+                return Windows(spans, as_float(period))
         except (TypeError, ValueError) as error:
             raise ConfigError(f"windows {value!r} cannot be read ({error}); {_FORMS}") from error
     raise ConfigError(f"windows {value!r} cannot be read; {_FORMS}")
+
+
+def as_float(value: Any) -> float:
+    """Return a number as a float; a whole number beyond all floats as an infinite one, which is refused like others.
+
+    Raises:
+        TypeError: if it is no number.
+        ValueError: if it is text of none.
+
+    >>> as_float(10**400), as_float("12.5")
+    (inf, 12.5)
+    """
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _plain(value: float) -> str:

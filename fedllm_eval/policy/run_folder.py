@@ -17,6 +17,7 @@
     client_memory/        `RUN_KEY/`: what the clients of this machine keep from visit to visit, for one start of the
                           run; belongs to their hosts and is never published
     client_table.csv      with a simulated clock: the clients' lines and devices; never published
+    sites.json            of a run between organisations: which site has which clients; never published
     privacy_secret        with differential privacy: what noise and cohorts are drawn from; never published
     unrendered_rows.json  rows that the chat template cannot render, by client and reason (`UnrenderedRecord`)
     .lock                 held by the process that trains in the folder
@@ -52,7 +53,9 @@ __all__ = [
     "RUN_FORMAT",
     "SCORES",
     "SECRET_FILE",
+    "SITES_FILE",
     "START_ADAPTER",
+    "START_SCORES",
     "TENSORBOARD",
     "TRACKER_FILE",
     "UNRENDERED_FILE",
@@ -86,7 +89,10 @@ PERSONAL_CLIENTS = "clients.json"
 """Inside `PERSONAL`."""
 START_ADAPTER = "start_adapter"
 SCORES = "scores"
+START_SCORES = "start_scores"
+"""Of what a run between organisations started from, scored at the sites when the run had ended."""
 CLIENT_TABLE_FILE = "client_table.csv"
+SITES_FILE = "sites.json"
 CLIENT_MEMORY = "client_memory"
 TRACKER_FILE = "tracker.json"
 TENSORBOARD = "tensorboard"

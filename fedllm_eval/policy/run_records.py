@@ -47,8 +47,6 @@ class DataRecord(TypedDict):
     num_clients: NotRequired[int]
     client_ids: NotRequired[Mapping[str, Any] | None]
     """How client ids were made (`fedllm_data/id_facts.py`)."""
-    roster: NotRequired[str]
-    """Where the clients' rows were elsewhere: SHA-256 of their ids and numbers of rows."""
     only_client: NotRequired[str | None]
 
 
@@ -231,15 +229,13 @@ class CheckpointRecord(TypedDict):
 
 
 class PersonalClient(TypedDict, total=False):
-    """One client in `personal/clients.json`: where its adapter lies, here or at its site, or why it has none."""
+    """One client in `personal/clients.json`: where its adapter lies, or why it has none."""
 
     folder: str
     """Below `personal/`."""
+    adapter_sha256: str
+    """In the place of a folder, where the adapter stayed with the client."""
     num_steps: int
-    at_site: bool
-    """Whether it stays with the client's host and was never here; then there is no folder."""
-    sha256: str
-    """Of an adapter at a site, as its host says."""
     left_out: str
     """The reason."""
 

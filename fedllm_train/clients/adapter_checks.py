@@ -12,6 +12,7 @@ from peft.utils.other import TrainableTokensWrapper
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.clients.objectives import ClientArgs, objective_of
+from fedllm_train.models.adapter_shapes import on_head
 
 __all__ = ["check_adapter", "check_tokenizer"]
 
@@ -60,10 +61,7 @@ def _on_head(config: Any) -> ConfigError:
             "modules_to_save=['embed_tokens', 'lm_head'] instead"
         )
     tied = " and ensure_weight_tying" if getattr(config, "ensure_weight_tying", False) else ""
-    return ConfigError(
-        f"this {type(config).__name__} puts an adapter on lm_head, and TRL computes log-probabilities from the head's "
-        f"weights alone, without it; leave lm_head{tied} out, or use modules_to_save=['lm_head']"
-    )
+    return ConfigError(on_head(type(config).__name__, tied))
 
 
 def check_tokenizer(args: ClientArgs, tokenizer: Any) -> None:

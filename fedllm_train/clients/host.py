@@ -68,6 +68,8 @@ class ClientHost:
             kernel=spec.kernel,
         )
         """The trainer that stays."""
+        self.policy = policy
+        """What the run starts from; its model is the one that trains."""
         self._spec = spec
         self._strategy = with_last_layers(strategy_class(spec.strategy)(spec.federation), spec.federation)
         self._wire = ClientWire(spec.wire, seed=spec.seed, first=self._first_download)
@@ -91,11 +93,18 @@ class ClientHost:
         check_same(spec, policy_digests(policy, host.resident.start_adapter))
         return host
 
+    @property
+    def start_state(self) -> Parts:
+        """The server's state before the first step, as far as a host needs it."""
+        return self._strategy.start(self.resident.start_adapter)
+
     def visit(self, task: Task) -> Reply:
         """Follow the client rule for one client, starting from what the task's message holds.
 
         Raises:
             ResumeError: if what the client remembers was damaged on disk.
+            VisitStopped: if the visit was ended between two steps (`ResidentTrainer.is_stopped`); nothing of it is
+                kept.
         """
         started = time.perf_counter()
         tokens = self.tokens[task.client_id]

@@ -86,7 +86,10 @@ class ClientMemory:
         """
         has = self.memory_gb(client_id)
         if has is None:
-            raise ConfigError(f"client {client_id!r} has no memory_gb in the client table, by which {what} are chosen")
+            raise ConfigError(
+                f"client {client_id!r} has no memory_gb in the client table, by which {what} are chosen; state it, or "
+                "give a profile that has it"
+            )
         fitting = [each for each in choices if gb_of(each) <= has]
         if not fitting:
             raise ConfigError(

@@ -33,6 +33,7 @@ from fedllm_train.clients.model_walks import ModelWalks
 from fedllm_train.clients.objectives import ClientArgs, first_sequence, keeps_reference, objective_of, rows_of_visit
 from fedllm_train.clients.reference import ReferenceCache
 from fedllm_train.clients.reference_adapter import REFERENCE, check_reference, copy_reference
+from fedllm_train.clients.stopping import StopBetweenSteps, VisitStopped
 from fedllm_train.clients.trl_trainer import build_trainer
 from fedllm_train.clients.weight_gradients import first_step, weight_gradients
 from fedllm_train.visit import Correction, TakeStep
@@ -86,6 +87,9 @@ class ResidentTrainer:
         self._trainer = build_trainer(model, tokenizer, args, example, keeps_reference=kept)
         self._trainer.plain_kernel = kernel == "plain"
         self._trainer.remove_callback(PrinterCallback)
+        self.is_stopped: Callable[[], bool] = _never
+        """Asked after every optimizer step; where it says yes, the visit ends there with `VisitStopped`."""
+        self._trainer.add_callback(StopBetweenSteps(lambda: self.is_stopped()))
         self.reset_scaler = fresh_scaler(self._trainer)
         """Gives the trainer the loss scaler that it begins every visit with."""
         if isinstance(model, PeftModel) and objective_of(args).name != "sft":
@@ -129,7 +133,12 @@ class ResidentTrainer:
         trains: Callable[[str], bool] | None = None,
         base_shift: Adapter | None = None,
     ) -> tuple[Adapter, dict[str, float]]:
-        """Train an adapter on encoded rows with a fresh optimizer; return it with the means of what TRL logged."""
+        """Train an adapter on encoded rows with a fresh optimizer; return it with the means of what TRL logged.
+
+        Raises:
+            VisitStopped: if the visit is to end; the next one finds nothing of it.
+        """
+        self._go_on()
         trainer = self._trainer
         factors, cores = split_cores(start)
         self.live_adapter.load(factors)
@@ -158,6 +167,7 @@ class ResidentTrainer:
             trainer.model.__dict__.pop("forward", None)
         else:
             trainer.model.__dict__["forward"] = forward
+        self._go_on()
         logged = trainer.state.log_history[-1]
         return self.live_adapter.read() | cores, {k: float(v) for k, v in logged.items() if k not in _NOT_METRICS}
 
@@ -185,6 +195,10 @@ class ResidentTrainer:
         finally:
             self._trainer.loss_walk = None
 
+    def _go_on(self) -> None:
+        if self.is_stopped():
+            raise VisitStopped("the visit was stopped")
+
     def _structure(self, *, is_usual: bool) -> ModelWalks:
         """The model's parameters and modules: found at the first visit, and anew where a visit adds some."""
         if not is_usual:
@@ -199,6 +213,10 @@ class ResidentTrainer:
         if not isinstance(self.model, PeftModel):
             self.live_adapter.load(self.start_adapter)
         yield
+
+
+def _never() -> bool:
+    return False
 
 
 def seed_visit(seed: int, device: torch.device) -> None:

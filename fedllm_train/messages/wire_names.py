@@ -189,7 +189,7 @@ def parse_wire(text: str, setting: str = "wire") -> WireStages | None:
 
 def _expanded(part: str) -> list[str]:
     """The stages of a preset; a word that names a stage as well is the stage."""
-    return (part if part in STAGES else PRESETS.get(part, part)).split("+")
+    return (part if part in STAGES else PRESETS.get(part) or part).split("+")
 
 
 def _wrong(setting: str, text: str, why: str) -> ConfigError:

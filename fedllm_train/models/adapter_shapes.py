@@ -14,7 +14,7 @@ from pathlib import Path
 from fedllm_data.errors import ConfigError
 from fedllm_train.models.base_tensors import BaseTensors, Shape, header_of
 
-__all__ = ["AdapterSettings", "adapter_shapes", "modules_of", "num_values", "saved_adapter_shapes"]
+__all__ = ["AdapterSettings", "adapter_shapes", "modules_of", "num_values", "on_head", "saved_adapter_shapes"]
 
 _LORA = ("lora", "dora", "rslora")
 _PREFIX = "base_model.model."
@@ -106,6 +106,22 @@ def modules_of(shapes: Mapping[str, Shape]) -> dict[str, int]:
         for name, shape in shapes.items()
         if ".lora_A." in name
     }
+
+
+def on_head(kind: str, tied: str = "") -> str:
+    """Return why an adapter on the output layer is refused.
+
+    Args:
+        kind: the name of PEFT's config.
+        tied: further settings to leave out.
+
+    >>> on_head("LoraConfig").partition(", and")[0]
+    'this LoraConfig puts an adapter on lm_head'
+    """
+    return (
+        f"this {kind} puts an adapter on lm_head, and TRL computes log-probabilities from the head's "
+        f"weights alone, without it; leave lm_head{tied} out, or use modules_to_save=['lm_head']"
+    )
 
 
 def _targets(base: BaseTensors, targets: str | Sequence[str]) -> list[str]:

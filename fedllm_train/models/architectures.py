@@ -50,12 +50,16 @@ class Architecture:
     """Whether the output layer is the table of embeddings where the config does not say."""
     head_dim: int | None = None
     """Size of an attention head where the config does not say; None means hidden size / heads."""
+    kv_heads: int | None = None
+    """Key heads where the config does not say; None means as many as heads."""
     mlp_ratio: int | None = None
     """Width of the MLP in hidden sizes where the config does not say."""
     is_parallel: bool = False
     """Whether the MLP reads what attention reads, where the config does not say."""
     is_transposed: bool = False
     """Whether weights are kept as (inputs, outputs), as GPT-2's are."""
+    others: tuple[str, ...] = ()
+    """Settings that add or take away parameters, with which a model is not the one that stands here."""
     defaults: Mapping[str, float] = field(default_factory=dict)
     """Settings of transformers' own that a config may leave out."""
     names: Mapping[str, str] = field(default_factory=dict)
@@ -64,17 +68,17 @@ class Architecture:
 
 ARCHITECTURES: dict[str, Architecture] = {
     "llama": Architecture(),
-    "mistral": Architecture(biases=()),
-    "qwen2": Architecture(biases=(("", True, ("q_proj", "k_proj", "v_proj")),)),
-    "qwen3": Architecture(vectors=(*_TWO_NORMS, *_HEAD_NORMS), head_dim=128),
-    "gemma": Architecture(head_dim=256, is_tied=True),
-    "gemma2": Architecture(vectors=_FOUR_NORMS, head_dim=256, is_tied=True),
-    "gemma3_text": Architecture(vectors=(*_FOUR_NORMS, *_HEAD_NORMS), head_dim=256, is_tied=True),
+    "mistral": Architecture(biases=(), kv_heads=8),
+    "qwen2": Architecture(biases=(("", True, ("q_proj", "k_proj", "v_proj")),), kv_heads=32),
+    "qwen3": Architecture(vectors=(*_TWO_NORMS, *_HEAD_NORMS), head_dim=128, kv_heads=32),
+    "gemma": Architecture(head_dim=256, kv_heads=16, is_tied=True),
+    "gemma2": Architecture(vectors=_FOUR_NORMS, head_dim=256, kv_heads=4, is_tied=True),
+    "gemma3_text": Architecture(vectors=(*_FOUR_NORMS, *_HEAD_NORMS), head_dim=256, kv_heads=4, is_tied=True),
     "phi3": Architecture(
         linears=("self_attn.qkv_proj q+2k h", "self_attn.o_proj h q", "mlp.gate_up_proj 2f h", "mlp.down_proj h f"),
         biases=(),
     ),
-    "smollm3": Architecture(is_tied=True),
+    "smollm3": Architecture(kv_heads=4, is_tied=True),
     "granite": Architecture(),
     "olmo2": Architecture(
         vectors=(
@@ -86,12 +90,15 @@ ARCHITECTURES: dict[str, Architecture] = {
         vectors=(*_with_bias("input_layernorm"), *_with_bias("post_attention_layernorm")),
         biases=(("use_qkv_bias", False, ("q_proj", "k_proj", "v_proj")),),
         last=_with_bias("model.norm"),
+        kv_heads=32,
+        others=("qk_layernorm", "use_parallel_residual"),
     ),
     "starcoder2": Architecture(
         linears=(*_ATTENTION, "mlp.c_fc f h", "mlp.c_proj h f"),
         vectors=(*_with_bias("input_layernorm"), *_with_bias("post_attention_layernorm")),
         biases=(("use_bias", True, (*_OF_ATTENTION, "c_fc", "c_proj")),),
         last=_with_bias("model.norm"),
+        kv_heads=2,
         is_tied=True,
     ),
     "phi": Architecture(
@@ -101,6 +108,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         last=_with_bias("model.final_layernorm"),
         head_has_bias=True,
         is_parallel=True,
+        others=("qk_layernorm",),
     ),
     "gpt_neox": Architecture(
         linears=(
@@ -127,6 +135,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         is_tied=True,
         mlp_ratio=4,
         is_transposed=True,
+        others=("add_cross_attention",),
         defaults={"resid_pdrop": 0.1},
         names={
             **{"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head"},
@@ -153,7 +162,7 @@ def tensors_of_config(config: Mapping[str, Any], *, where: str) -> BaseTensors |
     ((8, 16), 8)
     """
     made = ARCHITECTURES.get(str(config.get("model_type")))
-    if made is None:
+    if made is None or any(config.get(each) for each in made.others):
         return None
     sizes = _sizes(config, made, where)
     num_layers = sizes.pop("layers")
@@ -211,7 +220,8 @@ def _sizes(config: Mapping[str, Any], made: Architecture, where: str) -> dict[st
 
     hidden, heads = of("hidden_size"), of("num_attention_heads")
     head = of("head_dim", made.head_dim or hidden // heads)
-    kept = of("num_key_value_heads", heads)
+    # Written as null it means as many as heads; left out, what transformers takes.
+    kept = of("num_key_value_heads", heads if "num_key_value_heads" in config else made.kv_heads or heads)
     width = of("intermediate_size", None if made.mlp_ratio is None else made.mlp_ratio * hidden)
     sizes = {"h": hidden, "d": head, "q": heads * head, "k": kept * head, "f": width}
     sizes |= {"3h": 3 * hidden, "2f": 2 * width, "q+2k": (heads + 2 * kept) * head}

@@ -118,17 +118,19 @@ def tensors_of_headers(shapes: Mapping[str, Shape], config: Mapping[str, Any], *
         if len(shape) == 2 and name.endswith(".weight") and name not in tables
     }
     head = next((name for name in linears if name in _HEADS), None)
-    vocab, hidden = shapes[tables[0]]
+    # A table of places may stand before that of tokens.
+    of_tokens = [name for name in tables if shapes[name][0] == config.get("vocab_size")]
+    vocab, hidden = shapes[(of_tokens or tables)[0]]
     if head is None:
         head = "lm_head"
         linears[head] = (vocab, hidden)
-    heads = _first(config, ("num_attention_heads", "n_head"), where)
+    heads = _first(config, ("num_attention_heads", "n_head", "n_heads", "num_heads"), where)
     head_size = int(config.get("head_dim") or hidden // heads)
     return BaseTensors(
         linears=linears,
         head=head,
         parameters=dict(shapes),
-        num_layers=_first(config, ("num_hidden_layers", "n_layer"), where),
+        num_layers=_first(config, ("num_hidden_layers", "n_layer", "n_layers", "num_layers"), where),
         hidden_size=hidden,
         attention_size=heads * head_size,
         kv_size=int(config.get("num_key_value_heads") or heads) * head_size,
@@ -168,7 +170,8 @@ def tensors_of_model(model: Any) -> BaseTensors:
         attention_size=heads * head_size,
         kv_size=(getattr(config, "num_key_value_heads", None) or heads) * head_size,
         vocab_size=linears[head][0],
-        is_parallel=config.model_type == "phi" or bool(getattr(config, "use_parallel_residual", False)),
+        is_parallel=config.model_type == "phi"
+        or any(getattr(config, name, False) for name in ("use_parallel_residual", "parallel_attn")),
         ends_in_product=ends_in_product([name for name, _ in model.named_parameters()], config.to_dict()),
     )
 

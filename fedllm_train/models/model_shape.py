@@ -81,10 +81,18 @@ def base_tensors(name: str, *, revision: str | None = None) -> BaseTensors:
         return known
     if found.shapes is None:
         raise ConfigError(
-            f"model {name!r} is a {found.config.get('model_type')!r}, whose modules its config.json does not tell; "
-            f"give the folder of its weights (safetensors), or a model of {', '.join(ARCHITECTURES)}"
+            f"model {name!r} is a {found.config.get('model_type')!r}, whose modules its config.json does not tell"
+            f"{_why_not(found.config)}; give the folder of its weights (safetensors), or a usual model of "
+            f"{', '.join(ARCHITECTURES)}"
         )
     return tensors_of_headers(found.shapes, found.config, where=name)
+
+
+def _why_not(config: Mapping[str, Any]) -> str:
+    """What sets a model of a known architecture apart."""
+    made = ARCHITECTURES.get(str(config.get("model_type")))
+    set_ = [] if made is None else [each for each in made.others if config.get(each)]
+    return f" with {' and '.join(set_)}" if set_ else ""
 
 
 def _tensors_below(model: Any) -> BaseTensors:

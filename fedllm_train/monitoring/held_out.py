@@ -6,7 +6,6 @@ part of the run's state (`RunState.monitor`), so a run that is killed ends in th
 Scoring draws nothing at random and trains nothing: the adapters of a run are the same with and without it.
 """
 
-import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,12 +17,11 @@ from typing import Any
 from fedllm_data.clients import ClientDataset, load_clients
 from fedllm_data.errors import ConfigError, MetricError, ResumeError
 from fedllm_data.in_place import fill_folder
-from fedllm_data.roster import Roster
 from fedllm_eval.per_client import evaluate_policy
 from fedllm_eval.plain_json import without_nan
 from fedllm_eval.policy.models import usable_length
 from fedllm_eval.policy.run_folder import BEST, CHECKPOINTS
-from fedllm_eval.scores import SCORES
+from fedllm_eval.scores import SCORES, ClientScores
 from fedllm_train.adapters.arithmetic import Parts
 from fedllm_train.adapters.base_shift import PART
 from fedllm_train.adapters.live import LiveAdapter
@@ -38,11 +36,20 @@ from fedllm_train.run_files.earlier import warn_of_shared
 from fedllm_train.run_files.run_writing import may_be_replaced
 from fedllm_train.run_files.sealed import read_sealed, write_sealed
 
-__all__ = ["HeldOut", "after_score", "forget_best", "held_out_clients", "load_best", "should_stop"]
+__all__ = [
+    "DEFAULT_SCORE",
+    "HeldOut",
+    "after_score",
+    "forget_best",
+    "held_out_clients",
+    "load_best",
+    "scored_state",
+    "should_stop",
+    "shown_scores",
+]
 
-logger = logging.getLogger(__name__)
-
-_DEFAULT_SCORE = {"sft": "heldout_loss", "preference": "implicit_reward_loss"}
+DEFAULT_SCORE = {"sft": "heldout_loss", "preference": "implicit_reward_loss"}
+"""Task -> the score that says which round is best, where none is named."""
 _BEST_STATE = Path(CHECKPOINTS, "best.safetensors")
 """The server's state that `best/` was made of."""
 _SHOWN = ("mean", "ci_low", "ci_high", "worst_decile", "num_clients", "num_items")
@@ -75,7 +82,7 @@ class HeldOut(Observer):
         """
         self._config, self._clients, self._policy, self._args = config, clients, policy, args
         self._start, self._save, self._run = start, save, run
-        self._score = config.eval_score or _DEFAULT_SCORE[clients.task]
+        self._score = config.eval_score or DEFAULT_SCORE[clients.task]
 
     def stepped(self, step: Step) -> Record:
         """Score the adapter of a round, if that is due, and keep the best one."""
@@ -103,29 +110,63 @@ class HeldOut(Observer):
 
     def score(self, server: Parts) -> dict[str, Any]:
         """Return the scores of a server's adapter: mean over clients with its interval, worst decile, counts."""
-        model, args = self._policy.model, self._args
-        # A process whose clients train elsewhere never moved its model; a quantised one must not be asked again.
-        if next(model.parameters()).device.type != args.device.type:
-            model.to(args.device)
-        longest = usable_length(model) if args.max_length is None else args.max_length
-        positions = getattr(model.config, "max_position_embeddings", None) or longest
         try:
-            table = evaluate_policy(
-                _Held(model, self._policy.tokenizer, server),
+            summary = scored_state(
+                self._policy.model,
+                self._policy.tokenizer,
+                self._args,
                 self._clients,
-                reference=_Held(model, self._policy.tokenizer, self._start),
-                beta=getattr(args, "beta", None) or 0.1,
-                batch_size=args.per_device_eval_batch_size,
-                max_length=min(longest, positions),
+                states=(server, self._start),
                 max_clients=self._config.eval_clients,
                 max_rows_per_client=self._config.eval_rows_per_client,
                 seed=self._config.seed,
-            )
-            summary = table.summary()
+            ).summary()
         except MetricError as error:  # an adapter that gives no finite number is no better than any other
             return {"split": self._clients.split, "problem": str(error)}
-        scores = {name: {key: values[key] for key in _SHOWN} for name, values in summary.items()}
-        return {"split": self._clients.split, **without_nan(scores)}
+        return {"split": self._clients.split, **shown_scores(summary)}
+
+
+def shown_scores(summary: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what a round's record holds of each score: mean over clients, interval, worst decile and counts."""
+    return dict(without_nan({name: {key: values[key] for key in _SHOWN} for name, values in summary.items()}))
+
+
+def scored_state(
+    model: Any,
+    tokenizer: Any,
+    args: ClientArgs,
+    clients: ClientDataset,
+    *,
+    states: tuple[Parts, Parts],
+    **sample: Any,
+) -> ClientScores:
+    """Score a server's state on held-out rows, on the model that trains.
+
+    Args:
+        model: whose adapter is replaced while it is scored.
+        tokenizer: the model's.
+        args: the clients' TRL settings: batch size, longest sequence, DPO's beta.
+        clients: held-out rows.
+        states: the server's state, and that before round 0, which preference rows are measured against.
+        sample: `max_clients`, `max_rows_per_client` and `seed` of `evaluate_policy`.
+
+    Raises:
+        MetricError: if the model gives values that are not finite.
+    """
+    # A process whose clients train elsewhere never moved its model; a quantised one must not be asked again.
+    if next(model.parameters()).device.type != args.device.type:
+        model.to(args.device)
+    longest = usable_length(model) if args.max_length is None else args.max_length
+    positions = getattr(model.config, "max_position_embeddings", None) or longest
+    return evaluate_policy(
+        _Held(model, tokenizer, states[0]),
+        clients,
+        reference=_Held(model, tokenizer, states[1]),
+        beta=getattr(args, "beta", None) or 0.1,
+        batch_size=args.per_device_eval_batch_size,
+        max_length=min(longest, positions),
+        **sample,
+    )
 
 
 @dataclass(frozen=True)
@@ -149,14 +190,12 @@ class _Held:
         return {"name": self.name}
 
 
-def held_out_clients(
-    config: EvaluationSettings, clients: ClientDataset | Roster, given: ClientDataset | None
-) -> ClientDataset:
+def held_out_clients(config: EvaluationSettings, clients: ClientDataset, given: ClientDataset | None) -> ClientDataset:
     """Return the clients that are scored during the run.
 
     Args:
         config: the settings of the federation, with `eval_every`.
-        clients: the training clients; of a roster, whose rows are elsewhere, no split is here.
+        clients: the training clients.
         given: held-out clients from the caller; by default the split `eval_split` of the training clients' repo.
 
     Raises:
@@ -164,10 +203,9 @@ def held_out_clients(
         SchemaError: if the repo has no such split.
     """
     is_own = given is not None
-    if given is None and (clients.revision is None or isinstance(clients, Roster)):
+    if given is None and clients.revision is None:
         raise ConfigError(
-            "eval_every is given, but the clients were made in memory, or their rows are elsewhere, and they have no "
-            "held-out split here; pass eval_dataset="
+            "eval_every is given, but the clients were made in memory and have no held-out split; pass eval_dataset="
         )
     if given is None:
         revision = None if Path(clients.name).is_dir() else clients.revision
@@ -177,12 +215,7 @@ def held_out_clients(
             f"eval_dataset holds {given.task} rows and the clients {clients.task} rows; give the same kind"
         )
     check_eval_score(config.eval_score, given.task)
-    if isinstance(clients, Roster):
-        logger.warning(
-            "eval_dataset %s: the clients' rows lie at their sites, so whether they hold prompts of it is not known",
-            given.name,
-        )
-    elif is_own:
+    if is_own:
         warn_of_shared(given, clients)
     return given
 

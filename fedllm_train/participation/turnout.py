@@ -76,10 +76,11 @@ def resolve_turnout(
                 "leave it out"
             )
         if settings.over_selection is not None:
-            asked = max(cohort_size, round(settings.over_selection * cohort_size))
+            asking = settings.over_selection * cohort_size
+            asked = max(cohort_size, round(min(asking, len(client_ids) + 1)))
             if asked > len(client_ids):
                 raise ConfigError(
-                    f"over_selection {settings.over_selection:g} asks {asked} clients in a round, and there are "
+                    f"over_selection {settings.over_selection:g} asks {asking:.0f} clients in a round, and there are "
                     f"{len(client_ids)}; choose less, or a smaller cohort_size"
                 )
         elif not takes_all:
@@ -104,7 +105,7 @@ def check_machines(client_ids: Sequence[str], machines: ClientTable) -> None:
             if getattr(machine, name) is None:
                 raise ConfigError(
                     f"client_table {machines.text}: client {client_id!r} has no {name}, so how long its visits take "
-                    f"is not known; give it a {name}, or a profile that has one"
+                    f"is not known; state {name}, or give a profile that has it"
                 )
 
 

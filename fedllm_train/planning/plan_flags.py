@@ -1,8 +1,8 @@
 """The flags of `fedllm-train plan`: what is compared, and every flag of the run that is planned.
 
-`--strategy`, `--wire`, `--download-wire` and `--cohort-size` may name several values; each combination is a candidate,
-and its flags are those of a run (`flags.py`), so that a plan refuses what a run would refuse, in the same words.
-Imports no torch.
+`--strategy`, `--wire`, `--download-wire` and `--cohort-size` may name several values, by commas or by spaces; each
+combination is a candidate, and its flags are those of a run (`flags.py`), so that a plan refuses what a run would
+refuse, in the same words. Imports no torch.
 """
 
 import argparse
@@ -77,13 +77,13 @@ def plan_flags(argv: Sequence[str]) -> PlanFlags:
     Raises:
         ConfigError: for a flag without its value, or two that exclude one another.
 
-    >>> flags = plan_flags(["--sizes", "4:10", "--wire", "none,int4", "--wire", "drive", "--lora-r", "4"])
+    >>> flags = plan_flags(["--sizes", "4:10", "--wire", "none,int4", "drive", "--wire", "sign", "--lora-r", "4"])
     >>> flags.compared["wire"], flags.rest
-    (['none', 'int4', 'drive'], ['--lora-r', '4'])
+    (['none', 'int4', 'drive', 'sign'], ['--lora-r', '4'])
     """
     parser = _Parser(add_help=False, allow_abbrev=False)
     for name in COMPARED:
-        parser.add_argument(flag_of(name), dest=name, action="append")
+        parser.add_argument(flag_of(name), dest=name, action="extend", nargs="+")
     for flag in ("--task", "--sizes", "--out", "--language", "--config"):
         parser.add_argument(flag)
     for flag in ("--json", "--dry-run"):

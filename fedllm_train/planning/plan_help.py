@@ -26,7 +26,7 @@ PLAN_EXAMPLES = (
 
 def add_plan_flags(parser: Any) -> None:
     """Add the flags that only a plan has, and those whose meaning differs there."""
-    many = "several, joined by commas or each with its flag"
+    many = "several, joined by commas or spaces, or each with its flag"
     needed = parser.add_argument_group("needed")
     needed.add_argument(
         "--model", metavar="DIR_OR_ID", help="base model: a folder, a Hub id, or a config.json; no weights are loaded"
@@ -38,13 +38,19 @@ def add_plan_flags(parser: Any) -> None:
         help="instead of --data: N clients of ROWS rows, or a table with the columns client_id and num_rows",
     )
     compared = parser.add_argument_group("what is compared", many)
-    compared.add_argument("--strategy", metavar="METHOD,...", action="append", help="methods (default: fedavg)")
-    compared.add_argument("--wire", metavar="WIRE,...", action="append", help="packings of uploads (default: none)")
+    compared.add_argument("--strategy", metavar="METHOD", action="append", nargs="+", help="methods (default: fedavg)")
     compared.add_argument(
-        "--download-wire", metavar="WIRE,...", action="append", help="packings of downloads (default: none)"
+        "--wire", metavar="WIRE", action="append", nargs="+", help="packings of uploads (default: none)"
     )
-    compared.add_argument("--cohort-size", metavar="N,...", action="append", help="clients a round (default: 10)")
-    around = parser.add_argument_group("the run", "and every other flag of fedllm-train sft, dpo and kto")
+    compared.add_argument(
+        "--download-wire", metavar="WIRE", action="append", nargs="+", help="packings of downloads (default: none)"
+    )
+    compared.add_argument(
+        "--cohort-size", metavar="N", action="append", nargs="+", help="clients a round (default: 10)"
+    )
+    around = parser.add_argument_group(
+        "the run", "and every other flag of fedllm-train sft, dpo and kto (--help-all lists them)"
+    )
     around.add_argument(
         "--client-table",
         metavar="TABLE",

@@ -6,11 +6,12 @@ Symbols as in `fedllm_eval/machines/`: N weights of the base, n trained values, 
 import math
 from collections.abc import Callable
 
+from fedllm_data.errors import ConfigError
 from fedllm_data.roster import Roster
 from fedllm_train.clients.planned_work import planned_work
 from fedllm_train.flags import OurFlags
 from fedllm_train.messages.wire_names import PRESETS
-from fedllm_train.models.adapter_shapes import adapter_shapes, saved_adapter_shapes
+from fedllm_train.models.adapter_shapes import adapter_shapes, modules_of, on_head, saved_adapter_shapes
 from fedllm_train.models.base_tensors import BaseTensors
 from fedllm_train.models.training_shape import training_shape
 from fedllm_train.participation.clock import Clock
@@ -103,6 +104,8 @@ def _set_up(flags: OurFlags, task: str, roster: Roster, base: BaseTensors) -> Pl
         adapter = adapter_shapes(base, adapter_settings(flags, client))
     else:
         adapter = saved_adapter_shapes(flags.run.adapter)
+    if base.head in modules_of(adapter):
+        raise ConfigError(on_head("LoraConfig"))
     shape = training_shape(base, adapter)
     work = planned_work(
         shape,

@@ -132,6 +132,7 @@ def _row(run: PlannedRun, label: str, most: int) -> PlanRow:
     def size(value: float, *, is_exact: bool) -> str:
         return f"{'' if is_exact else '~'}{bytes_text(value)}"
 
+    mark = "" if travel.is_exact else "~"
     return PlanRow(
         label,
         None,
@@ -140,9 +141,9 @@ def _row(run: PlannedRun, label: str, most: int) -> PlanRow:
         whole=size(_sent(run), is_exact=travel.is_exact),
         share=f"{100 * _sent(run) / most:.1f}",
         bits="–" if travel.up_bits is None else _number(travel.up_bits),
-        median="–" if time is None else _seconds(time.median_round_seconds),
-        slowest="–" if time is None else _seconds(time.slowest_round_seconds),
-        hours="–" if time is None else _number(time.total_hours),
+        median="–" if time is None else mark + _seconds(time.median_round_seconds),
+        slowest="–" if time is None else mark + _seconds(time.slowest_round_seconds),
+        hours="–" if time is None else mark + _number(time.total_hours),
         flops=f"{flops_text(run.visit_flops)}FLOP",
         device_kwh="–" if power.device_kwh is None else _number(power.device_kwh),
         line_kwh=_range(power.line_kwh),

@@ -32,7 +32,9 @@ def plan_lines(plan: Plan) -> list[str]:
         ),
     ]
     if any(not each.travel.is_exact for _, each in known if each.travel is not None):
-        lines += _wrapped("~ stands before an estimate; the other sizes are those that a run's ledger will count.")
+        lines += _wrapped(
+            "~ stands before an estimate; the other sizes and hours are those of the run's ledger and clock."
+        )
     precisions = [each.precision for each in known[0][1].memory]
     lines += ["", *_costs(known, precisions)]
     for said in [
@@ -124,7 +126,8 @@ def _traffic(run: PlannedRun) -> list[str]:
 def _hours(run: PlannedRun) -> list[str]:
     if run.time is None:
         return ["-", "-"]
-    return [duration_text(run.time.median_round_seconds), f"{run.time.total_hours:.3g}"]
+    mark = "" if run.travel is None or run.travel.is_exact else "~"
+    return [f"{mark}{duration_text(run.time.median_round_seconds)}", f"{mark}{run.time.total_hours:.3g}"]
 
 
 def _costs(known: Sequence[tuple[int, PlannedRun]], precisions: Sequence[str]) -> list[str]:

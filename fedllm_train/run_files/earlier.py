@@ -12,7 +12,6 @@ from typing import Any
 
 from fedllm_data.clients import ClientDataset, load_clients
 from fedllm_data.errors import SchemaError
-from fedllm_data.roster import Roster
 from fedllm_eval.running.origins import Origins, origins_in, origins_of_name
 from fedllm_eval.running.trained_on import ScoredSplits, overlap_with
 
@@ -43,23 +42,14 @@ def earlier_record(adapter: str | Path | None, model: object) -> dict[str, Any] 
     return Origins((*of_adapter.known, *of_model.known), complete).as_record()
 
 
-def warn_of_earlier(clients: ClientDataset | Roster, earlier: Mapping[str, Any] | None) -> None:
+def warn_of_earlier(clients: ClientDataset, earlier: Mapping[str, Any] | None) -> None:
     """Warn, with counts, if the start was trained on rows of the held-out splits of a run's dataset.
 
     Args:
-        clients: the training clients; in memory they have no held-out splits, and a roster's are not here to look at.
+        clients: the training clients; in memory they have no held-out splits.
         earlier: as `earlier_record` gives it.
     """
-    if earlier is None:
-        return
-    if isinstance(clients, Roster):
-        logger.warning(
-            "the run starts from what was trained before, and the held-out rows of %s lie at the clients' sites: "
-            "whether they are new to it is not known",
-            clients.name,
-        )
-        return
-    if clients.revision is None:
+    if earlier is None or clients.revision is None:
         return
     origins = origins_in(earlier)
     if not origins.is_complete:

@@ -5,16 +5,12 @@ A folder is named by what it holds, so clients with one adapter (a language's, t
 never took part have learned nothing, and making theirs costs a visit and a folder each: they are left out unless all
 are asked for (`personal_clients`).
 
-Nothing of it travels in a real federation: a client makes its adapter where its rows are and keeps it there. So where
-the clients' rows are elsewhere, a client has no folder here but the facts that its host tells: the adapter's SHA-256
-and its steps. An adapter that is sent all the same is dropped unread, which the record says.
-
-A run that is killed here resumes with the clients that are missing (`made.jsonl`), and their adapters are the same to
-the bit.
+Nothing of it travels in a real federation: a client makes its adapter where its rows are and keeps it there. A run
+that is killed here resumes with the clients that are missing (`made.jsonl`), and their adapters are the same to the
+bit.
 """
 
 import logging
-import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
@@ -25,7 +21,7 @@ from fedllm_eval.policy.run_records import PersonalClient, PersonalClients
 from fedllm_eval.texts import json_text
 from fedllm_train.adapters.arithmetic import Adapter, adapter_sha256
 from fedllm_train.config import FederatedConfig
-from fedllm_train.engines.engine import Reply, replies_of
+from fedllm_train.engines.engine import replies_of
 from fedllm_train.messages import codec
 from fedllm_train.round_plan import RoundPlan
 from fedllm_train.run_files.checkpoint import RunState
@@ -48,7 +44,6 @@ def make_personal_adapters(
     *,
     config: FederatedConfig,
     client_ids: Sequence[str],
-    stay_at_sites: bool = False,
 ) -> PersonalClients:
     """Let the clients that are asked for make their own adapters from the finished run.
 
@@ -58,11 +53,9 @@ def make_personal_adapters(
         save: writes an adapter into a folder as PEFT does.
         config: the settings of the federation; `personal_clients` says whose adapters are made.
         client_ids: clients that may take part.
-        stay_at_sites: whether the clients' rows are elsewhere, and their adapters with them.
 
     Returns:
-        Client id -> {"folder", "num_steps"}; of those that stay, {"at_site", "num_steps", "sha256"}; of those left
-        out, {"left_out": reason}. Also written to `personal/clients.json`.
+        Client id -> {"folder", "num_steps"}, or {"left_out": reason}; also written to `personal/clients.json`.
     """
     folder = plan.run / PERSONAL
     folder.mkdir(exist_ok=True)
@@ -77,16 +70,15 @@ def make_personal_adapters(
     with (folder / _MADE).open("a", encoding="utf-8") as done:
         plan.engine.submit(ask(client_id) for client_id in missing)
         for reply in replies_of(plan.engine):
-            entry: PersonalClient
-            if reply.reason is None and stay_at_sites:
-                entry = _at_site(reply)
-            elif reply.message is not None:
+            if reply.message is not None:
                 adapter = codec.decode(reply.message)["adapter"]
                 name = adapter_sha256(adapter)[:_NAME_LENGTH]
                 if not (folder / name).exists():
                     with fill_folder(folder / name) as own:
                         save(adapter, own)
-                entry = {"folder": name, "num_steps": reply.facts["num_steps"]}
+                entry: PersonalClient = {"folder": name, "num_steps": reply.facts["num_steps"]}
+            elif reply.reason is None:  # it stays where the client's rows are
+                entry = {"adapter_sha256": reply.facts["adapter_sha256"], "num_steps": reply.facts["num_steps"]}
             else:
                 entry = {"left_out": reply.reason}
             entries[reply.client_id] = entry
@@ -96,16 +88,6 @@ def make_personal_adapters(
     ordered = {client_id: entries[client_id] for client_id in asked}
     write_json(folder / PERSONAL_CLIENTS, ordered)
     return ordered
-
-
-def _at_site(reply: Reply) -> PersonalClient:
-    """What is recorded of an adapter that stays where it was made."""
-    if reply.message is not None:
-        return {"left_out": "its host sent the adapter, which was to stay there; it was dropped unread"}
-    sha256, num_steps = reply.facts.get("sha256"), reply.facts.get("num_steps")
-    if not isinstance(sha256, str) or not re.fullmatch("[0-9a-f]{64}", sha256) or type(num_steps) is not int:
-        return {"left_out": "its host did not say which adapter it made (sha256 and num_steps)"}
-    return {"at_site": True, "num_steps": num_steps, "sha256": sha256}
 
 
 def _asked_for(config: FederatedConfig, client_ids: Sequence[str], run: Path) -> list[str]:

@@ -6,9 +6,8 @@ from typing import Any
 from peft import PeftModel
 
 from fedllm_data.clients import ClientDataset
-from fedllm_data.roster import Roster
 from fedllm_eval.policy.run_folder import RUN_FORMAT
-from fedllm_eval.policy.run_records import DataRecord, RunConfig
+from fedllm_eval.policy.run_records import RunConfig
 from fedllm_train.adapters.arithmetic import Adapter, adapter_sha256
 from fedllm_train.clients.objectives import ClientArgs, objective_of
 from fedllm_train.given import flat_fields
@@ -16,7 +15,6 @@ from fedllm_train.models.policy import StartingPolicy
 from fedllm_train.models.tokenizer import tokenizer_record
 from fedllm_train.prepare import RunPlan
 from fedllm_train.run_files.open_run import package_versions
-from fedllm_train.without_rows import roster_sha256
 
 __all__ = ["resolved_settings"]
 
@@ -24,7 +22,7 @@ _OF_THE_MACHINE = ("output_dir", "run_name", "logging_dir", "hub_token")
 
 
 def resolved_settings(
-    plan: RunPlan, args: ClientArgs, policy: StartingPolicy, clients: ClientDataset | Roster, start_adapter: Adapter
+    plan: RunPlan, args: ClientArgs, policy: StartingPolicy, clients: ClientDataset, start_adapter: Adapter
 ) -> RunConfig:
     """Return the resolved settings, JSON-ready.
 
@@ -32,7 +30,7 @@ def resolved_settings(
         plan: the run's plan.
         args: TRL's settings for a visit.
         policy: what the run starts from.
-        clients: the training clients; of a roster, whose rows are elsewhere, a digest is recorded, too.
+        clients: the training clients.
         start_adapter: the adapter the run starts from.
     """
     config = plan.config
@@ -48,24 +46,19 @@ def resolved_settings(
         "model": {"name": policy.base_name, "revision": policy.base_revision, "weights": policy.base_weights},
         "tokenizer": tokenizer_record(policy.tokenizer),
         "start_adapter": None if policy.is_base else adapter_sha256(start_adapter),
-        "data": _data_record(clients),
+        "data": {
+            "name": clients.name,
+            "revision": clients.revision,
+            "licence": clients.licence,
+            "split": clients.split,
+            "num_clients": len(clients),
+            "client_ids": clients.id_facts,
+        },
         "federated": federated,
         "client": client,
         "peft": _peft_settings(policy.model),
         "versions": package_versions(),
     }
-
-
-def _data_record(clients: ClientDataset | Roster) -> DataRecord:
-    record: DataRecord = {
-        "name": clients.name,
-        "revision": clients.revision,
-        "licence": None if isinstance(clients, Roster) else clients.licence,
-        "split": clients.split,
-        "num_clients": len(clients),
-        "client_ids": None if isinstance(clients, Roster) else clients.id_facts,
-    }
-    return {**record, "roster": roster_sha256(clients)} if isinstance(clients, Roster) else record
 
 
 def _peft_settings(model: Any) -> dict[str, Any] | None:

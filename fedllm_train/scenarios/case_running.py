@@ -101,11 +101,12 @@ def _columns(rows: list[list[str]]) -> list[str]:
 
 
 def _said(each: Agreement) -> str:
+    planned, run = each.figures
     if each.why_estimate:
-        return f"{each.what} {each.run:.10g}, planned about {each.planned:.10g} ({each.why_estimate})"
+        return f"{each.what} {run}, planned about {planned} ({each.why_estimate})"
     if each.is_kept:
-        return f"{each.what} {each.run:.10g}, as planned"
-    return f"{each.what} {each.run:.10g}, and {each.planned:.10g} was planned: they DIFFER"
+        return f"{each.what} {run}, as planned"
+    return f"{each.what} {run}, and {planned} was planned: they DIFFER"
 
 
 def _check_agreements(agreements: dict[str, list[Agreement]], page: Path) -> None:

@@ -1,6 +1,8 @@
 """The tables and the figure of `benchmarks/wires.py`, from a result file written by hand."""
 
 import doctest
+import json
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -8,6 +10,8 @@ import pytest
 from benchmarks import lines_figure, scored_runs, wire_tables, wires
 from benchmarks.lines_figure import Axis, Line
 from benchmarks.wire_tables import level_rows, score_rows, wires_figure, wires_page
+
+ROOT = Path(__file__).parents[2]
 
 
 def run(wire, seed, up, losses, end):
@@ -103,3 +107,15 @@ def test_a_result_file_of_other_settings_is_refused():
 @pytest.mark.parametrize("module", [lines_figure, wire_tables, wires], ids=lambda module: module.__name__)
 def test_doctests(module):
     assert doctest.testmod(module).failed == 0
+
+
+def test_the_table_of_the_readme_is_that_of_the_result_files():
+    """Megabytes to the same loss of `none`, `int4` and `drive`, as `benchmarks/results/` holds them."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for stem, start in (("wires_fed_synth", "| `fed-synth`, "), ("wires_fed_oasst_smollm2", "| `fed-oasst`, ")):
+        found = json.loads((ROOT / "benchmarks" / "results" / f"{stem}.json").read_text(encoding="utf-8"))
+        (line,) = [line for line in readme.splitlines() if line.startswith(start)]
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        assert cells[1:] == [row[2] for row in level_rows(found, wire_tables.SHORT)]
+        seeds = {run["seed"] for run in found["runs"].values() if run["wire"] in wire_tables.SHORT}
+        assert cells[0].endswith(f"{len(seeds)} seeds")

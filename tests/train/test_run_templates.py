@@ -281,7 +281,9 @@ def test_a_client_without_a_row_that_can_be_rendered_is_named(kit, tmp_path):
     train(kit, tmp_path / "run", clients=with_system(kit, "sft", [0, 1, 2, 3]), template=NO_SYSTEM)
     for record in kit.records_of(tmp_path / "run"):
         reason = "the chat template cannot render 4 (System role not supported)"
-        assert record["left_out"] == [{"client_id": "ann", "reason": reason}]
+        (left_out,) = record["left_out"]
+        assert (left_out["client_id"], left_out["reason"], left_out["kind"]) == ("ann", reason, "refused")
+        assert left_out["upload_bytes"] == 0
 
 
 @pytest.mark.parametrize("template", [NO_SYSTEM, "{% for m in messages %}{{ m['content'] }"], ids=["role", "syntax"])

@@ -187,9 +187,9 @@ def test_plan_and_run_of_a_case_agree(finished):
         planned = json.loads((out / "plans" / name / "plan.json").read_text())["runs"][0]
         rounds = [json.loads(line) for line in (out / "runs" / name / "rounds.jsonl").read_text().splitlines()]
         figures = agreement_of(planned, rounds)
-        assert [each.what for each in figures] == ["bytes down", "bytes up", "simulated hours"]
+        assert [each.what for each in figures] == ["bytes down", "bytes up", "simulated seconds"]
         assert all(each.is_kept and not each.why_estimate for each in figures)
-        assert f"{name}: simulated hours" in said
+        assert f"{name}: simulated seconds" in said
     assert "DIFFER" not in said
 
 
@@ -219,7 +219,7 @@ def test_a_plan_that_is_not_kept_fails_loudly_and_is_shown(finished):
     content["runs"][0]["travel"]["up"] += 1
     plan.write_text(json.dumps(content))
     try:
-        with pytest.raises(PlanNotKept, match=r"drive: bytes up \d+, and \d+ was planned: they DIFFER"):
+        with pytest.raises(PlanNotKept, match=r"drive: bytes up [\d,]+, and [\d,]+ was planned: they DIFFER"):
             run_scenario(scenario, out, PROGRAMS, say=lambda line: None)
         assert "they DIFFER" in page.read_text()
     finally:

@@ -154,6 +154,16 @@ def test_every_term_has_an_anchor_of_its_own_in_every_language(language):
     assert all(meaning.endswith("。") for meaning in meanings)
 
 
+OF_COSTS = ("wire", "client_table", "clock", "deadline", "over_selection", "buffered", "staleness", "front")
+
+
+@pytest.mark.parametrize("key", OF_COSTS)
+def test_the_guide_to_words_says_the_same_of_lines_and_costs(key):
+    term = TERMS[key]
+    meaning = term.meaning[0].lower() + term.meaning[1:].rstrip(".")
+    assert f"| {term.name} | {meaning} |" in (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+
+
 def literal_texts(template):
     """The words of a template that stand outside of every translation."""
     environment = Environment(extensions=["jinja2.ext.i18n"], trim_blocks=True, lstrip_blocks=True)

@@ -54,6 +54,17 @@ def test_a_later_round_that_scores_worse_is_not_taken_and_all_of_a_large_budget_
     assert found["rows"][0]["rounds"] == [2]
 
 
+def test_tables_say_why_there_is_no_cost_and_never_that_a_missing_guarantee_is_not_known(slow, thin):
+    trade = _asked([slow, thin], budgets=["bytes=1GB"], targets=["heldout_loss=1.9"])
+    sections = protocol_sections(trade)
+    assert len(sections) == 2
+    for section in sections:
+        money, epsilon = section.rows[0][-2:]
+        assert money == ("–", "no price is stated")
+        assert epsilon == ("–", "there is no guarantee of privacy")
+        assert all("not known" not in shown for row in section.rows for shown, _ in row)
+
+
 def test_a_budget_of_what_is_not_known_says_so(slow, thin):
     (found,) = _asked([slow, thin], budgets=["money=5"])["budgets"]
     assert [(row["outcome"], row["reason"]) for row in found["rows"]] == [("unknown", "no price is stated")] * 2

@@ -86,8 +86,10 @@ def test_columns_of_the_clients_table():
     table = pa.table({"client_id": IDS, "num_rows": [1, 2, 3], "profile": ["clinic"] * 3, "watts": [None, 10.0, 20.0]})
     found = client_table("columns", IDS, table, seed=0)
     assert [found.machine(name).watts for name in IDS] == [450.0, 10.0, 20.0]
-    with pytest.raises(ConfigError, match=r"has none of download_mbit.*; it has client_id, num_rows"):
+    with pytest.raises(ConfigError, match=r"has none of 'download_mbit'.*; it has client_id, num_rows"):
         client_table("columns", IDS, table.select(["client_id", "num_rows"]), seed=0)
+    with pytest.raises(ConfigError, match="has no column client_id; add it"):
+        client_table("columns", IDS, table.drop_columns(["client_id"]), seed=0)
     with pytest.raises(ConfigError, match="it has no columns"):
         client_table("columns", IDS, None, seed=0)
 
@@ -167,16 +169,19 @@ def test_rows_are_a_clients_or_named_and_what_is_written_reads_back(tmp_path_fac
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("client_id,upload_mbit\nann,fast\n", r"line 2, column upload_mbit holds 'fast', which is no number"),
-        ('client_id,upload_mbit\nann,"12,5"\n', r"line 2, column upload_mbit holds '12,5'; write 12\.5, not 12,5"),
+        ("client_id,upload_mbit\nann,fast\n", r"line 2, column 'upload_mbit' holds 'fast', which is no number"),
+        ('client_id,upload_mbit\nann,"12,5"\n', r"line 2, column 'upload_mbit' holds '12,5'; write 12\.5, not 12,5"),
         ("client_id,upload_mbit\nann,12,5\n", r"line 2 has more values than there are columns; write 12\.5"),
         ("client_id,upload_mbit,flops\nann,12\n", r"line 2 has fewer values than there are columns"),
         ("client_id;upload_mbit\nann;12,5\n", r"parts its columns by semicolons"),
-        ("client_id,upload_mbit\nann,-1\n", r"line 2: upload_mbit is -1\.0; give a positive number"),
-        ("client_id,upload_mbit\nann,inf\n", r"line 2, column upload_mbit holds inf"),
-        ("client_id,upload_mbit\nann,1_000\n", r"line 2, column upload_mbit holds '1_000'"),
-        ("client_id,drop_out\nann,1\n", r"line 2: drop_out is 1\.0; give a probability"),
-        ("client_id,uplaod_mbit\nann,1\n", r"column 'uplaod_mbit' that is not used; did you mean upload_mbit\? "),
+        ("client_id,upload_mbit\nann,-1\n", r"line 2, column upload_mbit is -1\.0; give a positive number"),
+        ("client_id,upload_mbit\nann,inf\n", r"line 2, column 'upload_mbit' holds inf"),
+        ("client_id,upload_mbit\nann,1_000\n", r"line 2, column 'upload_mbit' holds '1_000'"),
+        ("client_id,drop_out\nann,1\n", r"line 2, column 'drop_out' is 1\.0; give a probability"),
+        (
+            "client_id,uplaod_mbit\nann,1\n",
+            r"column 'uplaod_mbit' that is not used; did you mean column upload_mbit\? ",
+        ),
         ("client_id,upload_mbit,upload_mbit\nann,1,2\n", r"has two columns 'upload_mbit'"),
         ("name,upload_mbit\nann,1\n", r"has no column client_id"),
         ("client_id,upload_mbit\nann,1\nann ,1\n", r"line 3 names client 'ann' a second time"),
@@ -201,7 +206,25 @@ def test_mistakes_in_a_file_are_named_with_line_and_column(tmp_path, content, sa
     ("name", "content", "says"),
     [
         ("t.json", '{"ann": {"flops": 1}, "ann": {}}', r"names 'ann' twice"),
-        ("t.json", '[{"client_id": "ann", "flops": true}]', r"entry 1, column flops holds True"),
+        ("t.json", '[{"client_id": "ann", "flops": true}]', r"entry 1, column 'flops' holds True"),
+        ("t.json", f'{{"ann": {{"flops": {10**400}}}}}', r"client 'ann', column 'flops' holds inf; write a finite"),
+        ("t.json", f'{{"ann": {{"flops": -{"1" * 5000}}}}}', r"client 'ann', column 'flops' holds -inf; write a"),
+        (
+            *("t.json", f'{{"ann": {{"windows": {{"intervals": [[0, 1]], "period": {10**400}}}}}}}'),
+            r"windows \(\(0\.0, 1\.0\),\) of period inf; give a positive period",
+        ),
+        (
+            *("t.json", f'{{"ann": {{"windows": {{"intervals": [[0, {10**400}]], "period": 9}}}}}}'),
+            r"the window 0 to inf overlaps another, is empty or leaves the period",
+        ),
+        (
+            *("t.json", f'{{"ann": {{"active": [{10**400}], "inactive": [5], "finish_time": 9}}}}'),
+            r"client 'ann': a trace has \d times active and \d inactive|client 'ann': the window inf to",
+        ),
+        ("t.json", "[" * 100_000, r"lists within lists too deep to be read"),
+        ("t.yaml", "&a [*a]", r"line 1 names an entry that is part of itself; correct it"),
+        ("t.yaml", "ann: {flops: 1}\nbob: &b\n  profile: *b\n", r"line 2 names an entry that is part of itself"),
+        ("t.yaml", "a\0b", r"is no YAML \(unacceptable character #x0000: control characters are not allowed in "),
         ("t.json", "[3]", r"entry 1 is 3 and no entry"),
         ("t.json", "3", r"holds neither a list of entries nor a mapping"),
         ("t.json", "{", r"line 1 is no JSON"),
@@ -210,7 +233,11 @@ def test_mistakes_in_a_file_are_named_with_line_and_column(tmp_path, content, sa
         ("t.json", '{"ann": {"active": [1, 2], "inactive": [5, 6, 7], "finish_time": 9}}', r"do not take turns"),
         ("t.json", '{"ann": {"active": [1, 4], "inactive": [5, 6], "finish_time": 9}}', r"window 4 to 6 overlaps"),
         ("t.json", '{"ann": {"active": ["x"], "inactive": [5], "finish_time": 9}}', r"a trace needs active and"),
-        ("t.yaml", "- client_id: ann\n  flops: 1\n- client_id: bob\n  flops: x\n", r"line 3, column flops holds 'x'"),
+        (
+            "t.yaml",
+            "- client_id: ann\n  flops: 1\n- client_id: bob\n  flops: x\n",
+            r"line 3, column 'flops' holds 'x'",
+        ),
         ("t.yaml", "ann: {flops: 1}\nann: {flops: 2}\n", r"line 2 names 'ann' twice"),
         ("t.yaml", "ann: [", r"is no YAML"),
         ("t.yaml", "", r"has no entry"),
@@ -220,8 +247,9 @@ def test_mistakes_in_a_file_are_named_with_line_and_column(tmp_path, content, sa
 )
 def test_mistakes_in_json_yaml_and_parquet(tmp_path, name, content, says):
     (tmp_path / name).write_text(content, encoding="utf-8")
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ConfigError, match=says) as refused:
         client_table(str(tmp_path / name), IDS, seed=0)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

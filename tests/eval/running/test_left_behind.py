@@ -226,7 +226,7 @@ def test_a_table_of_other_clients_is_not_used(run):
 
 def test_a_damaged_client_table_is_one_error(run):
     (run / "client_table.csv").write_text("client_id,flops\nc00,fast\n")
-    with pytest.raises(ConfigError, match="line 2, column flops holds 'fast', which is no number"):
+    with pytest.raises(ConfigError, match="line 2, column 'flops' holds 'fast', which is no number"):
         left_behind_of_run(run)
     (run / "client_table.csv").write_text("client,flops\nc00,1\n")
     with pytest.raises(ConfigError, match="client_id"):

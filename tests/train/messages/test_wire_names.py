@@ -38,7 +38,7 @@ def test_what_is_left_out_has_the_usual_value():
         ("", "'' is neither a preset nor a stage"),
         ("int5", "'int5' is neither a preset nor a stage; did you mean int"),
         ("topk-int9", "did you mean topk-int"),
-        ("none+int8", "none leaves values as they are and stands alone|'' is neither"),
+        ("none+int8", "none leaves values as they are and stands alone"),
         ("none:1", "none leaves values as they are and stands alone"),
         ("topk-int8:0.2", "the preset topk-int8 takes no values; write its stages instead, topk:0.1"),
         ("int8+topk:0.1", "topk stands behind int8; the order is segments, topk, hadamard"),

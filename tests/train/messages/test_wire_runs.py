@@ -48,7 +48,16 @@ UNPACKED = ("local", "centralized", "fedkseed")
 """Nothing that could be packed travels: no message at all, or seeds and scalars."""
 
 
-@pytest.mark.parametrize("name", [name for name in STRATEGIES if name not in UNPACKED])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name, marks=[] if name in ("fedavg", "scaffold", "flexlora", "fed_sb", "ditto") else pytest.mark.slow
+        )
+        for name in STRATEGIES
+        if name not in UNPACKED
+    ],
+)
 def test_every_method_runs_packed_in_every_way_that_it_allows(kit, tmp_path, name):
     fitting, _ = settings_that_fit(name)
     assert fitting

@@ -59,6 +59,60 @@ def test_config_headers_and_model_agree(tmp_path, name, changes):
     assert shape_of_folder_or_id(str(tmp_path), AdapterSettings(kind="full")) == shape_of_model(model)
 
 
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name not in ("gpt2", "gpt_neox")])
+def test_heads_that_a_config_leaves_out_are_those_of_transformers(tmp_path, name):
+    sizes = {**SIZES, "hidden_size": 256, "num_attention_heads": 32, "vocab_size": 60}
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(name, **sizes, **ENDS))
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"model_type": name, **sizes}))
+    assert base_tensors(str(file)).linears == tensors_of_model(model).linears
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        ("phi", "qk_layernorm"),
+        ("stablelm", "qk_layernorm"),
+        ("stablelm", "use_parallel_residual"),
+        ("gpt2", "add_cross_attention"),
+    ],
+)
+def test_a_setting_that_changes_the_parameters_is_not_passed_over(tmp_path, name, setting):
+    model = make(name, {setting: True})
+    model.save_pretrained(tmp_path)
+    if name != "gpt2":  # its weights lie transposed
+        assert base_tensors(str(tmp_path)).parameters == tensors_of_model(model).parameters
+    with pytest.raises(ConfigError, match=f"is a '{name}', .* does not tell with {setting}; give the folder"):
+        base_tensors(str(tmp_path / "config.json"))
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("opt", {**SIZES, "ffn_dim": 48, "word_embed_proj_dim": 32, "max_position_embeddings": 70}),
+        ("gpt_bigcode", {key: GPT2[key] for key in ("n_embd", "n_layer", "n_head", "n_positions")}),
+        ("falcon", {key: value for key, value in SIZES.items() if key != "intermediate_size"}),
+        (
+            "gpt_neo",
+            {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]]},
+        ),
+    ],
+    ids=["opt", "gpt_bigcode", "falcon", "gpt_neo"],
+)
+def test_headers_of_other_architectures_tell_what_the_model_tells(tmp_path, name, sizes):
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(name, vocab_size=60, **sizes, **ENDS))
+    model.save_pretrained(tmp_path)
+    found, of_model = base_tensors(str(tmp_path)), tensors_of_model(model)
+    assert (found.linears, found.vocab_size, found.is_parallel) == (
+        of_model.linears,
+        of_model.vocab_size,
+        of_model.is_parallel,
+    )
+    expected = shape_of_model(get_peft_model(model, LoraConfig(r=4, target_modules="all-linear")))
+    assert shape_of_folder_or_id(str(tmp_path), AdapterSettings(rank=4)) == expected
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize(
     "settings",

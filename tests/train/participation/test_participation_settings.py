@@ -52,6 +52,7 @@ def test_what_makes_no_sense_is_refused(changes, message):
         ({**BUFFERED, "buffer_size": 9}, "buffer_size is 9 but the dataset has 5 clients"),
         ({**BUFFERED, "concurrency": 6, "buffer_size": 2}, "concurrency is 6, and there are 5 clients"),
         ({**DEADLINE, "cohort_size": 4, "over_selection": 2.0}, "asks 8 clients in a round, and there are 5"),
+        ({**DEADLINE, "cohort_size": 4, "over_selection": 1e308}, r"asks inf clients in a round, and there are 5"),
         ({**DEADLINE, "cohort_rule": "all", "over_selection": 2.0}, "asks all its clients anyway"),
         ({**TABLE, "cohort_size": 2, "strategy": "centralized"}, "rows of all clients together, in one place"),
         ({**BUFFERED, "buffer_size": 2, "strategy": "scaffold"}, "SCAFFOLD also sums what belongs to the step"),
@@ -70,7 +71,9 @@ def test_a_table_without_speeds_is_refused_before_a_model_is_loaded(kit, tmp_pat
     table = tmp_path / "machines.csv"
     table.write_text("client_id,download_mbit,upload_mbit\n*,10,1\n")
     config = FederatedConfig(output_dir="unused", client_table=str(table), cohort_size=2)
-    with pytest.raises(ConfigError, match="client 'ann' has no flops, so how long its visits take is not known"):
+    with pytest.raises(
+        ConfigError, match="client 'ann' has no flops, so how long its visits take is not known; state flops"
+    ):
         prepare(config, roster_of(kit.make_clients()), kit.trl_args("sft"))
 
 

@@ -24,6 +24,7 @@ from fedllm_train.planning.client_settings import PlannedClient, adapter_setting
 from fedllm_train.planning.hollow import HollowTensor
 from fedllm_train.planning.plan_all import plan_all
 from fedllm_train.planning.plan_flags import plan_flags
+from fedllm_train.planning.plan_page_words import plan_rows
 from fedllm_train.planning.plan_text import candidate_label, plan_lines
 from fedllm_train.planning.quick_costs import QuickInputs, quick_costs
 from fedllm_train.planning.sizes import roster_of_sizes
@@ -286,6 +287,75 @@ def test_the_command_prints_writes_and_refuses(model, tmp_path, capsys):
     assert main([*argv, "--out", str(tmp_path / "other")]) == 2
     assert (tmp_path / "other" / "mine.txt").read_text() == "keep"
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--wire", "none", "int4", "--cohort-size", "2", "4"],
+        ["--wire", "none,int4", "--cohort-size", "2, 4"],
+        ["--wire=none", "--wire", "int4", "--cohort_size", "2,4"],
+    ],
+    ids=["spaces", "commas", "flags"],
+)
+def test_several_values_are_joined_by_commas_or_spaces_or_given_apart(argv):
+    compared = plan_flags(["--sizes", "4:10", *argv, "--lora-r", "4"]).compared
+    assert compared == {"wire": ["none", "int4"], "cohort_size": ["2", "4"]}
+
+
+def test_a_plan_names_itself_and_shows_all_flags(model, capsys):
+    assert main(["plan", "--model", model, "--sizes", "4:10", "--wir", "int4"]) == 2
+    assert "--wir is no flag of fedllm-train plan; did you mean --wire? --help-all" in capsys.readouterr().err
+    assert main(["plan", "--help-all"]) == 0
+    shown = capsys.readouterr().out
+    assert "--cohort-size N [N ...]" in shown
+    assert "--weight-decay" in shown
+
+
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        ("client_id,drop_out\n*,x", "column 'drop_out' holds 'x'"),
+        ("client_id,drop_out\n*,1.5", "column 'drop_out' is 1.5"),
+        ("client_id,drop_uot\n*,0", "'drop_out'"),
+        ("client,drop_out\n*,0", "'drop_out'"),
+    ],
+    ids=["text", "range", "misspelt", "no ids"],
+)
+def test_columns_of_a_client_table_are_not_called_flags(model, tmp_path, capsys, rows, line):
+    (tmp_path / "machines.csv").write_text(rows + "\n")
+    assert main(["plan", "--model", model, "--sizes", "40:10", "--client-table", str(tmp_path / "machines.csv")]) == 2
+    shown = capsys.readouterr().err
+    assert line in shown
+    assert "--drop-out" not in shown
+
+
+def test_columns_that_a_dataset_lacks_are_not_called_flags(model, capsys):
+    assert main(["plan", "--model", model, "--sizes", "40:10", "--client-table", "columns"]) == 2
+    shown = capsys.readouterr().err
+    assert "none of 'download_mbit'" in shown
+    assert "--drop-out" not in shown
+
+
+@pytest.mark.parametrize(
+    ("flags", "is_exact"),
+    [(["--wire", "int4"], True), (["--wire", "topk-int8"], False), (["--strategy", "fedex_lora"], False)],
+    ids=["packed", "entropy", "shift"],
+)
+def test_hours_of_messages_of_uncertain_length_are_estimates(model, flags, is_exact):
+    plan = plan_of(model, "--client-table", "profile:phone-4g", *flags)
+    hours = f"{plan.runs[0].time.total_hours:.3g}"
+    line = next(line for line in plan_lines(plan) if line.startswith("1  "))
+    row = plan_rows(plan)[0]
+    assert plan.runs[0].travel.is_exact == is_exact
+    assert line.endswith(f" {hours}" if is_exact else f" ~{hours}")
+    assert [shown.startswith("~") for shown in (row.median, row.slowest, row.hours, row.whole)] == 4 * [not is_exact]
+
+
+@pytest.mark.parametrize("targets", [["lm_head"], ["q_proj", "lm_head"], [".*"]], ids=" ".join)
+def test_an_adapter_on_the_head_is_refused_as_a_run_refuses_it(model, targets):
+    with pytest.raises(ConfigError, match=r"this LoraConfig puts an adapter on lm_head, .* leave lm_head out"):
+        plan_of(model, "--lora-target-modules", *targets)
 
 
 def test_more_candidates_than_anybody_reads_are_refused(model):

@@ -188,7 +188,7 @@ def test_the_servers_adapter_is_what_every_client_rebuilds_and_a_resumed_run_end
     assert torch.equal(resumed.server["moves"]["sums"], scalars)
 
 
-@pytest.mark.parametrize("task", ["sft", "dpo"])
+@pytest.mark.parametrize("task", ["sft", pytest.param("dpo", marks=pytest.mark.slow)])
 def test_the_loss_falls(kit, tmp_path, task):
     made = settings(num_rounds=6, local_steps=30, cohort_rule="all", cohort_size=None)
     made.pop("cohort_size")

@@ -1,0 +1,1 @@
+"""A Flower app that forwards frames; see `fedllm_train/engines/flower/`."""

@@ -1,0 +1,414 @@
+"""`RemoteEngine`: an engine whose clients are at other organisations, over any line.
+
+At most one request is under way to a site, with all that it is asked: a pipe that carries one message at a time need
+not queue. A request waits at the site for a while and brings back what is ready; what is not ready is asked for again.
+Answers are known by what was asked, so that those which come late, twice, or from another site's clients are dropped.
+A site that does not answer is asked again until the deadline of its tasks; then they come back as lost or late, and
+the run goes on by its own rules.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+from fedllm_data.errors import WorkerError
+from fedllm_train.engines.engine import LeftOutKind, Reply, Task
+from fedllm_train.engines.remote.line import Event, Line
+from fedllm_train.engines.remote.messages import (
+    Begin,
+    Collect,
+    Done,
+    Failed,
+    MessageError,
+    ProfileJob,
+    Ready,
+    Refused,
+    Result,
+    ScoreJob,
+    Stop,
+    VisitJob,
+    Waiting,
+    Work,
+    cut_body,
+    job_key,
+    one_line,
+    read_answer,
+)
+
+__all__ = ["Begins", "RemoteEngine", "RemoteOptions"]
+
+Begins = Callable[[str], tuple[Begin, bytes]]
+"""From the name of a site to what it is told of the run, and the starting adapter's tensors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteOptions:
+    """How a server deals with sites; times are seconds that it waits."""
+
+    min_sites: int | None = None
+    """Begin when so many are ready; by default all must be."""
+    scores_at_end: bool = True
+    """Whether the finished adapter and the start are scored on the sites' held-out splits."""
+
+    deadline: float | None = None
+    """For the answer to a task, from when it is handed out; None as long as its site can be reached."""
+    unreachable: float = 600.0
+    """For a site that cannot be reached, before its tasks are lost."""
+    join: float = 600.0
+    """For sites to get ready before the first round."""
+    poll: float = 20.0
+    """A request waits at the site for so long when nothing is ready."""
+    request: float = 120.0
+    """For the answer to one request, beyond what it waits at the site."""
+    retry: float = 1.0
+    """Before a site that could not be reached is asked again; doubled each time, up to 30."""
+
+
+@dataclass
+class _Asked:
+    """A job that was handed to a site."""
+
+    job: VisitJob | ScoreJob | ProfileJob
+    body: bytes
+    given: float
+    is_there: bool = False
+    """Whether the site has it."""
+
+
+@dataclass
+class _Seat:
+    """What the server knows of one site."""
+
+    name: str
+    state: str = "new"
+    """new, ready or refused."""
+    reason: str = ""
+    asked: dict[str, _Asked] = field(default_factory=dict)
+    under_way: str | None = None
+    """Key of the request that it has not answered yet."""
+    sent: list[str] = field(default_factory=list)
+    """Keys of the jobs in that request."""
+    failing_since: float | None = None
+    pause: float = 0.0
+    next_try: float = 0.0
+
+
+class RemoteEngine:
+    """Carries tasks to the workers of organisations, and their answers back; a context manager."""
+
+    def __init__(
+        self,
+        line: Line,
+        site_of: Mapping[str, str],
+        rows: Mapping[str, int],
+        begins: Begins,
+        *,
+        run: str,
+        options: RemoteOptions,
+    ) -> None:
+        """Prepare; nothing is sent yet.
+
+        Args:
+            line: carries requests; opened and closed by whoever made it.
+            site_of: client -> name of its site.
+            rows: client -> rows that its site announced, which no reply may exceed.
+            begins: says what a site is told of the run.
+            run: the run's key.
+            options: how long to wait, and for how many sites.
+        """
+        self._line, self._site_of, self._rows, self._begins = line, site_of, rows, begins
+        self._run, self._options = run, options
+        self._seats = {name: _Seat(name) for name in sorted(set(site_of.values()))}
+        self._waiting: deque[Iterator[Task]] = deque()
+        self._ready: deque[Reply] = deque()
+        self._outcomes: dict[tuple[str, str], tuple[Result | None, bytes, str | None]] = {}
+        self._requests = 0
+        self.bytes_on_line = 0
+        """Bytes of bodies that went over the line, both ways."""
+
+    def __enter__(self) -> Self:
+        """Let every site get ready.
+
+        Raises:
+            WorkerError: naming the sites that refused or were not ready in time, where too few are left.
+        """
+        end = time.monotonic() + self._options.join
+        wanted = (
+            len(self._seats) if self._options.min_sites is None else min(self._options.min_sites, len(self._seats))
+        )
+        while any(seat.state == "new" for seat in self._seats.values()) and time.monotonic() < end:
+            if self._num_ready() >= wanted and wanted < len(self._seats):
+                break
+            for seat in self._seats.values():
+                if seat.state == "new":
+                    self._begin(seat)
+            self._listen(min(1.0, max(0.0, end - time.monotonic())))
+        if self._num_ready() < wanted:
+            missing = [
+                f"{seat.name} ({seat.reason or 'it was not ready in time'})"
+                for seat in self._seats.values()
+                if seat.state != "ready"
+            ]
+            self.__exit__()
+            raise WorkerError(
+                f"{self._num_ready()} of {len(self._seats)} sites are ready and {wanted} are needed; not ready: "
+                f"{'; '.join(missing)}"
+            )
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Tell every site to end what is under way."""
+        self._tell_all(is_finished=False)
+
+    def finish(self) -> None:
+        """Tell every site that the run asks nothing more, so that nothing needs to be kept for it."""
+        self._tell_all(is_finished=True)
+
+    def submit(self, tasks: Iterable[Task]) -> None:
+        """Take tasks; each is drawn when its site can be asked."""
+        self._waiting.append(iter(tasks))
+
+    def take(self) -> Reply | None:
+        """Return the next reply, in order of arrival; None when nothing is under way."""
+        while True:
+            if self._ready:
+                return self._ready.popleft()
+            self._hand_out()
+            busy = [seat for seat in self._seats.values() if seat.asked]
+            if not busy and not self._ready:
+                return None
+            for seat in busy:
+                self._give_up(seat)
+                self._ask(seat)
+            if not self._ready:
+                self._listen(self._until_next())
+
+    def results_of(
+        self, jobs: Mapping[str, list[tuple[ScoreJob | ProfileJob, bytes]]]
+    ) -> Iterator[tuple[str, Result | None, bytes, str | None]]:
+        """Let sites do jobs that are no visits, while nothing else is under way.
+
+        Args:
+            jobs: site -> jobs with their bodies.
+
+        Yields:
+            Site, result, its body, and why there is no result.
+        """
+        owner = set()
+        for name, asked in jobs.items():
+            for job, body in asked:
+                key = job_key(self._run, job, body)
+                owner.add((name, key))
+                self._seats[name].asked[key] = _Asked(job, body, time.monotonic())
+        while owner:
+            for place in sorted(place for place in owner if place in self._outcomes):
+                owner.discard(place)
+                yield place[0], *self._outcomes.pop(place)
+            for seat in [seat for seat in self._seats.values() if seat.asked]:
+                self._give_up(seat)
+                self._ask(seat)
+            if owner and not any(place in self._outcomes for place in owner):
+                self._listen(self._until_next())
+
+    def _num_ready(self) -> int:
+        return sum(seat.state == "ready" for seat in self._seats.values())
+
+    def _hand_out(self) -> None:
+        """Draw tasks while their site has room."""
+        while self._waiting:
+            if sum(len(seat.asked) for seat in self._seats.values()) >= 8 * len(self._seats):
+                return
+            if (task := next(self._waiting[0], None)) is None:
+                self._waiting.popleft()
+                continue
+            job = VisitJob(
+                **{name: getattr(task, name) for name in VisitJob.model_fields if name != "job"},
+            )
+            seat = self._seats.get(self._site_of.get(task.client_id, ""))
+            if seat is None:
+                self._ready.append(_left_out(job, "no site has this client", "lost"))
+                continue
+            seat.asked[job_key(self._run, job, task.message)] = _Asked(job, task.message, time.monotonic())
+
+    def _give_up(self, seat: _Seat) -> None:
+        """Let go of jobs whose time is over."""
+        now, options = time.monotonic(), self._options
+        if seat.state == "refused":
+            self._drop(seat, list(seat.asked), f"site {seat.name} refused: {seat.reason}", "refused")
+        elif seat.failing_since is not None and now - seat.failing_since > options.unreachable:
+            reason = f"site {seat.name} could not be reached in {options.unreachable:g} s ({seat.reason})"
+            self._drop(seat, list(seat.asked), reason, "lost")
+        elif options.deadline is not None:
+            late = [key for key, asked in seat.asked.items() if now - asked.given > options.deadline]
+            kind: LeftOutKind = "lost" if seat.failing_since is not None or seat.state != "ready" else "late"
+            self._drop(seat, late, f"no answer from site {seat.name} in {options.deadline:g} s", kind)
+
+    def _drop(self, seat: _Seat, keys: list[str], reason: str, kind: LeftOutKind) -> None:
+        for key in keys:
+            self._settle(seat, key, None, b"", reason, kind)
+
+    def _begin(self, seat: _Seat) -> None:
+        begin, tensors = self._begins(seat.name)
+        wait = min(self._options.poll, self._options.join)
+        self._send(seat, begin.model_copy(update={"wait_seconds": wait}).header(), tensors, [], wait)
+
+    def _ask(self, seat: _Seat) -> None:
+        """Send what a site is to do next, if it can be asked now."""
+        if not seat.asked or seat.under_way is not None or time.monotonic() < seat.next_try:
+            return
+        needs_run = any(not isinstance(asked.job, ProfileJob) for asked in seat.asked.values())
+        if seat.state == "new" and needs_run:
+            self._begin(seat)
+            return
+        wait = self._options.poll
+        fresh = {key: asked for key, asked in seat.asked.items() if not asked.is_there}
+        if fresh:
+            bodies = [asked.body for asked in fresh.values()]
+            request = Work(
+                run=self._run,
+                jobs=[asked.job for asked in fresh.values()],
+                lengths=[len(body) for body in bodies],
+                wait_seconds=wait,
+            )
+            self._send(seat, request.header(), b"".join(bodies), list(fresh), wait)
+        else:
+            keys = list(seat.asked)
+            self._send(seat, Collect(run=self._run, keys=keys, wait_seconds=wait).header(), b"", keys, wait)
+
+    def _send(self, seat: _Seat, header: dict[str, Any], body: bytes, jobs: list[str], wait: float) -> None:
+        if seat.under_way is not None or time.monotonic() < seat.next_try:
+            return
+        self._requests += 1
+        seat.under_way, seat.sent = f"{seat.name}/{self._requests}", jobs
+        self.bytes_on_line += len(body)
+        self._line.send(seat.name, seat.under_way, header, body, seconds=wait + self._options.request)
+
+    def _listen(self, seconds: float) -> None:
+        """Take what came over the line, at most one event."""
+        event = self._line.receive(seconds)
+        seat = None if event is None else self._seats.get(event.site)
+        if event is None or seat is None or event.key != seat.under_way:
+            return
+        seat.under_way = None
+        if event.problem is not None or event.header is None:
+            self._failed(seat, one_line(event.problem or "it sent nothing"))
+            return
+        self.bytes_on_line += len(event.body)
+        try:
+            self._heard(seat, read_answer(event.header), event)
+        except MessageError as error:
+            self._failed(seat, f"its answer is no message: {error}")
+
+    def _heard(self, seat: _Seat, answer: Any, event: Event) -> None:
+        if isinstance(answer, Done):
+            if len(answer.lengths) != len(answer.results):
+                raise MessageError("done.lengths: one is needed for each result")
+            pieces = cut_body(event.body, answer.lengths)
+            for key in seat.sent:
+                if key in seat.asked:
+                    seat.asked[key].is_there = key not in answer.unknown
+            for result, piece in zip(answer.results, pieces, strict=True):
+                if result.key in seat.asked:
+                    self._settle(seat, result.key, result, bytes(piece), None, "refused")
+            seat.failing_since, seat.pause = None, 0.0
+        elif isinstance(answer, Ready):
+            if seat.state == "new":
+                seat.state, seat.reason = "ready", ""
+            seat.failing_since, seat.pause = None, 0.0
+        elif isinstance(answer, Waiting):
+            seat.reason, seat.failing_since = answer.reason, None
+            if answer.reason == "begin first":
+                seat.state = "new"
+                for asked in seat.asked.values():
+                    asked.is_there = False
+            else:
+                seat.next_try = time.monotonic() + self._options.retry
+        elif isinstance(answer, Refused):
+            seat.state, seat.reason = "refused", answer.reason
+        elif isinstance(answer, Failed):
+            self._failed(seat, answer.reason)
+        else:
+            raise MessageError(f"{answer.kind} answers nothing that was asked")
+
+    def _failed(self, seat: _Seat, reason: str) -> None:
+        """Note that a site could not be asked; it is asked again a little later."""
+        now = time.monotonic()
+        seat.reason = reason
+        seat.failing_since = now if seat.failing_since is None else seat.failing_since
+        seat.pause = min(30.0, max(self._options.retry, 2 * seat.pause))
+        seat.next_try = now + seat.pause
+        for asked in seat.asked.values():  # what a dead worker had may be gone
+            asked.is_there = False
+
+    def _settle(
+        self, seat: _Seat, key: str, result: Result | None, body: bytes, problem: str | None, kind: LeftOutKind
+    ) -> None:
+        """Turn what came of a job into a reply."""
+        asked = seat.asked.pop(key)
+        if not isinstance(asked.job, VisitJob):
+            reason = problem if result is None else result.reason
+            self._outcomes[seat.name, key] = (result, body, reason)
+            return
+        if result is None:
+            self._ready.append(_left_out(asked.job, problem or "", kind))
+            return
+        reason = result.reason or self._problem_of(asked.job, result)
+        self._ready.append(
+            Reply(
+                step=asked.job.step,
+                client_id=asked.job.client_id,
+                message=body if result.has_body and reason is None else None,
+                reason=reason,
+                num_rows=result.num_rows if reason is None else 0,
+                facts=dict(result.facts),
+                kind="refused",
+            )
+        )
+
+    def _problem_of(self, job: VisitJob, result: Result) -> str | None:
+        """Why a result is not what a visit of this client could give; None where it is."""
+        known = self._rows.get(job.client_id, 0)
+        if result.num_rows > known:
+            return f"it claims {result.num_rows} rows, and its site announced {known}"
+        steps, seconds = result.facts.get("num_steps"), result.facts.get("seconds")
+        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
+            return "its facts say no number of steps"
+        if not isinstance(seconds, int | float) or isinstance(seconds, bool) or seconds < 0:
+            return "its facts say no seconds"
+        if job.purpose == "train" and not result.has_body:
+            return "its site sent no update and no reason"
+        return None
+
+    def _until_next(self) -> float:
+        """How long nothing can happen but an answer."""
+        now, waits = time.monotonic(), [1.0]
+        for seat in self._seats.values():
+            if seat.asked and seat.under_way is None:
+                waits.append(seat.next_try - now)
+            if self._options.deadline is not None:
+                waits += [asked.given + self._options.deadline - now for asked in seat.asked.values()]
+        return max(0.01, min(waits))
+
+    def _tell_all(self, *, is_finished: bool) -> None:
+        """Send a stop to every site, past whatever it is asked, and wait a little for their answers."""
+        keys = set()
+        for seat in self._seats.values():
+            seat.asked.clear()
+            self._requests += 1
+            key = f"{seat.name}/stop/{self._requests}"
+            header = Stop(run=self._run, is_finished=is_finished).header()
+            self._line.send(seat.name, key, header, b"", seconds=self._options.request)
+            keys.add(key)
+        end = time.monotonic() + 10.0
+        while keys and (left := end - time.monotonic()) > 0:
+            event = self._line.receive(left)
+            if event is not None:
+                keys.discard(event.key)
+        for seat in self._seats.values():
+            seat.under_way = None
+
+
+def _left_out(job: VisitJob, reason: str, kind: LeftOutKind) -> Reply:
+    return Reply(step=job.step, client_id=job.client_id, reason=reason, kind=kind)

@@ -1,0 +1,125 @@
+"""Which line leads to the sites that a command line names. Imports no torch, and no pipe before it is chosen."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from fedllm_data.did_you_mean import did_you_mean
+from fedllm_data.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fedllm_train.config import RunInput
+    from fedllm_train.engines.remote.line import Line
+    from fedllm_train.engines.remote.remote_engine import RemoteOptions
+    from fedllm_train.engines.remote.site_clients import SiteClients
+
+__all__ = ["OF_SITES", "check_engine", "line_of", "options_of", "sites_of", "socket_sites"]
+
+OF_SITES = ("sockets", "flower")
+"""Engines whose clients are at other organisations."""
+_ENGINES = ("process", "ray", *OF_SITES)
+
+
+def check_engine(run: "RunInput") -> None:
+    """Refuse an engine that is none, and settings that it does not look at.
+
+    Raises:
+        ConfigError: naming the setting.
+
+    >>> from fedllm_train.config import RunInput
+    >>> check_engine(RunInput(data="d", model="m", min_sites=2))
+    Traceback (most recent call last):
+    fedllm_data.errors.ConfigError: min_sites is 2, and the engine process has no sites; leave it out
+    """
+    if run.engine not in _ENGINES:
+        raise ConfigError(
+            f"engine {run.engine!r} is unknown; {did_you_mean(run.engine, _ENGINES)}choose from {', '.join(_ENGINES)}"
+        )
+    if run.engine == "ray":
+        from fedllm_train.engines.ray_engine import check_ray
+
+        check_ray()
+    at_sites = run.engine in OF_SITES
+    for name in ("deployment", "round_deadline", "min_sites"):
+        if not at_sites and (value := getattr(run, name)) is not None:
+            raise ConfigError(f"{name} is {value}, and the engine {run.engine} has no sites; leave it out")
+    for name in ("num_actors", "ray_address"):
+        if run.engine != "ray" and (value := getattr(run, name)) is not None:
+            raise ConfigError(f"{name} is {value}, and the engine is {run.engine}; leave it out, or choose ray")
+    for name in ("round_deadline", "min_sites", "num_actors"):
+        if (value := getattr(run, name)) is not None and value <= 0:
+            raise ConfigError(f"{name} is {value}; it must be positive")
+    if at_sites and run.deployment is None:
+        what = "a YAML file with the sockets of its sites" if run.engine == "sockets" else "the deployment's folder"
+        raise ConfigError(f"engine is {run.engine}, and deployment is not given; name {what}")
+    if at_sites and run.data is not None:
+        raise ConfigError(f"data {run.data!r} is given, and the clients are at sites; leave it out")
+    if at_sites and not Path(str(run.deployment)).exists():
+        raise ConfigError(f"deployment {run.deployment!r} is not there; make it with fedllm-train deploy init")
+    if run.data is None and not at_sites:
+        raise ConfigError("the following arguments are required: --data; --help-all lists all flags")
+
+
+def socket_sites(path: Path) -> dict[str, Path]:
+    """Read the sites of a file and the unix sockets of their workers.
+
+    Args:
+        path: YAML, such as `sites: {north: north.sock, south: south.sock}`; relative paths are beside the file.
+
+    Raises:
+        ConfigError: naming the file and what is wrong.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"deployment {path} cannot be read: {' '.join(str(error).split())[:200]}") from None
+    sites = content.get("sites") if isinstance(content, dict) else None
+    good = isinstance(sites, dict) and sites and all(isinstance(x, str) for pair in sites.items() for x in pair)
+    if not good:
+        raise ConfigError(f"deployment {path} names no sites; write sites: {{north: north.sock, south: south.sock}}")
+    assert isinstance(sites, dict)
+    return {name: (path.parent / place).resolve() for name, place in sites.items()}
+
+
+def line_of(engine: str, deployment: Path) -> "Line":
+    """Return the line to the sites of a deployment, not yet open.
+
+    Args:
+        engine: `sockets` or `flower`.
+        deployment: a YAML file for sockets, a deployment's folder for Flower.
+
+    Raises:
+        ConfigError: if the deployment is none.
+    """
+    if engine == "sockets":
+        from fedllm_train.engines.remote.socket_line import SocketLine
+
+        return SocketLine(socket_sites(deployment))
+    from fedllm_train.engines.flower.flower_line import flower_line
+
+    return flower_line(deployment)
+
+
+def options_of(run: "RunInput") -> "RemoteOptions":
+    """Return how a command line deals with sites."""
+    from fedllm_train.engines.remote.remote_engine import RemoteOptions
+
+    return RemoteOptions(deadline=run.round_deadline, min_sites=run.min_sites)
+
+
+@contextmanager
+def sites_of(run: "RunInput") -> Iterator["SiteClients"]:
+    """Open the line of a command line, and yield the clients of its sites.
+
+    Raises:
+        ConfigError: if two sites cannot train together.
+        WorkerError: if too few sites answer.
+    """
+    from fedllm_train.engines.remote.site_clients import clients_at_sites
+
+    place: Any = Path(str(run.deployment))
+    with line_of(run.engine, place) as line:
+        yield clients_at_sites(line, min_sites=run.min_sites, name=f"the sites of {place.name}")
