@@ -12,7 +12,7 @@ from fedllm_eval.policy.run_folder import ROUNDS_FILE, SCORES, START_ADAPTER, ST
 from fedllm_eval.policy.training_template import trains_end_of_turn
 from fedllm_train.clients.objectives import objective_of
 from fedllm_train.clients.token_cache import encoder_for
-from fedllm_train.clients.unrendered import UnrenderedRows, find_unrendered, write_unrendered
+from fedllm_train.clients.unrendered import UnrenderedRows, find_unrendered, unrendered_at_sites, write_unrendered
 from fedllm_train.engines.remote.site_clients import SiteClients
 from fedllm_train.loaded_run import LoadedRun
 from fedllm_train.monitoring.held_out import load_best
@@ -44,12 +44,15 @@ logger = logging.getLogger(__name__)
 def find_rows_left_out(run: LoadedRun) -> UnrenderedRows:
     """Find the rows that the chat template cannot render; warn if those it can do not end the assistant's turn.
 
+    Rows at sites are not looked at: each site says with every visit how many there were (`unrendered_at_sites`).
+
     Raises:
         ConfigError: if no row is left for training or for scoring.
     """
     plan, clients = run.plan, run.clients
-    if isinstance(clients, SiteClients):  # each site finds its own, and says with every visit how many there were
-        return UnrenderedRows({}, sum(clients.sizes.values()))
+    if isinstance(clients, SiteClients):
+        _warn_of_endless_turns(run)
+        return UnrenderedRows({}, sum(clients.sizes[client_id] for client_id in plan.participants))
     everybody = POOLED in plan.participants or len(plan.participants) == len(clients)
     trained = clients if everybody else clients.select(plan.participants)
     encode = encoder_for(run.trl_args, run.tokenizer, loss_on=plan.config.loss_on)
@@ -58,14 +61,19 @@ def find_rows_left_out(run: LoadedRun) -> UnrenderedRows:
         find_unrendered(run.scored, encode)  # none of them left would end the run when they are first scored
     if unrendered.num_unrendered:
         logger.warning("%s", unrendered.line())
-    marked = objective_of(run.client_args).name == "sft" and plan.config.loss_on == "assistant"
+    _warn_of_endless_turns(run)
+    return unrendered
+
+
+def _warn_of_endless_turns(run: LoadedRun) -> None:
+    """Warn if the loss sees no token that ends the assistant's turns."""
+    marked = objective_of(run.client_args).name == "sft" and run.plan.config.loss_on == "assistant"
     if not trains_end_of_turn(run.tokenizer, marked=marked):
         logger.warning(
             "the chat template of %r ends the assistant's turns with no token that the loss sees, so the model is "
             "not taught to stop; use a template that writes an end-of-turn token behind each answer",
             run.tokenizer.name_or_path,
         )
-    return unrendered
 
 
 def train_run(
@@ -90,6 +98,8 @@ def train_run(
     """
     with locked(run.folder):
         state = _run_all_rounds(run, unrendered, callbacks, resume=resume)
+        if isinstance(run.clients, SiteClients):
+            write_unrendered(run.folder, unrendered_at_sites(run.folder / ROUNDS_FILE, unrendered.num_rows))
         with fill_folder(run.folder / finished_folder(run.model), check=may_be_replaced) as finished:
             run.save_server(state.server, finished)
         write_run_card(run.folder)
@@ -113,6 +123,11 @@ def _run_all_rounds(
             save_held_folder(run.model, start)
     if isinstance(run.clients, SiteClients):
         write_sites(folder, run.clients)
+        if run.earlier is not None:
+            logger.warning(
+                "the run starts from what was trained before, and held-out rows lie at the sites: whether they are "
+                "new to it is not known"
+            )
     else:
         warn_of_earlier(run.clients, run.earlier)
     made_rounds = (folder / ROUNDS_FILE).exists()
@@ -140,7 +155,14 @@ def _run_all_rounds(
                 state = replace(state, server=load_best(folder))
             if plan.strategy.traits.personal:
                 save = partial(save_client_folder, run.model, tokenizer=run.tokenizer)
-                make_personal_adapters(rounds, state, save, config=config, client_ids=plan.participants)
+                make_personal_adapters(
+                    rounds,
+                    state,
+                    save,
+                    config=config,
+                    client_ids=plan.participants,
+                    stay_at_sites=isinstance(run.clients, SiteClients),
+                )
             if run.remote is not None:
                 _score_at_sites(run, state)
                 run.remote.finish()

@@ -16,17 +16,20 @@ import pyarrow.compute as pc
 
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ChatTemplateError, ConfigError
-from fedllm_eval.policy.run_folder import UNRENDERED_FILE
+from fedllm_eval.policy.run_folder import UNRENDERED_FILE, whole_lines
 from fedllm_eval.policy.run_records import UnrenderedRecord
 from fedllm_train.run_files.run_writing import write_json
 
-__all__ = ["UnrenderedRows", "find_unrendered", "write_unrendered"]
+__all__ = ["UnrenderedRows", "find_unrendered", "unrendered_at_sites", "write_unrendered"]
 
 logger = logging.getLogger(__name__)
 
 _COLUMNS = {"sft": ("messages",), "preference": ("prompt", "chosen", "rejected")}
 _TRIES = 4
 """Rows of an order of roles that must all fail before the order counts as one that cannot be rendered."""
+
+_AT_SITE = "the client's site said so"
+"""The reason of rows that the server does not see."""
 
 Pattern = tuple[tuple[str | None, ...], ...]
 """Roles of a row's conversations."""
@@ -102,6 +105,21 @@ def find_unrendered(clients: ClientDataset, encode: Callable[[dict[str, Any]], A
             "template fits these conversations"
         )
     return found
+
+
+def unrendered_at_sites(rounds: Path, num_rows: int) -> UnrenderedRows:
+    """Return the rows that sites said they could not render, of the clients that were visited.
+
+    Args:
+        rounds: `rounds.jsonl`, in which every visit has its count.
+        num_rows: rows of all clients that may be asked.
+    """
+    by_client: dict[str, dict[str, int]] = {}
+    for record in whole_lines(rounds):
+        for visit in record.get("clients", ()):
+            if count := visit.get("num_unrendered_rows", 0):
+                by_client[visit["client_id"]] = {_AT_SITE: count}
+    return UnrenderedRows(dict(sorted(by_client.items())), num_rows)
 
 
 def write_unrendered(run: Path, unrendered: UnrenderedRows) -> None:

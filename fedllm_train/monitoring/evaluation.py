@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
 from fedllm_eval.policy.run_folder import SCORES
+from fedllm_train.engines.remote.site_clients import SiteClients
 from fedllm_train.inputs import check_options
 from fedllm_train.run_files.run_card import write_run_card
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["score_finished_run"]
 
 
-def score_finished_run(run: Path, clients: ClientDataset, **options: Any) -> "Results":
+def score_finished_run(run: Path, clients: ClientDataset | SiteClients, **options: Any) -> "Results":
     """Score a finished run per client and write `scores/` and the card.
 
     Args:
@@ -25,12 +26,18 @@ def score_finished_run(run: Path, clients: ClientDataset, **options: Any) -> "Re
         options: `settings`, `others`, `beside` and `progress` as in `fedllm_eval.run.score_run`.
 
     Raises:
-        ConfigError: if the clients come from no client repo, or the run is not finished.
+        ConfigError: if the clients come from no client repo, their rows are at sites, or the run is not finished.
     """
     from fedllm_eval.run import score_run
     from fedllm_eval.score_settings import ScoreSettings
 
     check_options("evaluate", score_run, options)
+    if isinstance(clients, SiteClients):
+        raise ConfigError(
+            "held-out rows and personal adapters are not here but at their sites "
+            f"({', '.join(sorted(clients.facts))}); what the sites scored when the run ended is in {run / SCORES}; "
+            "fedllm_eval.run.score_run scores the run on rows that are here"
+        )
     if clients.revision is None:
         raise ConfigError(
             "the clients were made in memory and have no held-out splits; score with fedllm_eval.evaluate_policy on "

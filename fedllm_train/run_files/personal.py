@@ -11,6 +11,7 @@ bit.
 """
 
 import logging
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
@@ -21,7 +22,7 @@ from fedllm_eval.policy.run_records import PersonalClient, PersonalClients
 from fedllm_eval.texts import json_text
 from fedllm_train.adapters.arithmetic import Adapter, adapter_sha256
 from fedllm_train.config import FederatedConfig
-from fedllm_train.engines.engine import replies_of
+from fedllm_train.engines.engine import Reply, replies_of
 from fedllm_train.messages import codec
 from fedllm_train.round_plan import RoundPlan
 from fedllm_train.run_files.checkpoint import RunState
@@ -44,6 +45,7 @@ def make_personal_adapters(
     *,
     config: FederatedConfig,
     client_ids: Sequence[str],
+    stay_at_sites: bool = False,
 ) -> PersonalClients:
     """Let the clients that are asked for make their own adapters from the finished run.
 
@@ -53,6 +55,7 @@ def make_personal_adapters(
         save: writes an adapter into a folder as PEFT does.
         config: the settings of the federation; `personal_clients` says whose adapters are made.
         client_ids: clients that may take part.
+        stay_at_sites: whether the clients' rows are at sites, and their adapters stay with them.
 
     Returns:
         Client id -> {"folder", "num_steps"}, or {"left_out": reason}; also written to `personal/clients.json`.
@@ -70,15 +73,16 @@ def make_personal_adapters(
     with (folder / _MADE).open("a", encoding="utf-8") as done:
         plan.engine.submit(ask(client_id) for client_id in missing)
         for reply in replies_of(plan.engine):
-            if reply.message is not None:
+            entry: PersonalClient
+            if reply.reason is None and stay_at_sites:
+                entry = _at_site(reply)
+            elif reply.message is not None:
                 adapter = codec.decode(reply.message)["adapter"]
                 name = adapter_sha256(adapter)[:_NAME_LENGTH]
                 if not (folder / name).exists():
                     with fill_folder(folder / name) as own:
                         save(adapter, own)
-                entry: PersonalClient = {"folder": name, "num_steps": reply.facts["num_steps"]}
-            elif reply.reason is None:  # it stays where the client's rows are
-                entry = {"adapter_sha256": reply.facts["adapter_sha256"], "num_steps": reply.facts["num_steps"]}
+                entry = {"folder": name, "num_steps": reply.facts["num_steps"]}
             else:
                 entry = {"left_out": reply.reason}
             entries[reply.client_id] = entry
@@ -88,6 +92,16 @@ def make_personal_adapters(
     ordered = {client_id: entries[client_id] for client_id in asked}
     write_json(folder / PERSONAL_CLIENTS, ordered)
     return ordered
+
+
+def _at_site(reply: Reply) -> PersonalClient:
+    """What is recorded of an adapter that stays where it was made; a site's word is checked, as all that it sends."""
+    if reply.message is not None:
+        return {"left_out": "its site sent the adapter, which was to stay there; it was dropped unread"}
+    digest, num_steps = reply.facts.get("adapter_sha256"), reply.facts.get("num_steps")
+    if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest) or type(num_steps) is not int:
+        return {"left_out": "its site did not say which adapter it made (adapter_sha256 and num_steps)"}
+    return {"adapter_sha256": digest, "num_steps": num_steps}
 
 
 def _asked_for(config: FederatedConfig, client_ids: Sequence[str], run: Path) -> list[str]:

@@ -1,0 +1,60 @@
+"""Settings of runs at sites: what needs rows at the server is refused before a model is loaded; how runs are scored.
+
+Scores agree with those of one machine up to rounding, since clients are scored apart.
+"""
+
+import json
+
+import pytest
+
+from fedllm_data.errors import ConfigError, ResumeError
+
+SCORED = {"eval_every": 1, "num_rounds": 2, "cohort_size": 4}
+
+
+@pytest.mark.parametrize(
+    ("changes", "policy", "words"),
+    [
+        ({"strategy": "centralized"}, {}, "trains on rows in one place"),
+        ({"strategy": "local"}, {}, "trains on rows in one place"),
+        ({"num_processes": 2}, {}, "num_processes is 2"),
+        ({"strategy": "language_clusters"}, {"columns": ()}, "main_language under columns"),
+        ({"eval_every": 1}, {"scores": False}, "sends no scores by its policy"),
+    ],
+)
+def test_what_needs_rows_at_the_server_is_refused_before_a_model_is_loaded(
+    remote, tmp_path, monkeypatch, changes, policy, words
+):
+    def load(*arguments, **named):
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr("fedllm_train.loaded_run.load_starting_policy", load)
+    with pytest.raises(ConfigError, match=words):
+        remote.there(tmp_path / "run", policy=policy, **changes)
+
+
+def test_scores_at_sites_are_those_of_one_machine_up_to_rounding(kit, remote, tmp_path):
+    remote.here(tmp_path / "here", **SCORED)
+    remote.there(tmp_path / "there", policy={"min_rows": 1}, **SCORED)
+    here, there = (kit.records_of(tmp_path / run) for run in ("here", "there"))
+    assert len(here) == len(there) == SCORED["num_rounds"]
+    for mine, theirs in zip(here, there, strict=True):
+        assert mine["eval"].keys() == theirs["eval"].keys()
+        for name, shown in mine["eval"].items():
+            expected = shown if name == "split" else pytest.approx(shown, rel=1e-4, nan_ok=True)
+            assert theirs["eval"][name] == expected
+
+
+def test_evaluate_says_where_the_rows_and_the_scores_are(remote, tmp_path):
+    trainer, _ = remote.there(tmp_path / "run", num_rounds=1)
+    with pytest.raises(ConfigError, match=r"at their sites \(site0, site1\).*scores"):
+        trainer.evaluate()
+
+
+def test_a_run_does_not_go_on_with_other_sites(remote, tmp_path):
+    remote.there(tmp_path / "run", num_rounds=1)
+    before = json.loads((tmp_path / "run" / "sites.json").read_text())
+    assert sorted(before) == ["site0", "site1"]
+    with pytest.raises(ResumeError, match=r"data\.revision|site"):
+        remote.there(tmp_path / "run", num_rounds=1, num_sites=3, resume=True)
+    assert json.loads((tmp_path / "run" / "sites.json").read_text()) == before
