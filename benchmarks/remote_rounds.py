@@ -72,6 +72,23 @@ def echo_site(name: str, path: str) -> None:
         serve(Echo(name), server)
 
 
+def remote_rows(result: dict[str, Any]) -> list[list[str]]:
+    """Return the table's rows of a result file."""
+    return [
+        [
+            row["line"],
+            str(row["sites"]),
+            row["message"],
+            f"{row['seconds_a_round']:.2f}",
+            f"{row['server_cpu_seconds_a_round']:.2f}",
+            ", ".join(f"{name} {value:,.0f}" for name, value in row["peak_mb"].items()),
+            f"{row['line_bytes'] / 1e6:,.0f}",
+            f"{row['ledger_bytes'] / 1e6:,.0f}",
+        ]
+        for row in result["rows"]
+    ]
+
+
 def rounds_over(line: Any, size: int, rounds: int) -> dict[str, Any]:
     """Run rounds over an open line and return what they took."""
     from fedllm_train.engines.engine import Task, replies_of

@@ -15,6 +15,7 @@ from benchmarks import result_tables
 from benchmarks.codec_tables import aggregation_rows, throughput_rows
 from benchmarks.drop_out import COLUMNS as DROP_OUT_COLUMNS
 from benchmarks.drop_out import drop_out_rows
+from benchmarks.remote_rounds import remote_rows
 from benchmarks.wire_tables import level_rows
 
 __all__ = ["readme_text"]
@@ -44,6 +45,7 @@ def readme_text() -> str:
         machine_line=result_tables.machine_line,
         clients_between=clients_between,
         aggregation_rows=aggregation_rows,
+        remote_rows=remote_rows,
         throughput_rows=throughput_rows,
         coverage_rows=coverage_rows,
         report_rows=report_rows,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from fedllm_train.engines.remote.remote_engine import RemoteOptions
     from fedllm_train.engines.remote.site_clients import SiteClients
 
-__all__ = ["OF_SITES", "check_engine", "line_of", "options_of", "sites_of", "socket_sites"]
+__all__ = ["OF_SITES", "check_deployment", "check_engine", "line_of", "options_of", "sites_of", "socket_sites"]
 
 OF_SITES = ("sockets", "flower")
 """Engines whose clients are at other organisations."""
@@ -57,10 +57,18 @@ def check_engine(run: "RunInput") -> None:
         raise ConfigError(f"engine is {run.engine}, and deployment is not given; name {what}")
     if at_sites and run.data is not None:
         raise ConfigError(f"data {run.data!r} is given, and the clients are at sites; leave it out")
-    if at_sites and not Path(str(run.deployment)).exists():
-        raise ConfigError(f"deployment {run.deployment!r} is not there; make it with fedllm-train deploy init")
     if run.data is None and not at_sites:
         raise ConfigError("the following arguments are required: --data; --help-all lists all flags")
+
+
+def check_deployment(run: "RunInput") -> None:
+    """Refuse a deployment that is not there.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    if run.deployment is not None and not Path(run.deployment).exists():
+        raise ConfigError(f"deployment {run.deployment!r} is not there; make it with fedllm-train deploy init")
 
 
 def socket_sites(path: Path) -> dict[str, Path]:

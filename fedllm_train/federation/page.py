@@ -3,7 +3,7 @@
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow.parquet as pq
 from jinja2 import ChoiceLoader, PackageLoader
@@ -15,9 +15,6 @@ from fedllm_eval.policy.run_folder import whole_lines
 from fedllm_eval.results import read_results
 from fedllm_eval.texts import whole
 
-if TYPE_CHECKING:
-    from fedllm_train.federation.steps import Federation
-
 __all__ = ["write_page"]
 
 PAGE = "federation.html"
@@ -25,26 +22,27 @@ _STYLE = "pre{white-space:pre-wrap;overflow-wrap:anywhere}td,th{vertical-align:t
 _TITLE = "Three organisations, one adapter"
 
 
-def write_page(made: "Federation", facts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def write_page(out: Path, line: str, begun: float, facts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Write the page and print where it is.
 
     Args:
-        made: the federation, whose runs are finished.
+        out: the folder of the federation, whose runs are finished.
+        line: what carried it.
+        begun: when it began, on `time.monotonic`'s clock.
         facts: by task, the adapter's digest and whether it is that of one machine.
 
     Returns:
         The facts, as they were given.
     """
-    out = made.out
     runs = {task: _run_of(out / "runs" / task, facts[task]) for task in facts}
     environment = page_environment()
     environment.loader = ChoiceLoader([environment.loader, PackageLoader("fedllm_train", "federation")])
     known: dict[str, Any] = {
         "title": _TITLE,
-        "line": made.line,
+        "line": line,
         "sites": json.loads((out / "runs" / "sft" / "sites.json").read_text(encoding="utf-8")),
         "runs": runs,
-        "minutes": (time.monotonic() - made.begun) / 60,
+        "minutes": (time.monotonic() - begun) / 60,
         "is_same": all(each["is_same"] for each in facts.values()),
         "has_report": (out / "report" / "report.html").is_file(),
     }

@@ -23,6 +23,7 @@ import yaml
 
 from fedllm_data.errors import ConfigError, WorkerError
 from fedllm_data.terminal import run_command
+from fedllm_train.federation.page import write_page
 
 __all__ = ["SITES", "TASKS", "Federation", "main"]
 
@@ -132,8 +133,6 @@ def run(out: Path, line: str, env: Path | None) -> dict[str, Any]:
         line: `flower` or `sockets`.
         env: Flower's environment.
     """
-    from fedllm_train.federation.page import write_page
-
     made = Federation(out, line, env)
     (out / "logs").mkdir(parents=True)
     try:
@@ -147,7 +146,7 @@ def run(out: Path, line: str, env: Path | None) -> dict[str, Any]:
         made.start_workers("dpo")
         facts["dpo"] = _train(made, "dpo", "--adapter runs/sft")
         made.stop_workers()
-        return write_page(made, facts)
+        return write_page(out, line, made.begun, facts)
     finally:
         made.close()
 

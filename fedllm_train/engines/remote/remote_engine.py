@@ -43,7 +43,6 @@ _AT_A_SITE = 8
 """Jobs that a site has at once."""
 _MOST_BYTES = 1 << 30
 """Of bodies in one request, unless a single one is longer."""
-_GRACE = 30.0
 Begins = Callable[[str], tuple[Begin, bytes]]
 """From the name of a site to what it is told of the run, and the starting adapter's tensors."""
 
@@ -67,6 +66,8 @@ class RemoteOptions:
     """A request waits at the site for so long when nothing is ready."""
     request: float = 120.0
     """For the answer to one request, beyond what it waits at the site."""
+    grace: float = 30.0
+    """Beyond that, before a request is given up whatever the line says."""
     retry: float = 1.0
     """Before a site that could not be reached is asked again; doubled each time, up to 30."""
 
@@ -127,7 +128,9 @@ class RemoteEngine:
             run: the run's key.
             options: how long to wait, and for how many sites.
         """
-        self._line, self._site_of, self._rows, self._begins = line, site_of, rows, begins
+        self._line, self._site_of, self._rows = line, site_of, rows
+        self.begins = begins
+        """Says what a site is told of the run."""
         self._run, self._options = run, options
         self._seats = {name: _Seat(name) for name in sorted(set(site_of.values()))}
         self._waiting: deque[Iterator[Task]] = deque()
@@ -277,7 +280,7 @@ class RemoteEngine:
             self._settle(seat, key, None, b"", reason, kind)
 
     def _begin(self, seat: _Seat) -> None:
-        begin, tensors = self._begins(seat.name)
+        begin, tensors = self.begins(seat.name)
         wait = min(self._options.poll, self._options.join)
         self._send(seat, begin.model_copy(update={"wait_seconds": wait}).header(), tensors, [], wait)
 
@@ -312,7 +315,7 @@ class RemoteEngine:
         self._requests += 1
         seat.under_way, seat.sent = f"{seat.name}/{self._requests}", jobs
         self.bytes_on_line += len(body)
-        seat.expires = time.monotonic() + wait + self._options.request + _GRACE
+        seat.expires = time.monotonic() + wait + self._options.request + self._options.grace
         self._line.send(seat.name, seat.under_way, header, body, seconds=wait + self._options.request)
 
     def _listen(self, seconds: float) -> None:

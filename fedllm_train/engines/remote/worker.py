@@ -96,14 +96,15 @@ class Worker:
         Raises:
             ConfigError: if the data or the base cannot be read.
         """
-        self._site, self._policy, self._say = site, policy, say
+        self.site, self.policy, self._say = site, policy, say
         self._folders, self._log = RunFolders(folder), WorkerLog(folder)
         self.facts = site_facts(site, policy)
         """What a server is told of the site."""
         self.base_digest = self._folders.base_digest(site)
         """Digest of the base model's weights."""
         self._changed = threading.Condition()
-        self._active: _Active | None = None
+        self.active: _Active | None = None
+        """The run that it is on; None for none."""
         self._is_closed = False
         self._thread = threading.Thread(target=self._work, name="jobs", daemon=True)
         self._thread.start()
@@ -131,9 +132,9 @@ class Worker:
         """End the visit that is under way within a step, and the thread."""
         with self._changed:
             self._is_closed = True
-            if self._active is not None:
-                self._active.generation += 1
-                self._active.queue.clear()
+            if self.active is not None:
+                self.active.generation += 1
+                self.active.queue.clear()
             self._changed.notify_all()
         self._thread.join()
 
@@ -154,14 +155,14 @@ class Worker:
         return self._collect(request)
 
     def _begin(self, begin: Begin, tensors: bytes) -> Any:
-        if reason := self._policy.problem(begin, base=self.base_digest):
+        if reason := self.policy.problem(begin, base=self.base_digest):
             return Refused(reason=reason)
-        if self._policy.approve == "ask" and not self._folders.is_approved(begin):
+        if self.policy.approve == "ask" and not self._folders.is_approved(begin):
             self._folders.ask(begin)
             return Waiting(reason=f"the organisation has not approved run {begin.run} yet")
         end = time.monotonic() + begin.wait_seconds
         with self._changed:
-            active = self._active
+            active = self.active
             if active is None or active.key != begin.run or active.begin != begin or active.state != "ready":
                 if active is not None and active.key != begin.run and self._is_busy(active):
                     return Waiting(reason="the worker is at work for another run")
@@ -179,13 +180,13 @@ class Worker:
 
     def _switch_to(self, key: str, begin: Begin | None, tensors: bytes) -> _Active:
         """Make a run the active one; called with the lock held."""
-        if self._active is not None:
-            self._active.generation += 1
-            self._active.queue.clear()
+        if self.active is not None:
+            self.active.generation += 1
+            self.active.queue.clear()
         folder = self._folders.of(key)
         active = _Active(key, begin, tensors, KeptAnswers(folder / "answers"), folder, asked=time.monotonic())
         active.state = "ready" if begin is None else "loading"
-        self._active = active
+        self.active = active
         self._changed.notify_all()
         return active
 
@@ -200,7 +201,7 @@ class Worker:
     def _take(self, work: Work, bodies: list[bytes]) -> tuple[Any, bytes]:
         keys = [job_key(work.run, job, body) for job, body in zip(work.jobs, bodies, strict=True)]
         with self._changed:
-            active = self._active
+            active = self.active
             if active is None or active.key != work.run:
                 if not all(isinstance(job, ProfileJob) for job in work.jobs):
                     return Waiting(reason="begin first"), b""
@@ -222,7 +223,7 @@ class Worker:
 
     def _collect(self, collect: Collect) -> tuple[Any, bytes]:
         with self._changed:
-            active = self._active
+            active = self.active
             if active is None or active.key != collect.run or active.state != "ready":
                 return Waiting(reason="begin first"), b""
             return self._ready_of(active, collect.keys, collect.wait_seconds)
@@ -243,7 +244,7 @@ class Worker:
             told = {result.key for result in results}
             waiting = [key for key in keys if key in here and key not in told]
             left = end - time.monotonic()
-            if results or not waiting or left <= 0 or self._is_closed or active is not self._active:
+            if results or not waiting or left <= 0 or self._is_closed or active is not self.active:
                 unknown = [key for key in keys if key not in here and not active.answers.has(key)]
                 done = Done(results=results, lengths=[len(each) for each in bodies], pending=waiting, unknown=unknown)
                 return done, b"".join(bodies)
@@ -251,7 +252,7 @@ class Worker:
 
     def _stop(self, stop: Stop) -> Stopped:
         with self._changed:
-            active = self._active
+            active = self.active
             if active is not None and active.key == stop.run:
                 active.generation += 1
                 active.queue.clear()
@@ -264,8 +265,8 @@ class Worker:
     def _forget(self, active: _Active) -> None:
         """Remove what a finished run kept, but for its clients' own adapters; called with the lock held."""
         self._folders.forget(active.key)
-        if self._active is active:
-            self._active = None
+        if self.active is active:
+            self.active = None
 
     def _work(self) -> None:
         """The thread of jobs."""
@@ -275,7 +276,7 @@ class Worker:
                     self._changed.wait()
                 if self._is_closed:
                     return
-                active = self._active
+                active = self.active
                 assert active is not None
                 is_loading = active.state == "loading"
                 if not is_loading:
@@ -296,14 +297,14 @@ class Worker:
                 self._changed.notify_all()
 
     def _has_job(self) -> bool:
-        return self._active is not None and (self._active.state == "loading" or bool(self._active.queue))
+        return self.active is not None and (self.active.state == "loading" or bool(self.active.queue))
 
     def _load(self, active: _Active) -> None:
         assert active.begin is not None
         run, state, reason = None, "ready", ""
         try:
             with _ONE_AT_A_TIME:
-                run = SiteRun(active.begin, active.tensors, self._site, active.folder)
+                run = SiteRun(active.begin, active.tensors, self.site, active.folder)
             self._say(f"run {active.key} has begun: {len(active.begin.clients)} clients, {run.spec.strategy}")
         except ConfigError as error:
             state, reason = "refused", one_line(error)
@@ -323,7 +324,7 @@ class Worker:
             if isinstance(job, ProfileJob):
                 from fedllm_train.engines.remote.site_profiles import site_profiles
 
-                return site_profiles(key, job, body, self._site, self._policy)
+                return site_profiles(key, job, body, self.site, self.policy)
             assert active.run is not None
             active.run.stop_when(is_stopped)
             if isinstance(job, VisitJob):
@@ -331,9 +332,9 @@ class Worker:
                 self._say(f"round {job.step}, client {job.client_id}: {result.reason or 'done'}")
                 return result, content
             assert isinstance(job, ScoreJob)
-            if not self._policy.scores:
+            if not self.policy.scores:
                 return Result(key=key, reason="this organisation sends no scores"), b""
-            return active.run.score(job, body, min_rows=self._policy.min_rows)
+            return active.run.score(job, body, min_rows=self.policy.min_rows)
         except VisitStopped:
             self._say(f"run {active.key}: a visit was stopped")
             return None

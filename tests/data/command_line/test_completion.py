@@ -22,7 +22,7 @@ TYPED = {
     ("fedllm-data", "import", "--client"): {"--client-column"},
     ("fedllm-data", "partition", "--rule", "d"): {"dirichlet"},
     ("fedllm-data", "partition", "--dry"): {"--dry-run"},
-    ("fedllm-train", "s"): {"scenario", "sft"},
+    ("fedllm-train", "s"): {"scenario", "sft", "sites"},
     ("fedllm-train", "sft", "--cohort"): {"--cohort-rule", "--cohort-size", "--cohort-clients"},
     ("fedllm-train", "sft", "--strategy", "fedp"): {"fedprox"},
     ("fedllm-train", "dpo", "--learning"): {"--learning-rate"},

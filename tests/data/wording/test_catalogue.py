@@ -179,7 +179,10 @@ def literal_texts(template):
     return [*re.sub(r"<[^>]*>", "\n", source).split("\n"), *spoken]
 
 
-IN_ENGLISH_ALONE = {"case_page.html.jinja": "fedllm_train/scenarios/case_page.py"}
+IN_ENGLISH_ALONE = {
+    "case_page.html.jinja": "fedllm_train/scenarios/case_page.py",
+    "federation.html.jinja": "fedllm_train/federation/page.py",
+}
 """Template of a page whose contents have one language (a scenario's are those of its YAML file) -> who fills it."""
 
 

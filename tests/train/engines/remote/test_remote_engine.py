@@ -307,10 +307,7 @@ def test_a_site_has_few_tasks_at_once_and_a_message_that_all_get_goes_once():
     assert max(largest) == (8, 1000)
 
 
-def test_a_request_that_never_ends_is_given_up(monkeypatch):
-    from fedllm_train.engines.remote import remote_engine
-
-    monkeypatch.setattr(remote_engine, "_GRACE", 0.0)
+def test_a_request_that_never_ends_is_given_up():
     state = {"silent": True}
 
     def silent(request, body):
@@ -318,7 +315,7 @@ def test_a_request_that_never_ends_is_given_up(monkeypatch):
             return None
         return honest(request, body)
 
-    assert visited(FakeLine(north=silent, south=honest), "ann", request=0.1)["ann"].message == b"ann"
+    assert visited(FakeLine(north=silent, south=honest), "ann", request=0.1, grace=0.0)["ann"].message == b"ann"
 
 
 def test_one_refused_request_does_not_end_the_run_for_a_site():

@@ -37,6 +37,15 @@ def begun(kit, remote, tmp_path):
             yield worker, *begin_of(remote, kit, tmp_path, clients)
 
 
+@pytest.fixture
+def endless(kit, remote, tmp_path):
+    """As `begun`, of a run whose visits take a hundred thousand steps unless a task says fewer."""
+    with remote.workers_of(remote.places, tmp_path / "sites", num_sites=1) as workers:
+        worker = workers["site0"]
+        with remote.sites_of(workers) as clients:
+            yield worker, *begin_of(remote, kit, tmp_path, clients, local_steps=100_000)
+
+
 def begin_of(remote, kit, tmp_path, clients, run=RUN, **changes):
     """The message that begins a run, and the server's first state."""
     trainer = remote.trainer_of(kit, remote.places, tmp_path / "run", clients, **changes)
@@ -50,7 +59,7 @@ def begin_of(remote, kit, tmp_path, clients, run=RUN, **changes):
         guarantee=trainer.plan.guarantee,
         options=remote.options,
     )
-    return engine._begins("site0")[0].model_copy(update={"wait_seconds": 60.0}), loaded.start_state
+    return engine.begins("site0")[0].model_copy(update={"wait_seconds": 60.0}), loaded.start_state
 
 
 def visit(client_id, step=0, **changes):
@@ -88,7 +97,7 @@ def test_answers_outlive_the_worker_until_the_run_has_gone_past_them(begun, tmp_
     message, job = codec.encode(start), visit(some_client(worker))
     first, body = work(worker, job, message)
     worker.close()
-    again = Worker(worker._site, worker._policy, tmp_path / "sites" / "site0", say=lambda line: None)
+    again = Worker(worker.site, worker.policy, tmp_path / "sites" / "site0", say=lambda line: None)
     try:
         assert work(again, job, message)[0].reason == "begin first"
         assert ask(again, begin)[0].kind == "ready"
@@ -103,20 +112,18 @@ def test_answers_outlive_the_worker_until_the_run_has_gone_past_them(begun, tmp_
         again.close()
 
 
-def test_a_stopped_visit_ends_between_steps_and_leaves_nothing(begun, monkeypatch):
-    worker, begin, start = begun
+def test_a_stopped_visit_ends_between_steps_and_leaves_nothing(endless, monkeypatch):
+    worker, begin, start = endless
     ask(worker, begin)
     message, steps = codec.encode(start), threading.Event()
     client_id = some_client(worker)
-    _, expected = work(worker, visit(client_id, seed=9), message)
+    _, expected = work(worker, visit(client_id, seed=9, num_steps=2), message)
 
-    host = worker._active.run.host
+    host = worker.active.run.host
     end_of_step = host.resident.trainer.callback_handler.on_step_end
     monkeypatch.setattr(
         host.resident.trainer.callback_handler, "on_step_end", lambda *given: steps.set() or end_of_step(*given)
     )
-    host._spec = host._spec.__class__(**{**host._spec.__dict__, "work": host._spec.work.__class__(
-        rule="steps", amount=100_000, rows_per_step=4, visits=1.0)})  # fmt: skip
     long = visit(client_id, step=1)
     pending, _ = work(worker, long, message, wait=0.0)
     assert pending.pending == [job_key(RUN, long, message)]
@@ -125,22 +132,17 @@ def test_a_stopped_visit_ends_between_steps_and_leaves_nothing(begun, monkeypatc
     gone, _ = ask(worker, Collect(run=RUN, keys=pending.pending, wait_seconds=30.0))
     assert (gone.results, gone.unknown) == ([], pending.pending)
 
-    host._spec = host._spec.__class__(**{**host._spec.__dict__, "work": host._spec.work.__class__(
-        rule="steps", amount=2, rows_per_step=4, visits=1.0)})  # fmt: skip
-    worker._active.answers.forget_until(10)
-    _, after = work(worker, visit(client_id, seed=9), message)
+    worker.active.answers.forget_until(10)
+    _, after = work(worker, visit(client_id, seed=9, num_steps=2), message)
     assert after == expected  # as if the stopped visit had never been
 
 
-def test_a_run_that_nobody_asks_after_is_stopped(begun):
-    worker, begin, start = begun
+def test_a_run_that_nobody_asks_after_is_stopped(endless):
+    worker, begin, start = endless
     ask(worker, begin.model_copy(update={"lease_seconds": 0.2}))
-    host = worker._active.run.host
-    host._spec = host._spec.__class__(**{**host._spec.__dict__, "work": host._spec.work.__class__(
-        rule="steps", amount=100_000, rows_per_step=4, visits=1.0)})  # fmt: skip
     work(worker, visit(some_client(worker)), codec.encode(start), wait=0.0)
     end = time.monotonic() + 30
-    while worker._active.under_way is not None or worker._active.queue:
+    while worker.active.under_way is not None or worker.active.queue:
         assert time.monotonic() < end
         threading.Event().wait(0.01)
 
@@ -195,17 +197,17 @@ LIMITS = {
 @pytest.mark.parametrize(("limits", "reason"), LIMITS.values(), ids=list(LIMITS))
 def test_what_a_policy_forbids_is_refused_before_anything_is_loaded(begun, limits, reason):
     worker, begin, _ = begun
-    worker._policy = Policy(approve="auto", **limits)
+    worker.policy = Policy(approve="auto", **limits)
     answer, _ = ask(worker, begin)
     assert answer.kind == "refused"
     assert reason in answer.reason
-    assert worker._active is None
+    assert worker.active is None
 
 
 def test_clients_that_are_not_offered_cannot_be_asked(begun):
     worker, begin, start = begun
     one, other = sorted(begin.clients)[:2]
-    worker._policy = Policy(approve="auto", clients=(one,))
+    worker.policy = Policy(approve="auto", clients=(one,))
     assert f"client {other!r} may not be asked" in ask(worker, begin)[0].reason
     assert ask(worker, begin.model_copy(update={"clients": [one]}))[0].kind == "ready"
     done, _ = work(worker, visit(other), codec.encode(start))
@@ -223,7 +225,7 @@ def test_another_base_or_package_is_refused(begun):
 
 def test_approval_is_asked_for_once_and_for_exactly_one_run(begun, tmp_path, capsys):
     worker, begin, _ = begun
-    worker._policy = Policy(approve="ask")
+    worker.policy = Policy(approve="ask")
     assert "has not approved" in ask(worker, begin)[0].reason
     folder = str(tmp_path / "sites" / "site0")
     assert main(["worker", "list", "--folder", folder]) == 0
