@@ -64,10 +64,12 @@ class RemoteOptions:
     """For sites to get ready before the first round."""
     poll: float = 20.0
     """A request waits at the site for so long when nothing is ready."""
-    request: float = 120.0
-    """For the answer to one request, beyond what it waits at the site."""
-    grace: float = 30.0
-    """Beyond that, before a request is given up whatever the line says."""
+    request: float = 40.0
+    """For the answer to one request, beyond what it waits at the site and what its body and the answer's may take."""
+    slowest: float = 500_000.0
+    """Bytes a second of the slowest line that is not given up."""
+    grace: float = 10.0
+    """Beyond all that, before a request is given up whatever the line says."""
     retry: float = 1.0
     """Before a site that could not be reached is asked again; doubled each time, up to 30."""
 
@@ -315,8 +317,10 @@ class RemoteEngine:
         self._requests += 1
         seat.under_way, seat.sent = f"{seat.name}/{self._requests}", jobs
         self.bytes_on_line += len(body)
-        seat.expires = time.monotonic() + wait + self._options.request + self._options.grace
-        self._line.send(seat.name, seat.under_way, header, body, seconds=wait + self._options.request)
+        longest = max((len(asked.body) for asked in seat.asked.values()), default=0)
+        seconds = wait + self._options.request + (len(body) + 8 * longest) / self._options.slowest
+        seat.expires = time.monotonic() + seconds + self._options.grace
+        self._line.send(seat.name, seat.under_way, header, body, seconds=seconds)
 
     def _listen(self, seconds: float) -> None:
         """Take what came over the line, at most one event."""
