@@ -21,7 +21,9 @@ from fedllm_data.command_line.one_line_parser import add_command
 __all__ = ["add_deploy_command"]
 
 _KILL_ORDER = ("superlink", "supernode")
-_WAIT_SECONDS = 120.0
+_WAIT_SECONDS = 180.0
+_STEADY_SECONDS = 8.0
+"""A relay that is refused ends within these."""
 
 
 def add_deploy_command(commands: Any) -> None:
@@ -180,7 +182,7 @@ def _server(arguments: argparse.Namespace) -> None:
 def _site(arguments: argparse.Namespace) -> None:
     from fedllm_data.errors import ConfigError
     from fedllm_train.engines.flower.deployment import read_kit
-    from fedllm_train.engines.flower.processes import environment_of, flwr_environment, start
+    from fedllm_train.engines.flower.processes import environment_of, flwr_environment
 
     kit = read_kit(arguments.place)
     if arguments.socket is None:
@@ -202,9 +204,30 @@ def _site(arguments: argparse.Namespace) -> None:
     ]
     variables = environment_of(env, kit.folder / "flwr")
     (kit.folder / "flwr").mkdir(exist_ok=True)
-    process = start("supernode", command, kit.processes, variables=variables, log=kit.folder / "supernode.log")
+    process = _start_relay(kit, command, variables)
     print(f"the relay of {kit.site} connects to {kit.server} and to the worker on {arguments.socket}")
     _stay(arguments, process, kit.processes)
+
+
+def _start_relay(kit: Any, command: Sequence[str], variables: dict[str, str]) -> "subprocess.Popen[bytes]":
+    """Start a site's relay; again where the server still takes a former one, which ended without a word, for alive."""
+    from fedllm_data.errors import WorkerError
+    from fedllm_train.engines.flower.processes import start
+
+    log = kit.folder / "supernode.log"
+    end, told = time.monotonic() + _WAIT_SECONDS, False
+    while True:
+        process = start("supernode", command, kit.processes, variables=variables, log=log)
+        try:
+            process.wait(_STEADY_SECONDS)
+        except subprocess.TimeoutExpired:
+            return process
+        if time.monotonic() > end:
+            raise WorkerError(f"the relay of {kit.site} ends at once; see the last lines of {log}")
+        if not told:
+            print("the relay ended at once; it is tried again, since the server may not have missed a former one yet")
+            told = True
+        time.sleep(5.0)
 
 
 def _status(arguments: argparse.Namespace) -> None:
