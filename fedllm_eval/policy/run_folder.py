@@ -38,6 +38,7 @@ from fedllm_eval.texts import json_lines
 
 __all__ = [
     "ADAPTER",
+    "AT_SITES",
     "BEST",
     "CARD_FILE",
     "CHECKPOINTS",
@@ -93,6 +94,8 @@ START_SCORES = "start_scores"
 """Of what a run between organisations started from, scored at the sites when the run had ended."""
 CLIENT_TABLE_FILE = "client_table.csv"
 SITES_FILE = "sites.json"
+AT_SITES = "sites:"
+"""What the revision of clients begins with whose rows are at other organisations."""
 CLIENT_MEMORY = "client_memory"
 TRACKER_FILE = "tracker.json"
 TENSORBOARD = "tensorboard"

@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from fedllm_train.engines.remote.remote_engine import RemoteOptions
     from fedllm_train.engines.remote.site_clients import SiteClients
 
-__all__ = ["OF_SITES", "check_deployment", "check_engine", "line_of", "options_of", "sites_of", "socket_sites"]
+__all__ = [
+    "OF_SITES",
+    "check_deployment",
+    "check_engine",
+    "line_of",
+    "options_of",
+    "sites_of",
+    "socket_sites",
+]
 
 OF_SITES = ("sockets", "flower")
 """Engines whose clients are at other organisations."""

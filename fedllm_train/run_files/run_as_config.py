@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.errors import ConfigError
+from fedllm_eval.policy.run_folder import AT_SITES
 from fedllm_train.config import FederatedConfig, check_name
 from fedllm_train.field_types import plain_value
 from fedllm_train.run_files.former_settings import in_todays_words
@@ -93,7 +94,9 @@ def _flags_of(content: Mapping[str, Any], path: Path) -> tuple[dict[str, Any], d
         raise ConfigError(
             f"--config {path} belongs to a run whose clients were made in memory; give --data in a file of flags"
         )
-    flags |= {"data": data["name"], "model": model["name"]}
+    flags["model"] = model["name"]
+    if not str(data["revision"]).startswith(AT_SITES):  # else the command says how its sites are reached
+        flags["data"] = data["name"]
     if _COMMIT.fullmatch(str(data["revision"])):
         flags["data_revision"] = data["revision"]
     if _COMMIT.fullmatch(str(model.get("revision"))):

@@ -8,6 +8,7 @@ lie one behind the other in the frame's body, `lengths` says where each ends.
 
 import json
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Annotated, Any, Literal
@@ -63,9 +64,21 @@ def _without_surrogates(text: str) -> str:
     return text
 
 
-Text = Annotated[str, Field(max_length=2000), AfterValidator(_without_surrogates)]
+def _one_line(text: str) -> str:
+    text.encode()
+    return " ".join(text.split())
+
+
+def _named(text: str) -> str:
+    text.encode()
+    if any(unicodedata.category(letter) == "Cc" for letter in text):
+        raise ValueError("it holds control characters")
+    return text
+
+
+Text = Annotated[str, Field(max_length=2000), AfterValidator(_one_line)]
 """One line for a person."""
-Name = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_without_surrogates)]
+Name = Annotated[str, Field(min_length=1, max_length=500), AfterValidator(_named)]
 RunKey = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
 """It becomes the name of a folder at the worker, so it is nothing but hexadecimal digits."""
 Key = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]

@@ -441,6 +441,8 @@ class RemoteEngine:
     def _tell_all(self, *, is_finished: bool) -> None:
         """Send a stop to every site, past whatever it is asked, and wait a little for their answers."""
         keys = set()
+        # A pipe that carries one message at a time brings the stop when the request before it has come back.
+        waits = 10.0 + (self._options.poll if any(seat.under_way for seat in self._seats.values()) else 0.0)
         for seat in self._seats.values():
             seat.asked.clear()
             seat.held.clear()
@@ -449,7 +451,7 @@ class RemoteEngine:
             header = Stop(run=self._run, is_finished=is_finished).header()
             self._line.send(seat.name, key, header, b"", seconds=self._options.request)
             keys.add(key)
-        end = time.monotonic() + 10.0
+        end = time.monotonic() + waits
         while keys and (left := end - time.monotonic()) > 0:
             event = self._line.receive(left)
             if event is not None:

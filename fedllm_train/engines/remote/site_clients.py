@@ -17,6 +17,7 @@ import pyarrow as pa
 from fedllm_data.client_index import ClientIds, sorted_ids
 from fedllm_data.errors import ConfigError, WorkerError
 from fedllm_data.schema import Task
+from fedllm_eval.policy.run_folder import AT_SITES
 from fedllm_train.engines.remote.line import Line
 from fedllm_train.engines.remote.messages import (
     PROTOCOL,
@@ -73,7 +74,7 @@ class SiteClients:
             for site, told in self.facts.items()
             for name, facts in told.splits.items()
         )
-        return "sites:" + hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        return AT_SITES + hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     @cached_property
     def table(self) -> pa.Table:

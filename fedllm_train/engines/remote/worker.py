@@ -161,6 +161,7 @@ class Worker:
             self._folders.ask(begin)
             return Waiting(reason=f"the organisation has not approved run {begin.run} yet")
         end = time.monotonic() + begin.wait_seconds
+        begin = begin.model_copy(update={"wait_seconds": 0.0})
         with self._changed:
             active = self.active
             if active is None or active.key != begin.run or active.begin != begin or active.state != "ready":

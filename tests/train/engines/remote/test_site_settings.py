@@ -58,3 +58,15 @@ def test_a_run_does_not_go_on_with_other_sites(remote, tmp_path):
     with pytest.raises(ResumeError, match=r"data\.revision|site"):
         remote.there(tmp_path / "run", num_rounds=1, num_sites=3, resume=True)
     assert json.loads((tmp_path / "run" / "sites.json").read_text()) == before
+
+
+def test_a_runs_own_config_begins_it_again_and_the_command_says_how_sites_are_reached(remote, tmp_path):
+    from fedllm_train.flags import parse_our_flags
+
+    remote.there(tmp_path / "run", num_rounds=1)
+    (tmp_path / "sites.yaml").write_text("sites: {a: a.sock}\n")
+    words = ["--config", str(tmp_path / "run" / "config.yaml"), "--out", str(tmp_path / "again")]
+    flags = parse_our_flags("sft", [*words, "--engine", "sockets", "--deployment", str(tmp_path / "sites.yaml")])
+    assert (flags.run.data, flags.federated.num_rounds) == (None, 1)
+    with pytest.raises(ConfigError, match="--data"):
+        parse_our_flags("sft", words)
