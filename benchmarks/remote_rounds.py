@@ -93,7 +93,8 @@ def rounds_over(line: Any, size: int, rounds: int) -> dict[str, Any]:
     """Run rounds over an open line and return what they took."""
     from fedllm_train.engines.engine import Task, replies_of
     from fedllm_train.engines.remote.messages import Begin
-    from fedllm_train.engines.remote.remote_engine import RemoteEngine, RemoteOptions
+    from fedllm_train.engines.remote.remote_engine import RemoteEngine
+    from fedllm_train.engines.remote.seats import RemoteOptions
     from fedllm_train.engines.remote.site_clients import clients_at_sites
 
     clients = clients_at_sites(line, seconds=180)

@@ -28,7 +28,8 @@ from fedllm_train.clients.sft_kernel import chosen_kernel
 from fedllm_train.engines.engine import Engine, InProcessEngine
 from fedllm_train.engines.process_engine import host_processes
 from fedllm_train.engines.remote.connect import remote_engine
-from fedllm_train.engines.remote.remote_engine import RemoteEngine, RemoteOptions
+from fedllm_train.engines.remote.remote_engine import RemoteEngine
+from fedllm_train.engines.remote.seats import RemoteOptions
 from fedllm_train.engines.remote.site_checks import check_at_sites
 from fedllm_train.engines.remote.site_clients import SiteClients
 from fedllm_train.engines.simulated import SimulatedEngine

@@ -20,7 +20,7 @@ from fedllm_train.client_inputs import ClientInput
 from fedllm_train.clients.objectives import ClientArgs, objective_of
 from fedllm_train.clients.unrendered import UnrenderedRows
 from fedllm_train.config import FederatedConfig
-from fedllm_train.engines.remote.remote_engine import RemoteOptions
+from fedllm_train.engines.remote.seats import RemoteOptions
 from fedllm_train.inputs import asks_to_resume, check_options, fit_of, read_inputs
 from fedllm_train.loaded_run import EngineMaker, load_run
 from fedllm_train.monitoring.evaluation import score_finished_run

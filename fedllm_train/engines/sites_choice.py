@@ -13,7 +13,7 @@ from fedllm_data.errors import ConfigError
 if TYPE_CHECKING:
     from fedllm_train.config import RunInput
     from fedllm_train.engines.remote.line import Line
-    from fedllm_train.engines.remote.remote_engine import RemoteOptions
+    from fedllm_train.engines.remote.seats import RemoteOptions
     from fedllm_train.engines.remote.site_clients import SiteClients
 
 __all__ = [
@@ -121,7 +121,7 @@ def line_of(engine: str, deployment: Path) -> "Line":
 
 def options_of(run: "RunInput") -> "RemoteOptions":
     """Return how a command line deals with sites."""
-    from fedllm_train.engines.remote.remote_engine import RemoteOptions
+    from fedllm_train.engines.remote.seats import RemoteOptions
 
     return RemoteOptions(deadline=run.round_deadline, min_sites=run.min_sites)
 

@@ -7,7 +7,8 @@ import torch
 
 from fedllm_train.clients.run_spec import RunSpec
 from fedllm_train.engines.remote.messages import Begin, PrivacyFacts
-from fedllm_train.engines.remote.remote_engine import RemoteEngine, RemoteOptions
+from fedllm_train.engines.remote.remote_engine import RemoteEngine
+from fedllm_train.engines.remote.seats import RemoteOptions
 from fedllm_train.engines.remote.site_clients import SiteClients
 from fedllm_train.engines.remote.spec_text import spec_text
 from fedllm_train.engines.remote.start_folder import read_start

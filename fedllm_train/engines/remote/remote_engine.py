@@ -10,7 +10,6 @@ the run goes on by its own rules.
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Self
 
 from fedllm_data.errors import WorkerError
@@ -36,75 +35,13 @@ from fedllm_train.engines.remote.messages import (
     one_line,
     read_answer,
 )
+from fedllm_train.engines.remote.seats import AT_A_SITE, Asked, RemoteOptions, Seat, with_bodies
+from fedllm_train.engines.remote.visit_replies import left_out, reply_of
 
-__all__ = ["Begins", "RemoteEngine", "RemoteOptions"]
+__all__ = ["Begins", "RemoteEngine"]
 
-_AT_A_SITE = 8
-"""Jobs that a site has at once."""
-_MOST_BYTES = 1 << 30
-"""Of bodies in one request, unless a single one is longer."""
 Begins = Callable[[str], tuple[Begin, bytes]]
 """From the name of a site to what it is told of the run, and the starting adapter's tensors."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RemoteOptions:
-    """How a server deals with sites; times are seconds that it waits."""
-
-    min_sites: int | None = None
-    """Begin when so many are ready; by default all must be."""
-    scores_at_end: bool = True
-    """Whether the finished adapter and the start are scored on the sites' held-out splits."""
-
-    deadline: float | None = None
-    """For the answer to a task, from when it is handed out; None as long as its site can be reached."""
-    unreachable: float = 600.0
-    """For a site that cannot be reached, before its tasks are lost."""
-    join: float = 600.0
-    """For sites to get ready before the first round."""
-    poll: float = 20.0
-    """A request waits at the site for so long when nothing is ready."""
-    request: float = 40.0
-    """For the answer to one request, beyond what it waits at the site and what its body and the answer's may take."""
-    slowest: float = 500_000.0
-    """Bytes a second of the slowest line that is not given up."""
-    grace: float = 10.0
-    """Beyond all that, before a request is given up whatever the line says."""
-    retry: float = 1.0
-    """Before a site that could not be reached is asked again; doubled each time, up to 30."""
-
-
-@dataclass
-class _Asked:
-    """A job that was handed to a site."""
-
-    job: VisitJob | ScoreJob | ProfileJob
-    body: bytes
-    given: float
-    is_there: bool = False
-    """Whether the site has it."""
-
-
-@dataclass
-class _Seat:
-    """What the server knows of one site."""
-
-    name: str
-    state: str = "new"
-    """new, ready or refused."""
-    reason: str = ""
-    asked: dict[str, _Asked] = field(default_factory=dict)
-    held: deque[tuple[str, _Asked]] = field(default_factory=deque)
-    """Jobs that wait until the site has done some of those it has."""
-    under_way: str | None = None
-    """Key of the request that it has not answered yet."""
-    sent: list[str] = field(default_factory=list)
-    """Keys of the jobs in that request; none in a `begin`."""
-    expires: float = 0.0
-    """When that request is given up, whatever the line says."""
-    failing_since: float | None = None
-    pause: float = 0.0
-    next_try: float = 0.0
 
 
 class RemoteEngine:
@@ -134,7 +71,7 @@ class RemoteEngine:
         self.begins = begins
         """Says what a site is told of the run."""
         self._run, self._options = run, options
-        self._seats = {name: _Seat(name) for name in sorted(set(site_of.values()))}
+        self._seats = {name: Seat(name) for name in sorted(set(site_of.values()))}
         self._waiting: deque[Iterator[Task]] = deque()
         self._ready: deque[Reply] = deque()
         self._outcomes: dict[tuple[str, str], tuple[Result | None, bytes, str | None]] = {}
@@ -216,7 +153,7 @@ class RemoteEngine:
             for job, body in asked:
                 key = job_key(self._run, job, body)
                 owner.add((name, key))
-                self._seats[name].asked[key] = _Asked(job, body, time.monotonic())
+                self._seats[name].asked[key] = Asked(job, body, time.monotonic())
         while owner:
             for place in sorted(place for place in owner if place in self._outcomes):
                 owner.discard(place)
@@ -233,7 +170,7 @@ class RemoteEngine:
     def _hand_out(self) -> None:
         """Draw tasks while their site has room."""
         while self._waiting:
-            if sum(len(seat.asked) + len(seat.held) for seat in self._seats.values()) >= _AT_A_SITE * len(self._seats):
+            if sum(len(seat.asked) + len(seat.held) for seat in self._seats.values()) >= AT_A_SITE * len(self._seats):
                 return
             if (task := next(self._waiting[0], None)) is None:
                 self._waiting.popleft()
@@ -243,19 +180,19 @@ class RemoteEngine:
             )
             seat = self._seats.get(self._site_of.get(task.client_id, ""))
             if seat is None:
-                self._ready.append(_left_out(job, "no site has this client", "lost"))
+                self._ready.append(left_out(job, "no site has this client", "lost"))
                 continue
-            seat.held.append((job_key(self._run, job, task.message), _Asked(job, task.message, time.monotonic())))
+            seat.held.append((job_key(self._run, job, task.message), Asked(job, task.message, time.monotonic())))
             self._move_up(seat)
 
-    def _move_up(self, seat: _Seat) -> None:
+    def _move_up(self, seat: Seat) -> None:
         """Let a site have the next of the jobs that wait for it."""
-        while seat.held and len(seat.asked) < _AT_A_SITE:
+        while seat.held and len(seat.asked) < AT_A_SITE:
             key, asked = seat.held.popleft()
             asked.given = time.monotonic()
             seat.asked[key] = asked
 
-    def _give_up(self, seat: _Seat) -> None:
+    def _give_up(self, seat: Seat) -> None:
         """Let go of jobs whose time is over."""
         now, options = time.monotonic(), self._options
         if seat.under_way is not None and now > seat.expires:
@@ -277,16 +214,16 @@ class RemoteEngine:
             kind: LeftOutKind = "lost" if seat.failing_since is not None or seat.state != "ready" else "late"
             self._drop(seat, late, f"no answer from site {seat.name} in {options.deadline:g} s", kind)
 
-    def _drop(self, seat: _Seat, keys: list[str], reason: str, kind: LeftOutKind) -> None:
+    def _drop(self, seat: Seat, keys: list[str], reason: str, kind: LeftOutKind) -> None:
         for key in keys:
             self._settle(seat, key, None, b"", reason, kind)
 
-    def _begin(self, seat: _Seat) -> None:
+    def _begin(self, seat: Seat) -> None:
         begin, tensors = self.begins(seat.name)
         wait = min(self._options.poll, self._options.join)
         self._send(seat, begin.model_copy(update={"wait_seconds": wait}).header(), tensors, [], wait)
 
-    def _ask(self, seat: _Seat) -> None:
+    def _ask(self, seat: Seat) -> None:
         """Send what a site is to do next, if it can be asked now."""
         if not seat.asked or seat.under_way is not None or time.monotonic() < seat.next_try:
             return
@@ -297,7 +234,7 @@ class RemoteEngine:
         wait = self._options.poll
         fresh = {key: asked for key, asked in seat.asked.items() if not asked.is_there}
         if fresh:
-            some, bodies, body_of = _with_bodies(fresh)
+            some, bodies, body_of = with_bodies(fresh)
             request = Work(
                 run=self._run,
                 jobs=[asked.job for asked in some.values()],
@@ -311,7 +248,7 @@ class RemoteEngine:
             keys = list(seat.asked)
             self._send(seat, Collect(run=self._run, keys=keys, wait_seconds=wait).header(), b"", keys, wait)
 
-    def _send(self, seat: _Seat, header: dict[str, Any], body: bytes, jobs: list[str], wait: float) -> None:
+    def _send(self, seat: Seat, header: dict[str, Any], body: bytes, jobs: list[str], wait: float) -> None:
         if seat.under_way is not None or time.monotonic() < seat.next_try:
             return
         self._requests += 1
@@ -338,7 +275,7 @@ class RemoteEngine:
         except MessageError as error:
             self._failed(seat, f"its answer is no message: {error}")
 
-    def _heard(self, seat: _Seat, answer: Any, event: Event) -> None:
+    def _heard(self, seat: Seat, answer: Any, event: Event) -> None:
         if isinstance(answer, Done):
             if len(answer.lengths) != len(answer.results):
                 raise MessageError("done.lengths: one is needed for each result")
@@ -371,7 +308,7 @@ class RemoteEngine:
         else:
             raise MessageError(f"{answer.kind} answers nothing that was asked")
 
-    def _failed(self, seat: _Seat, reason: str) -> None:
+    def _failed(self, seat: Seat, reason: str) -> None:
         """Note that a site could not be asked; it is asked again a little later."""
         now = time.monotonic()
         seat.reason = reason
@@ -382,7 +319,7 @@ class RemoteEngine:
             asked.is_there = False
 
     def _settle(
-        self, seat: _Seat, key: str, result: Result | None, body: bytes, problem: str | None, kind: LeftOutKind
+        self, seat: Seat, key: str, result: Result | None, body: bytes, problem: str | None, kind: LeftOutKind
     ) -> None:
         """Turn what came of a job into a reply."""
         asked = seat.asked.pop(key)
@@ -391,40 +328,9 @@ class RemoteEngine:
             self._outcomes[seat.name, key] = (result, body, reason)
             return
         if result is None:
-            self._ready.append(_left_out(asked.job, problem or "", kind))
+            self._ready.append(left_out(asked.job, problem or "", kind))
             return
-        reason = result.reason or self._problem_of(asked.job, result)
-        self._ready.append(
-            Reply(
-                step=asked.job.step,
-                client_id=asked.job.client_id,
-                message=body if result.has_body and reason is None else None,
-                reason=reason,
-                num_rows=result.num_rows if reason is None else 0,
-                facts=dict(result.facts),
-                kind="refused",
-            )
-        )
-
-    def _problem_of(self, job: VisitJob, result: Result) -> str | None:
-        """Why a result is not what a visit of this client could give; None where it is."""
-        known = self._rows.get(job.client_id, 0)
-        if result.num_rows > known:
-            return f"it claims {result.num_rows} rows, and its site announced {known}"
-        steps, seconds = result.facts.get("num_steps"), result.facts.get("seconds")
-        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 0:
-            return "its facts say no number of steps"
-        if not isinstance(seconds, int | float) or isinstance(seconds, bool) or seconds < 0:
-            return "its facts say no seconds"
-        loss = result.facts.get("train_loss")
-        if loss is not None and (isinstance(loss, bool) or not isinstance(loss, int | float)):
-            return "its facts say a training loss that is no number"
-        if job.purpose == "train" and not result.has_body:
-            return "its site sent no update and no reason"
-        digest = result.facts.get("adapter_sha256")
-        if job.purpose == "personal" and not (isinstance(digest, str) and len(digest) == 64):
-            return "its site told no digest of its own adapter"
-        return None
+        self._ready.append(reply_of(asked.job, result, body, self._rows.get(asked.job.client_id, 0)))
 
     def _until_next(self) -> float:
         """How long nothing can happen but an answer."""
@@ -458,24 +364,3 @@ class RemoteEngine:
                 keys.discard(event.key)
         for seat in self._seats.values():
             seat.under_way = None
-
-
-def _with_bodies(fresh: dict[str, _Asked]) -> tuple[dict[str, _Asked], list[bytes], list[int]]:
-    """As many jobs as one request carries, the different bodies that they have, and which body each has."""
-    some: dict[str, _Asked] = {}
-    places: dict[bytes, int] = {}
-    body_of: list[int] = []
-    size = 0
-    for key, asked in fresh.items():
-        if asked.body not in places:
-            if some and size + len(asked.body) > _MOST_BYTES:
-                break
-            places[asked.body] = len(places)
-            size += len(asked.body)
-        some[key] = asked
-        body_of.append(places[asked.body])
-    return some, list(places), body_of
-
-
-def _left_out(job: VisitJob, reason: str, kind: LeftOutKind) -> Reply:
-    return Reply(step=job.step, client_id=job.client_id, reason=reason, kind=kind)

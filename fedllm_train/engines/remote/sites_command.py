@@ -103,7 +103,8 @@ def _profile(clients: Any, arguments: argparse.Namespace) -> None:
     from fedllm_data.codebook import read_codebook
     from fedllm_data.errors import ConfigError, WorkerError
     from fedllm_train.engines.remote.messages import ProfileJob
-    from fedllm_train.engines.remote.remote_engine import RemoteEngine, RemoteOptions
+    from fedllm_train.engines.remote.remote_engine import RemoteEngine
+    from fedllm_train.engines.remote.seats import RemoteOptions
     from fedllm_train.engines.remote.site_profiles import write_site_profiles
 
     book = json.dumps(read_codebook(arguments.codebook).to_json()).encode()

@@ -13,7 +13,7 @@ from fedllm_train import FederatedConfig, FederatedTrainer
 from fedllm_train.engines.remote.frames import receive_frame, send_frame
 from fedllm_train.engines.remote.organisation import Organisation
 from fedllm_train.engines.remote.policy import Policy
-from fedllm_train.engines.remote.remote_engine import RemoteOptions
+from fedllm_train.engines.remote.seats import RemoteOptions
 from fedllm_train.engines.remote.site_clients import clients_at_sites
 from fedllm_train.engines.remote.socket_line import SocketLine
 from fedllm_train.engines.remote.worker import Worker

@@ -23,7 +23,8 @@ from fedllm_train.engines.remote.messages import (
     job_key,
     read_request,
 )
-from fedllm_train.engines.remote.remote_engine import RemoteEngine, RemoteOptions
+from fedllm_train.engines.remote.remote_engine import RemoteEngine
+from fedllm_train.engines.remote.seats import RemoteOptions
 from fedllm_train.engines.remote.site_clients import clients_at_sites
 from fedllm_train.run_files.open_run import package_versions
 
