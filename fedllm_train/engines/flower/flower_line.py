@@ -25,13 +25,15 @@ from fedllm_train.engines.flower.processes import environment_of, flwr_environme
 from fedllm_train.engines.remote.frames import FrameError, LineClosed, receive_frame, send_frame
 from fedllm_train.engines.remote.line import Event, Site
 
-__all__ = ["RELAY", "FlowerLine", "flower_line"]
+__all__ = ["LARGEST_MESSAGE", "RELAY", "FlowerLine", "flower_line"]
 
 logger = logging.getLogger(__name__)
 
 RELAY = Path(__file__).parent / "relay"
 """The Flower app."""
 _FIRST_SECONDS, _ASK_NODES = 180.0, 3.0
+LARGEST_MESSAGE = 2**31 - 1
+"""The longest body in bytes that is handed to Flower."""
 
 
 def flower_line(folder: Path, env: Path | None = None) -> "FlowerLine":
@@ -56,6 +58,8 @@ class FlowerLine:
         self._site_of = {fingerprint: site for site, fingerprint in deployment.sites.items()}
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._lock = threading.RLock()
+        # Held while a frame is written; who reads never waits for it, since a relay that writes reads nothing.
+        self._writing = threading.Lock()
         self._nodes: dict[str, tuple[str, bool]] = {}
         self._under_way: dict[str, str] = {}
         self._relay: socket.socket | None = None
@@ -112,7 +116,13 @@ class FlowerLine:
     def send(
         self, site: str, key: str, header: Mapping[str, Any], body: bytes | memoryview, *, seconds: float
     ) -> None:
-        """Send a request to a site's node."""
+        """Send a request to a site's node; one that is too long comes back as a problem."""
+        if len(body) > LARGEST_MESSAGE:
+            problem = (
+                f"the request is {len(body):,} bytes long; Flower carries {LARGEST_MESSAGE:,}: use a smaller adapter"
+            )
+            self._events.put(Event(site=site, key=key, problem=problem))
+            return
         with self._lock:
             wanted = self._deployment.sites.get(site)
             node = next((node for node, (own, is_there) in self._nodes.items() if own == wanted and is_there), None)
@@ -121,9 +131,12 @@ class FlowerLine:
                 return
             frame = {"op": "task", "node": node, "key": key, "seconds": seconds, "header": dict(header)}
             self._under_way[key] = site
-            try:
-                send_frame(self._relay, frame, body)
-            except OSError:
+            relay = self._relay
+        try:
+            with self._writing:
+                send_frame(relay, frame, body)
+        except OSError:
+            with self._lock:
                 self._lost(key, "the relay has ended")
 
     def receive(self, seconds: float) -> Event | None:
@@ -191,13 +204,15 @@ class FlowerLine:
         line.settimeout(1.0)
         with line:
             while not self._is_closed:
-                if time.monotonic() - asked > _ASK_NODES:
-                    asked = time.monotonic()
+                if time.monotonic() - asked > _ASK_NODES and self._writing.acquire(blocking=False):
                     try:
-                        with self._lock:
+                        if select.select([], [line], [], 0)[1]:
+                            asked = time.monotonic()
                             send_frame(line, {"op": "nodes"})
                     except OSError:
                         return
+                    finally:
+                        self._writing.release()
                 try:
                     if not _is_readable(line):
                         continue
