@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -96,10 +97,8 @@ class FlowerLine:
         self._is_closed = True
         with self._lock:
             if self._relay is not None:
-                try:
+                with suppress(OSError):
                     self._relay.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    pass
                 self._relay.close()
         self._server.close()
         self._places.cleanup()
@@ -138,6 +137,8 @@ class FlowerLine:
         except OSError:
             with self._lock:
                 self._lost(key, "the relay has ended")
+            with suppress(OSError):  # half of a frame may have gone: nothing may follow it
+                relay.shutdown(socket.SHUT_RDWR)
 
     def receive(self, seconds: float) -> Event | None:
         """Return what came of some request; None where nothing came within the given seconds."""
@@ -220,6 +221,9 @@ class FlowerLine:
                     header, body = receive_frame(line)
                     self._heard(line, header, body)
                 except (FrameError, LineClosed, OSError):
+                    return
+                except (KeyError, TypeError, ValueError) as error:  # no relay of ours says such a thing
+                    logger.warning("the relay said what cannot be read (%s)", error)
                     return
 
     def _heard(self, line: socket.socket, header: dict[str, Any], body: bytearray) -> None:

@@ -26,10 +26,7 @@ def main(grid, context):
                 except EOFError:
                     return
                 if header["op"] == "nodes":
-                    nodes = [
-                        {"id": str(n.node_id), "key": n.public_key.hex(), "status": n.status} for n in grid.get_nodes()
-                    ]
-                    frames.send(line, {"op": "nodes", "nodes": nodes})
+                    frames.send(line, {"op": "nodes", "nodes": [told(node) for node in grid.get_nodes()]})
                 else:
                     push(grid, line, owed, header, body)
             elif owed:
