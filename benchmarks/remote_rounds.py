@@ -169,13 +169,12 @@ def over_flower(num_sites: int, size: int, rounds: int, env: Path) -> dict[str, 
     from fedllm_train.cli import main
     from fedllm_train.engines.flower.deployment import read_deployment
     from fedllm_train.engines.flower.flower_line import flower_line
-    from fedllm_train.engines.flower.processes import running
+    from fedllm_train.engines.flower.processes import free_port, running
 
     with tempfile.TemporaryDirectory() as place, ExitStack() as stack:
         paths, sites = sites_in(place, num_sites, stack)
         folder = Path(place, "d")
-        port = 20_000 + os.getpid() % 20_000
-        commands = [["init", str(folder), "--server", f"127.0.0.1:{port}", "--sites", ",".join(paths)]]
+        commands = [["init", str(folder), "--server", f"127.0.0.1:{free_port()}", "--sites", ",".join(paths)]]
         commands += [["server", str(folder), "--env", str(env)]]
         commands += [
             ["site", str(folder / "kits" / name), "--env", str(env), "--socket", path] for name, path in paths.items()

@@ -10,11 +10,10 @@ import sys
 import textwrap
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from fedllm_data.command_line.dry_run import DryRun, folder_to_write
 from fedllm_data.command_line.one_line_parser import OneLineParser, ShowVersion, add_command
@@ -30,9 +29,6 @@ from fedllm_train.engines.remote.worker_command import add_worker_command
 from fedllm_train.flag_names import in_flags
 from fedllm_train.planning.plan_help import PLAN_EXAMPLES, add_plan_flags
 from fedllm_train.scenarios.scenario_command import add_scenario_command
-
-if TYPE_CHECKING:
-    from fedllm_train.config import RunInput
 
 __all__ = ["main"]
 
@@ -181,6 +177,7 @@ def _run(task: str, argv: list[str]) -> None:
         help_parser(task).print_help()
         print_all_flags(task)
         return
+    from fedllm_train.engines.engine_choice import whose_clients
     from fedllm_train.flags import check_surroundings, parse_our_flags
     from fedllm_train.run_files.open_run import is_begun
 
@@ -190,15 +187,15 @@ def _run(task: str, argv: list[str]) -> None:
     what = f"{flags.federated.num_rounds:,} rounds" if known is None else known.in_words()
     resuming = "going on with" if flags.run.resume and is_begun(Path(out)) else "into"
     print(
-        f"fedllm-train {task}: {flags.federated.strategy} on {_whose(flags.run)}, {what}; from {flags.run.model} "
-        f"{resuming} {out}; loading",
+        f"fedllm-train {task}: {flags.federated.strategy} on {whose_clients(flags.run)}, {what}; from "
+        f"{flags.run.model} {resuming} {out}; loading",
         file=sys.stderr,
         flush=True,
     )
 
     from fedllm_eval.policy.threads import threads_by_size
     from fedllm_train.arguments import parse_run_arguments
-    from fedllm_train.engines.sites_choice import options_of
+    from fedllm_train.engines.engine_choice import engine_maker, options_of, training_clients
     from fedllm_train.monitoring.progress import RoundProgress
     from fedllm_train.monitoring.time_left import duration_text
     from fedllm_train.run_files.finished import finished_folder
@@ -215,7 +212,7 @@ def _run(task: str, argv: list[str]) -> None:
     rounds = RoundProgress(arguments.federated.num_rounds)
     with (
         threads_by_size(),
-        _clients_of(arguments.given) as clients,
+        training_clients(arguments.given) as clients,
         rounds as progress,
         progress.warnings("fedllm_train"),
     ):
@@ -230,7 +227,7 @@ def _run(task: str, argv: list[str]) -> None:
             trust_remote_code=arguments.client.trust_remote_code,
             quantization=arguments.quantization,
             callbacks=[progress],
-            engine=_engine_maker(arguments, clients),
+            engine=engine_maker(arguments.given, clients, Path(out)),
             at_sites=options_of(arguments.given),
         )
         progress.cohort_size = trainer.plan.cohort_size
@@ -250,37 +247,6 @@ def _run(task: str, argv: list[str]) -> None:
     )
     if trainer.unrendered is not None and trainer.unrendered.num_unrendered:
         print(trainer.unrendered.line())
-
-
-def _whose(run: "RunInput") -> str:
-    """Whose rows a run trains on, for people."""
-    return f"the sites of {run.deployment}" if run.data is None else run.data
-
-
-@contextmanager
-def _clients_of(run: "RunInput") -> "Iterator[Any]":
-    """The training clients: here, or at the sites of a deployment, whose line is open meanwhile."""
-    from fedllm_data.clients import load_clients
-    from fedllm_train.engines.sites_choice import sites_of
-
-    if run.data is not None:
-        yield load_clients(run.data, split="train", revision=run.data_revision)
-        return
-    with sites_of(run) as clients:
-        held = ", ".join(f"{site} {len(facts.ids):,}" for site, facts in sorted(clients.facts.items()))
-        print(f"fedllm-train: {len(clients):,} clients at {len(clients.facts)} sites: {held}", file=sys.stderr)
-        yield clients
-
-
-def _engine_maker(arguments: Any, clients: Any) -> Any:
-    """What makes the engine, where it is neither this process nor sites."""
-    run = arguments.given
-    if run.engine != "ray":
-        return None
-    from fedllm_train.engines.ray_engine import ray_engine
-
-    folder = Path(arguments.federated.output_dir)
-    return lambda spec, host: ray_engine(spec, clients, folder, num_actors=run.num_actors, address=run.ray_address)
 
 
 def _plan(argv: Sequence[str]) -> None:

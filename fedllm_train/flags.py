@@ -25,7 +25,7 @@ from fedllm_data.roster import roster_of_repo
 from fedllm_eval.policy.locate import HUB_ID
 from fedllm_eval.policy.run_folder import CONFIG_FILE, MODEL
 from fedllm_train.config import FederatedConfig, RunInput, check_name
-from fedllm_train.engines.sites_choice import check_deployment, check_engine
+from fedllm_train.engines.engine_choice import check_deployment, check_engine
 from fedllm_train.fates.adapter_settings import MODEL_FATES
 from fedllm_train.field_types import plain_value
 from fedllm_train.flag_fields import TASK_FATES, flag_groups

@@ -20,6 +20,7 @@ __all__ = [
     "Purpose",
     "Reply",
     "Task",
+    "WaitingTasks",
     "replies_of",
 ]
 
@@ -117,25 +118,42 @@ class Engine(Protocol):
         ...
 
 
+class WaitingTasks:
+    """Tasks that were submitted and not drawn yet: each holds a message, so it is drawn when it can start."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._waiting: deque[Iterator[Task]] = deque()
+
+    def add(self, tasks: Iterable[Task]) -> None:
+        """Take tasks, to be drawn after those that wait already."""
+        self._waiting.append(iter(tasks))
+
+    def draw(self) -> Task | None:
+        """Return the next task; None when all are drawn."""
+        while self._waiting:
+            if (task := next(self._waiting[0], None)) is not None:
+                return task
+            self._waiting.popleft()
+        return None
+
+
 class InProcessEngine:
     """Visits clients one after the other in this process, in the order of the tasks."""
 
     def __init__(self, host: Host) -> None:
         """Take the host of all clients."""
         self._host = host
-        self._waiting: deque[Iterator[Task]] = deque()
+        self._waiting = WaitingTasks()
 
     def submit(self, tasks: Iterable[Task]) -> None:
         """Take tasks; each is drawn when the one before it is done."""
-        self._waiting.append(iter(tasks))
+        self._waiting.add(tasks)
 
     def take(self) -> Reply | None:
         """Make the next visit and return its reply; None when all are made."""
-        while self._waiting:
-            if (task := next(self._waiting[0], None)) is not None:
-                return self._host.visit(task)
-            self._waiting.popleft()
-        return None
+        task = self._waiting.draw()
+        return None if task is None else self._host.visit(task)
 
 
 def replies_of(engine: Engine) -> Iterator[Reply]:

@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from fedllm_data.errors import ConfigError, FedLLMError, WorkerError
-from fedllm_train.engines.engine import Reply, Task
+from fedllm_train.engines.engine import Reply, Task, WaitingTasks
 
 if TYPE_CHECKING:
     from fedllm_data.clients import ClientDataset
@@ -64,7 +64,7 @@ class ProcessEngine:
         """
         self._build, self._settings, self._num_processes = build, settings, num_processes
         self._seats: list[_Seat] = []
-        self._waiting: deque[Iterator[Task]] = deque()
+        self._waiting = WaitingTasks()
         self._ready: deque[_Seat] = deque()
 
     def __enter__(self) -> Self:
@@ -104,7 +104,7 @@ class ProcessEngine:
 
     def submit(self, tasks: Iterable[Task]) -> None:
         """Take tasks; each is drawn when a process is free for it."""
-        self._waiting.append(iter(tasks))
+        self._waiting.add(tasks)
 
     def take(self) -> Reply | None:
         """Return the next reply, in order of arrival; None when nothing is under way.
@@ -131,12 +131,9 @@ class ProcessEngine:
 
     def _hand_out(self, seat: _Seat) -> None:
         """Give a free process the next task, if there is one."""
-        while self._waiting:
-            if (task := next(self._waiting[0], None)) is not None:
-                seat.client_id = task.client_id
-                self._send(seat, task)
-                return
-            self._waiting.popleft()
+        if (task := self._waiting.draw()) is not None:
+            seat.client_id = task.client_id
+            self._send(seat, task)
 
     def close(self) -> None:
         """End the processes, those that are busy too."""

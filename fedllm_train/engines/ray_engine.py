@@ -7,7 +7,7 @@ message and memory, so that no bit changes; with no actor left the run ends and 
 
 import importlib.util
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from fedllm_data.errors import ConfigError, WorkerError
-from fedllm_train.engines.engine import Reply, Task
+from fedllm_train.engines.engine import Reply, Task, WaitingTasks
 from fedllm_train.engines.process_engine import threads_of_a_process
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ class RayEngine:
         """
         self._build, self._num_actors, self._address = build, num_actors, address
         self._free: list[Any] = []
-        self._busy: dict[Any, tuple[Any, Task, Any]] = {}
+        self._busy: dict[Any, tuple[Any, Task]] = {}
         self._again: deque[Task] = deque()
-        self._waiting: deque[Iterator[Task]] = deque()
+        self._waiting = WaitingTasks()
         self._message: tuple[bytes, Any] | None = None
         self._began = False
 
@@ -102,7 +102,7 @@ class RayEngine:
 
     def submit(self, tasks: Iterable[Task]) -> None:
         """Take tasks; each is drawn when an actor is free for it."""
-        self._waiting.append(iter(tasks))
+        self._waiting.add(tasks)
 
     def take(self) -> Reply | None:
         """Return the next reply, in order of arrival; None when nothing is under way.
@@ -119,7 +119,7 @@ class RayEngine:
             if not self._busy:
                 raise WorkerError("no actor of the Ray cluster is left; go on with --resume")
             (done, *_), _ = ray.wait(list(self._busy), num_returns=1)
-            actor, task, _ = self._busy.pop(done)
+            actor, task = self._busy.pop(done)
             try:
                 reply: Reply = ray.get(done)
             except ray.exceptions.RayActorError:
@@ -149,7 +149,7 @@ class RayEngine:
 
         if not ray.is_initialized():
             return
-        for actor in [*self._free, *(actor for actor, _, _ in self._busy.values())]:
+        for actor in [*self._free, *(actor for actor, _ in self._busy.values())]:
             ray.kill(actor)
         self._free, self._busy = [], {}
         if self._began:
@@ -157,19 +157,9 @@ class RayEngine:
 
     def _hand_out(self) -> None:
         """Give free actors the next tasks."""
-        while self._free and (task := self._next()) is not None:
+        while self._free and (task := self._again.popleft() if self._again else self._waiting.draw()) is not None:
             actor = self._free.pop()
-            message = self._put(task.message)
-            self._busy[actor.visit.remote(replace(task, message=b""), message)] = (actor, task, message)
-
-    def _next(self) -> Task | None:
-        if self._again:
-            return self._again.popleft()
-        while self._waiting:
-            if (task := next(self._waiting[0], None)) is not None:
-                return task
-            self._waiting.popleft()
-        return None
+            self._busy[actor.visit.remote(replace(task, message=b""), self._put(task.message))] = (actor, task)
 
     def _put(self, message: bytes) -> Any:
         """A message in Ray's store, once for all tasks in a row that carry the same."""

@@ -9,13 +9,11 @@ import json
 import os
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,8 @@ import yaml
 
 from fedllm_data.errors import ConfigError, WorkerError
 from fedllm_data.terminal import run_command
+from fedllm_eval.running.finished_parts import file_digest
+from fedllm_train.engines.flower.processes import flwr_environment, free_port
 from fedllm_train.federation.page import write_page
 
 __all__ = ["SITES", "TASKS", "Federation", "main"]
@@ -117,12 +117,7 @@ class Federation:
     @staticmethod
     def _program(words: str) -> list[str]:
         program, *rest = shlex.split(words)
-        module = {
-            "fedllm-train": "fedllm_train.cli",
-            "fedllm-data": "fedllm_data.cli",
-            "fedllm-eval": "fedllm_eval.cli",
-        }
-        return [sys.executable, "-m", module[program], *rest]
+        return [sys.executable, "-m", f"{program.replace('-', '_')}.cli", *rest]
 
 
 def run(out: Path, line: str, env: Path | None) -> dict[str, Any]:
@@ -139,7 +134,7 @@ def run(out: Path, line: str, env: Path | None) -> dict[str, Any]:
         _prepare(made)
         _connect(made)
         made.start_workers("sft")
-        made.command("Who is there", f"fedllm-train sites list {_sites_flags(made)}", log="sites")
+        made.command("Who is there", f"fedllm-train sites list {made.engine_flags()}", log="sites")
         _profiles(made)
         facts = {"sft": _train(made, "sft")}
         made.stop_workers()
@@ -210,7 +205,7 @@ def _connect(made: Federation) -> None:
         return
     made.command(
         "Keys, certificates and a kit for each site",
-        f"fedllm-train deploy init deployment --server 127.0.0.1:{_free_port()} --sites {','.join(SITES)}",
+        f"fedllm-train deploy init deployment --server 127.0.0.1:{free_port()} --sites {','.join(SITES)}",
         log="deploy",
     )
     made.has_server = True
@@ -229,7 +224,7 @@ def _profiles(made: Federation) -> None:
     made.command("What all sites count with", "fedllm-data codebook all/fed-synth --out codebook.json", log="profiles")
     made.command(
         "Profiles of the sites",
-        f"fedllm-train sites profile {_sites_flags(made)} --codebook codebook.json --out profiles",
+        f"fedllm-train sites profile {made.engine_flags()} --codebook codebook.json --out profiles",
         log="profiles",
     )
     made.command(
@@ -255,15 +250,11 @@ def _train(made: Federation, task: str, more: str = "") -> dict[str, Any]:
         log=task,
     )
     digests = [
-        _digest(made.out / place / task / "adapter" / "adapter_model.safetensors") for place in ("runs", "here")
+        file_digest(made.out / place / task / "adapter" / "adapter_model.safetensors") for place in ("runs", "here")
     ]
     answer = "yes" if digests[0] == digests[1] else "NO"
     print(f"same adapter as on one machine: {answer} (sha256 {digests[0]})", flush=True)
     return {"sha256": digests[0], "is_same": digests[0] == digests[1], "bytes": _bytes_on_line(made.out)}
-
-
-def _sites_flags(made: Federation) -> str:
-    return made.engine_flags()
 
 
 def _bytes_on_line(out: Path) -> dict[str, dict[str, int]]:
@@ -278,19 +269,8 @@ def _bytes_on_line(out: Path) -> dict[str, dict[str, int]]:
     return found
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
-
-
 def _variables() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -307,8 +287,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError(f"{given.out} holds something; remove it, or choose another --out")
         env = None
         if given.line == "flower":
-            from fedllm_train.engines.flower.processes import flwr_environment
-
             env = flwr_environment(given.env)
         outcome["facts"] = run(given.out.resolve(), given.line, env)
 

@@ -199,7 +199,7 @@ def _note(scores: ClientScores) -> dict[str, Any]:
 
 def score_finished(
     engine: RemoteEngine, clients: SiteClients, states: Mapping[str, tuple[Parts, Path]], config: FederatedConfig
-) -> list[Path]:
+) -> None:
     """Let the sites score states on every held-out split they have, and write a results folder of each.
 
     Args:
@@ -207,15 +207,11 @@ def score_finished(
         clients: of the sites.
         states: name -> the server's state and the folder of its results, which `fedllm-eval` reads.
         config: the settings of the federation, with the limits of scoring.
-
-    Returns:
-        The folders that were written; none where no site has held-out rows, or lets scores go.
     """
     from fedllm_eval.reporting.results_folder import write_results
     from fedllm_eval.running.assemble import make_results
 
     limits = (None, config.eval_rows_per_client)
-    made = []
     for name, (state, folder) in states.items():
         tables = []
         for split in ("test", "unseen"):
@@ -238,5 +234,3 @@ def score_finished(
             tables.append(scores)
         if tables:
             write_results(make_results(tables, seed=config.seed), folder)
-            made.append(folder)
-    return made

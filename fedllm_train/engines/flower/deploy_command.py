@@ -7,11 +7,10 @@ import argparse
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,7 @@ def add_deploy_command(commands: Any) -> None:
     )
     deploy.add_argument(
         "action",
-        choices=("init", "env", "server", "site", "status", "stop"),
+        choices=tuple(_ACTIONS),
         help="init FOLDER; env PATH; server FOLDER; site KIT; status FOLDER; stop FOLDER_OR_KIT",
     )
     deploy.add_argument("place", type=Path, metavar="PLACE", help="the deployment's folder, a site's kit, or a path")
@@ -64,20 +63,11 @@ def add_deploy_command(commands: Any) -> None:
 def _deploy(arguments: argparse.Namespace) -> None:
     from fedllm_data.errors import ConfigError
 
-    _ALLOWED = {
-        "init": ("server", "listen", "sites"),
-        "env": (),
-        "server": ("env", "foreground"),
-        "site": ("env", "socket", "foreground"),
-        "status": ("env", "json"),
-        "stop": (),
-    }
-    for name in ("server", "listen", "sites", "env", "socket", "foreground", "json"):
-        if getattr(arguments, name) and name not in _ALLOWED[arguments.action]:
+    act, looks_at = _ACTIONS[arguments.action]
+    for name in sorted({name for _, names in _ACTIONS.values() for name in names}):
+        if getattr(arguments, name) and name not in looks_at:
             raise ConfigError(f"--{name} is given, and deploy {arguments.action} does not look at it; leave it out")
-    {"init": _init, "env": _env, "server": _server, "site": _site, "status": _status, "stop": _stop}[arguments.action](
-        arguments
-    )
+    act(arguments)
 
 
 def _init(arguments: argparse.Namespace) -> None:
@@ -141,7 +131,7 @@ def _env(arguments: argparse.Namespace) -> None:
 def _server(arguments: argparse.Namespace) -> None:
     from fedllm_data.errors import WorkerError
     from fedllm_train.engines.flower.deployment import read_deployment
-    from fedllm_train.engines.flower.processes import environment_of, flwr_environment, start, stop_all
+    from fedllm_train.engines.flower.processes import environment_of, flwr_environment, free_port, start, stop_all
 
     made = read_deployment(arguments.place)
     env = flwr_environment(arguments.env)
@@ -156,7 +146,7 @@ def _server(arguments: argparse.Namespace) -> None:
         *("--database", str(server / "state.db")),
         "--disable-runtime-dependency-installation",
         *("--host", host, "--port", port),
-        *("--health-server-address", f"127.0.0.1:{_free_port()}"),
+        *("--health-server-address", f"127.0.0.1:{free_port()}"),
     ]
     if arguments.dry_run:
         print(DryRun(does="start Flower's server", reads=[str(made.folder)], writes=[str(server)], settings={}).text())
@@ -182,7 +172,7 @@ def _server(arguments: argparse.Namespace) -> None:
 def _site(arguments: argparse.Namespace) -> None:
     from fedllm_data.errors import ConfigError
     from fedllm_train.engines.flower.deployment import read_kit
-    from fedllm_train.engines.flower.processes import environment_of, flwr_environment
+    from fedllm_train.engines.flower.processes import environment_of, flwr_environment, free_port
 
     kit = read_kit(arguments.place)
     if arguments.socket is None:
@@ -200,7 +190,7 @@ def _site(arguments: argparse.Namespace) -> None:
         *("--superlink", kit.server),
         *("--auth-supernode-private-key", str(kit.folder / "node.key")),
         *("--node-config", f'worker="{arguments.socket.resolve()}"'),
-        *("--host", "127.0.0.1", "--port", str(_free_port())),
+        *("--host", "127.0.0.1", "--port", str(free_port())),
     ]
     variables = environment_of(env, kit.folder / "flwr")
     (kit.folder / "flwr").mkdir(exist_ok=True)
@@ -324,7 +314,12 @@ def _flwr(env: Path, variables: dict[str, str], words: Sequence[str]) -> "subpro
     )
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+_ACTIONS: dict[str, tuple[Callable[[argparse.Namespace], None], tuple[str, ...]]] = {
+    "init": (_init, ("server", "listen", "sites")),
+    "env": (_env, ()),
+    "server": (_server, ("env", "foreground")),
+    "site": (_site, ("env", "socket", "foreground")),
+    "status": (_status, ("env", "json")),
+    "stop": (_stop, ()),
+}
+"""Action -> what does it, and the flags that it looks at."""

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from fedllm_data.errors import ConfigError, WorkerError
 
-__all__ = ["environment_of", "flwr_environment", "is_alive", "running", "start", "stop_all"]
+__all__ = ["environment_of", "flwr_environment", "free_port", "is_alive", "running", "start", "stop_all"]
 
 _PATIENCE = 15.0
 
@@ -83,6 +84,13 @@ def running(folder: Path) -> dict[str, int]:
         if number.isdecimal() and is_alive(int(number)) and _birth(int(number)) == birth:
             found[path.stem] = int(number)
     return found
+
+
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def is_alive(number: int) -> bool:

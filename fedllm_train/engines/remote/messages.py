@@ -19,6 +19,7 @@ from fedllm_data.errors import FedLLMError
 from fedllm_train.engines.engine import NO_STEP
 
 __all__ = [
+    "BEGIN_FIRST",
     "PROTOCOL",
     "Answer",
     "Begin",
@@ -51,6 +52,9 @@ __all__ = [
 
 PROTOCOL = 1
 """Version of this file; two ends with different ones do not talk."""
+
+BEGIN_FIRST = "begin first"
+"""Why a worker waits that does not know of the run: it was started again, or was at work for another."""
 
 _MAX_STEPS = 1 << 31
 

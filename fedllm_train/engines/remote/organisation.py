@@ -25,3 +25,9 @@ class Organisation:
         from fedllm_data.clients import load_clients
 
         return load_clients(self.data, split=split)
+
+    def base_digest(self) -> str | None:
+        """Return the digest of the base model's weights; None where it cannot be known before it is loaded."""
+        from fedllm_eval.policy.base_identity import snapshot_folder, weights_digest
+
+        return weights_digest(snapshot_folder(self.model, self.revision))

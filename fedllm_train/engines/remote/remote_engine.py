@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Self
 
 from fedllm_data.errors import WorkerError
-from fedllm_train.engines.engine import LeftOutKind, Reply, Task
+from fedllm_train.engines.engine import LeftOutKind, Reply, Task, WaitingTasks
 from fedllm_train.engines.remote.line import Event, Line
 from fedllm_train.engines.remote.messages import (
+    BEGIN_FIRST,
     Begin,
     Collect,
     Done,
@@ -72,10 +73,11 @@ class RemoteEngine:
         """Says what a site is told of the run."""
         self._run, self._options = run, options
         self._seats = {name: Seat(name) for name in sorted(set(site_of.values()))}
-        self._waiting: deque[Iterator[Task]] = deque()
+        self._waiting = WaitingTasks()
         self._ready: deque[Reply] = deque()
         self._outcomes: dict[tuple[str, str], tuple[Result | None, bytes, str | None]] = {}
         self._requests = 0
+        self._is_finished = False
         self.bytes_on_line = 0
         """Bytes of bodies that went over the line, both ways."""
 
@@ -86,9 +88,7 @@ class RemoteEngine:
             WorkerError: naming the sites that refused or were not ready in time, where too few are left.
         """
         end = time.monotonic() + self._options.join
-        wanted = (
-            len(self._seats) if self._options.min_sites is None else min(self._options.min_sites, len(self._seats))
-        )
+        wanted = min(self._options.min_sites or len(self._seats), len(self._seats))
         while any(seat.state == "new" for seat in self._seats.values()) and time.monotonic() < end:
             if self._num_ready() >= wanted and wanted < len(self._seats):
                 break
@@ -110,16 +110,18 @@ class RemoteEngine:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Tell every site to end what is under way."""
-        self._tell_all(is_finished=False)
+        """Tell every site to end what is under way, unless the run has told them that it asks nothing more."""
+        if not self._is_finished:
+            self._tell_all(is_finished=False)
 
     def finish(self) -> None:
         """Tell every site that the run asks nothing more, so that nothing needs to be kept for it."""
+        self._is_finished = True
         self._tell_all(is_finished=True)
 
     def submit(self, tasks: Iterable[Task]) -> None:
         """Take tasks; each is drawn when its site can be asked."""
-        self._waiting.append(iter(tasks))
+        self._waiting.add(tasks)
 
     def take(self) -> Reply | None:
         """Return the next reply, in order of arrival; None when nothing is under way."""
@@ -169,15 +171,11 @@ class RemoteEngine:
 
     def _hand_out(self) -> None:
         """Draw tasks while their site has room."""
-        while self._waiting:
-            if sum(len(seat.asked) + len(seat.held) for seat in self._seats.values()) >= AT_A_SITE * len(self._seats):
+        room = AT_A_SITE * len(self._seats)
+        while sum(len(seat.asked) + len(seat.held) for seat in self._seats.values()) < room:
+            if (task := self._waiting.draw()) is None:
                 return
-            if (task := next(self._waiting[0], None)) is None:
-                self._waiting.popleft()
-                continue
-            job = VisitJob(
-                **{name: getattr(task, name) for name in VisitJob.model_fields if name != "job"},
-            )
+            job = VisitJob(**{name: getattr(task, name) for name in VisitJob.model_fields if name != "job"})
             seat = self._seats.get(self._site_of.get(task.client_id, ""))
             if seat is None:
                 self._ready.append(left_out(job, "no site has this client", "lost"))
@@ -198,15 +196,13 @@ class RemoteEngine:
         if seat.under_way is not None and now > seat.expires:
             self._failed(seat, "its answer did not end in time")
             seat.under_way = None
-        if seat.state == "refused" or (
-            seat.failing_since is not None and now - seat.failing_since > options.unreachable
-        ):
-            while seat.held:
-                key, asked = seat.held.popleft()
-                seat.asked[key] = asked
+        is_gone = seat.failing_since is not None and now - seat.failing_since > options.unreachable
+        if seat.state == "refused" or is_gone:
+            seat.asked |= dict(seat.held)
+            seat.held.clear()
         if seat.state == "refused":
             self._drop(seat, list(seat.asked), f"site {seat.name} refused: {seat.reason}", "refused")
-        elif seat.failing_since is not None and now - seat.failing_since > options.unreachable:
+        elif is_gone:
             reason = f"site {seat.name} could not be reached in {options.unreachable:g} s ({seat.reason})"
             self._drop(seat, list(seat.asked), reason, "lost")
         elif options.deadline is not None:
@@ -293,7 +289,7 @@ class RemoteEngine:
             seat.failing_since, seat.pause = None, 0.0
         elif isinstance(answer, Waiting):
             seat.reason, seat.failing_since = answer.reason, None
-            if answer.reason == "begin first":
+            if answer.reason == BEGIN_FIRST:
                 seat.state = "new"
                 for asked in seat.asked.values():
                     asked.is_there = False

@@ -6,11 +6,9 @@ from pathlib import Path
 
 from fedllm_data.errors import ConfigError
 from fedllm_data.in_place import write_file
-from fedllm_eval.policy.base_identity import snapshot_folder, weights_digest
 from fedllm_eval.policy.run_folder import PERSONAL
 from fedllm_eval.texts import json_text
 from fedllm_train.engines.remote.messages import Begin
-from fedllm_train.engines.remote.organisation import Organisation
 
 __all__ = ["RunFolders"]
 
@@ -85,10 +83,6 @@ class RunFolders:
             raise ConfigError(f"{len(found)} runs in {self._runs} begin with {key!r}; name one of them")
         self.forget(found[0])
         return found[0]
-
-    def base_digest(self, site: Organisation) -> str | None:
-        """Return the digest of the base model's weights; None where it cannot be known before it is loaded."""
-        return weights_digest(snapshot_folder(site.model, None))
 
 
 def _digest(begin: Begin) -> str:

@@ -1,15 +1,14 @@
 """One run at a site: the host of its clients, and what the run may ask of it."""
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from fedllm_data.errors import ConfigError
 from fedllm_data.in_place import fill_folder
+from fedllm_eval.plain_json import without_nan
 from fedllm_eval.policy.run_folder import PERSONAL
 from fedllm_train.adapters.arithmetic import adapter_sha256
 from fedllm_train.clients.host import ClientHost
@@ -77,7 +76,7 @@ class SiteRun:
             return Result(key=key, reason="the run did not name this client when it began"), b""
         task = Task(run=self._begin.run, message=message, **job.model_dump(exclude={"job"}))
         reply = self.host.visit(task)
-        facts = {name: _told(value) for name, value in reply.facts.items()}
+        facts = without_nan(reply.facts)
         if reply.message is None:
             return Result(key=key, reason=reply.reason, num_rows=reply.num_rows, facts=facts), b""
         if job.purpose == "personal":
@@ -112,7 +111,7 @@ class SiteRun:
             max_rows_per_client=job.max_rows_per_client,
             seed=job.seed,
         ).table
-        columns = {name: [_told(each) for each in table[name].to_pylist()] for name in table.column_names}
+        columns = without_nan(table.to_pydict())
         return Result(key=key, num_rows=len(chosen), num_withheld=withheld, scores=columns), b""
 
     def _keep_personal(self, client_id: str, message: bytes) -> str:
@@ -126,10 +125,3 @@ class SiteRun:
         with note.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"client_id": client_id, "folder": place.name}) + "\n")
         return digest
-
-
-def _told(value: Any) -> Any:
-    """A fact as a line of JSON holds it; what is no finite number is not known."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

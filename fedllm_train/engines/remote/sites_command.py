@@ -45,7 +45,7 @@ def add_sites_command(commands: Any) -> None:
 
 def _sites(arguments: argparse.Namespace) -> None:
     from fedllm_data.errors import ConfigError
-    from fedllm_train.engines.sites_choice import line_of
+    from fedllm_train.engines.engine_choice import line_of
 
     for name in ("codebook", "out"):
         if (getattr(arguments, name) is None) != (arguments.action == "list"):

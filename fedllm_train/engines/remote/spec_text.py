@@ -43,8 +43,10 @@ _STAYS_HERE = {
 }
 """TRL's settings that a worker does not take from a message -> why; nothing where they travel elsewhere."""
 _INIT_KWARGS = ("dtype", "attn_implementation")
-_NOT_PEFT = ("auto_mapping", "base_model_name_or_path", "inference_mode", "megatron_core", "peft_version", "revision")
-"""PEFT's settings that are the worker's own, or name code."""
+_OWN_PEFT = ("base_model_name_or_path", "inference_mode", "peft_version", "revision")
+"""PEFT's settings that every machine has of its own."""
+_CODE_PEFT = ("auto_mapping", "megatron_core")
+"""PEFT's settings that name code."""
 _FEDERATION = ("seed", "num_clients", "cohort_size", "has_fixed_steps", "is_private", "is_asynchronous")
 
 
@@ -257,13 +259,11 @@ def peft_text(config: PeftConfig) -> dict[str, Any]:
     Raises:
         ConfigError: naming a setting that does not travel.
     """
-    default, found = type(config)(), {}
+    default, found = type(config)().to_dict(), {"peft_type": _as_plain(config.peft_type, "peft_type")}
     for name, value in config.to_dict().items():
-        if name in _NOT_PEFT and name not in ("auto_mapping", "megatron_core"):
+        if name in _OWN_PEFT or not differs(value, default.get(name)):
             continue
-        if name != "peft_type" and not differs(value, default.to_dict().get(name)):
-            continue
-        if name in _NOT_PEFT:
+        if name in _CODE_PEFT:
             raise ConfigError(f"{name} of the adapter names code and cannot be sent to other machines; leave it out")
         found[name] = _as_plain(value, name)
     return found
@@ -277,7 +277,7 @@ def check_peft_text(text: Any) -> None:
     """
     if not isinstance(text, Mapping) or text.get("peft_type") not in [each.value for each in PeftType]:
         raise ConfigError("peft_config of the run's spec names no kind of adapter that is known here")
-    if refused := set(text) & set(_NOT_PEFT):
+    if refused := set(text) & {*_OWN_PEFT, *_CODE_PEFT}:
         raise ConfigError(f"peft_config of the run's spec has {_some(refused)}, which does not travel")
     _check_plain(dict(text), "peft_config")
 

@@ -18,6 +18,7 @@ from fedllm_data.errors import ConfigError
 from fedllm_train.clients.stopping import VisitStopped
 from fedllm_train.engines.remote.kept_answers import KeptAnswers
 from fedllm_train.engines.remote.messages import (
+    BEGIN_FIRST,
     PROTOCOL,
     Begin,
     Collect,
@@ -100,7 +101,7 @@ class Worker:
         self._folders, self._log = RunFolders(folder), WorkerLog(folder)
         self.facts = site_facts(site, policy)
         """What a server is told of the site."""
-        self.base_digest = self._folders.base_digest(site)
+        self.base_digest = site.base_digest()
         """Digest of the base model's weights."""
         self._changed = threading.Condition()
         self.active: _Active | None = None
@@ -205,12 +206,12 @@ class Worker:
             active = self.active
             if active is None or active.key != work.run:
                 if not all(isinstance(job, ProfileJob) for job in work.jobs):
-                    return Waiting(reason="begin first"), b""
+                    return Waiting(reason=BEGIN_FIRST), b""
                 if active is not None and self._is_busy(active):
                     return Waiting(reason="the worker is at work for another run"), b""
                 active = self._switch_to(work.run, None, b"")
             if active.state != "ready":
-                return Waiting(reason="begin first"), b""
+                return Waiting(reason=BEGIN_FIRST), b""
             for job in work.jobs:
                 if isinstance(job, VisitJob):
                     active.answers.forget_until(job.oldest_step)
@@ -226,7 +227,7 @@ class Worker:
         with self._changed:
             active = self.active
             if active is None or active.key != collect.run or active.state != "ready":
-                return Waiting(reason="begin first"), b""
+                return Waiting(reason=BEGIN_FIRST), b""
             return self._ready_of(active, collect.keys, collect.wait_seconds)
 
     def _ready_of(self, active: _Active, keys: list[str], wait_seconds: float) -> tuple[Done, bytes]:

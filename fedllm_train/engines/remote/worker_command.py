@@ -64,7 +64,6 @@ def _worker(arguments: argparse.Namespace) -> None:
     from fedllm_train.engines.remote.policy import read_policy
 
     policy = read_policy(arguments.policy)
-    from fedllm_eval.policy.base_identity import snapshot_folder, weights_digest
     from fedllm_train.engines.remote.organisation import Organisation
     from fedllm_train.engines.remote.site_facts import site_facts
 
@@ -82,7 +81,7 @@ def _worker(arguments: argparse.Namespace) -> None:
         )
         plan = DryRun(
             does=f"serve {len(facts.ids):,} clients to a run",
-            reads=[f"{site.data}", f"{site.model}, weights {weights_digest(snapshot_folder(site.model, None))}"],
+            reads=[f"{site.data}", f"{site.model}, weights {site.base_digest()}"],
             writes=[f"{arguments.folder}: what runs keep, and requests.jsonl"],
             settings={
                 "a server sees of each split": shown,

@@ -1,5 +1,6 @@
-"""Which line leads to the sites that a command line names. Imports no torch, and no pipe before it is chosen."""
+"""Where a command line lets clients be visited. Imports no torch, and no engine before it is chosen."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,19 +12,23 @@ from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
 
 if TYPE_CHECKING:
+    from fedllm_data.clients import ClientDataset
     from fedllm_train.config import RunInput
     from fedllm_train.engines.remote.line import Line
     from fedllm_train.engines.remote.seats import RemoteOptions
     from fedllm_train.engines.remote.site_clients import SiteClients
+    from fedllm_train.loaded_run import EngineMaker
 
 __all__ = [
     "OF_SITES",
     "check_deployment",
     "check_engine",
+    "engine_maker",
     "line_of",
     "options_of",
-    "sites_of",
     "socket_sites",
+    "training_clients",
+    "whose_clients",
 ]
 
 OF_SITES = ("sockets", "flower")
@@ -126,16 +131,44 @@ def options_of(run: "RunInput") -> "RemoteOptions":
     return RemoteOptions(deadline=run.round_deadline, min_sites=run.min_sites)
 
 
+def whose_clients(run: "RunInput") -> str:
+    """Return whose rows a command line trains on, for people."""
+    return f"the sites of {run.deployment}" if run.data is None else run.data
+
+
 @contextmanager
-def sites_of(run: "RunInput") -> Iterator["SiteClients"]:
-    """Open the line of a command line, and yield the clients of its sites.
+def training_clients(run: "RunInput") -> Iterator["ClientDataset | SiteClients"]:
+    """Yield the training clients: here, or at the sites of a deployment, whose line is open meanwhile.
 
     Raises:
         ConfigError: if two sites cannot train together.
         WorkerError: if too few sites answer.
     """
+    if run.data is not None:
+        from fedllm_data.clients import load_clients
+
+        yield load_clients(run.data, split="train", revision=run.data_revision)
+        return
     from fedllm_train.engines.remote.site_clients import clients_at_sites
 
-    place: Any = Path(str(run.deployment))
+    place = Path(str(run.deployment))
     with line_of(run.engine, place) as line:
-        yield clients_at_sites(line, min_sites=run.min_sites, name=f"the sites of {place.name}")
+        clients = clients_at_sites(line, min_sites=run.min_sites, name=f"the sites of {place.name}")
+        held = ", ".join(f"{site} {len(facts.ids):,}" for site, facts in sorted(clients.facts.items()))
+        print(f"fedllm-train: {len(clients):,} clients at {len(clients.facts)} sites: {held}", file=sys.stderr)
+        yield clients
+
+
+def engine_maker(run: "RunInput", clients: Any, folder: Path) -> "EngineMaker | None":
+    """Return what makes the engine, where it is neither this process nor sites.
+
+    Args:
+        run: what the command line says.
+        clients: the training clients.
+        folder: the run's.
+    """
+    if run.engine != "ray":
+        return None
+    from fedllm_train.engines.ray_engine import ray_engine
+
+    return lambda spec, host: ray_engine(spec, clients, folder, num_actors=run.num_actors, address=run.ray_address)
