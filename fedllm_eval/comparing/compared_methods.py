@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.errors import MetricError
-from fedllm_eval.policy.run_folder import CONFIG_FILE, ROUNDS_FILE, find_config, section
+from fedllm_eval.policy.run_folder import CONFIG_FILE, ROUNDS_FILE, START_SCORES, find_config, section
 from fedllm_eval.results import Results, read_results
 
 __all__ = [
@@ -174,6 +174,8 @@ def split_name(place: str | Path) -> tuple[str | None, Path]:
 
 def run_of(scored: ScoredRun) -> Path | None:
     """Return the run that a results folder is of, where it lies where it did, or around its own scores; else None."""
+    if scored.folder.name == START_SCORES:  # in the folder of a run that cost it nothing
+        return None
     named = Path(scored.results.summary["policy"]["name"])
     for place in (named, scored.folder.resolve().parent):
         if (place / CONFIG_FILE).is_file() and (place / ROUNDS_FILE).is_file():

@@ -51,10 +51,6 @@ def check_engine(run: "RunInput") -> None:
         raise ConfigError(
             f"engine {run.engine!r} is unknown; {did_you_mean(run.engine, _ENGINES)}choose from {', '.join(_ENGINES)}"
         )
-    if run.engine == "ray":
-        from fedllm_train.engines.ray_engine import check_ray
-
-        check_ray()
     at_sites = run.engine in OF_SITES
     for name in ("deployment", "round_deadline", "min_sites"):
         if not at_sites and (value := getattr(run, name)) is not None:
@@ -72,6 +68,10 @@ def check_engine(run: "RunInput") -> None:
         raise ConfigError(f"data {run.data!r} is given, and the clients are at sites; leave it out")
     if run.data is None and not at_sites:
         raise ConfigError("the following arguments are required: --data; --help-all lists all flags")
+    if run.engine == "ray":
+        from fedllm_train.engines.ray_engine import check_ray
+
+        check_ray()
 
 
 def check_deployment(run: "RunInput") -> None:
