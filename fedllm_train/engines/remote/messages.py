@@ -247,6 +247,8 @@ class Waiting(_Message):
 
     kind: Literal["waiting"] = "waiting"
     reason: Text
+    needs_approval: bool = False
+    """Whether it is people who have not let the run begin."""
 
 
 Fact = Annotated[str, Field(max_length=500), AfterValidator(_without_surrogates)] | bool | Whole | float | None

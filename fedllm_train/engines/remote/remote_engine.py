@@ -7,6 +7,7 @@ A site that does not answer is asked again until the deadline of its tasks; then
 the run goes on by its own rules.
 """
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -41,8 +42,13 @@ from fedllm_train.engines.remote.visit_replies import left_out, reply_of
 
 __all__ = ["Begins", "RemoteEngine"]
 
+logger = logging.getLogger(__name__)
+
 Begins = Callable[[str], tuple[Begin, bytes]]
 """From the name of a site to what it is told of the run, and the starting adapter's tensors."""
+
+_LONGEST_PAUSE = 30.0
+"""Seconds before a site that could do nothing is asked again, at most."""
 
 
 class RemoteEngine:
@@ -77,6 +83,7 @@ class RemoteEngine:
         self._ready: deque[Reply] = deque()
         self._outcomes: dict[tuple[str, str], tuple[Result | None, bytes, str | None]] = {}
         self._requests = 0
+        self._began = 0.0
         self._is_finished = False
         self.bytes_on_line = 0
         """Bytes of bodies that went over the line, both ways."""
@@ -85,16 +92,20 @@ class RemoteEngine:
         """Let every site get ready.
 
         Raises:
-            WorkerError: naming the sites that refused or were not ready in time, where too few are left.
+            WorkerError: naming the sites that refused, were not approved or not ready in time, where too few are left.
         """
-        end = time.monotonic() + self._options.join
+        self._began = time.monotonic()
         wanted = min(self._options.min_sites or len(self._seats), len(self._seats))
-        while any(seat.state == "new" for seat in self._seats.values()) and time.monotonic() < end:
-            if self._num_ready() >= wanted and wanted < len(self._seats):
+        for seat in self._seats.values():
+            seat.ready_by = self._began + self._options.join
+        while new := [seat for seat in self._seats.values() if seat.state == "new"]:
+            end = max(seat.ready_by for seat in new)
+            if time.monotonic() >= end or self._num_ready() >= wanted:
                 break
-            for seat in self._seats.values():
-                if seat.state == "new":
-                    self._begin(seat)
+            if self._num_ready() + len(new) < wanted and all(seat.needs_approval for seat in new):
+                break
+            for seat in new:
+                self._begin(seat)
             self._listen(min(1.0, max(0.0, end - time.monotonic())))
         if self._num_ready() < wanted:
             missing = [
@@ -294,7 +305,7 @@ class RemoteEngine:
                 for asked in seat.asked.values():
                     asked.is_there = False
             else:
-                seat.next_try = time.monotonic() + self._options.retry
+                self._wait(seat, answer)
         elif isinstance(answer, Refused) and not seat.sent:  # of the run, not of some request in it
             seat.state, seat.reason = "refused", answer.reason
         elif isinstance(answer, Refused):
@@ -304,12 +315,31 @@ class RemoteEngine:
         else:
             raise MessageError(f"{answer.kind} answers nothing that was asked")
 
+    def _wait(self, seat: Seat, answer: Waiting) -> None:
+        """Ask again a little later; people get the time that they need, and it is said once that the run needs them."""
+        now = time.monotonic()
+        if answer.needs_approval != seat.needs_approval:
+            seat.pause = 0.0
+            seat.needs_approval = answer.needs_approval
+            seat.ready_by = now + self._options.join
+            if answer.needs_approval:
+                logger.warning(
+                    "site %s waits for its people: fedllm-train worker approve %s (this command waits meanwhile, and "
+                    "may be ended and resumed)",
+                    seat.name,
+                    self._run,
+                )
+        seat.pause = min(_LONGEST_PAUSE, max(self._options.retry, 2 * seat.pause))
+        seat.next_try = now + seat.pause
+        if answer.needs_approval and now < self._began + self._options.approval:
+            seat.ready_by = seat.next_try + self._options.join
+
     def _failed(self, seat: Seat, reason: str) -> None:
         """Note that a site could not be asked; it is asked again a little later."""
         now = time.monotonic()
         seat.reason = reason
         seat.failing_since = now if seat.failing_since is None else seat.failing_since
-        seat.pause = min(30.0, max(self._options.retry, 2 * seat.pause))
+        seat.pause = min(_LONGEST_PAUSE, max(self._options.retry, 2 * seat.pause))
         seat.next_try = now + seat.pause
         for asked in seat.asked.values():  # what a dead worker had may be gone
             asked.is_there = False

@@ -29,6 +29,8 @@ class RemoteOptions:
     """For a site that cannot be reached, before its tasks are lost."""
     join: float = 600.0
     """For sites to get ready before the first round."""
+    approval: float = 86_400.0
+    """For people at the sites to let the run begin, where their policy asks for that."""
     poll: float = 20.0
     """A request waits at the site for so long when nothing is ready."""
     request: float = 40.0
@@ -60,6 +62,10 @@ class Seat:
     state: str = "new"
     """new, ready or refused."""
     reason: str = ""
+    ready_by: float = 0.0
+    """When the first round begins without it."""
+    needs_approval: bool = False
+    """Whether its people have not yet let the run begin."""
     asked: dict[str, Asked] = field(default_factory=dict)
     held: deque[tuple[str, Asked]] = field(default_factory=deque)
     """Jobs that wait until the site has done some of those it has."""

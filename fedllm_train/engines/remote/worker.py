@@ -160,7 +160,7 @@ class Worker:
             return Refused(reason=reason)
         if self.policy.approve == "ask" and not self._folders.is_approved(begin):
             self._folders.ask(begin)
-            return Waiting(reason=f"the organisation has not approved run {begin.run} yet")
+            return Waiting(reason=f"the organisation has not approved run {begin.run} yet", needs_approval=True)
         end = time.monotonic() + begin.wait_seconds
         begin = begin.model_copy(update={"wait_seconds": 0.0})
         with self._changed:
