@@ -316,7 +316,7 @@ class RemoteEngine:
             raise MessageError(f"{answer.kind} answers nothing that was asked")
 
     def _wait(self, seat: Seat, answer: Waiting) -> None:
-        """Ask again a little later; people get the time that they need, and it is said once that the run needs them."""
+        """Ask again a little later; people get the time they need, and it is said once that the run needs them."""
         now = time.monotonic()
         if answer.needs_approval != seat.needs_approval:
             seat.pause = 0.0

@@ -1,4 +1,4 @@
-"""A run that people at a site must let in: the command may be ended meanwhile, and their word holds when it goes on."""
+"""A run that people at a site must let in: the command may end meanwhile, and their word holds when it goes on."""
 
 import re
 from dataclasses import replace

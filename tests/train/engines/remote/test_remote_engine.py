@@ -306,8 +306,8 @@ def test_people_who_must_approve_are_waited_for_beyond_the_time_to_get_ready(cap
     line = FakeLine(north=honest, south=approved_after(6))
     assert visited(line, "cyd", join=0.7)["cyd"].message == b"cyd"  # asked after 0.01, 0.02, ..., 0.64 s
     assert [record.getMessage() for record in caplog.records] == [
-        f"site south waits for its people: fedllm-train worker approve {RUN} (this command waits meanwhile, and may be "
-        "ended and resumed)"
+        f"site south waits for its people: fedllm-train worker approve {RUN} (this command waits meanwhile, and may "
+        "be ended and resumed)"
     ]
 
 
