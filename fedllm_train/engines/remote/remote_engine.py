@@ -47,9 +47,6 @@ logger = logging.getLogger(__name__)
 Begins = Callable[[str], tuple[Begin, bytes]]
 """From the name of a site to what it is told of the run, and the starting adapter's tensors."""
 
-_LONGEST_PAUSE = 30.0
-"""Seconds before a site that could do nothing is asked again, at most."""
-
 
 class RemoteEngine:
     """Carries tasks to the workers of organisations, and their answers back; a context manager."""
@@ -205,7 +202,7 @@ class RemoteEngine:
         """Let go of jobs whose time is over."""
         now, options = time.monotonic(), self._options
         if seat.under_way is not None and now > seat.expires:
-            self._failed(seat, "its answer did not end in time")
+            seat.failed(self._options, "its answer did not end in time")
             seat.under_way = None
         is_gone = seat.failing_since is not None and now - seat.failing_since > options.unreachable
         if seat.state == "refused" or is_gone:
@@ -274,13 +271,13 @@ class RemoteEngine:
             return
         seat.under_way = None
         if event.problem is not None or event.header is None:
-            self._failed(seat, one_line(event.problem or "it sent nothing"))
+            seat.failed(self._options, one_line(event.problem or "it sent nothing"))
             return
         self.bytes_on_line += len(event.body)
         try:
             self._heard(seat, read_answer(event.header), event)
         except MessageError as error:
-            self._failed(seat, f"its answer is no message: {error}")
+            seat.failed(self._options, f"its answer is no message: {error}")
 
     def _heard(self, seat: Seat, answer: Any, event: Event) -> None:
         if isinstance(answer, Done):
@@ -293,56 +290,32 @@ class RemoteEngine:
             for result, piece in zip(answer.results, pieces, strict=True):
                 if result.key in seat.asked:
                     self._settle(seat, result.key, result, bytes(piece), None, "refused")
-            seat.failing_since, seat.pause = None, 0.0
+            seat.answered()
         elif isinstance(answer, Ready):
             if seat.state == "new":
                 seat.state, seat.reason = "ready", ""
-            seat.failing_since, seat.pause = None, 0.0
+            seat.answered()
         elif isinstance(answer, Waiting):
             seat.reason, seat.failing_since = answer.reason, None
             if answer.reason == BEGIN_FIRST:
                 seat.state = "new"
-                for asked in seat.asked.values():
-                    asked.is_there = False
+                seat.has_nothing()
             else:
-                self._wait(seat, answer)
+                if seat.waits(answer, self._options, self._began):
+                    logger.warning(
+                        "site %s waits for its people: fedllm-train worker approve %s (this command waits meanwhile, "
+                        "and may be ended and resumed)",
+                        seat.name,
+                        self._run,
+                    )
         elif isinstance(answer, Refused) and not seat.sent:  # of the run, not of some request in it
             seat.state, seat.reason = "refused", answer.reason
         elif isinstance(answer, Refused):
             self._drop(seat, [key for key in seat.sent if key in seat.asked], answer.reason, "refused")
         elif isinstance(answer, Failed):
-            self._failed(seat, answer.reason)
+            seat.failed(self._options, answer.reason)
         else:
             raise MessageError(f"{answer.kind} answers nothing that was asked")
-
-    def _wait(self, seat: Seat, answer: Waiting) -> None:
-        """Ask again a little later; people get the time they need, and it is said once that the run needs them."""
-        now = time.monotonic()
-        if answer.needs_approval != seat.needs_approval:
-            seat.pause = 0.0
-            seat.needs_approval = answer.needs_approval
-            seat.ready_by = now + self._options.join
-            if answer.needs_approval:
-                logger.warning(
-                    "site %s waits for its people: fedllm-train worker approve %s (this command waits meanwhile, and "
-                    "may be ended and resumed)",
-                    seat.name,
-                    self._run,
-                )
-        seat.pause = min(_LONGEST_PAUSE, max(self._options.retry, 2 * seat.pause))
-        seat.next_try = now + seat.pause
-        if answer.needs_approval and now < self._began + self._options.approval:
-            seat.ready_by = seat.next_try + self._options.join
-
-    def _failed(self, seat: Seat, reason: str) -> None:
-        """Note that a site could not be asked; it is asked again a little later."""
-        now = time.monotonic()
-        seat.reason = reason
-        seat.failing_since = now if seat.failing_since is None else seat.failing_since
-        seat.pause = min(_LONGEST_PAUSE, max(self._options.retry, 2 * seat.pause))
-        seat.next_try = now + seat.pause
-        for asked in seat.asked.values():  # what a dead worker had may be gone
-            asked.is_there = False
 
     def _settle(
         self, seat: Seat, key: str, result: Result | None, body: bytes, problem: str | None, kind: LeftOutKind
