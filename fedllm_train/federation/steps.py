@@ -182,7 +182,7 @@ def share_out(whole: Path, part: Path, ids: set[str]) -> None:
 
     for path in sorted(whole.rglob("*")):
         target = part / path.relative_to(whole)
-        if path.is_dir() or path.name == "heterogeneity.json":
+        if path.suffix != ".parquet" and path.name not in ("README.md", "NOTICE", "build.json"):
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".parquet" and not path.name.startswith("public"):

@@ -137,8 +137,6 @@ def _end_group(number: int, name: str) -> None:
         while time.monotonic() < end:
             if not _members(number):
                 return
-            with suppress(ChildProcessError):
-                os.waitpid(number, os.WNOHANG)
             time.sleep(0.1)
     raise WorkerError(f"{name} (process {number}) does not end; look at it with ps")
 

@@ -23,9 +23,10 @@ class RunFolders:
         self._runs = folder / "runs"
 
     def of(self, key: str) -> Path:
-        """Return the folder of a run, which is made."""
+        """Return the folder of a run, which is made; nobody else on the machine may look into it."""
+        self._runs.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = self._runs / key
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
         return folder
 
     def ask(self, begin: Begin) -> None:

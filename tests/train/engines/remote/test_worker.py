@@ -312,3 +312,11 @@ def test_columns_go_only_where_the_policy_lets_them(remote, tmp_path):
         worker = Worker(site, Policy(columns=columns), tmp_path / str(len(columns)), say=lambda line: None)
         worker.close()
         assert sorted(worker.facts.table) == told
+
+
+def test_what_a_worker_keeps_is_its_users_alone(begun, tmp_path):
+    worker, begin, _ = begun
+    assert ask(worker, begin)[0].kind in ("ready", "waiting")
+    folder = tmp_path / "sites" / "site0"
+    assert (folder / "runs").stat().st_mode & 0o077 == 0
+    assert (folder / "requests.jsonl").stat().st_mode & 0o077 == 0
