@@ -131,10 +131,17 @@ def _env(arguments: argparse.Namespace) -> None:
 def _server(arguments: argparse.Namespace) -> None:
     from fedllm_data.errors import WorkerError
     from fedllm_train.engines.flower.deployment import read_deployment
-    from fedllm_train.engines.flower.processes import environment_of, flwr_environment, free_port, start, stop_all
+    from fedllm_train.engines.flower.processes import (
+        environment_of,
+        flwr_environment,
+        free_port,
+        remember_environment,
+        start,
+        stop_all,
+    )
 
     made = read_deployment(arguments.place)
-    env = flwr_environment(arguments.env)
+    env = flwr_environment(arguments.env, made.folder / "server")
     host, _, port = made.listen.rpartition(":")
     server = made.folder / "server"
     command = [
@@ -161,6 +168,7 @@ def _server(arguments: argparse.Namespace) -> None:
             time.sleep(1.0)
         for site in sorted(made.sites):
             _register(env, variables, made, site)
+        remember_environment(env, server)
     except BaseException:
         stop_all(made.processes)
         raise
@@ -225,7 +233,7 @@ def _status(arguments: argparse.Namespace) -> None:
     from fedllm_train.engines.flower.processes import environment_of, flwr_environment, running
 
     made = read_deployment(arguments.place)
-    env = flwr_environment(arguments.env)
+    env = flwr_environment(arguments.env, made.folder / "server")
     is_running = "superlink" in running(made.processes)
     nodes = _nodes(env, environment_of(env, made.flwr_home)) if is_running else None
     by_number = {str(node.get("node-id")): str(node.get("status", "unknown")) for node in nodes or []}

@@ -211,3 +211,21 @@ def test_a_program_is_ended_with_what_it_began(tmp_path):
 def members(group):
     done = subprocess.run(["ps", "-o", "pid=,stat=", "-g", str(group)], capture_output=True, text=True, check=False)
     return [line for line in done.stdout.splitlines() if "Z" not in line]
+
+
+def test_the_environment_is_what_is_said_or_what_the_server_runs_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FEDLLM_FLWR_VENV", raising=False)
+    for name in ("given", "variable", "remembered", "flwr-env"):
+        (tmp_path / name / "bin").mkdir(parents=True)
+        (tmp_path / name / "bin" / "flower-superlink").touch()
+    server = tmp_path / "server"
+    server.mkdir()
+    assert processes.flwr_environment(None, server) == tmp_path / "flwr-env"
+    processes.remember_environment(tmp_path / "remembered", server)
+    assert processes.flwr_environment(None, server) == tmp_path / "remembered"
+    monkeypatch.setenv("FEDLLM_FLWR_VENV", "variable")
+    assert processes.flwr_environment(None, server) == tmp_path / "variable"
+    assert processes.flwr_environment(Path("given"), server) == tmp_path / "given"
+    with pytest.raises(ConfigError, match="nowhere is no environment with Flower"):
+        processes.flwr_environment(Path("nowhere"), server)
