@@ -284,7 +284,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         if given.out.exists() and any(given.out.iterdir()):
-            raise ConfigError(f"{given.out} holds something; remove it, or choose another --out")
+            raise ConfigError(f"{given.out} holds something; remove it (rm -r {given.out}), or choose another --out")
         env = None
         if given.line == "flower":
             env = flwr_environment(given.env)
