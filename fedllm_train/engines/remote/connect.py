@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from fedllm_train.clients.run_spec import RunSpec
+from fedllm_train.clients.token_cache import rows_of_row
 from fedllm_train.engines.remote.messages import Begin, PrivacyFacts
 from fedllm_train.engines.remote.remote_engine import RemoteEngine
 from fedllm_train.engines.remote.seats import RemoteOptions
@@ -66,7 +67,9 @@ def remote_engine(
         return begin, b"" if adapter is None else adapter[1]
 
     site_of = {client_id: clients.site_of[client_id] for client_id in participants}
-    return RemoteEngine(clients.line, site_of, clients.sizes, begins, run=run, options=options)
+    of_one = rows_of_row(spec.client_args)
+    rows = {client_id: of_one * clients.sizes[client_id] for client_id in participants}
+    return RemoteEngine(clients.line, site_of, rows, begins, run=run, options=options)
 
 
 def _privacy(guarantee: Guarantee | None) -> PrivacyFacts | None:
