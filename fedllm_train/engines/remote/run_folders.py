@@ -1,16 +1,21 @@
 """Where a worker keeps what belongs to runs: a folder each, named by the run's key, and who approved which."""
 
+import logging
 import shutil
 from hashlib import sha256
 from pathlib import Path
 
+from filelock import BaseFileLock, FileLock, Timeout
+
 from fedllm_data.errors import ConfigError
 from fedllm_data.in_place import write_file
-from fedllm_eval.policy.run_folder import PERSONAL
+from fedllm_eval.policy.run_folder import LOCK_FILE, PERSONAL
 from fedllm_eval.texts import json_text
 from fedllm_train.engines.remote.messages import Begin
 
 __all__ = ["RunFolders"]
+
+logger = logging.getLogger(__name__)
 
 _ASKED, _APPROVED = "asked.json", "approved"
 
@@ -21,6 +26,26 @@ class RunFolders:
     def __init__(self, folder: Path) -> None:
         """Use the worker's folder."""
         self._runs = folder / "runs"
+
+    def hold(self) -> BaseFileLock:
+        """Hold the worker's folder, so that no other worker mixes its runs and approvals with the ones here.
+
+        Returns:
+            A lock of the operating system, which goes with the process that holds it.
+
+        Raises:
+            ConfigError: if another worker holds it.
+        """
+        lock = FileLock(self._runs.parent / LOCK_FILE)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise ConfigError(
+                f"--folder {self._runs.parent} is used by another worker; give each worker a folder of its own"
+            ) from None
+        except NotImplementedError:  # a file system without locks
+            logger.warning("%s lies on a file system without locks; see that no other worker uses it", lock.lock_file)
+        return lock
 
     def of(self, key: str) -> Path:
         """Return the folder of a run, which is made."""
