@@ -348,6 +348,7 @@ def test_drawn_requests_are_answered_and_harm_nothing(begun, number):
         ("scores: 1", "write true or false"),
         ("- a", "is no list of keys and values"),
         ("a: [", "cannot be read"),
+        ("approve: ask\napprove: auto", "it names the key 'approve' twice (line 2)"),
     ],
 )
 def test_a_policy_that_is_none_is_refused_by_key(tmp_path, content, reason):
