@@ -80,10 +80,12 @@ class RunFolders:
         return found[0]
 
     def waiting(self) -> list[Begin]:
-        """Return the runs that ask for approval and have none."""
-        asked = [
-            Begin.model_validate_json(path.read_text(encoding="utf-8")) for path in self._runs.glob(f"*/{_ASKED}")
-        ]
+        """Return the runs that ask for approval and have none.
+
+        Raises:
+            ConfigError: naming a request that was damaged, or written by another version.
+        """
+        asked = [_read(path) for path in self._runs.glob(f"*/{_ASKED}")]
         return sorted((begin for begin in asked if not self.is_approved(begin)), key=lambda begin: begin.run)
 
     def forget(self, key: str) -> None:
@@ -108,6 +110,16 @@ class RunFolders:
             raise ConfigError(f"{len(found)} runs in {self._runs} begin with {key!r}; name one of them")
         self.forget(found[0])
         return found[0]
+
+
+def _read(path: Path) -> Begin:
+    try:
+        return Begin.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise ConfigError(
+            f"{path} is no request of this version; remove it with fedllm-train worker forget {path.parent.name}, and "
+            "let the run ask again"
+        ) from None
 
 
 def _digest(begin: Begin) -> str:

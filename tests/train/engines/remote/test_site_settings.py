@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fedllm_data.errors import ConfigError, ResumeError
+from fedllm_train.cli import main
 from fedllm_train.engines.engine_choice import socket_sites
 
 SCORED = {"eval_every": 1, "num_rounds": 2, "cohort_size": 4}
@@ -100,3 +101,10 @@ def test_a_file_of_sites_that_is_none_is_refused_by_what_is_wrong(tmp_path, text
 def test_sites_are_found_beside_their_file(tmp_path):
     (tmp_path / "sites.yaml").write_text("sites: {north: n.sock, 🏥: /run/h.sock}", encoding="utf-8")
     assert socket_sites(tmp_path / "sites.yaml") == {"north": tmp_path / "n.sock", "🏥": Path("/run/h.sock")}
+
+
+def test_no_sites_are_not_waited_for(tmp_path, capsys):
+    (tmp_path / "sites.yaml").write_text("sites: {north: n.sock}", encoding="utf-8")
+    words = ["sites", "list", "--engine", "sockets", "--deployment", str(tmp_path / "sites.yaml")]
+    assert main([*words, "--min-sites", "0"]) == 2
+    assert "--min-sites is 0; it must be positive" in capsys.readouterr().err

@@ -305,6 +305,19 @@ def test_approval_is_asked_for_once_and_for_exactly_one_run(begun, tmp_path, cap
     assert [each["kind"] for each in asked if each["run"]][-3:] == ["begin", "begin", "begin"]
 
 
+@pytest.mark.parametrize("content", ["", "{}", '{"kind": 3}', "\udcff"])
+def test_a_damaged_request_is_named_and_can_be_forgotten(tmp_path, capsys, content):
+    asked = tmp_path / "runs" / RUN / "asked.json"
+    asked.parent.mkdir(parents=True)
+    asked.write_bytes(content.encode("utf-8", "surrogateescape"))
+    assert main(["worker", "list", "--folder", str(tmp_path)]) == 2
+    assert f"{asked} is no request of this version; remove it with fedllm-train worker forget {RUN}" in (
+        capsys.readouterr().err
+    )
+    assert main(["worker", "forget", RUN, "--folder", str(tmp_path)]) == 0
+    assert main(["worker", "list", "--folder", str(tmp_path)]) == 0
+
+
 @pytest.mark.parametrize("number", [60, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_drawn_requests_are_answered_and_harm_nothing(begun, number):
     worker, begin, start = begun
