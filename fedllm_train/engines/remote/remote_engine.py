@@ -66,7 +66,7 @@ class RemoteEngine:
         Args:
             line: carries requests; opened and closed by whoever made it.
             site_of: client -> name of its site.
-            rows: client -> rows that its site announced, which no reply may exceed.
+            rows: client -> rows that a trainer gets of those its site announced, which no reply may exceed.
             begins: says what a site is told of the run.
             run: the run's key.
             options: how long to wait, and for how many sites.
