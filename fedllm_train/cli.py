@@ -23,6 +23,7 @@ from fedllm_data.rehearsal import rehearsing
 from fedllm_data.reporting.language_flag import add_language
 from fedllm_data.terminal import run_command
 from fedllm_train.chat_terminal import add_chat_flags, run_chat
+from fedllm_train.disclosure.disclosure_command import add_reveals_command
 from fedllm_train.engines.flower.deploy_command import add_deploy_command
 from fedllm_train.engines.remote.sites_command import add_sites_command
 from fedllm_train.engines.remote.worker_command import add_worker_command
@@ -127,6 +128,7 @@ def _parser(*, with_flags: bool = False) -> OneLineParser:
     add_chat_flags(chat)
     chat.set_defaults(command=run_chat)
     add_scenario_command(commands, main)
+    add_reveals_command(commands)
     add_worker_command(commands)
     add_deploy_command(commands)
     add_sites_command(commands)
