@@ -72,6 +72,12 @@ def against_bad_partners(facts: RunFacts) -> str:
             "From one bad partner the model is protected by the robust sum {name}; it hides nothing of anybody.",
             name=facts.robust_sum,
         )
+    if facts.clip_adapts:
+        return words(
+            "One bad partner can move the sum by the clip at most, which was {norm} in the first round and then adapted; "
+            "no more is done against it.",
+            norm=f"{facts.clip:g}",
+        )
     bound = facts.clip if facts.clip is not None else facts.max_update_norm
     if bound is not None:
         return words(

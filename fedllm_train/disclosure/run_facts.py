@@ -88,6 +88,8 @@ class RunFacts:
     noise_in_visits: bool
     """Whether clients add the noise while they train, so that no update leaves them without."""
     clip: float | None
+    clip_adapts: bool
+    """Whether that is the clip of the first round alone."""
     secret_is_there: bool
     secure_sum: Mapping[str, Any]
     """Its settings by name; empty where there is none."""
@@ -143,9 +145,10 @@ def read_run_facts(run: Path) -> RunFacts:
         at_sites=revision.startswith(AT_SITES) or (run / SITES_FILE).is_file(),
         claims=claimed(config),
         noise_multiplier=privacy.get("noise_multiplier"),
-        is_sampled=bool(privacy.get("is_sampled", True)) and federated.get("cohort_rule") == "poisson",
+        is_sampled=bool(privacy.get("is_sampled", True)) and (privacy.get("sampling_rate") or 1.0) < 1.0,
         noise_in_visits=federated.get("dp_unit") == "example" and bool(claimed(config)),
         clip=federated.get("dp_clip"),
+        clip_adapts=federated.get("dp_clip_quantile") is not None,
         secret_is_there=(run / SECRET_FILE).is_file(),
         secure_sum={
             name: value
