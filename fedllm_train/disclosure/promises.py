@@ -74,8 +74,8 @@ def against_bad_partners(facts: RunFacts) -> str:
         )
     if facts.clip_adapts:
         return words(
-            "One bad partner can move the sum by the clip at most, which was {norm} in the first round and then adapted; "
-            "no more is done against it.",
+            "One bad partner can move the sum by the clip at most: {norm} in the first round, and what it adapted to "
+            "later. No more is done against it.",
             norm=f"{facts.clip:g}",
         )
     bound = facts.clip if facts.clip is not None else facts.max_update_norm
