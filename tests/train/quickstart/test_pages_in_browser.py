@@ -52,7 +52,7 @@ def folder(quickstart_run):
     scored = [str(folder / "scores" / "loss" / name) for name in ("base", "sft")]
     assert main(["compare", *scored, *asked, *stated, "--out", str(folder / "trade")]) == 0
     run = str(folder / "runs" / "sft")
-    audit = ["audit", run, f"again={run}", "--data", str(folder / "clients"), "--max-rows", "12"]
+    audit = ["audit", run, f"again={run}", "--data", str(folder / "fed-synth"), "--max-rows", "12"]
     assert main([*audit, "--out", str(folder / "audit")]) == 0
     assert train_main(["reveals", run, "--audit", str(folder / "audit"), "--out", str(folder / "revealed")]) == 0
     return folder
