@@ -1,4 +1,4 @@
-"""The claim of a private sum, attacked by its worst-case canaries: updates at the clip, along directions of their own."""
+"""The claim of a private sum, attacked by worst-case canaries: updates at the clip, along directions of their own."""
 
 import math
 
