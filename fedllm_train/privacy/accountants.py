@@ -27,6 +27,7 @@ from fedllm_data.errors import ConfigError
 __all__ = [
     "check_accountant",
     "gaussian_epsilons",
+    "poisson_epsilon",
     "poisson_epsilons",
     "without_replacement_epsilons",
     "zcdp_epsilon",
@@ -49,6 +50,21 @@ def check_accountant() -> None:
         )
 
 
+def poisson_epsilon(z: float, q: float, num_rounds: int, delta: float) -> float:
+    """Return epsilon of Poisson-subsampled Gaussian rounds by privacy loss distributions alone.
+
+    Args:
+        z: noise over the clipping norm; positive.
+        q: in (0, 1].
+        num_rounds: T, at least 1.
+        delta: in (0, 1).
+
+    >>> round(poisson_epsilon(1.0, 0.01, 1000, 1e-6), 3)
+    2.125
+    """
+    return float(_one_round(z, q).self_compose(num_rounds).get_epsilon_for_delta(delta))
+
+
 def poisson_epsilons(z: float, q: float, num_rounds: int, delta: float) -> dict[str, float | None]:
     """Return epsilon of Poisson-subsampled Gaussian rounds, one client added or removed, by accountant.
 
@@ -67,7 +83,7 @@ def poisson_epsilons(z: float, q: float, num_rounds: int, delta: float) -> dict[
     event = _dp_event()
     rounds = event.SelfComposedDpEvent(event.PoissonSampledDpEvent(q, event.GaussianDpEvent(z)), num_rounds)
     return {
-        "pld": float(_one_round(z, q).self_compose(num_rounds).get_epsilon_for_delta(delta)),
+        "pld": poisson_epsilon(z, q, num_rounds, delta),
         "rdp": _rdp(rounds, "ADD_OR_REMOVE_ONE", delta),
         "zcdp": zcdp_epsilon(num_rounds / (2 * z**2), delta),
     }
@@ -88,7 +104,8 @@ def without_replacement_epsilons(
     Returns:
         `pld` None, since it does not know this sampling; `rdp`; `zcdp` of rounds without sampling.
 
-    >>> {name: value and round(value, 2) for name, value in without_replacement_epsilons(1, 100, 10, 100, 1e-5).items()}
+    >>> spent = without_replacement_epsilons(1, 100, 10, 100, 1e-5)
+    >>> {name: value and round(value, 2) for name, value in spent.items()}
     {'pld': None, 'rdp': 14.05, 'zcdp': 96.12}
     """
     event = _dp_event()

@@ -3,7 +3,8 @@
 arXiv 1905.03871, Algorithm 1 and theorem 1. Symbols: C_t the clip of round t, gamma the share of updates that should
 not be longer than it, eta the learning rate of the clip, m the expected cohort, z the noise multiplier that the
 accountant counts, sigma_b the standard deviation of the noise on the count, z_Delta that of the noise on the sum of
-updates, in multiples of C_t. Each client says whether its update was not longer than C_t, b_k = 1, or was, b_k = 0, and
+updates, in multiples of C_t. The server sees whether a client's update was not longer than C_t, b_k = 1, or was,
+b_k = 0, and
 
     b~ = 1/2 + (sum_k (b_k - 1/2) + N(0, sigma_b^2)) / m,      C_{t+1} = C_t exp(-eta (b~ - gamma)).
 

@@ -2,13 +2,15 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fedllm_train.adapters.arithmetic import Parts
 from fedllm_train.aggregation.private import ClientPrivacy
 from fedllm_train.privacy.accounting import Guarantee
 from fedllm_train.privacy.noise_size import noise_note
+from fedllm_train.privacy.private_memory import private_memory
 from fedllm_train.privacy.secret import run_secret
 from fedllm_train.strategy import Strategy
 
@@ -26,6 +28,7 @@ def begin_privacy(
     *,
     next_round: int,
     lost_rounds: bool,
+    remembered: Mapping[str, Any] | None = None,
 ) -> ClientPrivacy | None:
     """Return what makes the remaining rounds private; None if no rounds are left, or nothing is guaranteed.
 
@@ -37,6 +40,7 @@ def begin_privacy(
         client_ids: clients that may take part.
         next_round: where the run begins or goes on; from 0.
         lost_rounds: whether the run made rounds that it cannot go on from.
+        remembered: what the checkpoint holds of `private_memory.py`.
 
     Raises:
         ResumeError: if the run goes on and its secret is lost.
@@ -47,7 +51,7 @@ def begin_privacy(
     if note := noise_note(guarantee, num_values=num_values, num_clients=len(client_ids)):
         logger.warning(note)
     secret = run_secret(run, next_round=next_round, lost_rounds=lost_rounds) if guarantee.has_noise else None
-    return ClientPrivacy(guarantee=guarantee, secret=secret)
+    return ClientPrivacy(guarantee=guarantee, secret=secret, memory=private_memory(guarantee, remembered or {}))
 
 
 def num_values_sent(strategy: Strategy, start: Parts, client_id: str) -> int:

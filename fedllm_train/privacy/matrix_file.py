@@ -11,8 +11,8 @@ wrong with them can cost score and never privacy: the sensitivity is worked out 
 (`sensitivity.py`).
 
 `square_root_coefficients` needs no optimisation: the square root of the matrix of ones, C = A^(1/2), has
-c_j = binom(2j, j) / 4^j; cut to a few bands it is the banded square root factorisation (Kalinin and Lampert 2024, arXiv
-2405.13763, section 4). Imports no torch.
+c_j = binom(2j, j) / 4^j; cut to a few bands it is the banded square root factorisation (Kalinin and Lampert 2024,
+arXiv 2405.13763, section 4). Imports no torch.
 """
 
 import json
@@ -105,8 +105,8 @@ def square_root_coefficients(num_bands: int) -> Array:
 def matrix_text(coefficients: Array, source: str) -> str:
     """Return the content of a file with Toeplitz coefficients.
 
-    >>> matrix_text(np.array([1.0, 0.5]), "by hand")
-    '{"source": "by hand", "coefficients": [1.0, 0.5]}\\n'
+    >>> matrix_text(np.array([1.0, 0.5]), "by hand").strip()
+    '{"source": "by hand", "coefficients": [1.0, 0.5]}'
     """
     return json.dumps({"source": source, "coefficients": coefficients.tolist()}) + "\n"
 

@@ -9,11 +9,11 @@ so that round t adds w_t = (C^-1 Z)_t, in units of z times the clip: noise that 
 et al. 2021, arXiv 2103.00039; Denisov et al. 2022, arXiv 2202.08312). The privacy is that of one Gaussian mechanism on
 C x (`sensitivity.py`), the noise on what was learned by round t has deviation ||row t of B||.
 
-Toeplitz   C[t, t - j] = c_j for j below the number of bands; w_t from the bands - 1 rounds before (Choquette-Choo et al.
-           2023, arXiv 2306.08153; Kalinin and Lampert 2024, arXiv 2405.13763)
+Toeplitz   C[t, t - j] = c_j for j below the number of bands; w_t from the bands - 1 rounds before (Choquette-Choo et
+           al. 2023, arXiv 2306.08153; Kalinin and Lampert 2024, arXiv 2405.13763)
 Banded     the same with coefficients of their own for each round: rows[t][j] = C[t, t - j]
-Blt        buffered linear Toeplitz (McMahan et al. 2024, arXiv 2404.16706): c_0 = 1, c_j = sum_i omega_i theta_i^(j-1),
-           one buffer for each i, however many rounds
+Blt        buffered linear Toeplitz (McMahan et al. 2024, arXiv 2404.16706): c_0 = 1 and
+           c_j = sum_i omega_i theta_i^(j-1); one buffer for each i, however many rounds
 Tree       a node's noise for each complete node of the binary tree over the rounds; the sum up to t has those of its
            decomposition into nodes. C has a row for each node. Plain: nodes below are not used to steady a node
 

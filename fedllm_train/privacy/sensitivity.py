@@ -2,15 +2,15 @@
 
 Symbols: n rounds; C a matrix with n columns; b the least distance between two rounds of one client; k the most rounds
 that it takes part in; G = C' C. A participation pattern is a set of at most k rounds, any two at least b apart. With
-updates u_i of norm at most 1 in the rounds of a pattern P, || sum_i C[:, i] u_i' ||^2 = sum_ij G_ij <u_i, u_j>, so that
+updates u_i of norm at most 1 in the rounds of a pattern P, || sum_i C[:, i] u_i' ||^2 = sum_ij G_ij <u_i, u_j>, so
 
     sens(C)^2 <= max over P of sum over i, j in P of |G_ij|,
 
 with equality if no entry of G is negative (all u_i alike). Updates may depend on all that was released before: for
 Gaussian noise and a lower triangular C that costs nothing (Denisov et al. 2022, arXiv 2202.08312, theorem 2.1).
 
-exact      columns at least b apart do not overlap, as in a matrix of at most b bands (Choquette-Choo et al. 2023, arXiv
-           2306.08153): the largest sum of G_ii over patterns, by dynamic programming
+exact      columns at least b apart do not overlap, as in a matrix of at most b bands (Choquette-Choo et al. 2023,
+           arXiv 2306.08153): the largest sum of G_ii over patterns, by dynamic programming
 exact      Toeplitz with coefficients that are not negative and never rise: the pattern 0, b, 2b, ... (Kalinin and
            Lampert 2024, arXiv 2405.13763, theorem 2)
 bound      any other matrix: r_i the most that sum_j |G_ij| can be over patterns that hold i, then the largest sum of

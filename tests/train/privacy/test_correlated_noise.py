@@ -1,5 +1,7 @@
 """Correlated noise: the recurrences against plain linear algebra, the same bits after a stop, turns."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -113,7 +115,7 @@ def test_whoever_is_let_in_keeps_to_the_rule(separation, most, callers):
         turns = Turns.from_record(turns.rule, turns.as_record())
     for steps in came.values():
         assert len(steps) <= most
-        assert all(later - earlier >= separation for earlier, later in zip(steps, steps[1:], strict=False))
+        assert all(later - earlier >= separation for earlier, later in pairwise(steps))
 
 
 def test_a_second_update_to_one_step_is_refused_by_any_rule():

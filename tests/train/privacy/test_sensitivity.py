@@ -1,7 +1,7 @@
 """Sensitivity under repeated participation, against every admissible pattern."""
 
 import math
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import dp_accounting
 import numpy as np
@@ -25,7 +25,7 @@ def patterns(n, b, k):
     """Every set of at most k rounds that are at least b apart."""
     for size in range(1, k + 1):
         for chosen in combinations(range(n), size):
-            if all(later - earlier >= b for earlier, later in zip(chosen, chosen[1:], strict=False)):
+            if all(later - earlier >= b for earlier, later in pairwise(chosen)):
                 yield list(chosen)
 
 
