@@ -43,9 +43,9 @@ _NO_SAMPLE = (
 _TURNS = (
     "Who takes part hides nobody: it follows from draws, the clients' machines, the clock and the lengths of "
     "messages, none of which depends on what clients hold. {how_often}: who would come too early is not asked, and "
-    "an update that comes all the same is left out. Neighbouring federations differ by one client whose updates are replaced by "
-    "zero, so that all others come when they would have come. Noise of different rounds is related, and all of it "
-    "together is one Gaussian mechanism (Denisov et al. 2022, arXiv 2202.08312)."
+    "an update that comes all the same is left out. Neighbouring federations differ by one client whose updates are "
+    "replaced by zero, so that all others come when they would have come. Noise of different rounds is related, and "
+    "all of it together is one Gaussian mechanism (Denisov et al. 2022, arXiv 2202.08312)."
 )
 _NOISE = (
     "Noise and cohorts are drawn from a secret of 256 bits that the system gave this run alone. It is kept in the run "
