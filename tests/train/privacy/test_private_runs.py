@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from fedllm_data.errors import ConfigError, ResumeError
+from fedllm_eval.policy.run_records import CheckpointRecord
 from fedllm_train.adapters.arithmetic import adapter_sha256
 from fedllm_train.participation.cohort_rules import sample_cohort
 from fedllm_train.privacy.covered import covered_round
@@ -64,6 +65,10 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(kit, tmp_path, matrix, 
         [c["client_id"] for c in r["clients"]] for r in records[1]
     ]
     assert resumed.privacy == whole.privacy
+    state = json.loads((tmp_path / "cut" / "checkpoints" / "round-000003" / "state.json").read_text())
+    assert state.keys() <= CheckpointRecord.__annotations__.keys()
+    assert state.get("privacy", {}) == whole.privacy
+    assert SECRET.hex() not in json.dumps(state)
 
 
 @pytest.mark.parametrize("name", NAMES)
