@@ -16,6 +16,8 @@ from benchmarks import result_tables, trust_tables
 from benchmarks.codec_tables import aggregation_rows, throughput_rows
 from benchmarks.drop_out import COLUMNS as DROP_OUT_COLUMNS
 from benchmarks.drop_out import drop_out_rows
+from benchmarks.privacy_scores import COLUMNS as PRIVACY_COLUMNS
+from benchmarks.privacy_scores import privacy_rows
 from benchmarks.remote_rounds import remote_rows
 from benchmarks.wire_tables import level_rows
 
@@ -39,6 +41,8 @@ def readme_text() -> str:
         level_rows=level_rows,
         drop_out_columns=DROP_OUT_COLUMNS,
         drop_out_rows=drop_out_rows,
+        privacy_columns=PRIVACY_COLUMNS,
+        privacy_rows=privacy_rows,
         million_columns=million_columns,
         million_rows=million_rows,
         table=result_tables.markdown_table,

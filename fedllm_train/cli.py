@@ -29,6 +29,7 @@ from fedllm_train.engines.remote.sites_command import add_sites_command
 from fedllm_train.engines.remote.worker_command import add_worker_command
 from fedllm_train.flag_names import in_flags
 from fedllm_train.planning.plan_help import PLAN_EXAMPLES, add_plan_flags
+from fedllm_train.privacy.matrix_command import add_matrix_command
 from fedllm_train.scenarios.scenario_command import add_scenario_command
 
 __all__ = ["main"]
@@ -132,6 +133,7 @@ def _parser(*, with_flags: bool = False) -> OneLineParser:
     add_worker_command(commands)
     add_deploy_command(commands)
     add_sites_command(commands)
+    add_matrix_command(commands)
     methods = add_command(commands, "methods", does="list the federated algorithms and what each can and cannot do")
     methods.add_argument("name", nargs="?", metavar="NAME", help="one method, with its rules, settings and costs")
     methods.add_argument("--json", action="store_true", help="machine-readable")
