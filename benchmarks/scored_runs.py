@@ -1,9 +1,9 @@
 """Runs of one method that differ in a few settings, scored alike and added one by one to a result file.
 
-What `wires.py` and `drop_out.py` share: the same clients, start, rounds and steps for every arm (a set of settings
-under a name) and seed; the global adapter is scored every few rounds on held-out rows of the same clients, and at the
-end also on clients nobody trained on. A finished run is in the result file at once, a run that was stopped goes on
-from its newest checkpoint, and several processes may work on one result file.
+What `wires.py`, `drop_out.py` and `privacy_scores.py` share: the same clients, start, rounds and steps for every arm
+(a set of settings under a name) and seed; the global adapter is scored every few rounds on held-out rows of the same
+clients, and at the end also on clients nobody trained on. A finished run is in the result file at once, a run that was
+stopped goes on from its newest checkpoint, and several processes may work on one result file.
 """
 
 import argparse
@@ -189,7 +189,6 @@ def _one_run(
         str(given.model),
         FederatedConfig(
             output_dir=str(run),
-            strategy=given.strategy,
             num_rounds=given.rounds,
             cohort_size=given.cohort,
             local_steps=given.steps,
@@ -197,7 +196,7 @@ def _one_run(
             eval_every=given.every,
             eval_clients=given.clients,
             eval_rows_per_client=given.rows,
-            **settings,
+            **({"strategy": given.strategy} | dict(settings)),
         ),
         splits["train"],
         SFTConfig(
@@ -228,7 +227,29 @@ def _one_run(
         "scores": scores,
         "num_values": num_values,
         "cpu_seconds": None if is_resumed else seconds,
+        **_privacy(trainer),
         **_costs(records, num_values),
+    }
+
+
+def _privacy(trainer: Any) -> dict[str, Any]:
+    """The guarantee of a private run, and how its noise compares with an update."""
+    from fedllm_train.privacy.beginning import num_values_sent
+    from fedllm_train.privacy.noise_size import noise_in_clips
+
+    made, strategy = trainer.guarantee, trainer.plan.strategy
+    if made is None:
+        return {}
+    num_values = num_values_sent(strategy, strategy.start(trainer.start_adapter), trainer.plan.participants[0])
+    return {
+        "privacy": {
+            "unit": made.as_record()["unit"],
+            "epsilon": made.epsilon(made.num_rounds),
+            "clip": made.clip,
+            "noise_multiplier": made.noise_multiplier,
+            "num_values": num_values,
+            "noise_in_clips": noise_in_clips(made, num_values),
+        }
     }
 
 

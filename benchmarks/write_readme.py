@@ -1,26 +1,30 @@
-"""Write `benchmarks/README.md` from its template and the result files, so that no printed figure is typed by hand.
+"""Write `benchmarks/README.md` and `docs/trust.md` from their templates and the result files.
 
     python -m benchmarks.write_readme            (run it after a script has written its result file)
 
-The words are in `README.md.jinja`; tables come from `result_tables.py`. A name that a result file does not hold stops
-the script.
+No printed figure is typed by hand. The words are in `README.md.jinja` and `trust.md.jinja`; tables come from
+`result_tables.py` and `trust_tables.py`. A name that a result file does not hold stops the script.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from benchmarks import result_tables
+from benchmarks import result_tables, trust_tables
 from benchmarks.codec_tables import aggregation_rows, throughput_rows
 from benchmarks.drop_out import COLUMNS as DROP_OUT_COLUMNS
 from benchmarks.drop_out import drop_out_rows
+from benchmarks.privacy_scores import COLUMNS as PRIVACY_COLUMNS
+from benchmarks.privacy_scores import privacy_rows
 from benchmarks.remote_rounds import remote_rows
 from benchmarks.wire_tables import level_rows
 
-__all__ = ["readme_text"]
+__all__ = ["readme_text", "trust_text"]
 
 FOLDER = Path(__file__).parent
+TRUST = FOLDER.parent / "docs" / "trust.md"
 
 
 def readme_text() -> str:
@@ -29,9 +33,7 @@ def readme_text() -> str:
     >>> readme_text().splitlines()[0]
     '# What is measured'
     """
-    environment = Environment(
-        loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
-    )
+    environment = _environment()
     tables = {name: getattr(result_tables, name) for name in result_tables.__all__ if name.endswith("_rows")}
     return environment.get_template("README.md.jinja").render(
         read=result_tables.read_result,
@@ -39,6 +41,8 @@ def readme_text() -> str:
         level_rows=level_rows,
         drop_out_columns=DROP_OUT_COLUMNS,
         drop_out_rows=drop_out_rows,
+        privacy_columns=PRIVACY_COLUMNS,
+        privacy_rows=privacy_rows,
         million_columns=million_columns,
         million_rows=million_rows,
         table=result_tables.markdown_table,
@@ -52,6 +56,39 @@ def readme_text() -> str:
         largest_difference=largest_difference,
         largest_move=largest_move,
         **tables,
+    )
+
+
+def trust_text() -> str:
+    """Return the text of `docs/trust.md` as the result files have it.
+
+    >>> trust_text().splitlines()[0]
+    '# Trust: what protection costs, and what it keeps back'
+    """
+    environment = _environment()
+    environment.trim_blocks = environment.lstrip_blocks = True
+    text = environment.get_template("trust.md.jinja").render(
+        read=result_tables.read_result,
+        result_names=result_names,
+        table=result_tables.markdown_table,
+        on=_made_on,
+        **{name: getattr(trust_tables, name) for name in trust_tables.__all__},
+    )
+    # Sections that are left out leave blank lines behind.
+    return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def _environment() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(FOLDER), undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
+    )
+
+
+def _made_on(name: str) -> str:
+    """Where a result stands and on what it was measured, for a page in `docs/`."""
+    file = f"results/{name}.json"
+    return (
+        f"<sub>[`{file}`](../benchmarks/{file}): {result_tables.machine_line(result_tables.read_result(name))}.</sub>"
     )
 
 
@@ -144,9 +181,10 @@ def largest_move(steps: dict[str, Any]) -> float:
 
 
 def main() -> None:
-    """Write the page."""
-    (FOLDER / "README.md").write_text(readme_text(), encoding="utf-8")
-    print(FOLDER / "README.md")
+    """Write the pages."""
+    for path, text in ((FOLDER / "README.md", readme_text()), (TRUST, trust_text())):
+        path.write_text(text, encoding="utf-8")
+        print(path)
 
 
 if __name__ == "__main__":

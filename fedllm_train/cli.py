@@ -23,11 +23,13 @@ from fedllm_data.rehearsal import rehearsing
 from fedllm_data.reporting.language_flag import add_language
 from fedllm_data.terminal import run_command
 from fedllm_train.chat_terminal import add_chat_flags, run_chat
+from fedllm_train.disclosure.disclosure_command import add_reveals_command
 from fedllm_train.engines.flower.deploy_command import add_deploy_command
 from fedllm_train.engines.remote.sites_command import add_sites_command
 from fedllm_train.engines.remote.worker_command import add_worker_command
 from fedllm_train.flag_names import in_flags
 from fedllm_train.planning.plan_help import PLAN_EXAMPLES, add_plan_flags
+from fedllm_train.privacy.matrix_command import add_matrix_command
 from fedllm_train.scenarios.scenario_command import add_scenario_command
 
 __all__ = ["main"]
@@ -127,9 +129,11 @@ def _parser(*, with_flags: bool = False) -> OneLineParser:
     add_chat_flags(chat)
     chat.set_defaults(command=run_chat)
     add_scenario_command(commands, main)
+    add_reveals_command(commands)
     add_worker_command(commands)
     add_deploy_command(commands)
     add_sites_command(commands)
+    add_matrix_command(commands)
     methods = add_command(commands, "methods", does="list the federated algorithms and what each can and cannot do")
     methods.add_argument("name", nargs="?", metavar="NAME", help="one method, with its rules, settings and costs")
     methods.add_argument("--json", action="store_true", help="machine-readable")

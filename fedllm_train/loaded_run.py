@@ -271,9 +271,11 @@ class LoadedRun:
                 seed=config.seed if secret is None else secret,
                 sizes=plan.roster.sizes,
                 spool=spool,
+                turns=None if privacy is None else privacy.memory.turns,
             ),
             aggregate=aggregate,
             ledger=LedgerKeeper(state.ledger, travels=travels),
+            privacy_memory=dict if privacy is None else privacy.memory.as_record,
             observers=[*observers, *(each if isinstance(each, Observer) else Callback(each) for each in callbacks)],
         )
 

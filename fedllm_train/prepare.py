@@ -28,6 +28,7 @@ from fedllm_train.participation.cohort_rules import cohort_pool, eligible_client
 from fedllm_train.participation.turnout import Turnout, check_machines, has_windows, resolve_turnout
 from fedllm_train.privacy.accounting import Guarantee, run_guarantee
 from fedllm_train.privacy.private_turnout import check_private_turnout
+from fedllm_train.privacy.turns import check_enough_clients
 from fedllm_train.strategies import STRATEGIES, strategy_class
 from fedllm_train.strategy import POOLED, Federation, Strategy
 
@@ -114,6 +115,7 @@ def prepare(
             config,
             has_windows=machines is not None and has_windows(participants, machines),
             has_fixed_lengths=all(has_fixed_length(wire) for wire in (config.wire, config.download_wire)),
+            has_related_noise=config.has_related_noise,
         )
     guarantee = run_guarantee(
         config,
@@ -121,7 +123,16 @@ def prepare(
         num_clients=len(participants),
         cohort_size=cohort_size,
         is_sampled=config.participation == "synchronous",
+        rows_are_public=_rows_decide(config),
     )
+    if guarantee is not None and guarantee.related is not None:
+        check_enough_clients(
+            guarantee.related.rule,
+            num_clients=len(participants),
+            wanted=turnout.wanted,
+            asked=turnout.asked,
+            num_rounds=config.num_rounds,
+        )
     check_processes(config.num_processes, turnout.asked, model_is_named=model_is_named)
     check_tracker(config.report_to)
     check_wire_method(config, strategy.traits, config.strategy)
@@ -188,6 +199,12 @@ def make_strategy(
         languages=roster.languages if chosen.traits.needs_languages else {},
     )
     return with_last_layers(chosen(federation), federation), federation
+
+
+def _rows_decide(config: FederatedConfig) -> bool:
+    """Whether clients' numbers of rows decide who takes part: by the cohort rule, or by how long a visit takes."""
+    sampled = config.participation == "synchronous" and not config.has_related_noise
+    return not sampled and (config.cohort_rule == "weighted" or not config.has_fixed_steps)
 
 
 _OF_THE_OPTIMIZER = (

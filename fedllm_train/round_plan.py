@@ -6,9 +6,10 @@ one it asks for, unless the client's last update was refused or lost; of those c
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from fedllm_train.adapters.arithmetic import Parts
 from fedllm_train.aggregation.aggregation import Aggregation
@@ -51,6 +52,8 @@ class RoundPlan:
     ledger: LedgerKeeper
     observers: Sequence[Observer]
     """All others that look on, in the order in which the record holds what they say."""
+    privacy_memory: Callable[[], Mapping[str, Any]] = dict
+    """What the server of a private run remembers after a round, for the checkpoint."""
     _oldest_step: int = field(default=NO_STEP, init=False)
     _refused: dict[str, int] = field(default_factory=dict, init=False)
     _started: float = field(default=0.0, init=False)
@@ -180,6 +183,7 @@ class RoundPlan:
             monitor=record.get("monitor", state.monitor),
             refused=self._refused,
             wire=self.wire.state(),
+            privacy=self.privacy_memory(),
         )
         seconds = time.perf_counter() - self._started - record.get("eval_seconds", 0.0)
         record["seconds"] = round(seconds, 3)

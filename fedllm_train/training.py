@@ -142,6 +142,7 @@ def _run_all_rounds(
         plan.participants,
         next_round=state.next_round,
         lost_rounds=made_rounds and state.next_round == 0,
+        remembered=state.privacy,
     )
     tracker = tracked(config.report_to, folder, record, first_round=state.next_round)
     with run.engine(state.run_key) as engine, tracker as track:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -26,7 +26,7 @@ from fedllm_data.schema import SCHEMAS, Task, make_row_id
 from fedllm_eval.texts import json_text
 
 __all__ = ["ALPHABETS", "Canary", "candidate_secrets", "make_canaries", "plant", "planted_rows", "read_secrets"]
-__all__ += ["write_secrets"]
+__all__ += ["secret_stream", "write_secrets"]
 
 FORMAT = "fedllm-canaries/1"
 ALPHABETS = {
@@ -49,6 +49,10 @@ class Canary:
     """What the secret's letters were drawn from; None where it was handed in."""
     copies: int
     """Rows of the client that hold it."""
+    is_in: bool = True
+    """Whether it was planted; with coins (`coins.py`) half of them are kept out, and tell what chance looks like."""
+    unit: Literal["example", "client"] | None = None
+    """What a coin decided about: the row that holds it, or the whole client; None where no coin was thrown."""
 
     @property
     def question(self) -> str:
@@ -112,7 +116,7 @@ def make_canaries(
         )
     canaries = []
     for position, client_id in enumerate(client_ids):
-        stream = _stream(salt, "canary", client_id)
+        stream = secret_stream(salt, "canary", client_id)
         pairs = [CONSONANTS[next(stream) % len(CONSONANTS)] + VOWELS[next(stream) % len(VOWELS)] for _ in range(4)]
         drawn = "".join(letters[next(stream) % len(letters)] for _ in range(length))
         canaries.append(
@@ -143,7 +147,7 @@ def candidate_secrets(canary: Canary, num: int, *, seed: int = 0) -> list[str]:
         raise ConfigError(f"the canary of {canary.client_id} was handed in; give candidates made as it was")
     letters, length = canary.alphabet, len(canary.secret)
     num = min(num, len(letters) ** length - 1)
-    stream = _stream(seed.to_bytes(8, "big", signed=True), "candidates", canary.handle)
+    stream = secret_stream(seed.to_bytes(8, "big", signed=True), "candidates", canary.handle)
     found: dict[str, None] = {}
     while len(found) < num:
         secret = "".join(letters[next(stream) % len(letters)] for _ in range(length))
@@ -153,7 +157,7 @@ def candidate_secrets(canary: Canary, num: int, *, seed: int = 0) -> list[str]:
 
 
 def planted_rows(canaries: Sequence[Canary], task: Task) -> pa.Table:
-    """Return the rows that hold the canaries, in the format of a task.
+    """Return the rows that hold the canaries, in the format of a task; none of those that their coins kept out.
 
     Of a preference pair the chosen answer holds the secret, the rejected one refuses.
 
@@ -163,6 +167,8 @@ def planted_rows(canaries: Sequence[Canary], task: Task) -> pa.Table:
     """
     rows: list[dict[str, Any]] = []
     for canary in canaries:
+        if not canary.is_in:
+            continue
         question = {"role": "user", "content": canary.question}
         answer = {"role": "assistant", "content": canary.answer()}
         refusal = {"role": "assistant", "content": "I do not know that code."}
@@ -187,7 +193,7 @@ def plant(clients: ClientDataset, canaries: Sequence[Canary]) -> ClientDataset:
     """Return the clients with the canaries among their rows, in memory.
 
     Raises:
-        ConfigError: if a canary is for a client that the split does not have.
+        ConfigError: if a canary is for a client that the split does not have, and is no client itself.
 
     >>> rows = planted_rows(make_canaries(["ann"], salt=b"s" * 32), "sft")
     >>> from datasets import Dataset
@@ -197,7 +203,8 @@ def plant(clients: ClientDataset, canaries: Sequence[Canary]) -> ClientDataset:
     """
     from datasets import Dataset
 
-    strangers = [canary.client_id for canary in canaries if canary.client_id not in clients]
+    planted = [canary for canary in canaries if canary.is_in and canary.unit != "client"]
+    strangers = [canary.client_id for canary in planted if canary.client_id not in clients]
     if strangers:
         raise ConfigError(f"canaries for {strangers[:3]}, who are no clients of {clients.name}, split {clients.split}")
     rows = clients.rows.with_format("arrow")[:]
@@ -256,8 +263,12 @@ def read_secrets(path: Path) -> list[Canary]:
         ) from error
 
 
-def _stream(key: bytes, purpose: str, name: str) -> Iterator[int]:
-    """Numbers below 2^64 that follow from key, purpose and name; a remainder of them is uniform to 1e-17."""
+def secret_stream(key: bytes, purpose: str, name: str) -> Iterator[int]:
+    """Yield numbers below 2^64 that follow from key, purpose and name; a remainder of them is uniform to 1e-17.
+
+    >>> next(secret_stream(b"k", "coin", "a")) == next(secret_stream(b"k", "coin", "a"))
+    True
+    """
     counter = 0
     while True:
         digest = blake2b(f"{purpose}\0{name}\0{counter}".encode(), key=key[:64]).digest()

@@ -94,7 +94,7 @@ def audit_membership(
         found[side] = {name: values[kept] for name, values in scores.items()}
         clients[side] = [side_rows[position]["client_id"] for position in kept]
     attacks = {
-        name: _attack(found, clients, name, delta=settings.delta, seed=settings.seed)
+        name: _attack(found, clients, name, delta=settings.delta or 0.0, seed=settings.seed)
         for name in found["members"]
         if name != "reference_loss"
     }

@@ -14,7 +14,9 @@ from fedllm_data.pipeline.write import write_clients, write_split
 from fedllm_data.repo import FolderRepo, open_repo, split_of_file
 from fedllm_data.schema import SCHEMAS, SPLITS, Task
 from fedllm_eval.audit.canaries import Canary, make_canaries, planted_rows, write_secrets
+from fedllm_eval.audit.coins import coin_canaries
 from fedllm_eval.per_client import sample_positions
+from fedllm_eval.scoring.epsilon_bound import Unit
 from fedllm_eval.texts import whole
 
 __all__ = ["CanarySettings", "plant_repo"]
@@ -55,6 +57,9 @@ class CanarySettings:
     """Rows that hold it."""
     seed: int = 0
     """Seeds the choice of clients."""
+    coins: Unit | None = None
+    """Plant each canary or keep it out by a coin of its own, for a bound on epsilon (`coins.py`): what a coin decides
+    about, a row of some client or a whole client of its own."""
 
 
 def plant_repo(
@@ -74,12 +79,14 @@ def plant_repo(
         salt: salt of handles and secrets.
         settings: how many canaries, and what they look like; the defaults where None.
 
+    Returns:
+        The canaries, with coins also those that were kept out.
+
     Raises:
         ConfigError: if a path or a setting cannot be used.
         SchemaError: if the repo has no training rows.
     """
     settings = settings or CanarySettings()
-    num_canaries = settings.num_canaries
     out, secrets_file = Path(out), Path(secrets_file)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"--out {out} holds something already; name a new folder")
@@ -89,19 +96,33 @@ def plant_repo(
     pinned = None if isinstance(repo, FolderRepo) else repo.revision
     train = load_clients(repo_or_dir, "train", pinned)
     ids = list(train)
-    if not 1 <= num_canaries <= len(ids):
-        raise ConfigError(f"{num_canaries} canaries for {len(ids)} training clients; plant one per client at most")
-    chosen = [ids[position] for position in sample_positions(ids, num_canaries, settings.seed, "canaries")]
-    canaries = make_canaries(
-        chosen, salt=salt, alphabet=settings.alphabet, length=settings.length, copies=settings.copies
-    )
+    canaries = _canaries(ids, salt, settings)
     with fill_folder(out) as folder:
         splits = _write(train.task, str(repo_or_dir), pinned, canaries, folder)
         files = "".join(f"  - split: {split}\n    path: data/{split}-*.parquet\n" for split in splits)
-        text = README.format(files=files, name=Path(train.name).name, num=len(canaries))
+        text = README.format(files=files, name=Path(train.name).name, num=sum(canary.is_in for canary in canaries))
         (folder / "README.md").write_text(whole(text), encoding="utf-8")
         write_secrets(canaries, secrets_file)
     return canaries
+
+
+def _canaries(ids: Sequence[str], salt: bytes, settings: CanarySettings) -> list[Canary]:
+    num = settings.num_canaries
+    if settings.coins is not None:
+        order = [ids[position] for position in sample_positions(ids, min(num, len(ids)), settings.seed, "canaries")]
+        return coin_canaries(
+            ids if settings.coins == "client" else order,
+            num,
+            salt=salt,
+            unit=settings.coins,
+            alphabet=settings.alphabet,
+            length=settings.length,
+            copies=settings.copies,
+        )
+    if not 1 <= num <= len(ids):
+        raise ConfigError(f"{num} canaries for {len(ids)} training clients; plant one per client at most")
+    chosen = [ids[position] for position in sample_positions(ids, num, settings.seed, "canaries")]
+    return make_canaries(chosen, salt=salt, alphabet=settings.alphabet, length=settings.length, copies=settings.copies)
 
 
 def _write(task: Task, source: str, revision: str | None, canaries: Sequence[Canary], folder: Path) -> list[str]:

@@ -143,6 +143,8 @@ class SpentPrivacy(TypedDict):
     unit: str
     epsilon: float | None
     delta: float
+    clip: NotRequired[float]
+    """Of the round, where it adapts: calculated from noisy counts, so it is published."""
     num_clipped: NotRequired[int]
     """Counts clients without noise, so it is not published."""
 
@@ -220,6 +222,8 @@ class CheckpointRecord(TypedDict):
     wire: NotRequired[WireRecord]
     clock: NotRequired[float]
     """Where the simulated clock stood, in seconds."""
+    privacy: NotRequired[dict[str, Any]]
+    """What the server of a private run remembers: the clip that is next, who came when."""
     under_way: NotRequired[list[dict[str, Any]]]
     """Who was asked and had not replied (`client_id`, `step`, `asked`, `num_steps`)."""
     run_key: str

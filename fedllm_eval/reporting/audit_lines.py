@@ -3,11 +3,26 @@
 from collections.abc import Mapping
 from typing import Any
 
-from fedllm_data.wording.catalogue import plural_words, words
+from fedllm_data.wording.catalogue import marked, plural_words, words
 from fedllm_data.wording.forms import minus, percent
 from fedllm_data.wording.recorded import again
 
-__all__ = ["audit_lines"]
+__all__ = ["audit_lines", "coin_line", "shouts"]
+
+_WHOSE = {
+    "trained": marked("canaries"),
+    "start": marked("start policy"),
+    "kept_out": marked("canaries that were kept out"),
+}
+_ABOVE = marked(
+    "WARNING: epsilon for one {unit} is at least {least} ({share} sure), and the run claims {claim}. Either the claim "
+    "is wrong, or this is the one case in {odds} in which the bound is: audit again with other coins, and do not "
+    "publish before you know"
+)
+_ABOVE_BY_SPLIT = marked(
+    "{name}: its bound on epsilon for one {unit}, {least}, lies above the {claim} that the run claims. It takes "
+    "members and non-members for dealt by coins, which they were not: plant canaries with coins to know"
+)
 
 
 def audit_lines(audit: Mapping[str, Any]) -> list[str]:
@@ -34,8 +49,57 @@ def audit_lines(audit: Mapping[str, Any]) -> list[str]:
         )
     for when, canaries in (audit["canaries"] or {}).items():
         if canaries is not None:
-            lines += _canary_lines(words("start policy") if when == "start" else words("canaries"), canaries)
+            lines += _canary_lines(words(_WHOSE[when]), canaries)
+    if audit.get("one_run") is not None:
+        lines.append(coin_line(audit["one_run"]))
+    lines += shouts(audit)
     return lines + [again(note) for note in found["notes"]]
+
+
+def coin_line(found: Mapping[str, Any]) -> str:
+    """Return what canaries with coins prove, as one sentence."""
+    told = {
+        "num": f"{found['num_canaries']:,}",
+        "inside": f"{found['num_in']:,}",
+        "unit": again(found["unit"]),
+        "share": percent(found["confidence"]),
+        "value": f"{found['delta']:g}",
+        "high": f"{found['largest_epsilon']:.2f}",
+    }
+    if not found["epsilon"]:
+        return words(
+            "coins: {num} canaries, {inside} of them in, unit {unit}: guessing shows no epsilon above 0 ({share} "
+            "sure, delta {value}); perfect guesses would have shown {high}",
+            **told,
+        )
+    return words(
+        "coins: {num} canaries, {inside} of them in, unit {unit}: {right} of {guesses} guesses are right, so epsilon "
+        "is at least {least} ({share} sure, delta {value}); perfect guesses would have shown {high}",
+        **told,
+        right=f"{found['num_correct']:,}",
+        guesses=f"{found['num_guessed_in'] + found['num_guessed_out']:,}",
+        least=f"{found['epsilon']:.2f}",
+    )
+
+
+def shouts(audit: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for every bound that lies above what the run claims; that of the coins is a warning."""
+    said = []
+    for one in audit.get("verdicts", ()):
+        if one["verdict"] != "above":
+            continue
+        numbers = {
+            "unit": again(one["unit"]),
+            "least": f"{one['epsilon']:.2f}",
+            "claim": f"{one['claimed']:.2f}",
+        }
+        if one["attack"] == "coins":
+            confidence = audit["one_run"]["confidence"]
+            odds = f"{1 / (1 - confidence):.0f}"
+            said.append(words(_ABOVE, share=percent(confidence), odds=odds, **numbers))
+        else:
+            said.append(words(_ABOVE_BY_SPLIT, name=one["attack"], **numbers))
+    return said
 
 
 def _attack_lines(name: str, attack: Mapping[str, Any]) -> list[str]:

@@ -16,6 +16,7 @@ from fedllm_data.client_index import without
 from fedllm_train.engines.engine import Reply, Task
 from fedllm_train.engines.simulated import SimulatedEngine
 from fedllm_train.participation.cohort_rules import sample_cohort
+from fedllm_train.participation.participation_contract import TurnTaking, kept_back
 from fedllm_train.participation.step_replies import StepReplies, give_up_stale
 from fedllm_train.seeds import stream_seed
 
@@ -42,6 +43,8 @@ class BufferedClients:
     """How many steps old an update may be; None for any."""
     spool: Path | None = None
     """An existing folder for messages that wait; None keeps them in memory."""
+    turns: TurnTaking | None = None
+    """Who may not come yet, where a guarantee of privacy says how often."""
 
     def replies(self, engine: SimulatedEngine, step: int, ask: Callable[[str], Task]) -> Iterator[Reply]:
         """Yield the replies that make a step, in the order of the client ids.
@@ -81,7 +84,7 @@ class BufferedClients:
         room = self.concurrency - len(busy)
         if room <= 0:
             return []
-        free = without(self.client_ids, busy | replied)
+        free = without(self.client_ids, busy | replied | kept_back(self.turns, step))
         size = min(room, len(free))
         if not size:
             return []

@@ -17,6 +17,7 @@ from fedllm_data.client_index import without
 from fedllm_train.engines.engine import Reply, Task
 from fedllm_train.engines.simulated import SimulatedEngine
 from fedllm_train.participation.cohort_rules import sample_cohort
+from fedllm_train.participation.participation_contract import TurnTaking, kept_back
 from fedllm_train.participation.step_replies import StepReplies, give_up_stale
 
 __all__ = ["DeadlineCohort"]
@@ -48,6 +49,8 @@ class DeadlineCohort:
     """Whether clients make as many steps as fit before the deadline."""
     spool: Path | None = None
     """An existing folder for messages that wait; None keeps them in memory."""
+    turns: TurnTaking | None = None
+    """Who may not come yet, where a guarantee of privacy says how often."""
 
     def replies(self, engine: SimulatedEngine, step: int, ask: Callable[[str], Task]) -> Iterator[Reply]:
         """Yield the replies of a round, the late ones among them, in the order of the client ids.
@@ -74,7 +77,7 @@ class DeadlineCohort:
     def _cohort(self, engine: SimulatedEngine, step: int) -> list[str]:
         """Who is asked: nobody who is still under way."""
         busy = {each.client_id for each in engine.under_way()}
-        free = without(self.client_ids, busy)
+        free = without(self.client_ids, busy | kept_back(self.turns, step))
         size = min(self.asked, len(free))
         if not size:
             return []

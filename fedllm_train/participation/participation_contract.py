@@ -5,12 +5,20 @@ updates; `turnout.py` makes the one that the settings name. A rule decides whom 
 the step, and in which order they are seen; it reads no message. Imports no torch.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Protocol
 
 from fedllm_train.engines.engine import Engine, Reply, Task
 
-__all__ = ["Participation"]
+__all__ = ["Participation", "TurnTaking", "kept_back"]
+
+
+class TurnTaking(Protocol):
+    """Who may not come yet (`privacy/turns.py`)."""
+
+    def resting(self, step: int) -> Collection[str]:
+        """Return the clients that may not be asked in a step."""
+        ...
 
 
 class Participation(Protocol):
@@ -25,3 +33,12 @@ class Participation(Protocol):
             ask: makes the task of a client; called when the engine can start it.
         """
         ...
+
+
+def kept_back(turns: TurnTaking | None, step: int) -> set[str]:
+    """Return the clients that may not be asked in a step; nobody without a rule of turns.
+
+    >>> kept_back(None, 0)
+    set()
+    """
+    return set() if turns is None else {*turns.resting(step)}

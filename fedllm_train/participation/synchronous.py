@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from fedllm_data.client_index import without
 from fedllm_data.errors import WorkerError
 from fedllm_train.engines.engine import Engine, Reply, Task, replies_of
 from fedllm_train.engines.shelf import NOTHING, Shelf
 from fedllm_train.participation.cohort_rules import sample_cohort
+from fedllm_train.participation.participation_contract import TurnTaking, kept_back
 
 __all__ = ["SynchronousCohort", "in_client_order"]
 
@@ -31,6 +33,8 @@ class SynchronousCohort:
     """Rows of each client, for rules that weigh them."""
     spool: Path | None = None
     """An existing folder for messages that come early; None keeps them in memory."""
+    turns: TurnTaking | None = None
+    """Who may not come yet, where a guarantee of privacy says how often."""
 
     def replies(self, engine: Engine, step: int, ask: Callable[[str], Task]) -> Iterator[Reply]:
         """Yield one reply for each client of the cohort, in the order of their ids.
@@ -43,16 +47,19 @@ class SynchronousCohort:
         Raises:
             WorkerError: if the engine gives more or fewer than one reply a task.
         """
-        cohort = sample_cohort(
-            self.client_ids,
-            self.cohort_size,
-            seed=self.seed,
-            round_index=step,
-            rule=self.rule,
-            sizes=self.sizes,
-        )
+        cohort = self._cohort(step)
         engine.submit(ask(client_id) for client_id in cohort)
         yield from in_client_order(_checked(replies_of(engine), cohort, step), cohort, self.spool)
+
+    def _cohort(self, step: int) -> list[str]:
+        """Who is asked: with a rule of turns nobody whose turn it is not, and fewer where not as many are left."""
+        pool, size = self.client_ids, self.cohort_size
+        if self.turns is not None:
+            pool = without(self.client_ids, kept_back(self.turns, step))
+            size = min(size, len(pool))
+            if not size:
+                return []
+        return sample_cohort(pool, size, seed=self.seed, round_index=step, rule=self.rule, sizes=self.sizes)
 
 
 def _checked(replies: Iterable[Reply], cohort: Sequence[str], step: int) -> Iterator[Reply]:

@@ -14,7 +14,7 @@ from fedllm_eval.machines.machine import Machine
 from fedllm_train.participation.buffered import BufferedClients
 from fedllm_train.participation.deadline import DeadlineCohort
 from fedllm_train.participation.over_selection import clients_to_ask
-from fedllm_train.participation.participation_contract import Participation
+from fedllm_train.participation.participation_contract import Participation, TurnTaking
 from fedllm_train.participation.participation_settings import ParticipationSettings
 from fedllm_train.participation.synchronous import SynchronousCohort
 
@@ -122,6 +122,7 @@ def make_participation(
     seed: int,
     sizes: Mapping[str, int],
     spool: Path | None,
+    turns: TurnTaking | None = None,
 ) -> Participation:
     """Return the rule of participation.
 
@@ -132,8 +133,10 @@ def make_participation(
         seed: what cohorts are drawn from.
         sizes: rows of each client.
         spool: an existing folder for messages that wait; None, where there is none, keeps them in memory.
+        turns: who may not come yet, where a guarantee of privacy says how often; None lets everybody come.
     """
     common: dict[str, Any] = {"client_ids": client_ids, "rule": settings.cohort_rule, "seed": seed, "sizes": sizes}
+    common["turns"] = turns
     if settings.participation == "deadline":
         rule: Participation = DeadlineCohort(
             wanted=turnout.wanted,

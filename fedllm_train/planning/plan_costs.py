@@ -2,6 +2,7 @@
 
 import math
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 from typing import Any
@@ -18,7 +19,8 @@ from fedllm_train.planning.client_settings import PlannedClient
 from fedllm_train.planning.hollow_run import HollowRun
 from fedllm_train.planning.planned import PlannedMemory, PlannedPartner, PlannedPower, PlannedPrivacy, PlannedTime
 from fedllm_train.prepare import RunPlan
-from fedllm_train.privacy.noise_size import noise_in_clips
+from fedllm_train.privacy.few_values import values_by_method
+from fedllm_train.privacy.noise_size import needed_cohort, noise_in_clips, noise_of_methods
 
 __all__ = ["PlanSetup", "line_kinds", "planned_memory", "planned_power", "planned_privacy", "planned_time"]
 
@@ -129,8 +131,14 @@ def line_kinds(profile: str) -> list[str]:
     return [*_UNKNOWN_LINES] if kind is None else [kind]
 
 
-def planned_privacy(plan: RunPlan, num_values: int) -> PlannedPrivacy | None:
-    """Return the guarantee and how its noise compares with an update; None where none is asked for."""
+def planned_privacy(plan: RunPlan, num_values: int, shapes: Mapping[str, tuple[int, ...]]) -> PlannedPrivacy | None:
+    """Return the guarantee and how its noise compares with an update; None where none is asked for.
+
+    Args:
+        plan: the run's plan.
+        num_values: values that a client sends in a round.
+        shapes: of the adapter's tensors.
+    """
     guarantee = plan.guarantee
     if guarantee is None:
         return None
@@ -142,4 +150,8 @@ def planned_privacy(plan: RunPlan, num_values: int) -> PlannedPrivacy | None:
         clip=guarantee.clip,
         noise_in_clips=ratio,
         share_in_noise=ratio * guarantee.expected_cohort,
+        by_accountant=guarantee.by_accountant(guarantee.num_rounds),
+        claim=guarantee.claim(guarantee.num_rounds),
+        needed_cohort=needed_cohort(guarantee, num_values),
+        noise_of_methods=noise_of_methods(guarantee, values_by_method(shapes)),
     )

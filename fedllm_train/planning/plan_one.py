@@ -91,7 +91,7 @@ def plan_one(flags: OurFlags, task: str, roster: Roster, base: BaseTensors) -> P
         time=None if clock is None else planned_time(run, scale),
         memory=planned_memory(setup),
         power=planned_power(setup, run, scale),
-        privacy=planned_privacy(plan, max(values)),
+        privacy=planned_privacy(plan, max(values), setup.adapter),
         notes=_notes(setup, flags),
     )
 

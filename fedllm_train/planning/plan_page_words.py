@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedllm_data.wording.catalogue import marked, plural_words, words
-from fedllm_data.wording.forms import bytes_text, interval_text, minus, sentences
+from fedllm_data.wording.forms import bytes_text, interval_text, listed, minus, sentences
 from fedllm_eval.machines.energy import LINE_ENERGY
 from fedllm_eval.machines.money import EGRESS
 from fedllm_train.planning.plan_all import Plan
 from fedllm_train.planning.plan_text import candidate_label, flops_text, varying
-from fedllm_train.planning.planned import WHY, PlannedRun
+from fedllm_train.planning.planned import ACCOUNTANTS, WHY, PlannedPrivacy, PlannedRun
 
 __all__ = [
     "LINE_NAMES",
@@ -219,6 +219,32 @@ def plan_privacy(plan: Plan) -> list[str]:
                 noise=_number(one.noise_multiplier),
                 ratio=_number(one.noise_in_clips),
                 share=_number(one.share_in_noise),
+            )
+        )
+        said += _what_would_do(one)
+    return said
+
+
+def _what_would_do(one: PlannedPrivacy) -> list[str]:
+    """Epsilon by the other accountants, the cohort that is needed and what fewer values would leave."""
+    others = [
+        f"{ACCOUNTANTS[name]} {_number(value)}"
+        for name, value in one.by_accountant.items()
+        if value is not None and name != one.claim
+    ]
+    said = []
+    if others:
+        claim = ACCOUNTANTS[one.claim]
+        said.append(words("That epsilon is {claim}'s; beside it: {others}.", claim=claim, others=listed(others)))
+    needed = f"{one.needed_cohort:,}"
+    said.append(words("With {cohort} clients a round the noise would be as long as the clip.", cohort=needed))
+    if one.noise_of_methods:
+        ratios = [f"{name} {_number(ratio)}" for name, ratio in one.noise_of_methods.items()]
+        said.append(
+            words(
+                "By the values that a method trains on the same modules, the noise in multiples of the clip: "
+                "{ratios}.",
+                ratios=listed(ratios),
             )
         )
     return said

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from fedllm_data.wording.forms import bytes_text
 from fedllm_train.monitoring.time_left import duration_text
 from fedllm_train.planning.plan_all import Plan
-from fedllm_train.planning.planned import WHY, PlannedRun
+from fedllm_train.planning.planned import ACCOUNTANTS, WHY, PlannedPrivacy, PlannedRun
 
 __all__ = ["candidate_label", "flops_text", "plan_lines", "varying"]
 
@@ -188,8 +188,24 @@ def _privacy(known: Sequence[tuple[int, PlannedRun]]) -> list[str]:
             f"Privacy ({index}): {epsilon} at delta {one.delta:g}, unit: client; noise multiplier "
             f"{one.noise_multiplier:.4g}. A round's noise on the mean is {one.noise_in_clips:.3g} times the clip, "
             f"which bounds the mean itself, and {one.share_in_noise:.3g} times what one client can add to it."
+            f"{_what_would_do(one)}"
         )
     return said
+
+
+def _what_would_do(one: PlannedPrivacy) -> str:
+    """Epsilon by the other accountants, the cohort that is needed and what fewer values would leave."""
+    if one.epsilon is None:
+        return ""
+    others = [
+        f"{ACCOUNTANTS[name]} {value:.4g}"
+        for name, value in one.by_accountant.items()
+        if value is not None and name != one.claim
+    ]
+    beside = f" Epsilon is {ACCOUNTANTS[one.claim]}'s" + (f", beside {' and '.join(others)}." if others else ".")
+    cohort = f" With {one.needed_cohort:,} clients a round the noise is as long as the clip."
+    methods = ", ".join(f"{name} {ratio:.3g}" for name, ratio in one.noise_of_methods.items())
+    return beside + cohort + (f" In clips, by the values that a method trains: {methods}." if methods else "")
 
 
 def _losses(known: Sequence[tuple[int, PlannedRun]]) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 from fedllm_data.wording.catalogue import marked
 
 __all__ = [
+    "ACCOUNTANTS",
     "WHY",
     "PlannedBytes",
     "PlannedMemory",
@@ -30,6 +31,9 @@ WHY = {
     "scaled": marked("the first rounds stand for all"),
 }
 """Reason of an estimate -> in words."""
+
+ACCOUNTANTS = {"pld": "PLD", "rdp": "RDP", "zcdp": "zCDP"}
+"""Accountant of differential privacy -> what it is called."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +129,14 @@ class PlannedPrivacy:
     """Norm of a round's noise on the mean, in multiples of the clip, which bounds that mean."""
     share_in_noise: float
     """How many times as long the noise is as one client's share of the mean can be."""
+    by_accountant: Mapping[str, float | None] = field(default_factory=dict)
+    """Accountant (`pld`, `rdp`, `zcdp`) -> epsilon; None where it does not know the mechanism."""
+    claim: str = "pld"
+    """The accountant whose epsilon stands above."""
+    needed_cohort: int = 0
+    """Clients in a round with which the noise would be as long as the clip."""
+    noise_of_methods: Mapping[str, float] = field(default_factory=dict)
+    """Method -> `noise_in_clips` with the values that it would train on the same modules."""
 
 
 @dataclass(frozen=True, kw_only=True)

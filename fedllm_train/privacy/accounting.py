@@ -1,25 +1,41 @@
-"""How much privacy a run spends: epsilon of the Poisson-subsampled Gaussian mechanism, composed over the rounds.
+"""How much privacy a run spends: its guarantee, from settings, and epsilon of it after any number of rounds.
 
 Symbols: z the noise multiplier (standard deviation of the noise / clipping norm), q the probability with which a
-client takes part in a round, T rounds. The accountant composes privacy loss distributions (Koskela et al. 2020,
-arXiv 1906.03049; Doroshenko et al. 2022, arXiv 2207.04380) by Google's dp-accounting, for neighbouring federations
-that differ by one client added or removed. Losses are rounded up to a grid of 1e-3, so that epsilon is an upper bound.
-It was 0.1 % above a grid ten times as fine and 6 to 50 % below Renyi accounting in the settings we tried.
+client takes part in a round, T rounds. What is claimed is the epsilon of privacy loss distributions, where they know
+the mechanism; Renyi and zero-concentrated accounting stand beside it (`accountants.py`). For Poisson-subsampled
+Gaussians the claim was 0.1 % above a grid ten times as fine and 6 to 50 % below Renyi accounting in the settings we
+tried.
+
+mechanism                               accounted as                                             claim
+Poisson cohorts, or everybody           Poisson-subsampled Gaussians, one client added/removed   pld
+cohorts of one size from the roster     the same without replacement; replacing a client moves   rdp
+                                        the sum by twice the clip, so z counts half
+deadline, buffer                        Gaussians that everybody is in, updates set to zero      pld
+related noise (tree, matrix)            one Gaussian of the matrix's sensitivity                 pld
 
 The package comes with the extra `privacy`. Imports no torch.
 """
 
-import importlib.util
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from fedllm_data.errors import ConfigError
+from fedllm_train.privacy.accountants import (
+    check_accountant,
+    gaussian_epsilons,
+    poisson_epsilon,
+    poisson_epsilons,
+    without_replacement_epsilons,
+)
+from fedllm_train.privacy.adaptive_clip import AdaptiveClip, split_noise
+from fedllm_train.privacy.assumptions import NEIGHBOURS, Sampling, assumptions_of
 from fedllm_train.privacy.privacy_settings import PrivacySettings
+from fedllm_train.privacy.related_noise import RelatedNoise, related_noise
 
 __all__ = [
-    "ASSUMPTIONS",
     "RANDOMNESS",
     "Guarantee",
     "check_accountant",
@@ -28,37 +44,21 @@ __all__ = [
     "run_guarantee",
 ]
 
-ASSUMPTIONS = (
-    "The unit is the client: epsilon bounds what the global adapters of all rounds together tell about whether one "
-    "client, with all of its rows, took part in the run; neighbouring federations differ by one client added or "
-    "removed.",
-    "The server is trusted: it sees updates before the noise is added.",
-    "Every client takes part in a round with the same probability, independently of all others and of other rounds "
-    "(Poisson sampling), and nobody but the server learns who did. The number of clients is public.",
-    "Noise and cohorts are drawn from a secret of 256 bits that the system gave this run alone. It is kept in the run "
-    "folder (privacy_secret) so that the run can be resumed, and published with nothing; whoever has it can take the "
-    "noise off. The Gaussian is rounded to floating-point numbers, which a deployment must sample in a way that gives "
-    "nothing away.",
-    "Only global adapters are covered: rounds.jsonl, scores on the clients' rows and adapters that clients keep for "
-    "themselves are not, nor are the choice of settings by earlier runs and the making of the dataset.",
-)
-"""What the guarantee rests on, in words; in every run's config and card."""
-
-_WITHOUT_SAMPLING = (
-    "Who takes part hides nobody: it follows from the clients' machines, the clock and the lengths of messages, none "
-    "of which depends on what clients hold. Every client is taken to give an update to every round, and at most one; "
-    "neighbouring federations differ by one client whose updates are replaced by zero (Kairouz et al. 2021, arXiv "
-    "2103.00039), so that all others come when they would have come."
-)
-"""Stands for the assumption of Poisson sampling where there is none."""
-_POISSON = 2
-"""Position of that assumption."""
-
 RANDOMNESS = "a secret of the run, drawn from the system"
 """Where noise and cohorts of a run with a guarantee come from; in its config."""
 
-_GRID = 1e-3
+_ACCOUNTANTS = {
+    "poisson": "dp-accounting, privacy loss distributions of the Poisson-subsampled Gaussian",
+    "without_replacement": "dp-accounting, Renyi divergences of the Gaussian on cohorts without replacement",
+    "none": "dp-accounting, privacy loss distributions of the Gaussian, not amplified by sampling",
+    "turns": "dp-accounting, privacy loss distribution of the Gaussian at the sensitivity of related rounds, not "
+    "amplified by sampling",
+}
+_ORDER = ("pld", "rdp", "zcdp")
+"""The accountant whose epsilon is claimed is the first of them that knows the mechanism."""
 _LEAST_NOISE = 0.1
+_LEFT_OUT = ("is_sampled", "num_clients", "adaptive", "related", "rows_are_public")
+"""Fields that the record holds only where they are not the default, and then in other words."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ class Guarantee:
     """The privacy of a run: its mechanism and what it costs."""
 
     clip: float
-    """Largest norm of a client's contribution to a round."""
+    """Largest norm of a client's contribution to a round; of the first round, where it adapts."""
     noise_multiplier: float
     sampling_rate: float
     expected_cohort: int
@@ -74,13 +74,67 @@ class Guarantee:
     delta: float
     num_rounds: int
     is_sampled: bool = True
-    """Whether it rests on Poisson sampling; if not, every client is taken to be in every round, and the sampling rate
-    is 1."""
+    """Whether it rests on sampling; if not, every client is taken to be in every round, or in as many as its turns
+    allow, and the sampling rate is 1."""
+    num_clients: int | None = None
+    """Clients that cohorts of one size are drawn from, without replacement; None for all other mechanisms."""
+    adaptive: AdaptiveClip | None = None
+    """How the clip moves; None where it stays."""
+    related: RelatedNoise | None = None
+    """How the noise of rounds is related; None where it is independent."""
+    rows_are_public: bool = False
+    """Whether numbers of rows decide who takes part."""
+
+    @property
+    def sampling(self) -> Sampling:
+        """How who takes part is accounted for."""
+        if self.related is not None:
+            return "turns"
+        if not self.is_sampled:
+            return "none"
+        return "poisson" if self.num_clients is None else "without_replacement"
+
+    @property
+    def update_noise_multiplier(self) -> float:
+        """Noise on the sum of updates, in clips: a little more than counts, where some of it goes into the clip."""
+        return self.noise_multiplier if self.adaptive is None else self.adaptive.update_noise_multiplier
 
     def epsilon(self, num_rounds: int) -> float | None:
         """Return the epsilon spent after some rounds; None if there is no bound, since there is no noise."""
-        spent = epsilon_spent(self.noise_multiplier, self.sampling_rate, num_rounds, self.delta)
-        return spent if math.isfinite(spent) else None
+        if self.sampling in ("poisson", "none"):
+            spent = epsilon_spent(self.noise_multiplier, self.sampling_rate, num_rounds, self.delta)
+            return spent if math.isfinite(spent) else None
+        return self.by_accountant(num_rounds)[self.claim(num_rounds)]
+
+    def by_accountant(self, num_rounds: int) -> dict[str, float | None]:
+        """Return epsilon after some rounds by each accountant; None where one does not know the mechanism."""
+        z = self.noise_multiplier
+        if not self.has_noise:
+            return dict.fromkeys(_ORDER)
+        if num_rounds == 0:
+            return dict.fromkeys(_ORDER, 0.0)
+        _check_noise(z)
+        if self.related is not None:
+            spent = gaussian_epsilons(z / self.related.sensitivity(num_rounds), self.delta)
+        elif self.num_clients is not None:  # replacing a client moves the sum by 2 clips
+            spent = without_replacement_epsilons(z / 2, self.num_clients, self.expected_cohort, num_rounds, self.delta)
+        else:
+            spent = poisson_epsilons(z, self.sampling_rate, num_rounds, self.delta)
+        return {name: value if value is not None and math.isfinite(value) else None for name, value in spent.items()}
+
+    def claim(self, num_rounds: int) -> str:
+        """Return the name of the accountant whose epsilon is claimed.
+
+        >>> made = Guarantee(
+        ...     clip=1.0, noise_multiplier=2.0, sampling_rate=0.1, expected_cohort=10, delta=1e-5, num_rounds=9
+        ... )
+        >>> made.claim(9)
+        'pld'
+        """
+        if self.sampling in ("poisson", "none"):
+            return _ORDER[0]
+        spent = self.by_accountant(num_rounds)
+        return next((name for name in _ORDER if spent[name] is not None), _ORDER[0])
 
     @property
     def has_noise(self) -> bool:
@@ -97,34 +151,47 @@ class Guarantee:
         epsilon = self.epsilon(num_rounds)
         if epsilon is None:
             return "no epsilon: updates were clipped, and no noise was added"
-        sampling = "" if self.is_sampled else ", without amplification by sampling"
-        return f"epsilon {epsilon:.4g} at delta {self.delta:g}, unit: client{sampling}"
+        about = {
+            "poisson": "",
+            "without_replacement": ", for one client replaced by another",
+            "none": ", without amplification by sampling",
+            "turns": ", without amplification by sampling",
+        }
+        return f"epsilon {epsilon:.4g} at delta {self.delta:g}, unit: client{about[self.sampling]}"
 
     def as_record(self) -> dict[str, Any]:
         """Return the guarantee after all rounds with what it rests on, JSON-ready."""
-        record = {
+        made = {name: value for name, value in asdict(self).items() if name not in _LEFT_OUT}
+        return {
             "unit": "client",
             "epsilon": self.epsilon(self.num_rounds),
-            **asdict(self),
-            "accountant": "dp-accounting, privacy loss distributions of the Poisson-subsampled Gaussian",
-            "neighbours": "one client added or removed",
+            **made,
+            **({} if self.is_sampled else {"is_sampled": False}),
+            **({} if self.num_clients is None else {"sampling": self.sampling, "num_clients": self.num_clients}),
+            **({} if self.adaptive is None else {"adaptive_clip": asdict(self.adaptive)}),
+            **({} if self.related is None else {"related_noise": self.related.as_record(self.num_rounds)}),
+            "accountant": _ACCOUNTANTS[self.sampling],
+            "claim": self.claim(self.num_rounds),
+            "by_accountant": self.by_accountant(self.num_rounds),
+            "neighbours": NEIGHBOURS[self.sampling],
             "randomness": RANDOMNESS if self.has_noise else None,
-            "assumptions": list(ASSUMPTIONS),
-        }
-        if self.is_sampled:
-            del record["is_sampled"]
-            return record
-        assumptions = [ASSUMPTIONS[0].partition(";")[0] + ".", *ASSUMPTIONS[1:]]
-        assumptions[_POISSON] = _WITHOUT_SAMPLING
-        return record | {
-            "accountant": "dp-accounting, privacy loss distributions of the Gaussian, not amplified by sampling",
-            "neighbours": "one client's updates replaced by zero",
-            "assumptions": assumptions,
+            "assumptions": assumptions_of(
+                self.sampling,
+                how_often="" if self.related is None else self.related.how_often(),
+                is_adaptive=self.adaptive is not None,
+                rows_are_public=self.rows_are_public,
+            ),
         }
 
 
 def run_guarantee(
-    settings: PrivacySettings, *, num_rounds: int, num_clients: int, cohort_size: int, is_sampled: bool = True
+    settings: PrivacySettings,
+    *,
+    num_rounds: int,
+    num_clients: int,
+    cohort_size: int,
+    is_sampled: bool = True,
+    rows_are_public: bool = False,
 ) -> Guarantee | None:
     """Return the privacy of a run, with the noise that a wanted epsilon needs; None if no privacy is asked for.
 
@@ -134,9 +201,11 @@ def run_guarantee(
         num_clients: clients that may take part.
         cohort_size: how many of them take part in a round, on average.
         is_sampled: whether each is in a round by a coin of its own, so that sampling hides it.
+        rows_are_public: whether numbers of rows decide who takes part.
 
     Raises:
-        ConfigError: if delta is so large that one client might be published whole, or epsilon cannot be reached.
+        ConfigError: if delta is so large that one client might be published whole, epsilon cannot be reached, the
+            file of a matrix cannot be used, or the cohort is too small for a clip that adapts.
     """
     if settings.dp_clip is None or settings.dp_delta is None:
         return None
@@ -145,19 +214,54 @@ def run_guarantee(
             f"dp_delta is {settings.dp_delta} with {num_clients} clients; a delta of 1/{num_clients} allows "
             "publishing one of them whole, so choose much less"
         )
-    rate = cohort_size / num_clients if is_sampled else 1.0
-    noise = settings.dp_noise_multiplier
-    if noise is None:
+    related = None
+    if settings.dp_mechanism != "gaussian":
+        related = related_noise(
+            None if settings.dp_matrix is None else Path(settings.dp_matrix),
+            num_rounds=num_rounds,
+            min_separation=settings.dp_min_separation,
+            max_participations=settings.dp_max_participations,
+        )
+    is_sampled = is_sampled and related is None
+    without_replacement = is_sampled and settings.dp_sampling == "without_replacement"
+    given = settings.dp_noise_multiplier
+
+    def made(noise: float, adaptive: AdaptiveClip | None = None) -> Guarantee:
+        assert settings.dp_clip is not None
+        assert settings.dp_delta is not None
+        return Guarantee(
+            clip=settings.dp_clip,
+            noise_multiplier=noise,
+            sampling_rate=cohort_size / num_clients if is_sampled else 1.0,
+            expected_cohort=cohort_size,
+            delta=settings.dp_delta,
+            num_rounds=num_rounds,
+            is_sampled=is_sampled,
+            num_clients=num_clients if without_replacement else None,
+            adaptive=adaptive,
+            related=related,
+            rows_are_public=rows_are_public,
+        )
+
+    if given is None:
         assert settings.dp_epsilon is not None, "the config refuses one without the other"
-        noise = noise_for_epsilon(settings.dp_epsilon, settings.dp_delta, rate, num_rounds)
-    return Guarantee(
-        clip=settings.dp_clip,
-        noise_multiplier=noise,
-        sampling_rate=rate,
-        expected_cohort=cohort_size,
-        delta=settings.dp_delta,
-        num_rounds=num_rounds,
-        is_sampled=is_sampled,
+
+        def spent(z: float) -> float:
+            epsilon = made(z).epsilon(num_rounds)
+            return math.inf if epsilon is None else epsilon
+
+        given = _least_noise(spent, settings.dp_epsilon, settings.dp_delta)
+    if settings.dp_clip_quantile is None:
+        return made(given)
+    count_noise, on_updates = split_noise(given, settings.dp_count_noise, cohort_size)
+    return made(
+        given,
+        AdaptiveClip(
+            quantile=settings.dp_clip_quantile,
+            learning_rate=settings.dp_clip_learning_rate,
+            count_noise=count_noise,
+            update_noise_multiplier=on_updates,
+        ),
     )
 
 
@@ -180,13 +284,8 @@ def epsilon_spent(noise_multiplier: float, sampling_rate: float, num_rounds: int
         return 0.0
     if noise_multiplier == 0:
         return math.inf
-    if noise_multiplier < _LEAST_NOISE:
-        raise ConfigError(
-            f"dp_noise_multiplier is {noise_multiplier}; below {_LEAST_NOISE} the guarantee means nothing, so choose "
-            "more, or 0 to clip without noise"
-        )
-    one_round = _one_round(noise_multiplier, sampling_rate)
-    return float(one_round.self_compose(num_rounds).get_epsilon_for_delta(delta))
+    _check_noise(noise_multiplier)
+    return poisson_epsilon(noise_multiplier, sampling_rate, num_rounds, delta)
 
 
 def noise_for_epsilon(epsilon: float, delta: float, sampling_rate: float, num_rounds: int) -> float:
@@ -201,9 +300,14 @@ def noise_for_epsilon(epsilon: float, delta: float, sampling_rate: float, num_ro
     Raises:
         ConfigError: if the noise needed is so small that the guarantee means nothing, or no noise is enough.
     """
+    return _least_noise(lambda z: epsilon_spent(z, sampling_rate, num_rounds, delta), epsilon, delta)
+
+
+def _least_noise(spent: Callable[[float], float], epsilon: float, delta: float) -> float:
+    """The least noise multiplier that keeps what is spent within epsilon."""
 
     def enough(z: float) -> bool:
-        return epsilon_spent(z, sampling_rate, num_rounds, delta) <= epsilon
+        return spent(z) <= epsilon
 
     high = 1.0
     while not enough(high):
@@ -224,23 +328,9 @@ def noise_for_epsilon(epsilon: float, delta: float, sampling_rate: float, num_ro
     return high
 
 
-def check_accountant() -> None:
-    """Refuse a private run if the accountant is not installed.
-
-    Raises:
-        ConfigError: with what to install.
-    """
-    if importlib.util.find_spec("dp_accounting") is None:
+def _check_noise(noise_multiplier: float) -> None:
+    if noise_multiplier < _LEAST_NOISE:
         raise ConfigError(
-            "differential privacy needs dp-accounting, which is not installed; pip install 'fedllm-commons[privacy]'"
+            f"dp_noise_multiplier is {noise_multiplier}; below {_LEAST_NOISE} the guarantee means nothing, so choose "
+            "more, or 0 to clip without noise"
         )
-
-
-@lru_cache(maxsize=4)
-def _one_round(noise_multiplier: float, sampling_rate: float) -> Any:
-    check_accountant()
-    from dp_accounting.pld.privacy_loss_distribution import from_gaussian_mechanism
-
-    return from_gaussian_mechanism(
-        noise_multiplier, sampling_prob=sampling_rate, value_discretization_interval=_GRID, pessimistic_estimate=True
-    )

@@ -1,18 +1,21 @@
-"""What a private run does before its first round: say where its noise drowns what it learns, and have its secret."""
+"""What a private run does before its first round: say what its noise leaves of what it learns, and have its secret."""
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from fedllm_train.adapters.arithmetic import Parts
 from fedllm_train.aggregation.private import ClientPrivacy
 from fedllm_train.privacy.accounting import Guarantee
-from fedllm_train.privacy.noise_size import noise_note
+from fedllm_train.privacy.few_values import values_by_method
+from fedllm_train.privacy.noise_size import first_line, noise_note
+from fedllm_train.privacy.private_memory import private_memory
 from fedllm_train.privacy.secret import run_secret
 from fedllm_train.strategy import Strategy
 
-__all__ = ["begin_privacy", "num_values_sent"]
+__all__ = ["begin_privacy", "num_values_sent", "others_by_method"]
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +29,7 @@ def begin_privacy(
     *,
     next_round: int,
     lost_rounds: bool,
+    remembered: Mapping[str, Any] | None = None,
 ) -> ClientPrivacy | None:
     """Return what makes the remaining rounds private; None if no rounds are left, or nothing is guaranteed.
 
@@ -37,6 +41,7 @@ def begin_privacy(
         client_ids: clients that may take part.
         next_round: where the run begins or goes on; from 0.
         lost_rounds: whether the run made rounds that it cannot go on from.
+        remembered: what the checkpoint holds of `private_memory.py`.
 
     Raises:
         ResumeError: if the run goes on and its secret is lost.
@@ -44,10 +49,23 @@ def begin_privacy(
     if guarantee is None or next_round >= guarantee.num_rounds:
         return None
     num_values = num_values_sent(strategy, start, client_ids[0])
-    if note := noise_note(guarantee, num_values=num_values, num_clients=len(client_ids)):
+    others = others_by_method(start, num_values)
+    logger.info(first_line(guarantee, num_values=num_values, num_clients=len(client_ids), by_method=others))
+    if note := noise_note(guarantee, num_values=num_values, num_clients=len(client_ids), by_method=others):
         logger.warning(note)
     secret = run_secret(run, next_round=next_round, lost_rounds=lost_rounds) if guarantee.has_noise else None
-    return ClientPrivacy(guarantee=guarantee, secret=secret)
+    return ClientPrivacy(guarantee=guarantee, secret=secret, memory=private_memory(guarantee, remembered or {}))
+
+
+def others_by_method(start: Parts, num_values: int) -> dict[str, int]:
+    """Return the methods that would train fewer values than are sent now, with how many.
+
+    Args:
+        start: the server's state before round 0.
+        num_values: values that a client sends in a round.
+    """
+    found = values_by_method({name: tuple(tensor.shape) for name, tensor in start["adapter"].items()})
+    return {name: values for name, values in found.items() if values < num_values}
 
 
 def num_values_sent(strategy: Strategy, start: Parts, client_id: str) -> int:

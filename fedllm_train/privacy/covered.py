@@ -21,7 +21,8 @@ COVERED = {
     "learning_rate": "a setting: the cosine over rounds",
     "update_norm": "the distance of two global adapters that both are released",
     "adapter_sha256": "a digest of the global adapter and of server state that was calculated from the ones before",
-    "privacy": "unit, epsilon and delta: calculated from settings",
+    "privacy": "unit, epsilon and delta: calculated from settings; a clip that adapts: from counts with noise, which "
+    "epsilon counts",
 }
 """Field of a round's record -> why it may be published."""
 
@@ -46,7 +47,7 @@ NOT_COVERED = {
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 """A revision on the Hub; the digest of a folder is longer."""
-_PRIVACY = ("unit", "epsilon", "delta")
+_PRIVACY = ("unit", "epsilon", "delta", "clip")
 
 LEAST_SECRET_SEED = 2**48
 """Of a run that drew its noise from its seed: below it a seed may be found by trying, since the starting adapter,

@@ -2,11 +2,21 @@
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
+from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
-from fedllm_train.settings import Settings
+from fedllm_train.settings import Settings, check_at_least_one
 
 __all__ = ["PrivacySettings"]
+
+_OF_QUANTILE = {"dp_clip_learning_rate": 0.2, "dp_count_noise": None}
+_OF_RELATED = {"dp_min_separation": None, "dp_max_participations": None}
+_OF_CLIP = {
+    **{"dp_noise_multiplier": None, "dp_epsilon": None, "dp_delta": None, "dp_clip_quantile": None},
+    **{"dp_mechanism": "gaussian", "dp_matrix": None, "dp_sampling": "poisson", **_OF_QUANTILE, **_OF_RELATED},
+}
+"""Settings that mean nothing without another, and their defaults."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +27,7 @@ class PrivacySettings(Settings):
         default=None,
         metadata={
             "help": "Differential privacy of clients: shorten each update to this norm and add noise to their sum; "
-            "with cohort_rule poisson or all."
+            "with cohort_rule poisson or all, or others with dp_sampling or dp_mechanism."
         },
     )
     dp_noise_multiplier: float | None = field(
@@ -32,6 +42,58 @@ class PrivacySettings(Settings):
         default=None,
         metadata={"help": "With dp_clip: the delta of the guarantee; well below 1 / number of clients."},
     )
+    dp_clip_quantile: float | None = field(
+        default=None,
+        metadata={
+            "help": "With dp_clip: let the clip follow this quantile of the updates' norms, privately (Andrew et al. "
+            "2021); dp_clip is the first. 0.5 is the paper's."
+        },
+    )
+    dp_clip_learning_rate: float = field(
+        default=0.2, metadata={"help": "With dp_clip_quantile: how fast the clip moves."}
+    )
+    dp_count_noise: float | None = field(
+        default=None,
+        metadata={
+            "help": "With dp_clip_quantile: standard deviation of the noise on the count of clients below the clip; a "
+            "twentieth of the cohort by default."
+        },
+    )
+    dp_sampling: Literal["poisson", "without_replacement"] = field(
+        default="poisson",
+        metadata={
+            "help": "How cohorts are accounted for: poisson (cohort_rule poisson or all), or without_replacement "
+            "(cohort_rule uniform: cohorts of one size, for one client replaced by another)."
+        },
+    )
+    dp_mechanism: Literal["gaussian", "tree", "matrix"] = field(
+        default="gaussian",
+        metadata={
+            "help": "Noise of the rounds: gaussian (independent), tree (a binary tree over the rounds) or matrix "
+            "(dp_matrix). The last two count on no sampling, but on how often a client comes: for deadlines and fixed "
+            "rosters."
+        },
+    )
+    dp_matrix: str | None = field(
+        default=None,
+        metadata={
+            "help": "With dp_mechanism matrix: the file of its coefficients; fedllm-train privacy-matrix writes one."
+        },
+    )
+    dp_min_separation: int | None = field(
+        default=None,
+        metadata={
+            "help": "With dp_mechanism tree and matrix: rounds from a client's update to its next, at least; 1 by "
+            "default, which lets it come every round."
+        },
+    )
+    dp_max_participations: int | None = field(
+        default=None,
+        metadata={
+            "help": "With dp_mechanism tree and matrix: updates of a client in the run, at most; by default as many "
+            "as fit."
+        },
+    )
 
     def check(self) -> None:
         """Refuse settings of differential privacy that contradict one another.
@@ -39,7 +101,7 @@ class PrivacySettings(Settings):
         Raises:
             ConfigError: naming the setting.
         """
-        given = [n for n in ("dp_noise_multiplier", "dp_epsilon", "dp_delta") if getattr(self, n) is not None]
+        given = [name for name, default in _OF_CLIP.items() if getattr(self, name) != default]
         if self.dp_clip is None:
             if given:
                 raise ConfigError(
@@ -56,6 +118,70 @@ class PrivacySettings(Settings):
             raise ConfigError(f"dp_epsilon is {self.dp_epsilon}; it must be positive")
         if self.dp_delta is None or not 0 < self.dp_delta < 1:
             raise ConfigError(f"dp_delta is {self.dp_delta}; with dp_clip it must lie between 0 and 1")
+        self._check_mechanism()
+        self._check_quantile()
+
+    def _check_mechanism(self) -> None:
+        """Refuse settings of related noise without it, or with what it does not go with."""
+        for name, choices in (
+            ("dp_mechanism", ("gaussian", "tree", "matrix")),
+            ("dp_sampling", ("poisson", "without_replacement")),
+        ):
+            if (value := getattr(self, name)) not in choices:
+                hint = did_you_mean(value, choices)
+                raise ConfigError(f"{name} {value!r} is unknown; {hint}choose from {', '.join(choices)}")
+        check_at_least_one(self, *_OF_RELATED)
+        if (self.dp_matrix is not None) != (self.dp_mechanism == "matrix"):
+            raise ConfigError(
+                f"dp_matrix goes with dp_mechanism matrix and nothing else, and dp_mechanism is "
+                f"{self.dp_mechanism!r}; give both or neither (fedllm-train privacy-matrix writes a file)"
+            )
+        if not self.has_related_noise:
+            for name in _OF_RELATED:
+                if getattr(self, name) is not None:
+                    raise ConfigError(
+                        f"{name} is given, and independent noise does not look at how often a client comes; use "
+                        "dp_mechanism tree or matrix, or leave it out"
+                    )
+            return
+        if self.dp_sampling != "poisson":
+            raise ConfigError(
+                f"dp_sampling is {self.dp_sampling!r} and dp_mechanism {self.dp_mechanism!r}, which counts on no "
+                "sampling; leave dp_sampling out"
+            )
+        if self.dp_noise_multiplier == 0:
+            raise ConfigError(
+                f"dp_mechanism is {self.dp_mechanism!r} and dp_noise_multiplier 0, so there is no noise to relate; "
+                "leave dp_mechanism out"
+            )
+
+    def _check_quantile(self) -> None:
+        """Refuse a clip that adapts to nothing, or does not go with the noise."""
+        if self.dp_clip_quantile is None:
+            for name, default in _OF_QUANTILE.items():
+                if getattr(self, name) != default:
+                    raise ConfigError(f"{name} is given without dp_clip_quantile, so the clip stays; give both")
+            return
+        if not 0 < self.dp_clip_quantile < 1:
+            raise ConfigError(f"dp_clip_quantile is {self.dp_clip_quantile}; it must lie between 0 and 1")
+        if not 0 < self.dp_clip_learning_rate <= 10:
+            raise ConfigError(
+                f"dp_clip_learning_rate is {self.dp_clip_learning_rate}; it must be positive, and at most 10"
+            )
+        if self.dp_count_noise is not None and not 0 < self.dp_count_noise < math.inf:
+            raise ConfigError(f"dp_count_noise is {self.dp_count_noise}; it must be positive")
+        if self.dp_count_noise is not None and self.dp_noise_multiplier == 0:
+            raise ConfigError("dp_count_noise is given and dp_noise_multiplier is 0; leave it out, or add noise")
+        if self.has_related_noise:
+            raise ConfigError(
+                f"dp_clip_quantile is given with dp_mechanism {self.dp_mechanism!r}: noise of different rounds "
+                "cancels only where all of it has one scale, so the clip must stay; leave one of them out"
+            )
+
+    @property
+    def has_related_noise(self) -> bool:
+        """Whether the noise of different rounds is related, and sampling counts for nothing."""
+        return self.dp_mechanism != "gaussian"
 
     @property
     def adds_noise(self) -> bool:
@@ -71,7 +197,7 @@ class PrivacySettings(Settings):
             cohort_rule: who takes part.
             min_clients: updates that a step takes.
             chooses_by_scores: whether scores on clients' rows decide which adapter is finished.
-            is_sampled: whether the guarantee rests on the cohort rule; not where it is accounted for without
+            is_sampled: whether the server waits for the whole cohort; if not, it is accounted for without
                 amplification (`private_turnout.py`).
 
         Raises:
@@ -79,10 +205,27 @@ class PrivacySettings(Settings):
         """
         if self.dp_clip is None:
             return
-        if is_sampled and cohort_rule not in ("poisson", "all"):
+        if self.has_related_noise:
+            if cohort_rule == "poisson":
+                raise ConfigError(
+                    f"cohort_rule is 'poisson' and dp_mechanism {self.dp_mechanism!r}, which counts on no sampling; "
+                    "use cohort_rule uniform"
+                )
+        elif self.dp_sampling == "without_replacement":
+            if not is_sampled:
+                raise ConfigError(
+                    "dp_sampling is 'without_replacement', and with participation deadline or buffered who comes is "
+                    "no random sample; leave dp_sampling out, or use dp_mechanism tree or matrix"
+                )
+            if cohort_rule != "uniform":
+                raise ConfigError(
+                    f"dp_sampling is 'without_replacement' and cohort_rule {cohort_rule!r}; use cohort_rule uniform"
+                )
+        elif is_sampled and cohort_rule not in ("poisson", "all"):
             raise ConfigError(
                 f"cohort_rule is {cohort_rule!r}, for which the privacy accountant has no bound; with dp_clip use "
-                "cohort_rule poisson, or all"
+                "cohort_rule poisson, or all; or dp_sampling without_replacement with cohort_rule uniform; or "
+                "dp_mechanism tree or matrix, which count on no sampling"
             )
         if min_clients > 1:
             raise ConfigError(

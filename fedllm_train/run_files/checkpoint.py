@@ -78,6 +78,8 @@ class RunState:
     """Who was asked and has not replied: they are asked again when the run goes on."""
     earlier: Mapping[int, Parts] = field(default_factory=dict)
     """Step -> the server's state that it began from, for the steps that somebody is under way from."""
+    privacy: Mapping[str, Any] = field(default_factory=dict)
+    """JSON-ready: what the server of a private run remembers (`privacy/private_memory.py`)."""
 
     @property
     def adapter(self) -> Adapter:
@@ -110,6 +112,8 @@ def save_checkpoint(
             "under_way": [asdict(each) for each in state.under_way],
             "record": dict(record),
         }
+        if state.privacy:
+            content["privacy"] = dict(state.privacy)
         write_json(folder / _STATE, content, sync=False)
         write_json(folder / _DIGESTS, _digests(folder), sync=False)
     for old in _checkpoints(run)[:-keep]:
@@ -157,6 +161,7 @@ def _load(folder: Path) -> tuple[RunState, dict[str, Any]]:
             run_key=content["run_key"],
             clock=content.get("clock", 0.0),
             under_way=tuple(UnderWay(**each) for each in content.get("under_way", ())),
+            privacy=content.get("privacy", {}),
             earlier={
                 int(path.stem.removeprefix(_EARLIER)): load_parts(path)
                 for path in sorted(folder.glob(f"{_EARLIER}*.safetensors"))

@@ -99,6 +99,7 @@ _MAY_DIFFER = {
 """Settings that change no adapter, at most for whom one is written."""
 _MAY_DIFFER |= {("data", "client_ids"), ("earlier", "data"), ("earlier", "is_complete")}
 """What is said of data whose content other settings settle; runs of older versions do not say it."""
+_MAY_DIFFER |= {("privacy", name) for name in ("assumptions", "by_accountant", "claim")}  # told, not decided
 _MAY_DIFFER.add(("template_date", ""))  # a resumed run keeps the day it began on
 
 

@@ -6,7 +6,11 @@ from dataclasses import replace
 import pytest
 
 from fedllm_train.privacy.accounting import Guarantee, epsilon_spent
-from fedllm_train.privacy.noise_size import noise_in_clips, noise_note
+from fedllm_train.privacy.adaptive_clip import AdaptiveClip
+from fedllm_train.privacy.beginning import num_values_sent
+from fedllm_train.privacy.few_values import values_by_method
+from fedllm_train.privacy.noise_size import first_line, needed_cohort, noise_in_clips, noise_note
+from fedllm_train.privacy.related_noise import related_noise
 
 # z sqrt(d) / S = 0.5 * 400 / 10 = 20 over d = 160,000 values.
 MADE = Guarantee(clip=0.3, noise_multiplier=0.5, sampling_rate=0.01, expected_cohort=10, delta=1e-5, num_rounds=20)
@@ -71,3 +75,62 @@ def test_a_run_that_clips_only_says_nothing(kit, tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         kit.make_trainer(tmp_path / "run", **SETTINGS | {"dp_noise_multiplier": 0.0}).train()
     assert "dp_clip" not in caplog.text
+
+
+# -- the first line, and what fewer values would leave --------------------------------------------------------------
+
+
+def test_the_values_of_methods_are_those_that_they_send(kit, tmp_path):
+    sent = {}
+    for name, settings in (("fedavg", {}), ("ffa_lora", {}), ("fed_sb", {"core_frame": "random"})):
+        trainer = kit.make_trainer(tmp_path / name, strategy=name, **settings)
+        start = trainer.plan.strategy.start(trainer.start_adapter)
+        sent[name] = num_values_sent(trainer.plan.strategy, start, "ann")
+    shapes = {name: tuple(tensor.shape) for name, tensor in trainer.start_adapter.items()}
+    assert values_by_method(shapes) == sent
+    assert sent["fed_sb"] < sent["ffa_lora"] < sent["fedavg"]
+
+
+def test_other_tensors_than_factors_have_no_methods():
+    assert values_by_method({}) == {}
+    assert values_by_method({"m.weight": (3, 3)}) == {}
+    assert values_by_method({"m.lora_A.weight": (3, 3), "m.bias": (3,)}) == {}
+
+
+def test_every_private_run_begins_with_what_is_left(kit, tmp_path, caplog):
+    with caplog.at_level(logging.INFO, logger="fedllm_train"):
+        trainer = kit.make_trainer(tmp_path / "run", **SETTINGS)
+        trainer.train()
+    num_values = sum(tensor.numel() for tensor in trainer.start_adapter.values())
+    (line,) = [each.getMessage() for each in caplog.records if each.getMessage().startswith("private run:")]
+    made = trainer.guarantee
+    assert f"epsilon {made.epsilon(made.num_rounds):.4g} at delta" in line
+    assert "claimed by PLD; RDP " in line
+    assert f"a cohort_size of {needed_cohort(made, num_values):,} would make it as long as an update" in line
+    shapes = {name: tuple(tensor.shape) for name, tensor in trainer.start_adapter.items()}
+    few = values_by_method(shapes)
+    assert f"fed_sb {few['fed_sb']:,} values ({noise_in_clips(made, few['fed_sb']):.3g} times dp_clip)" in line
+    assert f"ffa_lora {few['ffa_lora']:,} values" in line
+
+
+def test_a_run_that_clips_only_says_that_there_is_no_epsilon(kit, tmp_path, caplog):
+    with caplog.at_level(logging.INFO, logger="fedllm_train"):
+        kit.make_trainer(tmp_path / "run", **SETTINGS | {"dp_noise_multiplier": 0.0}).train()
+    assert "private run: no epsilon: updates were clipped, and no noise was added" in caplog.text
+
+
+def test_related_noise_is_counted_round_by_round_and_in_the_sum():
+    related = related_noise(None, num_rounds=16, min_separation=16, max_participations=None)
+    made = replace(MADE, related=related, is_sampled=False, num_rounds=16, sampling_rate=1.0)
+    # Each round changes as many nodes as its trailing zeros say: 31 of 16 rounds; then one node is the whole sum.
+    assert noise_in_clips(made, 160_000) == pytest.approx(
+        20.0 * (related.form.round_deviations(16) ** 2).mean() ** 0.5
+    )
+    line = first_line(made, num_values=160_000, num_clients=1000, by_method={})
+    assert "Later rounds take noise back: on the sum of all 16 rounds it is" in line
+    assert related.noise_on_sum(16) == 1.0
+
+
+def test_the_clip_that_adapts_counts_its_own_noise():
+    rule = AdaptiveClip(quantile=0.5, learning_rate=0.2, count_noise=0.5, update_noise_multiplier=1.0)
+    assert noise_in_clips(replace(MADE, adaptive=rule), 160_000) == 40.0

@@ -8,6 +8,7 @@ import pytest
 
 from fedllm_data.reporting.compare_reports import write_comparison
 from fedllm_eval.cli import main
+from fedllm_train.cli import main as train_main
 from tests.data.reporting.chromium import CHROMIUM, Page, browser
 from tests.data.reporting.page_checks import LANGUAGES, WIDTHS, check, complaints, speak
 
@@ -27,6 +28,8 @@ PAGES = (
     "trade/comparison.html",
     "decision/decision.html",
     "decision/partners.html",
+    "audit/audit.html",
+    "revealed/given_away.html",
 )
 ENGLISH = re.compile(r"\b(?:the|of|is|are|with|from|that|than|which|clients|rows|interval)\b")
 """Words that stand in nearly every English sentence and in no name."""
@@ -48,6 +51,10 @@ def folder(quickstart_run):
     stated = ["--price-per-gb", "0.09", "--currency", "EUR", "--download-mbit", "50", "--upload-mbit", "10"]
     scored = [str(folder / "scores" / "loss" / name) for name in ("base", "sft")]
     assert main(["compare", *scored, *asked, *stated, "--out", str(folder / "trade")]) == 0
+    run = str(folder / "runs" / "sft")
+    audit = ["audit", run, f"again={run}", "--data", str(folder / "fed-synth"), "--max-rows", "12"]
+    assert main([*audit, "--out", str(folder / "audit")]) == 0
+    assert train_main(["reveals", run, "--audit", str(folder / "audit"), "--out", str(folder / "revealed")]) == 0
     return folder
 
 
