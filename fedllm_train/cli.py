@@ -202,6 +202,7 @@ def _run(task: str, argv: list[str]) -> None:
     from fedllm_train.engines.engine_choice import engine_maker, options_of, training_clients
     from fedllm_train.monitoring.progress import RoundProgress
     from fedllm_train.monitoring.time_left import duration_text
+    from fedllm_train.privacy.beginning import first_line_of
     from fedllm_train.run_files.finished import finished_folder
     from fedllm_train.trainer import FederatedTrainer
 
@@ -239,6 +240,9 @@ def _run(task: str, argv: list[str]) -> None:
             f"loaded in {duration_text(time.monotonic() - begun)}; {trainer.plan.in_words()}; how long it takes is "
             "told from the first clients on"
         )
+        if trainer.guarantee is not None:
+            start = trainer.loaded.start_state
+            progress.say(first_line_of(trainer.guarantee, trainer.plan.strategy, start, trainer.plan.participants))
         progress.begin()
         state = trainer.train(resume=arguments.given.resume)
     ledger, made = state.ledger, finished_folder(trainer.model)

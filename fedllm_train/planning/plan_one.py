@@ -207,13 +207,21 @@ def _why_estimate(setup: PlanSetup, messages: MethodMessages, wire: PlannedWire,
         why.append("entropy")
     if messages.grows:
         why.append("shift")
-    if plan.guarantee is not None and plan.guarantee.has_noise and plan.config.cohort_rule == "poisson":
+    if _draws_from_a_secret(plan):
         why.append("secret")
     elif plan.guarantee is None and setup.plan.config.early_stopping_patience is not None:
         why.append("early")
     if scale != 1:
         why.append("scaled")
     return why
+
+
+def _draws_from_a_secret(plan: RunPlan) -> bool:
+    """Whether who takes part follows from a secret that no plan knows."""
+    made, config = plan.guarantee, plan.config
+    if made is None or not made.has_noise or config.cohort_rule in ("all", "fixed"):
+        return False
+    return config.cohort_rule == "poisson" or made.num_clients is not None or made.related is not None
 
 
 def _notes(setup: PlanSetup, flags: OurFlags) -> list[str]:

@@ -13,8 +13,10 @@ multiplier z where
 
     z_Delta = (z^-2 - (2 sigma_b)^-2)^(-1/2),
 
-a little above z. There is no such number if z >= 2 sigma_b: by default sigma_b is m / 20, so cohorts of 10 z clients
-and fewer are too small. C_t is calculated from noisy counts, so it is released with the adapters. Imports no torch.
+a little above z. The paper's b~ is taken as it comes; here it is kept within [-1, 2], so that much noise on the count
+of few clients cannot throw the clip away in one round (post-processing: epsilon is the same). There is no such number
+if z >= 2 sigma_b: by default sigma_b is m / 20, so cohorts of 10 z clients and fewer are too small. C_t is calculated
+from noisy counts, so it is released with the adapters. Imports no torch.
 """
 
 import math
@@ -25,6 +27,9 @@ from fedllm_data.errors import ConfigError
 __all__ = ["AdaptiveClip", "default_count_noise", "noise_on_updates", "split_noise"]
 
 _COHORT_OVER_COUNT_NOISE = 20
+_SHARES = (-1.0, 2.0)
+_CLIPS = (1e-30, 1e30)
+"""Between which a clip stays, whatever the updates are: it can be neither 0 nor infinite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,8 +57,9 @@ class AdaptiveClip:
         >>> rule.next_clip(1.0, 0.0, 100), round(rule.next_clip(1.0, 50.0, 100), 6)
         (1.0, 0.904837)
         """
-        share = 0.5 + votes / expected_cohort
-        return clip * math.exp(-self.learning_rate * (share - self.quantile))
+        share = min(max(0.5 + votes / expected_cohort, _SHARES[0]), _SHARES[1])
+        moved = clip * math.exp(-self.learning_rate * (share - self.quantile))
+        return min(max(moved, _CLIPS[0]), _CLIPS[1])
 
 
 def default_count_noise(expected_cohort: int) -> float:

@@ -15,7 +15,7 @@ from fedllm_train.privacy.private_memory import private_memory
 from fedllm_train.privacy.secret import run_secret
 from fedllm_train.strategy import Strategy
 
-__all__ = ["begin_privacy", "num_values_sent", "others_by_method"]
+__all__ = ["begin_privacy", "first_line_of", "num_values_sent", "others_by_method"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,13 +48,27 @@ def begin_privacy(
     """
     if guarantee is None or next_round >= guarantee.num_rounds:
         return None
+    logger.info(first_line_of(guarantee, strategy, start, client_ids))
     num_values = num_values_sent(strategy, start, client_ids[0])
     others = others_by_method(start, num_values)
-    logger.info(first_line(guarantee, num_values=num_values, num_clients=len(client_ids), by_method=others))
     if note := noise_note(guarantee, num_values=num_values, num_clients=len(client_ids), by_method=others):
         logger.warning(note)
     secret = run_secret(run, next_round=next_round, lost_rounds=lost_rounds) if guarantee.has_noise else None
     return ClientPrivacy(guarantee=guarantee, secret=secret, memory=private_memory(guarantee, remembered or {}))
+
+
+def first_line_of(guarantee: Guarantee, strategy: Strategy, start: Parts, client_ids: Sequence[str]) -> str:
+    """Return what is said before the first round: epsilon, and what the noise leaves.
+
+    Args:
+        guarantee: the run's guarantee.
+        strategy: the method.
+        start: the server's state before round 0.
+        client_ids: clients that may take part.
+    """
+    num_values = num_values_sent(strategy, start, client_ids[0])
+    others = others_by_method(start, num_values)
+    return first_line(guarantee, num_values=num_values, num_clients=len(client_ids), by_method=others)
 
 
 def others_by_method(start: Parts, num_values: int) -> dict[str, int]:

@@ -11,7 +11,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from fedllm_data.errors import ConfigError
+from fedllm_data.wording.forms import bytes_text
 from fedllm_train.privacy.accounting import Guarantee, epsilon_spent
+from fedllm_train.privacy.related_noise import RelatedNoise
 
 __all__ = ["accountants_in_words", "first_line", "needed_cohort", "noise_in_clips", "noise_note", "noise_of_methods"]
 
@@ -82,7 +84,8 @@ def first_line(guarantee: Guarantee, *, num_values: int, num_clients: int, by_me
         f"private run: {spent} ({accountants_in_words(guarantee, guarantee.num_rounds)}). A round's noise on the mean "
         f"is {_times(ratio)} as long as an update can be (dp_clip) and {_times(ratio * guarantee.expected_cohort)} "
         f"one client's share of it, over {num_values:,} trained values; a cohort_size of {needed:,} would make it as "
-        f"long as an update{there}{_of_methods(guarantee, by_method)}{_taken_back(guarantee)}"
+        f"long as an update{there}{_of_methods(guarantee, by_method)}"
+        f"{_taken_back(guarantee, num_values)}"
     )
 
 
@@ -111,7 +114,7 @@ def noise_note(
         f"fed_sb with core_frame random, a lower lora_r, fewer lora_target_modules)"
         f"{_of_methods(guarantee, by_method or {})}; {_less_noise(guarantee, cohort, num_values)}. More rounds at "
         "less noise help too: noise adds up as the root of their number, what clients agree on as their number"
-        f"{_taken_back(guarantee)}"
+        f"{_taken_back(guarantee, num_values)}"
     )
 
 
@@ -122,7 +125,7 @@ def _noise_of_a_round(guarantee: Guarantee) -> float:
     return guarantee.update_noise_multiplier * spread
 
 
-def _taken_back(guarantee: Guarantee) -> str:
+def _taken_back(guarantee: Guarantee, num_values: int) -> str:
     """How much noise is left on the sum of all rounds, where later rounds take some back."""
     if guarantee.related is None:
         return ""
@@ -130,14 +133,21 @@ def _taken_back(guarantee: Guarantee) -> str:
     alone = guarantee.related.noise_on_rounds(guarantee.num_rounds) * math.sqrt(guarantee.num_rounds)
     return (
         f". Later rounds take noise back: on the sum of all {guarantee.num_rounds:,} rounds it is {left / alone:.3g} "
-        "times what independent noise of this size would leave"
+        f"times what independent noise of this size would leave{_kept(guarantee.related, num_values)}"
     )
+
+
+def _kept(related: RelatedNoise, num_values: int) -> str:
+    """What the server keeps between rounds for it."""
+    count = related.form.num_buffers
+    size = bytes_text(8 * count * num_values)
+    return f"; the server keeps {count} noises of the adapter's size for it, {size}" if count else ""
 
 
 def _of_methods(guarantee: Guarantee, by_method: Mapping[str, int]) -> str:
     """How large it would be with other methods on the same modules."""
     noise = noise_of_methods(guarantee, by_method)
-    said = [f"{name} {by_method[name]:,} values ({_times(ratio)} dp_clip)" for name, ratio in noise.items()]
+    said = [f"{name} {by_method[name]:,} values (noise of {ratio:,.3g} clips)" for name, ratio in noise.items()]
     return f"; on the same modules {', '.join(said)}" if said else ""
 
 

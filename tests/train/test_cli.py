@@ -141,6 +141,9 @@ def test_a_private_run_says_how_large_its_noise_is_first_and_ends_with_epsilon(f
     lines = shown.err.splitlines()
     (noise,) = [index for index, line in enumerate(lines) if "times dp_clip" in line]
     assert lines[noise].startswith("warning: the noise of a round is ")
+    (left,) = [index for index, line in enumerate(lines) if line.startswith("private run: epsilon ")]
+    assert left < noise
+    assert "claimed by PLD; RDP " in lines[left]
     assert noise < next(index for index, line in enumerate(lines) if line.startswith("round 1/2"))
     last = json.loads((folders / "run" / "rounds.jsonl").read_text().splitlines()[-1])["privacy"]
     assert shown.out.splitlines()[-1].endswith(f"epsilon {last['epsilon']:.4g} at delta 0.01, unit: client")

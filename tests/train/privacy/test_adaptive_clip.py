@@ -51,6 +51,15 @@ def test_one_step_by_hand():
     assert rule.next_clip(2.0, 8 * 0.5 - 2 * 0.5, 10) == pytest.approx(2 * math.exp(-0.06))
 
 
+@pytest.mark.parametrize("votes", [1e300, -1e300, float("inf"), -float("inf")])
+def test_no_count_throws_the_clip_away(votes):
+    rule = AdaptiveClip(quantile=0.5, learning_rate=10.0, count_noise=1e9, update_noise_multiplier=1.0)
+    clip = 1.0
+    for _ in range(1000):
+        clip = rule.next_clip(clip, votes, 10)
+        assert 0 < clip < math.inf
+
+
 def settings(**changes):
     given = {"dp_clip": 0.1, "dp_delta": 1e-5, "dp_noise_multiplier": 1.0, "cohort_rule": "poisson"}
     return FederatedConfig(output_dir="run", **{**given, "dp_clip_quantile": 0.5, **changes})

@@ -9,6 +9,7 @@ from fedllm_train.privacy.accounting import Guarantee, epsilon_spent
 from fedllm_train.privacy.adaptive_clip import AdaptiveClip
 from fedllm_train.privacy.beginning import num_values_sent
 from fedllm_train.privacy.few_values import values_by_method
+from fedllm_train.privacy.noise_forms import Toeplitz
 from fedllm_train.privacy.noise_size import first_line, needed_cohort, noise_in_clips, noise_note
 from fedllm_train.privacy.related_noise import related_noise
 
@@ -109,7 +110,7 @@ def test_every_private_run_begins_with_what_is_left(kit, tmp_path, caplog):
     assert f"a cohort_size of {needed_cohort(made, num_values):,} would make it as long as an update" in line
     shapes = {name: tuple(tensor.shape) for name, tensor in trainer.start_adapter.items()}
     few = values_by_method(shapes)
-    assert f"fed_sb {few['fed_sb']:,} values ({noise_in_clips(made, few['fed_sb']):.3g} times dp_clip)" in line
+    assert f"fed_sb {few['fed_sb']:,} values (noise of {noise_in_clips(made, few['fed_sb']):.3g} clips)" in line
     assert f"ffa_lora {few['ffa_lora']:,} values" in line
 
 
@@ -129,6 +130,10 @@ def test_related_noise_is_counted_round_by_round_and_in_the_sum():
     line = first_line(made, num_values=160_000, num_clients=1000, by_method={})
     assert "Later rounds take noise back: on the sum of all 16 rounds it is" in line
     assert related.noise_on_sum(16) == 1.0
+    assert "keeps" not in line  # a tree's noise is drawn again
+    bands = replace(related, form=Toeplitz(coefficients=(1.0, 0.5, 0.375)))
+    line = first_line(replace(made, related=bands), num_values=160_000, num_clients=1000, by_method={})
+    assert line.endswith("; the server keeps 2 noises of the adapter's size for it, 2.56 MB")
 
 
 def test_the_clip_that_adapts_counts_its_own_noise():
