@@ -136,7 +136,7 @@ def _run_all_rounds(
         logger.warning(note)
     privacy = begin_privacy(
         folder,
-        plan.guarantee,
+        None if plan.sums is not None else plan.guarantee,  # with secure sums clients clip and add the noise
         plan.strategy,
         run.start_state,
         plan.participants,

@@ -13,7 +13,7 @@ from fedllm_train.engines.engine import Engine, Reply, Task, replies_of
 from fedllm_train.engines.shelf import NOTHING, Shelf
 from fedllm_train.participation.cohort_rules import sample_cohort
 
-__all__ = ["SynchronousCohort", "in_client_order"]
+__all__ = ["SynchronousCohort", "asked_all", "in_client_order"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,12 @@ class SynchronousCohort:
         Raises:
             WorkerError: if the engine gives more or fewer than one reply a task.
         """
-        cohort = sample_cohort(
+        cohort = self.cohort(step)
+        yield from in_client_order(asked_all(engine, step, cohort, ask), cohort, self.spool)
+
+    def cohort(self, step: int) -> list[str]:
+        """Return the clients of a round, sorted."""
+        return sample_cohort(
             self.client_ids,
             self.cohort_size,
             seed=self.seed,
@@ -51,8 +56,22 @@ class SynchronousCohort:
             rule=self.rule,
             sizes=self.sizes,
         )
-        engine.submit(ask(client_id) for client_id in cohort)
-        yield from in_client_order(_checked(replies_of(engine), cohort, step), cohort, self.spool)
+
+
+def asked_all(engine: Engine, step: int, cohort: Sequence[str], ask: Callable[[str], Task]) -> Iterator[Reply]:
+    """Ask some clients, and yield one reply of each in order of arrival.
+
+    Args:
+        engine: carries the tasks.
+        step: the round's index.
+        cohort: whom to ask.
+        ask: makes the task of a client.
+
+    Raises:
+        WorkerError: if the engine gives more or fewer than one reply a task.
+    """
+    engine.submit(ask(client_id) for client_id in cohort)
+    yield from _checked(replies_of(engine), cohort, step)
 
 
 def _checked(replies: Iterable[Reply], cohort: Sequence[str], step: int) -> Iterator[Reply]:

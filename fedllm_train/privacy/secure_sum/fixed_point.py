@@ -1,4 +1,4 @@
-"""Fixed point: values as whole numbers modulo 2^b, so that masks cancel to the bit, and the bound that keeps sums whole.
+"""Fixed point: values as whole numbers modulo 2^b, so that masks cancel to the bit, and the bound on their sums.
 
 Symbols: b bits of the ring (32 or 64), f fraction bits, n clients, w a client's weight, c the clip. A client sends
 

@@ -1,14 +1,15 @@
-"""The server's end of a secure sum: it adds masked vectors, and takes off the masks of their sum (Bonawitz et al. 2017).
+"""The server's end of a secure sum: it adds masked vectors, and takes the masks off their sum.
 
-Symbols: U1 the clients that sent keys, U2 those of them that sent shares, U3 those of them whose vectors arrived, U4
-those of them that answered last; t the threshold. The server holds the running sum of what came and never a single
-vector longer than it takes to add it. After the last exchange it learns the seeds of U3 and the mask keys of U2 \\ U3,
-and takes
+Follows Bonawitz et al. 2017 (Figure 4). Symbols: U1 the clients that sent keys, U2 those of them that sent shares, U3
+those of them whose vectors arrived, U4 those of them that answered last; t the threshold. The server holds the running
+sum of what came, and a single vector no longer than it takes to add it. After the last exchange it learns the seeds of
+U3 and the mask keys of U2 without U3, and takes away
 
-    sum over U3 of  stream(seed_u)   and   sum over u in U3, v in U2 \\ U3 of  +-stream(agreement of u and v)
+    sum over U3 of  stream(seed_u),
+    sum over u in U3, v in U2 without U3, of  +-stream(agreement of u and v).
 
-away. Who sends what is no message is left out and the round goes on with the others; with fewer than t it ends without
-a sum, and no seed or key is known. Imports no torch.
+Who sends what is no message is left out, and the round goes on with the others; with fewer than t it ends without a
+sum, and no seed or key is known. Imports no torch.
 """
 
 import secrets

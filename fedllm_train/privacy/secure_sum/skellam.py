@@ -1,7 +1,7 @@
 """Skellam noise on whole numbers, which clients share: nobody adds all of it, and the sum has as much as is needed.
 
-Symbols: mu the variance of the noise on the sum, m the fewest clients of which a sum is opened, s = 2^f steps per unit,
-C the clipping norm, d values, D2 and D1 bounds on the Euclidean and the absolute norm of one client's whole numbers.
+Symbols: mu the variance of the noise on the sum, m the fewest clients of which a sum is opened, s = 2^f steps a
+unit, C the clipping norm, d values, D2 and D1 bounds on the Euclidean and the absolute norm of a client's numbers.
 Each client adds Poi(mu / 2m) - Poi(mu / 2m) to every value; variances add up, and a sum of Skellam numbers is one.
 A client that is lost takes its noise along, which is why each adds a share of 1/m and not of 1/n.
 
@@ -13,7 +13,8 @@ bound is in the code of Bao et al.'s SMM), for whole orders a > 1:
 D2: a change is shortened to C, then rounded at random to one of the two neighbours, again and again until its norm is
 within Kairouz, Liu and Steinke's bound (2021, arXiv 2102.06387, Proposition 22, beta = e^-1/2):
 
-    D2^2 = min( C^2 s^2 + d/4 + sqrt(2 ln(1/beta)) (C s + sqrt(d)/2),  (C s + sqrt(d))^2 ),     D1 <= min(sqrt(d) D2, D2^2).
+    D2^2 = min( C^2 s^2 + d/4 + sqrt(2 ln(1/beta)) (C s + sqrt(d)/2),  (C s + sqrt(d))^2 ),
+    D1 <= min(sqrt(d) D2, D2^2).
 
 The Poisson numbers come from Hoermann's transformed rejection (PTRS, 1993) driven by a stream of ChaCha20, its
 acceptance by Loader's saddle-point form of the probability (2000), which does not cancel at large means; below a mean
@@ -213,7 +214,7 @@ def _log_probability(k: Floats, mean: float) -> Floats:
 
 
 def _stirling(k: Floats) -> Floats:
-    """log k! - (k + 1/2) log k + k - log(2 pi) / 2, for k from 1."""
+    """Return log k! - (k + 1/2) log k + k - log(2 pi) / 2, for k from 1."""
     from scipy.special import gammaln
 
     inverse = 1 / k
