@@ -99,7 +99,7 @@ class SimulatedEngine:
     def submit(self, tasks: Iterable[Task]) -> None:
         """Ask clients, now or when their task says.
 
-        What is no update (`Task.purpose`: what is asked for after the last round, or an exchange of a secure sum) takes
+        What is no update (`Task.purpose`: it is asked for after the last round, or in a secure sum) takes
         no time on the clock: those replies are the ones that are taken next, until there are no more.
         """
         drawn = iter(tasks)
