@@ -85,7 +85,10 @@ class SumClient:
         """
         request = _read(KeysRequest, content)
         secrets, notes = self._state.round(), self._state.notes(step)
+        begun = replace(notes, attempts=[*notes.attempts, request.attempt])
         if secrets is not None and (secrets.step, secrets.attempt) == (step, request.attempt):
+            if request.attempt not in notes.attempts:  # it was killed before it wrote this down
+                self._state.note(step, begun)
             return bytes.fromhex(secrets.public)
         if request.attempt in notes.attempts:
             raise SumRefused("this attempt of the round was made before, and its keys are gone")
@@ -102,7 +105,6 @@ class SumClient:
         )
         context = Context(run=self._run, step=step, attempt=request.attempt)
         signed = SignedKeys(keys=keys, signature=sign(signing_key, keys.signed_text(context, self._id)))
-        self._state.note(step, replace(notes, attempts=[*notes.attempts, request.attempt]))
         self._state.keep(
             RoundSecrets(
                 step=step,
@@ -113,6 +115,7 @@ class SumClient:
                 public=signed.to_bytes().hex(),
             )
         )
+        self._state.note(step, begun)
         return signed.to_bytes()
 
     def shares(self, step: int, content: bytes) -> bytes:
