@@ -13,6 +13,7 @@ from fedllm_train.prepare import prepare
 from fedllm_train.privacy.secure_sum.skellam_guarantee import SkellamGuarantee
 
 PRIVATE = {"dp_clip": 0.5, "dp_delta": 1e-4, "dp_noise_multiplier": 1.0}
+SIZES = {f"client-{number}": 10 + number for number in range(20)}
 CLOCK = {"client_table": "profile:laptop-home"}
 
 
@@ -27,7 +28,7 @@ def config(**changes) -> FederatedConfig:
         ({"wire": "topk", "error_feedback": "ef14"}, "wire is 'topk' and secure_sum is on"),
         ({"max_update_norm": 1.0}, "max_update_norm is 1.0 and secure_sum is on: it measures single updates"),
         (
-            {"participation": "buffered", "buffer_size": 3, "cohort_size": 10, **CLOCK},
+            {"participation": "buffered", **CLOCK},
             "participation is 'buffered' and secure_sum is on: it makes a step of clients that nobody knows",
         ),
         (
@@ -77,9 +78,8 @@ def roster_with(sizes):
     return Roster(name="org/clients", split="train", task="sft", revision="1", sizes=sizes, load_table=lambda: None)
 
 
-def plan_of(sizes=None, **changes):
-    sizes = {f"client-{number}": 10 + number for number in range(20)} if sizes is None else sizes
-    return prepare(config(**changes), roster_with(sizes), Client())
+def plan_of(**changes):
+    return prepare(config(**changes), roster_with(SIZES), Client())
 
 
 def test_the_ring_follows_from_the_cohort_and_the_rows():
@@ -104,10 +104,8 @@ def test_steps_that_would_wrap_are_refused_and_the_most_that_do_not_are_taken():
     "changes", [{"cohort_size": 2}, {"cohort_rule": "fixed", "cohort_clients": "client-1,client-2"}]
 )
 def test_a_cohort_of_two_is_refused(changes):
-    if "cohort_rule" in changes:
-        changes = {**changes, "cohort_size": 10}
     with pytest.raises(ConfigError, match="a round has 2 clients and secure_sum is on: a sum of fewer than three"):
-        plan_of(**changes)
+        prepare(FederatedConfig(output_dir="run", secure_sum=True, **changes), roster_with(SIZES), Client())
 
 
 def test_ranks_and_layers_of_their_own_are_refused():
