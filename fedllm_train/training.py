@@ -136,12 +136,13 @@ def _run_all_rounds(
         logger.warning(note)
     privacy = begin_privacy(
         folder,
-        None if plan.sums is not None else plan.guarantee,  # with secure sums clients clip and add the noise
+        plan.guarantee,
         plan.strategy,
         run.start_state,
         plan.participants,
         next_round=state.next_round,
         lost_rounds=made_rounds and state.next_round == 0,
+        is_shared=plan.sums is not None,
     )
     tracker = tracked(config.report_to, folder, record, first_round=state.next_round)
     with run.engine(state.run_key) as engine, tracker as track:

@@ -86,7 +86,7 @@ class SecureAggregation:
         record: dict[str, Any] = {"secure_sum": told}
         if self._guarantee is not None:
             spent = {"epsilon": self._guarantee.epsilon(self._step + 1), "delta": self._guarantee.delta}
-            return record | {"privacy": {"unit": "client", **spent}}
+            return record | {"train_loss": None, "privacy": {"unit": "client", **spent}}
         if self._sums.total is None:
             return record | {"train_loss": None}
         summed = self._opened()

@@ -6,9 +6,10 @@ Imports no torch.
 """
 
 import math
+from dataclasses import replace
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.privacy.accounting import Guarantee, epsilon_spent
+from fedllm_train.privacy.accounting import Guarantee
 
 __all__ = ["noise_in_clips", "noise_note"]
 
@@ -53,7 +54,7 @@ def noise_note(guarantee: Guarantee, *, num_values: int, num_clients: int) -> st
 def _less_noise(guarantee: Guarantee, cohort: int, num_values: int) -> str:
     z = cohort / math.sqrt(num_values)
     try:
-        spent = epsilon_spent(z, guarantee.sampling_rate, guarantee.num_rounds, guarantee.delta)
+        spent = replace(guarantee, noise_multiplier=z).epsilon(guarantee.num_rounds)
         cost = f"epsilon {spent:.3g}"
     except ConfigError:
         cost = "too little for any guarantee"
