@@ -19,6 +19,7 @@ from benchmarks.drop_out import drop_out_rows
 from benchmarks.privacy_scores import COLUMNS as PRIVACY_COLUMNS
 from benchmarks.privacy_scores import privacy_rows
 from benchmarks.remote_rounds import remote_rows
+from benchmarks.secure_sum import secure_sum_rows
 from benchmarks.wire_tables import level_rows
 
 __all__ = ["readme_text", "trust_text"]
@@ -50,6 +51,7 @@ def readme_text() -> str:
         clients_between=clients_between,
         aggregation_rows=aggregation_rows,
         remote_rows=remote_rows,
+        secure_sum_rows=secure_sum_rows,
         throughput_rows=throughput_rows,
         coverage_rows=coverage_rows,
         report_rows=report_rows,

@@ -18,6 +18,7 @@ from fedllm_train.messages.wire_settings import WireSettings, check_former
 from fedllm_train.monitoring.evaluation_settings import EvaluationSettings
 from fedllm_train.participation.participation_settings import ParticipationSettings
 from fedllm_train.privacy.privacy_settings import PrivacySettings
+from fedllm_train.privacy.secure_sum.sum_settings import SecureSumSettings
 from fedllm_train.settings import Settings, check_at_least_one
 from fedllm_train.strategies import STRATEGIES, settings_class, strategy_name, users_of
 
@@ -25,7 +26,9 @@ __all__ = ["FederatedConfig", "RunInput", "check_name"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class FederatedConfig(EvaluationSettings, WireSettings, PrivacySettings, LocalWorkSettings, ParticipationSettings):
+class FederatedConfig(
+    EvaluationSettings, WireSettings, PrivacySettings, SecureSumSettings, LocalWorkSettings, ParticipationSettings
+):
     """Settings of the federation: how many rounds, who takes part, how the server learns.
 
     The settings of the chosen method are given beside the others, by their own names:
@@ -114,7 +117,7 @@ class FederatedConfig(EvaluationSettings, WireSettings, PrivacySettings, LocalWo
             cohort_rule=self.cohort_rule,
             min_clients=self.min_clients,
             chooses_by_scores=self.chooses_by_scores,
-            is_sampled=self.participation == "synchronous",
+            is_sampled=self.participation == "synchronous" and not self.secure_sum_skellam,
         )
 
     def get(self, name: str) -> Any:

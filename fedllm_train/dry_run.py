@@ -86,6 +86,7 @@ def _settings(arguments: RunArguments, plan: RunPlan) -> dict[str, Any]:
         "down": f"{traits.down}{down}" if traits.travels else "nothing travels",
         "up": f"{traits.up}{up}" if traits.travels else "nothing travels",
         "privacy": _privacy(plan),
+        "server sees": _sees(plan),
         "scores": None if config.eval_every is None else f"every {config.eval_every} rounds on {config.eval_split}",
         "seed": config.seed,
     }
@@ -105,6 +106,16 @@ def _work(work: LocalWork) -> str:
         return f"{int(work.amount)} steps a visit"
     over = "a visit" if work.rule == "epochs" else "in the whole run, as expected"
     return f"{work.amount:g} passes over a client's rows {over}"
+
+
+def _sees(plan: RunPlan) -> str | None:
+    if (sums := plan.sums) is None:
+        return None
+    least = sums.threshold_of(sums.max_clients)
+    return (
+        f"sums of {least} to {sums.max_clients} updates and no single one, in whole numbers of {sums.bits} bits and "
+        f"steps of 2^-{sums.fraction_bits}"
+    )
 
 
 def _privacy(plan: RunPlan) -> str | None:

@@ -37,6 +37,7 @@ from fedllm_train.monitoring.trackers import check_tracker
 from fedllm_train.prepare import RunPlan, prepare
 from fedllm_train.presets import DECISIVE, preset_defaults
 from fedllm_train.privacy.accounting import check_accountant
+from fedllm_train.privacy.secure_sum.masks import check_cryptography
 from fedllm_train.run_files.open_run import check_run_folder
 from fedllm_train.run_files.run_as_config import flags_of_run, is_run_config
 from fedllm_train.strategies import users_of
@@ -146,8 +147,10 @@ def check_surroundings(flags: OurFlags) -> RunPlan | None:
     run = flags.run
     check_deployment(run)
     check_tracker(flags.federated.report_to)
-    if flags.federated.adds_noise:
+    if flags.federated.adds_noise and not flags.federated.secure_sum_skellam:
         check_accountant()
+    if flags.federated.secure_sum:
+        check_cryptography()
     check_run_folder(Path(flags.federated.output_dir), resume=run.resume)
     plan = None
     if run.data is not None and (is_local_path(run.data) or "/" not in run.data):

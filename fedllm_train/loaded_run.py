@@ -18,6 +18,7 @@ from fedllm_train.aggregation.aggregation import Aggregation, Inbox
 from fedllm_train.aggregation.estimated import EstimatedAggregation
 from fedllm_train.aggregation.plain import PlainAggregation
 from fedllm_train.aggregation.private import ClientPrivacy, PrivateAggregation
+from fedllm_train.aggregation.secure_sum import SecureAggregation
 from fedllm_train.aggregation.staleness import ServerStates
 from fedllm_train.clients.adapter_checks import check_adapter, check_tokenizer
 from fedllm_train.clients.host import ClientHost
@@ -47,10 +48,13 @@ from fedllm_train.monitoring.site_scores import SiteHeldOut
 from fedllm_train.monitoring.step_size import AggregationError, StepSize
 from fedllm_train.monitoring.visits import VisitLog
 from fedllm_train.monitoring.wire_log import WireLog
+from fedllm_train.participation.secure_cohort import SecureCohort
+from fedllm_train.participation.synchronous import SynchronousCohort
 from fedllm_train.participation.turnout import make_participation
 from fedllm_train.prepare import RunPlan
 from fedllm_train.privacy.beginning import num_values_sent
 from fedllm_train.privacy.clipping_note import norm_growth
+from fedllm_train.privacy.secure_sum.round_sums import RoundSums
 from fedllm_train.round_plan import RoundPlan
 from fedllm_train.run_clock import run_clock
 from fedllm_train.run_files.checkpoint import RunState
@@ -161,6 +165,7 @@ class LoadedRun:
             kernel=self.kernel,
             policy=self.start,
             template_date=fix_template_day(self.tokenizer, self.folder),
+            sums=self.plan.sums,
             digests=policy_digests(self.policy, self.start_adapter),
         )
 
@@ -232,7 +237,20 @@ class LoadedRun:
             engine = SimulatedEngine(engine, clock, now=state.clock, num_seats=seats, spool=spool)
         inbox = Inbox(strategy=strategy, wire=wire, start_adapter=self.start_adapter, max_norm=config.max_update_norm)
 
+        sums = None if plan.sums is None else RoundSums(plan.sums, state.run_key, self.folder)
+        ledger = LedgerKeeper(state.ledger, travels=travels)
+
         def aggregate(before: RunState) -> Aggregation:
+            if sums is not None:
+                return SecureAggregation(
+                    inbox,
+                    before.server,
+                    sums,
+                    step=before.next_round,
+                    anybody=anybody,
+                    min_clients=config.min_clients,
+                    guarantee=plan.guarantee,
+                )
             states = ServerStates(
                 step=before.next_round,
                 newest=before.server,
@@ -250,8 +268,26 @@ class LoadedRun:
 
         anybody = plan.participants[0]
         secret = None if privacy is None else privacy.cohort_seed
-        observers: list[Observer] = [VisitLog(), WireLog(config, travels=travels), StepSize(), error]
+        observers: list[Observer] = [
+            VisitLog(losses_are_summed=sums is not None),
+            WireLog(config, travels=travels),
+            StepSize(),
+            error,
+        ]
         observers += [] if self.held_out is None else [self.held_out]
+        participation = make_participation(
+            config,
+            plan.turnout,
+            plan.participants,
+            seed=config.seed if secret is None else secret,
+            sizes=plan.roster.sizes,
+            spool=spool,
+            turns=None if privacy is None else privacy.memory.turns,
+        )
+        if sums is not None and isinstance(participation, SynchronousCohort):
+            participation = SecureCohort(
+                clients=participation, sums=sums, run_key=state.run_key, charge=ledger.exchanged
+            )
         return RoundPlan(
             run=self.folder,
             run_key=state.run_key,
@@ -264,17 +300,9 @@ class LoadedRun:
             strategy=strategy,
             wire=wire,
             engine=engine,
-            participation=make_participation(
-                config,
-                plan.turnout,
-                plan.participants,
-                seed=config.seed if secret is None else secret,
-                sizes=plan.roster.sizes,
-                spool=spool,
-                turns=None if privacy is None else privacy.memory.turns,
-            ),
+            participation=participation,
             aggregate=aggregate,
-            ledger=LedgerKeeper(state.ledger, travels=travels),
+            ledger=ledger,
             privacy_memory=dict if privacy is None else privacy.memory.as_record,
             observers=[*observers, *(each if isinstance(each, Observer) else Callback(each) for each in callbacks)],
         )

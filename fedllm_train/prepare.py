@@ -28,6 +28,9 @@ from fedllm_train.participation.cohort_rules import cohort_pool, eligible_client
 from fedllm_train.participation.turnout import Turnout, check_machines, has_windows, resolve_turnout
 from fedllm_train.privacy.accounting import Guarantee, run_guarantee
 from fedllm_train.privacy.private_turnout import check_private_turnout
+from fedllm_train.privacy.secure_sum.fixed_point import SumSpec
+from fedllm_train.privacy.secure_sum.skellam_guarantee import sized, skellam_guarantee
+from fedllm_train.privacy.secure_sum.sum_plan import sum_spec
 from fedllm_train.privacy.turns import check_enough_clients
 from fedllm_train.strategies import STRATEGIES, strategy_class
 from fedllm_train.strategy import POOLED, Federation, Strategy
@@ -61,6 +64,8 @@ class RunPlan:
     """The clients' lines and devices, for the simulated clock; None without one."""
     guarantee: Guarantee | None
     """Differential privacy; None where none is asked for."""
+    sums: SumSpec | None
+    """Secure sums; None where the server sees updates."""
     work: LocalWork
     learning_rate: float
     """Learning rate of the first round; the cosine starts here."""
@@ -117,14 +122,23 @@ def prepare(
             has_fixed_lengths=all(has_fixed_length(wire) for wire in (config.wire, config.download_wire)),
             has_related_noise=config.has_related_noise,
         )
-    guarantee = run_guarantee(
-        config,
-        num_rounds=config.num_rounds,
-        num_clients=len(participants),
-        cohort_size=cohort_size,
-        is_sampled=config.participation == "synchronous",
-        rows_are_public=_rows_decide(config),
-    )
+    sums = None
+    if config.secure_sum:
+        sums = sum_spec(config, strategy, federation, participants, cohort_size, roster.sizes)
+    if sums is not None and config.secure_sum_skellam:
+        rounds, clients = config.num_rounds, len(participants)
+        shared = skellam_guarantee(config, num_rounds=rounds, num_clients=clients, spec=sums)
+        guarantee: Guarantee | None = shared
+        sums = sized(sums, shared)
+    else:
+        guarantee = run_guarantee(
+            config,
+            num_rounds=config.num_rounds,
+            num_clients=len(participants),
+            cohort_size=cohort_size,
+            is_sampled=config.participation == "synchronous",
+            rows_are_public=_rows_decide(config),
+        )
     if guarantee is not None and guarantee.related is not None:
         check_enough_clients(
             guarantee.related.rule,
@@ -157,6 +171,7 @@ def prepare(
         turnout=turnout,
         machines=machines,
         guarantee=guarantee,
+        sums=sums,
         work=work,
         learning_rate=client.learning_rate,
         min_learning_rate=client.learning_rate / 20 if lowest is None else lowest,

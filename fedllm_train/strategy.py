@@ -213,6 +213,10 @@ class Strategy(Protocol):
         """Add one client's update to the running sums of the round; nothing else of it is kept."""
         ...
 
+    def why_not_summed(self) -> str | None:
+        """Return why one weighted sum of each part cannot stand for the updates, as the end of a sentence, or None."""
+        ...
+
     def server_step(self, state: Parts, sums: Sums, round_index: int) -> Parts:
         """The server rule: return the next state."""
         ...
@@ -279,6 +283,15 @@ class OneAdapter:
         """Add each part with its weight to the running sum of the part's name."""
         for part, weight in weights.items():
             sums.setdefault(part, RunningSum()).add(update[part], weight)
+
+    def why_not_summed(self) -> str | None:
+        """Return None where updates are folded as here: with a weight of each part, opened by nobody."""
+        own = type(self)
+        if own.opened is not OneAdapter.opened:
+            return "reads what clients send before it adds, and messages themselves have no places that add up"
+        if own.fold is not OneAdapter.fold:
+            return "makes more of each update than one weighted sum of each part"
+        return None
 
     def personal_adapter(self, visit: Visit) -> Adapter:
         """Keep the global adapter; methods that personalise say otherwise."""

@@ -23,6 +23,7 @@ from fedllm_train.monitoring.trackers import TRACKERS
 from fedllm_train.participation.cohort_rules import COHORT_RULES
 from fedllm_train.participation.participation_settings import ParticipationSettings
 from fedllm_train.privacy.privacy_settings import PrivacySettings
+from fedllm_train.privacy.secure_sum.sum_settings import SecureSumSettings
 from fedllm_train.strategies import STRATEGIES, settings_class
 
 __all__ = ["EXAMPLES", "add_every_flag", "add_missing_flags", "help_parser"]
@@ -183,6 +184,7 @@ def _add_flags(parser: argparse.ArgumentParser, task: str) -> None:
     _show_methods(parser, known)
     show("scores during the run", of(EvaluationSettings))
     show("differential privacy of clients", of(PrivacySettings))
+    show("sums that hide single updates from the server", of(SecureSumSettings))
     show("what travels, and how it is packed", of(WireSettings))
     show("seldom needed", list(by_name))
     last = parser.add_argument_group("this command")

@@ -143,6 +143,7 @@ def _run_all_rounds(
         next_round=state.next_round,
         lost_rounds=made_rounds and state.next_round == 0,
         remembered=state.privacy,
+        is_shared=plan.sums is not None,
     )
     tracker = tracked(config.report_to, folder, record, first_round=state.next_round)
     with run.engine(state.run_key) as engine, tracker as track:

@@ -18,6 +18,7 @@
                           run; belongs to their hosts and is never published
     client_table.csv      with a simulated clock: the clients' lines and devices; never published
     sites.json            of a run between organisations: which site has which clients; never published
+    identities.json       with secure sums: the key by which each client signs; never published
     privacy_secret        with differential privacy: what noise and cohorts are drawn from; never published
     unrendered_rows.json  rows that the chat template cannot render, by client and reason (`UnrenderedRecord`)
     .lock                 held by the process that trains in the folder
@@ -45,6 +46,7 @@ __all__ = [
     "CLIENT_MEMORY",
     "CLIENT_TABLE_FILE",
     "CONFIG_FILE",
+    "IDENTITIES_FILE",
     "LOCK_FILE",
     "MODEL",
     "PERSONAL",
@@ -94,6 +96,7 @@ START_SCORES = "start_scores"
 """Of what a run between organisations started from, scored at the sites when the run had ended."""
 CLIENT_TABLE_FILE = "client_table.csv"
 SITES_FILE = "sites.json"
+IDENTITIES_FILE = "identities.json"
 AT_SITES = "sites:"
 """What the revision of clients begins with whose rows are at other organisations."""
 CLIENT_MEMORY = "client_memory"

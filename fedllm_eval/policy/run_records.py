@@ -18,6 +18,7 @@ __all__ = [
     "PersonalClients",
     "RoundRecord",
     "RunConfig",
+    "SecureSumRound",
     "SpentPrivacy",
     "UnrenderedRecord",
     "Visit",
@@ -169,6 +170,22 @@ class Monitor(TypedDict):
     stop: bool
 
 
+class SecureSumRound(TypedDict):
+    """A round's secure sum."""
+
+    num_summed: int
+    """Clients whose updates are in it."""
+    reason: str | None
+    """Why there is none; None where there is one."""
+    bits: int
+    fraction_bits: int
+    exchange_download_bytes: int
+    """Of the exchanges beside broadcast and updates."""
+    exchange_upload_bytes: int
+    num_clipped: NotRequired[int]
+    """Clients with a value that was clipped; not told where noise is shared, or there is no sum."""
+
+
 class RoundRecord(TypedDict):
     """One line of `rounds.jsonl`."""
 
@@ -190,6 +207,7 @@ class RoundRecord(TypedDict):
     """Whether there were enough clients for one."""
     wire: NotRequired[WireRound]
     privacy: NotRequired[SpentPrivacy]
+    secure_sum: NotRequired[SecureSumRound]
     eval: NotRequired[dict[str, Any]]
     """`split`, and each score's mean, interval and counts."""
     eval_score: NotRequired[str]

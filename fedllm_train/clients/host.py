@@ -6,7 +6,7 @@ own; the server sees messages alone.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -22,18 +22,22 @@ from fedllm_train.clients.client_memory import ClientMemory
 from fedllm_train.clients.resident import ResidentTrainer
 from fedllm_train.clients.resident_args import resident_args
 from fedllm_train.clients.run_spec import RunSpec, check_same, policy_digests
+from fedllm_train.clients.secure_visit import SecureVisits
 from fedllm_train.clients.token_cache import TokenCache
 from fedllm_train.engines.engine import Reply, Task
 from fedllm_train.messages.packed_message import PackedMessage
 from fedllm_train.messages.wire import ClientWire
 from fedllm_train.models.policy import StartingPolicy, load_starting_policy
 from fedllm_train.models.tokenizer import prepared_tokenizer
+from fedllm_train.privacy.secure_sum.client_side import SumRefused
+from fedllm_train.privacy.secure_sum.exchanges import TrainHeader, parted
 from fedllm_train.seeds import stream_seed
 from fedllm_train.strategies import strategy_class
 from fedllm_train.visit import Correction, TakeStep, Visit
 
 __all__ = ["ClientHost"]
 
+_EXCHANGES = ("keys", "shares", "unmask")
 _NOT_FINITE = "its update is not finite; lower the learning rate"
 
 
@@ -74,6 +78,8 @@ class ClientHost:
         self._strategy = with_last_layers(strategy_class(spec.strategy)(spec.federation), spec.federation)
         self._wire = ClientWire(spec.wire, seed=spec.seed, first=self._first_download)
         self._folder = folder
+        self._sums = None if spec.sums is None else SecureVisits(spec.sums, folder)
+        self._announced = clients.sizes
 
     @classmethod
     def load(cls, spec: RunSpec, clients: ClientDataset, folder: Path) -> "ClientHost":
@@ -106,6 +112,29 @@ class ClientHost:
             VisitStopped: if the visit was ended between two steps (`ResidentTrainer.is_stopped`); nothing of it is
                 kept.
         """
+        if task.purpose in _EXCHANGES:
+            return self._exchange(task)
+        if self._sums is None or task.purpose == "personal":
+            return self._visit(task, None)
+        try:
+            header, broadcast = parted(task.message)
+        except ValueError as error:
+            reason = f"what it was sent names no secure sum ({error}), and it sends its update into nothing else"
+            return Reply(step=task.step, client_id=task.client_id, reason=reason)
+        return self._visit(replace(task, message=broadcast), header)
+
+    def _exchange(self, task: Task) -> Reply:
+        """Answer one of the exchanges of a secure sum beside training."""
+        if self._sums is None:
+            reason = f"it is asked for {task.purpose}, and the run has no secure sums"
+        elif task.purpose == "keys" and not (tokens := self.tokens[task.client_id]).num_rows:
+            reason = tokens.why_empty()  # said before anybody counts on it
+        else:
+            return self._sums.exchange(task)
+        return Reply(step=task.step, client_id=task.client_id, reason=reason)
+
+    def _visit(self, task: Task, header: TrainHeader | None) -> Reply:
+        """Train, or make the client's own adapter; with a header the update goes into a secure sum."""
         started = time.perf_counter()
         tokens = self.tokens[task.client_id]
         if not tokens.num_rows:
@@ -144,11 +173,18 @@ class ClientHost:
             packed = PackedMessage.whole(update)  # stays where it is made; whole, whatever the wire packs
         else:
             try:
-                packed, unsent = self._pack(update, visit, hidden, task)
+                if header is None:
+                    packed, unsent = self._pack(update, visit, hidden, task)
+                else:
+                    packed, unsent = self._masked(update, visit, header, task, fits.metrics), {}
+            except SumRefused as error:
+                return Reply(step=task.step, client_id=task.client_id, reason=str(error))
             except ValueError as error:
                 return Reply(step=task.step, client_id=task.client_id, reason=f"its update cannot be packed: {error}")
             if to_keep := visit.memory | read | unsent:
                 kept.save(task.client_id, task.step, to_keep)
+        if header is not None:
+            return self._told_of_sum(task, packed, fits.total_steps, time.perf_counter() - started)
         return Reply(
             step=task.step,
             client_id=task.client_id,
@@ -178,6 +214,29 @@ class ClientHost:
         """The message of an update, and what the client keeps of it."""
         anchor = self._strategy.anchor(visit.received, visit.start_adapter, visit.client_id, visit.round_index)
         return self._wire.pack_up(update, anchor, hidden, task)
+
+    def _masked(
+        self, update: Parts, visit: Visit, header: TrainHeader, task: Task, metrics: Mapping[str, float]
+    ) -> PackedMessage:
+        """The message of an update under its masks."""
+        assert self._sums is not None, "a header comes with secure sums"
+        anchor = self._strategy.anchor(visit.received, visit.start_adapter, visit.client_id, visit.round_index)
+        weights, loss = self._strategy.weigh(update, visit.num_rows), metrics.get("train_loss", 0.0)
+        return self._sums.masked(task, header, update, anchor, weights=weights, loss=loss)
+
+    def _told_of_sum(self, task: Task, packed: PackedMessage, num_steps: int, seconds: float) -> Reply:
+        """The reply of a masked update: of the client itself nothing that its host did not announce before."""
+        return Reply(
+            step=task.step,
+            client_id=task.client_id,
+            message=packed.message,
+            num_rows=self._announced[task.client_id],
+            facts={
+                "num_steps": num_steps,
+                "seconds": round(seconds, 3),
+                "bits_per_value": packed.bits_per_value,
+            },
+        )
 
     def _of_wire(self, packed: PackedMessage) -> dict[str, float | None]:
         """What the record says of a message; in a private run the error would tell of a true update, without noise."""

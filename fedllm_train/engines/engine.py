@@ -24,8 +24,9 @@ __all__ = [
     "replies_of",
 ]
 
-Purpose = Literal["train", "personal"]
-"""What a client is asked for: an update for the server step, or, when the rounds are over, the adapter it keeps."""
+Purpose = Literal["train", "personal", "keys", "shares", "unmask"]
+"""What a client is asked for: an update for the server step; when the rounds are over, the adapter it keeps; or one of
+the other exchanges of a secure sum (`privacy/secure_sum/exchanges.py`)."""
 
 LeftOutKind = Literal["lost", "late", "closed", "refused"]
 """Why a client is left out: it dropped out; it came too late; its machine's window closed while it worked; or its

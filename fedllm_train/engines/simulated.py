@@ -99,8 +99,8 @@ class SimulatedEngine:
     def submit(self, tasks: Iterable[Task]) -> None:
         """Ask clients, now or when their task says.
 
-        What is asked for after the last round (`Task.purpose`) takes no time on the clock: those replies are the ones
-        that are taken next, until there are no more.
+        What is no update (`Task.purpose`: it is asked for after the last round, or in a secure sum) takes
+        no time on the clock: those replies are the ones that are taken next, until there are no more.
         """
         drawn = iter(tasks)
         if (first := next(drawn, None)) is None:

@@ -77,6 +77,10 @@ class LedgerKeeper(Observer):
         """Take back the charge for bytes that a client was to be sent and was not: it was given up before."""
         self.ledger = self.ledger.charge(download_bytes=-num_bytes)
 
+    def exchanged(self, download_bytes: int, upload_bytes: int) -> None:
+        """Charge what travels beside tasks and updates: the exchanges of a secure sum."""
+        self.ledger = self.ledger.charge(download_bytes=download_bytes, upload_bytes=upload_bytes)
+
     def saw(self, reply: Reply, problem: str | None) -> None:
         """Charge what a client did and sent, whether or not it arrived and could be used."""
         sent = self._bytes(reply.message or b"") if reply.upload_bytes is None else reply.upload_bytes

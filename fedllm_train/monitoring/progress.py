@@ -127,7 +127,10 @@ class RoundProgress(_Bar, Observer):
     def recorded(self, record: Record) -> None:
         """Show one finished round."""
         done = record["round_index"] + 1
-        loss = "nothing trained" if record["train_loss"] is None else f"loss {record['train_loss']:.4f}"
+        if record["train_loss"] is not None:
+            loss = f"loss {record['train_loss']:.4f}"
+        else:  # with shared noise no loss is summed, since none is covered by the guarantee
+            loss = "trained" if record["clients"] else "nothing trained"
         if "eval" in record:
             score = record["eval"].get(record["eval_score"])
             shown = "no finite value" if score is None else f"{score['mean']:.4f} over {score['num_clients']} clients"

@@ -12,8 +12,13 @@ __all__ = ["VisitLog"]
 class VisitLog(Observer):
     """Collects who replied in a round, with the facts of each visit."""
 
-    def __init__(self) -> None:
-        """Begin with nobody."""
+    def __init__(self, *, losses_are_summed: bool = False) -> None:
+        """Begin with nobody.
+
+        Args:
+            losses_are_summed: whether no client tells its loss, and the aggregation has the mean of all.
+        """
+        self._losses_are_summed = losses_are_summed
         self._visits: list[Record] = []
         self._left_out: list[Record] = []
 
@@ -35,11 +40,8 @@ class VisitLog(Observer):
         for each in (*self._visits, *self._left_out):
             if (asked := each.pop("asked_step", None)) is not None:
                 each["staleness"] = step.index - asked
-        record = {
-            "train_loss": _weighted_mean(self._visits, "train_loss"),
-            "clients": self._visits,
-            "left_out": self._left_out,
-        }
+        record: Record = {} if self._losses_are_summed else {"train_loss": _weighted_mean(self._visits, "train_loss")}
+        record |= {"clients": self._visits, "left_out": self._left_out}
         self._visits, self._left_out = [], []
         return record
 

@@ -15,7 +15,7 @@ from fedllm_train.engines.shelf import NOTHING, Shelf
 from fedllm_train.participation.cohort_rules import sample_cohort
 from fedllm_train.participation.participation_contract import TurnTaking, kept_back
 
-__all__ = ["SynchronousCohort", "in_client_order"]
+__all__ = ["SynchronousCohort", "asked_all", "in_client_order"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,12 +47,14 @@ class SynchronousCohort:
         Raises:
             WorkerError: if the engine gives more or fewer than one reply a task.
         """
-        cohort = self._cohort(step)
-        engine.submit(ask(client_id) for client_id in cohort)
-        yield from in_client_order(_checked(replies_of(engine), cohort, step), cohort, self.spool)
+        cohort = self.cohort(step)
+        yield from in_client_order(asked_all(engine, step, cohort, ask), cohort, self.spool)
 
-    def _cohort(self, step: int) -> list[str]:
-        """Who is asked: with a rule of turns nobody whose turn it is not, and fewer where not as many are left."""
+    def cohort(self, step: int) -> list[str]:
+        """Return the clients of a round, sorted.
+
+        With a rule of turns nobody is in it whose turn it is not, and fewer are where not as many are left.
+        """
         pool, size = self.client_ids, self.cohort_size
         if self.turns is not None:
             pool = without(self.client_ids, kept_back(self.turns, step))
@@ -60,6 +62,22 @@ class SynchronousCohort:
             if not size:
                 return []
         return sample_cohort(pool, size, seed=self.seed, round_index=step, rule=self.rule, sizes=self.sizes)
+
+
+def asked_all(engine: Engine, step: int, cohort: Sequence[str], ask: Callable[[str], Task]) -> Iterator[Reply]:
+    """Ask some clients, and yield one reply of each in order of arrival.
+
+    Args:
+        engine: carries the tasks.
+        step: the round's index.
+        cohort: whom to ask.
+        ask: makes the task of a client.
+
+    Raises:
+        WorkerError: if the engine gives more or fewer than one reply a task.
+    """
+    engine.submit(ask(client_id) for client_id in cohort)
+    yield from _checked(replies_of(engine), cohort, step)
 
 
 def _checked(replies: Iterable[Reply], cohort: Sequence[str], step: int) -> Iterator[Reply]:

@@ -30,8 +30,9 @@ def begin_privacy(
     next_round: int,
     lost_rounds: bool,
     remembered: Mapping[str, Any] | None = None,
+    is_shared: bool = False,
 ) -> ClientPrivacy | None:
-    """Return what makes the remaining rounds private; None if no rounds are left, or nothing is guaranteed.
+    """Return what the server does to make the remaining rounds private; None if it does nothing, or none are left.
 
     Args:
         run: the run folder.
@@ -42,6 +43,7 @@ def begin_privacy(
         next_round: where the run begins or goes on; from 0.
         lost_rounds: whether the run made rounds that it cannot go on from.
         remembered: what the checkpoint holds of `private_memory.py`.
+        is_shared: whether clients clip and add the noise themselves, so that the server has no part in it.
 
     Raises:
         ResumeError: if the run goes on and its secret is lost.
@@ -53,6 +55,8 @@ def begin_privacy(
     others = others_by_method(start, num_values)
     if note := noise_note(guarantee, num_values=num_values, num_clients=len(client_ids), by_method=others):
         logger.warning(note)
+    if is_shared:
+        return None
     secret = run_secret(run, next_round=next_round, lost_rounds=lost_rounds) if guarantee.has_noise else None
     return ClientPrivacy(guarantee=guarantee, secret=secret, memory=private_memory(guarantee, remembered or {}))
 

@@ -28,6 +28,7 @@ COVERED = {
 
 NOT_COVERED = {
     "clients": "who took part, with rows, losses and times of each",
+    "secure_sum": "counts those who took part, and those of them who were clipped",
     "wire": "means over the messages of those who took part, without noise",
     "left_out": "who took part and failed, and why",
     "train_loss": "a mean over the rows of those who took part, without noise",

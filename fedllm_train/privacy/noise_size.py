@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from fedllm_data.errors import ConfigError
 from fedllm_data.wording.forms import bytes_text
-from fedllm_train.privacy.accounting import Guarantee, epsilon_spent
+from fedllm_train.privacy.accounting import Guarantee
 from fedllm_train.privacy.related_noise import RelatedNoise
 
 __all__ = ["accountants_in_words", "first_line", "needed_cohort", "noise_in_clips", "noise_note", "noise_of_methods"]
@@ -154,11 +154,7 @@ def _of_methods(guarantee: Guarantee, by_method: Mapping[str, int]) -> str:
 def _less_noise(guarantee: Guarantee, cohort: int, num_values: int) -> str:
     z = cohort / math.sqrt(num_values) * guarantee.noise_multiplier / _noise_of_a_round(guarantee)
     try:
-        if guarantee.sampling in ("poisson", "none"):
-            spent = epsilon_spent(z, guarantee.sampling_rate, guarantee.num_rounds, guarantee.delta)
-        else:
-            less = replace(guarantee, noise_multiplier=z)
-            spent = less.epsilon(guarantee.num_rounds) or math.inf
+        spent = replace(guarantee, noise_multiplier=z).epsilon(guarantee.num_rounds) or math.inf
         cost = f"epsilon {spent:.3g}"
     except ConfigError:
         cost = "too little for any guarantee"

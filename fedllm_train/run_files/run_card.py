@@ -121,6 +121,7 @@ def _setting(config: RunConfig, run: Path, repo_id: str | None) -> dict[str, Any
         "upload": _upload(federated),
         "download": _download(federated),
         "privacy": config.get("privacy"),
+        "secure_sum": federated.get("secure_sum", False),
         "load_best": federated.get("load_best", False),
         "adapter_path": repo_id or f"{run.name}/{ADAPTER if is_adapter else MODEL}",
         "seed": federated.get("seed"),

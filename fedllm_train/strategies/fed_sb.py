@@ -167,6 +167,12 @@ class FedSB(OneAdapter):
             return {_STEP: 1 if self._steps_count_alike else num_rows}
         return {"adapter": self.weight_of(num_rows)}
 
+    def why_not_summed(self) -> str | None:
+        """Return None with a frame that is drawn: then clients send R_k alone."""
+        if self._random:
+            return None
+        return "sends signs of a first step while there is no frame, packed to bits that do not add up (core_frame)"
+
     def fold(self, sums: Sums, update: Parts, weights: Mapping[str, float]) -> None:
         """Add p_k R_k, or n_k M_k."""
         super().fold(

@@ -61,6 +61,7 @@ def remote_engine(
             num_rounds=num_rounds,
             max_steps=most_steps(spec),
             privacy=_privacy(guarantee),
+            secure_sum=spec.sums is not None,
             num_threads=torch.get_num_threads(),
             lease_seconds=LEASE_SECONDS,
         )

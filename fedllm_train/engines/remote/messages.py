@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from fedllm_data.errors import FedLLMError
-from fedllm_train.engines.engine import NO_STEP
+from fedllm_train.engines.engine import NO_STEP, Purpose
 
 __all__ = [
     "BEGIN_FIRST",
@@ -150,7 +150,7 @@ class VisitJob(_Message):
     job: Literal["visit"] = "visit"
     step: Index
     client_id: Name
-    purpose: Literal["train", "personal"] = "train"
+    purpose: Purpose = "train"
     seed: int = Field(ge=0, lt=1 << 64)
     learning_rate: float = Field(ge=0)
     kept_step: StepOrNone = NO_STEP

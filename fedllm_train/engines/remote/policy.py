@@ -73,6 +73,8 @@ class Policy:
         if self.max_steps is not None and (begin.max_steps is None or begin.max_steps > self.max_steps):
             steps = "as many steps as its rows make" if begin.max_steps is None else f"{begin.max_steps} steps"
             return f"a visit of {steps} may be longer than the {self.max_steps} steps that this organisation allows"
+        if begin.secure_sum != (_of(spec, "sums") is not None):
+            return "the run says of its secure sums something other than its spec"
         if self.needs_secure_sum and not begin.secure_sum:
             return "this organisation asks for a secure sum, and the server would see its updates"
         if self.max_epsilon is not None and (begin.privacy is None or begin.privacy.epsilon > self.max_epsilon):

@@ -24,6 +24,7 @@ from fedllm_train.clients.run_spec import RunSpec
 from fedllm_train.fates.fate import Elsewhere, Passed, differs
 from fedllm_train.messages.wire_settings import WireSettings
 from fedllm_train.models.policy import PolicySource
+from fedllm_train.privacy.secure_sum.fixed_point import SumSpec
 from fedllm_train.strategies import STRATEGIES, strategy_class
 from fedllm_train.strategy import Federation
 
@@ -83,6 +84,7 @@ def spec_text(spec: RunSpec, client_ids: frozenset[str] | None = None) -> dict[s
         "kernel": spec.kernel,
         "policy": _policy_text(spec.policy),
         "template_date": spec.template_date,
+        "sums": None if spec.sums is None else asdict(spec.sums),
         "digests": dict(spec.digests),
         "versions": dict(spec.versions),
     }
@@ -123,6 +125,7 @@ def read_spec(
             kernel=_one_of(text["kernel"], ("trl", "plain"), "kernel"),
             policy=_read_policy(text["policy"], adapter),
             template_date=None if text["template_date"] is None else _of_type(text["template_date"], str, "date"),
+            sums=None if text["sums"] is None else _made(SumSpec, text["sums"], "sums"),
             digests=_texts(text["digests"], "digests"),
             versions=_texts(text["versions"], "versions"),
         )

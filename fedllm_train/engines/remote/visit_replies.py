@@ -44,6 +44,7 @@ def _problem_of(job: VisitJob, result: Result, known: int) -> str | None:
     loss = result.facts.get("train_loss")
     if loss is not None and (isinstance(loss, bool) or not isinstance(loss, int | float)):
         return "its facts say a training loss that is no number"
-    if job.purpose == "train" and not result.has_body:
-        return "its site sent no update and no reason"
+    if job.purpose != "personal" and not result.has_body:
+        what = "update" if job.purpose == "train" else "answer"
+        return f"its site sent no {what} and no reason"
     return None

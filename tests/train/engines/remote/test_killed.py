@@ -31,6 +31,10 @@ FLAGS = (
     *("--bf16", "False", "--use-cpu", "--lora-r", "4", "--strategy", "scaffold", "--wire", "int4", "--seed", "5"),
 )
 
+SUMMED = ("--wire", "none", "--secure-sum", "True")
+"""Later flags win."""
+EITHER = pytest.mark.parametrize("flags", [(), SUMMED], ids=["updates", "secure sums"])
+
 
 class Command:
     """A command in a process of its own."""
@@ -91,17 +95,18 @@ def adapter(folder):
     return (folder / "adapter" / "adapter_model.safetensors").read_bytes()
 
 
-def whole(remote, tmp_path):
-    run = run_of(remote, tmp_path, "whole")
+def whole(remote, tmp_path, flags):
+    run = run_of(remote, tmp_path, "whole", *flags)
     assert run.process.wait(300) == 0
     return adapter(tmp_path / "whole")
 
 
-def test_workers_killed_ten_times_change_no_bit(remote, tmp_path, sites):
-    expected, rng, kills = whole(remote, tmp_path), random.Random(1), 0
+@EITHER
+def test_workers_killed_ten_times_change_no_bit(remote, tmp_path, sites, flags):
+    expected, rng, kills = whole(remote, tmp_path, flags), random.Random(1), 0
     while kills < 10:
         out = f"run{kills}"
-        run = run_of(remote, tmp_path, out)
+        run = run_of(remote, tmp_path, out, *flags)
         wait_until(lambda out=out: (tmp_path / out).is_dir())
         while run.process.poll() is None and kills < 10:
             time.sleep(rng.uniform(0.2, 2.0))
@@ -115,10 +120,11 @@ def test_workers_killed_ten_times_change_no_bit(remote, tmp_path, sites):
         assert all(record["left_out"] == [] for record in records)
 
 
-def test_a_server_killed_ten_times_resumes_to_the_same_bits(remote, tmp_path, sites):
-    expected, rng, kills, runs = whole(remote, tmp_path), random.Random(2), 0, 0
+@EITHER
+def test_a_server_killed_ten_times_resumes_to_the_same_bits(remote, tmp_path, sites, flags):
+    expected, rng, kills, runs = whole(remote, tmp_path, flags), random.Random(2), 0, 0
     while kills < 10:
-        out, more = f"run{runs}", ()
+        out, more = f"run{runs}", flags
         runs += 1
         while True:
             run = run_of(remote, tmp_path, out, *more)
@@ -127,7 +133,7 @@ def test_a_server_killed_ten_times_resumes_to_the_same_bits(remote, tmp_path, si
             if kills == 10 or run.process.poll() is not None:
                 break
             run.kill()
-            kills, more = kills + 1, ("--resume",)
+            kills, more = kills + 1, (*flags, "--resume")
         assert run.process.wait(300) == 0
         assert adapter(tmp_path / out) == expected
 
