@@ -18,6 +18,7 @@ from fedllm_train.aggregation.aggregation import Aggregation, Inbox
 from fedllm_train.aggregation.estimated import EstimatedAggregation
 from fedllm_train.aggregation.plain import PlainAggregation
 from fedllm_train.aggregation.private import ClientPrivacy, PrivateAggregation
+from fedllm_train.aggregation.robust import RobustAggregation, RobustMemory
 from fedllm_train.aggregation.staleness import ServerStates
 from fedllm_train.clients.adapter_checks import check_adapter, check_tokenizer
 from fedllm_train.clients.host import ClientHost
@@ -245,9 +246,14 @@ class LoadedRun:
                 return EstimatedAggregation(
                     inbox, before.server, step=before.next_round, anybody=anybody, min_clients=config.min_clients
                 )
+            if config.robust_sum != "none":
+                return RobustAggregation(
+                    inbox, before.server, config, memory, step=before.next_round, min_clients=config.min_clients
+                )
             watch = partial(error.watch, before.server)
             return PlainAggregation(inbox, states, min_clients=config.min_clients, watch=watch)
 
+        memory = RobustMemory(state.robust)
         anybody = plan.participants[0]
         secret = None if privacy is None else privacy.cohort_seed
         observers: list[Observer] = [VisitLog(), WireLog(config, travels=travels), StepSize(), error]
@@ -271,7 +277,9 @@ class LoadedRun:
                 seed=config.seed if secret is None else secret,
                 sizes=plan.roster.sizes,
                 spool=spool,
+                always=config.robust_root,
             ),
+            robust=memory,
             aggregate=aggregate,
             ledger=LedgerKeeper(state.ledger, travels=travels),
             observers=[*observers, *(each if isinstance(each, Observer) else Callback(each) for each in callbacks)],

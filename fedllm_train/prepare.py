@@ -15,6 +15,7 @@ from fedllm_eval.machines.client_table import ClientTable, client_table
 from fedllm_train.adapters.last_layers import client_layers, with_last_layers
 from fedllm_train.adapters.ranks import client_ranks
 from fedllm_train.aggregation.private import check_private_method
+from fedllm_train.aggregation.robust_settings import check_robust_method, check_root
 from fedllm_train.aggregation.staleness import check_asynchronous_method
 from fedllm_train.clients.local_work import LocalWork, local_work
 from fedllm_train.clients.memory_fit import ClientMemory, MemoryFit
@@ -115,6 +116,22 @@ def prepare(
             has_windows=machines is not None and has_windows(participants, machines),
             has_fixed_lengths=all(has_fixed_length(wire) for wire in (config.wire, config.download_wire)),
         )
+    check_root(config, participants, is_synchronous=config.participation == "synchronous")
+    check_robust_method(
+        config,
+        config.strategy,
+        strategy.traits,
+        cohort_size=turnout.wanted,
+        others={
+            "dp_clip": config.dp_clip is not None,
+            "error_feedback ef21": config.error_feedback == "ef21",
+            "participation buffered": config.participation == "buffered",
+            "late apply": config.late == "apply",
+            "client_ranks": bool(federation.ranks),
+            "client_layers": bool(federation.layers),
+            "uniform_weights False": config.get("uniform_weights") is False,
+        },
+    )
     guarantee = run_guarantee(
         config,
         num_rounds=config.num_rounds,

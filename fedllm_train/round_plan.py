@@ -12,6 +12,7 @@ from pathlib import Path
 
 from fedllm_train.adapters.arithmetic import Parts
 from fedllm_train.aggregation.aggregation import Aggregation
+from fedllm_train.aggregation.robust import RobustMemory
 from fedllm_train.engines.engine import NO_STEP, Engine, Purpose, Reply, Task
 from fedllm_train.engines.simulated import SimulatedEngine
 from fedllm_train.messages.packed_message import PackedMessage
@@ -46,6 +47,8 @@ class RoundPlan:
     wire: ServerWire
     engine: Engine
     participation: Participation
+    robust: RobustMemory = field(default_factory=lambda: RobustMemory({}))
+    """What a robust sum remembers between rounds; nothing for other runs."""
     aggregate: Callable[[RunState], Aggregation]
     """From the state that a step begins from to the empty aggregation of that step."""
     ledger: LedgerKeeper
@@ -180,6 +183,7 @@ class RoundPlan:
             monitor=record.get("monitor", state.monitor),
             refused=self._refused,
             wire=self.wire.state(),
+            robust=self.robust.parts,
         )
         seconds = time.perf_counter() - self._started - record.get("eval_seconds", 0.0)
         record["seconds"] = round(seconds, 3)

@@ -29,6 +29,8 @@ class SynchronousCohort:
     """What cohorts are drawn from: the run seed, but where a guarantee rests on nobody knowing who took part."""
     sizes: Mapping[str, int] = field(default_factory=dict)
     """Rows of each client, for rules that weigh them."""
+    always: str | None = None
+    """A client that is asked in every round beside the cohort, and is none of `client_ids`."""
     spool: Path | None = None
     """An existing folder for messages that come early; None keeps them in memory."""
 
@@ -51,6 +53,8 @@ class SynchronousCohort:
             rule=self.rule,
             sizes=self.sizes,
         )
+        if self.always is not None:
+            cohort = sorted([*cohort, self.always])
         engine.submit(ask(client_id) for client_id in cohort)
         yield from in_client_order(_checked(replies_of(engine), cohort, step), cohort, self.spool)
 

@@ -122,6 +122,7 @@ def make_participation(
     seed: int,
     sizes: Mapping[str, int],
     spool: Path | None,
+    always: str | None = None,
 ) -> Participation:
     """Return the rule of participation.
 
@@ -132,7 +133,10 @@ def make_participation(
         seed: what cohorts are drawn from.
         sizes: rows of each client.
         spool: an existing folder for messages that wait; None, where there is none, keeps them in memory.
+        always: a client that is asked in every round beside those that are drawn, with participation synchronous.
     """
+    if always is not None:
+        client_ids = [client_id for client_id in client_ids if client_id != always]
     common: dict[str, Any] = {"client_ids": client_ids, "rule": settings.cohort_rule, "seed": seed, "sizes": sizes}
     if settings.participation == "deadline":
         rule: Participation = DeadlineCohort(
@@ -154,7 +158,7 @@ def make_participation(
             spool=spool,
             **common,
         )
-    return SynchronousCohort(cohort_size=turnout.wanted, spool=spool, **common)
+    return SynchronousCohort(cohort_size=turnout.wanted, spool=spool, always=always, **common)
 
 
 def _mean_drop_out(settings: ParticipationSettings, client_ids: Sequence[str], machines: ClientTable) -> float:
