@@ -17,6 +17,7 @@ from fedllm_train.adapters.ranks import client_ranks
 from fedllm_train.aggregation.private import check_private_method
 from fedllm_train.aggregation.robust_settings import check_robust_method, check_root
 from fedllm_train.aggregation.staleness import check_asynchronous_method
+from fedllm_train.attacks.attackers import attackers_of, check_attackers
 from fedllm_train.clients.local_work import LocalWork, local_work
 from fedllm_train.clients.memory_fit import ClientMemory, MemoryFit
 from fedllm_train.config import FederatedConfig
@@ -59,6 +60,8 @@ class RunPlan:
     """How many clients are asked, and how many updates make a server step."""
     machines: ClientTable | None
     """The clients' lines and devices, for the simulated clock; None without one."""
+    attackers: Mapping[str, str]
+    """Client -> attack, of simulated attackers."""
     guarantee: Guarantee | None
     """Differential privacy; None where none is asked for."""
     work: LocalWork
@@ -116,6 +119,16 @@ def prepare(
             has_windows=machines is not None and has_windows(participants, machines),
             has_fixed_lengths=all(has_fixed_length(wire) for wire in (config.wire, config.download_wire)),
         )
+    attackers = attackers_of(config, participants, machines, seed=config.seed)
+    check_attackers(
+        attackers,
+        config.strategy,
+        strategy.traits,
+        others={
+            "participation buffered": config.is_asynchronous,
+            "error_feedback ef21": config.error_feedback == "ef21",
+        },
+    )
     check_root(config, participants, is_synchronous=config.participation == "synchronous")
     check_robust_method(
         config,
@@ -162,6 +175,7 @@ def prepare(
         cohort_size=cohort_size,
         turnout=turnout,
         machines=machines,
+        attackers=attackers,
         guarantee=guarantee,
         work=work,
         learning_rate=client.learning_rate,
