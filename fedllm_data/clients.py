@@ -174,6 +174,27 @@ class ClientDataset(Mapping[str, "Dataset"]):
         rows = self.rows.select(positions)
         return ClientDataset(rows, task=self.task, split=self.split, name=self.name, repo=self._repo, _sizes=sizes)
 
+    def with_rows(self, table: pa.Table) -> "ClientDataset":
+        """Return the same clients with as many other rows each, such as those that simulated attackers train on.
+
+        Args:
+            table: rows in the order of `rows`, with the same columns.
+
+        Raises:
+            SchemaError: if it has other columns, or another number of rows.
+        """
+        from datasets import Dataset
+
+        if table.column_names != self.rows.column_names or table.num_rows != self.rows.num_rows:
+            raise SchemaError(
+                f"{self.name}: {table.num_rows} rows of {', '.join(table.column_names)} cannot stand for "
+                f"{self.rows.num_rows} of {', '.join(self.rows.column_names)}; keep rows and columns"
+            )
+        rows = Dataset(table)
+        return ClientDataset(
+            rows, task=self.task, split=self.split, name=self.name, repo=self._repo, _sizes=self._sizes
+        )
+
     def _not_found(self, client_id: object) -> ClientNotFoundError:
         return client_not_found(client_id, self.ids, f"{self.name}, split {self.split}")
 

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
+from fedllm_train.aggregation.robust_settings import RobustSettings
+from fedllm_train.attacks.attack_settings import AttackSettings
 from fedllm_train.clients.local_work import LocalWorkSettings
 from fedllm_train.field_types import plain_value
 from fedllm_train.given import records_given
@@ -27,7 +29,14 @@ __all__ = ["FederatedConfig", "RunInput", "check_name"]
 
 @dataclass(frozen=True, kw_only=True)
 class FederatedConfig(
-    EvaluationSettings, WireSettings, PrivacySettings, SecureSumSettings, LocalWorkSettings, ParticipationSettings
+    EvaluationSettings,
+    WireSettings,
+    PrivacySettings,
+    SecureSumSettings,
+    RobustSettings,
+    AttackSettings,
+    LocalWorkSettings,
+    ParticipationSettings,
 ):
     """Settings of the federation: how many rounds, who takes part, how the server learns.
 

@@ -18,8 +18,12 @@ from fedllm_train.aggregation.aggregation import Aggregation, Inbox
 from fedllm_train.aggregation.estimated import EstimatedAggregation
 from fedllm_train.aggregation.plain import PlainAggregation
 from fedllm_train.aggregation.private import ClientPrivacy, PrivateAggregation
+from fedllm_train.aggregation.robust import RobustAggregation, RobustMemory
 from fedllm_train.aggregation.secure_sum import SecureAggregation
 from fedllm_train.aggregation.staleness import ServerStates
+from fedllm_train.attacks.attacked_aggregation import AttackedAggregation, AttackedInbox
+from fedllm_train.attacks.attackers import check_attacked_rows
+from fedllm_train.attacks.row_attacks import with_bad_rows
 from fedllm_train.clients.adapter_checks import check_adapter, check_tokenizer
 from fedllm_train.clients.host import ClientHost
 from fedllm_train.clients.objectives import objective_of
@@ -235,12 +239,20 @@ class LoadedRun:
             seats = config.num_processes
             clock = run_clock(plan, self.model, self.client_args, self.start_adapter, self.start_state)
             engine = SimulatedEngine(engine, clock, now=state.clock, num_seats=seats, spool=spool)
-        inbox = Inbox(strategy=strategy, wire=wire, start_adapter=self.start_adapter, max_norm=config.max_update_norm)
+        common: dict[str, Any] = {"strategy": strategy, "wire": wire, "start_adapter": self.start_adapter}
+        common["max_norm"] = config.max_update_norm
+        attackers = plan.attackers
+        attacked = AttackedInbox(attackers=attackers, settings=config, **common) if attackers else None
+        inbox = Inbox(**common) if attacked is None else attacked
 
         sums = None if plan.sums is None else RoundSums(plan.sums, state.run_key, self.folder)
         ledger = LedgerKeeper(state.ledger, travels=travels)
 
         def aggregate(before: RunState) -> Aggregation:
+            inner = honest(before)
+            return inner if attacked is None else AttackedAggregation(inner, attacked, before.server)
+
+        def honest(before: RunState) -> Aggregation:
             if sums is not None:
                 return SecureAggregation(
                     inbox,
@@ -263,9 +275,14 @@ class LoadedRun:
                 return EstimatedAggregation(
                     inbox, before.server, step=before.next_round, anybody=anybody, min_clients=config.min_clients
                 )
+            if config.robust_sum != "none":
+                return RobustAggregation(
+                    inbox, before.server, config, memory, step=before.next_round, min_clients=config.min_clients
+                )
             watch = partial(error.watch, before.server)
             return PlainAggregation(inbox, states, min_clients=config.min_clients, watch=watch)
 
+        memory = RobustMemory(state.robust)
         anybody = plan.participants[0]
         secret = None if privacy is None else privacy.cohort_seed
         observers: list[Observer] = [
@@ -283,6 +300,7 @@ class LoadedRun:
             sizes=plan.roster.sizes,
             spool=spool,
             turns=None if privacy is None else privacy.memory.turns,
+            always=config.robust_root,
         )
         if sums is not None and isinstance(participation, SynchronousCohort):
             participation = SecureCohort(
@@ -301,6 +319,7 @@ class LoadedRun:
             wire=wire,
             engine=engine,
             participation=participation,
+            robust=memory,
             aggregate=aggregate,
             ledger=ledger,
             privacy_memory=dict if privacy is None else privacy.memory.as_record,
@@ -328,6 +347,8 @@ def load_run(
     """
     config, base, client_args = plan.config, inputs.base, inputs.client_args
     scored = None
+    at_hand = not isinstance(inputs.clients, SiteClients)
+    check_attacked_rows(plan.attackers, inputs.clients.task if at_hand else None)
     if isinstance(inputs.clients, SiteClients):
         check_at_sites(inputs, config)
     elif config.eval_every:
@@ -360,7 +381,7 @@ def load_run(
     check_wire_size(config, num_values_sent(plan.strategy, start_state, plan.participants[0]))
     return LoadedRun(
         plan=plan,
-        clients=inputs.clients,
+        clients=with_bad_rows(inputs.clients, plan.attackers, config) if at_hand else inputs.clients,
         scored=scored,
         client_args=client_args,
         trl_args=trl_args,

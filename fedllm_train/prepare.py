@@ -15,7 +15,10 @@ from fedllm_eval.machines.client_table import ClientTable, client_table
 from fedllm_train.adapters.last_layers import client_layers, with_last_layers
 from fedllm_train.adapters.ranks import client_ranks
 from fedllm_train.aggregation.private import check_private_method
+from fedllm_train.aggregation.robust_settings import check_robust_method, check_root
 from fedllm_train.aggregation.staleness import check_asynchronous_method
+from fedllm_train.attacks.attack_settings import OF_ROWS
+from fedllm_train.attacks.attackers import attackers_of, check_attackers
 from fedllm_train.clients.local_work import LocalWork, local_work
 from fedllm_train.clients.memory_fit import ClientMemory, MemoryFit
 from fedllm_train.config import FederatedConfig
@@ -62,6 +65,8 @@ class RunPlan:
     """How many clients are asked, and how many updates make a server step."""
     machines: ClientTable | None
     """The clients' lines and devices, for the simulated clock; None without one."""
+    attackers: Mapping[str, str]
+    """Client -> attack, of simulated attackers."""
     guarantee: Guarantee | None
     """Differential privacy; None where none is asked for."""
     sums: SumSpec | None
@@ -147,6 +152,33 @@ def prepare(
             asked=turnout.asked,
             num_rounds=config.num_rounds,
         )
+    attackers = attackers_of(config, participants, machines, seed=config.seed)
+    check_attackers(
+        attackers,
+        config.strategy,
+        strategy.traits,
+        others={
+            "participation buffered": config.is_asynchronous,
+            "error_feedback ef21": config.error_feedback == "ef21",
+            "secure_sum": config.secure_sum and any(attack not in OF_ROWS for attack in attackers.values()),
+        },
+    )
+    check_root(config, participants, is_synchronous=config.participation == "synchronous")
+    check_robust_method(
+        config,
+        config.strategy,
+        strategy.traits,
+        cohort_size=turnout.wanted,
+        others={
+            "dp_clip": config.dp_clip is not None,
+            "error_feedback ef21": config.error_feedback == "ef21",
+            "participation buffered": config.participation == "buffered",
+            "late apply": config.late == "apply",
+            "client_ranks": bool(federation.ranks),
+            "client_layers": bool(federation.layers),
+            "uniform_weights False": config.get("uniform_weights") is False,
+        },
+    )
     check_processes(config.num_processes, turnout.asked, model_is_named=model_is_named)
     check_tracker(config.report_to)
     check_wire_method(config, strategy.traits, config.strategy)
@@ -170,6 +202,7 @@ def prepare(
         cohort_size=cohort_size,
         turnout=turnout,
         machines=machines,
+        attackers=attackers,
         guarantee=guarantee,
         sums=sums,
         work=work,

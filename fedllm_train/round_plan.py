@@ -13,6 +13,7 @@ from typing import Any
 
 from fedllm_train.adapters.arithmetic import Parts
 from fedllm_train.aggregation.aggregation import Aggregation
+from fedllm_train.aggregation.robust import RobustMemory
 from fedllm_train.engines.engine import NO_STEP, Engine, Purpose, Reply, Task
 from fedllm_train.engines.simulated import SimulatedEngine
 from fedllm_train.messages.packed_message import PackedMessage
@@ -47,6 +48,8 @@ class RoundPlan:
     wire: ServerWire
     engine: Engine
     participation: Participation
+    robust: RobustMemory = field(default_factory=lambda: RobustMemory({}))
+    """What a robust sum remembers between rounds; nothing for other runs."""
     aggregate: Callable[[RunState], Aggregation]
     """From the state that a step begins from to the empty aggregation of that step."""
     ledger: LedgerKeeper
@@ -184,6 +187,7 @@ class RoundPlan:
             refused=self._refused,
             wire=self.wire.state(),
             privacy=self.privacy_memory(),
+            robust=self.robust.parts,
         )
         seconds = time.perf_counter() - self._started - record.get("eval_seconds", 0.0)
         record["seconds"] = round(seconds, 3)

@@ -10,6 +10,7 @@ from functools import partial
 from fedllm_data.in_place import fill_folder
 from fedllm_eval.policy.run_folder import ROUNDS_FILE, SCORES, START_ADAPTER, START_SCORES, WORK
 from fedllm_eval.policy.training_template import trains_end_of_turn
+from fedllm_train.aggregation.robust import heuristic_note
 from fedllm_train.clients.objectives import objective_of
 from fedllm_train.clients.token_cache import encoder_for
 from fedllm_train.clients.unrendered import UnrenderedRows, find_unrendered, unrendered_at_sites, write_unrendered
@@ -133,6 +134,9 @@ def _run_all_rounds(
     made_rounds = (folder / ROUNDS_FILE).exists()
     state = first_state(folder, run.start_state)
     if plan.guarantee is not None and (note := clipping_note(config.wire, plan.guarantee)):
+        logger.warning(note)
+    sent = plan.strategy.expects(run.start_state, plan.participants[0], 0).get("adapter", {})
+    if note := heuristic_note(config, sent):
         logger.warning(note)
     privacy = begin_privacy(
         folder,

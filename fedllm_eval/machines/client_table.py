@@ -60,6 +60,8 @@ class _Row:
     """Floats, by the names of `Machine`'s fields."""
     windows: Windows | None
     profile: Spread | None
+    attack: str | None = None
+    """What the client does as a simulated attacker."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +98,19 @@ class ClientTable:
                     machine = self._of_profile(row.profile, client_id, machine)
                 machine = replace(machine, **row.numbers, windows=row.windows or machine.windows)
         return machine
+
+    def attacks(self, client_ids: Collection[str]) -> dict[str, str]:
+        """Return the clients whose row, or that of all, names an attack: client -> its name; empty for profiles.
+
+        Args:
+            client_ids: whose.
+        """
+        rows = self.rows or {}
+        if not any(row.attack for row in rows.values()):
+            return {}
+        default = rows[ALL].attack if ALL in rows else None
+        found = {each: (rows[each].attack if each in rows else None) or default for each in client_ids}
+        return {each: attack for each, attack in found.items() if attack}
 
     def sources(self) -> list[Source]:
         """Return where the numbers come from: the file first, then every profile that is used."""
@@ -190,14 +205,15 @@ def write_client_table(path: Path, table: ClientTable, client_ids: Collection[st
     """
     with fill_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
+        attacks = table.attacks(client_ids)
+        writer.writerow(COLUMNS if attacks else [name for name in COLUMNS if name != "attack"])
         for client_id in client_ids:
             machine = table.machine(client_id)
             numbers = [getattr(machine, name) for name in NUMBERS]
             windows = "" if machine.windows is None else windows_text(machine.windows)
-            writer.writerow(
-                [client_id, *("" if each is None else repr(each) for each in numbers), machine.profile, windows]
-            )
+            attack = [attacks.get(client_id, "")] if attacks else []
+            told = ["" if each is None else repr(each) for each in numbers]
+            writer.writerow([client_id, *told, machine.profile, windows, *attack])
 
 
 def _with_rows(
@@ -233,7 +249,11 @@ def _row(entry: Entry) -> _Row:
         profile = entry.values.get("profile")
         if profile is not None and not isinstance(profile, str):
             raise ConfigError(f"profile is {profile!r}; give the name of one")
-        return _Row(numbers, windows, None if profile is None else spread_of(profile.strip(), f"profile {profile}"))
+        attack = entry.values.get("attack")
+        if attack is not None and not isinstance(attack, str):
+            raise ConfigError(f"attack is {attack!r}; give the name of one")
+        spread = None if profile is None else spread_of(profile.strip(), f"profile {profile}")
+        return _Row(numbers, windows, spread, None if attack is None else attack.strip() or None)
     except ConfigError as error:
         raise ConfigError(f"{entry.where}: {error}") from error
 

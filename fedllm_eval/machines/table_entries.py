@@ -20,7 +20,7 @@ from fedllm_eval.machines.window_text import TRACE
 __all__ = ["COLUMNS", "NUMBERS", "SUFFIXES", "Entry", "read_entries"]
 
 NUMBERS = ("download_mbit", "upload_mbit", "latency_ms", "flops", "memory_gb", "watts", "drop_out")
-COLUMNS = ("client_id", *NUMBERS, "profile", "windows")
+COLUMNS = ("client_id", *NUMBERS, "profile", "windows", "attack")
 SUFFIXES = (".csv", ".parquet", ".json", ".yaml", ".yml")
 _NAMED = ", ".join(map(repr, COLUMNS))
 """For errors: quoted, since `drop_out` without quotes would be told as the flag of this name."""

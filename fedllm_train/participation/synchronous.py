@@ -31,6 +31,8 @@ class SynchronousCohort:
     """What cohorts are drawn from: the run seed, but where a guarantee rests on nobody knowing who took part."""
     sizes: Mapping[str, int] = field(default_factory=dict)
     """Rows of each client, for rules that weigh them."""
+    always: str | None = None
+    """A client that is asked in every round beside the cohort, and is none of `client_ids`."""
     spool: Path | None = None
     """An existing folder for messages that come early; None keeps them in memory."""
     turns: TurnTaking | None = None
@@ -48,6 +50,8 @@ class SynchronousCohort:
             WorkerError: if the engine gives more or fewer than one reply a task.
         """
         cohort = self.cohort(step)
+        if self.always is not None:
+            cohort = sorted([*cohort, self.always])
         yield from in_client_order(asked_all(engine, step, cohort, ask), cohort, self.spool)
 
     def cohort(self, step: int) -> list[str]:

@@ -123,6 +123,7 @@ def make_participation(
     sizes: Mapping[str, int],
     spool: Path | None,
     turns: TurnTaking | None = None,
+    always: str | None = None,
 ) -> Participation:
     """Return the rule of participation.
 
@@ -134,7 +135,10 @@ def make_participation(
         sizes: rows of each client.
         spool: an existing folder for messages that wait; None, where there is none, keeps them in memory.
         turns: who may not come yet, where a guarantee of privacy says how often; None lets everybody come.
+        always: a client that is asked in every round beside those that are drawn, with participation synchronous.
     """
+    if always is not None:
+        client_ids = [client_id for client_id in client_ids if client_id != always]
     common: dict[str, Any] = {"client_ids": client_ids, "rule": settings.cohort_rule, "seed": seed, "sizes": sizes}
     common["turns"] = turns
     if settings.participation == "deadline":
@@ -157,7 +161,7 @@ def make_participation(
             spool=spool,
             **common,
         )
-    return SynchronousCohort(cohort_size=turnout.wanted, spool=spool, **common)
+    return SynchronousCohort(cohort_size=turnout.wanted, spool=spool, always=always, **common)
 
 
 def _mean_drop_out(settings: ParticipationSettings, client_ids: Sequence[str], machines: ClientTable) -> float:

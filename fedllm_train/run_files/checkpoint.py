@@ -51,6 +51,7 @@ logger = logging.getLogger(__name__)
 
 _STATE = "state.json"
 _EARLIER = "earlier-"
+_ROBUST = "robust.safetensors"
 _DIGESTS = "sha256.json"
 _NAME = re.compile(r"round-(\d{6})")
 
@@ -70,6 +71,8 @@ class RunState:
     that step on does not count."""
     wire: WireState = field(default_factory=WireState)
     """What the server's end of the wire remembers."""
+    robust: Parts = field(default_factory=dict)
+    """What a robust sum remembers (`aggregation/robust.py`)."""
     run_key: str = ""
     """Names this start of the run, under which clients keep what they keep: another start finds nothing of it."""
     clock: float = 0.0
@@ -99,6 +102,8 @@ def save_checkpoint(
             save_parts(beside, folder / "server.safetensors")
         if state.wire.tensors:
             save_parts(state.wire.tensors, folder / "wire.safetensors")
+        if state.robust:
+            save_parts(state.robust, folder / _ROBUST)
         for step, parts in state.earlier.items():
             save_parts(parts, folder / f"{_EARLIER}{step:06d}.safetensors")
         content: CheckpointRecord = {
@@ -150,7 +155,7 @@ def _load(folder: Path) -> tuple[RunState, dict[str, Any]]:
         server = {"adapter": load_adapter(folder / "adapter.safetensors")}
         if (folder / "server.safetensors").exists():
             server |= load_parts(folder / "server.safetensors")
-        wire = folder / "wire.safetensors"
+        wire, robust = folder / "wire.safetensors", folder / _ROBUST
         state = RunState(
             next_round=content["next_round"],
             server=server,
@@ -158,6 +163,7 @@ def _load(folder: Path) -> tuple[RunState, dict[str, Any]]:
             monitor=content["monitor"],
             refused=content["refused"],
             wire=WireState(tensors=load_parts(wire) if wire.exists() else {}, **content.get("wire", {})),
+            robust=load_parts(robust) if robust.exists() else {},
             run_key=content["run_key"],
             clock=content.get("clock", 0.0),
             under_way=tuple(UnderWay(**each) for each in content.get("under_way", ())),
