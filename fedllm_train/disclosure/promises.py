@@ -74,8 +74,8 @@ def against_bad_partners(facts: RunFacts) -> str:
         )
     if facts.secure_sum:
         return words(
-            "Nothing keeps one bad partner from moving the model as far as it likes: in a secure sum nobody can look at "
-            "a single update, and clients bound their own."
+            "Nothing keeps one bad partner from moving the model as far as it likes: in a secure sum nobody can look "
+            "at a single update, and clients bound their own."
         )
     if facts.clip_adapts:
         return words(
