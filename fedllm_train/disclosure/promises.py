@@ -72,13 +72,19 @@ def against_bad_partners(facts: RunFacts) -> str:
             "From one bad partner the model is protected by the robust sum {name}; it hides nothing of anybody.",
             name=facts.robust_sum,
         )
+    if facts.secure_sum:
+        return words(
+            "Nothing keeps one bad partner from moving the model as far as it likes: in a secure sum nobody can look "
+            "at a single update, and clients bound their own."
+        )
     if facts.clip_adapts:
         return words(
             "One bad partner can move the sum by the clip at most: {norm} in the first round, and what it adapted to "
             "later. No more is done against it.",
             norm=f"{facts.clip:g}",
         )
-    bound = facts.clip if facts.clip is not None else facts.max_update_norm
+    # With noise in visits the clip is that of rows, which the server cannot check.
+    bound = facts.max_update_norm if facts.noise_in_visits or facts.clip is None else facts.clip
     if bound is not None:
         return words(
             "One bad partner can move the sum by norm {norm} at most in a round; no more is done against it.",

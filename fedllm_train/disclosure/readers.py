@@ -208,10 +208,10 @@ def _partner(facts: RunFacts, audit: Mapping[str, Any] | None) -> Reader:
         )
         reader.sees.append(
             words("What two of these adapters differ by: the mean of the updates of a round, with noise.")
-            if facts.noise_multiplier
+            if facts.claims
             else words("What two of these adapters differ by: the mean of the updates of a round.")
         )
-        if not facts.noise_multiplier and rounds.smallest is not None and rounds.smallest <= 2:
+        if not facts.claims and rounds.smallest is not None and rounds.smallest <= 2:
             reader.sees.append(
                 plural_words(
                     "The smallest round had {num} client: what changed in it is that client's update, for everybody "

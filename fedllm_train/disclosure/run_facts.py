@@ -82,7 +82,6 @@ class RunFacts:
     at_sites: bool
     """Whether the rows stayed at other organisations; if not, all of them were where the run was."""
     claims: Mapping[str, Claim]
-    noise_multiplier: float | None
     is_sampled: bool
     """Whether the claim rests on nobody but the server knowing who took part."""
     noise_in_visits: bool
@@ -144,7 +143,6 @@ def read_run_facts(run: Path) -> RunFacts:
         hashed_ids=bool((data.get("client_ids") or {}).get("hashed")),
         at_sites=revision.startswith(AT_SITES) or (run / SITES_FILE).is_file(),
         claims=claimed(config),
-        noise_multiplier=privacy.get("noise_multiplier"),
         is_sampled=bool(privacy.get("is_sampled", True)) and (privacy.get("sampling_rate") or 1.0) < 1.0,
         noise_in_visits=federated.get("dp_unit") == "example" and bool(claimed(config)),
         clip=federated.get("dp_clip"),

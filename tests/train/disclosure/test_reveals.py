@@ -128,6 +128,9 @@ def test_settings_of_other_protections_are_read_where_they_are(plain_run, tmp_pa
     assert "the sum of the updates, and no single one; from 2 to 2 clients" in server.sees[0]
     assert any("follows the protocol" in one for one in server.protects)
     assert "Any single update." in server.hidden
+    # Whoever cannot be looked at bounds itself, whatever clip the settings name.
+    clipped = changed(plain_run, tmp_path / "c", secure_sum=True, secure_sum_skellam=True, dp_clip=0.5)
+    assert "nobody can look at a single update" in said(clipped)["partners"].protects[-1]
     robust = changed(plain_run, tmp_path / "b", robust_sum="krum", wire="int8", secure_sum=False)
     assert any("robust sum krum; it hides nothing" in one for one in said(robust)["partners"].protects)
     assert any("packed by int8" in one and "hides nothing" in one for one in said(robust)["server"].protects)
@@ -138,6 +141,8 @@ def test_example_level_noise_protects_from_the_server_too(private_run, tmp_path)
     run = changed(private_run, tmp_path / "example", dp_unit="example")
     assert any("adds in its visit" in one for one in said(run)["server"].protects)
     assert not any(one.startswith("Not the noise") for one in said(run)["server"].protects)
+    # The clip is that of rows: it does not bound what a bad partner sends.
+    assert any("Nothing keeps one bad partner" in one for one in said(run)["partners"].protects)
 
 
 @pytest.mark.parametrize(
