@@ -76,7 +76,8 @@ def check_related_parts(guarantee: Guarantee | None, strategy: Strategy, start: 
     if first != second:
         raise ConfigError(
             f"dp_mechanism relates the noise of rounds, and {strategy.traits.title} sends other values in every "
-            "second round, whose noise would not be taken back; use fedavg, ffa_lora or fed_sb, or dp_mechanism gaussian"
+            "second round, whose noise would not be taken back; use fedavg, ffa_lora or fed_sb, or dp_mechanism "
+            "gaussian"
         )
 
 
