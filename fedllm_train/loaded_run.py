@@ -56,7 +56,7 @@ from fedllm_train.participation.secure_cohort import SecureCohort
 from fedllm_train.participation.synchronous import SynchronousCohort
 from fedllm_train.participation.turnout import make_participation
 from fedllm_train.prepare import RunPlan
-from fedllm_train.privacy.beginning import num_values_sent
+from fedllm_train.privacy.beginning import check_related_parts, num_values_sent
 from fedllm_train.privacy.clipping_note import norm_growth
 from fedllm_train.privacy.secure_sum.round_sums import RoundSums
 from fedllm_train.round_plan import RoundPlan
@@ -378,6 +378,7 @@ def load_run(
     if plan.strategy.traits.shifts_base:
         check_shiftable(policy.model, config.strategy)
     check_wire_parts(config, plan.strategy, start_state, plan.participants[0])
+    check_related_parts(plan.guarantee, plan.strategy, start_state, plan.participants[0])
     check_wire_size(config, num_values_sent(plan.strategy, start_state, plan.participants[0]))
     return LoadedRun(
         plan=plan,
