@@ -9,7 +9,14 @@ import yaml
 from fedllm_data.errors import ConfigError
 from fedllm_data.in_place import fill_folder
 from fedllm_eval.policy.run_folder import BEST, CLIENT_TABLE_FILE, CONFIG_FILE, RUN_FORMAT, read_rounds, run_format
-from fedllm_eval.policy.run_records import CheckpointRecord, LeftOutClient, RoundRecord, RunConfig, Visit
+from fedllm_eval.policy.run_records import (
+    CheckpointRecord,
+    LeftOutClient,
+    RoundRecord,
+    RunConfig,
+    SecureSumRound,
+    Visit,
+)
 from fedllm_train import FederatedConfig, FederatedTrainer
 from fedllm_train.run_files.open_run import check_run_folder
 from fedllm_train.run_files.resume import restore_folders
@@ -33,7 +40,7 @@ def test_every_field_that_a_run_writes_is_declared(kit, tmp_path):
     rounds = read_rounds(tmp_path)
     assert [record.keys() - keys_of(RoundRecord) for record in rounds] == [set(), set()]
     of_the_clock = {"clock_seconds", "num_under_way"}
-    assert keys_of(RoundRecord) - rounds[0].keys() == {"privacy"} | of_the_clock
+    assert keys_of(RoundRecord) - rounds[0].keys() == {"privacy", "secure_sum"} | of_the_clock
     for visit in rounds[0]["clients"]:
         assert Visit.__required_keys__ <= visit.keys()
         assert visit.keys() - keys_of(Visit) <= {"entropy", "mean_token_accuracy"}  # what TRL measures
@@ -43,6 +50,13 @@ def test_every_field_that_a_run_writes_is_declared(kit, tmp_path):
     state = json.loads((tmp_path / "checkpoints" / "round-000001" / "state.json").read_text())
     assert state.keys() == keys_of(CheckpointRecord) - {"privacy"}
     assert state["record"] == rounds[1]
+
+
+def test_every_field_of_a_secure_sum_is_declared(kit, tmp_path):
+    kit.make_trainer(tmp_path / "run", num_rounds=1, secure_sum=True).train()
+    (record,) = read_rounds(tmp_path / "run")
+    assert record.keys() <= keys_of(RoundRecord)
+    assert record["secure_sum"].keys() == keys_of(SecureSumRound)
 
 
 def test_every_field_of_a_run_on_a_clock_is_declared(kit, tmp_path):
