@@ -119,7 +119,10 @@ def prepare(
             has_windows=machines is not None and has_windows(participants, machines),
             has_fixed_lengths=all(has_fixed_length(wire) for wire in (config.wire, config.download_wire)),
         )
-    attackers = attackers_of(config, participants, machines, seed=config.seed)
+    may_attack = participants
+    if config.attack is not None and config.robust_root is not None:  # no draw makes an attacker of the root
+        may_attack = [client_id for client_id in participants if client_id != config.robust_root]
+    attackers = attackers_of(config, may_attack, machines, seed=config.seed)
     check_attackers(
         attackers,
         config.strategy,
@@ -129,7 +132,13 @@ def prepare(
             "error_feedback ef21": config.error_feedback == "ef21",
         },
     )
-    check_root(config, participants, is_synchronous=config.participation == "synchronous")
+    check_root(
+        config,
+        participants,
+        cohort_size=turnout.wanted,
+        is_synchronous=config.participation == "synchronous",
+        attackers=attackers,
+    )
     check_robust_method(
         config,
         config.strategy,
