@@ -15,7 +15,7 @@ PROGRAMS = {"fedllm-data": fedllm_data.cli, "fedllm-train": fedllm_train.cli, "f
 NAMES = {
     "fedllm-data": "list build import partition check codebook profile report publish",
     "fedllm-train": "sft dpo kto plan tiny publish chat scenario worker deploy sites methods presets machines",
-    "fedllm-eval": "run compare decide quality plant audit list",
+    "fedllm-eval": "run compare decide quality plant audit robustness list",
 }
 COMMANDS = [(program, name) for program in NAMES for name in [*NAMES[program].split(), "env", "completion"]]
 WITH_EXAMPLES = [

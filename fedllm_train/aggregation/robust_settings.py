@@ -149,6 +149,11 @@ def check_robust_method(
         )
     if not traits.sends_adapter or not traits.travels:
         raise ConfigError(f"robust_sum is {rule}, and clients of strategy {name!r} send no adapter; leave it out")
+    if traits.adapter_down not in ("same", "none") and traits.sees != "each":
+        raise ConfigError(
+            f"robust_sum is {rule}, and strategy {name!r} sends clients adapters of their own, whose changes "
+            "cannot be set against one another; use a method that sends all the same"
+        )
     if rule not in SELECTIONS and traits.sees != "mean":
         needs = {"sum": f"makes more of what clients send ({traits.up}) than", "each": "needs every update, not"}
         raise ConfigError(

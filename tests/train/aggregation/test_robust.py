@@ -193,6 +193,7 @@ def test_every_method_is_refused_or_runs_by_what_it_sees():
             settings = RobustSettings(robust_sum=rule, **RULES[rule])
             allowed = method.traits.sends_adapter and method.traits.travels
             allowed = allowed and (rule in SELECTIONS or method.traits.sees == "mean")
+            allowed = allowed and (method.traits.adapter_down in ("same", "none") or method.traits.sees == "each")
             try:
                 check_robust_method(settings, name, method.traits, cohort_size=7, others={})
                 assert allowed, (name, rule)
