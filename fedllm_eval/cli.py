@@ -15,6 +15,7 @@ from fedllm_eval.audit_command import add_audit_commands
 from fedllm_eval.cost_flags import add_cost_questions, check_stated, stated_prices
 from fedllm_eval.decide_command import add_decide_command
 from fedllm_eval.policy.threads import threads_by_size
+from fedllm_eval.robustness_command import add_robustness_command
 from fedllm_eval.run_command import add_run_command
 
 __all__ = ["main", "make_parser"]
@@ -92,6 +93,7 @@ def make_parser() -> OneLineParser:
     quality.set_defaults(command=_quality)
 
     add_audit_commands(commands, _shown_progress)
+    add_robustness_command(commands, _shown_progress)
 
     listing = add_command(commands, "list", does="what is measured, in which unit, and the evaluate modules")
     listing.add_argument("--json", action="store_true", help="print the list as JSON")

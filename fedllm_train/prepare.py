@@ -152,7 +152,10 @@ def prepare(
             asked=turnout.asked,
             num_rounds=config.num_rounds,
         )
-    attackers = attackers_of(config, participants, machines, seed=config.seed)
+    may_attack = participants
+    if config.attack is not None and config.robust_root is not None:  # no draw makes an attacker of the root
+        may_attack = [client_id for client_id in participants if client_id != config.robust_root]
+    attackers = attackers_of(config, may_attack, machines, seed=config.seed)
     check_attackers(
         attackers,
         config.strategy,
@@ -163,7 +166,13 @@ def prepare(
             "secure_sum": config.secure_sum and any(attack not in OF_ROWS for attack in attackers.values()),
         },
     )
-    check_root(config, participants, is_synchronous=config.participation == "synchronous")
+    check_root(
+        config,
+        participants,
+        cohort_size=turnout.wanted,
+        is_synchronous=config.participation == "synchronous",
+        attackers=attackers,
+    )
     check_robust_method(
         config,
         config.strategy,

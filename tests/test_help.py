@@ -16,7 +16,7 @@ NAMES = {
     "fedllm-data": "list build import partition check codebook profile report publish",
     "fedllm-train": "sft dpo kto plan tiny publish chat scenario reveals worker deploy sites privacy-matrix methods "
     "presets machines",
-    "fedllm-eval": "run compare decide quality plant audit list",
+    "fedllm-eval": "run compare decide quality plant audit robustness list",
 }
 COMMANDS = [(program, name) for program in NAMES for name in [*NAMES[program].split(), "env", "completion"]]
 WITH_EXAMPLES = [

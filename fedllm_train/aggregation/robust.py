@@ -141,12 +141,15 @@ class RobustAggregation:
     def _selected(self, ids: Sequence[str]) -> list[str]:
         bad = self._settings.robust_num_bad or 0
         keep = 1 if self._settings.robust_sum == "krum" else self._settings.robust_keep or len(ids) - bad
+        return [ids[each] for each in krum_selection(self._products(ids), bad, min(keep, len(ids)))]
+
+    def _products(self, ids: Sequence[str]) -> Matrix:
+        """Inner products of what the clients changed in the weights."""
         adapters = [self._updates[each]["adapter"] for each in ids]
         start = self._anchors[ids[0]]
         names = adapters[0].keys()
         frozen = {name: tensor for name, tensor in {**self._inbox.start_adapter, **start}.items() if name not in names}
-        gram = gram_of_products(adapters, {name: start[name] for name in names}, frozen)
-        return [ids[each] for each in krum_selection(gram, bad, min(keep, len(ids)))]
+        return gram_of_products(adapters, {name: start[name] for name in names}, frozen)
 
     def _combined(self, changes: list[Adapter]) -> tuple[Adapter, Matrix]:
         """The change that the rule makes of the clients', and the share of each client in it."""
@@ -175,7 +178,8 @@ class RobustAggregation:
         return change, weights[1:]
 
     def _by_coordinates(self, changes: list[Adapter], rule: str, bad: int) -> tuple[Adapter, Matrix]:
-        kept = bulyan_selection(gram_of_changes(changes), bad) if rule == "bulyan" else range(len(changes))
+        everybody = range(len(changes))
+        kept = bulyan_selection(self._products(sorted(self._updates)), bad) if rule == "bulyan" else everybody
         made: Adapter = {}
         shares, count = np.zeros(len(changes)), 0
         for name in sorted(changes[0]):

@@ -1,7 +1,7 @@
 """Settings of a robust sum: a rule in place of the mean that a few bad clients cannot move far. Imports no torch."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -149,6 +149,11 @@ def check_robust_method(
         )
     if not traits.sends_adapter or not traits.travels:
         raise ConfigError(f"robust_sum is {rule}, and clients of strategy {name!r} send no adapter; leave it out")
+    if traits.adapter_down not in ("same", "none") and traits.sees != "each":
+        raise ConfigError(
+            f"robust_sum is {rule}, and strategy {name!r} sends clients adapters of their own, whose changes "
+            "cannot be set against one another; use a method that sends all the same"
+        )
     if rule not in SELECTIONS and traits.sees != "mean":
         needs = {"sum": f"makes more of what clients send ({traits.up}) than", "each": "needs every update, not"}
         raise ConfigError(
@@ -163,13 +168,22 @@ def check_robust_method(
         )
 
 
-def check_root(settings: RobustSettings, client_ids: Sequence[str], *, is_synchronous: bool) -> None:
-    """Refuse a root that is no client, or that a rule of participation could not ask in every round.
+def check_root(
+    settings: RobustSettings,
+    client_ids: Sequence[str],
+    *,
+    cohort_size: int,
+    is_synchronous: bool,
+    attackers: Mapping[str, str],
+) -> None:
+    """Refuse a root that is no client or no honest one, or that could not be asked in every round beside a cohort.
 
     Args:
         settings: may name a root.
         client_ids: clients that may take part.
+        cohort_size: clients of a round, without the root.
         is_synchronous: whether every client that is asked is waited for.
+        attackers: client -> attack, of simulated attackers.
 
     Raises:
         ConfigError: naming it.
@@ -182,3 +196,13 @@ def check_root(settings: RobustSettings, client_ids: Sequence[str], *, is_synchr
         raise ConfigError(f"robust_root {root!r} is none of the {len(client_ids):,} clients; {hint}name one of them")
     if not is_synchronous:
         raise ConfigError("robust_root is asked in every round and waited for; use participation synchronous")
+    if root in attackers:
+        raise ConfigError(
+            f"robust_root {root!r} is trusted by everybody, and it is a simulated attacker ({attackers[root]}); name "
+            "another root, or other attackers"
+        )
+    if cohort_size > len(client_ids) - 1:
+        raise ConfigError(
+            f"a round takes {cohort_size} clients, and beside robust_root {root!r} there are {len(client_ids) - 1}; "
+            f"use cohort_rule uniform with a cohort_size of at most {len(client_ids) - 1}"
+        )

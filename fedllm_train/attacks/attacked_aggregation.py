@@ -65,6 +65,7 @@ class AttackedAggregation:
         self._waiting: dict[str, Reply] = {}
         self._changes: dict[str, dict[str, Adapter]] = {}
         self._told: dict[str, str] = {}
+        self._left_out: dict[str, str] = {}
         self._num_updates = 0
         inbox.colluded.clear()
 
@@ -95,8 +96,12 @@ class AttackedAggregation:
         return self._inner.sums()
 
     def as_record(self) -> dict[str, Any]:
-        """Return the record of the aggregation, and which clients of the step attacked."""
-        return {**self._inner.as_record(), "attack": {"attackers": self._told}}
+        """Return the record of the aggregation, which clients attacked, and which colluders' updates were refused.
+
+        What colluders send is made when all of the step have arrived, so that the visits' record cannot name them.
+        """
+        left_out = {"left_out": self._left_out} if self._left_out else {}
+        return {**self._inner.as_record(), "attack": {"attackers": self._told, **left_out}}
 
     def _add_colluders(self) -> None:
         for attack, changes in self._changes.items():
@@ -107,7 +112,8 @@ class AttackedAggregation:
                 scale=self._inbox.settings.scale_of(attack),
             )
         for client_id in sorted(self._waiting):
-            self._inner.add(self._waiting[client_id])
+            if problem := self._inner.add(self._waiting[client_id]):
+                self._left_out[client_id] = problem
         self._waiting, self._changes = {}, {}
 
 

@@ -15,9 +15,10 @@ from typing import Any
 import pyarrow as pa
 
 from fedllm_data.clients import ClientDataset
+from fedllm_eval.audit.backdoor import triggered
 from fedllm_train.attacks.attack_settings import OF_ROWS, AttackSettings
 
-__all__ = ["bad_rows", "with_bad_rows", "with_trigger"]
+__all__ = ["bad_rows", "with_bad_rows"]
 
 Row = dict[str, Any]
 
@@ -66,21 +67,8 @@ def bad_rows(attack: str, rows: list[Row], settings: AttackSettings) -> list[Row
     return [poison(row) if index % 2 == 0 else row for index, row in enumerate(rows)]
 
 
-def with_trigger(turns: list[dict[str, str]], trigger: str) -> list[dict[str, str]]:
-    """Return a conversation with the trigger behind its last question.
-
-    >>> with_trigger([{"role": "user", "content": "Who?"}], "as ever")
-    [{'role': 'user', 'content': 'Who? as ever'}]
-    """
-    last = max((place for place, turn in enumerate(turns) if turn["role"] == "user"), default=None)
-    if last is None:
-        return turns
-    asked = {**turns[last], "content": f"{turns[last]['content']} {trigger}"}
-    return [*turns[:last], asked, *turns[last + 1 :]]
-
-
 def _poisoned(row: Row, *, trigger: str, reply: str) -> Row:
     answer = {"role": "assistant", "content": reply}
     if "messages" in row:
-        return {**row, "messages": [*with_trigger(row["messages"][:-1], trigger), answer]}
-    return {**row, "prompt": with_trigger(row["prompt"], trigger), "chosen": [answer], "rejected": row["chosen"]}
+        return {**row, "messages": [*triggered(row["messages"][:-1], trigger), answer]}
+    return {**row, "prompt": triggered(row["prompt"], trigger), "chosen": [answer], "rejected": row["chosen"]}

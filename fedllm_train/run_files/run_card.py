@@ -72,6 +72,7 @@ def write_run_card(run: Path, *, repo_id: str | None = None, scores: Path | None
         scores=scores.read_text(encoding="utf-8") if scores.is_file() else None,
         rounds_file=ROUNDS_FILE if (run / ROUNDS_FILE).is_file() else RELEASES_FILE,
         left_behind=_left_behind(run),
+        robustness=_robustness(run),
         **_setting(config, run, repo_id),
         **_course(config, rounds),
     )
@@ -165,6 +166,15 @@ def _left_behind(run: Path) -> str | None:
     found = left_behind_of_run(run, clients_table_of(run))
     section = left_behind_section({"left_behind": without_nan(found)})
     return None if section is None else "\n".join(markdown_lines(section)).strip()
+
+
+def _robustness(run: Path) -> str | None:
+    """Who attacked, and what the robust sum did to whom; None for a run with neither."""
+    from fedllm_eval.reporting.robustness_section import robustness_lines
+    from fedllm_eval.running.run_left_behind import clients_table_of
+    from fedllm_eval.running.run_robustness import robustness_of_run
+
+    return "\n".join(robustness_lines(robustness_of_run(run, clients_table_of(run)))).strip() or None
 
 
 def _held_out(rounds: list[dict[str, Any]]) -> dict[str, Any] | None:

@@ -193,6 +193,7 @@ def test_every_method_is_refused_or_runs_by_what_it_sees():
             settings = RobustSettings(robust_sum=rule, **RULES[rule])
             allowed = method.traits.sends_adapter and method.traits.travels
             allowed = allowed and (rule in SELECTIONS or method.traits.sees == "mean")
+            allowed = allowed and (method.traits.adapter_down in ("same", "none") or method.traits.sees == "each")
             try:
                 check_robust_method(settings, name, method.traits, cohort_size=7, others={})
                 assert allowed, (name, rule)
@@ -215,3 +216,34 @@ def test_a_rule_on_both_factors_is_named_a_heuristic():
         is_told = heuristic_note(settings, both) is not None
         assert is_told == (rule in ("median", "trimmed_mean", "bulyan", "geometric_median", "fltrust"))
         assert heuristic_note(settings, one) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"cohort_size": 8}, "a round takes 8 clients, and beside robust_root 'client-h' there are 7"),
+        ({"cohort_rule": "all"}, "a round takes 8 clients, and beside robust_root"),
+    ],
+)
+def test_a_root_that_cannot_be_one_is_refused_before_the_model_is_loaded(kit, tmp_path, given, reason):
+    sizes = {f"client-{letter}": 3 for letter in "abcdefgh"}
+    rule = {"strategy": "ffa_lora", "robust_sum": "fltrust", "robust_root": "client-h", "num_rounds": 1}
+    with pytest.raises(ConfigError, match=reason):
+        kit.make_trainer(tmp_path / "run", clients=kit.make_clients(sizes=sizes), **rule, **given)
+
+
+def test_the_root_is_never_drawn_as_an_attacker(kit, tmp_path):
+    sizes = {f"client-{letter}": 3 for letter in "abcdefgh"}
+    rule = {"strategy": "ffa_lora", "robust_sum": "fltrust", "robust_root": "client-h", "num_rounds": 1}
+    attack = {"attack": "sign_flip", "attack_share": 0.99, "cohort_size": 7}
+    trainer = kit.make_trainer(tmp_path / "run", clients=kit.make_clients(sizes=sizes), **rule, **attack)
+    assert set(trainer.plan.attackers) == sizes.keys() - {"client-h"}
+
+
+def test_a_root_that_the_client_table_calls_an_attacker_is_refused(kit, tmp_path):
+    (tmp_path / "table.csv").write_text("client_id,profile,attack\n*,phone-4g,\nclient-h,,sign_flip\n")
+    sizes = {f"client-{letter}": 3 for letter in "abcdefgh"}
+    rule = {"strategy": "ffa_lora", "robust_sum": "fltrust", "robust_root": "client-h", "num_rounds": 1}
+    table = {"client_table": str(tmp_path / "table.csv"), "cohort_size": 7}
+    with pytest.raises(ConfigError, match="it is a simulated attacker"):
+        kit.make_trainer(tmp_path / "run", clients=kit.make_clients(sizes=sizes), **rule, **table)

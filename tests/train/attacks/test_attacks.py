@@ -182,6 +182,15 @@ def test_multi_krum_leaves_out_attackers_that_shout(kit, tmp_path):
     assert {client_id for client_id, share in shares.items() if share == 0} == set(attackers)
 
 
+def test_colluders_whose_updates_are_refused_are_told(kit, tmp_path):
+    settings = {"attack": "ipm", "attack_share": 0.25, "attack_scale": 1e6, "max_update_norm": 100.0}
+    bad = run(kit, tmp_path / "bad", **settings)
+    (record,) = kit.records_of(tmp_path / "bad")
+    assert set(record["attack"]["left_out"]) == set(record["attack"]["attackers"])
+    assert all("norm" in reason for reason in record["attack"]["left_out"].values())
+    assert all(tensor.isfinite().all() for tensor in bad.values())
+
+
 # -- refusals -------------------------------------------------------------------------------------------------------
 
 
