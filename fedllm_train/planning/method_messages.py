@@ -21,6 +21,7 @@ from fedllm_train.models.base_tensors import Shape
 from fedllm_train.planning.hollow import HollowTensor
 from fedllm_train.prepare import RunPlan
 from fedllm_train.strategies import STRATEGIES
+from fedllm_train.strategies.ravan import check_heads
 from fedllm_train.strategy import OneAdapter
 
 __all__ = ["Layout", "MethodMessages", "Parts"]
@@ -58,6 +59,7 @@ class MethodMessages:
         # A class of the user's own may lack what the methods here inherit.
         self._layouts = getattr(self._strategy, "layouts", lambda num_steps: None)
         self._frame_is_drawn = plan.config.get("core_frame") == "random"
+        self._num_heads = plan.config.get("ravan_heads")
         self._adapter = dict(adapter)
         self._ranks: dict[str, int] = {}
         """Module -> rank of the shift of its weight so far."""
@@ -119,6 +121,11 @@ class MethodMessages:
             ranks = {name.partition(".lora_A.")[0]: tensor.shape[0] for name, tensor in hollow.items() if is_a(name)}
             cores = {core_name(module): HollowTensor((rank, rank)) for module, rank in ranks.items()}
             return {"adapter": hollow, "core": cores} | ({"frame": hollow} if self._frame_is_drawn else {})
+        if self._name == "ravan":  # so does it, and h cores a module share the rank
+            heads = self._num_heads
+            check_heads(hollow, heads)
+            ranks = {name.partition(".lora_A.")[0]: tensor.shape[0] for name, tensor in hollow.items() if is_a(name)}
+            return {"core": {core_name(n): HollowTensor((heads, r // heads, r // heads)) for n, r in ranks.items()}}
         kind = type(self._strategy)
         if kind.broadcast is OneAdapter.broadcast and kind.expects is OneAdapter.expects:  # type: ignore[attr-defined]
             return {"adapter": hollow}

@@ -24,7 +24,9 @@ from fedllm_train.strategies.fedex_lora import FedExLoRA
 from fedllm_train.strategies.fedkseed import FedKSeed
 from fedllm_train.strategies.fednova import FedNova
 from fedllm_train.strategies.fedprox import FedProx
+from fedllm_train.strategies.fedrot_lora import FedRotLoRA
 from fedllm_train.strategies.fedsa_lora import FedSALoRA
+from fedllm_train.strategies.fedsvd import FedSVD
 from fedllm_train.strategies.fedyogi import FedYogi
 from fedllm_train.strategies.ffa_lora import FFALoRA
 from fedllm_train.strategies.flexlora import FlexLoRA
@@ -33,6 +35,7 @@ from fedllm_train.strategies.hetlora import HetLoRA
 from fedllm_train.strategies.language_clusters import LanguageClusters
 from fedllm_train.strategies.local import Local
 from fedllm_train.strategies.lora_fair import LoRAFair
+from fedllm_train.strategies.ravan import Ravan
 from fedllm_train.strategies.rolora import RoLoRA
 from fedllm_train.strategies.scaffold import Scaffold
 from fedllm_train.strategy import Strategy
@@ -59,6 +62,9 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "hetlora": HetLoRA,
     "lora_fair": LoRAFair,
     "fed_sb": FedSB,
+    "ravan": Ravan,
+    "fedsvd": FedSVD,
+    "fedrot_lora": FedRotLoRA,
     "fedkseed": FedKSeed,
     "fedavg_ft": FedAvgFT,
     "ditto": Ditto,

@@ -42,6 +42,7 @@ TRAVELS = {
     "B": {"B": 1},
     "A + B": ADAPTER,
     "A or B, in turns": {"A": 0.5, "B": 0.5},
+    "a core a head": {"heads": 1},
     "R, with A and B if from gradients": {"A": 0.5, "B": 0.5, "R": 1},  # made in the first round
     "R, at first signs of gradients": {"signs": 0.5, "R": 1},
 }
@@ -152,6 +153,7 @@ def check_bytes(records, traits, adapter):
         "A": sum(4 * RANK * a.shape[1] for a in lora_a),
         "B": sum(4 * RANK * b.shape[0] for b in lora_b),
         "R": 4 * RANK**2 * len(lora_a),
+        "heads": 4 * 4 * (RANK // 4) ** 2 * len(lora_a),  # 4 heads
         "signs": sum(a.shape[1] * b.shape[0] for a, b in zip(lora_a, lora_b, strict=True)),
         "steps": 4,
         "seeds": 4 * 4096,
