@@ -1,4 +1,4 @@
-"""RAVAN (Raje et al. 2025, arXiv 2506.05568, NeurIPS): h heads of frozen factors, between which small cores are trained.
+"""RAVAN (Raje et al. 2025, arXiv 2506.05568, NeurIPS): h heads of frozen factors, small trained cores between them.
 
     W = W0 + s sum_{i <= h} s_i B_i H_i A_i,        B_i (d, r), A_i (r, m) frozen and shared, H_i (r, r)
 
