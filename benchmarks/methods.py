@@ -1,6 +1,7 @@
 """All methods on one corpus, three seeds, client by client: what helped whom, and what it cost.
 
     python benchmarks/methods.py fed-synth --data CLIENTS --model BASE --out methods
+    python benchmarks/methods.py fed-synth-newer --data CLIENTS --model BASE --out methods
     python benchmarks/methods.py fed-oasst --data CLIENTS --model BASE --out methods
     python benchmarks/methods.py fed-oasst-smollm2 --data CLIENTS --model SMOLLM2 --out methods
 
@@ -45,6 +46,19 @@ SEEDS = (0, 1, 2)
 SCORE = "heldout_loss"
 SETTINGS: dict[str, dict[str, Any]] = {
     "fed-synth": {
+        "num_clients": 30,
+        "num_unseen": 30,
+        "max_rows": 8,
+        "federated": {"num_rounds": 6, "cohort_size": 5, "local_steps": 4, "personal_steps": 4},
+        "client": {"learning_rate": 3e-3, "per_device_train_batch_size": 8, "max_length": 128},
+        "lora": {"r": 8, "lora_alpha": 16, "target_modules": "all-linear"},
+        "ranks": "2,4,8",
+    },
+    "fed-synth-newer": {
+        "methods": [
+            *("local", "fedavg", "ffa_lora", "fedex_lora", "fed_sb", "ravan", "fedsvd", "fedrot_lora"),
+            *("fedmomentum", "fedbiscuit", "language_clusters"),
+        ],
         "num_clients": 30,
         "num_unseen": 30,
         "max_rows": 8,

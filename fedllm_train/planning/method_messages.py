@@ -2,7 +2,8 @@
 
 They are given hollow tensors (`hollow.py`) where that is enough, which takes no torch; where a method calculates for
 its first message, real zeros, which does. What changes with the rounds: RoLoRA's turns (it looks at the round),
-Fed-SB's frame, which travels from the second round on, and the shifts of the base that FLoRA and FedEx-LoRA download,
+Fed-SB's frame, which travels from the second round on, FedBiscuit's adapters, all of which a client is sent whose
+losses are asked for, and the shifts of the base that FLoRA and FedEx-LoRA download,
 which grow with the updates: by the ranks of all updates and by those of all but one, as long as nothing in them
 happens to be linearly dependent; the plan calls those an estimate. A method whose messages depend on the
 number of steps says so itself (`Strategy.layouts`).
@@ -21,6 +22,7 @@ from fedllm_train.models.base_tensors import Shape
 from fedllm_train.planning.hollow import HollowTensor
 from fedllm_train.prepare import RunPlan
 from fedllm_train.strategies import STRATEGIES
+from fedllm_train.strategies.fedbiscuit import FedBiscuit
 from fedllm_train.strategies.ravan import check_heads
 from fedllm_train.strategy import OneAdapter
 
@@ -76,14 +78,16 @@ class MethodMessages:
         """Return what it sends back."""
         return self._both(client_id, round_index)[1]
 
-    def stepped(self, updates: list[Parts]) -> None:
-        """Go on to the next round, after the server made a step of some updates."""
+    def stepped(self, updates: list[tuple[str, Parts]], round_index: int) -> None:
+        """Go on to the next round, after the server made a step of some clients' updates."""
+        if isinstance(self._strategy, FedBiscuit):
+            self._strategy.hollow_step(self._state, updates, round_index)
         if self._name == "fed_sb" and "frame" not in self._state:
             self._known = {}
             self._state = self._state | {"frame": self._state["adapter"]}
         if not self.grows or not updates:
             return
-        ranks = [modules_of({name: shape for name, (_, shape) in each["adapter"].items()}) for each in updates]
+        ranks = [modules_of({name: shape for name, (_, shape) in each["adapter"].items()}) for _, each in updates]
         shift: dict[str, Any] = {}
         for module, own_rank in modules_of(self._adapter).items():
             added = [each[module] for each in ranks]
@@ -98,9 +102,9 @@ class MethodMessages:
         steps = self._steps_of(client_id)
         if (stated := self._layouts(steps)) is not None:
             return self._known.setdefault(("stated", steps), tuple({**part} for part in stated))  # type: ignore[arg-type]
-        key: Any = (round_index % 2, self._rank_of.get(client_id))
-        if self._name not in STRATEGIES:  # nobody knows on what it depends
-            key = (round_index, client_id)
+        key: Any = (round_index, client_id)
+        if self._name in STRATEGIES:  # of a class of the user's own nobody knows on what it depends
+            key = (self._strategy.message_kind(self._state, client_id, round_index), self._rank_of.get(client_id))
         if key not in self._known:
             down = _layout(self._strategy.broadcast(self._state, client_id, round_index))
             expected = self._strategy.expects(self._state, client_id, round_index)
@@ -126,6 +130,8 @@ class MethodMessages:
             check_heads(hollow, heads)
             ranks = {name.partition(".lora_A.")[0]: tensor.shape[0] for name, tensor in hollow.items() if is_a(name)}
             return {"core": {core_name(n): HollowTensor((heads, r // heads, r // heads)) for n, r in ranks.items()}}
+        if isinstance(self._strategy, FedBiscuit):
+            return self._strategy.hollow_start(hollow)
         kind = type(self._strategy)
         if kind.broadcast is OneAdapter.broadcast and kind.expects is OneAdapter.expects:  # type: ignore[attr-defined]
             return {"adapter": hollow}

@@ -19,6 +19,7 @@ from fedllm_train.strategies.fedadam import FedAdam
 from fedllm_train.strategies.fedavg import FedAvg
 from fedllm_train.strategies.fedavg_ft import FedAvgFT
 from fedllm_train.strategies.fedavgm import FedAvgM
+from fedllm_train.strategies.fedbiscuit import FedBiscuit
 from fedllm_train.strategies.feddpa import FedDPA
 from fedllm_train.strategies.fedex_lora import FedExLoRA
 from fedllm_train.strategies.fedkseed import FedKSeed
@@ -70,6 +71,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "ditto": Ditto,
     "feddpa": FedDPA,
     "language_clusters": LanguageClusters,
+    "fedbiscuit": FedBiscuit,
 }
 """Name -> method, baselines first."""
 

@@ -33,6 +33,8 @@ TRAVELS = {
     "adapter": ADAPTER,
     "adapter of the client's language": ADAPTER,
     "adapter of the client's rank": ADAPTER,
+    "adapter of the client's group, or all of them to compare": ADAPTER,  # in the first round, for all the first one
+    "adapter, or its loss of each": ADAPTER,
     "adapter + control variate": {"A": 2, "B": 2},
     "adapter + change of control variate": {"A": 2, "B": 2},
     "adapter + number of steps": {"A": 1, "B": 1, "steps": 1},
