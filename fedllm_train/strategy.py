@@ -115,7 +115,7 @@ class Traits:
     """Whether clients begin every round from an adapter that is drawn afresh, so that a change held back in one round
     belongs to no later one."""
     adapter_down: Literal["same", "own", "several", "none"] = "same"
-    """Whether all clients of a round are sent the same adapter, each may be sent one of its own, or several at once, or
+    """Whether all clients of a round are sent the same adapter, each may be sent one of its own or several at once, or
     what is sent has no adapter: what a packed download can be measured from (`messages/downloads.py`)."""
     shifts_base: bool = False
     """Whether the server adds to the base weights beside the adapter (`adapters/base_shift.py`)."""

@@ -1,4 +1,4 @@
-"""FedBiscuit's groups (Wu et al. 2025, arXiv 2407.03038, ICLR): several adapters, each trained by those it serves best.
+"""FedBiscuit's groups (Wu et al. 2025, arXiv 2407.03038, ICLR): adapters that are trained by those they serve best.
 
 Symbols: U adapters, N clients, w warm-up rounds an adapter.
 
@@ -9,8 +9,8 @@ all U adapters, looks up its training loss of each on the batches of a visit, wi
 losses; nothing is trained in that visit. Client rule of all other visits: train the adapter of the client's group.
 Server rule: FedAvg inside each group (by rows), and, when losses came, balanced groups (`balanced_groups`): clients
 in a drawn order go to the adapter of least loss that is still open; the largest group takes the first
-ceil(left / open) of them and closes; the rest go on. So no two groups differ by more than one client, and none dies out
-because one adapter was ahead.
+ceil(left / open) of them and closes; the rest go on. So no two groups differ by more than one client, and none dies
+out because one adapter was ahead.
 
 The loss is that of the run, so with DPO a client's group is the policy that prefers what the client prefers, and with
 SFT the one that expects what it wrote. A client ends with the adapter of its group; one whose losses would be asked
@@ -18,9 +18,9 @@ for then looks them up and keeps its own best. The global adapter, for people in
 whose turn has come.
 
 What is the paper's: warm-up, losses, balanced groups, FedAvg in each, three to five adapters. There they serve a
-selector of answers (FedBis is one adapter for all, FedBiscuit several), whose votes label pairs for a central DPO; here
-the clients' own adapters are the result, trained on the run's own objective. Where we differ: there a round asks all N
-clients for their losses at once, here each is asked at its next visit, since only a cohort answers in a round (with
+selector of answers (FedBis is one adapter for all, FedBiscuit several), whose votes label pairs for a central DPO;
+here the clients' own adapters are the result, trained on the run's own objective. Where we differ: there a round asks
+all N clients for their losses at once, here each is asked at its next visit, since a cohort answers in a round (with
 cohort_rule all it is the same), and groups are dealt again among all whose losses are known; the losses are of
 training rows, since a client's test rows are for scores. A run that ends within its U w warm-up rounds leaves every
 client the adapter whose turn is next.

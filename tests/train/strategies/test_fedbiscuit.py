@@ -59,7 +59,9 @@ def test_groups_are_balanced_and_everybody_has_one(data, num_clients, num_adapte
     groups = balanced_groups(losses, order)
     sizes = np.bincount(groups, minlength=num_adapters)
     assert groups.shape == (num_clients,)
-    assert sizes.sum() == num_clients and len(sizes) == num_adapters and np.ptp(sizes) <= 1
+    assert sizes.sum() == num_clients
+    assert len(sizes) == num_adapters
+    assert np.ptp(sizes) <= 1
     # No two clients would both be better off if they changed places.
     for a in range(num_clients):
         for b in range(a):
@@ -99,7 +101,8 @@ def test_after_it_clients_are_asked_once_grouped_and_asked_again(rules):
     losses = {0: [1.0, 2.0], 1: [1.0, 2.0], 2: [2.0, 1.0], 3: [1.0, 2.0]}
     state = step(rules, method, state, [(told(place, each), 1) for place, each in losses.items()], WARM)
     groups = state["clients"]["group"].tolist()
-    assert sorted(groups) == [0, 0, 1, 1] and groups[2] == 1
+    assert sorted(groups) == [0, 0, 1, 1]
+    assert groups[2] == 1
     for place, client_id in enumerate("abcd"):
         sent = method.broadcast(state, client_id, WARM + 1)
         assert int(sent["group"]["index"]) == groups[place]
@@ -121,7 +124,8 @@ def test_who_comes_later_is_dealt_in_with_the_others(rules):
     state = step(rules, method, state, [(told(p, [1.0, 2.0]), 1) for p in (3, 5)], WARM + 1)
     known = state["clients"]["group"][[0, 1, 3, 5]].tolist()
     assert sorted(known) == [0, 0, 1, 1]
-    assert method.asks_for_losses(state, "c", WARM + 1) and not method.asks_for_losses(state, "d", WARM + 2)
+    assert method.asks_for_losses(state, "c", WARM + 1)
+    assert not method.asks_for_losses(state, "d", WARM + 2)
 
 
 def walked(visit, losses):
@@ -238,4 +242,5 @@ def test_a_bound_on_norms_looks_at_adapters_alone(kit, tmp_path):
     assert all(record["left_out"] == [] for record in kit.records_of(tmp_path / "run"))
     kit.make_trainer(tmp_path / "none", max_update_norm=1e-9, **settings).train()
     left = [len(record["left_out"]) for record in kit.records_of(tmp_path / "none")]
-    assert left[:WARM] == [3, 3] and left[WARM] == 0
+    assert left[:WARM] == [3, 3]
+    assert left[WARM] == 0
