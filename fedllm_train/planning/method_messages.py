@@ -3,9 +3,9 @@
 They are given hollow tensors (`hollow.py`) where that is enough, which takes no torch; where a method calculates for
 its first message, real zeros, which does. What changes with the rounds: RoLoRA's turns (it looks at the round),
 Fed-SB's frame, which travels from the second round on, FedBiscuit's adapters, all of which a client is sent whose
-losses are asked for, and the shifts of the base that FLoRA and FedEx-LoRA download,
-which grow with the updates: by the ranks of all updates and by those of all but one, as long as nothing in them
-happens to be linearly dependent; the plan calls those an estimate. A method whose messages depend on the
+losses are asked for, and the shifts of the base that FLoRA, FedEx-LoRA and FedMomentum download. These grow with the
+updates: by the ranks of all of them, or of all but one, as long as nothing in them happens to be linearly dependent
+(or small enough for FedMomentum to drop it); the plan calls those an estimate. A method whose messages depend on the
 number of steps says so itself (`Strategy.layouts`).
 """
 
@@ -67,7 +67,7 @@ class MethodMessages:
         """Module -> rank of the shift of its weight so far."""
         self._known: dict[Any, tuple[Parts, Parts]] = {}
         self._state = self._begin(plan.participants[0])
-        self.grows = self._name in ("flora", "fedex_lora")
+        self.grows = self._name in ("flora", "fedex_lora", "fedmomentum")
         """Whether later downloads are longer than the first, by an estimate."""
 
     def down(self, client_id: str, round_index: int) -> Parts:
@@ -92,7 +92,9 @@ class MethodMessages:
         for module, own_rank in modules_of(self._adapter).items():
             added = [each[module] for each in ranks]
             means = own_rank if self._name == "fedex_lora" else 0
-            shift |= self._shift_of(module, sum(added), means)
+            # FedMomentum takes the adapter's rank out of the products before it adds them.
+            kept = own_rank if self._name == "fedmomentum" else 0
+            shift |= self._shift_of(module, sum(added), means, kept)
         if shift != self._state.get(_SHIFT):
             self._state = self._state | {_SHIFT: shift}
             self._known = {}
@@ -152,21 +154,22 @@ class MethodMessages:
         device = "cpu" if modules_of(self._adapter) else "meta"
         return {name: torch.zeros(tuple(shape), device=device) for name, shape in self._adapter.items()}
 
-    def _shift_of(self, module: str, added: int, means: int) -> dict[str, HollowTensor]:
+    def _shift_of(self, module: str, added: int, means: int, kept: int) -> dict[str, HollowTensor]:
         """A module's shift after a step, as `adapters/base_shift.py` keeps it: as factors while they are the smaller.
 
         Args:
             module: the module.
             added: ranks of the updates together.
             means: rank of the mean that is taken off their products; 0 where it stays.
+            kept: rank that stays in the adapter.
         """
         stem = next(name for name in self._adapter if name.partition(".lora_A.")[0].endswith(f".{module}"))
         stem = stem.partition(".lora_A.")[0]
         (_, inputs), (outputs, _) = self._adapter[f"{stem}.lora_A.weight"], self._adapter[f"{stem}.lora_B.weight"]
         side, rank = min(outputs, inputs), self._ranks.get(module, 0)
         # Where enough columns stand side by side to fill the matrix, nobody looks for its rank.
-        is_full = rank + min(added, side) + means >= side
-        rank += added - means
+        is_full = rank + min(added, side) + means - kept >= side
+        rank += added - means - kept
         if rank and (is_full or rank * (outputs + inputs) >= outputs * inputs):
             rank = side
         self._ranks[module] = rank

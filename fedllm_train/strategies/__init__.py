@@ -23,6 +23,7 @@ from fedllm_train.strategies.fedbiscuit import FedBiscuit
 from fedllm_train.strategies.feddpa import FedDPA
 from fedllm_train.strategies.fedex_lora import FedExLoRA
 from fedllm_train.strategies.fedkseed import FedKSeed
+from fedllm_train.strategies.fedmomentum import FedMomentum
 from fedllm_train.strategies.fednova import FedNova
 from fedllm_train.strategies.fedprox import FedProx
 from fedllm_train.strategies.fedrot_lora import FedRotLoRA
@@ -62,6 +63,7 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "flexlora": FlexLoRA,
     "hetlora": HetLoRA,
     "lora_fair": LoRAFair,
+    "fedmomentum": FedMomentum,
     "fed_sb": FedSB,
     "ravan": Ravan,
     "fedsvd": FedSVD,

@@ -10,7 +10,7 @@ from fedllm_train.strategies import STRATEGIES
 # By the papers and released code named in each file.
 SOURCES = {
     "rows": {"fedavg", "fedprox", "fedavgm", "fedsa_lora", "flora", "flexlora", "lora_fair", "fedavg_ft", "ditto"}
-    | {"language_clusters", "fednova", "fedkseed", "fedsvd", "fedrot_lora", "ravan", "fedbiscuit"},
+    | {"language_clusters", "fednova", "fedkseed", "fedsvd", "fedrot_lora", "ravan", "fedbiscuit", "fedmomentum"},
     "uniform": {
         "scaffold",
         "fedadagrad",
