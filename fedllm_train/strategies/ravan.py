@@ -17,6 +17,9 @@ independent normal numbers of the same expected length. H_i = 0 at first, so rou
 starts from a trained adapter has its product in a constant shift of the base (`adapters/base_shift.py`), which every
 client knows.
 
+As the rows of every A_i and the columns of every B_i have length 1, a step of H_i moves W by much less than one of
+plain LoRA does: give a learning rate some ten times as large (`benchmarks/results/methods.md`).
+
 The rule is that of the abstract and of another library's implementation (FedLLM-Factory); the authors' code was not at
 hand. Of the paper left out: clients that train only some of the heads, whose choice it makes by a score that we could
 not read.
