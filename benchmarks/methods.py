@@ -78,7 +78,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "ranks": "2,4,8",
     },
     "fed-oasst-smollm2": {
-        "methods": ["local", "centralized", "fedavg", "scaffold", "ffa_lora", "flexlora", "ditto"],
+        "methods": [
+            *("local", "centralized", "fedavg", "scaffold", "ffa_lora", "flexlora", "ditto"),
+            *("ravan", "fedsvd", "fedrot_lora", "fedmomentum", "fedbiscuit"),
+        ],
+        "learning_rates": {"ravan": 1e-2},
         "num_clients": 16,
         "num_unseen": 16,
         "max_rows": 2,
