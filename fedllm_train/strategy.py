@@ -112,8 +112,8 @@ class Traits:
     needs_languages: bool = False
     """Whether it reads the clients' main languages."""
     draws_start: bool = False
-    """Whether clients begin every round from an adapter that is drawn afresh, so that a change held back in one round
-    belongs to no later one."""
+    """Whether clients begin a round from an adapter that is drawn afresh, or another than before, so that a change
+    held back in one round belongs to no later one."""
     adapter_down: Literal["same", "own", "several", "none"] = "same"
     """Whether all clients of a round are sent the same adapter, each may be sent one of its own or several at once, or
     what is sent has no adapter: what a packed download can be measured from (`messages/downloads.py`)."""

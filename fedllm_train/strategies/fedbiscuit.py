@@ -69,6 +69,7 @@ class FedBiscuit(OneAdapter):
         up="adapter, or its loss of each",
         server_cost="O(adapters x adapter + clients)",
         personal=True,
+        draws_start=True,
         adapter_down="several",
     )
 

@@ -6,10 +6,11 @@ B A is the thin singular value decomposition, and
 
     A <- V'_r, the first r rows, which are orthonormal,        B <- U_r S_r.
 
-B A has rank r at most, so the product stays what it was: as with FFA-LoRA, s B A = sum_k p_k s B_k A is exact. What
-changes is where the next round's B looks: along the directions in which the product already is large, and evenly, as
-A A' = I. All of S goes into B; the scaling s is untouched. With `svd_period` n this is done after every n-th round,
-and not in the first `svd_warmup` rounds, which are FFA-LoRA's.
+B A has rank r at most, so the product stays what it was: as with FFA-LoRA, s B A = sum_k p_k s B_k A is exact. A
+keeps the space that its first rows span, since the rows of B A are combinations of them; what changes is that its rows
+are orthonormal, A A' = I, in the order of the product's size: a step of B, and the noise on it, moves the product by
+just as much in every direction. All of S goes into B; the scaling s is untouched. With `svd_period` n this is done
+after every n-th round, and not in the first `svd_warmup` rounds, which are FFA-LoRA's.
 
 Both factors travel down, since A changes; B alone goes up. Under differential privacy the decomposition only reads the
 noisy mean B and the A that everybody knows, so it costs no privacy, and the noise enters the product linearly.
@@ -19,8 +20,8 @@ directions. So late and buffered updates are refused, and error feedback on pack
 record is the distance of the factors and also counts the choice of another A and B for the same product.
 
 Where the source is silent: signs are fixed (the largest entry of each column of U is positive), so that the factors
-depend on the product alone; where the product has a lower rank than r, as before round 0, the rest of A are any
-orthonormal rows and the rest of B is zero.
+depend on the product alone; where the product has a lower rank than r, as before round 0, the rest of A are
+orthonormal rows of the same space and the rest of B is zero.
 """
 
 from dataclasses import dataclass, field
@@ -37,13 +38,13 @@ __all__ = ["FedSVD"]
 
 
 class FedSVD(OneAdapter):
-    """Train and average B; after a round, take the frozen A from the singular vectors of the product."""
+    """Train and average B; after a round, write the product with its singular vectors as the frozen A."""
 
     traits = Traits(
         title="FedSVD",
         source="Lee et al. 2025, arXiv 2505.12805",
-        choose_when="the mean should be exact and noise for privacy enter linearly, as with ffa_lora, and a frozen A "
-        "that was drawn at random is too little; A travels down beside B",
+        choose_when="the mean should be exact and noise for privacy enter linearly, as with ffa_lora, and B train "
+        "against orthonormal rows in the product's own directions; A travels down beside B",
         family="lora",
         exact_aggregation=True,
         weights="rows",

@@ -48,6 +48,15 @@ def test_rows_of_a_are_orthonormal_and_the_product_is_the_mean_of_the_clients_pr
             torch.testing.assert_close(b.mT @ b, torch.diag(singular**2), atol=1e-4, rtol=1e-4)
 
 
+def test_a_keeps_the_space_of_its_first_rows(rules):
+    method = rules.make("fedsvd")
+    start = lora_adapter(0)
+    state = stepped(rules, method, method.start(start), (1, 2, 3))
+    state = stepped(rules, method, state, (4, 5, 6), round_index=1)
+    both = torch.cat([start["x.lora_A.weight"], state["adapter"]["x.lora_A.weight"]]).double()
+    assert int(torch.linalg.matrix_rank(both, rtol=1e-5)) == 2
+
+
 def test_writing_the_product_again_changes_nothing_the_second_time(rules):
     method = rules.make("fedsvd")
     once = stepped(rules, method, method.start(lora_adapter(0)), (1, 2, 3))
