@@ -6,12 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from hypothesis import given
 from hypothesis import settings as drawn
 from hypothesis import strategies as st
 
+from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import adapter_sha256
+from fedllm_train.participation.cohort_rules import sample_cohort
 from fedllm_train.run_files.checkpoint import load_latest
 from fedllm_train.seeds import stream_seed
 from fedllm_train.strategies.fedbiscuit import balanced_groups
@@ -244,3 +247,46 @@ def test_a_bound_on_norms_looks_at_adapters_alone(kit, tmp_path):
     left = [len(record["left_out"]) for record in kit.records_of(tmp_path / "none")]
     assert left[:WARM] == [3, 3]
     assert left[WARM] == 0
+
+
+def opposite_clients(kit, likes):
+    """People some of whom prefer one answer of each pair, and some the other."""
+    rows = []
+    for client_id, liked in likes.items():
+        for row in kit.preference_rows(client_id, 8):
+            answers = [kit.assistant("red red red"), kit.assistant("dog dog dog")]
+            chosen, rejected = answers[liked], answers[1 - liked]
+            rows.append(row | {"row_id": f"{client_id}-{row['row_id']}", "chosen": [chosen], "rejected": [rejected]})
+    return ClientDataset.from_dataset(Dataset.from_list(rows))
+
+
+def test_people_of_opposite_preferences_find_their_own_groups_and_fedavg_serves_neither(kit, tmp_path):
+    """With DPO, where one person begins each adapter and the two like opposite answers."""
+    likes = {"ann": 0, "bob": 1, "cyd": 0, "dan": 1}
+
+    def beginners(seed):
+        return [likes[sample_cohort(list(likes), 1, seed=seed, round_index=t)[0]] for t in (0, 1)]
+
+    seed = next(seed for seed in range(100) if beginners(seed) == [0, 1])
+    settings = {"clients": opposite_clients(kit, likes), "cohort_size": 1, "seed": seed, "num_rounds": 24}
+    trainer = kit.make_trainer(tmp_path / "run", "dpo", strategy="fedbiscuit", **settings, **SMALL | {
+        "biscuit_regroup": 50, "personal_clients": "all"})  # fmt: skip
+    state = trainer.train()
+    clients = state.server["clients"]
+    assert (clients["asked"] >= WARM).all()
+    assert clients["group"].tolist() == [0, 1, 0, 1]
+    plain = kit.make_trainer(tmp_path / "plain", "dpo", **settings).train()
+    host, lost = trainer.loaded.host, {}
+    for name, adapter_of in (
+        ("own", lambda client_id: state.server[f"adapter {likes[client_id]}"]),
+        ("fedavg", lambda client_id: plain.adapter),
+    ):
+        lost[name] = []
+        for client_id in likes:
+            rows = host.resident.with_reference(client_id, host.tokens[client_id].rows)
+            adapter = adapter_of(client_id)
+            look = lost[name].append
+            host.resident.walk(lambda loss, a=adapter, look=look: look(loss(a)), rows, seed=0, num_steps=2)
+    # log 2 is the loss of who does not know: everybody has less in their group, and somebody more with FedAvg.
+    assert max(lost["own"]) < np.log(2)
+    assert max(lost["fedavg"]) > np.log(2)
