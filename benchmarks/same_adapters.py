@@ -51,6 +51,11 @@ VARIANTS = [
     ("flexlora", {"client_ranks": "2,4"}),
     ("hetlora", {"client_ranks": "2,4", "hetlora_prune": 0.1}),
     ("lora_fair", {"lora_fair_similarity": "frobenius"}),
+    ("ravan", {"ravan_heads": 2}),
+    ("fedsvd", {"svd_period": 2}),
+    ("fedrot_lora", {"rotation_strength": 1.0}),
+    ("fedmomentum", {"residual_energy": 1.0}),
+    ("fedbiscuit", {"biscuit_adapters": 2, "personal_clients": "all"}),
     ("local", {"local_client": "cyd"}),
     ("centralized", {"cohort_rule": "all"}),
 ]

@@ -181,7 +181,7 @@ Made by `python -m fedllm_train.methods` from the methods' own records; `fedllm-
 
 `--strategy NAME` chooses one. A setting that belongs to another method is refused, as is a method that cannot do what
 is asked (different ranks with FedAvg, a shift of the base weights under an adapter that is no plain LoRA).
-`benchmarks/results/methods.md` shows all of them on two corpora, client by client.
+`benchmarks/results/methods.md` shows them on two corpora, client by client.
 """
 
 

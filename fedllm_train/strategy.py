@@ -112,11 +112,11 @@ class Traits:
     needs_languages: bool = False
     """Whether it reads the clients' main languages."""
     draws_start: bool = False
-    """Whether clients begin every round from an adapter that is drawn afresh, so that a change held back in one round
-    belongs to no later one."""
-    adapter_down: Literal["same", "own", "none"] = "same"
-    """Whether all clients of a round are sent the same adapter, each may be sent one of its own, or what is sent has
-    no adapter: what a packed download can be measured from (`messages/downloads.py`)."""
+    """Whether clients begin a round from an adapter that is drawn afresh, or another than before, so that a change
+    held back in one round belongs to no later one."""
+    adapter_down: Literal["same", "own", "several", "none"] = "same"
+    """Whether all clients of a round are sent the same adapter, each may be sent one of its own or several at once, or
+    what is sent has no adapter: what a packed download can be measured from (`messages/downloads.py`)."""
     shifts_base: bool = False
     """Whether the server adds to the base weights beside the adapter (`adapters/base_shift.py`)."""
     sends_adapter: bool = True
@@ -179,6 +179,13 @@ class Strategy(Protocol):
 
     def expects(self, state: Parts, client_id: str, round_index: int) -> Shapes:
         """Return the names and shapes of the client's update."""
+        ...
+
+    def message_kind(self, state: Parts, client_id: str, round_index: int) -> Any:
+        """Return what the names and shapes of a client's messages depend on beside its rank; for plans.
+
+        Messages of one kind, hashable, are looked at once while the server's state is as long as it was.
+        """
         ...
 
     def layouts(self, num_steps: int) -> tuple[Layout, Layout] | None:
@@ -270,6 +277,10 @@ class OneAdapter:
     def layouts(self, num_steps: int) -> tuple[Layout, Layout] | None:
         """Return None: messages are what `broadcast` and `expects` say."""
         return None
+
+    def message_kind(self, state: Parts, client_id: str, round_index: int) -> Any:
+        """Return what the names and shapes of a client's messages depend on beside its rank: the turn of the round."""
+        return round_index % 2
 
     def opened(self, update: Parts) -> Parts:
         """Return the message itself."""

@@ -24,6 +24,7 @@ __all__ = ["results_page"]
 
 CORPORA = {
     "methods_fed_synth": "`fed-synth`: generated people whose differences are known",
+    "methods_fed_synth_newer": "`fed-synth`, today's base: newer methods beside some of the above",
     "methods_fed_oasst": "`fed-oasst`: prompters of OpenAssistant, a small model",
     "methods_fed_oasst_smollm2": "`fed-oasst`: the same people, SmolLM2-135M",
 }

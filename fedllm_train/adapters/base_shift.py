@@ -31,6 +31,7 @@ __all__ = [
     "compressed",
     "finished_factors",
     "shift_change",
+    "shift_of_products",
     "state_sha256",
     "travelling",
     "update_norm",
@@ -63,6 +64,22 @@ def add_to_shift(shift: Mapping[str, torch.Tensor], terms: Mapping[str, Factors]
         elif q:
             result[f"{module}.left"], result[f"{module}.right"] = factors.left, factors.right
     return result
+
+
+def shift_of_products(adapter: Mapping[str, torch.Tensor]) -> Adapter:
+    """Return the products of a trained adapter as a shift, in its own factors; empty for a fresh one, whose B is 0.
+
+    >>> one = torch.ones(1, 1)
+    >>> sorted(shift_of_products({"q.lora_A.weight": one, "q.lora_B.weight": one}))
+    ['q.left', 'q.right']
+    >>> shift_of_products({"q.lora_A.weight": one, "q.lora_B.weight": 0 * one})
+    {}
+    """
+    shift = {}
+    for module, (a, b) in factor_names(adapter).items():
+        if adapter[b].any():
+            shift[f"{module}.left"], shift[f"{module}.right"] = adapter[b].double(), adapter[a].double()
+    return shift
 
 
 def compressed(factors: Factors) -> Factors:

@@ -9,7 +9,11 @@ core off with it.
 The gradient is dL/dR = s B' G A' for G = dL/dW. Where A and B are orthonormal, a frame, a step of R moves the weight
 by exactly as much as it moves R, times s.
 
-Symbols: d outputs, m inputs, r LoRA rank.
+A core may be made of heads: h blocks (r / h, r / h) on the diagonal of R, kept as one tensor (h, r / h, r / h), so
+that B R A = sum_i B_i R_i A_i for the i-th columns B_i of B and rows A_i of A. While it trains, each head may have a
+scale beside it, `{module}.lora_S.weight` (h,): the model then computes with s_i R_i.
+
+Symbols: d outputs, m inputs, r LoRA rank, h heads.
 """
 
 from __future__ import annotations
@@ -24,16 +28,20 @@ from fedllm_train.seeds import stream_seed
 
 __all__ = [
     "core_name",
+    "dense_core",
     "folded",
+    "is_head_scale",
     "is_r",
     "module_of_core",
+    "normal_frame",
     "random_frame",
+    "scale_name",
     "singular_frame",
     "split_cores",
     "zero_cores",
 ]
 
-_R = ".lora_R."
+_R, _S = ".lora_R.", ".lora_S."
 
 
 def core_name(module: str) -> str:
@@ -45,13 +53,22 @@ def core_name(module: str) -> str:
     return f"{module}{_R}weight"
 
 
-def module_of_core(name: str) -> str:
-    """Undo `core_name`.
+def scale_name(module: str) -> str:
+    """Return the name of the scales of a core's heads.
 
-    >>> module_of_core("m.q.lora_R.weight")
-    'm.q'
+    >>> scale_name("m.q")
+    'm.q.lora_S.weight'
     """
-    return name.split(_R)[0]
+    return f"{module}{_S}weight"
+
+
+def module_of_core(name: str) -> str:
+    """Undo `core_name` and `scale_name`.
+
+    >>> module_of_core("m.q.lora_R.weight"), module_of_core("m.q.lora_S.weight")
+    ('m.q', 'm.q')
+    """
+    return name.split(_R)[0].split(_S)[0]
 
 
 def is_r(name: str) -> bool:
@@ -63,23 +80,54 @@ def is_r(name: str) -> bool:
     return _R in name
 
 
+def is_head_scale(name: str) -> bool:
+    """Whether a tensor's name is that of the scales of a core's heads.
+
+    >>> is_head_scale("m.q.lora_S.weight"), is_head_scale("m.q.lora_R.weight")
+    (True, False)
+    """
+    return _S in name
+
+
 def split_cores(adapter: Mapping[str, torch.Tensor]) -> tuple[Adapter, Adapter]:
-    """Return what PEFT knows of an adapter, and its cores.
+    """Return what PEFT knows of an adapter, and its cores with the scales of their heads.
 
     >>> one = torch.ones(1, 1)
     >>> [list(each) for each in split_cores({"q.lora_A.weight": one, "q.lora_R.weight": one})]
     [['q.lora_A.weight'], ['q.lora_R.weight']]
     """
-    cores = {name: tensor for name, tensor in adapter.items() if is_r(name)}
+    cores = {name: tensor for name, tensor in adapter.items() if is_r(name) or is_head_scale(name)}
     return {name: tensor for name, tensor in adapter.items() if name not in cores}, cores
 
 
-def zero_cores(adapter: Mapping[str, torch.Tensor]) -> Adapter:
-    """Return R = 0 for every LoRA module of an adapter, (r, r)."""
-    return {
-        core_name(module): adapter[a].new_zeros(adapter[a].shape[0], adapter[a].shape[0])
-        for module, (a, _) in factor_names(adapter).items()
-    }
+def dense_core(core: torch.Tensor, scale: torch.Tensor | None = None) -> torch.Tensor:
+    """Return R itself, (r, r), of a core that may be made of heads.
+
+    Args:
+        core: (r, r), or (h, r / h, r / h) in heads.
+        scale: of every head, (h,); None for 1.
+
+    >>> dense_core(torch.ones(2, 1, 1), torch.tensor([2.0, 3.0])).tolist()
+    [[2.0, 0.0], [0.0, 3.0]]
+    """
+    if core.ndim == 2:
+        return core
+    return torch.block_diag(*(core if scale is None else core * scale[:, None, None]))
+
+
+def zero_cores(adapter: Mapping[str, torch.Tensor], num_heads: int | None = None) -> Adapter:
+    """Return R = 0 for every LoRA module of an adapter: (r, r), or (h, r / h, r / h) where there are heads.
+
+    >>> adapter = {"q.lora_A.weight": torch.zeros(4, 5), "q.lora_B.weight": torch.zeros(3, 4)}
+    >>> zero_cores(adapter)["q.lora_R.weight"].shape, zero_cores(adapter, 2)["q.lora_R.weight"].shape
+    (torch.Size([4, 4]), torch.Size([2, 2, 2]))
+    """
+    cores = {}
+    for module, (a, _) in factor_names(adapter).items():
+        rank = adapter[a].shape[0]
+        shape = (rank, rank) if num_heads is None else (num_heads, rank // num_heads, rank // num_heads)
+        cores[core_name(module)] = adapter[a].new_zeros(shape)
+    return cores
 
 
 def folded(factors: Mapping[str, torch.Tensor], cores: Mapping[str, torch.Tensor]) -> Adapter:
@@ -91,7 +139,7 @@ def folded(factors: Mapping[str, torch.Tensor], cores: Mapping[str, torch.Tensor
     """
     result = dict(factors)
     for module, (_, b) in factor_names(factors).items():
-        result[b] = (factors[b].double() @ cores[core_name(module)].double()).to(factors[b].dtype)
+        result[b] = (factors[b].double() @ dense_core(cores[core_name(module)].double())).to(factors[b].dtype)
     return result
 
 
@@ -115,6 +163,26 @@ def random_frame(like: Mapping[str, torch.Tensor], seed: int) -> Adapter:
             drawn = torch.randn(size, rank, generator=generator, dtype=torch.float64)
             columns = torch.linalg.qr(drawn).Q
             frame[name] = (columns.mT if name == a else columns).contiguous().to(like[name].dtype)
+    return frame
+
+
+def normal_frame(like: Mapping[str, torch.Tensor], seed: int) -> Adapter:
+    """Return independent normal A and B of an adapter's shapes, drawn from a run's seed: all can draw them.
+
+    Rows of A have variance 1 / m and columns of B 1 / d, so that their expected length is 1, as in an orthonormal
+    frame. The rank may be above a module's side.
+
+    >>> like = {"q.lora_A.weight": torch.zeros(2, 4000), "q.lora_B.weight": torch.zeros(3, 2)}
+    >>> a = normal_frame(like, 0)["q.lora_A.weight"]
+    >>> bool((a @ a.mT - torch.eye(2)).abs().max() < 0.1)
+    True
+    """
+    generator = torch.Generator().manual_seed(stream_seed(seed, "core frame"))
+    frame = {}
+    for a, b in factor_names(like).values():
+        for name, size in ((a, like[a].shape[1]), (b, like[b].shape[0])):
+            drawn = torch.randn(like[name].shape, generator=generator, dtype=torch.float64)
+            frame[name] = (drawn / size**0.5).to(like[name].dtype)
     return frame
 
 

@@ -208,7 +208,7 @@ def check_private_method(name: str, traits: Traits) -> None:
     """
     reasons = {
         "nothing": "exchanges nothing between clients, so there is no update to clip",
-        "each": "needs every client's own factors, not their sum",
+        "each": "needs every client's own factors or losses, not their sum",
         "sum": f"makes more of what clients send ({traits.up}) than the mean of their adapters",
     }
     if traits.sees in reasons:

@@ -92,7 +92,7 @@ def check_asynchronous_method(settings: ParticipationSettings, traits: Traits) -
     """
     reasons = {
         "nothing": "exchanges nothing, so there is no update to wait for",
-        "each": "works on every client's own factors, and a change of them cannot be applied to later factors",
+        "each": "works on every client's own factors or losses, and a change of them cannot be applied to later ones",
         "sum": f"also sums what belongs to the step a client was asked for ({traits.up})",
     }
     if traits.sees in reasons:

@@ -34,7 +34,7 @@ def update_problem(update: Parts, expected: Shapes, anchor: Adapter, *, max_norm
             return f"its update has shape {tuple(tensor.shape)} for {name} where {wanted[name]} is expected"
     if not all(bool(tensor.isfinite().all()) for tensor in got.values()):
         return "its update is not finite; lower the learning rate"
-    if max_norm is not None:
+    if max_norm is not None and "adapter" in expected:
         if (norm := distance(update["adapter"], anchor)) > max_norm:
             return f"its update has norm {norm:.4g}, beyond max_update_norm {max_norm:g}"
     return None

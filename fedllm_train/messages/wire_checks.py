@@ -41,6 +41,11 @@ def check_wire_method(settings: WireSettings, traits: Traits, strategy: str) -> 
             f"download_wire is given, but strategy {strategy!r} sends no adapter to its clients ({traits.down}); "
             "leave it out"
         )
+    if settings.download_wire != "none" and traits.adapter_down == "several":
+        raise ConfigError(
+            f"download_wire is given, but strategy {strategy!r} may send a client several adapters at once "
+            f"({traits.down}), which packed apart could not be compared; leave it out"
+        )
     if settings.download_wire != "none" and settings.download_base == "previous" and traits.adapter_down == "own":
         raise ConfigError(
             f"download_base is previous, but strategy {strategy!r} may send each client another adapter "

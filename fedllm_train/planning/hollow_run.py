@@ -141,7 +141,7 @@ def hollow_run(
             keeper.not_sent((sent[key] if travels else 0) - reply.download_bytes)
             keeper.saw(reply, None if reply.message is not None else reply.reason)
             if reply.message is not None:
-                made.append(updates[key])
+                made.append((reply.client_id, updates[key]))
                 run.values_up += _num_values(updates[key]) if travels else 0
                 run.bytes_up += reply.upload_bytes or 0
             wire.noted(*key, is_accepted=reply.message is not None, is_lost=reply.message is None)
@@ -149,7 +149,7 @@ def hollow_run(
             del lengths[key], updates[key], sent[key]
         if len(made) >= plan.config.min_clients:
             run.num_made += 1
-            messages.stepped(made)
+            messages.stepped(made, step)
         if isinstance(engine, SimulatedEngine):
             run.ends.append(engine.now)
     run.ledger = keeper.ledger

@@ -19,12 +19,16 @@ from fedllm_train.strategies.fedadam import FedAdam
 from fedllm_train.strategies.fedavg import FedAvg
 from fedllm_train.strategies.fedavg_ft import FedAvgFT
 from fedllm_train.strategies.fedavgm import FedAvgM
+from fedllm_train.strategies.fedbiscuit import FedBiscuit
 from fedllm_train.strategies.feddpa import FedDPA
 from fedllm_train.strategies.fedex_lora import FedExLoRA
 from fedllm_train.strategies.fedkseed import FedKSeed
+from fedllm_train.strategies.fedmomentum import FedMomentum
 from fedllm_train.strategies.fednova import FedNova
 from fedllm_train.strategies.fedprox import FedProx
+from fedllm_train.strategies.fedrot_lora import FedRotLoRA
 from fedllm_train.strategies.fedsa_lora import FedSALoRA
+from fedllm_train.strategies.fedsvd import FedSVD
 from fedllm_train.strategies.fedyogi import FedYogi
 from fedllm_train.strategies.ffa_lora import FFALoRA
 from fedllm_train.strategies.flexlora import FlexLoRA
@@ -33,6 +37,7 @@ from fedllm_train.strategies.hetlora import HetLoRA
 from fedllm_train.strategies.language_clusters import LanguageClusters
 from fedllm_train.strategies.local import Local
 from fedllm_train.strategies.lora_fair import LoRAFair
+from fedllm_train.strategies.ravan import Ravan
 from fedllm_train.strategies.rolora import RoLoRA
 from fedllm_train.strategies.scaffold import Scaffold
 from fedllm_train.strategy import Strategy
@@ -58,12 +63,17 @@ STRATEGIES: dict[str, type[Strategy]] = {
     "flexlora": FlexLoRA,
     "hetlora": HetLoRA,
     "lora_fair": LoRAFair,
+    "fedmomentum": FedMomentum,
     "fed_sb": FedSB,
+    "ravan": Ravan,
+    "fedsvd": FedSVD,
+    "fedrot_lora": FedRotLoRA,
     "fedkseed": FedKSeed,
     "fedavg_ft": FedAvgFT,
     "ditto": Ditto,
     "feddpa": FedDPA,
     "language_clusters": LanguageClusters,
+    "fedbiscuit": FedBiscuit,
 }
 """Name -> method, baselines first."""
 

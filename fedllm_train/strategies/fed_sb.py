@@ -41,7 +41,7 @@ from typing import Literal
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Adapter, Parts, Shapes, shapes_of
-from fedllm_train.adapters.base_shift import PART, travelling
+from fedllm_train.adapters.base_shift import PART, shift_of_products, travelling
 from fedllm_train.adapters.lora import check_factors_only, factor_names, is_b
 from fedllm_train.adapters.lora_core import (
     core_name,
@@ -132,7 +132,7 @@ class FedSB(OneAdapter):
         state = {"adapter": frame if self._random else nothing, _CORE: zero_cores(adapter)}
         if self._random:
             state |= {"adapter": folded(frame, state[_CORE]), _FRAME: frame}
-        shift = _start_shift(adapter)
+        shift = shift_of_products(adapter)
         return state | {PART: shift} if shift else state
 
     def broadcast(self, state: Parts, client_id: str, round_index: int) -> Parts:
@@ -149,7 +149,7 @@ class FedSB(OneAdapter):
             frame = visit.received[_FRAME]
         else:
             return {"adapter": core, _STEP: _as_signs(visit.first_step(visit.start_adapter))}
-        trained = visit.fit(frame | core, trains=is_r, base_shift=travelling(_start_shift(visit.start_adapter)))
+        trained = visit.fit(frame | core, trains=is_r, base_shift=travelling(shift_of_products(visit.start_adapter)))
         return {"adapter": split_cores(trained)[1]}
 
     def expects(self, state: Parts, client_id: str, round_index: int) -> Shapes:
@@ -186,15 +186,6 @@ class FedSB(OneAdapter):
         else:
             frame, core = state[_FRAME], sums["adapter"].mean()
         return state | {"adapter": folded(frame, core), _FRAME: frame, _CORE: core}
-
-
-def _start_shift(adapter: Adapter) -> Adapter:
-    """The product of a trained starting adapter, as `adapters/base_shift.py` keeps it; empty for a fresh one."""
-    shift = {}
-    for module, (a, b) in factor_names(adapter).items():
-        if adapter[b].any():
-            shift[f"{module}.left"], shift[f"{module}.right"] = adapter[b].double(), adapter[a].double()
-    return shift
 
 
 def _frame_of(steps: Adapter, like: Adapter) -> tuple[Adapter, Adapter]:

@@ -37,7 +37,8 @@ def test_every_script_is_named(path):
 @pytest.mark.parametrize("path", sorted(RESULTS.glob("*.json")), ids=lambda path: path.name)
 def test_every_result_file_is_shown(path):
     by_a_table = {"null_calibration": "null_calibration.md"} | {
-        f"methods_{corpus}": "methods.md" for corpus in ("fed_synth", "fed_oasst", "fed_oasst_smollm2")
+        f"methods_{corpus}": "methods.md"
+        for corpus in ("fed_synth", "fed_synth_newer", "fed_oasst", "fed_oasst_smollm2")
     }
     assert f"(results/{path.name})" in PAGE or f"(results/{by_a_table[path.stem]})" in PAGE
 

@@ -33,6 +33,8 @@ TRAVELS = {
     "adapter": ADAPTER,
     "adapter of the client's language": ADAPTER,
     "adapter of the client's rank": ADAPTER,
+    "adapter of the client's group, or all of them to compare": ADAPTER,  # in the first round, for all the first one
+    "adapter, or its loss of each": ADAPTER,
     "adapter + control variate": {"A": 2, "B": 2},
     "adapter + change of control variate": {"A": 2, "B": 2},
     "adapter + number of steps": {"A": 1, "B": 1, "steps": 1},
@@ -42,6 +44,7 @@ TRAVELS = {
     "B": {"B": 1},
     "A + B": ADAPTER,
     "A or B, in turns": {"A": 0.5, "B": 0.5},
+    "a core a head": {"heads": 1},
     "R, with A and B if from gradients": {"A": 0.5, "B": 0.5, "R": 1},  # made in the first round
     "R, at first signs of gradients": {"signs": 0.5, "R": 1},
 }
@@ -152,6 +155,7 @@ def check_bytes(records, traits, adapter):
         "A": sum(4 * RANK * a.shape[1] for a in lora_a),
         "B": sum(4 * RANK * b.shape[0] for b in lora_b),
         "R": 4 * RANK**2 * len(lora_a),
+        "heads": 4 * 4 * (RANK // 4) ** 2 * len(lora_a),  # 4 heads
         "signs": sum(a.shape[1] * b.shape[0] for a, b in zip(lora_a, lora_b, strict=True)),
         "steps": 4,
         "seeds": 4 * 4096,

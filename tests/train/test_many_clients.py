@@ -23,6 +23,7 @@ SETTINGS = [
     {"cohort_rule": "fedllm-bench"},
     {"cohort_rule": "fixed", "cohort_clients": "c000007,c000003"},
     {"strategy": "language_clusters"},
+    {"strategy": "fedbiscuit"},
     {"strategy": "flexlora", "client_ranks": "2,4"},
     {"strategy": "flexlora", "client_ranks": "random:2,4"},
 ]

@@ -136,7 +136,7 @@ def test_a_mean_stands_for_the_clients_of_a_private_method(name):
     names = ("m.lora_A.weight", "m.lora_B.weight", "m.lora_R.weight")
     draw = torch.Generator().manual_seed(1)
     start, *clients = [{n: torch.randn(2, 2, generator=draw, dtype=torch.float64) for n in names} for _ in range(4)]
-    strategy = made(name, **({"core_frame": "random"} if name == "fed_sb" else {}))
+    strategy = made(name, **{"fed_sb": {"core_frame": "random"}, "ravan": {"ravan_heads": 1}}.get(name, {}))
     state = strategy.start({n: start[n] for n in names[:2]})  # R is none of a starting adapter's
     wanted = strategy.expects(state, "a", 0)["adapter"].keys()
     mean = {n: sum(client[n] for client in clients) / 3 for n in names}

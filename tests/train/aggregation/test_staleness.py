@@ -133,9 +133,9 @@ def test_with_privacy_an_old_change_is_clipped_where_it_began_and_then_scaled():
 
 TAKES_OLD_UPDATES = {
     *("fedavg", "fedprox", "fedavgm", "fedadagrad", "fedadam", "fedyogi", "ffa_lora", "fedavg_ft", "ditto"),
-    *("fedsa_lora", "feddpa", "fed_sb", "rolora"),
+    *("fedsa_lora", "feddpa", "fedrot_lora", "ravan", "fed_sb", "rolora", "fedsvd"),
 }
-"""The server rule takes a mean of adapters; of the last two, `fed_sb` only with a random frame, and `rolora` not."""
+"""The server rule takes a mean of adapters; of the last three, `fed_sb` only with a random frame, the others not."""
 
 
 @pytest.mark.parametrize("name", sorted(STRATEGIES))
@@ -154,6 +154,7 @@ def test_methods_whose_server_needs_more_than_a_mean_are_refused_old_updates(nam
     ("name", "changes", "message"),
     [
         ("rolora", {}, "trains A and B in turns"),
+        ("fedsvd", {}, "chooses A again after a round"),
         ("fed_sb", {}, "core_frame is gradient: its first round sends signs"),
         ("fed_sb", {"core_frame": "random"}, None),
     ],

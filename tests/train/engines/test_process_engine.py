@@ -103,7 +103,9 @@ def from_disk(kit, tmp_path, run, task, *, callbacks=(), **settings):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("task", "strategy"), [("sft", "scaffold"), ("dpo", "fedavg")])
+@pytest.mark.parametrize(
+    ("task", "strategy"), [("sft", "scaffold"), ("dpo", "fedavg"), ("sft", "ravan"), ("dpo", "fedbiscuit")]
+)
 def test_two_processes_give_the_adapter_of_one_to_the_bit(kit, tmp_path, task, strategy):
     """SCAFFOLD's clients remember something, which another process may need in the next round."""
     one = from_disk(kit, tmp_path, "one", task, strategy=strategy).train()

@@ -83,7 +83,7 @@ def test_a_dead_actor_is_a_lost_seat_and_the_last_one_ends_the_run(tmp_path):
 
 @needs_ray
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["fedavg", "scaffold", "dpo"])
+@pytest.mark.parametrize("case", ["fedavg", "scaffold", "ravan", "dpo"])
 def test_two_actors_give_the_adapter_of_one_process(kit, tmp_path, case):
     kit.make_model().save_pretrained(tmp_path / "model")
     kit.make_tokenizer().save_pretrained(tmp_path / "model")

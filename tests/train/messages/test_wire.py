@@ -187,7 +187,7 @@ def test_all_methods_that_send_an_adapter_can_be_packed_and_flora_keeps_nothing_
             except ConfigError:
                 refused[error_feedback].append(name)
     assert refused["none"] == ["local", "centralized", "fedkseed"]  # as docs/methods.md says
-    assert refused["ef14"] == ["local", "centralized", "flora", "fedkseed"]
+    assert refused["ef14"] == ["local", "centralized", "flora", "fedsvd", "fedkseed", "fedbiscuit"]
 
 
 # -- errors ---------------------------------------------------------------------------------------------------------

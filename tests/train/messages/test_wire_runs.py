@@ -80,7 +80,9 @@ def test_every_method_runs_packed_in_every_way_that_it_allows(kit, tmp_path, nam
 def test_which_methods_refuse_which_way_and_why():
     refused = {name: dict.fromkeys(reason for _, reason in settings_that_fit(name)[1]) for name in STRATEGIES}
     refused = {name: list(reasons) for name, reasons in refused.items() if reasons}
-    assert sorted(refused) == sorted([*UNPACKED, "flexlora", "flora", "hetlora", "language_clusters"])
+    assert sorted(refused) == sorted(
+        [*UNPACKED, "flexlora", "flora", "hetlora", "language_clusters", "fedsvd", "fedbiscuit"]
+    )
     assert {name for name in STRATEGIES if not settings_that_fit(name)[0]} == set(UNPACKED)
     for name in ("hetlora", "flexlora", "language_clusters"):
         (reason,) = refused[name]

@@ -382,7 +382,8 @@ def test_a_runs_own_config_is_planned_again(kit, model, tmp_path, capsys):
 
 
 def test_the_plan_of_plain_methods_needs_no_torch(model):
-    methods = "fedavg,fedprox,fedadam,fedyogi,ffa_lora,rolora,fedsa_lora,flexlora,hetlora,lora_fair,ditto"
+    methods = "fedavg,fedprox,fedadam,fedyogi,ffa_lora,rolora,fedsa_lora,flexlora,hetlora,lora_fair,ditto,"
+    methods += "ravan,fedsvd,fedrot_lora"
     argv = ["plan", "--model", model, "--sizes", "20:30", "--cohort-size", "2", "--strategy", methods]
     code = f"import sys; from fedllm_train.cli import main; main({argv!r}); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0

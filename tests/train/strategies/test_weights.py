@@ -10,7 +10,7 @@ from fedllm_train.strategies import STRATEGIES
 # By the papers and released code named in each file.
 SOURCES = {
     "rows": {"fedavg", "fedprox", "fedavgm", "fedsa_lora", "flora", "flexlora", "lora_fair", "fedavg_ft", "ditto"}
-    | {"language_clusters", "fednova", "fedkseed"},
+    | {"language_clusters", "fednova", "fedkseed", "fedsvd", "fedrot_lora", "ravan", "fedbiscuit", "fedmomentum"},
     "uniform": {
         "scaffold",
         "fedadagrad",
@@ -44,7 +44,9 @@ def drawn(seed):
 
 def stepped(rules, name, rows, uniform):
     """The server's state after clients with one update each and some rows, as tensors in a list."""
-    settings = {"fed_sb": {"core_frame": "random"}, "fedkseed": {"walk_seeds": 3}}.get(name, {})
+    settings = {"fed_sb": {"core_frame": "random"}, "fedkseed": {"walk_seeds": 3}, "ravan": {"ravan_heads": 1}}.get(
+        name, {}
+    )
     strategy = rules.make(name, uniform_weights=uniform, **settings)
     state = strategy.start({n: drawn(9)[n] * (0.01 if n == NAMES[0] else 0) for n in NAMES[:2]})
     updates = []

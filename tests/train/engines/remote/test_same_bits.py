@@ -14,6 +14,8 @@ CASES = {
     "flexlora, with ranks": {"strategy": "flexlora", "client_ranks": "2,4"},
     "fed_sb": {"strategy": "fed_sb"},
     "fedkseed": {"strategy": "fedkseed"},
+    "ravan, whose heads have scales": {"strategy": "ravan", "ravan_heads": 2},
+    "fedbiscuit, whose clients tell losses": {"strategy": "fedbiscuit", "biscuit_adapters": 2},
     "packed": {"wire": "drive"},
     "packed both ways, with feedback": {"wire": "int4", "error_feedback": "ef14", "download_wire": "int8"},
 }
