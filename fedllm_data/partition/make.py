@@ -27,6 +27,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fedllm_data.build import BUILD_FILE, BuildResult
+from fedllm_data.cards.croissant import write_croissant
 from fedllm_data.cards.notice import write_notice
 from fedllm_data.errors import ConfigError, PartitionError, SchemaError
 from fedllm_data.in_place import fill_folder
@@ -142,6 +143,7 @@ def partition(
         for left in folder.glob("work.*"):
             left.unlink() if left.is_file() else left.rmdir()
         write_notice(folder, facts)
+        write_croissant(folder, facts)
         if (repo / "rejected.jsonl").is_file():
             shutil.copyfile(repo / "rejected.jsonl", folder / "rejected.jsonl")
         readme = readme_text(_source_of(facts), list(facts["splits"]))
