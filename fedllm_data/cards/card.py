@@ -274,6 +274,9 @@ def _limits(facts: Mapping[str, Any]) -> list[str]:
         limits.append(
             "The clients are artificial: they say what a method does when nobody stands behind a client."
             if facts["partition"]
+            else "The clients are organisations: each holds the rows of the people that the source shows in it, and "
+            "nothing here says that these organisations are alike to any others."
+            if facts.get("organisations")
             else "The clients are those who left rows in the source: they are no sample of any population, and "
             "nothing here says how often they would take part in training."
         )

@@ -265,6 +265,7 @@ def _responsible(facts: Mapping[str, Any]) -> dict[str, Any]:
         "Rows were brought into one format, grouped by client, filtered and split with fedllm-commons.",
         *filter_words(facts["filters"]),
         *([partition_words(facts["partition"])] if facts["partition"] else []),
+        *([facts["organisations"]["words"]] if facts.get("organisations") else []),
         facts["split_rule"],
     ]
     detector = facts["languages"].get("detector")
