@@ -9,6 +9,7 @@ from fedllm_data.sources.community_alignment import FED_COMMUNITY_ALIGNMENT
 from fedllm_data.sources.complaints import FED_COMPLAINTS
 from fedllm_data.sources.dices import FED_DICES_PA
 from fedllm_data.sources.hansard import FED_HANSARD
+from fedllm_data.sources.kokkai import FED_KOKKAI
 from fedllm_data.sources.mqm import FED_MQM
 from fedllm_data.sources.multipref import FED_MULTIPREF_PA
 from fedllm_data.sources.oasst import FED_OASST, FED_OASST2, FED_OASST2_PA, FED_OASST_PA
@@ -46,4 +47,5 @@ SOURCES: dict[str, Source] = {
     "fed-hansard": FED_HANSARD,
     "fed-complaints": FED_COMPLAINTS,
     "fed-cases": FED_CASES,
+    "fed-kokkai": FED_KOKKAI,
 }

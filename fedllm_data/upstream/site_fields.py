@@ -1,8 +1,8 @@
 """Stack Exchange sites by field of work, so that the dumps of several sites make one federated corpus.
 
 `--set fields=medicine,law` keeps the sites of these fields, `--set fields=brewing:beer.stackexchange.com` names a
-field of one's own, with its sites joined by +. `--set client=site` or `client=field` makes the site or the field the client
-instead of the person: the same rows, by organisation.
+field of one's own, with its sites joined by +. `--set client=site` or `client=field` makes the site or the field the
+client instead of the person: the same rows, by organisation.
 """
 
 import re

@@ -14,6 +14,7 @@ from tests.data.sources import alignment_files as files
 from tests.data.sources import industry_files as fields
 from tests.data.sources.test_aya import annotation
 from tests.data.sources.test_chatbot_arena import vote
+from tests.data.sources.test_kokkai import speech
 from tests.data.sources.test_oasst import message
 from tests.data.sources.test_wildchat import conversation
 
@@ -163,6 +164,11 @@ def _cases(folder: Path) -> Path:
     return _lines(folder / "cases.jsonl", records)
 
 
+def _kokkai(folder: Path) -> Path:
+    records = [speech(who, f"○{who}君　{q} {a}", speechID=str(n), issue=f"第{n}号") for who, n, q, a in _records()]
+    return _lines(folder / "kokkai.jsonl", records)
+
+
 FILLED: dict[str, Callable[[Path], Path]] = {
     "fed-aya": _aya,
     "fed-chatbot-it": _arena,
@@ -180,5 +186,6 @@ FILLED: dict[str, Callable[[Path], Path]] = {
     "fed-hansard": _hansard,
     "fed-complaints": _complaints,
     "fed-cases": _cases,
+    "fed-kokkai": _kokkai,
 }
 """Corpus -> what writes upstream's files into a folder and returns what `--source` names."""
