@@ -264,6 +264,7 @@ def _make(
     return {
         **parent_facts,
         "name": f"{parent_facts['name']}-organisations",
+        "summary": f"{parent_facts['summary']} Here these clients are grouped into organisations.".strip(),
         "client": _client_words(parent_facts),
         # Published sizes are those of the people.
         "sizes": [],

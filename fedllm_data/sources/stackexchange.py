@@ -328,7 +328,8 @@ FED_STACKEXCHANGE = Source(
     name="fed-stackexchange",
     task="sft",
     summary="Questions and answers of Stack Exchange sites, one row an answer; a client is who answered.",
-    client="the author of the answer, within one site (Stack Exchange `OwnerUserId`): SITE:USER",
+    client="the author of the answer, within one site (Stack Exchange `OwnerUserId`): SITE:USER; with client=site "
+    "or client=field the site, or its field of work",
     attribution=_ATTRIBUTION.format(answers="ANSWER"),
     read=_read_sft,
     sizes=tuple(
@@ -344,7 +345,8 @@ FED_STACKEXCHANGE_PA = Source(
     name="fed-stackexchange-pa",
     task="preference",
     summary="The accepted answer to a question against every other one; a client is who asked, and accepted.",
-    client="the author of the question, within one site (Stack Exchange `OwnerUserId`): SITE:USER",
+    client="the author of the question, within one site (Stack Exchange `OwnerUserId`): SITE:USER; with client=site "
+    "or client=field the site, or its field of work",
     attribution=_ATTRIBUTION.format(answers="ANSWER:ANSWER"),
     read=_read_preference,
     sizes=tuple(

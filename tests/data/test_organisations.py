@@ -66,6 +66,9 @@ def test_every_row_keeps_its_text_and_goes_to_the_organisation_of_its_person(peo
     facts = result.facts
     assert set(load_clients(tmp_path / "sites", split="train")) == {"north", "south", "west"}
     assert facts["name"] == "visits-organisations"
+    assert facts["summary"].endswith("Here these clients are grouped into organisations.")
+    notice = " ".join((tmp_path / "sites" / "NOTICE").read_text().split())
+    assert "40 people of visits were grouped into 3 organisations" in notice
     assert facts["organisations"]["num_people"] == NUM_PEOPLE
     assert facts["organisations"]["num_organisations"] == facts["clients"]["num_clients"] == 3
     num_unseen = sum(split == "unseen" for split, _, _ in before.values())
