@@ -274,7 +274,9 @@ def _responsible(facts: Mapping[str, Any]) -> dict[str, Any]:
         f"{facts['revision'] or 'no revision stated'}." + (f" Files: {sources}." if sources else ""),
         "rai:dataCollectionType": "Software Collection" if is_generated else "Secondary Data analysis",
         "rai:dataCollectionMissingData": f"{counts['num_rejected']} upstream rows could not be used; build.json "
-        "counts the reasons.",
+        "counts the reasons."
+        if "num_rejected" in counts
+        else "",
         "rai:dataPreprocessingProtocol": [words for words in protocol if words],
         "rai:dataAnnotationProtocol": f"Each row is the choice of one person: {facts['summary']}"
         if facts["task"] == "preference" and not is_generated and not facts["partition"]
