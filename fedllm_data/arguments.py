@@ -22,7 +22,7 @@ def make_parser(commands_by_name: Mapping[str, Callable[[argparse.Namespace], No
     Args:
         commands_by_name: the function of every subcommand.
 
-    >>> names = ("list", "build", "import", "partition", "check", "codebook", "profile", "report", "publish")
+    >>> names = "list build import partition organisations check codebook profile report publish".split()
     >>> make_parser(dict.fromkeys(names, print)).parse_args(["check", "clients"]).repo
     'clients'
     """
@@ -106,7 +106,8 @@ def make_parser(commands_by_name: Mapping[str, Callable[[argparse.Namespace], No
         default=[],
         metavar="TARGET=COL,...",
         help="what your columns are called, such as instruction=question,response=answer; instruction=title+body joins"
-        " two columns, input= leaves one out, group=thread_id keeps every thread in one split",
+        " two columns, input= leaves one out, group=thread_id keeps every thread in one split,"
+        " organisation=hospital writes clients as HOSPITAL:CLIENT, for `fedllm-data organisations`",
     )
     reading.add_argument(
         "--roles",
@@ -168,6 +169,27 @@ def make_parser(commands_by_name: Mapping[str, Callable[[argparse.Namespace], No
     partition.add_argument("--no-report", action="store_true", help="leave out the report and the full card")
     partition.add_argument("--json", action="store_true", help="print build.json instead of a summary")
     partition.set_defaults(command=commands_by_name["partition"])
+
+    organisations = add_command(
+        commands,
+        "organisations",
+        does="group people: the same rows, one client a site or company",
+        writes=True,
+    )
+    organisations.add_argument("folder", type=Path, metavar="DIR", help="a client repo of people")
+    organisations.add_argument("--out", required=True, type=Path, metavar="DIR", help="the client repo to make")
+    organisations.add_argument(
+        "--members",
+        type=Path,
+        metavar="FILE",
+        help="a table with the columns client_id and organisation; without it the organisation is what stands before"
+        " the first colon of a client's id, as in SITE:USER",
+    )
+    organisations.add_argument("--seed", type=int, default=0, metavar="N", help="seeds the report (0)")
+    _add_overwrite(organisations)
+    organisations.add_argument("--no-report", action="store_true", help="leave out the report and the full card")
+    organisations.add_argument("--json", action="store_true", help="print build.json instead of a summary")
+    organisations.set_defaults(command=commands_by_name["organisations"])
 
     check = add_command(commands, "check", does="say what is wrong with a client repo")
     check.add_argument("repo", metavar="DIR_OR_ID", help="a folder, or org/name on the Hub")

@@ -17,6 +17,7 @@ from typing import Any
 import duckdb
 
 from fedllm_data.build_settings import BuildSettings, resolve_settings
+from fedllm_data.cards.croissant import write_croissant
 from fedllm_data.cards.notice import write_notice
 from fedllm_data.errors import ConfigError, SourceError
 from fedllm_data.in_place import fill_folder
@@ -220,6 +221,7 @@ def build(
         for left in folder.glob("work.*"):
             left.unlink() if left.is_file() else left.rmdir()
         write_notice(folder, facts)
+        write_croissant(folder, facts)
         (folder / "README.md").write_text(readme_text(source, list(splits)), encoding="utf-8")
         (folder / BUILD_FILE).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         if finish is not None:

@@ -163,6 +163,24 @@ def _partition(arguments: argparse.Namespace) -> None:
     print(dry_run_text(arguments, f"deal the rows of {arguments.folder} out", [str(arguments.folder)], settings))
 
 
+def _organisations(arguments: argparse.Namespace) -> None:
+    from fedllm_data.organisations import group_by_organisation
+
+    with row_progress() as progress, rehearsing(when=arguments.dry_run):
+        result = group_by_organisation(
+            arguments.folder,
+            arguments.out,
+            members=arguments.members,
+            overwrite=arguments.overwrite,
+            progress=progress,
+            finish=_finisher(arguments, progress, parent=arguments.folder),
+        )
+        _show_build(arguments, result)
+        return
+    reads = [str(path) for path in (arguments.folder, arguments.members) if path is not None]
+    print(dry_run_text(arguments, f"group the clients of {arguments.folder} by organisation", reads, {}))
+
+
 def _finisher(
     arguments: argparse.Namespace, progress: Callable[[str, int], None], parent: Path | None = None
 ) -> Callable[[Path, dict[str, Any]], None] | None:
@@ -274,6 +292,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "build": _build,
     "import": _import,
     "partition": _partition,
+    "organisations": _organisations,
     "check": _check,
     "codebook": make_codebook_file,
     "profile": profile_repo,

@@ -14,8 +14,10 @@ from itertools import islice
 
 from fedllm_data.errors import ClientNotFoundError
 
-__all__ = ["canonical_id", "client_not_found", "is_missing"]
+__all__ = ["SEPARATOR", "canonical_id", "client_not_found", "is_missing"]
 
+SEPARATOR = ":"
+"""Stands between an organisation and a client of it: `SITE:USER`, `HOSPITAL:DOCTOR`."""
 _INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060\xad\u061c\u200e\u200f" + "".join(
     map(chr, [*range(0x202A, 0x202F), *range(0x2066, 0x206A)])
 )

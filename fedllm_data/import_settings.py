@@ -16,7 +16,18 @@ from fedllm_data.upstream.records import AS_SEEN, ReadSettings
 __all__ = ["TARGETS", "ImportSettings", "part_settings"]
 
 TARGETS: dict[Task, tuple[str, ...]] = {
-    "sft": ("instruction", "input", "response", "system", "messages", "tools", "language", "row_id", "group"),
+    "sft": (
+        "instruction",
+        "input",
+        "response",
+        "system",
+        "messages",
+        "tools",
+        "language",
+        "row_id",
+        "group",
+        "organisation",
+    ),
     "preference": (
         "prompt",
         "input",
@@ -29,6 +40,7 @@ TARGETS: dict[Task, tuple[str, ...]] = {
         "language",
         "row_id",
         "group",
+        "organisation",
     ),
 }
 """What `columns` can name for each task."""

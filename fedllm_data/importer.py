@@ -15,7 +15,7 @@ from typing import Any
 
 from fedllm_data.build import BuildResult, build
 from fedllm_data.build_settings import BuildSettings
-from fedllm_data.client_ids import canonical_id, is_missing
+from fedllm_data.client_ids import SEPARATOR, canonical_id, is_missing
 from fedllm_data.did_you_mean import alike
 from fedllm_data.errors import ConfigError
 from fedllm_data.import_settings import ImportSettings, part_settings
@@ -37,7 +37,7 @@ from fedllm_data.upstream.records import ReadSettings, Record, check_settings, d
 
 __all__ = ["import_files", "row_of"]
 
-_BY_MAPPING_ONLY = ("row_id", "group")
+_BY_MAPPING_ONLY = ("row_id", "group", "organisation")
 """Columns of these names are used only where `columns` says so: foreign ids are seldom unique, and a column `group`
 may tell the arms of a study."""
 _ARROW_SUFFIXES = (".parquet", ".arrow", ".feather")
@@ -158,7 +158,8 @@ def row_of(
     """Return a raw record as a schema row, or the reason why it cannot be one.
 
     What the row then holds is judged by `schema.row_problem`. Where `columns` names a `group` and the record has one,
-    it stands beside the columns of the schema. `notes` counts what was not used and what was changed.
+    it stands beside the columns of the schema; where it names an `organisation`, the client's
+    id begins with it. `notes` counts what was not used and what was changed.
 
     >>> row_of({"who": 7, "q": "Hi", "response": "Hello"}, "sft", "who", {"instruction": "q"})["client_id"]
     '7'
@@ -170,7 +171,7 @@ def row_of(
     record = RecordColumns(fields, columns, _get, taken=[client_column])
     try:
         row = {
-            "client_id": canonical_id(_get(fields, client_column, "; name one with --client-column")),
+            "client_id": _client_id(fields, client_column, columns),
             "language": _language(_perhaps(fields, columns, "language"), language),
         }
         row_id = _optional(fields, columns, "row_id")
@@ -192,6 +193,22 @@ def row_of(
     if notes is not None:
         notes.add(fields, record, None if problem else changes)
     return row or str(problem)
+
+
+def _client_id(fields: Mapping[str, Any], client_column: str, columns: Mapping[str, str]) -> object:
+    """The client's id, after its organisation's where `columns` names one: HOSPITAL:DOCTOR."""
+    client_id = canonical_id(_get(fields, client_column, "; name one with --client-column"))
+    if not columns.get("organisation") or is_missing(client_id):
+        return client_id
+    organisation = canonical_id(_get(fields, columns["organisation"]))
+    if not isinstance(organisation, str) or is_missing(organisation):
+        raise Unusable(f"column {columns['organisation'][:40]!r}: the row names no organisation")
+    if SEPARATOR in organisation:
+        raise Unusable(
+            f"column {columns['organisation'][:40]!r}: the organisation's name contains {SEPARATOR!r}, which parts it "
+            "from the client's id; replace it"
+        )
+    return f"{organisation}{SEPARATOR}{client_id}"
 
 
 def _convert(record: Record, settings: ImportSettings, notes: ImportNotes) -> SourceRow | Rejected:
@@ -226,9 +243,9 @@ def _language_column(paths: Sequence[Path], columns: Mapping[str, str], reading:
     """Decide which column tells the language, from the first records of every file.
 
     Raises:
-        ConfigError: if `columns` names a column for the language or the group that no record has.
+        ConfigError: if `columns` names a column for the language, the group or the organisation that no record has.
     """
-    sampled = [name for name in ("language", "group") if columns.get(name)]
+    sampled = [name for name in ("language", "group", "organisation") if columns.get(name)]
     seen: dict[str, dict[str, None]] = {}
     names: tuple[str, ...] = ()
     for path in paths:

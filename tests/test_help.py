@@ -13,7 +13,7 @@ from fedllm_data.command_line.examples import commands_in_help
 
 PROGRAMS = {"fedllm-data": fedllm_data.cli, "fedllm-train": fedllm_train.cli, "fedllm-eval": fedllm_eval.cli}
 NAMES = {
-    "fedllm-data": "list build import partition check codebook profile report publish",
+    "fedllm-data": "list build import partition organisations check codebook profile report publish",
     "fedllm-train": "sft dpo kto plan tiny publish chat scenario reveals worker deploy sites privacy-matrix methods "
     "presets machines",
     "fedllm-eval": "run compare decide quality plant audit robustness list",

@@ -1,4 +1,4 @@
-"""Write the card (README.md) and the NOTICE of a client repo from what its folder holds.
+"""Write the card (README.md), NOTICE and Croissant metadata of a client repo from what its folder holds.
 
 `read_contents` reads build.json, the footers of the Parquet files and, where they are there, heterogeneity.json and
 the names of figures/*.svg; `render_card` makes the text of that alone, by the words of `dataset.md.jinja`. What
@@ -26,6 +26,7 @@ from fedllm_data.cards.card_words import (
     partition_words,
     scrub_words,
 )
+from fedllm_data.cards.croissant import write_croissant
 from fedllm_data.cards.front_matter import HUB_ID, dataset_info, front_matter
 from fedllm_data.cards.notice import write_notice
 from fedllm_data.cards.text import (
@@ -68,7 +69,7 @@ class CardContents:
 
 
 def write_card(folder: Path, report: dict[str, Any] | None = None) -> Path:
-    """Write README.md and NOTICE into a client repo, and return the path of README.md.
+    """Write README.md, NOTICE and croissant.json into a client repo, and return the path of README.md.
 
     Args:
         folder: a client repo, as `build` or `import` wrote it.
@@ -84,6 +85,10 @@ def write_card(folder: Path, report: dict[str, Any] | None = None) -> Path:
     """
     contents = read_contents(folder, report)
     text = render_card(contents, called=str(folder))
+    try:
+        write_croissant(folder, contents.facts)
+    except (KeyError, TypeError) as error:
+        raise SchemaError(f"{folder}/build.json lacks {error} for croissant.json; build the folder again") from error
     card, written = folder / "README.md", folder / "README.md.tmp"
     written.write_text(text, encoding="utf-8")
     written.replace(card)
@@ -269,6 +274,9 @@ def _limits(facts: Mapping[str, Any]) -> list[str]:
         limits.append(
             "The clients are artificial: they say what a method does when nobody stands behind a client."
             if facts["partition"]
+            else "The clients are organisations: each holds the rows of the people that the source shows in it, and "
+            "nothing here says that these organisations are alike to any others."
+            if facts.get("organisations")
             else "The clients are those who left rows in the source: they are no sample of any population, and "
             "nothing here says how often they would take part in training."
         )

@@ -63,6 +63,7 @@ def notice_text(facts: Mapping[str, Any]) -> str:
         *([client_id_words(facts["client_ids"])] if "client_ids" in facts else ()),
         *([scrub_words(facts["scrubbed"])] if facts.get("scrubbed") is not None else ()),
         *([partition_words(facts["partition"])] if facts.get("partition") else ()),
+        *([facts["organisations"]["words"]] if facts.get("organisations") else ()),
         "build.json counts what was removed and why.",
     ]
     return "\n".join(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.cards.card import set_repo_id
+from fedllm_data.cards.croissant import CROISSANT_FILE, set_croissant_url
 from fedllm_data.check import check_repo
 from fedllm_data.errors import ConfigError, SchemaError
 from fedllm_data.hub.gate import Gating, Terms, terms_of
@@ -108,6 +109,12 @@ def publish(
     text = card.read_text(encoding="utf-8")
     if set_repo_id(text, repo_id) != text:
         card.write_text(set_repo_id(text, repo_id), encoding="utf-8")
+    croissant = folder / CROISSANT_FILE
+    if croissant.is_file():
+        metadata = set_croissant_url(
+            croissant.read_text(encoding="utf-8"), f"https://huggingface.co/datasets/{repo_id}"
+        )
+        croissant.write_text(metadata, encoding="utf-8")
     return push_folder(
         folder,
         repo_id,

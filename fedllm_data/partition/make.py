@@ -15,7 +15,7 @@ The rules are in `rules.py`. Memory holds a few numbers a row; texts are joined 
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -23,21 +23,27 @@ from typing import Any, NamedTuple, cast
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from fedllm_data.build import BUILD_FILE, BuildResult
+from fedllm_data.cards.croissant import write_croissant
 from fedllm_data.cards.notice import write_notice
 from fedllm_data.errors import ConfigError, PartitionError, SchemaError
 from fedllm_data.in_place import fill_folder
 from fedllm_data.partition.labels import cluster_rows, column_labels
+from fedllm_data.partition.parent_repo import (
+    count_rows,
+    paths_by_split,
+    read_facts,
+    rows_relation,
+    source_of_facts,
+)
 from fedllm_data.partition.rules import PartitionRule, deal_rows, random_stream
 from fedllm_data.pipeline.record import describe_clients, describe_file, describe_versions
 from fedllm_data.pipeline.replacing import Remake, check_replaceable
 from fedllm_data.pipeline.write import readme_text, write_clients, write_split
-from fedllm_data.repo import CLIENTS_FILE, FolderRepo, open_repo, split_of_file
+from fedllm_data.repo import CLIENTS_FILE, FolderRepo, open_repo
 from fedllm_data.schema import SCHEMAS, SPLITS, Task
-from fedllm_data.source import Source
 
 __all__ = ["partition"]
 
@@ -113,8 +119,8 @@ def partition(
     if random_sizes and rule.skew is not None:
         raise PartitionError(f"the rule {rule.name} sets the sizes by its skew: leave out random sizes, or take iid")
     parent = cast(FolderRepo, open_repo(repo))
-    parent_facts = _read_facts(parent)
-    paths = _paths_by_split(parent, parent_facts)
+    parent_facts = read_facts(parent)
+    paths = paths_by_split(parent, parent_facts)
     remake = Remake(
         name=f"{parent_facts['name']}-{rule.name}",
         task=parent_facts["task"],
@@ -142,9 +148,10 @@ def partition(
         for left in folder.glob("work.*"):
             left.unlink() if left.is_file() else left.rmdir()
         write_notice(folder, facts)
+        write_croissant(folder, facts)
         if (repo / "rejected.jsonl").is_file():
             shutil.copyfile(repo / "rejected.jsonl", folder / "rejected.jsonl")
-        readme = readme_text(_source_of(facts), list(facts["splits"]))
+        readme = readme_text(source_of_facts(facts), list(facts["splits"]))
         (folder / "README.md").write_text(readme, encoding="utf-8")
         (folder / BUILD_FILE).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         if finish is not None:
@@ -170,7 +177,7 @@ def _make(
     progress("dealt out", len(label_N))
     splits, files = _write_rows(connection, parent_facts, paths, folder, task, progress)
     new_paths = {split: [str(folder / name) for name in names] for split, names in files.items()}
-    written = _relation(new_paths, but="public")
+    written = rows_relation(new_paths, but="public")
     files["clients"] = [write_clients(connection, written, folder, task)]
     name = parent_facts["name"]
     record: dict[str, Any] = {"rule": rule.name, "parameters": rule.parameters | settings.given, "seed": seed}
@@ -196,47 +203,6 @@ def _client_words(rule: PartitionRule) -> str:
     return f"nobody: an artificial client of the rule {rule.name}"
 
 
-def _read_facts(parent: FolderRepo) -> dict[str, Any]:
-    path = parent.folder / BUILD_FILE
-    try:
-        facts = json.loads(path.read_bytes())
-        if facts["task"] not in SCHEMAS:
-            raise ValueError(f"task {facts['task']!r}")
-        _source_of(facts)
-        for counts in facts["splits"].values():
-            if not all(isinstance(counts[name], int) for name in ("num_rows", "num_text_bytes")):
-                raise ValueError("splits without counts")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SchemaError(
-            f"{path} is missing or broken ({error}); partition a folder of `fedllm-data build`"
-        ) from error
-    return cast(dict[str, Any], facts)
-
-
-def _paths_by_split(parent: FolderRepo, facts: dict[str, Any]) -> dict[str, list[str]]:
-    paths: dict[str, list[str]] = {}
-    for path in parent.files():
-        split = split_of_file(path)
-        if split is not None:
-            try:
-                names = pq.read_schema(parent.folder / path).names
-            except (pa.ArrowException, OSError) as error:
-                raise SchemaError(f"{parent.name}: {path} is no readable Parquet file; build again") from error
-            if names != SCHEMAS[facts["task"]].names:
-                raise SchemaError(f"{parent.name}: {path} has not the columns of {facts['task']} rows; build again")
-            paths.setdefault(split, []).append(str(parent.folder / path))
-    if "train" not in paths:
-        raise SchemaError(f"{parent.name} has no train split; partition a folder of `fedllm-data build`")
-    for split in SPLITS:
-        stated = facts["splits"].get(split, {}).get("num_rows", 0)
-        found = sum(pq.read_metadata(path).num_rows for path in paths.get(split, ()))
-        if stated != found:
-            raise SchemaError(
-                f"{parent.name}: {BUILD_FILE} states {stated} rows of {split}, the files hold {found}; build again"
-            )
-    return paths
-
-
 def _into_train(facts: dict[str, Any], paths: dict[str, list[str]]) -> tuple[dict[str, Any], dict[str, list[str]]]:
     """The same parent with the rows of all its clients in `train`."""
     held = [split for split in SPLITS if split in paths and split != "public"]
@@ -254,7 +220,7 @@ def _into_train(facts: dict[str, Any], paths: dict[str, list[str]]) -> tuple[dic
 
 def _number_rows(connection: duckdb.DuckDBPyConnection, parent: FolderRepo, paths: dict[str, list[str]]) -> None:
     """Make the view `parent_rows` and the table `numbered` of the rows that clients hold, by split and row id."""
-    connection.execute(f"CREATE TEMP VIEW parent_rows AS SELECT * FROM {_relation(paths, but='public')}")
+    connection.execute(f"CREATE TEMP VIEW parent_rows AS SELECT * FROM {rows_relation(paths, but='public')}")
     connection.execute("""
         CREATE TABLE numbered AS
         SELECT row_number() OVER (ORDER BY split, row_id) - 1 AS ordinal, split, row_id, client_id FROM parent_rows
@@ -274,7 +240,7 @@ def _read_labels(
 ) -> NDArray[np.int32]:
     """The label of every row that clients hold, by ordinal; all the same for rules that look at sizes alone."""
     if rule.column is None:
-        return np.zeros(_count(connection, "numbered"), np.int32)
+        return np.zeros(count_rows(connection, "numbered"), np.int32)
     if rule.num_clusters is not None:
         rng = random_stream(seed, "clusters")
         return cluster_rows(connection, task, rule.num_clusters, rule.encoder, rng, progress)
@@ -328,37 +294,16 @@ def _write_rows(
     files: dict[str, list[str]] = {}
     columns = ", ".join(name for name in SCHEMAS[task].names if name != "client_id")
     for split in (name for name in SPLITS if name in paths):
-        rows = _relation({split: paths[split]})
+        rows = rows_relation({split: paths[split]})
         query = f"SELECT client_id, {columns} FROM {rows} ORDER BY client_id, row_id"
         num_clients = 1
         if split != "public":
             query = f"""SELECT dealt.client_id, {columns} FROM (SELECT * EXCLUDE (client_id) FROM {rows}) AS parent
                         JOIN dealt USING (split, row_id) ORDER BY dealt.client_id, row_id"""
-            num_clients = _count(connection, f"(SELECT DISTINCT client_id FROM dealt WHERE split = '{split}')")
+            num_clients = count_rows(connection, f"(SELECT DISTINCT client_id FROM dealt WHERE split = '{split}')")
         counts = parent_facts["splits"][split]
         num_rows, num_bytes = int(counts["num_rows"]), int(counts["num_text_bytes"])
         files[split] = write_split(connection, query, folder, split, task, num_rows, num_bytes)
         splits[split] = {"num_rows": num_rows, "num_clients": num_clients, "num_text_bytes": num_bytes}
         progress(f"wrote {split}", num_rows)
     return splits, files
-
-
-def _relation(paths: Mapping[str, list[str]], *, but: str = "") -> str:
-    """SQL for the rows of some splits, all but one, each row with its split."""
-    quoted = {
-        split: ", ".join("'" + name.replace("'", "''") + "'" for name in names)
-        for split, names in paths.items()
-        if split != but
-    }
-    parts = [f"SELECT *, '{split}' AS split FROM read_parquet([{names}])" for split, names in quoted.items()]
-    return f"({' UNION ALL '.join(parts)})"
-
-
-def _count(connection: duckdb.DuckDBPyConnection, relation: str) -> int:
-    return int(connection.execute(f"SELECT count(*) FROM {relation}").fetchall()[0][0])
-
-
-def _source_of(facts: dict[str, Any]) -> Source:
-    """The source of a repo as far as its facts tell it; it cannot be read."""
-    names = ("name", "task", "summary", "client", "licence", "licence_url", "attribution", "upstream", "revision")
-    return Source(**{name: facts[name] for name in names}, citation="", read=lambda *_: iter(()), options={})

@@ -23,7 +23,7 @@ __all__ = ["Remake", "check_replaceable"]
 
 _REPORT = ("heterogeneity.json", "report.html")
 _OF_A_REPO = frozenset(
-    {"README.md", "NOTICE", "build.json", "rejected.jsonl", "data", "clients"}
+    {"README.md", "NOTICE", "croissant.json", "build.json", "rejected.jsonl", "data", "clients"}
     | {"codebook.json", "figures", "report_inputs.json", *_REPORT}
     | {".cache", ".gitattributes", ".DS_Store"}
 )

@@ -5,6 +5,9 @@ every answer: the question's title and text, and the answer. `fed-stackexchange-
 the one the asker accepted. Texts are HTML in the dump and Markdown in the rows. Posts are put on disk and read back
 thread by thread, so memory does not grow with the site.
 
+The dumps of several sites in one folder make one corpus; `upstream/site_fields.py` has the fields of work that sites
+belong to, and the options that make a site or a field the client.
+
 Rows name their posts and people as the site does, unhashed, because the licence asks for it: the row
 `SITE:QUESTION:ANSWER` is at https://SITE/a/ANSWER, the client `SITE:USER` at https://SITE/users/USER.
 """
@@ -22,11 +25,11 @@ from fedllm_data.errors import SourceError
 from fedllm_data.source import Filters, KnownSize, Rejected, Source, SourceRow
 from fedllm_data.upstream.records import Record, data_files, read_records
 from fedllm_data.upstream.scratch import fill_table, open_scratch, stream_rows, text_problem
+from fedllm_data.upstream.site_fields import HOST, SiteChoice, read_site_choice
 
 __all__ = ["FED_STACKEXCHANGE", "FED_STACKEXCHANGE_PA"]
 
 _WHERE = "https://archive.org/details/stackexchange"
-_HOST = re.compile(r"(?:[a-z0-9-]+\.)+(?:com|net|org)(?![a-z0-9.])")
 _TYPES = {"1": "question", "2": "answer"}
 _NUMBER = re.compile(r"\d{1,19}", re.ASCII)
 _COMMUNITY = "-1"
@@ -72,17 +75,18 @@ class _Thread:
     def row_id(self, *answers: dict[str, Any]) -> str:
         return ":".join([self.question["site"], self.question["post_id"], *(post["post_id"] for post in answers)])
 
-    def common(self, user_id: str) -> dict[str, Any]:
+    def common(self, user_id: str, choice: SiteChoice) -> dict[str, Any]:
         site = self.question["site"]
         language = _language_of(site)
-        return {"client_id": f"{site}:{user_id}", **({"language": language} if language else {})}
+        return {"client_id": choice.client_of(site, user_id), **({"language": language} if language else {})}
 
     def prompt(self) -> dict[str, str]:
         return {"role": "user", "content": self.question["text"]}
 
 
 def _read_sft(path: Path | None, seed: int, options: dict[str, str]) -> Iterator[SourceRow | Rejected]:
-    for thread in _read_threads(path, options):
+    choice = read_site_choice(options)
+    for thread in _read_threads(path, options, choice):
         if isinstance(thread, Rejected):
             yield thread
             continue
@@ -95,12 +99,13 @@ def _read_sft(path: Path | None, seed: int, options: dict[str, str]) -> Iterator
                 yield _rejected(answer, problem)
                 continue
             messages = [thread.prompt(), _reply(answer)]
-            row = {**thread.common(answer["user_id"]), "row_id": thread.row_id(answer), "messages": messages}
+            row = {**thread.common(answer["user_id"], choice), "row_id": thread.row_id(answer), "messages": messages}
             yield SourceRow(row, answer["file"], answer["line"])
 
 
 def _read_preference(path: Path | None, seed: int, options: dict[str, str]) -> Iterator[SourceRow | Rejected]:
-    for thread in _read_threads(path, options):
+    choice = read_site_choice(options)
+    for thread in _read_threads(path, options, choice):
         if isinstance(thread, Rejected):
             yield thread
             continue
@@ -119,7 +124,7 @@ def _read_preference(path: Path | None, seed: int, options: dict[str, str]) -> I
         for answer in thread.answers:
             if answer is not accepted[0]:
                 row = {
-                    **thread.common(question["user_id"]),
+                    **thread.common(question["user_id"], choice),
                     "row_id": thread.row_id(accepted[0], answer),
                     "prompt": [thread.prompt()],
                     "chosen": [_reply(accepted[0])],
@@ -128,10 +133,11 @@ def _read_preference(path: Path | None, seed: int, options: dict[str, str]) -> I
                 yield SourceRow(row, answer["file"], answer["line"])
 
 
-def _read_threads(path: Path | None, options: dict[str, str]) -> Iterator[_Thread | Rejected]:
+def _read_threads(path: Path | None, options: dict[str, str], choice: SiteChoice) -> Iterator[_Thread | Rejected]:
     """Yield questions with their answers; of posts with one id the first counts."""
     with open_scratch() as connection:
-        posts = (_post_of(site, record, ordinal) for ordinal, (site, record) in enumerate(_records(path, options)))
+        records = enumerate(_records(path, options, choice))
+        posts = (_post_of(site, record, ordinal) for ordinal, (site, record) in records)
         yield from fill_table(connection, "posts", _POSTS, posts)
         rows = stream_rows(
             connection,
@@ -155,18 +161,24 @@ def _read_threads(path: Path | None, options: dict[str, str]) -> Iterator[_Threa
                 yield _Thread(thread[0], thread[1:])
 
 
-def _records(path: Path | None, options: dict[str, str]) -> Iterator[tuple[str, Record | Rejected]]:
+def _records(
+    path: Path | None, options: dict[str, str], choice: SiteChoice
+) -> Iterator[tuple[str, Record | Rejected]]:
     """Yield the posts of every site under a path, each with the site it is of."""
     if path is None:
         raise SourceError(f"this corpus is read from files: get a site's dump at {_WHERE} and name it with --source")
     site = options.get("site", "")
-    if site and not _HOST.fullmatch(site):
+    if site and not HOST.fullmatch(site):
         raise SourceError(f"option site is {site[:40]!r}; give a host name such as cooking.stackexchange.com")
     files = data_files(path)
     # The other tables of a dump (Comments.xml, Users.xml, ...) lie in the same folder.
     files = [file for file in files if file.name.lower().startswith("posts.")] or files
     for file in files:
         host = site or _site_of(file)
+        if not choice.takes(host):
+            reason = f"the site is of none of the fields asked for ({choice.words}); none of its posts was read"
+            yield host, Rejected(f"{host}/{file.name}", 1, reason)
+            continue
         for record in read_records(file):
             yield host, replace(record, file=f"{host}/{file.name}")
 
@@ -175,7 +187,7 @@ def _site_of(file: Path) -> str:
     """The host name in the names of the file and its folder, such as cooking.stackexchange.com/Posts.xml."""
     file = file.resolve()
     for name in (file.name, file.parent.name):
-        if match := _HOST.search(name.lower().replace(".xml", "").replace(".7z", "")):
+        if match := HOST.search(name.lower().replace(".xml", "").replace(".7z", "")):
             return match[0]
     raise SourceError(
         f"{file.name} lies in a folder that is not named after its site; name it with --set site=HOST, such as "
@@ -288,7 +300,12 @@ _COMMON: dict[str, Any] = {
   author = {{Stack Exchange, Inc.} and the authors of the posts},
   howpublished = {https://archive.org/details/stackexchange}
 }""",
-    "options": {"site": "host name of the site, where neither file nor folder is named after it"},
+    "options": {
+        "site": "host name of the site, where neither file nor folder is named after it",
+        "fields": "medicine, law, finance, code, manufacturing, or NAME:HOST+HOST, joined by commas: read these "
+        "fields' sites alone",
+        "client": "author (preset), site or field: the same rows by person or by organisation",
+    },
     "filters": Filters(min_rows=2, near_duplicates=0.8),
     "filter_reasons": "Two rows are the least that can be split into train and test. Near-duplicates at the usual "
     "Jaccard similarity of 0.8 on question and answers; on the four sites measured there are none.",
@@ -311,7 +328,8 @@ FED_STACKEXCHANGE = Source(
     name="fed-stackexchange",
     task="sft",
     summary="Questions and answers of Stack Exchange sites, one row an answer; a client is who answered.",
-    client="the author of the answer, within one site (Stack Exchange `OwnerUserId`): SITE:USER",
+    client="the author of the answer, within one site (Stack Exchange `OwnerUserId`): SITE:USER; with client=site "
+    "or client=field the site, or its field of work",
     attribution=_ATTRIBUTION.format(answers="ANSWER"),
     read=_read_sft,
     sizes=tuple(
@@ -327,7 +345,8 @@ FED_STACKEXCHANGE_PA = Source(
     name="fed-stackexchange-pa",
     task="preference",
     summary="The accepted answer to a question against every other one; a client is who asked, and accepted.",
-    client="the author of the question, within one site (Stack Exchange `OwnerUserId`): SITE:USER",
+    client="the author of the question, within one site (Stack Exchange `OwnerUserId`): SITE:USER; with client=site "
+    "or client=field the site, or its field of work",
     attribution=_ATTRIBUTION.format(answers="ANSWER:ANSWER"),
     read=_read_preference,
     sizes=tuple(

@@ -235,7 +235,7 @@ def _run(
     policy: "Policy | ServedPolicy",
     opponent: "Policy | ServedPolicy | None",
 ) -> FinishedPart:
-    plan, place = bench.plan, bench.folder / suite.name
+    plan, place = bench.plan, bench.folder / suite.name.replace(":", "-")
     place.mkdir(parents=True, exist_ok=True)
     options = SuiteOptions(
         folder=place,

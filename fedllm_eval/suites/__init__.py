@@ -14,8 +14,12 @@ SUITES: dict[str, str] = {
     "crass": "fedllm_eval.suites.crass:Crass",
     "gsm8k": "fedllm_eval.suites.gsm8k:Gsm8k",
     "harness": "fedllm_eval.suites.harness:Harness",
+    "industry:medicine": "fedllm_eval.suites.industry:Medicine",
+    "industry:finance": "fedllm_eval.suites.industry:Finance",
+    "industry:law": "fedllm_eval.suites.industry:Law",
+    "industry:code": "fedllm_eval.suites.industry:Code",
     "language": "fedllm_eval.suites.language:Language",
 }
 """Name -> `module:Class`, imported when it is run."""
-NEED_WEIGHTS = frozenset({"crass", "harness"})
+NEED_WEIGHTS = frozenset({"crass", "harness", *(name for name in SUITES if name.startswith("industry:"))})
 """Suites that read log-probabilities of given texts, which an endpoint does not give: they run on weights alone."""

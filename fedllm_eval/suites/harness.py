@@ -48,6 +48,14 @@ TASK_SETS: dict[str, tuple[str, ...]] = {
         "mmlu_high_school_microeconomics",
         "mmlu_professional_accounting",
     ),
+    "law": (
+        "mmlu_international_law",
+        "mmlu_jurisprudence",
+        "mmlu_professional_law",
+        "agieval_lsat_ar",
+        "agieval_lsat_lr",
+        "agieval_lsat_rc",
+    ),
     "code": ("humaneval", "mbpp"),
 }
 """Name -> tasks of lm-evaluation-harness 0.4.13."""

@@ -11,8 +11,10 @@ from pathlib import Path
 from fedllm_data.source import SourceRow
 from fedllm_data.sources.synth import FED_SYNTH
 from tests.data.sources import alignment_files as files
+from tests.data.sources import industry_files as fields
 from tests.data.sources.test_aya import annotation
 from tests.data.sources.test_chatbot_arena import vote
+from tests.data.sources.test_kokkai import speech
 from tests.data.sources.test_oasst import message
 from tests.data.sources.test_wildchat import conversation
 
@@ -109,6 +111,64 @@ def _collective(folder: Path) -> Path:
     return files.write_collective(folder / "collective", comparisons, people)
 
 
+def _summaries(folder: Path) -> Path:
+    records = [
+        fields.summary_comparison(who, q, (f" {a}", f" I would rather not say {n}."), choice=0)
+        for who, n, q, a in _records()
+    ]
+    return _lines(folder / "batch9.jsonl", records)
+
+
+def _multipref(folder: Path) -> Path:
+    records = [
+        fields.multipref_comparison(
+            f"c{n}",
+            [fields.annotation(who), fields.annotation(f"person{(n + 1) % NUM_PEOPLE}", "B-is-clearly-better")],
+            text=q,
+            completion_a=a,
+            completion_b=f"I would rather not say {n}.",
+        )
+        for who, n, q, a in _records()
+    ]
+    return _lines(folder / "multipref.jsonl", records)
+
+
+def _dices(folder: Path) -> Path:
+    ratings = [
+        fields.rating(who, str(n), "Yes" if n % 3 else "No", context=f"USER: {q}", response=a)
+        for who, n, q, a in _records()
+    ]
+    return fields.write_ratings(folder, ratings)
+
+
+def _hansard(folder: Path) -> Path:
+    records = [
+        fields.speech(f"uk.org.publicwhip/person/{who}", a, id=str(n), minor_heading=q) for who, n, q, a in _records()
+    ]
+    return _lines(folder / "hansard.jsonl", records)
+
+
+def _complaints(folder: Path) -> Path:
+    products = ("Credit card", "Mortgage", "Student loan")
+    records = [
+        fields.complaint(f"Company {who[-1]}", f"{q} {a}", n, Product=products[n % 3]) for who, n, q, a in _records()
+    ]
+    return _lines(folder / "complaints.jsonl", records)
+
+
+def _cases(folder: Path) -> Path:
+    records = [
+        fields.case(q, f"Court of {who}", [fields.opinion(a)], id=n, date_filed=f"19{n % 90 + 10}-01-31")
+        for who, n, q, a in _records()
+    ]
+    return _lines(folder / "cases.jsonl", records)
+
+
+def _kokkai(folder: Path) -> Path:
+    records = [speech(who, f"○{who}君　{q} {a}", speechID=str(n), issue=f"第{n}号") for who, n, q, a in _records()]
+    return _lines(folder / "kokkai.jsonl", records)
+
+
 FILLED: dict[str, Callable[[Path], Path]] = {
     "fed-aya": _aya,
     "fed-chatbot-it": _arena,
@@ -120,5 +180,12 @@ FILLED: dict[str, Callable[[Path], Path]] = {
     "fed-prism": _prism,
     "fed-community-alignment": _community,
     "fed-collective-alignment": _collective,
+    "fed-summaries-pa": _summaries,
+    "fed-multipref-pa": _multipref,
+    "fed-dices-pa": _dices,
+    "fed-hansard": _hansard,
+    "fed-complaints": _complaints,
+    "fed-cases": _cases,
+    "fed-kokkai": _kokkai,
 }
 """Corpus -> what writes upstream's files into a folder and returns what `--source` names."""

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from fedllm_data.cards.card import CardContents, read_contents, render_card
+from fedllm_data.cards.croissant import croissant_text
 from fedllm_data.sources import SOURCES
 from fedllm_train.run_files.run_card import write_run_card
 from tests.cards.filled_schemas import FILLED
@@ -137,7 +138,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if arguments.build:
         _build()
     for name in SOURCES:
-        (CARDS / "datasets" / f"{name}.md").write_text(card_text(name, kept_contents(name)), encoding="utf-8")
+        contents = kept_contents(name)
+        (CARDS / "datasets" / f"{name}.md").write_text(card_text(name, contents), encoding="utf-8")
+        metadata = croissant_text(contents.facts)
+        (CARDS / "datasets" / f"{name}.croissant.json").write_text(metadata, encoding="utf-8")
     for config in CARDS.glob("runs/*/config.yaml"):
         _render_run(config.parent)
 

@@ -5,6 +5,7 @@ import re
 import pytest
 from huggingface_hub import DatasetCard, ModelCard
 
+from fedllm_data.cards.croissant import croissant_text
 from fedllm_data.sources import SOURCES
 from tests.cards.filled_schemas import FILLED
 from tests.cards.make_cards import CARDS, REAL_FILES, built_contents, card_text, kept_contents, real_folder, run_card
@@ -31,6 +32,16 @@ def test_a_card_is_what_is_rendered_today(name):
     assert (CARDS / "datasets" / f"{name}.md").read_text(encoding="utf-8") == card_text(name, kept_contents(name)), (
         MAKE
     )
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_croissant_metadata_beside_a_card_is_what_is_written_today(name):
+    text = (CARDS / "datasets" / f"{name}.croissant.json").read_text(encoding="utf-8")
+    assert text == croissant_text(kept_contents(name).facts), MAKE
+
+
+def test_every_croissant_file_has_a_corpus():
+    assert {path.name for path in CARDS.glob("datasets/*.json")} == {f"{name}.croissant.json" for name in SOURCES}
 
 
 @pytest.mark.parametrize("name", SOURCES)

@@ -87,6 +87,7 @@ def test_the_summary_says_what_was_decided_for_the_rows(tmp_path, capsys):
 def test_corpora_whose_clients_judge_keep_verdicts_that_agree():
     # In the others the client asked, or was generated: whoever ranked the answers is no client.
     judged = {"fed-chatbot-pa", "fed-prism", "fed-community-alignment", "fed-collective-alignment", "fed-mqm"}
+    judged |= {"fed-summaries-pa", "fed-multipref-pa", "fed-dices-pa"}
     assert {name for name, source in SOURCES.items() if source.clients_share_items} == judged
 
 

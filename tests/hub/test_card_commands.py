@@ -13,7 +13,7 @@ from tests.hub.test_publish_run import load_kit
 
 pytest.importorskip("trl", reason="TRL is not installed: pip install fedllm-commons[train]")
 
-COMMANDS = ("list", "build", "import", "partition", "check", "codebook", "profile", "report", "publish")
+COMMANDS = "list build import partition organisations check codebook profile report publish".split()
 
 
 def commands_of(card: str, program: str) -> list[list[str]]:

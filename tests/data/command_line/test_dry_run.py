@@ -17,6 +17,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("rows.csv").write_text(ROWS)
     assert main(["import", "rows.csv", "--task", "sft", *COLUMNS, "--no-report", "--out", "repo"]) == 0
+    Path("sites.csv").write_text("client_id,organisation\np0,north\np1,south\np2,south\n")
     assert main(["codebook", "repo", "--out", "book.json"]) == 0
     return tmp_path
 
@@ -30,6 +31,7 @@ COMMANDS = {
     "a hashed build": (["build", "fed-synth", "--out", "x", "--salt-file", "salt"], "build", "salt: a new salt"),
     "import": (["import", "rows.csv", "--task", "sft", *COLUMNS, "--out", "x"], "import sft rows", "rows.csv"),
     "partition": (["partition", "repo", "--rule", "iid", "--out", "x"], "deal the rows of repo out", "rule"),
+    "organisations": (["organisations", "repo", "--out", "x", "--members", "sites.csv"], "group the clients", "repo"),
     "codebook": (["codebook", "repo", "--out", "other.json"], "make a codebook", "other.json: a codebook"),
     "profile": (["profile", "repo", "--codebook", "book.json", "--out", "x"], "profile clients", "one profile a"),
     "report": (["report", "repo", "--out", "repo"], "measure how different", "(replaces what is there)"),
@@ -59,6 +61,7 @@ def test_a_dry_run_tells_what_would_be_done_and_writes_nothing(place, capsys, na
         (["import", "rows.csv", "--task", "sft", "--client-column", "wo", "--out", "x"], "did you mean 'who'?"),
         (["import", "rows.csv", "--task", "sft", *COLUMNS, "--columns", "language=x", "--out", "x"], "no file has it"),
         (["partition", "repo", "--rule", "iid", "--out", "repo"], "is the client repo to be partitioned"),
+        (["organisations", "repo", "--out", "x"], "3 of 3 clients have no organisation"),
         (["report", "repo", "--out", "x", "--split", "tran"], "did you mean train?"),
         (["profile", "repo", "--codebook", "book.json", "--out", "x", "--client", "nobody"], "no client 'nobody'"),
     ],

@@ -99,7 +99,11 @@ def test_sources_that_make_a_row_of_every_record_say_so():
         "fed-aya",
         "fed-chatbot-it",
         "fed-chatbot-pa",
+        "fed-complaints",
+        "fed-dices-pa",
+        "fed-hansard",
         "fed-realhumaneval",
+        "fed-summaries-pa",
         "fed-wildchat",
         "fed-wildchat-multi",
     ]

@@ -79,7 +79,7 @@ def faulty(draw, records):
     return record
 
 
-def _write(folder, records):
+def write_records(folder, records):
     path = Path(folder, "upstream.jsonl")
     path.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     return path
@@ -88,7 +88,7 @@ def _write(folder, records):
 def assert_every_record_is_accounted_for(source, records, options):
     """One item per record, at its line; nothing is raised."""
     with TemporaryDirectory() as place:
-        items = list(source.read(_write(place, records), 0, options))
+        items = list(source.read(write_records(place, records), 0, options))
     assert [item.line for item in items] == list(range(1, len(records) + 1))
     assert {item.file for item in items} <= {"upstream.jsonl"}
 
@@ -99,7 +99,7 @@ def assert_builds_or_says_why_not(source, records, unfiltered):
     with TemporaryDirectory() as place:
         out = Path(place, "repo")
         try:
-            result = build(source, out, source_path=_write(place, records), salt=b"s" * 32, **settings)
+            result = build(source, out, source_path=write_records(place, records), salt=b"s" * 32, **settings)
         except SourceError as error:
             message = str(error)
         else:

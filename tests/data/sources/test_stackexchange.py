@@ -12,6 +12,7 @@ from fedllm_data.check import check_repo
 from fedllm_data.errors import SourceError
 from fedllm_data.source import Rejected, SourceRow
 from fedllm_data.sources.stackexchange import FED_STACKEXCHANGE, FED_STACKEXCHANGE_PA
+from fedllm_data.upstream.site_fields import FIELDS
 from tests.data.sources.fuzzing import builds_soundly, fuzz
 
 SITE = "cooking.stackexchange.com"
@@ -264,3 +265,102 @@ def test_every_post_is_in_a_row_or_rejected(read, source, data):
     rows, rejected = read(posts, source)
     used = {part for row in rows for part in row["row_id"].split(":")[1:]}
     assert [n for n, post in enumerate(posts, start=1) if post["Id"] not in used and n not in rejected] == []
+
+
+LAW, MONEY = "law.stackexchange.com", "money.stackexchange.com"
+
+
+def write_sites(folder):
+    for site in (LAW, MONEY, SITE):
+        write(folder, POSTS, site)
+    return folder
+
+
+def items_of(folder, source=FED_STACKEXCHANGE, **options):
+    items = list(source.read(folder, 0, options))
+    return [item.row for item in items if isinstance(item, SourceRow)], [
+        (item.file, item.reason) for item in items if isinstance(item, Rejected)
+    ]
+
+
+@pytest.mark.parametrize("source", [FED_STACKEXCHANGE, FED_STACKEXCHANGE_PA])
+def test_sites_of_chosen_fields_make_one_corpus_and_the_others_are_named(tmp_path, source):
+    folder = write_sites(tmp_path)
+    rows, rejected = items_of(folder, source, fields="law,finance")
+    assert {row["client_id"].partition(":")[0] for row in rows} == {LAW, MONEY}
+    reason = "the site is of none of the fields asked for (law, finance); none of its posts was read"
+    assert (f"{SITE}/Posts.xml", reason) in rejected
+    everything, _ = items_of(folder, source)
+    assert [row for row in everything if not row["client_id"].startswith(SITE)] == rows
+
+
+@pytest.mark.parametrize("source", [FED_STACKEXCHANGE, FED_STACKEXCHANGE_PA])
+def test_the_same_rows_by_person_by_site_and_by_field(tmp_path, source):
+    folder = write_sites(tmp_path)
+    fields = f"law,finance,cooking:{SITE}"
+    found = {level: items_of(folder, source, fields=fields, client=level) for level in ("author", "site", "field")}
+    without = [[{**row, "client_id": ""} for row in rows] for rows, _ in found.values()]
+    assert without[0] == without[1] == without[2]
+    assert len({str(rejected) for _, rejected in found.values()}) == 1
+    assert {row["client_id"] for row in found["site"][0]} == {LAW, MONEY, SITE}
+    assert {row["client_id"] for row in found["field"][0]} == {"law", "finance", "cooking"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fields": "medecine"}, "did you mean medicine"),
+        ({"fields": "Law"}, "give a short word in small letters"),
+        ({"fields": "mine:law"}, "'law' is no host name"),
+        ({"fields": f"law,mine:{LAW}"}, f"{LAW} is in law and in mine; keep one"),
+        ({"client": "field"}, "no fields are named"),
+        ({"client": "town"}, "option client is 'town'"),
+    ],
+)
+def test_a_choice_of_fields_that_does_not_do_is_refused(tmp_path, options, message):
+    with pytest.raises(SourceError, match=message):
+        items_of(write_sites(tmp_path), **options)
+
+
+def test_no_site_is_in_two_fields():
+    sites = [site for sites in FIELDS.values() for site in sites]
+    assert len(sites) == len(set(sites))
+    assert FIELDS.keys() == {"medicine", "law", "finance", "code", "manufacturing"}
+
+
+def test_a_corpus_of_several_sites_builds_by_field(tmp_path):
+    for site, start in ((LAW, 0), (MONEY, 100)):
+        posts = []
+        for n in range(12):
+            words = f"{site} {start + n}"
+            posts.append(question(str(2 * n + 1), Title=f"Title {words}", Body=f"<p>Question {words}</p>"))
+            posts.append(answer(str(2 * n + 2), str(2 * n + 1), Body=f"<p>Answer {words}, of {n} words</p>"))
+        write(tmp_path / "dumps", posts, site)
+    options = {"fields": "law,finance", "client": "field"}
+    result = build(
+        FED_STACKEXCHANGE, tmp_path / "repo", source_path=tmp_path / "dumps", options=options, unfiltered=True
+    )
+    assert check_repo(tmp_path / "repo") == []
+    assert result.facts["clients"]["num_clients"] == 2
+    assert result.facts["options"] == options
+
+
+@pytest.mark.slow
+def test_real_sites_by_field_hold_the_rows_of_each_alone(tmp_path, shared_data):
+    names = {name: f"{name}.stackexchange.com" for name in ("beer", "matheducators")}
+    for site in names.values():
+        (tmp_path / "dumps" / site).mkdir(parents=True)
+        (tmp_path / "dumps" / site / "Posts.xml").symlink_to(
+            shared_data / "sft" / "stackexchange" / site / "Posts.xml"
+        )
+    fields = ",".join(f"{name}:{site}" for name, site in names.items())
+    result = build(
+        FED_STACKEXCHANGE,
+        tmp_path / "repo",
+        source_path=tmp_path / "dumps",
+        options={"fields": fields, "client": "field"},
+        unfiltered=True,
+    )
+    assert check_repo(tmp_path / "repo") == []
+    assert sum(result.num_rows.values()) == 1_566 + 1_502  # each site's answers of people, as above
+    assert result.facts["clients"]["num_clients"] == 2
