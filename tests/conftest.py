@@ -41,8 +41,8 @@ for _name in _PERSONAL:
 
 # `make test` draws the same examples every time: what it finds does not depend on luck. `make test-slow` asks for the
 # other profile: examples are drawn anew, and tests marked `fuzz` draw all of theirs.
-settings.register_profile("repeatable", derandomize=True, database=None)
-settings.register_profile("thorough")
+settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
+settings.register_profile("thorough", deadline=None)
 settings.load_profile("repeatable")
 
 _freeze = gc.freeze

@@ -130,7 +130,7 @@ class RoundProgress(_Bar, Observer):
         if record["train_loss"] is not None:
             loss = f"loss {record['train_loss']:.4f}"
         else:  # with shared noise no loss is summed, since none is covered by the guarantee
-            loss = "trained" if record["clients"] else "nothing trained"
+            loss = "trained" if record.get("clients") else "nothing trained"
         if "eval" in record:
             score = record["eval"].get(record["eval_score"])
             shown = "no finite value" if score is None else f"{score['mean']:.4f} over {score['num_clients']} clients"
