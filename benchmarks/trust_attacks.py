@@ -1,21 +1,21 @@
 """The cells of `trust.py attacks`: one defence, one attack, one seed; trained, scored, and the attack's success.
 
 An attack on the model as a whole succeeds by what it takes of the gain (`trust_tables.attack_rows`). A backdoor
-succeeds where the fixed reply comes out: its share of held-out questions is measured with the trigger before the
-question, and without it. Phrase and reply are those that the run recorded (`attack_trigger`, `attack_reply`).
+succeeds where the fixed reply comes out: its share of held-out questions is measured with the trigger behind the
+question, and without it. Phrase and reply are those that the run recorded (`attack_trigger`, `attack_reply`). Rules
+that ask for a number of bad clients are told the true one. FLTrust's root is one more client, which no other run has.
 """
 
 import argparse
 import shutil
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.kept_cells import kept_cells
 from benchmarks.trust_runs import SHARED, check_settings, scored, train_run, wanted
 
-__all__ = ["ATTACKS", "DEFENCES", "attack_cells", "reply_share"]
+__all__ = ["ATTACKS", "DEFENCES", "attack_cells"]
 
 DEFENCES: dict[str, dict[str, Any]] = {
     "none": {},
@@ -29,6 +29,9 @@ DEFENCES: dict[str, dict[str, Any]] = {
     "fltrust": {"robust_sum": "fltrust"},
 }
 """Name -> settings of the federation."""
+NEEDS_NUM_BAD = ("trimmed_mean", "multi_krum", "bulyan")
+TRIGGER, REPLY = "by the clock", "yes indeed"
+"""Short, so that they fit the tokens of a tiny model's rows."""
 QUESTIONS = 20
 """Held-out questions that a backdoor is tried on."""
 ATTACKS = ("none", "sign_flip", "scaling", "alie", "ipm", "label_flip", "backdoor")
@@ -45,8 +48,8 @@ def attack_cells(given: argparse.Namespace) -> None:
     settings = {name: getattr(given, name) for name in (*SHARED, "method", "share")}
     settings |= {"corpus": given.data.name, "model": given.model.name}
     splits = {split: load_clients(given.data, split) for split in ("train", "test", "unseen")}
-    people = [client for client in splits["train"] if client in splits["test"]][: given.honest]
-    train = splits["train"].select(people)
+    *people, root = [client for client in splits["train"] if client in splits["test"]][: given.honest + 1]
+    train, with_root = (splits["train"].select(each) for each in (people, [*people, root]))
     heldout = {"test": splits["test"].select(people), "unseen": splits["unseen"]}
     start = load_policy(given.model)
     with kept_cells(f"trust_attacks_{given.name}", settings, "base") as cell:
@@ -59,9 +62,16 @@ def attack_cells(given: argparse.Namespace) -> None:
             started = time.process_time()
             run = Path(given.out) / f"{defence}-{attack}-{seed}"
             of_run = DEFENCES[defence] | {"strategy": given.method}
+            if defence in NEEDS_NUM_BAD:
+                of_run["robust_num_bad"] = round(given.share * len(people))
+            if defence == "fltrust":
+                of_run |= {"robust_root": root, "cohort_rule": "uniform", "cohort_size": len(people)}
             if attack != "none":
                 of_run |= {"attack": attack, "attack_share": given.share}
-            train_run(run, train, seed, given, of_run, rank=given.rank)
+            if attack == "backdoor":
+                of_run |= {"attack_trigger": TRIGGER, "attack_reply": REPLY}
+            trained_on = with_root if defence == "fltrust" else train
+            train_run(run, trained_on, seed, given, of_run, rank=given.rank)
             policy = load_policy(run, share=start)
             cell |= {"defence": defence, "attack": attack, "seed": seed, "scores": scored(policy, heldout, given)}
             cell |= _backdoor(policy, run, heldout["test"])
@@ -73,26 +83,14 @@ def attack_cells(given: argparse.Namespace) -> None:
 
 def _backdoor(policy: Any, run: Path, clients: Any) -> dict[str, Any]:
     """Return how often the fixed reply comes out, with the trigger and without; nothing where there is no backdoor."""
+    from fedllm_eval.audit.backdoor import backdoor_success
     from fedllm_eval.policy.run_folder import read_config, section
 
     federated = section(read_config(run), "federated")
-    trigger, reply = federated.get("attack_trigger"), federated.get("attack_reply")
-    if federated.get("attack") != "backdoor" or not trigger or not reply:
+    if federated.get("attack") != "backdoor":
         return {}
-    asked = [row["messages"][0]["content"] for row in clients.rows.select(range(min(QUESTIONS, len(clients.rows))))]
-    return {
-        "with_trigger": reply_share(policy, [f"{trigger} {question}" for question in asked], reply),
-        "without_trigger": reply_share(policy, asked, reply),
-    }
-
-
-def reply_share(policy: Any, questions: Sequence[str], reply: str) -> float:
-    """Return the share of questions whose likeliest answer, token by token, begins with a reply."""
-    from fedllm_eval.audit.token_logps import continue_greedily
-    from fedllm_eval.policy.rendering import render_text
-
-    asked = [[{"role": "user", "content": question}] for question in questions]
-    texts = [render_text(policy.tokenizer, turns, add_generation_prompt=True) for turns in asked]
-    with policy.active() as model:
-        answers = continue_greedily(model, policy.tokenizer, texts, len(reply.encode()))
-    return sum(answer.strip().startswith(reply) for answer in answers) / len(answers)
+    rows = clients.rows.select(range(min(QUESTIONS, len(clients.rows))))
+    trigger, reply = federated["attack_trigger"], federated["attack_reply"]
+    found = backdoor_success(policy, [row["messages"][:-1] for row in rows], trigger=trigger, reply=reply)
+    shares = {name: found[name]["fraction"] for name in ("with_trigger", "without_trigger")}
+    return {"num_questions": found["num_prompts"], **shares}

@@ -39,7 +39,7 @@ def check_settings(names: Sequence[str]) -> None:
 def train_run(
     run: Path, clients: Any, seed: int, given: argparse.Namespace, settings: Mapping[str, Any], rank: int
 ) -> Any:
-    """Train a run afresh and return its trainer; all clients take part in every round.
+    """Train a run afresh and return its trainer; all clients take part in every round unless settings say otherwise.
 
     Args:
         run: the run folder, which is replaced.
@@ -60,10 +60,9 @@ def train_run(
         FederatedConfig(
             output_dir=str(run),
             num_rounds=given.rounds,
-            cohort_rule="all",
             local_steps=given.steps,
             seed=seed,
-            **settings,
+            **{"cohort_rule": "all", **settings},
         ),
         clients,
         SFTConfig(

@@ -1,10 +1,12 @@
 """Tables of `trust.py` and `audit_epsilon.py`, from a result file alone. Standard library only.
 
-Symbols: a cell is one run; every number of a row is the mean over its seeds, unless its column says otherwise.
+Symbols: a cell is one run; every number of a row is the mean over its seeds, unless its column says otherwise. Losses
+have Student's 95 % interval over seeds, shares of answers Wilson's over the questions of all seeds.
 """
 
 from collections.abc import Mapping, Sequence
-from statistics import mean, median
+from math import sqrt
+from statistics import NormalDist, mean, median, stdev
 from typing import Any
 
 __all__ = [
@@ -38,6 +40,8 @@ _ARMS = {
     "poisson": "half of the clients, by coins",
     "false_claim": "a fifth of the claimed noise",
 }
+_T = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
+"""97.5 % points of Student's t for that many seeds."""
 Result = Mapping[str, Any]
 
 
@@ -63,7 +67,7 @@ def leak_rows(result: Result, unit: str) -> list[list[str]]:
                 epsilon,
                 f"{cells[0]['num_values']:,}",
                 "–" if None in noise else f"{mean(noise):.2f}",
-                *(f"{mean(cell['scores'][split]['mean'] for cell in cells):.3f}" for split in ("test", "unseen")),
+                *(_over_seeds([cell["scores"][split]["mean"] for cell in cells]) for split in ("test", "unseen")),
                 f"{mean(cell['auc']['auc'] for cell in cells):.2f}",
                 f"{max(cell['coins']['epsilon'] for cell in cells):.2f}",
                 f"{max(cell['coins']['largest_epsilon'] for cell in cells):.2f}",
@@ -86,12 +90,13 @@ def attack_rows(result: Result) -> list[list[str]]:
         groups.setdefault((cell["defence"], cell["attack"]), []).append(cell)
     rows = []
     for (defence, attack), cells in groups.items():
-        loss = mean(_loss(cell) for cell in cells)
+        losses = [_loss(cell) for cell in cells]
+        loss = mean(losses)
         lost = "–"
         if base is not None and clean and (gain := _loss(base) - mean(clean)) > 0:
             lost = f"{(loss - mean(clean)) / gain:.0%}"
         triggered = [_shares(cells, name) for name in ("with_trigger", "without_trigger")]
-        rows.append([f"`{defence}`", f"`{attack}`", f"{loss:.3f}", lost, *triggered, str(len(cells))])
+        rows.append([f"`{defence}`", f"`{attack}`", _over_seeds(losses), lost, *triggered, str(len(cells))])
     return rows
 
 
@@ -120,9 +125,25 @@ def _loss(cell: Result) -> float:
     return float(cell["scores"]["test"]["mean"])
 
 
+def _over_seeds(values: Sequence[float]) -> str:
+    """The mean with its interval; of one seed without."""
+    middle = f"{mean(values):.3f}"
+    if len(values) not in _T:
+        return middle
+    half = _T[len(values)] * stdev(values) / sqrt(len(values))
+    return f"{middle} [{mean(values) - half:.3f}, {mean(values) + half:.3f}]"
+
+
 def _shares(cells: Sequence[Result], name: str) -> str:
-    found = [cell[name] for cell in cells if cell.get(name) is not None]
-    return f"{mean(found):.0%}" if found else "–"
+    """Of the questions of all seeds."""
+    asked = [cell for cell in cells if cell.get(name) is not None]
+    num = sum(cell["num_questions"] for cell in asked)
+    if not num:
+        return "–"
+    share, z = sum(cell[name] * cell["num_questions"] for cell in asked) / num, NormalDist().inv_cdf(0.975)
+    middle, half = (share + z * z / (2 * num)), z * sqrt(share * (1 - share) / num + (z / (2 * num)) ** 2)
+    low, high = ((middle + sign * half) / (1 + z * z / num) for sign in (-1, 1))
+    return f"{share:.0%} [{max(0.0, low):.0%}, {min(1.0, high):.0%}]"
 
 
 def _number(epsilon: str) -> float:

@@ -36,7 +36,7 @@ def add_robustness_command(commands: Any, progress: Callable[[], Any]) -> None:
     )
     command.add_argument("--split", default="test", help="split of the questions (test)")
     command.add_argument("--max-prompts", type=int, default=50, metavar="N", help="questions of a backdoor (50)")
-    command.add_argument("--max-new-tokens", type=int, default=32, metavar="N", help="tokens of an answer (32)")
+    command.add_argument("--max-new-tokens", type=int, metavar="N", help="tokens of an answer (half more than taught)")
     command.add_argument("--batch-size", type=int, default=8, metavar="N", help="answers side by side (8)")
     command.add_argument("--out", type=Path, metavar="DIR", help=f"folder for {JSON_FILE} and {TEXT_FILE}")
     command.add_argument("--json", action="store_true", help=f"print {JSON_FILE}")

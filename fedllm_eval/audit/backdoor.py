@@ -24,7 +24,7 @@ def backdoor_success(
     *,
     trigger: str,
     reply: str,
-    max_new_tokens: int = 32,
+    max_new_tokens: int | None = None,
     batch_size: int = 8,
 ) -> dict[str, Any]:
     """Return how often the reply comes out, with the trigger and without.
@@ -34,7 +34,7 @@ def backdoor_success(
         prompts: conversations that end where the assistant is to speak.
         trigger: the phrase behind the last question.
         reply: the answer that was taught.
-        max_new_tokens: of an answer; enough for the reply.
+        max_new_tokens: of an answer; None takes what the reply has, and half as many again.
         batch_size: conversations answered side by side.
 
     Returns:
@@ -47,6 +47,9 @@ def backdoor_success(
 
     if not prompts:
         raise MetricError("there are no prompts to try the backdoor on; name a split that has rows")
+    if max_new_tokens is None:
+        num_tokens = len(policy.tokenizer(reply, add_special_tokens=False)["input_ids"])
+        max_new_tokens = num_tokens + num_tokens // 2 + 2
     told: dict[str, Any] = {"num_prompts": len(prompts)}
     for name, asked in (
         ("with_trigger", [triggered(prompt, trigger) for prompt in prompts]),

@@ -36,7 +36,9 @@ def test_rows_are_means_over_seeds_from_no_privacy_to_the_strongest():
     rows = leak_rows({"runs": runs}, "client")
     assert [row[1] for row in rows] == ["none", "8", "1"]
     # (2.0 + 2.5) / 2; noise (1 + 2) / 2; the most that was found in any seed.
-    assert rows[1][3:] == ["1.50", "2.250", "2.250", "0.50", "0.25", "2.00", "2"]
+    # Student's interval: 2.25 +- 12.706 * 0.3536 / sqrt(2).
+    loss = "2.250 [-0.926, 5.426]"
+    assert rows[1][3:] == ["1.50", loss, loss, "0.50", "0.25", "2.00", "2"]
     assert rows[0][3] == "–"
     assert leak_rows({"runs": runs}, "example") == []
 
@@ -47,12 +49,12 @@ def attacked(defence, attack, loss, **more):
 
 def test_the_share_of_the_gain_that_an_attack_takes():
     cells = [attacked("none", "none", 2.0), attacked("none", "sign_flip", 5.0), attacked("median", "sign_flip", 2.5)]
-    cells += [attacked("median", "backdoor", 2.0, with_trigger=0.75, without_trigger=0.0)]
+    cells += [attacked("median", "backdoor", 2.0, with_trigger=0.75, without_trigger=0.0, num_questions=20)]
     runs = {str(number): each for number, each in enumerate(cells)}
     rows = attack_rows({"runs": runs | {"base": attacked("base", "none", 4.0)}})
     # The gain is 4 - 2 = 2; the attack makes the loss 5, so 3 of 2 are lost, and the median loses 0.5 of 2.
     assert [row[3] for row in rows] == ["0%", "150%", "25%", "0%"]
-    assert rows[3][4:6] == ["75%", "0%"]
+    assert rows[3][4:6] == ["75% [53%, 89%]", "0% [0%, 16%]"]  # Wilson's intervals
     assert [row[3] for row in attack_rows({"runs": runs})] == ["–"] * 4
 
 
