@@ -81,9 +81,10 @@ def robustness_of_rounds(
         for client_id, share in shares.items():
             weights[client_id].append(share * len(shares))
     honest = sorted(set(weights) - set(attackers))
+    known = {each: languages[each] for each in honest if each in languages}
     groups = {
         ROLE: {each: ATTACKERS if each in attackers else HONEST for each in sorted(weights)},
-        LANGUAGE: language_groups({each: languages[each] for each in honest if each in languages}, honest),
+        LANGUAGE: language_groups(known, honest) if known else {},
         SIZE: _thirds({each: num_rows[each] for each in honest if each in num_rows}),
     }
     return {
