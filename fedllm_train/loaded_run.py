@@ -49,7 +49,7 @@ from fedllm_train.monitoring.visits import VisitLog
 from fedllm_train.monitoring.wire_log import WireLog
 from fedllm_train.participation.turnout import make_participation
 from fedllm_train.prepare import RunPlan
-from fedllm_train.privacy.beginning import num_values_sent
+from fedllm_train.privacy.beginning import check_related_parts, num_values_sent
 from fedllm_train.privacy.clipping_note import norm_growth
 from fedllm_train.round_plan import RoundPlan
 from fedllm_train.run_clock import run_clock
@@ -329,6 +329,7 @@ def load_run(
     if plan.strategy.traits.shifts_base:
         check_shiftable(policy.model, config.strategy)
     check_wire_parts(config, plan.strategy, start_state, plan.participants[0])
+    check_related_parts(plan.guarantee, plan.strategy, start_state, plan.participants[0])
     check_wire_size(config, num_values_sent(plan.strategy, start_state, plan.participants[0]))
     return LoadedRun(
         plan=plan,

@@ -4,7 +4,8 @@ Symbols: z the standard deviation of the noise over the most that one client can
 taking part, T rounds, rho of zero-concentrated privacy (Bun and Steinke 2016, arXiv 1605.02635).
 
 pld    composes the distribution of the privacy loss itself (Koskela et al. 2020, arXiv 1906.03049; Doroshenko et al.
-       2022, arXiv 2207.04380), rounded up to a grid of 1e-3; the tightest, where it knows the mechanism
+       2022, arXiv 2207.04380), rounded up to a grid of 1e-3; the tightest, where it knows the mechanism. Of a single
+       Gaussian it is known in closed form (Balle and Wang 2018, arXiv 1805.06530, theorem 8), and no grid is needed
 rdp    composes Renyi divergences (Mironov 2017, arXiv 1702.07476): for Poisson sampling Mironov et al. 2019 (arXiv
        1908.10530), for cohorts of one size Wang, Balle and Kasiviswanathan 2019 (arXiv 1808.00087, theorem 27)
 zcdp   T Gaussian rounds are rho = T / (2 z^2). It knows no gain from sampling: a sampled round costs what it would
@@ -34,8 +35,6 @@ __all__ = [
 ]
 
 _GRID = 1e-3
-_LEAST_NOISE_OF_A_GRID = 0.05
-"""Below it a distribution on the grid has too many points; epsilon is far beyond 100 there."""
 
 
 def check_accountant() -> None:
@@ -125,15 +124,17 @@ def gaussian_epsilons(z: float, delta: float) -> dict[str, float | None]:
         delta: in (0, 1).
 
     Returns:
-        `pld`, None where z is below 0.05; `rdp` and `zcdp`.
+        `pld`, by its closed form; `rdp` and `zcdp`.
 
     >>> {name: round(value, 3) for name, value in gaussian_epsilons(1.0, 1e-5).items()}
     {'pld': 4.377, 'rdp': 4.729, 'zcdp': 4.729}
     """
-    exact = z >= _LEAST_NOISE_OF_A_GRID
+    event = _dp_event()
+    from dp_accounting.gaussian_mechanism import get_epsilon_gaussian
+
     return {
-        "pld": float(_one_round(z, 1.0).get_epsilon_for_delta(delta)) if exact else None,
-        "rdp": _rdp(_dp_event().GaussianDpEvent(float(z)), "REPLACE_SPECIAL", delta),
+        "pld": float(get_epsilon_gaussian(z, delta)),
+        "rdp": _rdp(event.GaussianDpEvent(float(z)), "REPLACE_SPECIAL", delta),
         "zcdp": zcdp_epsilon(1 / (2 * z**2), delta),
     }
 

@@ -17,7 +17,7 @@ The package comes with the extra `privacy`. Imports no torch.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,8 @@ class Guarantee:
         if self.sampling in ("poisson", "none"):
             spent = epsilon_spent(self.noise_multiplier, self.sampling_rate, num_rounds, self.delta)
             return spent if math.isfinite(spent) else None
-        return self.by_accountant(num_rounds)[self.claim(num_rounds)]
+        by_accountant = self.by_accountant(num_rounds)
+        return by_accountant[_claimed(by_accountant)]
 
     def by_accountant(self, num_rounds: int) -> dict[str, float | None]:
         """Return epsilon after some rounds by each accountant; None where one does not know the mechanism."""
@@ -133,8 +134,7 @@ class Guarantee:
         """
         if self.sampling in ("poisson", "none"):
             return _ORDER[0]
-        spent = self.by_accountant(num_rounds)
-        return next((name for name in _ORDER if spent[name] is not None), _ORDER[0])
+        return _claimed(self.by_accountant(num_rounds))
 
     @property
     def has_noise(self) -> bool:
@@ -301,6 +301,11 @@ def noise_for_epsilon(epsilon: float, delta: float, sampling_rate: float, num_ro
         ConfigError: if the noise needed is so small that the guarantee means nothing, or no noise is enough.
     """
     return _least_noise(lambda z: epsilon_spent(z, sampling_rate, num_rounds, delta), epsilon, delta)
+
+
+def _claimed(by_accountant: Mapping[str, float | None]) -> str:
+    """The first accountant that knows the mechanism."""
+    return next((name for name in _ORDER if by_accountant[name] is not None), _ORDER[0])
 
 
 def _least_noise(spent: Callable[[float], float], epsilon: float, delta: float) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedllm_data.errors import ConfigError
 from fedllm_train.adapters.arithmetic import Parts
 from fedllm_train.aggregation.private import ClientPrivacy
 from fedllm_train.privacy.accounting import Guarantee
@@ -15,7 +16,7 @@ from fedllm_train.privacy.private_memory import private_memory
 from fedllm_train.privacy.secret import run_secret
 from fedllm_train.strategy import Strategy
 
-__all__ = ["begin_privacy", "first_line_of", "num_values_sent", "others_by_method"]
+__all__ = ["begin_privacy", "check_related_parts", "first_line_of", "num_values_sent", "others_by_method"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,29 @@ def begin_privacy(
         logger.warning(note)
     secret = run_secret(run, next_round=next_round, lost_rounds=lost_rounds) if guarantee.has_noise else None
     return ClientPrivacy(guarantee=guarantee, secret=secret, memory=private_memory(guarantee, remembered or {}))
+
+
+def check_related_parts(guarantee: Guarantee | None, strategy: Strategy, start: Parts, client_id: str) -> None:
+    """Refuse related noise for a method that sends other tensors in every second round: it would never be taken back.
+
+    Args:
+        guarantee: the run's guarantee.
+        strategy: the method.
+        start: the server's state before round 0.
+        client_id: a client that may take part.
+
+    Raises:
+        ConfigError: if what is sent differs between rounds.
+    """
+    if guarantee is None or guarantee.related is None:
+        return
+    first, second = (strategy.expects(start, client_id, index).get("adapter", {}).keys() for index in (0, 1))
+    if first != second:
+        raise ConfigError(
+            f"dp_mechanism relates the noise of rounds, and {strategy.traits.title} sends other values in every "
+            "second round, whose noise would not be taken back; use fedavg, ffa_lora or fed_sb, or dp_mechanism "
+            "gaussian"
+        )
 
 
 def first_line_of(guarantee: Guarantee, strategy: Strategy, start: Parts, client_ids: Sequence[str]) -> str:

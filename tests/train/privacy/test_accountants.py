@@ -1,6 +1,7 @@
 """Three accountants side by side: the golden values, dp-accounting called directly, which of them is claimed."""
 
 import json
+import math
 
 import dp_accounting
 import pytest
@@ -8,6 +9,7 @@ from dp_accounting import dp_event
 from dp_accounting.pld import PLDAccountant
 from dp_accounting.pld.privacy_loss_distribution import from_truncated_subsampled_gaussian_mechanism
 from dp_accounting.rdp import RdpAccountant
+from scipy.stats import norm
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.config import FederatedConfig
@@ -82,10 +84,14 @@ def test_a_cap_on_poisson_cohorts_is_not_free():
     assert poisson_epsilon(1.0, 0.01, 100, 1e-6) == pytest.approx(0.954, abs=1e-3)
 
 
-def test_noise_too_small_for_a_grid_is_left_to_the_other_accountants():
-    found = gaussian_epsilons(0.01, 1e-5)
-    assert found["pld"] is None
-    assert found["rdp"] == pytest.approx(found["zcdp"])
+@pytest.mark.parametrize("z", [0.02, 0.3, 1.0, 8.0])
+def test_one_gaussian_has_the_epsilon_of_the_closed_form(z):
+    # delta = Phi(mu/2 - e/mu) - exp(e) Phi(-mu/2 - e/mu) with mu = 1 / z (Balle and Wang 2018, theorem 8).
+    found, mu = gaussian_epsilons(z, 1e-5), 1 / z
+    epsilon = found["pld"]
+    second = epsilon + norm.logcdf(-mu / 2 - epsilon / mu)
+    assert norm.cdf(mu / 2 - epsilon / mu) - math.exp(second) == pytest.approx(1e-5, rel=1e-4)
+    assert epsilon < found["rdp"] == pytest.approx(found["zcdp"])
 
 
 # -- the record -----------------------------------------------------------------------------------------------------

@@ -177,6 +177,25 @@ def test_a_run_of_an_older_version_goes_on(kit, tmp_path):
     assert adapter_sha256(resumed.adapter) == adapter_sha256(whole.adapter)
 
 
+def test_related_noise_needs_the_same_values_in_every_round(kit, tmp_path):
+    """RoLoRA trains A and B in turns: the noise on A would be taken back in rounds that send B."""
+    with pytest.raises(ConfigError, match="whose noise would not be taken back"):
+        kit.make_trainer(tmp_path / "run", strategy="rolora", dp_mechanism="tree", **BUDGET)
+    assert not (tmp_path / "run").exists()
+    kit.make_trainer(tmp_path / "run", strategy="rolora", dp_sampling="without_replacement", **BUDGET)
+
+
+@pytest.mark.parametrize("strategy", ["ffa_lora", "fed_sb", "fedadam"])
+def test_methods_that_send_the_same_values_run_with_related_noise(kit, tmp_path, strategy):
+    settings = {"core_frame": "random"} if strategy == "fed_sb" else {}
+    kit.make_trainer(
+        tmp_path / "run", strategy=strategy, dp_mechanism="tree", num_rounds=2, **BUDGET, **settings
+    ).train()
+    records = kit.records_of(tmp_path / "run")
+    assert records[1]["privacy"]["epsilon"] > records[0]["privacy"]["epsilon"] > 0
+    assert all(record["update_norm"] > 0 for record in records)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
