@@ -241,12 +241,16 @@ def _run(task: str, argv: list[str]) -> None:
         if trainer.guarantee is not None:
             start = trainer.loaded.start_state
             progress.say(first_line_of(trainer.guarantee, trainer.plan.strategy, start, trainer.plan.participants))
+        if (of_rows := trainer.plan.row_guarantee) is not None:
+            progress.say(of_rows.first_line(sum(each.numel() for each in trainer.start_adapter.values())))
         progress.begin()
         state = trainer.train(resume=arguments.given.resume)
     ledger, made = state.ledger, finished_folder(trainer.model)
     place, spent = trainer.run / made, ""
     if trainer.guarantee is not None:
         spent = f"; {trainer.guarantee.spent_in_words(state.next_round)}"
+    if trainer.plan.row_guarantee is not None:
+        spent = f"; {trainer.plan.row_guarantee.spent_in_words(state.next_round)}"
     print(
         f"{trainer.run}: {state.next_round} rounds, {ledger.num_local_steps} local steps, "
         f"{ledger.download_bytes:,} bytes down, {ledger.upload_bytes:,} bytes up; {made} in {place}{spent}"

@@ -108,6 +108,8 @@ def _work(work: LocalWork) -> str:
 
 
 def _privacy(plan: RunPlan) -> str | None:
+    if plan.row_guarantee is not None:
+        return plan.row_guarantee.spent_in_words(plan.config.num_rounds)
     if plan.guarantee is None:
         return None
     return plan.guarantee.spent_in_words(plan.config.num_rounds)

@@ -27,7 +27,7 @@ from fedllm_train.clients.run_spec import RunSpec, policy_digests
 from fedllm_train.clients.sft_kernel import chosen_kernel
 from fedllm_train.engines.engine import Engine, InProcessEngine
 from fedllm_train.engines.process_engine import host_processes
-from fedllm_train.engines.remote.connect import remote_engine
+from fedllm_train.engines.remote.connect import privacy_facts, remote_engine
 from fedllm_train.engines.remote.remote_engine import RemoteEngine
 from fedllm_train.engines.remote.seats import RemoteOptions
 from fedllm_train.engines.remote.site_checks import check_at_sites
@@ -43,6 +43,7 @@ from fedllm_train.models.tokenizer import prepared_tokenizer
 from fedllm_train.monitoring.held_out import HeldOut, held_out_clients
 from fedllm_train.monitoring.ledger import LedgerKeeper
 from fedllm_train.monitoring.observer import Callback, Observer, Record
+from fedllm_train.monitoring.row_privacy_log import RowPrivacyLog
 from fedllm_train.monitoring.site_scores import SiteHeldOut
 from fedllm_train.monitoring.step_size import AggregationError, StepSize
 from fedllm_train.monitoring.visits import VisitLog
@@ -162,6 +163,7 @@ class LoadedRun:
             policy=self.start,
             template_date=fix_template_day(self.tokenizer, self.folder),
             digests=policy_digests(self.policy, self.start_adapter),
+            rows=None if self.plan.row_guarantee is None else self.plan.row_guarantee.privacy,
         )
 
     def engine(self, run_key: str) -> AbstractContextManager[Engine]:
@@ -178,7 +180,7 @@ class LoadedRun:
                 self.plan.participants,
                 run=run_key,
                 num_rounds=self.plan.config.num_rounds,
-                guarantee=self.plan.guarantee,
+                privacy=privacy_facts(self.plan.guarantee, self.plan.row_guarantee),
                 options=self.at_sites,
             )
             return self.remote
@@ -195,6 +197,8 @@ class LoadedRun:
         if self.plan.machines is not None:
             record["machines"] = machines_record(self.plan.machines, shape_of_model(self.model))
         guarantee = self.plan.guarantee
+        if self.plan.row_guarantee is not None:
+            return record | {"privacy": self.plan.row_guarantee.as_record()}
         if guarantee is None:
             return record
         growth = norm_growth(self.plan.config.wire)
@@ -251,6 +255,7 @@ class LoadedRun:
         anybody = plan.participants[0]
         secret = None if privacy is None else privacy.cohort_seed
         observers: list[Observer] = [VisitLog(), WireLog(config, travels=travels), StepSize(), error]
+        observers += [] if plan.row_guarantee is None else [RowPrivacyLog(plan.row_guarantee)]
         observers += [] if self.held_out is None else [self.held_out]
         return RoundPlan(
             run=self.folder,

@@ -182,6 +182,11 @@ class ResidentTrainer:
             yield
             return
         trainer = self._trainer
+        if trainer.aux_loss_enabled or trainer.args.n_gpu > 1:
+            what = (
+                "a balancing loss over all rows of a batch" if trainer.aux_loss_enabled else "several GPUs a trainer"
+            )
+            raise ConfigError(f"dp_unit example needs rows that are apart, and this run has {what}; switch it off")
         rows = trainer.used_columns(trainer.train_dataset)
         with row_steps.watching(self.model, trained, rows):
             trainer.row_steps = row_steps

@@ -11,7 +11,6 @@ divided by the row's own tokens. DPO's is a mean over pairs, times their number 
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,8 +20,9 @@ from trl import SFTTrainer
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.clients.row_gradients import RowGradients, row_gradients
+from fedllm_train.privacy.row_privacy import RowPrivacy
 
-__all__ = ["RowDraws", "RowPrivacy", "RowSteps"]
+__all__ = ["RowDraws", "RowSteps"]
 
 
 class RowDraws(Protocol):
@@ -37,28 +37,6 @@ class RowDraws(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class RowPrivacy:
-    """How a run's visits are private to rows; part of what hosts are told."""
-
-    clip: float
-    """C: the largest norm of a row's gradient."""
-    noise_multiplier: float
-    """z: standard deviation of the noise on the sum, in clips."""
-    batch_rows: int
-    """Rows of a step, on average; a client with fewer rows takes all of them in every step."""
-    max_steps: Mapping[str, int] | int
-    """Steps that a client may make in the run: what epsilon is accounted for."""
-
-    def rate(self, num_rows: int) -> float:
-        """Return the probability q with which each of a client's rows is in a step.
-
-        >>> RowPrivacy(clip=1.0, noise_multiplier=1.0, batch_rows=4, max_steps=9).rate(16)
-        0.25
-        """
-        return min(1.0, self.batch_rows / num_rows)
-
-
 class RowSteps:
     """Takes the steps of one fit, called by the trainer in place of its own forward and backward passes."""
 
@@ -68,7 +46,7 @@ class RowSteps:
         Args:
             privacy: clip, noise and batch.
             draws: of this fit alone.
-            num_rows: the client's rows, from which the sampling rate follows.
+            num_rows: the client's rows, from which the sampling rate follows; also those that are not trained on.
         """
         self._privacy, self._draws = privacy, draws
         self._rate = privacy.rate(num_rows)
@@ -94,6 +72,7 @@ class RowSteps:
             rows: encoded rows with the columns that a batch is made of.
         """
         stack = ExitStack()
+        self._step = 0
         self._seen = stack.enter_context(row_gradients(model, trained))
         self._trained, self._rows = trained, rows
         return stack

@@ -15,6 +15,7 @@ from fedllm_train.clients.objectives import ClientArgs
 from fedllm_train.messages.wire_settings import WireSettings
 from fedllm_train.models.policy import PolicySource, StartingPolicy
 from fedllm_train.models.tokenizer import tokenizer_record
+from fedllm_train.privacy.row_privacy import RowPrivacy
 from fedllm_train.run_files.open_run import package_versions
 from fedllm_train.strategy import Federation
 
@@ -46,6 +47,8 @@ class RunSpec:
     """The day that the chat template takes for today, where it asks."""
     digests: Mapping[str, str | None]
     """From `policy_digests`."""
+    rows: RowPrivacy | None = None
+    """How visits are private to rows; None where they are not."""
     versions: Mapping[str, str] = field(default_factory=package_versions)
 
 

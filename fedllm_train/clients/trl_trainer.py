@@ -103,7 +103,9 @@ def _resident_class(trainer_class: type) -> type:
             if self.loss_walk is not None:
                 return self.loss_walk.add(self, partial(self._loss_alone, model, inputs, *args, **kwargs))
             if self.row_steps is not None:
-                model.train()
+                for each in (model, self.optimizer):
+                    if callable(switch := getattr(each, "train", None)):  # a schedule-free optimizer has modes, too
+                        switch()
                 loss = self.row_steps.take(self, partial(self._loss_of_rows, model))
             else:
                 loss = super().training_step(model, inputs, *args, **kwargs)

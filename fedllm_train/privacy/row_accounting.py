@@ -14,9 +14,9 @@ import math
 from functools import lru_cache
 from typing import Any
 
-from fedllm_train.privacy.accountants import check_accountant, poisson_epsilon
+from fedllm_train.privacy.accountants import check_accountant, gaussian_epsilons, poisson_epsilon
 
-__all__ = ["all_steps_epsilon", "person_epsilon", "row_epsilon"]
+__all__ = ["person_epsilon", "row_epsilon"]
 
 _GRIDS = ((1.0, 1e3), (0.1, 50.0), (5e-3, 5.0), (1e-3, 0.0))
 """Grid of the loss, and the epsilon above which it is fine enough; from coarse to fine."""
@@ -60,7 +60,9 @@ def person_epsilon(z: float, q: float, num_steps: int, delta: float, *, num_rows
     if num_rows == 1:
         return row_epsilon(z, q, num_steps, delta)
     if q == 1:  # all K rows in every step: one Gaussian, K times as sensitive
-        return all_steps_epsilon(z / num_rows, num_steps, delta)
+        spent = gaussian_epsilons(z / (num_rows * math.sqrt(num_steps)), delta)["pld"]
+        assert spent is not None
+        return spent
     # Without its tail a step is 1 - tail times as likely at least: that costs tail of delta one way round, and
     # -log(1 - tail) of epsilon the other.
     tail = _TAIL * delta / num_steps
@@ -71,27 +73,6 @@ def person_epsilon(z: float, q: float, num_steps: int, delta: float, *, num_rows
         if found > enough:
             break
     return found - num_steps * math.log1p(-tail)
-
-
-def all_steps_epsilon(z: float, num_steps: int, delta: float) -> float:
-    """Return epsilon of Gaussians in which everything takes part: one of noise z over the root of their number.
-
-    In closed form (Balle and Wang 2018, arXiv 1805.06530, Theorem 8), since a grid cannot hold very little noise.
-
-    >>> round(all_steps_epsilon(1.0, 1, 1e-5), 2)
-    4.38
-    """
-    from scipy.optimize import brentq
-    from scipy.stats import norm
-
-    mu = math.sqrt(num_steps) / z
-
-    def excess(epsilon: float) -> float:
-        rest = norm.logcdf(-epsilon / mu - mu / 2) + epsilon
-        return float(norm.cdf(mu / 2 - epsilon / mu) - math.exp(min(rest, 0.0)) - delta)
-
-    high = mu * mu / 2 + mu * math.sqrt(2 * math.log(1 / delta)) + 1
-    return 0.0 if excess(0.0) <= 0 else float(brentq(excess, 0.0, high, xtol=1e-9))
 
 
 @lru_cache(maxsize=16)

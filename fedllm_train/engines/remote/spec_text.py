@@ -24,6 +24,7 @@ from fedllm_train.clients.run_spec import RunSpec
 from fedllm_train.fates.fate import Elsewhere, Passed, differs
 from fedllm_train.messages.wire_settings import WireSettings
 from fedllm_train.models.policy import PolicySource
+from fedllm_train.privacy.row_privacy import RowPrivacy
 from fedllm_train.strategies import STRATEGIES, strategy_class
 from fedllm_train.strategy import Federation
 
@@ -85,6 +86,7 @@ def spec_text(spec: RunSpec, client_ids: frozenset[str] | None = None) -> dict[s
         "template_date": spec.template_date,
         "digests": dict(spec.digests),
         "versions": dict(spec.versions),
+        "rows": None if spec.rows is None else asdict(spec.rows),
     }
     try:
         json.dumps(made, allow_nan=False)
@@ -125,6 +127,7 @@ def read_spec(
             template_date=None if text["template_date"] is None else _of_type(text["template_date"], str, "date"),
             digests=_texts(text["digests"], "digests"),
             versions=_texts(text["versions"], "versions"),
+            rows=None if text["rows"] is None else _row_privacy(text["rows"]),
         )
     except ConfigError:
         raise
@@ -169,6 +172,21 @@ def _federation(text: Any, strategy: str) -> Federation:
     settings_class = strategy_class(strategy).Settings
     settings = _made(settings_class, text["settings"], f"the settings of {strategy}")
     return Federation(settings=settings, **plain, **flags, **dealt)
+
+
+def _row_privacy(text: Any) -> RowPrivacy:
+    names = {each.name for each in fields(RowPrivacy)}
+    if not isinstance(text, Mapping) or set(text) != names:
+        raise ConfigError(f"rows of the run's spec should be an object of {', '.join(sorted(names))}")
+    numbers = {name: text[name] for name in ("clip", "noise_multiplier")}
+    for name, value in numbers.items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not 0 <= value < float("inf") or (name == "clip" and value == 0):
+            raise ConfigError(f"{name} of the run's spec is {value!r}; it should be a positive number")
+    counts = {name: _whole(text[name], name) for name in names - numbers.keys()}
+    if min(counts["batch_rows"], counts["fits_per_visit"], counts["num_rounds"]) < 1 or counts["final_steps"] < 0:
+        raise ConfigError("rows of the run's spec has a count below 1, with which nothing could be trained")
+    return RowPrivacy(**{name: float(value) for name, value in numbers.items()}, **counts)
 
 
 def _args_text(args: ClientArgs) -> dict[str, Any]:
