@@ -152,14 +152,16 @@ def prepare(
     work = local_work(
         config, client, num_rounds=config.num_rounds, cohort_size=cohort_size, num_clients=len(participants)
     )
-    row_guarantee = run_row_guarantee(
-        config,
-        work,
-        {client_id: roster.sizes[client_id] for client_id in participants} if config.protects_rows else {},
-        num_rounds=config.num_rounds,
-        fits_per_visit=getattr(strategy, "fits_per_visit", 1),
-        final_steps=(config.get("personal_steps") or 0) if strategy.traits.personal else 0,
-    )
+    row_guarantee = None
+    if config.protects_rows and not getattr(client, "stands_for_any", False):
+        row_guarantee = run_row_guarantee(
+            config,
+            work,
+            {client_id: roster.sizes[client_id] for client_id in participants},
+            num_rounds=config.num_rounds,
+            fits_per_visit=getattr(strategy, "fits_per_visit", 1),
+            final_steps=(config.get("personal_steps") or 0) if strategy.traits.personal else 0,
+        )
     lowest = config.min_learning_rate
     return RunPlan(
         config=config,

@@ -1,6 +1,7 @@
 """The fits of a visit that is private to rows: every step that a client rule makes on rows, whatever it is for.
 
-A rule learns of its client's rows by nothing else: looking at losses, and summing gradients without noise, are refused.
+A rule learns of its client's rows by nothing else: looking at losses, and summing gradients without noise, are
+refused.
 """
 
 from collections.abc import Callable

@@ -1,13 +1,13 @@
 """Gradients of single rows, by hooks on the LoRA layers' linears, and their clipped sum: the heart of private steps.
 
-For a linear y = W x the gradient of one row's loss is the sum over its tokens of (dL/dy) x', so one backward pass of the
-sum of the rows' losses gives every row's own gradient: einsum("bto,bti->boi") of what goes into the layer and what
+For a linear y = W x the gradient of one row's loss is the sum over its tokens of (dL/dy) x', so one backward pass of
+the sum of the rows' losses gives every row's own gradient: einsum("bto,bti->boi") of what goes into the layer and what
 comes back (Goodfellow 2015, arXiv 1510.01799). Hooks see both with any kind of attention. A layer that is called twice
 in a pass gives both products of a row before its norm is taken, and so do the two halves of a preference pair.
 
-Symbols: b rows, t tokens, o outputs, i inputs; C the clip. Where t (o + i) < o i, what was seen is kept in place of the
-products, and norms come from Gram matrices over tokens: |G_b|^2 = sum_{t,u} (g_t . g_u)(x_t . x_u). Nothing of a row
-outlives `clipped_sum`.
+Symbols: b rows, t tokens, o outputs, i inputs; C the clip. Where t (o + i) < o i, what was seen is kept in place of
+the products, and norms come from Gram matrices over tokens: |G_b|^2 = sum_{t,u} (g_t . g_u)(x_t . x_u). Nothing of a
+row outlives `clipped_sum`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -132,8 +132,8 @@ class RowGradients:
             odd = self._odd
             self.forget()
             raise ConfigError(
-                f"dp_unit example needs layers that keep rows apart, and one of this model got a tensor of shape {odd}; "
-                "choose target_modules that see whole rows, or dp_unit client"
+                f"dp_unit example needs layers that keep rows apart, and one of this model got a tensor of shape "
+                f"{odd}; choose target_modules that see whole rows, or dp_unit client"
             )
         norms = [each for layer in self._layers.values() if (each := layer.squared_norms()) is not None]
         if not norms:

@@ -1,12 +1,12 @@
 """Optimizer steps that are private to rows: DP-SGD (Abadi et al. 2016, arXiv 1607.00133) inside a client's visit.
 
 A step's logical batch holds each row by a coin of its own, so it may be empty. It is cut into physical batches of the
-trainer's size; every row's gradient is that of its own mean loss, shortened to the clip C before it is added, and once a
-step noise of standard deviation z C is added to the sum, which is divided by the number of rows expected. What the
+trainer's size; every row's gradient is that of its own mean loss, shortened to the clip C before it is added, and once
+a step noise of standard deviation z C is added to the sum, which is divided by the number of rows expected. What the
 optimizer, a method's correction or a clip of the whole gradient make of it is post-processing.
 
-TRL's SFT loss is a mean over all tokens of a batch: here it is asked for the sum over tokens, and every row's gradient is
-divided by the row's own tokens. DPO's is a mean over pairs, times their number here; a pair is one row.
+TRL's SFT loss is a mean over all tokens of a batch: here it is asked for the sum over tokens, and every row's gradient
+is divided by the row's own tokens. DPO's is a mean over pairs, times their number here; a pair is one row.
 """
 
 from collections.abc import Callable, Mapping

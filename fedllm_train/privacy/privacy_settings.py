@@ -64,8 +64,8 @@ class PrivacySettings(Settings):
     dp_rows_per_person: int | None = field(
         default=None,
         metadata={
-            "help": "With dp_unit example: rows of one person at a client, at most; epsilon of a person is then for so "
-            "many, and for all of a client's rows if not given."
+            "help": "With dp_unit example: rows of one person at a client, at most; epsilon of a person is then for "
+            "so many, and for all of a client's rows if not given."
         },
     )
     dp_clip_quantile: float | None = field(
@@ -164,8 +164,8 @@ class PrivacySettings(Settings):
         for name, default in _OF_CLIENTS.items():
             if getattr(self, name) != default:
                 raise ConfigError(
-                    f"{name} is given, and is about noise on the sum of clients' updates; with dp_unit example clients "
-                    "add noise to their own steps, so leave one of them out"
+                    f"{name} is given, and is about noise on the sum of clients' updates; with dp_unit example "
+                    "clients add noise to their own steps, so leave one of them out"
                 )
 
     def _check_mechanism(self) -> None:

@@ -1,13 +1,13 @@
 """What private steps cost a row, and a person with several rows: epsilon of DP-SGD inside a client's visits.
 
-Symbols: z the noise over the clip, q the probability with which a row is in a step, T steps over all visits, K rows of a
-person at one client.
+Symbols: z the noise over the clip, q the probability with which a row is in a step, T steps over all visits, K rows of
+a person at one client.
 
 A row alone is the Poisson-subsampled Gaussian (`accountants.py`). A person with K rows moves a step's sum by as many
 clips as there are coins among theirs that fall for them: a mixture of Gaussians whose sensitivity is Binomial(K, q)
-(Choquette-Choo et al. 2024, arXiv 2312.15551; "user level from example noise" of Charles et al. 2024, arXiv 2407.07737).
-Its privacy loss distribution is dp-accounting's, rounded up to a grid; the grid is the finer the smaller epsilon is, and
-every grid gives an upper bound. Imports no torch.
+(Choquette-Choo et al. 2024, arXiv 2312.15551; "user level from example noise" of Charles et al. 2024, arXiv
+2407.07737). Its privacy loss distribution is dp-accounting's, rounded up to a grid; the grid is the finer the smaller
+epsilon is, and every grid gives an upper bound. Imports no torch.
 """
 
 import math

@@ -6,8 +6,8 @@ Every client is taken to be visited in every round it may be: who takes part hid
 no secret coin for it. So T is rounds times steps of a visit, and nothing is amplified by the sampling of clients. A
 client with few rows has the largest q, so epsilon is that of the worst client, and the record shows how it is spread.
 
-Epsilon is monotone in q and T (and for people in their rows): clients of like sizes are accounted for together, with the
-largest q, T and number of rows among them, which bounds all of them. Imports no torch.
+Epsilon is monotone in q and T (and for people in their rows): clients of like sizes are accounted for together, with
+the largest q, T and number of rows among them, which bounds all of them. Imports no torch.
 """
 
 import math
@@ -42,9 +42,9 @@ ASSUMPTIONS = (
     "row by a coin of its own (Poisson sampling), shortens each row's gradient to the clip and adds noise once.",
     "Every client is taken to be visited in every round, with all steps of a visit: nothing is amplified by who takes "
     "part. A client counts its own steps and makes no more than are accounted for.",
-    "Coins, noise and dropout are drawn from a secret of 256 bits that the client's machine draws once a run and keeps "
-    "beside what the client remembers (row_secret); whoever has it can take the noise off. The Gaussian is rounded to "
-    "floating-point numbers, which a deployment must sample in a way that gives nothing away.",
+    "Coins, noise and dropout are drawn from a secret of 256 bits that the client's machine draws once a run and "
+    "keeps beside what the client remembers (row_secret); whoever has it can take the noise off. The Gaussian is "
+    "rounded to floating-point numbers, which a deployment must sample in a way that gives nothing away.",
     "Not protected: that a client took part, how many rows it has and how many were left out, times and lengths of "
     "messages, scores on held-out rows, what of one client several rows have in common beyond what epsilon of a "
     "person says, the choice of settings by earlier runs and the making of the dataset. A row that stands twice, or "
@@ -165,8 +165,9 @@ class RowGuarantee:
             return told
         most = max(self.privacy.most_steps(kind.visit_steps) for kind in self.kinds)
         return (
-            f"{told}, over at most {most:,} steps of a client; noise on a step's mean gradient of {num_values:,} values "
-            f"is {self.noise_in_clips(num_values):.3g} times dp_clip {self.privacy.clip:g}, which bounds that mean"
+            f"{told}, over at most {most:,} steps of a client; noise on a step's mean gradient of {num_values:,} "
+            f"values is {self.noise_in_clips(num_values):.3g} times dp_clip {self.privacy.clip:g}, which bounds "
+            "that mean"
         )
 
     def as_record(self) -> dict[str, Any]:

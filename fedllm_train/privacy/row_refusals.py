@@ -9,11 +9,11 @@ from typing import Any
 
 from fedllm_data.errors import ConfigError
 
-__all__ = ["ROW_METHODS", "check_row_adapter", "check_row_adapter_kind", "check_row_privacy"]
+__all__ = ["ROW_METHODS", "check_row_adapter", "check_row_adapter_kind", "check_row_privacy", "check_row_task"]
 
 _BY_FIT = None
 ROW_METHODS: Mapping[str, str | None] = {
-    "centralized": "trains on the rows of all clients in one place, which is no client's own; use local for one client",
+    "centralized": "trains on the rows of all clients in one place, which no client has alone",
     "ditto": _BY_FIT,  # both fits of a visit count
     "fed_sb": _BY_FIT,  # with core_frame random; the other frame is made of gradients
     "fedadagrad": _BY_FIT,
@@ -82,9 +82,10 @@ def check_row_privacy(strategy: str, config: Any, client: Any) -> None:
         )
     if config.round_rows != "all":
         raise ConfigError(
-            f"dp_unit is example and round_rows {config.round_rows!r}, which draws a visit's rows by its round, so that "
-            "no coin of a row is its own; leave round_rows out"
+            f"dp_unit is example and round_rows {config.round_rows!r}, which draws a visit's rows by its round, so "
+            "that no coin of a row is its own; leave round_rows out"
         )
+    check_row_task({"KTOConfig": "kto"}.get(type(client).__name__, ""))
     for name, (plain, what) in _PLAIN.items():
         value = getattr(client, name, plain)
         if getattr(value, "value", value) != plain and value is not None:
@@ -100,18 +101,31 @@ def check_row_privacy(strategy: str, config: Any, client: Any) -> None:
 
 def _check_loss(client: Any) -> None:
     kind, loss = type(client).__name__, getattr(client, "loss_type", None)
-    if kind == "KTOConfig":
-        raise ConfigError(
-            "KTO reads a pair as two rows and compares rows of a batch, so no row is one example; with dp_unit example "
-            "use DPO"
-        )
     if kind == "SFTConfig" and loss not in (None, "nll"):
         raise ConfigError(f"loss_type is {loss!r}; with dp_unit example SFT's is nll, each row's own mean")
     names = [loss] if isinstance(loss, str) else list(loss or ())
     if mixing := [name for name in names if name in _MIXING]:
         raise ConfigError(
-            f"loss_type {mixing[0]!r} {_MIXING[mixing[0]]}; with dp_unit example use sigmoid or another loss of single "
-            "pairs"
+            f"loss_type {mixing[0]!r} {_MIXING[mixing[0]]}; with dp_unit example use sigmoid or another loss of "
+            "single pairs"
+        )
+
+
+def check_row_task(task: str) -> None:
+    """Refuse KTO.
+
+    Args:
+        task: `sft`, `dpo` or `kto`, as the command names it.
+
+    Raises:
+        ConfigError: naming what to use instead.
+
+    >>> check_row_task("dpo")
+    """
+    if task == "kto":
+        raise ConfigError(
+            "KTO reads a pair as two rows and compares rows of a batch, so no row is one example; with dp_unit "
+            "example use DPO"
         )
 
 
@@ -150,6 +164,6 @@ def check_row_adapter(peft_config: Any) -> None:
         value = getattr(peft_config, name, plain)
         if value != plain and value:
             raise ConfigError(
-                f"{name} is {value!r} and dp_unit example, which clips gradients of plain LoRA factors alone; leave it "
-                "out, or use dp_unit client"
+                f"{name} is {value!r} and dp_unit example, which clips gradients of plain LoRA factors alone; leave "
+                "it out, or use dp_unit client"
             )
