@@ -27,7 +27,7 @@ from fedllm_train.clients.run_spec import RunSpec, policy_digests
 from fedllm_train.clients.sft_kernel import chosen_kernel
 from fedllm_train.engines.engine import Engine, InProcessEngine
 from fedllm_train.engines.process_engine import host_processes
-from fedllm_train.engines.remote.connect import privacy_facts, remote_engine
+from fedllm_train.engines.remote.connect import remote_engine
 from fedllm_train.engines.remote.remote_engine import RemoteEngine
 from fedllm_train.engines.remote.seats import RemoteOptions
 from fedllm_train.engines.remote.site_checks import check_at_sites
@@ -180,7 +180,7 @@ class LoadedRun:
                 self.plan.participants,
                 run=run_key,
                 num_rounds=self.plan.config.num_rounds,
-                privacy=privacy_facts(self.plan.guarantee, self.plan.row_guarantee),
+                guarantee=self.plan.guarantee or self.plan.row_guarantee,
                 options=self.at_sites,
             )
             return self.remote

@@ -49,8 +49,9 @@ class RowSteps:
             num_rows: the client's rows, from which the sampling rate follows; also those that are not trained on.
         """
         self._privacy, self._draws = privacy, draws
-        self._rate = privacy.rate(num_rows)
-        self._expected = self._rate * num_rows
+        self.rate = privacy.rate(num_rows)
+        """The probability with which each row is in a step."""
+        self._expected = self.rate * num_rows
         self._step = 0
         self.norms: list[float] = []
         """Norms of rows before they were shortened, of the last step; for tests and for nobody else."""
@@ -88,7 +89,7 @@ class RowSteps:
         if not trainer.accelerator.sync_gradients:
             return torch.zeros((), device=device)
         assert self._seen is not None
-        chosen = np.flatnonzero(self._draws.coins(self._step, len(self._rows)) < self._rate)
+        chosen = np.flatnonzero(self._draws.coins(self._step, len(self._rows)) < self.rate)
         sums: dict[str, torch.Tensor] = {}
         self.norms = []
         size = trainer.args.per_device_train_batch_size

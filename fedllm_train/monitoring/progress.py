@@ -127,7 +127,7 @@ class RoundProgress(_Bar, Observer):
     def recorded(self, record: Record) -> None:
         """Show one finished round."""
         done = record["round_index"] + 1
-        untold = "loss not told" if record["clients"] else "nothing trained"
+        untold = "loss not told" if record.get("clients") else "nothing trained"
         loss = untold if record["train_loss"] is None else f"loss {record['train_loss']:.4f}"
         if "eval" in record:
             score = record["eval"].get(record["eval_score"])

@@ -15,7 +15,7 @@ from fedllm_train.engines.remote.start_folder import read_start
 from fedllm_train.privacy.accounting import Guarantee
 from fedllm_train.privacy.row_guarantee import RowGuarantee
 
-__all__ = ["LEASE_SECONDS", "privacy_facts", "remote_engine"]
+__all__ = ["LEASE_SECONDS", "remote_engine"]
 
 LEASE_SECONDS = 300.0
 """A worker that is asked nothing about a run for so long ends its visit."""
@@ -28,7 +28,7 @@ def remote_engine(
     *,
     run: str,
     num_rounds: int,
-    privacy: PrivacyFacts | None,
+    guarantee: Guarantee | RowGuarantee | None,
     options: RemoteOptions,
 ) -> RemoteEngine:
     """Return the engine that visits the clients of sites.
@@ -39,7 +39,7 @@ def remote_engine(
         participants: clients that may be asked.
         run: the run's key.
         num_rounds: number of rounds in the run.
-        privacy: what a private run guarantees; None for others.
+        guarantee: what a private run guarantees; None for others.
         options: how long to wait, and for how many sites.
 
     Raises:
@@ -60,7 +60,7 @@ def remote_engine(
             clients=sorted(asked[site]),
             num_rounds=num_rounds,
             max_steps=max_steps,
-            privacy=privacy,
+            privacy=_privacy(guarantee),
             num_threads=torch.get_num_threads(),
             lease_seconds=LEASE_SECONDS,
         )
@@ -70,24 +70,18 @@ def remote_engine(
     return RemoteEngine(clients.line, site_of, clients.sizes, begins, run=run, options=options)
 
 
-def privacy_facts(guarantee: Guarantee | None, of_rows: RowGuarantee | None) -> PrivacyFacts | None:
-    """Return what sites are told of a run's guarantee; None where there is none.
-
-    Args:
-        guarantee: of clients.
-        of_rows: of rows.
-    """
-    if of_rows is not None and (epsilon := of_rows.epsilon()) is not None:
+def _privacy(guarantee: Guarantee | RowGuarantee | None) -> PrivacyFacts | None:
+    if guarantee is None or (epsilon := guarantee.epsilon(guarantee.num_rounds)) is None:
+        return None
+    if isinstance(guarantee, RowGuarantee):
         return PrivacyFacts(
             unit="example",
             epsilon=epsilon,
-            client_epsilon=of_rows.client_epsilon,
-            delta=of_rows.delta,
-            dp_clip=of_rows.privacy.clip,
-            noise_multiplier=of_rows.privacy.noise_multiplier,
+            client_epsilon=guarantee.client_epsilon,
+            delta=guarantee.delta,
+            dp_clip=guarantee.privacy.clip,
+            noise_multiplier=guarantee.privacy.noise_multiplier,
         )
-    if guarantee is None or (epsilon := guarantee.epsilon(guarantee.num_rounds)) is None:
-        return None
     return PrivacyFacts(
         epsilon=epsilon,
         delta=guarantee.delta,

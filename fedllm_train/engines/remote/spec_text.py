@@ -28,7 +28,7 @@ from fedllm_train.privacy.row_privacy import RowPrivacy
 from fedllm_train.strategies import STRATEGIES, strategy_class
 from fedllm_train.strategy import Federation
 
-__all__ = ["SPEC_FIELDS", "check_peft_text", "peft_text", "read_spec", "spec_text"]
+__all__ = ["SPEC_FIELDS", "check_peft_text", "peft_text", "read_row_privacy", "read_spec", "read_work", "spec_text"]
 
 SPEC_FIELDS = tuple(each.name for each in fields(RunSpec))
 """Every field of a spec has a key of its name."""
@@ -119,7 +119,7 @@ def read_spec(
             seed=_whole(text["seed"], "seed"),
             wire=_made(WireSettings, text["wire"], "wire"),
             client_args=_read_args(text["client_args"]),
-            work=_made(LocalWork, text["work"], "work"),
+            work=read_work(text["work"]),
             loss_on=_one_of(text["loss_on"], ("assistant", "all"), "loss_on"),
             reference_cache=_of_type(text["reference_cache"], bool, "reference_cache"),
             kernel=_one_of(text["kernel"], ("trl", "plain"), "kernel"),
@@ -127,7 +127,7 @@ def read_spec(
             template_date=None if text["template_date"] is None else _of_type(text["template_date"], str, "date"),
             digests=_texts(text["digests"], "digests"),
             versions=_texts(text["versions"], "versions"),
-            rows=None if text["rows"] is None else _row_privacy(text["rows"]),
+            rows=None if text["rows"] is None else read_row_privacy(text["rows"]),
         )
     except ConfigError:
         raise
@@ -174,7 +174,23 @@ def _federation(text: Any, strategy: str) -> Federation:
     return Federation(settings=settings, **plain, **flags, **dealt)
 
 
-def _row_privacy(text: Any) -> RowPrivacy:
+def read_work(text: Any) -> LocalWork:
+    """Return how much a client does in a visit.
+
+    Raises:
+        ConfigError: naming what is wrong.
+    """
+    made = _made(LocalWork, text, "work")
+    assert isinstance(made, LocalWork)
+    return made
+
+
+def read_row_privacy(text: Any) -> RowPrivacy:
+    """Return how visits are private to rows.
+
+    Raises:
+        ConfigError: naming what is wrong.
+    """
     names = {each.name for each in fields(RowPrivacy)}
     if not isinstance(text, Mapping) or set(text) != names:
         raise ConfigError(f"rows of the run's spec should be an object of {', '.join(sorted(names))}")

@@ -299,3 +299,101 @@ def test_only_what_is_trained_counts_in_a_rows_norm(kit, tmp_path, trains):
     own = [{name: each for name, each in gradients[i].items() if trains in name} for i in (0, 4)]
     np.testing.assert_allclose(steps.norms, [norm(each) for each in own], rtol=2e-6)
     assert all(trains in name for name in made)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 9])
+def test_how_a_logical_batch_is_cut_changes_nothing(kit, tmp_path, size):
+    federated = trainer_of(kit, tmp_path, size=size)
+    start = moved_start(federated)
+    privacy = dataclasses.replace(PRIVACY, clip=0.05)
+    made, _, _, _ = private_step(federated, start, {0, 1, 3, 4, 5, 8}, privacy=privacy)
+    expected = expected_step(gradients_of_rows(federated, start), {0, 1, 3, 4, 5, 8}, privacy, 9)
+    assert_close(made, expected, relative=3e-6)
+
+
+@pytest.mark.parametrize("company", [{1}, {3, 7}, {0, 1, 2, 3, 5, 6, 7, 8}])
+def test_a_rows_share_does_not_depend_on_its_company(kit, tmp_path, company):
+    """Longer rows beside it pad it; what it adds is the same."""
+    federated = trainer_of(kit, tmp_path, size=9)
+    start = moved_start(federated)
+    privacy = dataclasses.replace(PRIVACY, clip=0.05)
+    alone, _, _, _ = private_step(federated, start, {4}, privacy=privacy)
+    without, _, _, _ = private_step(federated, start, company, privacy=privacy)
+    together, _, _, _ = private_step(federated, start, company | {4}, privacy=privacy)
+    assert_close({name: together[name] - without[name] for name in start}, alone, relative=1e-5)
+
+
+def test_a_row_without_a_gradient_adds_nothing_and_breaks_nothing():
+    model = toy()
+    x = torch.randn(3, 20, 8, generator=torch.Generator().manual_seed(1))
+    x[1] = 0
+    with row_gradients(model, dict(model.named_parameters())) as seen:
+        seen.expect(3)
+        model(x).sum().backward()
+        total, norms = seen.clipped_sum(0.1, torch.ones(3))
+    assert norms[1] == 0
+    assert 0 < norm({name: each.double() for name, each in total.items()}) <= 0.2 * (1 + 1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1.0, 1e12, 1e30])
+@pytest.mark.parametrize("tokens", [2, 40])
+def test_the_bound_holds_for_gradients_of_any_size(scale, tokens):
+    for seed in range(5):
+        model = toy()
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.randn(1, tokens, 8, generator=generator)
+        with row_gradients(model, dict(model.named_parameters())) as seen:
+            seen.expect(1)
+            (model(x) * scale).sum().backward()
+            total, _ = seen.clipped_sum(0.37, torch.ones(1))
+        assert norm({name: each.double() for name, each in total.items()}) <= 0.37
+
+
+def test_tokens_that_cancel_do_not_hide_a_rows_length():
+    """Norms by Gram matrices of tokens that nearly cancel: the length is small, and its error must be, too."""
+    model = toy(width=64, rank=48, out=64)
+    half = torch.randn(1, 4, 64, generator=torch.Generator().manual_seed(2))
+    x = torch.cat([half, half * (1 + 1e-4)], dim=1)
+    factor = torch.cat([torch.ones(1, 4, 64), -torch.ones(1, 4, 64)], dim=1)
+    with row_gradients(model, dict(model.named_parameters())) as seen:
+        seen.expect(1)
+        (model(x) * factor * 1e3).sum().backward()
+        total, norms = seen.clipped_sum(1e-3, torch.ones(1))
+    assert norms[0] > 1e-3
+    assert norm({name: each.double() for name, each in total.items()}) <= 1e-3 * (1 + 1e-3)
+
+
+def test_layers_that_do_not_keep_rows_apart_are_refused():
+    model = toy()
+    with row_gradients(model, dict(model.named_parameters())) as seen:
+        seen.expect(2)
+        model(torch.randn(2, 3, 8).flatten(0, 1)).sum().backward()  # as an expert of a mixture sees tokens
+        with pytest.raises(ConfigError, match="keep rows apart"):
+            seen.clipped_sum(1.0, torch.ones(2))
+        assert seen.num_kept == 0
+
+
+def test_a_balancing_loss_over_the_batch_is_refused(kit, tmp_path):
+    federated = trainer_of(kit, tmp_path)
+    federated.loaded.host.resident.trainer.aux_loss_enabled = True
+    with pytest.raises(ConfigError, match="a balancing loss over all rows"):
+        private_step(federated, federated.start_adapter, {0})
+
+
+def test_half_precision_keeps_the_bound(kit, tmp_path):
+    federated = trainer_of(kit, tmp_path, bf16=True)
+    start = moved_start(federated)
+    privacy = dataclasses.replace(PRIVACY, clip=0.01)
+    for row in range(4):
+        made, steps, _, _ = private_step(federated, start, {row}, privacy=privacy)
+        assert steps.norms[0] > 0.01
+        assert 3 * norm(made) <= 0.01 * (1 + 1e-6)
+
+
+def test_dropout_is_the_fits_own_and_the_bound_holds(kit, tmp_path):
+    federated = trainer_of(kit, tmp_path, lora={"lora_dropout": 0.5})
+    start = moved_start(federated)
+    privacy = dataclasses.replace(PRIVACY, clip=0.01)
+    made, steps, _, _ = private_step(federated, start, {2}, privacy=privacy)
+    assert steps.norms[0] > 0.01
+    assert 3 * norm(made) <= 0.01 * (1 + 1e-6)

@@ -4,6 +4,7 @@ import json
 import shutil
 import stat
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -13,7 +14,7 @@ from fedllm_data.clients import ClientDataset
 from fedllm_data.errors import ConfigError, ResumeError
 from fedllm_train.adapters.arithmetic import adapter_sha256
 from fedllm_train.clients.client_memory import client_folder_name
-from fedllm_train.clients.row_secret import RowSecret, StepsSpent, fit_key
+from fedllm_train.clients.row_secret import FitDraws, RowSecret, StepsSpent, fit_key
 from fedllm_train.config import FederatedConfig
 from fedllm_train.messages import codec
 from fedllm_train.privacy.row_refusals import ROW_METHODS
@@ -202,3 +203,55 @@ def test_one_row_more_changes_no_other_rows_coin_and_moves_a_step_by_the_clip_al
     apart = sum(float((ended["plain"][k] - ended["other"][k]).square().sum()) for k in ended["plain"]) ** 0.5
     assert apart * rate * 7 <= 2 * 0.5 * (1 + 1e-6)  # one row taken away and another added
     assert torch.isfinite(torch.tensor(apart))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 4}, {"learning_rate": 0.02}, {"step": 1}, {"purpose": "personal"}, {"num_steps": 1}, {"run": "b"}],
+)
+@pytest.mark.usefixtures("known_secret")
+def test_noise_is_never_the_same_where_anything_that_is_asked_differs(kit, tmp_path, change):
+    trainer = kit.make_trainer(tmp_path / "run", strategy="fedavg_ft", **NOISY)
+    drawn = []
+    draw = RowSecret.draws
+
+    def spied(self, key, **options):
+        drawn.append(key)
+        return draw(self, key, **options)
+
+    kit_task = {"seed": 3, "run": "a"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RowSecret, "draws", spied)
+        for asked in ({}, change):
+            trainer.loaded.host.visit(kit.question("ann", {"adapter": trainer.start_adapter}, **(kit_task | asked)))
+    assert len(set(drawn)) == len(drawn) == 2
+
+
+def test_coins_fall_at_their_rate_and_one_row_more_moves_no_other_coin():
+    draws = FitDraws(SECRET, "fit")
+    coins = np.array([draws.coins(step, 400) for step in range(200)])
+    for rate in (0.02, 0.25, 0.9):
+        hits = (coins < rate).sum()
+        spread = (coins.size * rate * (1 - rate)) ** 0.5
+        assert abs(hits - coins.size * rate) < 5 * spread
+        # Rows are independent of one another: the size of a batch is spread like a binomial.
+        sizes = (coins < rate).sum(axis=1)
+        assert 0.7 < sizes.var() / (400 * rate * (1 - rate)) < 1.4
+    assert (draws.coins(0, 401)[:400] == coins[0]).all()
+    assert len(np.unique(coins)) == coins.size
+
+
+def test_rows_that_are_not_trained_on_count_in_the_rate(kit, tmp_path):
+    """The server accounts for the rows that it knows of; a client that drops some takes the others no more often."""
+    rows = [*kit.sft_rows("ann", 12)]
+    for row in rows[:8]:
+        row["messages"][0]["content"] = "rain " * 200  # beyond max_length, so no token is trained
+    trainer = kit.make_trainer(
+        tmp_path / "run", clients=ClientDataset.from_dataset(Dataset.from_list(rows)), cohort_size=1, **NOISY
+    )
+    host, rates = trainer.loaded.host, []
+    fit = host.resident.fit
+    host.resident.fit = lambda *args, **options: rates.append(options["row_steps"].rate) or fit(*args, **options)
+    host.visit(kit.question("ann", {"adapter": trainer.start_adapter}))
+    assert host.tokens["ann"].rows.num_rows == 4
+    assert rates == [trainer.plan.row_guarantee.privacy.rate(12)] == [4 / 12]
