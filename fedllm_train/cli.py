@@ -200,7 +200,7 @@ def _run(task: str, argv: list[str]) -> None:
     from fedllm_train.engines.engine_choice import engine_maker, options_of, training_clients
     from fedllm_train.monitoring.progress import RoundProgress
     from fedllm_train.monitoring.time_left import duration_text
-    from fedllm_train.privacy.beginning import first_line_of
+    from fedllm_train.privacy.beginning import first_line_of, num_values_sent
     from fedllm_train.run_files.finished import finished_folder
     from fedllm_train.trainer import FederatedTrainer
 
@@ -242,7 +242,8 @@ def _run(task: str, argv: list[str]) -> None:
             start = trainer.loaded.start_state
             progress.say(first_line_of(trainer.guarantee, trainer.plan.strategy, start, trainer.plan.participants))
         if (of_rows := trainer.plan.row_guarantee) is not None:
-            progress.say(of_rows.first_line(sum(each.numel() for each in trainer.start_adapter.values())))
+            anybody, start = trainer.plan.participants[0], trainer.loaded.start_state
+            progress.say(of_rows.first_line(num_values_sent(trainer.plan.strategy, start, anybody)))
         progress.begin()
         state = trainer.train(resume=arguments.given.resume)
     ledger, made = state.ledger, finished_folder(trainer.model)

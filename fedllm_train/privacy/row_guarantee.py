@@ -146,12 +146,13 @@ class RowGuarantee:
         return f"epsilon {self.person_epsilon:.4g} for {of}"
 
     def noise_in_clips(self, num_values: int) -> float:
-        """Return how long a step's noise on the mean gradient is, in clips, which bound that mean.
+        """Return how long a step's noise on the mean gradient of a client of median size is, in clips, which bound it.
 
         Args:
             num_values: values that are trained.
         """
-        rows = min(self.privacy.batch_rows, self.kinds[0].num_rows)
+        median = self._at((sum(kind.num_clients for kind in self.kinds) - 1) / 2).num_rows
+        rows = min(self.privacy.batch_rows, median)
         return self.privacy.noise_multiplier * math.sqrt(num_values) / rows
 
     def first_line(self, num_values: int) -> str:
@@ -166,8 +167,9 @@ class RowGuarantee:
         most = max(self.privacy.most_steps(kind.visit_steps) for kind in self.kinds)
         return (
             f"{told}, over at most {most:,} steps of a client; noise on a step's mean gradient of {num_values:,} "
-            f"values is {self.noise_in_clips(num_values):.3g} times dp_clip {self.privacy.clip:g}, which bounds "
-            "that mean"
+            f"values is {self.noise_in_clips(num_values):.3g} times dp_clip {self.privacy.clip:g}, which bounds that "
+            f"mean; with {math.ceil(self.privacy.noise_multiplier * math.sqrt(num_values)):,} rows a step it would be "
+            "as long as the clip"
         )
 
     def as_record(self) -> dict[str, Any]:

@@ -1,5 +1,4 @@
-"""What a run that is private to rows guarantees at one site: calculated by the site itself, from what it is asked to
-do.
+"""What a run that is private to rows guarantees at one site, calculated by the site itself from what it is asked.
 
 A server may claim any epsilon. The clip, the noise and the steps of its clients are in the run's spec, and the site
 follows them, so it can tell what they are worth for its own rows.
