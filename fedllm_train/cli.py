@@ -202,7 +202,7 @@ def _run(task: str, argv: list[str]) -> None:
     from fedllm_train.engines.engine_choice import engine_maker, options_of, training_clients
     from fedllm_train.monitoring.progress import RoundProgress
     from fedllm_train.monitoring.time_left import duration_text
-    from fedllm_train.privacy.beginning import first_line_of
+    from fedllm_train.privacy.beginning import first_line_of, num_values_sent
     from fedllm_train.run_files.finished import finished_folder
     from fedllm_train.trainer import FederatedTrainer
 
@@ -243,12 +243,17 @@ def _run(task: str, argv: list[str]) -> None:
         if trainer.guarantee is not None:
             start = trainer.loaded.start_state
             progress.say(first_line_of(trainer.guarantee, trainer.plan.strategy, start, trainer.plan.participants))
+        if (of_rows := trainer.plan.row_guarantee) is not None:
+            anybody, start = trainer.plan.participants[0], trainer.loaded.start_state
+            progress.say(of_rows.first_line(num_values_sent(trainer.plan.strategy, start, anybody)))
         progress.begin()
         state = trainer.train(resume=arguments.given.resume)
     ledger, made = state.ledger, finished_folder(trainer.model)
     place, spent = trainer.run / made, ""
     if trainer.guarantee is not None:
         spent = f"; {trainer.guarantee.spent_in_words(state.next_round)}"
+    if trainer.plan.row_guarantee is not None:
+        spent = f"; {trainer.plan.row_guarantee.spent_in_words(state.next_round)}"
     print(
         f"{trainer.run}: {state.next_round} rounds, {ledger.num_local_steps} local steps, "
         f"{ledger.download_bytes:,} bytes down, {ledger.upload_bytes:,} bytes up; {made} in {place}{spent}"

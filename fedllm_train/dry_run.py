@@ -119,6 +119,8 @@ def _sees(plan: RunPlan) -> str | None:
 
 
 def _privacy(plan: RunPlan) -> str | None:
+    if plan.row_guarantee is not None:
+        return plan.row_guarantee.spent_in_words(plan.config.num_rounds)
     if plan.guarantee is None:
         return None
     return plan.guarantee.spent_in_words(plan.config.num_rounds)

@@ -37,6 +37,7 @@ from fedllm_train.monitoring.trackers import check_tracker
 from fedllm_train.prepare import RunPlan, prepare
 from fedllm_train.presets import DECISIVE, preset_defaults
 from fedllm_train.privacy.accounting import check_accountant
+from fedllm_train.privacy.row_refusals import check_row_adapter_kind
 from fedllm_train.privacy.secure_sum.masks import check_cryptography
 from fedllm_train.run_files.open_run import check_run_folder
 from fedllm_train.run_files.run_as_config import flags_of_run, is_run_config
@@ -45,7 +46,9 @@ from fedllm_train.strategies import users_of
 __all__ = ["OurFlags", "check_surroundings", "parse_our_flags"]
 
 _HELP = ("help", "help_all", "config")
-_ANY_CLIENT = SimpleNamespace(learning_rate=1.0, train_batch_size=1, gradient_accumulation_steps=1)
+_ANY_CLIENT = SimpleNamespace(
+    learning_rate=1.0, train_batch_size=1, gradient_accumulation_steps=1, stands_for_any=True
+)
 """Stands for TRL's settings, which are read later; no refusal rests on these values."""
 
 
@@ -151,6 +154,8 @@ def check_surroundings(flags: OurFlags) -> RunPlan | None:
         check_accountant()
     if flags.federated.secure_sum:
         check_cryptography()
+    if flags.federated.protects_rows:
+        check_row_adapter_kind(run.peft_type)
     check_run_folder(Path(flags.federated.output_dir), resume=run.resume)
     plan = None
     if run.data is not None and (is_local_path(run.data) or "/" not in run.data):

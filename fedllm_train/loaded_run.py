@@ -48,6 +48,7 @@ from fedllm_train.models.tokenizer import prepared_tokenizer
 from fedllm_train.monitoring.held_out import HeldOut, held_out_clients
 from fedllm_train.monitoring.ledger import LedgerKeeper
 from fedllm_train.monitoring.observer import Callback, Observer, Record
+from fedllm_train.monitoring.row_privacy_log import RowPrivacyLog
 from fedllm_train.monitoring.site_scores import SiteHeldOut
 from fedllm_train.monitoring.step_size import AggregationError, StepSize
 from fedllm_train.monitoring.visits import VisitLog
@@ -171,6 +172,7 @@ class LoadedRun:
             template_date=fix_template_day(self.tokenizer, self.folder),
             sums=self.plan.sums,
             digests=policy_digests(self.policy, self.start_adapter),
+            rows=None if self.plan.row_guarantee is None else self.plan.row_guarantee.privacy,
         )
 
     def engine(self, run_key: str) -> AbstractContextManager[Engine]:
@@ -187,7 +189,7 @@ class LoadedRun:
                 self.plan.participants,
                 run=run_key,
                 num_rounds=self.plan.config.num_rounds,
-                guarantee=self.plan.guarantee,
+                guarantee=self.plan.guarantee or self.plan.row_guarantee,
                 options=self.at_sites,
             )
             return self.remote
@@ -204,6 +206,8 @@ class LoadedRun:
         if self.plan.machines is not None:
             record["machines"] = machines_record(self.plan.machines, shape_of_model(self.model))
         guarantee = self.plan.guarantee
+        if self.plan.row_guarantee is not None:
+            return record | {"privacy": self.plan.row_guarantee.as_record()}
         if guarantee is None:
             return record
         growth = norm_growth(self.plan.config.wire)
@@ -291,6 +295,7 @@ class LoadedRun:
             StepSize(),
             error,
         ]
+        observers += [] if plan.row_guarantee is None else [RowPrivacyLog(plan.row_guarantee)]
         observers += [] if self.held_out is None else [self.held_out]
         participation = make_participation(
             config,

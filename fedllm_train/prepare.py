@@ -31,6 +31,8 @@ from fedllm_train.participation.cohort_rules import cohort_pool, eligible_client
 from fedllm_train.participation.turnout import Turnout, check_machines, has_windows, resolve_turnout
 from fedllm_train.privacy.accounting import Guarantee, run_guarantee
 from fedllm_train.privacy.private_turnout import check_private_turnout
+from fedllm_train.privacy.row_guarantee import RowGuarantee, run_row_guarantee
+from fedllm_train.privacy.row_refusals import check_row_privacy
 from fedllm_train.privacy.secure_sum.fixed_point import SumSpec
 from fedllm_train.privacy.secure_sum.skellam_guarantee import sized, skellam_guarantee
 from fedllm_train.privacy.secure_sum.sum_plan import sum_spec
@@ -68,9 +70,11 @@ class RunPlan:
     attackers: Mapping[str, str]
     """Client -> attack, of simulated attackers."""
     guarantee: Guarantee | None
-    """Differential privacy; None where none is asked for."""
+    """Differential privacy of clients; None where none is asked for."""
     sums: SumSpec | None
     """Secure sums; None where the server sees updates."""
+    row_guarantee: RowGuarantee | None
+    """Differential privacy of rows; None where none is asked for."""
     work: LocalWork
     learning_rate: float
     """Learning rate of the first round; the cosine starts here."""
@@ -119,7 +123,9 @@ def prepare(
     turnout = resolve_turnout(config, participants, cohort_size, machines)
     if config.is_asynchronous:
         check_asynchronous_method(config, strategy.traits)
-    if config.dp_clip is not None:
+    if config.protects_rows:
+        check_row_privacy(config.strategy, config, client)
+    if config.protects_clients:
         check_private_method(config.strategy, strategy.traits)
         check_private_turnout(
             config,
@@ -179,7 +185,7 @@ def prepare(
         strategy.traits,
         cohort_size=turnout.wanted,
         others={
-            "dp_clip": config.dp_clip is not None,
+            "dp_clip": config.protects_clients,
             "error_feedback ef21": config.error_feedback == "ef21",
             "participation buffered": config.participation == "buffered",
             "late apply": config.late == "apply",
@@ -201,6 +207,16 @@ def prepare(
     work = local_work(
         config, client, num_rounds=config.num_rounds, cohort_size=cohort_size, num_clients=len(participants)
     )
+    row_guarantee = None
+    if config.protects_rows and not getattr(client, "stands_for_any", False):
+        row_guarantee = run_row_guarantee(
+            config,
+            work,
+            {client_id: roster.sizes[client_id] for client_id in participants},
+            num_rounds=config.num_rounds,
+            fits_per_visit=getattr(strategy, "fits_per_visit", 1),
+            final_steps=(config.get("personal_steps") or 0) if strategy.traits.personal else 0,
+        )
     lowest = config.min_learning_rate
     return RunPlan(
         config=config,
@@ -214,6 +230,7 @@ def prepare(
         attackers=attackers,
         guarantee=guarantee,
         sums=sums,
+        row_guarantee=row_guarantee,
         work=work,
         learning_rate=client.learning_rate,
         min_learning_rate=client.learning_rate / 20 if lowest is None else lowest,
@@ -318,7 +335,7 @@ def _layers(
     rule = config.get("client_layers")
     if rule is None:
         return {}
-    if config.dp_clip is not None:
+    if config.protects_clients:
         raise ConfigError(
             "client_layers is given with dp_clip: a private mean is over all clients alike, and some would leave "
             "layers out; drop one"

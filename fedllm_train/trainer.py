@@ -26,6 +26,7 @@ from fedllm_train.loaded_run import EngineMaker, load_run
 from fedllm_train.monitoring.evaluation import score_finished_run
 from fedllm_train.monitoring.observer import Record
 from fedllm_train.prepare import prepare
+from fedllm_train.privacy.row_refusals import check_row_adapter
 from fedllm_train.run_files.checkpoint import RunState
 from fedllm_train.run_files.finished import copy_finished, finished_folder
 from fedllm_train.run_files.open_run import check_run_folder
@@ -98,6 +99,8 @@ class FederatedTrainer:
         self.args, self.clients = inputs.args, inputs.clients
         self.task = objective_of(inputs.client_args).name
         self.run = Path(inputs.args.output_dir)
+        if inputs.args.protects_rows:
+            check_row_adapter(inputs.peft_config)
         self.plan = prepare(
             inputs.args,
             roster_of(inputs.clients),

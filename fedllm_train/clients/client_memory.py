@@ -34,7 +34,8 @@ class ClientMemory:
 
     def __init__(self, folder: Path) -> None:
         """Use a folder that belongs to one run; it is made when a client first keeps something."""
-        self._folder = folder
+        self.folder = folder
+        """The run's, with a folder for every client."""
 
     def load(self, client_id: str, *, kept_step: int, oldest_step: int) -> Parts:
         """Return what the client kept last and still counts; empty if nothing does. Remove what no visit will need.
@@ -66,12 +67,12 @@ class ClientMemory:
 
     def save(self, client_id: str, step: int, parts: Parts) -> None:
         """Keep something; it counts from this step on."""
-        folder = self._folder / client_folder_name(client_id)
+        folder = self.folder / client_folder_name(client_id)
         folder.mkdir(parents=True, exist_ok=True)
         write_sealed(folder / f"round-{step:06d}.safetensors", codec.encode(parts))
 
     def _files(self, client_id: str) -> list[Path]:
-        folder = self._folder / client_folder_name(client_id)
+        folder = self.folder / client_folder_name(client_id)
         return sorted(folder.glob("round-*.safetensors"))
 
 

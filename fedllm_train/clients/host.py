@@ -6,7 +6,7 @@ own; the server sees messages alone.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -19,8 +19,11 @@ from fedllm_eval.policy.run_folder import CLIENT_MEMORY, WORK
 from fedllm_train.adapters.arithmetic import Adapter, Parts, flatten
 from fedllm_train.adapters.last_layers import with_last_layers
 from fedllm_train.clients.client_memory import ClientMemory
+from fedllm_train.clients.fits import VisitFits
+from fedllm_train.clients.private_fits import PrivateFits, RowsOfVisit
 from fedllm_train.clients.resident import ResidentTrainer
 from fedllm_train.clients.resident_args import resident_args
+from fedllm_train.clients.row_secret import RowSecret, StepsSpent
 from fedllm_train.clients.run_spec import RunSpec, check_same, policy_digests
 from fedllm_train.clients.secure_visit import SecureVisits
 from fedllm_train.clients.token_cache import TokenCache
@@ -31,9 +34,8 @@ from fedllm_train.models.policy import StartingPolicy, load_starting_policy
 from fedllm_train.models.tokenizer import prepared_tokenizer
 from fedllm_train.privacy.secure_sum.client_side import SumRefused
 from fedllm_train.privacy.secure_sum.exchanges import TrainHeader, parted
-from fedllm_train.seeds import stream_seed
 from fedllm_train.strategies import strategy_class
-from fedllm_train.visit import Correction, TakeStep, Visit
+from fedllm_train.visit import Visit
 
 __all__ = ["ClientHost"]
 
@@ -149,7 +151,12 @@ class ClientHost:
         num_steps = self._spec.work.num_steps(tokens.rows.num_rows)
         if task.num_steps is not None:  # a client with little time makes fewer, never more
             num_steps = min(num_steps, task.num_steps)
-        fits = _Fits(self.resident, self._rows(task, tokens.rows), task, num_steps)
+        fits = VisitFits(self.resident, self._rows(task, tokens.rows), task, num_steps)
+        if self._spec.rows is not None:
+            most = self._spec.rows.most_steps(self._spec.work.num_steps(tokens.num_all))
+            secret = RowSecret(kept.folder, task.client_id)
+            of_visit = RowsOfVisit(num_rows=tokens.num_all, most_steps=most, received=received, memory=dict(memory))
+            fits = PrivateFits(fits, self._spec.rows, secret, of_visit)
         visit = Visit(
             client_id=task.client_id,
             round_index=task.step,
@@ -163,10 +170,13 @@ class ClientHost:
             stepper=fits.first_step,
             walker=fits.walk,
         )
-        if task.purpose == "personal":
-            update = {"adapter": self._strategy.personal_adapter(visit)}
-        else:
-            update = self._strategy.client_update(visit)
+        try:
+            if task.purpose == "personal":
+                update = {"adapter": self._strategy.personal_adapter(visit)}
+            else:
+                update = self._strategy.client_update(visit)
+        except StepsSpent as error:
+            return Reply(step=task.step, client_id=task.client_id, reason=str(error))
         if not _is_finite(update) or not _is_finite(visit.memory):
             return Reply(step=task.step, client_id=task.client_id, reason=_NOT_FINITE)
         if task.purpose == "personal":
@@ -243,57 +253,6 @@ class ClientHost:
         facts = {"bits_per_value": packed.bits_per_value}
         is_told = self._spec.wire.wire == "none" or not self._spec.federation.is_private
         return facts | {"relative_error": packed.relative_error} if is_told else facts
-
-
-class _Fits:
-    """The fits of one visit: what a client rule calls, and what they add up to."""
-
-    def __init__(self, resident: ResidentTrainer, rows: Any, task: Task, num_steps: int) -> None:
-        self._resident, self._rows, self._task, self._num_steps = resident, rows, task, num_steps
-        self.total_steps = 0
-        self.metrics: dict[str, float] = {}
-
-    def __call__(
-        self,
-        start: Adapter,
-        *,
-        correct: Correction | None,
-        trains: Callable[[str], bool] | None,
-        purpose: str,
-        num_steps: int | None,
-        base_shift: Adapter | None,
-    ) -> Adapter:
-        task = self._task
-        steps = num_steps if num_steps is not None else self._num_steps
-        own_stream = purpose == "client" or task.purpose == "personal"
-        adapter, metrics = self._resident.fit(
-            start,
-            self._rows,
-            learning_rate=task.learning_rate,
-            seed=task.seed if own_stream else stream_seed(task.seed, purpose),
-            num_steps=steps,
-            correct=correct,
-            trains=trains,
-            base_shift=base_shift,
-        )
-        self.total_steps += steps
-        self.metrics |= metrics if purpose == "client" else {f"{purpose}/{name}": v for name, v in metrics.items()}
-        return adapter
-
-    def first_step(self, start: Adapter) -> Adapter:
-        """Estimate full fine-tuning's first step; the batches it takes count as steps."""
-        task = self._task
-        step, metrics = self._resident.first_step(
-            start, self._rows, learning_rate=task.learning_rate, seed=task.seed, num_steps=self._num_steps
-        )
-        self.total_steps += self._num_steps
-        self.metrics |= metrics
-        return step
-
-    def walk(self, take_step: TakeStep) -> None:
-        """Let the client rule take every step, by losses alone."""
-        self.metrics |= self._resident.walk(take_step, self._rows, seed=self._task.seed, num_steps=self._num_steps)
-        self.total_steps += self._num_steps
 
 
 def _is_finite(parts: Parts) -> bool:

@@ -33,6 +33,7 @@ from fedllm_train.clients.model_walks import ModelWalks
 from fedllm_train.clients.objectives import ClientArgs, first_sequence, keeps_reference, objective_of, rows_of_visit
 from fedllm_train.clients.reference import ReferenceCache
 from fedllm_train.clients.reference_adapter import REFERENCE, check_reference, copy_reference
+from fedllm_train.clients.row_steps import RowSteps
 from fedllm_train.clients.stopping import StopBetweenSteps, VisitStopped
 from fedllm_train.clients.trl_trainer import build_trainer
 from fedllm_train.clients.weight_gradients import first_step, weight_gradients
@@ -132,8 +133,11 @@ class ResidentTrainer:
         correct: Correction | None = None,
         trains: Callable[[str], bool] | None = None,
         base_shift: Adapter | None = None,
+        row_steps: RowSteps | None = None,
     ) -> tuple[Adapter, dict[str, float]]:
         """Train an adapter on encoded rows with a fresh optimizer; return it with the means of what TRL logged.
+
+        With `row_steps` gradients are private to rows, and nothing is logged.
 
         Raises:
             VisitStopped: if the visit is to end; the next one finds nothing of it.
@@ -160,7 +164,7 @@ class ResidentTrainer:
             trainer.correct_gradients = None if correct is None else partial(_correct, trainer, correct, trained)
             trainer.frozen = [each for name, each in self.live_adapter.parameters.items() if name not in trained]
             trainer.walks = self._structure(is_usual=not between)
-            with trainer.walks.held():
+            with trainer.walks.held(), self._row_steps(row_steps, trained):
                 trainer.train()
             cores = {name: core.detach().cpu().clone() for name, core in between.items()}
         if forward is None:
@@ -168,8 +172,28 @@ class ResidentTrainer:
         else:
             trainer.model.__dict__["forward"] = forward
         self._go_on()
-        logged = trainer.state.log_history[-1]
+        logged = {} if row_steps is not None else trainer.state.log_history[-1]
         return self.live_adapter.read() | cores, {k: float(v) for k, v in logged.items() if k not in _NOT_METRICS}
+
+    @contextmanager
+    def _row_steps(self, row_steps: RowSteps | None, trained: dict[str, torch.nn.Parameter]) -> Iterator[None]:
+        """Let steps be private to rows inside the block, if there is something that makes them so."""
+        if row_steps is None:
+            yield
+            return
+        trainer = self._trainer
+        if trainer.aux_loss_enabled or trainer.args.n_gpu > 1:
+            what = (
+                "a balancing loss over all rows of a batch" if trainer.aux_loss_enabled else "several GPUs a trainer"
+            )
+            raise ConfigError(f"dp_unit example needs rows that are apart, and this run has {what}; switch it off")
+        rows = trainer.used_columns(trainer.train_dataset)
+        with row_steps.watching(self.model, trained, rows):
+            trainer.row_steps = row_steps
+            try:
+                yield
+            finally:
+                trainer.row_steps = None
 
     def first_step(
         self, start: Adapter, rows: Any, *, learning_rate: float, seed: int, num_steps: int

@@ -15,6 +15,7 @@ from fedllm_train.clients.objectives import ClientArgs
 from fedllm_train.messages.wire_settings import WireSettings
 from fedllm_train.models.policy import PolicySource, StartingPolicy
 from fedllm_train.models.tokenizer import tokenizer_record
+from fedllm_train.privacy.row_privacy import RowPrivacy
 from fedllm_train.privacy.secure_sum.fixed_point import SumSpec
 from fedllm_train.run_files.open_run import package_versions
 from fedllm_train.strategies import strategy_class
@@ -50,6 +51,8 @@ class RunSpec:
     """From `policy_digests`."""
     sums: SumSpec | None = None
     """How updates are masked; None where they travel as they are."""
+    rows: RowPrivacy | None = None
+    """How visits are private to rows; None where they are not."""
     versions: Mapping[str, str] = field(default_factory=package_versions)
 
 

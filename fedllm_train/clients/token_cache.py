@@ -54,6 +54,11 @@ class ClientTokens:
         """How many rows the chat template cannot render."""
         return sum(self.unrendered.values())
 
+    @property
+    def num_all(self) -> int:
+        """All of the client's rows, also those that are not trained on; two a pair for KTO."""
+        return self.num_rows + self.num_dropped_rows + self.num_unrendered_rows
+
     def why_empty(self) -> str:
         """Return why none of the client's rows is trained on."""
         reasons = [f"the chat template cannot render {count} ({why})" for why, count in self.unrendered.items()]

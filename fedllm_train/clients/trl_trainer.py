@@ -19,6 +19,7 @@ from fedllm_train.clients.loss_walk import LossWalk
 from fedllm_train.clients.model_walks import ModelWalks
 from fedllm_train.clients.objectives import ClientArgs, objective_of
 from fedllm_train.clients.preference_kernel import PlainHead
+from fedllm_train.clients.row_steps import RowSteps
 from fedllm_train.clients.sft_kernel import plain_loss
 from fedllm_train.models.tokenizer import with_settled_tokenizer
 
@@ -73,6 +74,8 @@ def _resident_class(trainer_class: type) -> type:
         """Tensors of the adapter that rest."""
         loss_walk: LossWalk | None = None
         """What takes the steps where a client rule looks at losses alone."""
+        row_steps: RowSteps | None = None
+        """What makes the gradients of a step where they are private to rows."""
         plain_kernel = False
         """Whether the loss, and what the kept reference says, come from the model's ordinary forward."""
 
@@ -99,7 +102,13 @@ def _resident_class(trainer_class: type) -> type:
         def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
             if self.loss_walk is not None:
                 return self.loss_walk.add(self, partial(self._loss_alone, model, inputs, *args, **kwargs))
-            loss = super().training_step(model, inputs, *args, **kwargs)
+            if self.row_steps is not None:
+                for each in (model, self.optimizer):
+                    if callable(switch := getattr(each, "train", None)):  # a schedule-free optimizer has modes, too
+                        switch()
+                loss = self.row_steps.take(self, partial(self._loss_of_rows, model))
+            else:
+                loss = super().training_step(model, inputs, *args, **kwargs)
             # PEFT lets the whole adapter be trained again when TRL comes back from its "ref"; what rests must not
             # count where gradients are clipped.
             for parameter in self.frozen:
@@ -107,6 +116,20 @@ def _resident_class(trainer_class: type) -> type:
             if self.correct_gradients is not None and self.accelerator.sync_gradients:
                 self.correct_gradients()
             return loss
+
+        def _loss_of_rows(self, model: Any, inputs: Any) -> Any:
+            """The loss of a batch: SFT's summed over tokens, as a mean over one token is; DPO's mean over pairs."""
+            with self.compute_loss_context_manager():
+                one = torch.ones((), device=self.accelerator.device)
+                return self.compute_loss(model, inputs, num_items_in_batch=one)
+
+        def batch_of(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+            """Return a batch of encoded rows, on the trainer's device."""
+            return dict(self._prepare_inputs(self.data_collator(rows)))
+
+        def used_columns(self, rows: Any) -> Any:
+            """Return rows with the columns that a batch is made of."""
+            return self._remove_unused_columns(rows, description="training")
 
         def _loss_alone(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
             """The loss of a training step, without the step; TRL adds keys to what it is given."""

@@ -19,7 +19,11 @@ class RoundSettings(Protocol):
     """What of a run's settings the wire has to fit."""
 
     cohort_rule: str
-    dp_clip: float | None
+
+    @property
+    def protects_clients(self) -> bool:
+        """Whether updates are clipped for a guarantee."""
+        ...
 
 
 def check_wire_method(settings: WireSettings, traits: Traits, strategy: str) -> None:
@@ -93,7 +97,7 @@ def check_wire_rounds(settings: WireSettings, rounds: RoundSettings) -> None:
             f"error_feedback is ef21 and participation is {participation!r}, where some clients are left behind in "
             "every step; use participation synchronous, or ef14"
         )
-    if rounds.dp_clip is not None:
+    if rounds.protects_clients:
         raise ConfigError(
             "error_feedback is ef21, with which what a client sent in earlier rounds stays in every later mean, so "
             "that clipping what it sends in one round bounds nothing; with dp_clip use ef14"

@@ -127,10 +127,8 @@ class RoundProgress(_Bar, Observer):
     def recorded(self, record: Record) -> None:
         """Show one finished round."""
         done = record["round_index"] + 1
-        if record["train_loss"] is not None:
-            loss = f"loss {record['train_loss']:.4f}"
-        else:  # with shared noise no loss is summed, since none is covered by the guarantee
-            loss = "trained" if record.get("clients") else "nothing trained"
+        untold = "loss not told" if record.get("clients") else "nothing trained"
+        loss = untold if record["train_loss"] is None else f"loss {record['train_loss']:.4f}"
         if "eval" in record:
             score = record["eval"].get(record["eval_score"])
             shown = "no finite value" if score is None else f"{score['mean']:.4f} over {score['num_clients']} clients"

@@ -54,5 +54,6 @@ def _times(reply: Reply) -> Record:
 
 
 def _weighted_mean(visits: Sequence[Record], name: str) -> float | None:
-    num_rows = sum(visit["num_rows"] for visit in visits)
-    return sum(visit["num_rows"] * visit[name] for visit in visits) / num_rows if visits else None
+    told = [visit for visit in visits if name in visit]  # private steps tell nothing of what they saw
+    num_rows = sum(visit["num_rows"] for visit in told)
+    return sum(visit["num_rows"] * visit[name] for visit in told) / num_rows if told else None

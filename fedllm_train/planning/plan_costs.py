@@ -139,6 +139,19 @@ def planned_privacy(plan: RunPlan, num_values: int, shapes: Mapping[str, tuple[i
         num_values: values that a client sends in a round.
         shapes: of the adapter's tensors.
     """
+    if (of_rows := plan.row_guarantee) is not None:
+        return PlannedPrivacy(
+            epsilon=of_rows.epsilon(),
+            delta=of_rows.delta,
+            noise_multiplier=of_rows.privacy.noise_multiplier,
+            clip=of_rows.privacy.clip,
+            noise_in_clips=of_rows.noise_in_clips(num_values),
+            share_in_noise=of_rows.noise_in_clips(num_values) * of_rows.privacy.batch_rows,
+            by_accountant=of_rows.by_accountant(),
+            unit="example",
+            people=of_rows.people_in_words(),
+            client_epsilon=of_rows.client_epsilon,
+        )
     guarantee = plan.guarantee
     if guarantee is None:
         return None

@@ -26,6 +26,7 @@ from fedllm_train.planning.planned import (
 )
 from fedllm_train.planning.planned_wire import PlannedWire
 from fedllm_train.prepare import RunPlan, prepare
+from fedllm_train.privacy.row_refusals import check_row_adapter_kind, check_row_task
 
 __all__ = ["MOST_VISITS", "plan_one"]
 
@@ -99,6 +100,9 @@ def plan_one(flags: OurFlags, task: str, roster: Roster, base: BaseTensors) -> P
 def _set_up(flags: OurFlags, task: str, roster: Roster, base: BaseTensors) -> PlanSetup:
     client, _ = planned_client(flags)
     config = flags.federated
+    if config.protects_rows:
+        check_row_task(task)
+        check_row_adapter_kind("dora" if client.use_dora else flags.run.peft_type)
     plan = prepare(config, roster, client)
     if flags.run.adapter is None:
         adapter = adapter_shapes(base, adapter_settings(flags, client))

@@ -113,7 +113,11 @@ def plan_tiles(plan: Plan) -> list[tuple[str, str]]:
         )
         tiles.append((_number(first.time.rounds_a_day), words("rounds a day")))
     if first.privacy is not None and first.privacy.epsilon is not None:
-        tiles.append((_number(first.privacy.epsilon), words("epsilon, the privacy loss of a client")))
+        of_row = first.privacy.unit == "example"
+        what = (
+            words("epsilon, the privacy loss of a row") if of_row else words("epsilon, the privacy loss of a client")
+        )
+        tiles.append((_number(first.privacy.epsilon), what))
     return tiles
 
 
@@ -207,6 +211,21 @@ def plan_privacy(plan: Plan) -> list[str]:
         label = candidate_label(run, names)
         if one.epsilon is None:
             said.append(words("{candidate}: no epsilon, since nothing is done but clipping.", candidate=label))
+            continue
+        if one.unit == "example":
+            said.append(
+                words(
+                    "{candidate}: epsilon {epsilon} at delta {delta} for one row of a client, and {client} for a "
+                    "client with all of its rows, by a noise multiplier of {noise} in every step of a client. A "
+                    "step's noise on the mean gradient is {ratio} times the clip, which bounds the mean itself.",
+                    candidate=label,
+                    epsilon=_number(one.epsilon),
+                    client=_number(one.client_epsilon or 0.0),
+                    delta=f"{one.delta:g}",
+                    noise=_number(one.noise_multiplier),
+                    ratio=_number(one.noise_in_clips),
+                )
+            )
             continue
         said.append(
             words(

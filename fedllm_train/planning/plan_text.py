@@ -184,6 +184,13 @@ def _privacy(known: Sequence[tuple[int, PlannedRun]]) -> list[str]:
         if (one := run.privacy) is None:
             continue
         epsilon = "no epsilon: nothing but clipping" if one.epsilon is None else f"epsilon {one.epsilon:.4g}"
+        if one.unit == "example":
+            said.append(
+                f"Privacy ({index}): {epsilon} at delta {one.delta:g}, unit: example, and {one.people}; noise "
+                f"multiplier {one.noise_multiplier:.4g}, in every step of a client. A step's noise on the mean "
+                f"gradient is {one.noise_in_clips:.3g} times the clip, which bounds the mean itself."
+            )
+            continue
         said.append(
             f"Privacy ({index}): {epsilon} at delta {one.delta:g}, unit: client; noise multiplier "
             f"{one.noise_multiplier:.4g}. A round's noise on the mean is {one.noise_in_clips:.3g} times the clip, "

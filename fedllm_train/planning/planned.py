@@ -135,6 +135,12 @@ class PlannedPrivacy:
     """The accountant whose epsilon stands above."""
     needed_cohort: int = 0
     """Clients in a round with which the noise would be as long as the clip."""
+    unit: str = "client"
+    """What epsilon is of: `client`, or `example`, one row of a client; then noise is that of a client's step."""
+    people: str = ""
+    """With unit example: epsilon of a person, or of a client with all of its rows, in words."""
+    client_epsilon: float | None = None
+    """With unit example: of a client with all of its rows."""
     noise_of_methods: Mapping[str, float] = field(default_factory=dict)
     """Method -> `noise_in_clips` with the values that it would train on the same modules."""
 

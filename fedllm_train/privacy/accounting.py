@@ -39,7 +39,9 @@ __all__ = [
     "RANDOMNESS",
     "Guarantee",
     "check_accountant",
+    "check_noise",
     "epsilon_spent",
+    "least_noise",
     "noise_for_epsilon",
     "run_guarantee",
 ]
@@ -114,7 +116,7 @@ class Guarantee:
             return dict.fromkeys(_ORDER)
         if num_rounds == 0:
             return dict.fromkeys(_ORDER, 0.0)
-        _check_noise(z)
+        check_noise(z)
         if self.related is not None:
             spent = gaussian_epsilons(z / self.related.sensitivity(num_rounds), self.delta)
         elif self.num_clients is not None:  # replacing a client moves the sum by 2 clips
@@ -207,7 +209,7 @@ def run_guarantee(
         ConfigError: if delta is so large that one client might be published whole, epsilon cannot be reached, the
             file of a matrix cannot be used, or the cohort is too small for a clip that adapts.
     """
-    if settings.dp_clip is None or settings.dp_delta is None:
+    if settings.dp_clip is None or settings.dp_delta is None or settings.protects_rows:
         return None
     if settings.dp_delta >= 1 / num_clients:
         raise ConfigError(
@@ -250,7 +252,7 @@ def run_guarantee(
             epsilon = made(z).epsilon(num_rounds)
             return math.inf if epsilon is None else epsilon
 
-        given = _least_noise(spent, settings.dp_epsilon, settings.dp_delta)
+        given = least_noise(spent, settings.dp_epsilon, settings.dp_delta)
     if settings.dp_clip_quantile is None:
         return made(given)
     count_noise, on_updates = split_noise(given, settings.dp_count_noise, cohort_size)
@@ -284,7 +286,7 @@ def epsilon_spent(noise_multiplier: float, sampling_rate: float, num_rounds: int
         return 0.0
     if noise_multiplier == 0:
         return math.inf
-    _check_noise(noise_multiplier)
+    check_noise(noise_multiplier)
     return poisson_epsilon(noise_multiplier, sampling_rate, num_rounds, delta)
 
 
@@ -300,7 +302,7 @@ def noise_for_epsilon(epsilon: float, delta: float, sampling_rate: float, num_ro
     Raises:
         ConfigError: if the noise needed is so small that the guarantee means nothing, or no noise is enough.
     """
-    return _least_noise(lambda z: epsilon_spent(z, sampling_rate, num_rounds, delta), epsilon, delta)
+    return least_noise(lambda z: epsilon_spent(z, sampling_rate, num_rounds, delta), epsilon, delta)
 
 
 def _claimed(by_accountant: Mapping[str, float | None]) -> str:
@@ -308,8 +310,20 @@ def _claimed(by_accountant: Mapping[str, float | None]) -> str:
     return next((name for name in _ORDER if by_accountant[name] is not None), _ORDER[0])
 
 
-def _least_noise(spent: Callable[[float], float], epsilon: float, delta: float) -> float:
-    """The least noise multiplier that keeps what is spent within epsilon."""
+def least_noise(spent: Callable[[float], float], epsilon: float, delta: float) -> float:
+    """Return the least noise multiplier, to one part in a thousand from above, that keeps a run within epsilon.
+
+    Args:
+        spent: epsilon by noise multiplier.
+        epsilon: positive.
+        delta: named where no noise is enough.
+
+    Raises:
+        ConfigError: if the noise needed is so small that the guarantee means nothing, or no noise is enough.
+
+    >>> 2.0 <= least_noise(lambda z: 4 / z, 2.0, 1e-5) <= 2.002
+    True
+    """
 
     def enough(z: float) -> bool:
         return spent(z) <= epsilon
@@ -333,7 +347,12 @@ def _least_noise(spent: Callable[[float], float], epsilon: float, delta: float) 
     return high
 
 
-def _check_noise(noise_multiplier: float) -> None:
+def check_noise(noise_multiplier: float) -> None:
+    """Refuse noise so small that a guarantee would mean nothing.
+
+    Raises:
+        ConfigError: naming what to choose.
+    """
     if noise_multiplier < _LEAST_NOISE:
         raise ConfigError(
             f"dp_noise_multiplier is {noise_multiplier}; below {_LEAST_NOISE} the guarantee means nothing, so choose "

@@ -1,4 +1,4 @@
-"""Settings of user-level differential privacy, and what contradicts them. Imports no torch."""
+"""Settings of differential privacy, of clients or of rows, and what contradicts them. Imports no torch."""
 
 import math
 from dataclasses import dataclass, field
@@ -12,11 +12,22 @@ __all__ = ["PrivacySettings"]
 
 _OF_QUANTILE = {"dp_clip_learning_rate": 0.2, "dp_count_noise": None}
 _OF_RELATED = {"dp_min_separation": None, "dp_max_participations": None}
+_OF_CLIENTS = {
+    **{"dp_clip_quantile": None, "dp_mechanism": "gaussian", "dp_matrix": None, "dp_sampling": "poisson"},
+    **_OF_QUANTILE,
+    **_OF_RELATED,
+}
+"""Settings of noise on clients' updates, which steps on rows do not look at."""
 _OF_CLIP = {
     **{"dp_noise_multiplier": None, "dp_epsilon": None, "dp_delta": None, "dp_clip_quantile": None},
     **{"dp_mechanism": "gaussian", "dp_matrix": None, "dp_sampling": "poisson", **_OF_QUANTILE, **_OF_RELATED},
+    **{"dp_unit": "client", "dp_rows_per_person": None},
 }
 """Settings that mean nothing without another, and their defaults."""
+_CHOSEN = (
+    "early_stopping_patience and load_best choose by scores on clients' rows, which dp_clip does not protect; leave "
+    "them out"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +38,8 @@ class PrivacySettings(Settings):
         default=None,
         metadata={
             "help": "Differential privacy of clients: shorten each update to this norm and add noise to their sum; "
-            "with cohort_rule poisson or all, or others with dp_sampling or dp_mechanism."
+            "with cohort_rule poisson or all, or others with dp_sampling or dp_mechanism. With dp_unit example, of "
+            "rows: shorten each row's gradient, and add noise to every step of a client."
         },
     )
     dp_noise_multiplier: float | None = field(
@@ -41,6 +53,20 @@ class PrivacySettings(Settings):
     dp_delta: float | None = field(
         default=None,
         metadata={"help": "With dp_clip: the delta of the guarantee; well below 1 / number of clients."},
+    )
+    dp_unit: Literal["client", "example"] = field(
+        default="client",
+        metadata={
+            "help": "With dp_clip: what the guarantee hides: a client with all of its rows, by noise on the sum of "
+            "updates, or an example (one row, or one preference pair) of a client, by noise in the client's own steps."
+        },
+    )
+    dp_rows_per_person: int | None = field(
+        default=None,
+        metadata={
+            "help": "With dp_unit example: rows of one person at a client, at most; epsilon of a person is then for "
+            "so many, and for all of a client's rows if not given."
+        },
     )
     dp_clip_quantile: float | None = field(
         default=None,
@@ -118,8 +144,29 @@ class PrivacySettings(Settings):
             raise ConfigError(f"dp_epsilon is {self.dp_epsilon}; it must be positive")
         if self.dp_delta is None or not 0 < self.dp_delta < 1:
             raise ConfigError(f"dp_delta is {self.dp_delta}; with dp_clip it must lie between 0 and 1")
+        self._check_unit()
         self._check_mechanism()
         self._check_quantile()
+
+    def _check_unit(self) -> None:
+        """Refuse settings of one unit with the other."""
+        if self.dp_unit not in ("client", "example"):
+            hint = did_you_mean(self.dp_unit, ("client", "example"))
+            raise ConfigError(f"dp_unit {self.dp_unit!r} is unknown; {hint}choose from client, example")
+        check_at_least_one(self, "dp_rows_per_person")
+        if not self.protects_rows:
+            if self.dp_rows_per_person is not None:
+                raise ConfigError(
+                    "dp_rows_per_person is given, and with dp_unit client a client counts with all of its rows; use "
+                    "dp_unit example, or leave it out"
+                )
+            return
+        for name, default in _OF_CLIENTS.items():
+            if getattr(self, name) != default:
+                raise ConfigError(
+                    f"{name} is given, and is about noise on the sum of clients' updates; with dp_unit example "
+                    "clients add noise to their own steps, so leave one of them out"
+                )
 
     def _check_mechanism(self) -> None:
         """Refuse settings of related noise without it, or with what it does not go with."""
@@ -184,6 +231,16 @@ class PrivacySettings(Settings):
         return self.dp_mechanism != "gaussian"
 
     @property
+    def protects_rows(self) -> bool:
+        """Whether the guarantee is for rows, by noise in clients' own steps."""
+        return self.dp_clip is not None and self.dp_unit == "example"
+
+    @property
+    def protects_clients(self) -> bool:
+        """Whether the guarantee is for clients with all of their rows, by noise on the sum of updates."""
+        return self.dp_clip is not None and not self.protects_rows
+
+    @property
     def adds_noise(self) -> bool:
         """Whether there is a guarantee to account for; clipping alone gives none."""
         return self.dp_clip is not None and self.dp_noise_multiplier != 0
@@ -204,6 +261,10 @@ class PrivacySettings(Settings):
             ConfigError: naming the setting.
         """
         if self.dp_clip is None:
+            return
+        if self.protects_rows:
+            if chooses_by_scores:
+                raise ConfigError(_CHOSEN)
             return
         if self.has_related_noise:
             if cohort_rule == "poisson":
@@ -233,7 +294,4 @@ class PrivacySettings(Settings):
                 "so leave it out"
             )
         if chooses_by_scores:
-            raise ConfigError(
-                "early_stopping_patience and load_best choose by scores on clients' rows, which dp_clip does not "
-                "protect; leave them out"
-            )
+            raise ConfigError(_CHOSEN)

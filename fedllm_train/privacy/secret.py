@@ -14,6 +14,7 @@ released, nobody can work back to the bits of another round or tensor. Imports n
 
 import secrets
 import stat
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b, sha256, shake_256
 from pathlib import Path
 
@@ -25,9 +26,20 @@ from fedllm_data.errors import ResumeError
 from fedllm_data.in_place import write_file
 from fedllm_eval.policy.run_folder import SECRET_FILE
 
-__all__ = ["CHUNK", "draw_secret", "run_secret", "secret_normals", "secret_seed"]
+__all__ = [
+    "CHUNK",
+    "ROW_SECRET",
+    "client_secret",
+    "draw_secret",
+    "run_secret",
+    "secret_normals",
+    "secret_seed",
+    "secret_uniforms",
+]
 
 _NUM_BYTES = 32
+ROW_SECRET = "row_secret"
+"""File of a client's own secret."""
 CHUNK = 2**20
 """Values drawn at a time, which bounds the memory of a large tensor's bits."""
 
@@ -62,8 +74,30 @@ def run_secret(run: Path, *, next_round: int, lost_rounds: bool) -> bytes:
             "or start afresh in another output_dir"
         )
     secret = draw_secret()
-    # The secret in hexadecimal, and below it its SHA-256, by which damage is known.
-    write_file(path, f"{secret.hex()}\n{sha256(secret).hexdigest()}\n", mode=0o600)
+    _write(path, secret)
+    return secret
+
+
+def client_secret(folder: Path, *, is_begun: bool) -> bytes:
+    """Return the secret of a client's own noise: the one in its folder, or a new one, written there.
+
+    Args:
+        folder: the client's own, for one run.
+        is_begun: whether something was drawn from it already.
+
+    Raises:
+        ResumeError: if it was drawn from and is lost.
+    """
+    path = folder / ROW_SECRET
+    if (secret := _read(path)) is not None:
+        return secret
+    if is_begun or path.exists():
+        raise ResumeError(
+            f"{path} is missing or damaged, and the noise of a client's steps is drawn from it; put it back, or start "
+            "afresh in another output_dir"
+        )
+    secret = draw_secret()
+    _write(path, secret)
     return secret
 
 
@@ -94,14 +128,44 @@ def secret_normals(
     """
     size = int(np.prod(shape))
     parts = []
-    for start in range(0, size, CHUNK):
-        label = "\0".join([purpose, str(round_index), name, str(start)])
-        count = min(CHUNK, size - start)
-        words = np.frombuffer(shake_256(secret + label.encode()).digest(8 * count), dtype="<u8")
+    for words in _words(secret, [purpose, str(round_index), name], size):
         # 52 bits and a half are below 0.5, exact in float64 and never 0; the highest bit is the sign.
         below = ((words & np.uint64(2**52 - 1)).astype(np.float64) + 0.5) * 2.0**-53
         parts.append(np.where(words >> np.uint64(63), -ndtri(below), ndtri(below)))
     return np.concatenate(parts).reshape(shape) if parts else np.zeros(shape)
+
+
+def secret_uniforms(secret: bytes, purpose: str, *, round_index: int, size: int) -> npt.NDArray[np.float64]:
+    """Return independent uniform numbers in [0, 1) of 53 bits, from one stream.
+
+    Args:
+        secret: from `run_secret`.
+        purpose: what the numbers are for; part of the stream's name.
+        round_index: from 0.
+        size: how many.
+
+    >>> drawn = secret_uniforms(b"x" * 32, "coins", round_index=0, size=1000)
+    >>> bool(((drawn >= 0) & (drawn < 1)).all()), 0.4 < float(drawn.mean()) < 0.6
+    (True, True)
+    """
+    parts = [
+        (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
+        for words in _words(secret, [purpose, str(round_index), "uniform"], size)
+    ]
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def _words(secret: bytes, label: Sequence[str], size: int) -> Iterator[npt.NDArray[np.uint64]]:
+    """Uniform words of 64 bits, a chunk at a time."""
+    for start in range(0, size, CHUNK):
+        name = "\0".join([*label, str(start)])
+        count = min(CHUNK, size - start)
+        yield np.frombuffer(shake_256(secret + name.encode()).digest(8 * count), dtype="<u8")
+
+
+def _write(path: Path, secret: bytes) -> None:
+    """Write a secret in hexadecimal, and below it its SHA-256, by which damage is known."""
+    write_file(path, f"{secret.hex()}\n{sha256(secret).hexdigest()}\n", mode=0o600)
 
 
 def _read(path: Path) -> bytes | None:

@@ -14,6 +14,7 @@ from fedllm_train.engines.remote.site_clients import SiteClients
 from fedllm_train.engines.remote.spec_text import spec_text
 from fedllm_train.engines.remote.start_folder import read_start
 from fedllm_train.privacy.accounting import Guarantee
+from fedllm_train.privacy.row_guarantee import RowGuarantee
 
 __all__ = ["LEASE_SECONDS", "remote_engine"]
 
@@ -28,7 +29,7 @@ def remote_engine(
     *,
     run: str,
     num_rounds: int,
-    guarantee: Guarantee | None,
+    guarantee: Guarantee | RowGuarantee | None,
     options: RemoteOptions,
 ) -> RemoteEngine:
     """Return the engine that visits the clients of sites.
@@ -73,9 +74,18 @@ def remote_engine(
     return RemoteEngine(clients.line, site_of, rows, begins, run=run, options=options)
 
 
-def _privacy(guarantee: Guarantee | None) -> PrivacyFacts | None:
+def _privacy(guarantee: Guarantee | RowGuarantee | None) -> PrivacyFacts | None:
     if guarantee is None or (epsilon := guarantee.epsilon(guarantee.num_rounds)) is None:
         return None
+    if isinstance(guarantee, RowGuarantee):
+        return PrivacyFacts(
+            unit="example",
+            epsilon=epsilon,
+            client_epsilon=guarantee.client_epsilon,
+            delta=guarantee.delta,
+            dp_clip=guarantee.privacy.clip,
+            noise_multiplier=guarantee.privacy.noise_multiplier,
+        )
     return PrivacyFacts(
         epsilon=epsilon,
         delta=guarantee.delta,

@@ -110,9 +110,13 @@ class Hello(_Message):
 
 
 class PrivacyFacts(_Message):
-    """What a run guarantees its clients."""
+    """What a run guarantees its clients, or their rows."""
 
+    unit: Literal["client", "example"] = "client"
+    """What epsilon is of."""
     epsilon: float = Field(ge=0)
+    client_epsilon: float | None = Field(default=None, ge=0)
+    """With unit example: of the client with all of its rows."""
     delta: float = Field(gt=0, lt=1)
     dp_clip: float = Field(gt=0)
     noise_multiplier: float = Field(ge=0)

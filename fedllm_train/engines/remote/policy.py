@@ -35,7 +35,10 @@ class Policy:
     max_steps: int | None = None
     """Optimizer steps of a visit."""
     max_epsilon: float | None = None
-    """Only runs whose guarantee of differential privacy is at least so strong."""
+    """Only runs whose guarantee of differential privacy is at least so strong, for the unit below."""
+    epsilon_unit: Literal["client", "example"] = "client"
+    """What `max_epsilon` is of: a client with all of its rows, or one row. A run that guarantees clients so much
+    guarantees each row at least as much; one that guarantees rows says what that means for a whole client."""
     needs_secure_sum: bool = False
     """Only runs in which the server sees no single update."""
     clients: tuple[str, ...] | None = None
@@ -77,11 +80,26 @@ class Policy:
             return "the run says of its secure sums something other than its spec"
         if self.needs_secure_sum and not begin.secure_sum:
             return "this organisation asks for a secure sum, and the server would see its updates"
-        if self.max_epsilon is not None and (begin.privacy is None or begin.privacy.epsilon > self.max_epsilon):
-            has = "has no guarantee" if begin.privacy is None else f"guarantees epsilon {begin.privacy.epsilon:g}"
-            return f"the run {has}, and this organisation asks for epsilon {self.max_epsilon:g} or less"
+        if reason := self._epsilon_problem(begin):
+            return reason
         if self.clients is not None and (others := sorted(set(begin.clients) - set(self.clients))):
             return f"client {others[0]!r} may not be asked by this organisation's policy"
+        return None
+
+    def _epsilon_problem(self, begin: Begin) -> str | None:
+        """Why a run's guarantee is too weak; None where it is not, or nobody asks."""
+        if self.max_epsilon is None:
+            return None
+        asks = f"this organisation asks for epsilon {self.max_epsilon:g} or less, unit: {self.epsilon_unit}"
+        privacy = begin.privacy
+        if privacy is None:
+            return f"the run has no guarantee, and {asks}"
+        of_clients = privacy.unit == "example" and self.epsilon_unit == "client"
+        epsilon = privacy.client_epsilon if of_clients else privacy.epsilon
+        if epsilon is None:
+            return f"the run guarantees rows alone, and {asks}"
+        if epsilon > self.max_epsilon:
+            return f"the run guarantees epsilon {epsilon:g}, and {asks}"
         return None
 
     def visible(self, splits: Mapping[str, SplitFacts]) -> dict[str, SplitFacts]:
@@ -139,7 +157,11 @@ def read_policy(path: Path | None) -> Policy:
 
 
 _NUMBERS = {"max_rounds": 1, "max_steps": 1, "min_rows": 1}
-_CHOICES = {"tasks": ("sft", "dpo", "kto"), "approve": ("auto", "ask")}
+_CHOICES = {
+    "tasks": ("sft", "dpo", "kto"),
+    "approve": ("auto", "ask"),
+    "epsilon_unit": ("client", "example"),
+}
 
 
 def _checked(where: str, name: str, value: Any, default: Any) -> Any:
@@ -157,7 +179,7 @@ def _checked(where: str, name: str, value: Any, default: Any) -> Any:
         if not is_number or not 0 < value < float("inf"):
             raise ConfigError(f"{where}: {name} is {value!r}; write a positive number")
         return value
-    if name == "approve":
+    if name in ("approve", "epsilon_unit"):
         if value not in _CHOICES[name]:
             raise ConfigError(f"{where}: {name} is {value!r}; write {' or '.join(_CHOICES[name])}")
         return value

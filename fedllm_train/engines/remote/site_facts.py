@@ -53,6 +53,7 @@ def site_facts(site: Organisation, policy: Policy) -> SiteFacts:
             "max_rounds": policy.max_rounds,
             "max_steps": policy.max_steps,
             "max_epsilon": policy.max_epsilon,
+            "epsilon_unit": policy.epsilon_unit,
             "needs_secure_sum": policy.needs_secure_sum,
         },
     )

@@ -24,11 +24,12 @@ from fedllm_train.clients.run_spec import RunSpec
 from fedllm_train.fates.fate import Elsewhere, Passed, differs
 from fedllm_train.messages.wire_settings import WireSettings
 from fedllm_train.models.policy import PolicySource
+from fedllm_train.privacy.row_privacy import RowPrivacy
 from fedllm_train.privacy.secure_sum.fixed_point import SumSpec
 from fedllm_train.strategies import STRATEGIES, strategy_class
 from fedllm_train.strategy import Federation
 
-__all__ = ["SPEC_FIELDS", "check_peft_text", "peft_text", "read_spec", "spec_text"]
+__all__ = ["SPEC_FIELDS", "check_peft_text", "peft_text", "read_row_privacy", "read_spec", "read_work", "spec_text"]
 
 SPEC_FIELDS = tuple(each.name for each in fields(RunSpec))
 """Every field of a spec has a key of its name."""
@@ -87,6 +88,7 @@ def spec_text(spec: RunSpec, client_ids: frozenset[str] | None = None) -> dict[s
         "sums": None if spec.sums is None else asdict(spec.sums),
         "digests": dict(spec.digests),
         "versions": dict(spec.versions),
+        "rows": None if spec.rows is None else asdict(spec.rows),
     }
     try:
         json.dumps(made, allow_nan=False)
@@ -119,7 +121,7 @@ def read_spec(
             seed=_whole(text["seed"], "seed"),
             wire=_made(WireSettings, text["wire"], "wire"),
             client_args=_read_args(text["client_args"]),
-            work=_made(LocalWork, text["work"], "work"),
+            work=read_work(text["work"]),
             loss_on=_one_of(text["loss_on"], ("assistant", "all"), "loss_on"),
             reference_cache=_of_type(text["reference_cache"], bool, "reference_cache"),
             kernel=_one_of(text["kernel"], ("trl", "plain"), "kernel"),
@@ -128,6 +130,7 @@ def read_spec(
             sums=None if text["sums"] is None else _made(SumSpec, text["sums"], "sums"),
             digests=_texts(text["digests"], "digests"),
             versions=_texts(text["versions"], "versions"),
+            rows=None if text["rows"] is None else read_row_privacy(text["rows"]),
         )
     except ConfigError:
         raise
@@ -172,6 +175,37 @@ def _federation(text: Any, strategy: str) -> Federation:
     settings_class = strategy_class(strategy).Settings
     settings = _made(settings_class, text["settings"], f"the settings of {strategy}")
     return Federation(settings=settings, **plain, **flags, **dealt)
+
+
+def read_work(text: Any) -> LocalWork:
+    """Return how much a client does in a visit.
+
+    Raises:
+        ConfigError: naming what is wrong.
+    """
+    made = _made(LocalWork, text, "work")
+    assert isinstance(made, LocalWork)
+    return made
+
+
+def read_row_privacy(text: Any) -> RowPrivacy:
+    """Return how visits are private to rows.
+
+    Raises:
+        ConfigError: naming what is wrong.
+    """
+    names = {each.name for each in fields(RowPrivacy)}
+    if not isinstance(text, Mapping) or set(text) != names:
+        raise ConfigError(f"rows of the run's spec should be an object of {', '.join(sorted(names))}")
+    numbers = {name: text[name] for name in ("clip", "noise_multiplier")}
+    for name, value in numbers.items():
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not 0 <= value < float("inf") or (name == "clip" and value == 0):
+            raise ConfigError(f"{name} of the run's spec is {value!r}; it should be a positive number")
+    counts = {name: _whole(text[name], name) for name in names - numbers.keys()}
+    if min(counts["batch_rows"], counts["fits_per_visit"], counts["num_rounds"]) < 1 or counts["final_steps"] < 0:
+        raise ConfigError("rows of the run's spec has a count below 1, with which nothing could be trained")
+    return RowPrivacy(**{name: float(value) for name, value in numbers.items()}, **counts)
 
 
 def _args_text(args: ClientArgs) -> dict[str, Any]:

@@ -163,6 +163,11 @@ class Worker:
     def _begin(self, begin: Begin, tensors: bytes) -> Any:
         if reason := self.policy.problem(begin, base=self.base_digest):
             return Refused(reason=reason)
+        if self.policy.max_epsilon is not None and begin.privacy is not None and begin.privacy.unit == "example":
+            from fedllm_train.engines.remote.row_claims import row_claim_problem
+
+            if reason := row_claim_problem(begin, self.facts.splits["train"].rows):
+                return Refused(reason=reason)
         if self.policy.approve == "ask" and not self._folders.is_approved(begin):
             self._folders.ask(begin)
             return Waiting(reason=f"the organisation has not approved run {begin.run} yet", needs_approval=True)

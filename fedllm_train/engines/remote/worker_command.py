@@ -113,7 +113,11 @@ def _about_runs(arguments: argparse.Namespace) -> None:
     if arguments.action == "list":
         asked = folders.waiting()
         for begin in asked:
-            privacy = "no guarantee" if begin.privacy is None else f"epsilon {begin.privacy.epsilon:.4g}"
+            privacy = (
+                "no guarantee"
+                if begin.privacy is None
+                else f"epsilon {begin.privacy.epsilon:.4g} (unit: {begin.privacy.unit})"
+            )
             steps = "as its rows make" if begin.max_steps is None else f"{begin.max_steps:,}"
             print(
                 f"{begin.run}: {begin.spec.get('strategy')}, {begin.num_rounds:,} rounds, {len(begin.clients):,} "

@@ -287,7 +287,7 @@ def test_ef21_is_refused_where_it_means_nothing(kit, tmp_path, changes, reason):
 
 def test_ef21_is_refused_with_rounds_that_leave_clients_behind():
     class Rounds:
-        cohort_rule, dp_clip, participation = "all", None, "deadline"
+        cohort_rule, protects_clients, participation = "all", False, "deadline"
 
     with pytest.raises(ConfigError, match="participation is 'deadline', where some clients are left behind"):
         check_wire_rounds(WireSettings(wire="topk", error_feedback="ef21"), Rounds())

@@ -77,3 +77,41 @@ def test_a_small_cohort_with_a_clip_that_adapts_is_refused_in_the_plan(model):
     with pytest.raises(ConfigError, match="use a cohort_size of 11 or more"):
         plan_of(model, *flags)
     assert plan_of(model, *flags, "--dp-count-noise", "0.6").runs[0].privacy.epsilon > 0
+
+
+ROWS = ["--dp-unit", "example", "--dp-noise-multiplier", "2", "--dp-rows-per-person", "3"]
+
+
+def test_a_guarantee_of_rows_is_planned_with_what_it_means_for_people(model):
+    plan = plan_of(model, *ROWS)
+    one = plan.runs[0].privacy
+    assert one.unit == "example"
+    assert one.epsilon == one.by_accountant["pld"]
+    assert one.epsilon < one.client_epsilon
+    text = " ".join("\n".join(plan_lines(plan)).split())
+    assert f"Privacy (1): epsilon {one.epsilon:.4g} at delta 0.001, unit: example, and epsilon" in text
+    assert "for a person with 3 rows of a client" in text
+    english = " ".join(plan_privacy(plan))
+    assert "for one row of a client" in english
+    with in_language("ja"):
+        assert "row" not in " ".join(plan_privacy(plan))
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--strategy", "fedkseed"], "differences of losses"),
+        (["--packing"], "packing is True"),
+        (["--peft-type", "ia3"], "peft_type is 'ia3'"),
+        (["--task", "kto"], "KTO reads a pair as two rows"),
+        (["--dp-mechanism", "tree"], "dp_mechanism is given"),
+    ],
+)
+def test_what_rows_privacy_does_not_go_with_is_refused_in_the_plan(model, flags, words):
+    try:
+        plan = plan_of(model, *ROWS, *flags)
+    except ConfigError as error:
+        said = str(error)
+    else:
+        said = plan.runs[0].refused or ""
+    assert words in said

@@ -56,7 +56,7 @@ def begin_of(remote, kit, tmp_path, clients, run=RUN, **changes):
         trainer.plan.participants,
         run=run,
         num_rounds=trainer.plan.config.num_rounds,
-        guarantee=trainer.plan.guarantee,
+        guarantee=trainer.plan.guarantee or trainer.plan.row_guarantee,
         options=remote.options,
     )
     return engine.begins("site0")[0].model_copy(update={"wait_seconds": 60.0}), loaded.start_state
@@ -395,3 +395,79 @@ def test_what_a_worker_keeps_is_its_users_alone(begun, tmp_path):
     folder = tmp_path / "sites" / "site0"
     assert (folder / "runs").stat().st_mode & 0o077 == 0
     assert (folder / "requests.jsonl").stat().st_mode & 0o077 == 0
+
+
+ROWS = {"dp_unit": "example", "dp_clip": 1.0, "dp_noise_multiplier": 4.0, "dp_delta": 1e-3}
+
+
+@pytest.fixture
+def of_rows(kit, remote, tmp_path):
+    """As `begun`, of a run whose clients add noise to their own steps."""
+    with remote.workers_of(remote.places, tmp_path / "sites", num_sites=1) as workers:
+        worker = workers["site0"]
+        with remote.sites_of(workers) as clients:
+            yield worker, *begin_of(remote, kit, tmp_path, clients, **ROWS)
+
+
+def test_a_limit_of_epsilon_says_of_which_unit_it_is(of_rows):
+    worker, begin, _ = of_rows
+    row, client = begin.privacy.epsilon, begin.privacy.client_epsilon
+    assert begin.privacy.unit == "example"
+    assert row < client
+    between = (row + client) / 2
+    worker.policy = Policy(approve="auto", max_epsilon=between)
+    assert f"guarantees epsilon {client:g}, and this organisation asks" in ask(worker, begin)[0].reason
+    worker.policy = Policy(approve="auto", max_epsilon=row / 2, epsilon_unit="example")
+    assert f"guarantees epsilon {row:g}, and this organisation asks" in ask(worker, begin)[0].reason
+    worker.policy = Policy(approve="auto", max_epsilon=between, epsilon_unit="example")
+    assert ask(worker, begin)[0].kind == "ready"
+
+
+@pytest.mark.parametrize(("name", "value"), [("noise_multiplier", 0.5), ("clip", 9.0), ("num_rounds", 99)])
+def test_a_claim_that_the_spec_does_not_keep_is_refused(of_rows, name, value):
+    worker, begin, _ = of_rows
+    worker.policy = Policy(approve="auto", max_epsilon=1e9)
+    spec = {**begin.spec, "rows": {**begin.spec["rows"], name: value}}
+    assert (
+        "claims another clip, noise or number of rounds"
+        in ask(worker, begin.model_copy(update={"spec": spec}))[0].reason
+    )
+
+
+def test_a_site_calculates_itself_what_a_run_is_worth(of_rows):
+    worker, begin, _ = of_rows
+    worker.policy = Policy(approve="auto", max_epsilon=1e9)
+    for field in ("epsilon", "client_epsilon"):
+        privacy = begin.privacy.model_copy(update={field: getattr(begin.privacy, field) / 2})
+        reason = ask(worker, begin.model_copy(update={"privacy": privacy}))[0].reason
+        assert "and what it asks of the clients gives" in reason
+    weaker = {**begin.spec["rows"], "noise_multiplier": 0.5}
+    privacy = begin.privacy.model_copy(update={"noise_multiplier": 0.5})
+    asked = begin.model_copy(update={"spec": {**begin.spec, "rows": weaker}, "privacy": privacy})
+    assert "and what it asks of the clients gives" in ask(worker, asked)[0].reason
+    longer = begin.model_copy(update={"spec": {**begin.spec, "work": {**begin.spec["work"], "amount": 50}}})
+    assert "and what it asks of the clients gives" in ask(worker, longer)[0].reason
+
+
+def test_a_site_draws_its_own_noise_and_keeps_its_secret(of_rows, tmp_path):
+    worker, begin, start = of_rows
+    worker.policy = Policy(approve="auto")
+    assert ask(worker, begin)[0].kind == "ready"
+    done, update = work(worker, visit(some_client(worker)), codec.encode(start))
+    assert done.results[0].reason is None
+    assert "train_loss" not in done.results[0].facts
+    secrets = [*(tmp_path / "sites").rglob("row_secret")]
+    assert len(secrets) == 1
+    assert bytes.fromhex(secrets[0].read_text().split()[0]) not in update
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [{}, {"clip": 1.0}, "x", {"clip": 0.0}, {"noise_multiplier": -1.0}, {"batch_rows": 0}, {"num_rounds": True}],
+    ids=str,
+)
+def test_a_spec_with_odd_privacy_of_rows_is_refused(of_rows, rows):
+    worker, begin, _ = of_rows
+    worker.policy = Policy(approve="auto")
+    changed = rows if rows in ({}, {"clip": 1.0}, "x") else {**begin.spec["rows"], **rows}
+    assert ask(worker, begin.model_copy(update={"spec": {**begin.spec, "rows": changed}}))[0].kind == "refused"
