@@ -8,6 +8,7 @@ import yaml
 
 from fedllm_data.errors import HubError, SchemaError
 from fedllm_data.repo import ClientRepo
+from fedllm_data.unique_keys import RepeatedKeyError, read_yaml
 
 __all__ = ["card_licence", "licence_in", "licence_of", "read_front_matter"]
 
@@ -68,23 +69,14 @@ def read_front_matter(card: str) -> dict[str, Any]:
     if end is None:
         raise SchemaError("the front matter is not closed: a line of three dashes must follow it; add the line")
     try:
-        facts = yaml.load(card[begin.end() : end.start()], _UniqueKeyLoader)
+        facts = read_yaml(card[begin.end() : end.start()])
+    except RepeatedKeyError as error:
+        line = error.line + 1  # after the line of dashes
+        raise SchemaError(
+            f"the front matter names the key {error.key!r} twice (line {line}); leave one out"
+        ) from error
     except yaml.YAMLError as error:
         raise SchemaError(f"the front matter is no YAML ({' '.join(str(error).split())[:100]}); correct it") from error
     if not isinstance(facts, dict):
         raise SchemaError("the front matter holds no keys and values; write the card again")
     return facts
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML lets the last of two equal keys win, so that one of two licences would vanish."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, str | int) and key in seen:
-                line = key_node.start_mark.line + 2  # counted from 0, after the line of dashes
-                raise SchemaError(f"the front matter names the key {key!r} twice (line {line}); leave one out")
-            seen.add(key if isinstance(key, str | int) else repr(key))
-        return super().construct_mapping(node, deep)

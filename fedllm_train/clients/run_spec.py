@@ -17,9 +17,10 @@ from fedllm_train.models.policy import PolicySource, StartingPolicy
 from fedllm_train.models.tokenizer import tokenizer_record
 from fedllm_train.privacy.row_privacy import RowPrivacy
 from fedllm_train.run_files.open_run import package_versions
+from fedllm_train.strategies import strategy_class
 from fedllm_train.strategy import Federation
 
-__all__ = ["RunSpec", "check_same", "policy_digests"]
+__all__ = ["RunSpec", "check_same", "most_steps", "policy_digests"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +67,22 @@ def policy_digests(policy: StartingPolicy, start_adapter: Adapter) -> dict[str, 
         "chat template": tokenizer["chat_template_sha256"],
         "starting adapter": adapter_sha256(start_adapter),
     }
+
+
+def most_steps(spec: RunSpec) -> int | None:
+    """Return the optimizer steps that one visit takes at most; None where they follow from a client's rows.
+
+    Args:
+        spec: the run's spec.
+
+    Returns:
+        The method's own passes and its training after the last round included.
+    """
+    if spec.work.rule != "steps":
+        return None
+    strategy = strategy_class(spec.strategy)(spec.federation)
+    in_a_round = spec.work.num_steps(1) * getattr(strategy, "fits_per_visit", 1)
+    return max(in_a_round, getattr(spec.federation.settings, "personal_steps", 0))
 
 
 def check_same(spec: RunSpec, digests: Mapping[str, str | None]) -> None:

@@ -10,6 +10,7 @@ import yaml
 
 from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
+from fedllm_data.unique_keys import read_yaml
 
 if TYPE_CHECKING:
     from fedllm_data.clients import ClientDataset
@@ -94,15 +95,26 @@ def socket_sites(path: Path) -> dict[str, Path]:
         ConfigError: naming the file and what is wrong.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError(f"deployment {path} cannot be read: {' '.join(str(error).split())[:200]}") from None
     sites = content.get("sites") if isinstance(content, dict) else None
-    good = isinstance(sites, dict) and sites and all(isinstance(x, str) for pair in sites.items() for x in pair)
-    if not good:
+    if not isinstance(sites, dict) or not sites:
         raise ConfigError(f"deployment {path} names no sites; write sites: {{north: north.sock, south: south.sock}}")
-    assert isinstance(sites, dict)
-    return {name: (path.parent / place).resolve() for name, place in sites.items()}
+    if others := [name for name in content if name != "sites"]:
+        raise ConfigError(f"deployment {path} has {others[0]!r}, which no deployment has; it names sites alone")
+    found: dict[str, Path] = {}
+    for name, place in sites.items():
+        for what, text in (("name", name), ("socket", place)):
+            if not isinstance(text, str) or not text.strip() or not text.isprintable():
+                raise ConfigError(
+                    f"deployment {path}: {text!r} is no {what} of a site; write sites: {{north: north.sock}}, in "
+                    "quotes if it looks like a number"
+                )
+        found[name] = (path.parent / place).resolve()
+        if twice := [other for other in found if other != name and found[other] == found[name]]:
+            raise ConfigError(f"deployment {path}: {twice[0]!r} and {name!r} have one socket; give each its own")
+    return found
 
 
 def line_of(engine: str, deployment: Path) -> "Line":

@@ -182,7 +182,7 @@ def share_out(whole: Path, part: Path, ids: set[str]) -> None:
 
     for path in sorted(whole.rglob("*")):
         target = part / path.relative_to(whole)
-        if path.is_dir() or path.name == "heterogeneity.json":
+        if path.suffix != ".parquet" and path.name not in ("README.md", "NOTICE", "build.json"):
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == ".parquet" and not path.name.startswith("public"):
@@ -284,7 +284,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> None:
         if given.out.exists() and any(given.out.iterdir()):
-            raise ConfigError(f"{given.out} holds something; remove it, or choose another --out")
+            raise ConfigError(f"{given.out} holds something; remove it (rm -r {given.out}), or choose another --out")
         env = None
         if given.line == "flower":
             env = flwr_environment(given.env)

@@ -68,8 +68,7 @@ def covered_round(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def covered_config(config: Mapping[str, Any], *, dataset_is_public: bool) -> dict[str, Any]:
-    """Return the settings without seeds or rows of single clients, and without the digest of a dataset that is not on
-    the Hub.
+    """Return the settings without seeds, rows of single clients, or the digest of a dataset that is not on the Hub.
 
     Args:
         config: as in `config.yaml`.

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import chdir
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -91,10 +92,19 @@ def kept_contents(name: str) -> CardContents:
 
 
 def run_card(folder: Path, scratch: Path) -> str:
-    """Return the card of a run whose records lie in a folder, without writing into it."""
+    """Return the card of a run whose records lie in a folder, without writing into it.
+
+    It is rendered from the records alone: a corpus that happens to lie where the run's did would tell more.
+    """
     copy = scratch / folder.name
     shutil.copytree(folder, copy)
-    return write_run_card(copy).read_text(encoding="utf-8")
+    with chdir(scratch):
+        return write_run_card(copy).read_text(encoding="utf-8")
+
+
+def _render_run(folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        (folder / "README.md").write_text(run_card(folder, Path(scratch)), encoding="utf-8")
 
 
 def _without_people(contents: CardContents) -> CardContents:
@@ -122,14 +132,14 @@ def main(argv: Sequence[str] | None = None) -> None:
             if (arguments.run / name).is_file():
                 (place / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(arguments.run / name, place / name)
-        write_run_card(place)
+        _render_run(place)
         return
     if arguments.build:
         _build()
     for name in SOURCES:
         (CARDS / "datasets" / f"{name}.md").write_text(card_text(name, kept_contents(name)), encoding="utf-8")
     for config in CARDS.glob("runs/*/config.yaml"):
-        write_run_card(config.parent)
+        _render_run(config.parent)
 
 
 def _build() -> None:

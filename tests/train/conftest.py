@@ -12,7 +12,7 @@ from datasets import Dataset
 from peft import LoraConfig
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-from trl import DPOConfig, SFTConfig
+from trl import DPOConfig, KTOConfig, SFTConfig
 
 from fedllm_data.build import build
 from fedllm_data.clients import ClientDataset
@@ -155,7 +155,7 @@ def trl_args(task: str, **changes):
         "learning_rate": 1e-2,
         "max_length": 64,
     }
-    return (SFTConfig if task == "sft" else DPOConfig)(**{**settings, **changes})
+    return {"sft": SFTConfig, "kto": KTOConfig}.get(task, DPOConfig)(**{**settings, **changes})
 
 
 def lora(**changes) -> LoraConfig:

@@ -21,8 +21,9 @@ __all__ = ["add_deploy_command"]
 
 _KILL_ORDER = ("superlink", "supernode")
 _WAIT_SECONDS = 180.0
-_STEADY_SECONDS = 8.0
-"""A relay that is refused ends within these."""
+_CONNECT_SECONDS = 60.0
+_CONNECTED = b"SuperNode ID:"
+"""What Flower's SuperNode (of the pinned version) writes when the server has let it in."""
 
 
 def add_deploy_command(commands: Any) -> None:
@@ -131,10 +132,17 @@ def _env(arguments: argparse.Namespace) -> None:
 def _server(arguments: argparse.Namespace) -> None:
     from fedllm_data.errors import WorkerError
     from fedllm_train.engines.flower.deployment import read_deployment
-    from fedllm_train.engines.flower.processes import environment_of, flwr_environment, free_port, start, stop_all
+    from fedllm_train.engines.flower.processes import (
+        environment_of,
+        flwr_environment,
+        free_port,
+        remember_environment,
+        start,
+        stop_all,
+    )
 
     made = read_deployment(arguments.place)
-    env = flwr_environment(arguments.env)
+    env = flwr_environment(arguments.env, made.folder / "server")
     host, _, port = made.listen.rpartition(":")
     server = made.folder / "server"
     command = [
@@ -161,6 +169,7 @@ def _server(arguments: argparse.Namespace) -> None:
             time.sleep(1.0)
         for site in sorted(made.sites):
             _register(env, variables, made, site)
+        remember_environment(env, server)
     except BaseException:
         stop_all(made.processes)
         raise
@@ -195,7 +204,7 @@ def _site(arguments: argparse.Namespace) -> None:
     variables = environment_of(env, kit.folder / "flwr")
     (kit.folder / "flwr").mkdir(exist_ok=True)
     process = _start_relay(kit, command, variables)
-    print(f"the relay of {kit.site} connects to {kit.server} and to the worker on {arguments.socket}")
+    print(f"it carries what is asked to the worker on {arguments.socket}")
     _stay(arguments, process, kit.processes)
 
 
@@ -207,10 +216,13 @@ def _start_relay(kit: Any, command: Sequence[str], variables: dict[str, str]) ->
     log = kit.folder / "supernode.log"
     end, told = time.monotonic() + _WAIT_SECONDS, False
     while True:
+        begun = log.stat().st_size if log.exists() else 0
         process = start("supernode", command, kit.processes, variables=variables, log=log)
-        try:
-            process.wait(_STEADY_SECONDS)
-        except subprocess.TimeoutExpired:
+        if _is_connected(process, log, begun, seconds=_CONNECT_SECONDS):
+            print(f"the relay of {kit.site} is connected to {kit.server}")
+            return process
+        if process.poll() is None:
+            print(f"the relay of {kit.site} has not reached {kit.server} yet; it goes on trying, see {log}")
             return process
         if time.monotonic() > end:
             raise WorkerError(f"the relay of {kit.site} ends at once; see the last lines of {log}")
@@ -220,12 +232,33 @@ def _start_relay(kit: Any, command: Sequence[str], variables: dict[str, str]) ->
         time.sleep(5.0)
 
 
+def _is_connected(process: "subprocess.Popen[bytes]", log: Path, begun: int, *, seconds: float) -> bool:
+    """Wait until a relay says that the server knows it, ends, or the time is over.
+
+    Args:
+        process: the relay.
+        log: what it writes to.
+        begun: length of the log when it was started.
+        seconds: how long to wait.
+    """
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with log.open("rb") as file:
+            file.seek(begun)
+            if _CONNECTED in file.read():
+                return process.poll() is None
+        if process.poll() is not None:
+            return False
+        time.sleep(0.2)
+    return False
+
+
 def _status(arguments: argparse.Namespace) -> None:
     from fedllm_train.engines.flower.deployment import read_deployment
     from fedllm_train.engines.flower.processes import environment_of, flwr_environment, running
 
     made = read_deployment(arguments.place)
-    env = flwr_environment(arguments.env)
+    env = flwr_environment(arguments.env, made.folder / "server")
     is_running = "superlink" in running(made.processes)
     nodes = _nodes(env, environment_of(env, made.flwr_home)) if is_running else None
     by_number = {str(node.get("node-id")): str(node.get("status", "unknown")) for node in nodes or []}

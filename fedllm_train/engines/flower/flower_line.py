@@ -42,12 +42,13 @@ def flower_line(folder: Path, env: Path | None = None) -> "FlowerLine":
 
     Args:
         folder: of the deployment.
-        env: the environment that Flower is in; by default what FEDLLM_FLWR_VENV says.
+        env: the environment that Flower is in; by default what FEDLLM_FLWR_VENV says, or what its server runs in.
 
     Raises:
         ConfigError: if the folder is no deployment, or there is no such environment.
     """
-    return FlowerLine(read_deployment(folder), flwr_environment(env))
+    made = read_deployment(folder)
+    return FlowerLine(made, flwr_environment(env, made.folder / "server"))
 
 
 class FlowerLine:

@@ -10,25 +10,46 @@ from contextlib import suppress
 from pathlib import Path
 
 from fedllm_data.errors import ConfigError, WorkerError
+from fedllm_data.in_place import write_file
 
-__all__ = ["environment_of", "flwr_environment", "free_port", "is_alive", "running", "start", "stop_all"]
+__all__ = [
+    "environment_of",
+    "flwr_environment",
+    "free_port",
+    "is_alive",
+    "remember_environment",
+    "running",
+    "start",
+    "stop_all",
+]
 
 _PATIENCE = 15.0
+_REMEMBERED = "environment"
 
 
-def flwr_environment(given: Path | None) -> Path:
+def flwr_environment(given: Path | None, server: Path | None = None) -> Path:
     """Return the environment that Flower is in.
 
     Args:
         given: by the caller; by default the variable FEDLLM_FLWR_VENV says it.
+        server: the folder of a deployment's server, which remembers what it was last started with; else it is
+            `flwr-env` in the working folder.
 
     Raises:
         ConfigError: if there is none.
     """
-    place = given if given is not None else Path(os.environ.get("FEDLLM_FLWR_VENV", "flwr-env"))
+    said = given or os.environ.get("FEDLLM_FLWR_VENV")
+    if not said and server is not None and (server / _REMEMBERED).is_file():
+        said = (server / _REMEMBERED).read_text(encoding="utf-8")
+    place = Path(said or "flwr-env")
     if not (place / "bin" / "flower-superlink").is_file():
         raise ConfigError(f"{place} is no environment with Flower; make one with fedllm-train deploy env {place}")
     return place.resolve()
+
+
+def remember_environment(env: Path, server: Path) -> None:
+    """Let commands about a deployment find the environment that its server runs in."""
+    write_file(server / _REMEMBERED, str(env))
 
 
 def environment_of(env: Path, home: Path) -> dict[str, str]:
@@ -137,8 +158,6 @@ def _end_group(number: int, name: str) -> None:
         while time.monotonic() < end:
             if not _members(number):
                 return
-            with suppress(ChildProcessError):
-                os.waitpid(number, os.WNOHANG)
             time.sleep(0.1)
     raise WorkerError(f"{name} (process {number}) does not end; look at it with ps")
 

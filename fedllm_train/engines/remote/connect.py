@@ -5,7 +5,8 @@ from pathlib import Path
 
 import torch
 
-from fedllm_train.clients.run_spec import RunSpec
+from fedllm_train.clients.run_spec import RunSpec, most_steps
+from fedllm_train.clients.token_cache import rows_of_row
 from fedllm_train.engines.remote.messages import Begin, PrivacyFacts
 from fedllm_train.engines.remote.remote_engine import RemoteEngine
 from fedllm_train.engines.remote.seats import RemoteOptions
@@ -49,7 +50,6 @@ def remote_engine(
     asked: dict[str, list[str]] = {}
     for client_id in participants:
         asked.setdefault(clients.site_of[client_id], []).append(client_id)
-    max_steps = int(spec.work.amount) if spec.work.rule == "steps" else None
     texts = {site: spec_text(spec, frozenset(ids)) for site, ids in asked.items()}
 
     def begins(site: str) -> tuple[Begin, bytes]:
@@ -58,8 +58,9 @@ def remote_engine(
             spec=texts[site],
             adapter=None if adapter is None else adapter[0],
             clients=sorted(asked[site]),
+            data=clients.facts[site].splits["train"].digest,
             num_rounds=num_rounds,
-            max_steps=max_steps,
+            max_steps=most_steps(spec),
             privacy=_privacy(guarantee),
             num_threads=torch.get_num_threads(),
             lease_seconds=LEASE_SECONDS,
@@ -67,7 +68,9 @@ def remote_engine(
         return begin, b"" if adapter is None else adapter[1]
 
     site_of = {client_id: clients.site_of[client_id] for client_id in participants}
-    return RemoteEngine(clients.line, site_of, clients.sizes, begins, run=run, options=options)
+    of_one = rows_of_row(spec.client_args)
+    rows = {client_id: of_one * clients.sizes[client_id] for client_id in participants}
+    return RemoteEngine(clients.line, site_of, rows, begins, run=run, options=options)
 
 
 def _privacy(guarantee: Guarantee | RowGuarantee | None) -> PrivacyFacts | None:

@@ -19,6 +19,11 @@ class KeptAnswers:
     def __init__(self, folder: Path) -> None:
         """Use a folder that belongs to one run."""
         self._folder = folder
+        self._given_up: dict[str, Result] = {}
+
+    def give_up(self, result: Result) -> None:
+        """Take why a job has no result, where the disk takes nothing: in memory, until the worker ends."""
+        self._given_up[result.key] = result
 
     def keep(self, result: Result, body: bytes, *, step: int) -> None:
         """Put a result of some step on the disk, whole or not at all."""
@@ -29,6 +34,8 @@ class KeptAnswers:
 
     def get(self, key: str) -> tuple[Result, bytes] | None:
         """Return a result with its body; None where there is none, or it was damaged."""
+        if key in self._given_up:
+            return self._given_up[key], b""
         path = self._path(key)
         content = None if path is None else read_sealed(path)
         if content is None:
@@ -38,7 +45,7 @@ class KeptAnswers:
 
     def has(self, key: str) -> bool:
         """Return whether a result is there; one that was damaged is found out when it is read."""
-        return self._path(key) is not None
+        return key in self._given_up or self._path(key) is not None
 
     def forget_until(self, step: int) -> None:
         """Remove the results of a step and of those before it."""

@@ -133,9 +133,11 @@ class Begin(_Message):
     """PEFT's config of the starting adapter; None for a fresh one."""
     clients: list[Name]
     """Those of the worker's clients that the run may ask."""
+    data: Name | None = None
+    """Digest of the worker's training rows, as it told it: a run does not go on with other rows."""
     num_rounds: Index
     max_steps: Index | None = None
-    """Optimizer steps of a visit, where they are the same for all."""
+    """Optimizer steps that a visit takes at most, where they do not follow from a client's rows."""
     privacy: PrivacyFacts | None = None
     secure_sum: bool = False
     """Whether the server sees no single update."""
@@ -251,6 +253,8 @@ class Waiting(_Message):
 
     kind: Literal["waiting"] = "waiting"
     reason: Text
+    needs_approval: bool = False
+    """Whether it is people who have not let the run begin."""
 
 
 Fact = Annotated[str, Field(max_length=500), AfterValidator(_without_surrogates)] | bool | Whole | float | None

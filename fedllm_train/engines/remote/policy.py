@@ -13,6 +13,7 @@ import yaml
 
 from fedllm_data.did_you_mean import did_you_mean
 from fedllm_data.errors import ConfigError
+from fedllm_data.unique_keys import read_yaml
 from fedllm_train.engines.remote.messages import Begin, SplitFacts
 
 __all__ = ["Policy", "read_policy"]
@@ -135,7 +136,7 @@ def read_policy(path: Path | None) -> Policy:
     if path is None:
         return Policy()
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
         raise ConfigError(
             f"{path}, the worker's policy, cannot be read: {' '.join(str(error).split())[:200]}"

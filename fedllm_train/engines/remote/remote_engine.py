@@ -7,6 +7,7 @@ A site that does not answer is asked again until the deadline of its tasks; then
 the run goes on by its own rules.
 """
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -41,6 +42,8 @@ from fedllm_train.engines.remote.visit_replies import left_out, reply_of
 
 __all__ = ["Begins", "RemoteEngine"]
 
+logger = logging.getLogger(__name__)
+
 Begins = Callable[[str], tuple[Begin, bytes]]
 """From the name of a site to what it is told of the run, and the starting adapter's tensors."""
 
@@ -63,7 +66,7 @@ class RemoteEngine:
         Args:
             line: carries requests; opened and closed by whoever made it.
             site_of: client -> name of its site.
-            rows: client -> rows that its site announced, which no reply may exceed.
+            rows: client -> rows that a trainer gets of those its site announced, which no reply may exceed.
             begins: says what a site is told of the run.
             run: the run's key.
             options: how long to wait, and for how many sites.
@@ -77,6 +80,7 @@ class RemoteEngine:
         self._ready: deque[Reply] = deque()
         self._outcomes: dict[tuple[str, str], tuple[Result | None, bytes, str | None]] = {}
         self._requests = 0
+        self._began = 0.0
         self._is_finished = False
         self.bytes_on_line = 0
         """Bytes of bodies that went over the line, both ways."""
@@ -85,16 +89,20 @@ class RemoteEngine:
         """Let every site get ready.
 
         Raises:
-            WorkerError: naming the sites that refused or were not ready in time, where too few are left.
+            WorkerError: naming the sites that refused, were not approved or not ready in time, where too few are left.
         """
-        end = time.monotonic() + self._options.join
+        self._began = time.monotonic()
         wanted = min(self._options.min_sites or len(self._seats), len(self._seats))
-        while any(seat.state == "new" for seat in self._seats.values()) and time.monotonic() < end:
-            if self._num_ready() >= wanted and wanted < len(self._seats):
+        for seat in self._seats.values():
+            seat.ready_by = self._began + self._options.join
+        while new := [seat for seat in self._seats.values() if seat.state == "new"]:
+            end = max(seat.ready_by for seat in new)
+            if time.monotonic() >= end or self._num_ready() >= wanted:
                 break
-            for seat in self._seats.values():
-                if seat.state == "new":
-                    self._begin(seat)
+            if self._num_ready() + len(new) < wanted and all(seat.needs_approval for seat in new):
+                break
+            for seat in new:
+                self._begin(seat)
             self._listen(min(1.0, max(0.0, end - time.monotonic())))
         if self._num_ready() < wanted:
             missing = [
@@ -194,7 +202,7 @@ class RemoteEngine:
         """Let go of jobs whose time is over."""
         now, options = time.monotonic(), self._options
         if seat.under_way is not None and now > seat.expires:
-            self._failed(seat, "its answer did not end in time")
+            seat.failed(self._options, "its answer did not end in time")
             seat.under_way = None
         is_gone = seat.failing_since is not None and now - seat.failing_since > options.unreachable
         if seat.state == "refused" or is_gone:
@@ -263,13 +271,13 @@ class RemoteEngine:
             return
         seat.under_way = None
         if event.problem is not None or event.header is None:
-            self._failed(seat, one_line(event.problem or "it sent nothing"))
+            seat.failed(self._options, one_line(event.problem or "it sent nothing"))
             return
         self.bytes_on_line += len(event.body)
         try:
             self._heard(seat, read_answer(event.header), event)
         except MessageError as error:
-            self._failed(seat, f"its answer is no message: {error}")
+            seat.failed(self._options, f"its answer is no message: {error}")
 
     def _heard(self, seat: Seat, answer: Any, event: Event) -> None:
         if isinstance(answer, Done):
@@ -282,37 +290,32 @@ class RemoteEngine:
             for result, piece in zip(answer.results, pieces, strict=True):
                 if result.key in seat.asked:
                     self._settle(seat, result.key, result, bytes(piece), None, "refused")
-            seat.failing_since, seat.pause = None, 0.0
+            seat.answered()
         elif isinstance(answer, Ready):
             if seat.state == "new":
                 seat.state, seat.reason = "ready", ""
-            seat.failing_since, seat.pause = None, 0.0
+            seat.answered()
         elif isinstance(answer, Waiting):
             seat.reason, seat.failing_since = answer.reason, None
             if answer.reason == BEGIN_FIRST:
                 seat.state = "new"
-                for asked in seat.asked.values():
-                    asked.is_there = False
+                seat.has_nothing()
             else:
-                seat.next_try = time.monotonic() + self._options.retry
+                if seat.waits(answer, self._options, self._began):
+                    logger.warning(
+                        "site %s waits for its people: fedllm-train worker approve %s (this command waits meanwhile, "
+                        "and may be ended and resumed)",
+                        seat.name,
+                        self._run,
+                    )
         elif isinstance(answer, Refused) and not seat.sent:  # of the run, not of some request in it
             seat.state, seat.reason = "refused", answer.reason
         elif isinstance(answer, Refused):
             self._drop(seat, [key for key in seat.sent if key in seat.asked], answer.reason, "refused")
         elif isinstance(answer, Failed):
-            self._failed(seat, answer.reason)
+            seat.failed(self._options, answer.reason)
         else:
             raise MessageError(f"{answer.kind} answers nothing that was asked")
-
-    def _failed(self, seat: Seat, reason: str) -> None:
-        """Note that a site could not be asked; it is asked again a little later."""
-        now = time.monotonic()
-        seat.reason = reason
-        seat.failing_since = now if seat.failing_since is None else seat.failing_since
-        seat.pause = min(30.0, max(self._options.retry, 2 * seat.pause))
-        seat.next_try = now + seat.pause
-        for asked in seat.asked.values():  # what a dead worker had may be gone
-            asked.is_there = False
 
     def _settle(
         self, seat: Seat, key: str, result: Result | None, body: bytes, problem: str | None, kind: LeftOutKind

@@ -1,16 +1,21 @@
 """Where a worker keeps what belongs to runs: a folder each, named by the run's key, and who approved which."""
 
+import logging
 import shutil
 from hashlib import sha256
 from pathlib import Path
 
+from filelock import BaseFileLock, FileLock, Timeout
+
 from fedllm_data.errors import ConfigError
 from fedllm_data.in_place import write_file
-from fedllm_eval.policy.run_folder import PERSONAL
+from fedllm_eval.policy.run_folder import LOCK_FILE, PERSONAL
 from fedllm_eval.texts import json_text
 from fedllm_train.engines.remote.messages import Begin
 
 __all__ = ["RunFolders"]
+
+logger = logging.getLogger(__name__)
 
 _ASKED, _APPROVED = "asked.json", "approved"
 
@@ -22,10 +27,31 @@ class RunFolders:
         """Use the worker's folder."""
         self._runs = folder / "runs"
 
+    def hold(self) -> BaseFileLock:
+        """Hold the worker's folder, so that no other worker mixes its runs and approvals with the ones here.
+
+        Returns:
+            A lock of the operating system, which goes with the process that holds it.
+
+        Raises:
+            ConfigError: if another worker holds it.
+        """
+        lock = FileLock(self._runs.parent / LOCK_FILE)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise ConfigError(
+                f"--folder {self._runs.parent} is used by another worker; give each worker a folder of its own"
+            ) from None
+        except NotImplementedError:  # a file system without locks
+            logger.warning("%s lies on a file system without locks; see that no other worker uses it", lock.lock_file)
+        return lock
+
     def of(self, key: str) -> Path:
-        """Return the folder of a run, which is made."""
+        """Return the folder of a run, which is made; nobody else on the machine may look into it."""
+        self._runs.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder = self._runs / key
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
         return folder
 
     def ask(self, begin: Begin) -> None:
@@ -55,10 +81,12 @@ class RunFolders:
         return found[0]
 
     def waiting(self) -> list[Begin]:
-        """Return the runs that ask for approval and have none."""
-        asked = [
-            Begin.model_validate_json(path.read_text(encoding="utf-8")) for path in self._runs.glob(f"*/{_ASKED}")
-        ]
+        """Return the runs that ask for approval and have none.
+
+        Raises:
+            ConfigError: naming a request that was damaged, or written by another version.
+        """
+        asked = [_read(path) for path in self._runs.glob(f"*/{_ASKED}")]
         return sorted((begin for begin in asked if not self.is_approved(begin)), key=lambda begin: begin.run)
 
     def forget(self, key: str) -> None:
@@ -83,6 +111,16 @@ class RunFolders:
             raise ConfigError(f"{len(found)} runs in {self._runs} begin with {key!r}; name one of them")
         self.forget(found[0])
         return found[0]
+
+
+def _read(path: Path) -> Begin:
+    try:
+        return Begin.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValueError:
+        raise ConfigError(
+            f"{path} is no request of this version; remove it with fedllm-train worker forget {path.parent.name}, and "
+            "let the run ask again"
+        ) from None
 
 
 def _digest(begin: Begin) -> str:

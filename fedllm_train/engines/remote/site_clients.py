@@ -190,6 +190,9 @@ def _ask_all(line: Line, seconds: float, min_sites: int | None) -> tuple[dict[st
         if isinstance(answer, SiteFacts):
             facts[event.site] = answer
             silent.pop(event.site, None)
+        else:
+            silent[event.site] = one_line(getattr(answer, "reason", "it answers something else"))
+            asked[event.site] = time.monotonic() + 1.0
     return facts, silent
 
 

@@ -12,7 +12,7 @@ from fedllm_eval.plain_json import without_nan
 from fedllm_eval.policy.run_folder import PERSONAL
 from fedllm_train.adapters.arithmetic import adapter_sha256
 from fedllm_train.clients.host import ClientHost
-from fedllm_train.clients.run_spec import RunSpec, policy_digests
+from fedllm_train.clients.run_spec import RunSpec, most_steps, policy_digests
 from fedllm_train.engines.engine import Task
 from fedllm_train.engines.remote.messages import Begin, Result, ScoreJob, VisitJob, job_key
 from fedllm_train.engines.remote.organisation import Organisation
@@ -50,7 +50,16 @@ class SiteRun:
             revision=site.revision,
             trust_remote_code=site.trust_remote_code,
         )
+        if begin.max_steps != most_steps(self.spec):
+            raise ConfigError(
+                f"the run tells of {begin.max_steps} steps a visit, and its settings make {most_steps(self.spec)}"
+            )
         clients = site.clients("train")
+        if clients.revision != begin.data:
+            raise ConfigError(
+                f"the rows here ({str(clients.revision)[:12]}) are not those that the run was planned with "
+                f"({str(begin.data)[:12]}); start the worker with those, or begin another run"
+            )
         if missing := [client_id for client_id in begin.clients if client_id not in clients.sizes]:
             raise ConfigError(f"client {missing[0]!r} has no rows here")
         self.host = ClientHost.load(self.spec, clients.select(begin.clients), folder)

@@ -51,6 +51,8 @@ def _sites(arguments: argparse.Namespace) -> None:
         if (getattr(arguments, name) is None) != (arguments.action == "list"):
             what = "needs" if arguments.action == "profile" else "takes no"
             raise ConfigError(f"sites {arguments.action} {what} --{name}")
+    if arguments.min_sites is not None and arguments.min_sites <= 0:
+        raise ConfigError(f"--min-sites is {arguments.min_sites}; it must be positive")
     if not arguments.deployment.exists():
         raise ConfigError(f"deployment {arguments.deployment} is not there; make it with fedllm-train deploy init")
     line = line_of(arguments.engine, arguments.deployment)

@@ -13,7 +13,7 @@ def reply_of(job: VisitJob, result: Result, body: bytes, known_rows: int) -> Rep
         job: what was asked.
         result: what the site says came of it.
         body: the update's message.
-        known_rows: the rows that the site announced for the client.
+        known_rows: the rows that a trainer gets of those that the site announced for the client.
     """
     reason = result.reason or _problem_of(job, result, known_rows)
     return Reply(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedllm_data.errors import ConfigError
+from fedllm_data.errors import ConfigError, FedLLMError, HubError
 from fedllm_train.clients.stopping import VisitStopped
 from fedllm_train.engines.remote.kept_answers import KeptAnswers
 from fedllm_train.engines.remote.messages import (
@@ -95,7 +95,7 @@ class Worker:
             say: takes one line for whoever watches.
 
         Raises:
-            ConfigError: if the data or the base cannot be read.
+            ConfigError: if the data or the base cannot be read, or another worker uses the folder.
         """
         self.site, self.policy, self._say = site, policy, say
         self._folders, self._log = RunFolders(folder), WorkerLog(folder)
@@ -103,6 +103,7 @@ class Worker:
         """What a server is told of the site."""
         self.base_digest = site.base_digest()
         """Digest of the base model's weights."""
+        self._hold = self._folders.hold()
         self._changed = threading.Condition()
         self.active: _Active | None = None
         """The run that it is on; None for none."""
@@ -126,7 +127,10 @@ class Worker:
             answer, content = Refused(reason=one_line(error)), b""
         except Exception as error:
             answer, content = Failed(reason=one_line(f"{type(error).__name__}: {error}")), b""
-        self._log.write(kind, run, len(body), len(content), getattr(answer, "reason", None))
+        try:
+            self._log.write(kind, run, len(body), len(content), getattr(answer, "reason", None))
+        except OSError as error:  # what is not on record is not told
+            answer, content = Failed(reason=f"its record of requests cannot be written: {error.strerror}"), b""
         return answer.header(), content
 
     def close(self) -> None:
@@ -138,6 +142,7 @@ class Worker:
                 self.active.queue.clear()
             self._changed.notify_all()
         self._thread.join()
+        self._hold.release()
 
     def _answer(self, request: Any, body: bytes | bytearray) -> tuple[Any, bytes]:
         if isinstance(request, Hello):
@@ -165,7 +170,7 @@ class Worker:
                 return Refused(reason=reason)
         if self.policy.approve == "ask" and not self._folders.is_approved(begin):
             self._folders.ask(begin)
-            return Waiting(reason=f"the organisation has not approved run {begin.run} yet")
+            return Waiting(reason=f"the organisation has not approved run {begin.run} yet", needs_approval=True)
         end = time.monotonic() + begin.wait_seconds
         begin = begin.model_copy(update={"wait_seconds": 0.0})
         with self._changed:
@@ -271,9 +276,12 @@ class Worker:
 
     def _forget(self, active: _Active) -> None:
         """Remove what a finished run kept, but for its clients' own adapters; called with the lock held."""
-        self._folders.forget(active.key)
         if self.active is active:
             self.active = None
+        try:
+            self._folders.forget(active.key)
+        except OSError as error:
+            self._say(f"run {active.key}: what it kept cannot be removed: {error.strerror}")
 
     def _work(self) -> None:
         """The thread of jobs."""
@@ -297,11 +305,20 @@ class Worker:
                 outcome = self._do(active, key, job, body, generation)
             with self._changed:
                 if outcome is not None:
-                    active.answers.keep(*outcome, step=getattr(job, "step", 0))
+                    self._keep(active, *outcome, step=getattr(job, "step", 0))
                 active.under_way = None
                 if active.is_finished:
                     self._forget(active)
                 self._changed.notify_all()
+
+    def _keep(self, active: _Active, result: Result, body: bytes, *, step: int) -> None:
+        """Put a result on the disk; if that fails, the client is left out with the reason."""
+        try:
+            active.answers.keep(result, body, step=step)
+        except OSError as error:
+            reason = f"its site cannot write what came of the visit: {error.strerror}"
+            self._say(f"run {active.key}: {reason}")
+            active.answers.give_up(Result(key=result.key, reason=reason))
 
     def _has_job(self) -> bool:
         return self.active is not None and (self.active.state == "loading" or bool(self.active.queue))
@@ -313,10 +330,12 @@ class Worker:
             with _ONE_AT_A_TIME:
                 run = SiteRun(active.begin, active.tensors, self.site, active.folder)
             self._say(f"run {active.key} has begun: {len(active.begin.clients)} clients, {run.spec.strategy}")
-        except ConfigError as error:
-            state, reason = "refused", one_line(error)
+        except FedLLMError as error:  # asking again does not help, unless it was the Hub
+            state, reason = "failed" if isinstance(error, HubError) else "refused", one_line(error)
         except Exception as error:
             state, reason = "failed", one_line(f"{type(error).__name__}: {error}")
+        if reason:
+            self._say(f"run {active.key} cannot begin here: {reason}")
         with self._changed:
             active.run, active.state, active.reason, active.tensors = run, state, reason, b""
             self._changed.notify_all()

@@ -1,5 +1,6 @@
 """The worker's own record of what it was asked: a line of JSON a request, on the organisation's disk."""
 
+import os
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,11 +11,11 @@ __all__ = ["WorkerLog"]
 
 
 class WorkerLog:
-    """Appends to `requests.jsonl`."""
+    """Appends to `requests.jsonl`, which its owner alone may read."""
 
     def __init__(self, folder: Path) -> None:
         """Use the worker's folder."""
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._path, self._lock = folder / "requests.jsonl", threading.Lock()
 
     def write(self, kind: str, run: str | None, bytes_in: int, bytes_out: int, reason: str | None) -> None:
@@ -29,5 +30,9 @@ class WorkerLog:
         """
         time = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = {"time": time, "kind": kind, "run": run, "bytes_in": bytes_in, "bytes_out": bytes_out}
-        with self._lock, self._path.open("a", encoding="utf-8") as file:
+        with self._lock, open(self._path, "a", encoding="utf-8", opener=_private) as file:
             file.write(json_text(line if reason is None else {**line, "reason": reason}) + "\n")
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)

@@ -12,6 +12,7 @@ from fedllm_train.federation.steps import SITES, main, share_out
 
 def test_rows_are_shared_out_whole(kit, tmp_path):
     kit.build_repo(tmp_path / "all", sizes={f"client-{letter}": 6 for letter in "abcdefg"})
+    (tmp_path / "all" / "rejected.jsonl").write_text('{"client_id": "client-a"}\n')
     ids = sorted({client_id for split in ("train", "test") for client_id in load_clients(tmp_path / "all", split)})
     for number, site in enumerate(SITES):
         share_out(tmp_path / "all", tmp_path / site, set(ids[number :: len(SITES)]))
@@ -26,6 +27,7 @@ def test_rows_are_shared_out_whole(kit, tmp_path):
                 assert part[client_id].to_list() == whole[client_id].to_list()
     tables = [load_clients(tmp_path / site).table.column("client_id").to_pylist() for site in SITES]
     assert not set(tables[0]) & set(tables[1])
+    assert not any((tmp_path / site / "rejected.jsonl").exists() for site in SITES)
 
 
 def test_a_folder_that_holds_something_is_left_alone(tmp_path, capsys):

@@ -18,7 +18,7 @@ import yaml
 
 from fedllm_data.errors import ConfigError
 from fedllm_train.cli import main
-from fedllm_train.engines.flower import processes
+from fedllm_train.engines.flower import deploy_command, processes
 from fedllm_train.engines.flower.certificates import fingerprint_of
 from fedllm_train.engines.flower.deployment import init_deployment, read_deployment, read_kit
 from fedllm_train.engines.flower.flower_line import RELAY, flower_line
@@ -211,3 +211,74 @@ def test_a_program_is_ended_with_what_it_began(tmp_path):
 def members(group):
     done = subprocess.run(["ps", "-o", "pid=,stat=", "-g", str(group)], capture_output=True, text=True, check=False)
     return [line for line in done.stdout.splitlines() if "Z" not in line]
+
+
+def test_the_environment_is_what_is_said_or_what_the_server_runs_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FEDLLM_FLWR_VENV", raising=False)
+    for name in ("given", "variable", "remembered", "flwr-env"):
+        (tmp_path / name / "bin").mkdir(parents=True)
+        (tmp_path / name / "bin" / "flower-superlink").touch()
+    server = tmp_path / "server"
+    server.mkdir()
+    assert processes.flwr_environment(None, server) == tmp_path / "flwr-env"
+    processes.remember_environment(tmp_path / "remembered", server)
+    assert processes.flwr_environment(None, server) == tmp_path / "remembered"
+    monkeypatch.setenv("FEDLLM_FLWR_VENV", "variable")
+    assert processes.flwr_environment(None, server) == tmp_path / "variable"
+    assert processes.flwr_environment(Path("given"), server) == tmp_path / "given"
+    with pytest.raises(ConfigError, match="nowhere is no environment with Flower"):
+        processes.flwr_environment(Path("nowhere"), server)
+
+
+LEFT_RUNNING = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+"""A command leaves its program running, as it should."""
+RELAY_OF_OURS = """#!{python}
+import pathlib, sys, time
+place = pathlib.Path({place!r})
+place.write_text(place.read_text() + "+" if place.exists() else "+")
+if len(place.read_text()) < {good}:
+    time.sleep({seconds})
+    sys.exit("Exit Code: 305")
+print("INFO :      SuperNode ID: 42", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def start_site(tmp_path, monkeypatch):
+    """Starts a site whose relay is let in at its n-th start; the site's programs are ended afterwards."""
+    init_deployment(tmp_path / "d", server="127.0.0.1:1", sites=["north"])
+    (tmp_path / "env" / "bin").mkdir(parents=True)
+    (tmp_path / "env" / "bin" / "flower-superlink").touch()
+    monkeypatch.setattr(deploy_command.time, "sleep", lambda seconds: None)
+    kit = tmp_path / "d" / "kits" / "north"
+
+    def start(good, seconds=0.0):
+        program = tmp_path / "env" / "bin" / "flower-supernode"
+        text = RELAY_OF_OURS.format(python=sys.executable, place=str(tmp_path / "starts"), good=good, seconds=seconds)
+        program.write_text(text)
+        program.chmod(0o755)
+        return main(["deploy", "site", str(kit), "--env", str(tmp_path / "env"), "--socket", "worker.sock"])
+
+    yield start
+    processes.stop_all(kit / "processes")
+
+
+@LEFT_RUNNING
+def test_a_relay_that_is_not_let_in_is_started_again_until_it_is(start_site, tmp_path, capsys):
+    assert start_site(good=3, seconds=0.5) == 0
+    assert (tmp_path / "starts").read_text() == "+++"
+    said = capsys.readouterr().out
+    assert said.count("it is tried again") == 1
+    assert "the relay of north is connected to 127.0.0.1:1" in said
+    assert "SuperNode ID: 42" in (tmp_path / "d" / "kits" / "north" / "supernode.log").read_text()
+
+
+@LEFT_RUNNING
+def test_a_relay_that_was_let_in_before_is_not_believed_of_its_next_start(start_site, tmp_path, capsys):
+    assert start_site(good=1) == 0
+    processes.stop_all(tmp_path / "d" / "kits" / "north" / "processes")
+    (tmp_path / "starts").unlink()
+    assert start_site(good=2) == 0
+    assert (tmp_path / "starts").read_text() == "++"

@@ -26,6 +26,8 @@ pytestmark = [
     pytest.mark.skipif(not ENV, reason="FEDLLM_FLWR_VENV names no environment with Flower"),
 ]
 NAMES = ("north", "south")
+WANTED = int(os.environ.get("FEDLLM_KILLS", "2"))
+"""How often each kind of process is killed."""
 TRAINING = (
     *("--cohort-size", "4", "--local-steps", "4", "--learning-rate", "1e-2", "--max-length", "64", "--seed", "5"),
     *("--bf16", "False", "--use-cpu", "--lora-r", "4", "--strategy", "scaffold", "--wire", "int4"),
@@ -184,13 +186,12 @@ def kill_some(line, kind, rng):
 @pytest.mark.parametrize("kind", ["worker", "serverapp", "clientapp", "supernode", "superlink"])
 def test_killed_processes_change_no_bit(line, places, kind):
     rng, kills, runs = random.Random(kind), 0, 0
-    wanted = int(os.environ.get("FEDLLM_KILLS", "2"))
-    while kills < wanted:
+    while kills < WANTED:
         out = f"{kind}{runs}"
         runs += 1
         run = line.train(out, "--num-rounds", "6")
         wait_until(lambda out=out, run=run: (line.folder / out).is_dir() or run.poll() is not None)
-        while run.poll() is None and kills < wanted:
+        while run.poll() is None and kills < WANTED:
             time.sleep(rng.uniform(1.0, 12.0))
             kills += run.poll() is None and kill_some(line, kind, rng)
         assert run.wait(900) == 0, (line.folder / f"{out}.log").read_text()[-1500:]
@@ -199,12 +200,22 @@ def test_killed_processes_change_no_bit(line, places, kind):
 
 
 def test_a_server_that_is_killed_resumes(line, places):
-    run = line.train("resumed", "--num-rounds", "6")
-    wait_until(lambda: (line.folder / "resumed" / "rounds.jsonl").exists() or run.poll() is not None)
-    run.kill()
-    run.wait()
-    assert line.train("resumed", "--num-rounds", "6", "--resume").wait(400) == 0
-    assert adapter(line.folder / "resumed") == expected(places, line.folder, 6)
+    rng, kills, runs = random.Random("server"), 0, 0
+    while kills < WANTED:
+        out = f"resumed{runs}"
+        runs += 1
+        run = line.train(out, "--num-rounds", "6")
+        wait_until(lambda out=out, run=run: (line.folder / out / "config.yaml").exists() or run.poll() is not None)
+        while run.poll() is None and kills < WANTED:
+            time.sleep(rng.uniform(0.5, 20.0))
+            if run.poll() is None:
+                run.kill()
+                run.wait()
+                kills += 1
+                run = line.train(out, "--num-rounds", "6", "--resume")
+        assert run.wait(900) == 0, (line.folder / f"{out}.log").read_text()[-1500:]
+        assert adapter(line.folder / out) == expected(places, line.folder, 6)
+        assert left_out(line.folder / out) == []
 
 
 def test_a_key_that_is_not_registered_gets_nothing(line):

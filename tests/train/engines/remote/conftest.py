@@ -125,6 +125,7 @@ def remote(kit, places):
             return trainer, trainer.train(resume=resume)
 
     return SimpleNamespace(
+        kit=kit,
         here=here,
         there=there,
         places=places,

@@ -287,6 +287,42 @@ def test_a_site_that_never_gets_ready_is_named():
         visited(FakeLine(north=busy, south=honest), "ann", join=0.3)
 
 
+def approved_after(times):
+    """A site whose people let the run begin when it has asked so often; then its model is loaded."""
+    state = {"asked": 0}
+
+    def site(request, body):
+        if request.kind != "begin":
+            return honest(request, body)
+        state["asked"] += 1
+        if state["asked"] <= times:
+            return Waiting(reason="not approved yet", needs_approval=True), b""
+        return (Waiting(reason="loading"), b"") if state["asked"] == times + 1 else honest(request, body)
+
+    return site
+
+
+def test_people_who_must_approve_are_waited_for_beyond_the_time_to_get_ready(caplog):
+    line = FakeLine(north=honest, south=approved_after(6))
+    assert visited(line, "cyd", join=0.7)["cyd"].message == b"cyd"  # asked after 0.01, 0.02, ..., 0.64 s
+    assert [record.getMessage() for record in caplog.records] == [
+        f"site south waits for its people: fedllm-train worker approve {RUN} (this command waits meanwhile, and may "
+        "be ended and resumed)"
+    ]
+
+
+def test_people_are_not_waited_for_without_end_nor_where_nothing_comes_of_it():
+    never = approved_after(10**9)
+    with pytest.raises(WorkerError, match=r"south \(not approved yet\)"):
+        visited(FakeLine(north=honest, south=never), "cyd", join=0.1, approval=0.3)
+
+    def proud(request, body):
+        return (Refused(reason="not with us"), b"") if request.kind == "begin" else honest(request, body)
+
+    with pytest.raises(WorkerError, match=r"north \(not with us\); south \(not approved yet\)"):
+        visited(FakeLine(north=proud, south=never), "cyd")
+
+
 def test_a_site_has_few_tasks_at_once_and_a_message_that_all_get_goes_once():
     drawn, largest = [], []
 

@@ -63,6 +63,12 @@ def test_so_does_every_method_and_rule(remote, tmp_path, changes):
     compare(remote, tmp_path, num_sites=3, **fits(changes))
 
 
+def test_kto_trains_at_sites_on_two_rows_of_each_pair(remote, tmp_path):
+    compare(remote, tmp_path, "kto")
+    rounds = [json.loads(line) for line in (tmp_path / "there" / "rounds.jsonl").read_text().splitlines()]
+    assert not any(each["left_out"] for each in rounds)
+
+
 def test_dpo_goes_on_from_an_adapter_whose_tensors_travel(remote, tmp_path):
     remote.here(tmp_path / "sft")
     trainer = compare(remote, tmp_path, "dpo", adapter=str(tmp_path / "sft"))

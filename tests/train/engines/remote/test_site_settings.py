@@ -4,10 +4,14 @@ Scores agree with those of one machine up to rounding, since clients are scored 
 """
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
 from fedllm_data.errors import ConfigError, ResumeError
+from fedllm_train.cli import main
+from fedllm_train.engines.engine_choice import socket_sites
 
 SCORED = {"eval_every": 1, "num_rounds": 2, "cohort_size": 4}
 
@@ -70,3 +74,37 @@ def test_a_runs_own_config_begins_it_again_and_the_command_says_how_sites_are_re
     assert (flags.run.data, flags.federated.num_rounds) == (None, 1)
     with pytest.raises(ConfigError, match="--data"):
         parse_our_flags("sft", words)
+
+
+ODD_SITES = {
+    "nothing": ("", "names no sites"),
+    "another key": ("sites: {a: x}\nsecret: 1", "has 'secret', which no deployment has"),
+    "a number for a name": ("sites: {1: x}", "1 is no name of a site"),
+    "an empty name": ("sites: {'': x}", "'' is no name of a site"),
+    "half a letter": ('sites: {"a\\ud800": x}', "is no name of a site"),
+    "a name of two lines": ('sites: {"a\\nb": x}', "is no name of a site"),
+    "no socket": ("sites: {a: }", "None is no socket of a site"),
+    "an empty socket": ("sites: {a: ''}", "'' is no socket of a site"),
+    "an end in a socket": ('sites: {a: "x\\0y"}', "is no socket of a site"),
+    "one name twice": ("sites:\n  a: x\n  a: y", "it names the key 'a' twice (line 3)"),
+    "one socket twice": ("sites: {a: x, b: ./x}", "'a' and 'b' have one socket"),
+}
+
+
+@pytest.mark.parametrize(("text", "reason"), ODD_SITES.values(), ids=list(ODD_SITES))
+def test_a_file_of_sites_that_is_none_is_refused_by_what_is_wrong(tmp_path, text, reason):
+    (tmp_path / "sites.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=re.escape(reason)):
+        socket_sites(tmp_path / "sites.yaml")
+
+
+def test_sites_are_found_beside_their_file(tmp_path):
+    (tmp_path / "sites.yaml").write_text("sites: {north: n.sock, 🏥: /run/h.sock}", encoding="utf-8")
+    assert socket_sites(tmp_path / "sites.yaml") == {"north": tmp_path / "n.sock", "🏥": Path("/run/h.sock")}
+
+
+def test_no_sites_are_not_waited_for(tmp_path, capsys):
+    (tmp_path / "sites.yaml").write_text("sites: {north: n.sock}", encoding="utf-8")
+    words = ["sites", "list", "--engine", "sockets", "--deployment", str(tmp_path / "sites.yaml")]
+    assert main([*words, "--min-sites", "0"]) == 2
+    assert "--min-sites is 0; it must be positive" in capsys.readouterr().err

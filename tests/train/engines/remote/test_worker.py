@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from fedllm_data.clients import load_clients
-from fedllm_data.errors import ConfigError
+from fedllm_data.errors import ConfigError, SchemaError
 from fedllm_train.cli import main
 from fedllm_train.engines.remote import worker as worker_module
 from fedllm_train.engines.remote.connect import remote_engine
@@ -204,6 +204,67 @@ def test_what_a_policy_forbids_is_refused_before_anything_is_loaded(begun, limit
     assert worker.active is None
 
 
+def test_steps_of_a_visit_are_all_that_its_method_takes_and_no_other_number_is_believed(kit, remote, tmp_path):
+    with (
+        remote.workers_of(remote.places, tmp_path / "sites", num_sites=1, max_steps=4) as workers,
+        remote.sites_of(workers) as clients,
+    ):
+        worker = workers["site0"]
+        begin, _ = begin_of(remote, kit, tmp_path, clients, strategy="ditto")
+        assert ask(worker, begin)[0].kind == "ready"  # two for the global adapter, two for its own
+        worker.policy = Policy(approve="auto", max_steps=3)
+        assert "a visit of 4 steps may be longer than the 3" in ask(worker, begin)[0].reason
+        reason = ask(worker, begin.model_copy(update={"max_steps": 2}))[0].reason
+        assert reason == "the run tells of 2 steps a visit, and its settings make 4"
+        begin, _ = begin_of(remote, kit, tmp_path, clients, strategy="fedavg_ft", personal_steps=9)
+        assert "a visit of 9 steps may be longer than the 3" in ask(worker, begin)[0].reason
+
+
+def test_a_run_does_not_begin_on_other_rows_than_it_was_planned_with(begun):
+    worker, begin, _ = begun
+    assert begin.data == worker.facts.splits["train"].digest
+    answer, _ = ask(worker, begin.model_copy(update={"data": "0" * 64}))
+    assert answer.kind == "refused"
+    assert "are not those that the run was planned with (000000000000)" in answer.reason
+
+
+def test_rows_that_cannot_be_trained_on_are_refused_at_once(begun, monkeypatch):
+    worker, begin, _ = begun
+
+    def unsorted(*_):
+        raise SchemaError("rows are not sorted")
+
+    monkeypatch.setattr(Organisation, "clients", unsorted)
+    answer, _ = ask(worker, begin)
+    assert (answer.kind, answer.reason) == ("refused", "rows are not sorted")
+
+
+def test_a_full_disk_leaves_a_client_out_and_the_worker_goes_on(begun, monkeypatch):
+    worker, begin, start = begun
+    ask(worker, begin)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    message, client_id = codec.encode(start), some_client(worker)
+    with monkeypatch.context() as patch:
+        patch.setattr("fedllm_train.engines.remote.kept_answers.write_sealed", full)
+        done, body = work(worker, visit(client_id), message)
+        assert done.results[0].reason == "its site cannot write what came of the visit: No space left on device"
+        assert (done.results[0].has_body, body) == (False, b"")
+    with monkeypatch.context() as patch:
+        patch.setattr("fedllm_train.engines.remote.worker_log.json_text", full)
+        answer, _ = ask(worker, Hello())
+        assert answer.reason == "its record of requests cannot be written: No space left on device"
+    assert work(worker, visit(client_id, step=1), message)[0].results[0].has_body
+
+
+def test_two_workers_do_not_share_a_folder(begun, tmp_path):
+    worker, _, _ = begun
+    with pytest.raises(ConfigError, match="is used by another worker; give each worker a folder of its own"):
+        Worker(worker.site, worker.policy, tmp_path / "sites" / "site0")
+
+
 def test_clients_that_are_not_offered_cannot_be_asked(begun):
     worker, begin, start = begun
     one, other = sorted(begin.clients)[:2]
@@ -242,6 +303,19 @@ def test_approval_is_asked_for_once_and_for_exactly_one_run(begun, tmp_path, cap
     assert ask(worker, begin)[0].kind == "ready"
     asked = [json.loads(line) for line in (tmp_path / "sites" / "site0" / "requests.jsonl").read_text().splitlines()]
     assert [each["kind"] for each in asked if each["run"]][-3:] == ["begin", "begin", "begin"]
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"kind": 3}', "\udcff"])
+def test_a_damaged_request_is_named_and_can_be_forgotten(tmp_path, capsys, content):
+    asked = tmp_path / "runs" / RUN / "asked.json"
+    asked.parent.mkdir(parents=True)
+    asked.write_bytes(content.encode("utf-8", "surrogateescape"))
+    assert main(["worker", "list", "--folder", str(tmp_path)]) == 2
+    assert f"{asked} is no request of this version; remove it with fedllm-train worker forget {RUN}" in (
+        capsys.readouterr().err
+    )
+    assert main(["worker", "forget", RUN, "--folder", str(tmp_path)]) == 0
+    assert main(["worker", "list", "--folder", str(tmp_path)]) == 0
 
 
 @pytest.mark.parametrize("number", [60, pytest.param(10_000, marks=pytest.mark.slow)])
@@ -287,6 +361,7 @@ def test_drawn_requests_are_answered_and_harm_nothing(begun, number):
         ("scores: 1", "write true or false"),
         ("- a", "is no list of keys and values"),
         ("a: [", "cannot be read"),
+        ("approve: ask\napprove: auto", "it names the key 'approve' twice (line 2)"),
     ],
 )
 def test_a_policy_that_is_none_is_refused_by_key(tmp_path, content, reason):
@@ -312,6 +387,14 @@ def test_columns_go_only_where_the_policy_lets_them(remote, tmp_path):
         worker = Worker(site, Policy(columns=columns), tmp_path / str(len(columns)), say=lambda line: None)
         worker.close()
         assert sorted(worker.facts.table) == told
+
+
+def test_what_a_worker_keeps_is_its_users_alone(begun, tmp_path):
+    worker, begin, _ = begun
+    assert ask(worker, begin)[0].kind in ("ready", "waiting")
+    folder = tmp_path / "sites" / "site0"
+    assert (folder / "runs").stat().st_mode & 0o077 == 0
+    assert (folder / "requests.jsonl").stat().st_mode & 0o077 == 0
 
 
 ROWS = {"dp_unit": "example", "dp_clip": 1.0, "dp_noise_multiplier": 4.0, "dp_delta": 1e-3}
