@@ -69,7 +69,7 @@ def covered_round(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def covered_config(config: Mapping[str, Any], *, dataset_is_public: bool) -> dict[str, Any]:
-    """Return the settings without seeds, and without the digest of a dataset that is not on the Hub.
+    """Return the settings without seeds, rows of single clients, or the digest of a dataset that is not on the Hub.
 
     Args:
         config: as in `config.yaml`.
@@ -85,6 +85,7 @@ def covered_config(config: Mapping[str, Any], *, dataset_is_public: bool) -> dic
     for section, names in (("federated", ("seed",)), ("client", ("seed", "data_seed"))):
         for name in names:
             covered.get(section, {}).pop(name, None)
+    covered.get("privacy", {}).pop("by_client", None)  # tells how many rows single clients have
     if not dataset_is_public and "data" in covered:
         covered["data"]["revision"] = None
     for data in (covered.get("earlier") or {}).get("data", ()):

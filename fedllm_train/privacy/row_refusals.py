@@ -22,11 +22,15 @@ ROW_METHODS: Mapping[str, str | None] = {
     "fedavg_ft": _BY_FIT,  # the steps after the last round count
     "fedavgm": _BY_FIT,
     "feddpa": _BY_FIT,  # both fits of a visit count
+    "fedbiscuit": "sends losses of its rows, which no clip of gradients bounds",
     "fedex_lora": _BY_FIT,
     "fedkseed": "sends differences of losses of its rows, which no clip of gradients bounds",
+    "fedmomentum": _BY_FIT,
     "fednova": _BY_FIT,
     "fedprox": _BY_FIT,  # its pull depends on the adapters alone
+    "fedrot_lora": _BY_FIT,
     "fedsa_lora": _BY_FIT,
+    "fedsvd": _BY_FIT,
     "fedyogi": _BY_FIT,
     "ffa_lora": _BY_FIT,
     "flexlora": _BY_FIT,
@@ -35,6 +39,7 @@ ROW_METHODS: Mapping[str, str | None] = {
     "language_clusters": _BY_FIT,  # a client's language is read from the clients table, not from rows
     "local": _BY_FIT,
     "lora_fair": _BY_FIT,
+    "ravan": "trains scales of its heads, whose rows have no gradient of their own here",
     "rolora": _BY_FIT,
     "scaffold": _BY_FIT,  # control variates are means of gradients that have noise
 }

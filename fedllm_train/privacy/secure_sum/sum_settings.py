@@ -125,6 +125,10 @@ class SecureSumSettings(Settings):
             for name, (harmless, reason) in _NOT_BESIDE_SKELLAM.items():
                 if (value := getattr(self, name, harmless)) != harmless:
                     raise ConfigError(f"{name} is {value!r} and secure_sum_skellam is on: {reason}; leave one out")
+        elif dp_clip is not None and getattr(self, "dp_unit", "client") == "example":
+            raise ConfigError(
+                "dp_unit is example and secure_sum is on, which were never tried together; leave one out"
+            )
         elif dp_clip is not None:
             raise ConfigError(
                 "dp_clip and secure_sum are both given: a server that sees no single update can clip none; add "

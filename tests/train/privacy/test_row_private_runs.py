@@ -17,6 +17,7 @@ from fedllm_train.clients.client_memory import client_folder_name
 from fedllm_train.clients.row_secret import FitDraws, RowSecret, StepsSpent, fit_key
 from fedllm_train.config import FederatedConfig
 from fedllm_train.messages import codec
+from fedllm_train.privacy.covered import covered_config
 from fedllm_train.privacy.row_refusals import ROW_METHODS
 from fedllm_train.privacy.secret import ROW_SECRET
 from fedllm_train.trainer import FederatedTrainer
@@ -140,6 +141,9 @@ def test_config_card_and_rounds_say_both_units(kit, tmp_path):
     told = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["privacy"]
     assert told["unit"] == "example"
     assert told["units"]["example"] < told["units"]["person"] < told["units"]["client"]
+    assert told["by_client"]["smallest"]["num_rows"] == 3
+    published = covered_config({"privacy": told}, dataset_is_public=False)["privacy"]
+    assert published == {name: value for name, value in told.items() if name != "by_client"}
     records = kit.records_of(tmp_path / "run")
     assert records[0]["privacy"]["epsilon"] < records[1]["privacy"]["epsilon"] == told["epsilon"]
     card = next((tmp_path / "run").glob("*.md")).read_text()
