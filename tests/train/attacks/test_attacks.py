@@ -162,8 +162,16 @@ def test_flipped_preferences_change_a_run(kit, tmp_path):
     assert adapter_sha256(bad) != adapter_sha256(honest)
 
 
-@pytest.mark.parametrize("attack", ["alie", "sign_flip", "backdoor"])
-@pytest.mark.parametrize("changes", [{"wire": "int8"}, {"robust_sum": "multi_krum", "robust_num_bad": 2}])
+@pytest.mark.parametrize(
+    ("attack", "changes"),
+    [
+        ("alie", {"robust_sum": "multi_krum", "robust_num_bad": 2}),
+        pytest.param("backdoor", {"wire": "int8"}, marks=pytest.mark.slow),
+        pytest.param("sign_flip", {"wire": "int8"}, marks=pytest.mark.slow),
+        pytest.param("alie", {"wire": "int8"}, marks=pytest.mark.slow),
+        pytest.param("backdoor", {"robust_sum": "multi_krum", "robust_num_bad": 2}, marks=pytest.mark.slow),
+    ],
+)
 def test_an_attacked_run_resumes_to_the_same_bits(kit, tmp_path, attack, changes):
     settings = {"attack": attack, "attack_share": 0.25, "num_rounds": 3, "keep_checkpoints": 3, **changes}
     whole = run(kit, tmp_path / "whole", **settings)

@@ -127,6 +127,7 @@ def test_the_record_has_nothing_of_a_single_client_that_the_server_did_not_know(
     assert exchanged > 0
 
 
+@pytest.mark.slow
 def test_the_same_run_in_two_processes_and_at_sites_ends_with_the_same_adapter(remote, tmp_path):
     changes = {**SECURE, "cohort_size": 4, "num_rounds": 2, "strategy": "scaffold"}
     _, here = remote.here(tmp_path / "here", **changes)
