@@ -48,7 +48,7 @@ docs: $(VENV)/.ready-docs
 	@echo 'open site/index.html'
 
 clean:
-	rm -rf $(VENV) quickstart site build dist *.egg-info
+	rm -rf $(VENV) quickstart federation flwr-env site build dist *.egg-info
 
 # torch first and pinned: a bare requirement may bring several gigabytes of GPU libraries.
 $(VENV)/.ready: pyproject.toml constraints.txt
