@@ -51,7 +51,8 @@ def _robustness(arguments: argparse.Namespace, make_progress: Callable[[], Any])
         raise ConfigError(f"--max-prompts is {arguments.max_prompts}; it must be at least 1")
     table = None if arguments.data is None else _table(arguments.data)
     found = {str(run): _of_run(run, table) for run in arguments.runs}
-    needs_model = [run for run in arguments.runs if _backdoor_of(run) is not None and arguments.data is not None]
+    with_backdoor = [run for run in arguments.runs if "backdoor" in found[str(run)]["attacks"]]
+    needs_model = with_backdoor if arguments.data is not None else []
     if arguments.dry_run:
         reads = [place_to_read(str(run), "a run") for run in arguments.runs]
         writes = [] if arguments.out is None else [folder_to_write(arguments.out, f"{JSON_FILE} and {TEXT_FILE}")]
@@ -89,26 +90,14 @@ def _of_run(run: Path, table: Any) -> dict[str, Any]:
     return found
 
 
-def _backdoor_of(run: Path) -> tuple[str, str] | None:
-    """Trigger and reply of a run with a backdoor."""
-    from fedllm_eval.policy.run_folder import find_config, section
-    from fedllm_eval.running.run_robustness import robustness_of_run
-
-    found, config = robustness_of_run(run), find_config(run)
-    if found is None or config is None or "backdoor" not in found["attacks"]:
-        return None
-    federated = section(config, "federated")
-    return str(federated["attack_trigger"]), str(federated["attack_reply"])
-
-
 def _tried(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """What the backdoor reached, of the run and of what it started from."""
     from fedllm_data.clients import load_clients
     from fedllm_eval.audit.backdoor import backdoor_success
     from fedllm_eval.policy.policies import load_policy, load_reference
+    from fedllm_eval.policy.run_folder import read_config, section
 
-    phrases = _backdoor_of(run)
-    assert phrases is not None, "the caller looked"
+    federated = section(read_config(run), "federated")
     clients = load_clients(arguments.data, arguments.split)
     rows = clients.rows.select(range(0, len(clients.rows), max(1, len(clients.rows) // arguments.max_prompts)))
     rows = rows.select(range(min(arguments.max_prompts, len(rows))))
@@ -119,8 +108,8 @@ def _tried(run: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         told[name] = backdoor_success(
             who,
             prompts,
-            trigger=phrases[0],
-            reply=phrases[1],
+            trigger=federated["attack_trigger"],
+            reply=federated["attack_reply"],
             max_new_tokens=arguments.max_new_tokens,
             batch_size=arguments.batch_size,
         )

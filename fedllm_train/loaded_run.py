@@ -14,14 +14,8 @@ from fedllm_eval.policy.run_records import RunConfig
 from fedllm_train.adapters.arithmetic import Adapter, Parts
 from fedllm_train.adapters.live import LiveAdapter
 from fedllm_train.adapters.shifted_model import check_shiftable
-from fedllm_train.aggregation.aggregation import Aggregation, Inbox
-from fedllm_train.aggregation.estimated import EstimatedAggregation
-from fedllm_train.aggregation.plain import PlainAggregation
-from fedllm_train.aggregation.private import ClientPrivacy, PrivateAggregation
-from fedllm_train.aggregation.robust import RobustAggregation, RobustMemory
-from fedllm_train.aggregation.secure_sum import SecureAggregation
-from fedllm_train.aggregation.staleness import ServerStates
-from fedllm_train.attacks.attacked_aggregation import AttackedAggregation, AttackedInbox
+from fedllm_train.aggregation.private import ClientPrivacy
+from fedllm_train.aggregation.robust import RobustMemory
 from fedllm_train.attacks.attackers import check_attacked_rows
 from fedllm_train.attacks.row_attacks import with_bad_rows
 from fedllm_train.clients.adapter_checks import check_adapter, check_tokenizer
@@ -61,6 +55,7 @@ from fedllm_train.privacy.beginning import check_related_parts, num_values_sent
 from fedllm_train.privacy.clipping_note import norm_growth
 from fedllm_train.privacy.secure_sum.round_sums import RoundSums
 from fedllm_train.round_plan import RoundPlan
+from fedllm_train.run_aggregation import aggregation_of_run
 from fedllm_train.run_clock import run_clock
 from fedllm_train.run_files.checkpoint import RunState
 from fedllm_train.run_files.earlier import earlier_record
@@ -243,51 +238,9 @@ class LoadedRun:
             seats = config.num_processes
             clock = run_clock(plan, self.model, self.client_args, self.start_adapter, self.start_state)
             engine = SimulatedEngine(engine, clock, now=state.clock, num_seats=seats, spool=spool)
-        common: dict[str, Any] = {"strategy": strategy, "wire": wire, "start_adapter": self.start_adapter}
-        common["max_norm"] = config.max_update_norm
-        attackers = plan.attackers
-        attacked = AttackedInbox(attackers=attackers, settings=config, **common) if attackers else None
-        inbox = Inbox(**common) if attacked is None else attacked
-
         sums = None if plan.sums is None else RoundSums(plan.sums, state.run_key, self.folder)
         ledger = LedgerKeeper(state.ledger, travels=travels)
-
-        def aggregate(before: RunState) -> Aggregation:
-            inner = honest(before)
-            return inner if attacked is None else AttackedAggregation(inner, attacked, before.server)
-
-        def honest(before: RunState) -> Aggregation:
-            if sums is not None:
-                return SecureAggregation(
-                    inbox,
-                    before.server,
-                    sums,
-                    step=before.next_round,
-                    anybody=anybody,
-                    min_clients=config.min_clients,
-                    guarantee=plan.guarantee,
-                )
-            states = ServerStates(
-                step=before.next_round,
-                newest=before.server,
-                earlier=before.earlier,
-                staleness_exponent=config.staleness_exponent,
-            )
-            if privacy is not None:
-                return PrivateAggregation(inbox, states, privacy, anybody=anybody)
-            if config.error_feedback == "ef21":
-                return EstimatedAggregation(
-                    inbox, before.server, step=before.next_round, anybody=anybody, min_clients=config.min_clients
-                )
-            if config.robust_sum != "none":
-                return RobustAggregation(
-                    inbox, before.server, config, memory, step=before.next_round, min_clients=config.min_clients
-                )
-            watch = partial(error.watch, before.server)
-            return PlainAggregation(inbox, states, min_clients=config.min_clients, watch=watch)
-
         memory = RobustMemory(state.robust)
-        anybody = plan.participants[0]
         secret = None if privacy is None else privacy.cohort_seed
         observers: list[Observer] = [
             VisitLog(losses_are_summed=sums is not None),
@@ -325,7 +278,9 @@ class LoadedRun:
             engine=engine,
             participation=participation,
             robust=memory,
-            aggregate=aggregate,
+            aggregate=aggregation_of_run(
+                plan, wire, self.start_adapter, error, privacy=privacy, sums=sums, memory=memory
+            ),
             ledger=ledger,
             privacy_memory=dict if privacy is None else privacy.memory.as_record,
             observers=[*observers, *(each if isinstance(each, Observer) else Callback(each) for each in callbacks)],

@@ -20,7 +20,7 @@ from fedllm_eval.running.round_costs import kept_machines
 from fedllm_eval.running.worst_served import HEADLINES
 from fedllm_eval.scores import SCORES as SCORE_TABLE
 
-__all__ = ["clients_table_of", "left_behind_of_run"]
+__all__ = ["clients_table_of", "left_behind_of_run", "rows_and_languages"]
 
 OF_PARTICIPANTS = ("test", "train")
 """Splits whose clients can have taken part, the one whose scores are told first."""
@@ -56,7 +56,7 @@ def left_behind_of_run(
     if not asked:
         return None
     machines = kept_machines(run)
-    num_rows, languages = _of_table(table, section(config, "data").get("split") or "train", asked)
+    num_rows, languages = rows_and_languages(table, section(config, "data").get("split") or "train", asked)
     clients = sorted(asked | num_rows.keys() | machines.keys())
     score, scores = _scores(results if results is not None else _own_results(run))
     groups = {
@@ -102,8 +102,14 @@ def clients_table_of(run: Path) -> pa.Table | None:
         return None
 
 
-def _of_table(table: pa.Table | None, split: str, asked: set[str]) -> tuple[dict[str, int], dict[str, str]]:
-    """Rows and main languages of the clients that the split has; empty where the table is of other clients."""
+def rows_and_languages(table: pa.Table | None, split: str, asked: set[str]) -> tuple[dict[str, int], dict[str, str]]:
+    """Return rows and main languages of the clients that a split has; empty where the table is of other clients.
+
+    Args:
+        table: the clients table of a corpus.
+        split: that was trained on.
+        asked: clients of the run.
+    """
     column = f"num_{split}_rows"
     if table is None or not {"client_id", "main_language", column} <= set(table.column_names):
         return {}, {}

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from fedllm_eval.policy.run_folder import ROUNDS_FILE, find_config, is_private, read_rounds, section
 from fedllm_eval.running.client_groups import LANGUAGE, MIN_CLIENTS, language_groups
+from fedllm_eval.running.run_left_behind import rows_and_languages
 from fedllm_eval.scoring.intervals import mean_interval
 
 __all__ = ["ATTACKERS", "HONEST", "ROLE", "SIZE", "robustness_of_rounds", "robustness_of_run"]
@@ -50,7 +51,9 @@ def robustness_of_run(run: Path, table: pa.Table | None = None) -> dict[str, Any
     if not any("robust" in record or "attack" in record for record in rounds):
         return None
     split = section(config, "data").get("split") or "train"
-    return robustness_of_rounds(rounds, *_of_table(table, split))
+    asked = {client_id for record in rounds for client_id in (record.get("robust") or {}).get("shares", {})}
+    num_rows, languages = rows_and_languages(table, split, asked)
+    return robustness_of_rounds(rounds, languages, num_rows)
 
 
 def robustness_of_rounds(
@@ -118,11 +121,3 @@ def _thirds(num_rows: Mapping[str, int]) -> dict[str, str]:
         return {}
     low, high = ordered[len(ordered) // 3], ordered[-(len(ordered) // 3) - 1]
     return {each: "few" if rows < low else "many" if rows > high else "middle" for each, rows in num_rows.items()}
-
-
-def _of_table(table: pa.Table | None, split: str) -> tuple[dict[str, str], dict[str, int]]:
-    column = f"num_{split}_rows"
-    if table is None or not {"client_id", "main_language", column} <= set(table.column_names):
-        return {}, {}
-    ids, rows, languages = (table[name].to_pylist() for name in ("client_id", column, "main_language"))
-    return dict(zip(ids, languages, strict=True)), dict(zip(ids, rows, strict=True))

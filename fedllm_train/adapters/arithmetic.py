@@ -19,6 +19,7 @@ __all__ = [
     "RunningSum",
     "Shapes",
     "adapter_sha256",
+    "change_of",
     "distance",
     "flatten",
     "load_adapter",
@@ -80,6 +81,15 @@ def distance(a: Mapping[str, torch.Tensor], b: Mapping[str, torch.Tensor]) -> fl
     """Return the Euclidean distance of two adapters, all tensors taken as one vector."""
     squares = [(a[name].double() - b[name].double()).square().sum() for name in sorted(a)]
     return float(torch.stack(squares).sum().sqrt())
+
+
+def change_of(adapter: Mapping[str, torch.Tensor], start: Mapping[str, torch.Tensor]) -> Adapter:
+    """Return how an adapter's tensors differ from those it started from, in float64.
+
+    >>> change_of({"a": torch.tensor([3.0])}, {"a": torch.tensor([1.0]), "b": torch.zeros(2)})["a"].tolist()
+    [2.0]
+    """
+    return {name: tensor.double() - start[name].double() for name, tensor in adapter.items()}
 
 
 def adapter_sha256(adapter: Mapping[str, torch.Tensor]) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from fedllm_train.adapters.arithmetic import Adapter, Parts
+from fedllm_train.adapters.arithmetic import Adapter, Parts, change_of
 from fedllm_train.aggregation.aggregation import Inbox
 from fedllm_train.aggregation.robust_rules import (
     Matrix,
@@ -96,7 +96,7 @@ class RobustAggregation:
         """Keep an update; return why it cannot be used, or None."""
         update, anchor, problem = self._inbox.read(reply, self._server)
         if problem is None and reply.client_id == self._settings.robust_root:
-            self._root = _change(update["adapter"], anchor)
+            self._root = change_of(update["adapter"], anchor)
         elif problem is None:
             self._updates[reply.client_id] = update
             self._anchors[reply.client_id] = anchor
@@ -132,7 +132,7 @@ class RobustAggregation:
             return [self._updates[each] for each in chosen]
         start = self._anchors[ids[0]]
         names = sorted(self._updates[ids[0]]["adapter"])
-        changes = [_change(self._updates[each]["adapter"], start) for each in ids]
+        changes = [change_of(self._updates[each]["adapter"], start) for each in ids]
         change, shares = self._combined(changes)
         self._shares = dict(zip(ids, (round(float(each), 9) for each in shares), strict=True))
         adapter = {name: (start[name].double() + change[name]).to(start[name].dtype) for name in names}
@@ -211,10 +211,6 @@ def heuristic_note(settings: RobustSettings, adapter: Mapping[str, object]) -> s
         "is a heuristic. It is exact where one factor is frozen (ffa_lora, rolora, fed_sb) or with full_finetuning; "
         "krum and multi_krum compare products"
     )
-
-
-def _change(adapter: Adapter, start: Adapter) -> Adapter:
-    return {name: tensor.double() - start[name].double() for name, tensor in adapter.items()}
 
 
 def _weighted(changes: Sequence[Adapter], weights: Matrix) -> Adapter:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedllm_train.adapters.arithmetic import Adapter, Parts
+from fedllm_train.adapters.arithmetic import Adapter, Parts, change_of
 from fedllm_train.aggregation.aggregation import Aggregation, Inbox
 from fedllm_train.attacks.attack_settings import COLLUDING, OF_ROWS, AttackSettings
 from fedllm_train.attacks.update_attacks import colluding_change, lone_change
@@ -115,8 +115,3 @@ class AttackedAggregation:
             if problem := self._inner.add(self._waiting[client_id]):
                 self._left_out[client_id] = problem
         self._waiting, self._changes = {}, {}
-
-
-def change_of(adapter: Adapter, anchor: Adapter) -> Adapter:
-    """Return an adapter's change in float64."""
-    return {name: tensor.double() - anchor[name].double() for name, tensor in adapter.items()}

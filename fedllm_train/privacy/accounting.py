@@ -39,6 +39,7 @@ __all__ = [
     "RANDOMNESS",
     "Guarantee",
     "check_accountant",
+    "check_delta",
     "check_noise",
     "epsilon_spent",
     "least_noise",
@@ -211,11 +212,7 @@ def run_guarantee(
     """
     if settings.dp_clip is None or settings.dp_delta is None or settings.protects_rows:
         return None
-    if settings.dp_delta >= 1 / num_clients:
-        raise ConfigError(
-            f"dp_delta is {settings.dp_delta} with {num_clients} clients; a delta of 1/{num_clients} allows "
-            "publishing one of them whole, so choose much less"
-        )
+    check_delta(settings.dp_delta, num_clients)
     related = None
     if settings.dp_mechanism != "gaussian":
         related = related_noise(
@@ -345,6 +342,19 @@ def least_noise(spent: Callable[[float], float], epsilon: float, delta: float) -
         middle = math.sqrt(low * high)
         low, high = (low, middle) if enough(middle) else (middle, high)
     return high
+
+
+def check_delta(delta: float, num_clients: int) -> None:
+    """Refuse a delta that would let one of the clients be published whole.
+
+    Raises:
+        ConfigError: naming what it allows.
+    """
+    if delta >= 1 / num_clients:
+        raise ConfigError(
+            f"dp_delta is {delta} with {num_clients} clients; a delta of 1/{num_clients} allows publishing one of "
+            "them whole, so choose much less"
+        )
 
 
 def check_noise(noise_multiplier: float) -> None:

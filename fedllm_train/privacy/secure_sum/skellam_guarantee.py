@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from fedllm_data.errors import ConfigError
-from fedllm_train.privacy.accounting import Guarantee
+from fedllm_train.privacy.accounting import Guarantee, check_delta, check_noise, least_noise
 from fedllm_train.privacy.secure_sum.fixed_point import SumSpec, most_fraction_bits
 from fedllm_train.privacy.secure_sum.skellam import skellam_epsilon
 
@@ -20,7 +20,6 @@ MOST_VALUES = 2**32
 """Values of an update that the bounds are counted for."""
 _MOST_NOISE = 2.0**48
 """Largest variance of one client's noise, in squared steps: the sampler is checked below it."""
-_LEAST_NOISE = 0.1
 
 _OF_OTHERS = ("num_clients", "adaptive", "related", "rows_are_public")
 """Fields of mechanisms that clients cannot share noise for."""
@@ -99,11 +98,7 @@ def skellam_guarantee(settings: Any, *, num_rounds: int, num_clients: int, spec:
     Raises:
         ConfigError: if delta is too large, or epsilon cannot be reached.
     """
-    if settings.dp_delta >= 1 / num_clients:
-        raise ConfigError(
-            f"dp_delta is {settings.dp_delta} with {num_clients} clients; a delta of 1/{num_clients} allows "
-            "publishing one of them whole, so choose much less"
-        )
+    check_delta(settings.dp_delta, num_clients)
     made = SkellamGuarantee(
         clip=settings.dp_clip,
         noise_multiplier=0.0,
@@ -117,29 +112,12 @@ def skellam_guarantee(settings: Any, *, num_rounds: int, num_clients: int, spec:
     )
     if settings.dp_noise_multiplier is not None:
         return _with_noise(made, spec, settings.dp_noise_multiplier)
-    wanted = settings.dp_epsilon
 
-    def is_enough(z: float) -> bool:
-        spent = _with_noise(made, spec, z).epsilon(num_rounds)
-        return spent is not None and spent <= wanted
+    def spent(z: float) -> float:
+        epsilon = _with_noise(made, spec, z).epsilon(num_rounds)
+        return math.inf if epsilon is None else epsilon
 
-    high = 1.0
-    while not is_enough(high):
-        high *= 2
-        if high > 1e4:
-            raise ConfigError(f"dp_epsilon {wanted} cannot be reached with dp_delta {settings.dp_delta}; choose more")
-    low = high / 2
-    while is_enough(low):
-        high, low = low, low / 2
-        if low < _LEAST_NOISE:
-            raise ConfigError(
-                f"dp_epsilon is {wanted}, which noise of {high} would already give; such a guarantee means nothing, "
-                "so choose less"
-            )
-    while high / low > 1.001:
-        middle = math.sqrt(low * high)
-        low, high = (low, middle) if is_enough(middle) else (middle, high)
-    return _with_noise(made, spec, high)
+    return _with_noise(made, spec, least_noise(spent, settings.dp_epsilon, settings.dp_delta))
 
 
 def sized(spec: SumSpec, guarantee: SkellamGuarantee) -> SumSpec:
@@ -161,11 +139,8 @@ def sized(spec: SumSpec, guarantee: SkellamGuarantee) -> SumSpec:
 
 def _with_noise(made: SkellamGuarantee, spec: SumSpec, noise_multiplier: float) -> SkellamGuarantee:
     """The guarantee with some noise, in the finest steps in which it fits the ring."""
-    if 0 < noise_multiplier < _LEAST_NOISE:
-        raise ConfigError(
-            f"dp_noise_multiplier is {noise_multiplier}; below {_LEAST_NOISE} the guarantee means nothing, so choose "
-            "more, or 0 to clip without noise"
-        )
+    if noise_multiplier > 0:
+        check_noise(noise_multiplier)
     finest = most_fraction_bits(bits=spec.bits, clip=made.clip, max_clients=spec.max_clients, max_weight=1)
     for bits in range(finest, -1, -1):
         found = replace(made, noise_multiplier=noise_multiplier, fraction_bits=bits)
